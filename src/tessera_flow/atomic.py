@@ -1,0 +1,90 @@
+"""Results appear whole or not at all: write under a temporary name, then rename.
+
+The temporary name lies in the folder of the result (a rename across file systems is
+a copy), begins with a dot, and is unique to the writer, so that two writers never
+share one. What a killed writer left behind is removed by the next writer of the same
+result.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The sentence for an `OSError` met while writing `path`."""
+    if error.errno in _FULL:
+        return OutputError(
+            f"No space left while writing {path} ({error.strerror}): free some space or a quota "
+            "there, or point `paths` in the configuration at another disk, and run again."
+        )
+    return OutputError(
+        f"Cannot write {path} ({error.strerror or error}): check that its folder exists, is a "
+        "folder and may be written to."
+    )
+
+
+@contextmanager
+def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success rename it to `path`.
+
+    The caller creates a file or a folder at the yielded path. If the body raises, what
+    it wrote is removed and `path` is left as it was.
+
+    Raises:
+        OutputError: the folder cannot be made, or writing met a full disk, a quota or a
+            missing permission.
+    """
+    final = Path(path)
+    part = final.parent / f".{final.name}.{uuid.uuid4().hex[:12]}.part"
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for stale in final.parent.glob(f".{final.name}.*.part"):
+            _remove(stale)
+    except OSError as error:
+        raise output_error(final, error) from error
+    try:
+        yield part
+        _sync(part)
+        if final.is_dir() and not final.is_symlink():
+            shutil.rmtree(final)
+        os.replace(part, final)
+    except BaseException as error:
+        try:
+            _remove(part)
+        except OSError:
+            pass
+        if isinstance(error, OSError) and (error.errno in _FULL or error.filename in (None, str(part))):
+            raise output_error(final, error) from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Flush a file to disk before its rename: a rename must not outlive a power cut
+    that its contents do not. Folders (stores of many files) are left to the system."""
+    if path.is_file():
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    with atomic_output(path) as part:
+        part.write_text(text, encoding="utf-8")

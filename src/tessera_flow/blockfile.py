@@ -1,0 +1,93 @@
+"""The file that steps hand to one another: named arrays of one block in one file.
+
+A block file is a Zarr v3 group in a single zip file (`zarr.storage.ZipStore`): one inode
+on a cluster's file system, chunked and compressed, written as a stream, and readable
+chunk by chunk with plain zarr. It appears under its name only when complete.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+from zarr.storage import ZipStore
+
+from .atomic import atomic_output
+from .errors import TileError
+
+
+@contextmanager
+def create_block_file(
+    path: str | os.PathLike[str], attributes: Mapping[str, Any]
+) -> Iterator[zarr.Group]:
+    """Yield an empty zarr group that becomes the file `path` when the body succeeds.
+
+    Args:
+        path: the file to make; an existing one is replaced at the end.
+        attributes: JSON-able attributes of the group (a zip file cannot be rewritten in
+            place, so they are given at once).
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_output(path) as part:
+        store = ZipStore(part, mode="w", compression=zipfile.ZIP_STORED)
+        try:
+            yield zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+        finally:
+            store.close()
+
+
+@contextmanager
+def open_block_file(path: str | os.PathLike[str]) -> Iterator[zarr.Group]:
+    """Yield the zarr group in the file `path`, for reading.
+
+    Raises:
+        TileError: the file is missing or not a complete block file.
+    """
+    try:
+        store = ZipStore(Path(path), mode="r")
+        group = zarr.open_group(store, mode="r")
+    except FileNotFoundError as error:
+        raise TileError(f"{path} does not exist: run the step that makes it again.") from error
+    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise TileError(
+            f"{path} is not a complete block file ({error}): delete it and run again."
+        ) from error
+    try:
+        yield group
+    finally:
+        store.close()
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: Any,
+    fill_value: Any = 0,
+) -> zarr.Array:
+    """Create a compressed array (Blosc: lz4 with byte shuffle, fast both ways).
+
+    Chunks are clipped to the shape; an axis of length 0 is legal. Chunks that hold only
+    `fill_value` are not stored.
+    """
+    dtype = np.dtype(dtype)
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=tuple(max(1, min(c, s)) for c, s in zip(chunks, shape, strict=True)),
+        dtype=dtype,
+        fill_value=fill_value,
+        compressors=BloscCodec(
+            cname="lz4", clevel=5, shuffle="shuffle" if dtype.itemsize > 1 else "bitshuffle"
+        ),
+    )
