@@ -71,7 +71,9 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
             _remove(part)
         except OSError:
             pass
-        if isinstance(error, OSError) and (error.errno in _FULL or error.filename in (None, str(part))):
+        if isinstance(error, OSError) and (
+            error.errno in _FULL or error.filename in (None, str(part))
+        ):
             raise output_error(final, error) from error
         raise
 

@@ -22,6 +22,9 @@ from zarr.storage import ZipStore
 from .atomic import atomic_output
 from .errors import TileError
 
+CHUNK = 500
+"""Edge in pixels of a stored chunk of an image; a 2000 px block is 16 chunks."""
+
 
 @contextmanager
 def create_block_file(
@@ -91,3 +94,15 @@ def create_array(
             cname="lz4", clevel=5, shuffle="shuffle" if dtype.itemsize > 1 else "bitshuffle"
         ),
     )
+
+
+def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """The array `name` of an open block file.
+
+    Raises:
+        TileError: the file has no such array.
+    """
+    found = group.get(name)
+    if not isinstance(found, zarr.Array):
+        raise TileError(f"{group.store} has no array {name}: delete the file and run again.")
+    return found

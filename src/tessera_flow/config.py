@@ -1,30 +1,117 @@
 """Every configuration key: type, default, unit and meaning, in one place.
 
-The JSON schema (`workflow/schemas/config.schema.json`) and the reference page
-(`docs/configuration.md`) are generated from these models; a test fails when they
-differ. Unknown keys are refused, with the nearest known name.
+The JSON schema (`workflow/schemas/config.schema.json`), the reference page
+(`docs/configuration.md`) and the default `config/config.yaml` are generated from these
+models (`make generate`); a test fails when they differ. Unknown keys are refused, with
+the nearest known name. `load_config` is the door: it checks everything at once and
+speaks in sentences.
+
+The first sentence of each description stands alone: it is the comment in config.yaml.
 """
 
 from __future__ import annotations
 
 import datetime
-import difflib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from .config_errors import expected, literals, refused, sentences, shown
 from .errors import ConfigError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MATRYOSHKA = (16, 32, 64, 128)
 
 
+def _day(value: Any) -> datetime.date:
+    """A day from YAML (a date), from the command line (text) or from another tool (midnight)."""
+    what = "a day written as 2023-01-31"
+    if isinstance(value, str):
+        if not re.match(r"\d{4}-\d{2}-\d{2}", value.strip()):
+            raise expected(what)
+        try:
+            value = datetime.datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise expected(f"{what} that exists in the calendar") from None
+    if isinstance(value, datetime.datetime):
+        moment = value.astimezone(datetime.UTC) if value.tzinfo else value
+        if moment.time() != datetime.time(0):
+            raise expected("a whole day, without a time of day")
+        return moment.date()
+    if isinstance(value, datetime.date):
+        return value
+    raise expected(what)
+
+
+def _name(value: str) -> str:
+    if not NAME_PATTERN.fullmatch(value):
+        raise expected(
+            "a name of letters, digits, _ and - that begins with a letter or digit (it becomes "
+            "the name of a folder)"
+        )
+    return value
+
+
+def _name_text(value: Any) -> Any:
+    """A name as text: YAML reads `2023` as a number and `2023-01-01` as a date."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if whole or isinstance(value, datetime.date) else value
+
+
+def _names_text(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_name_text(name) for name in value]
+    return value
+
+
+Day = Annotated[datetime.date, BeforeValidator(_day)]
+Name = Annotated[str, AfterValidator(_name)]
+NameReference = Annotated[list[str], BeforeValidator(_names_text), Field(min_length=1)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: Any) -> Any:
+        """A heading with nothing under it (YAML: null) is a section at its defaults."""
+        if value is None:
+            return {}
+        return dict(value) if isinstance(value, Mapping) else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """`snakemake --config 'grid={block_size: 50}'` hands 50 over as text."""
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        annotation = cls.model_fields[info.field_name].annotation
+        choices = literals(annotation)
+        if annotation in (int, float, bool) or (choices and isinstance(choices[0], int)):
+            try:
+                plain = json.loads(value.lower())
+            except ValueError:
+                return value
+            return plain if isinstance(plain, int | float) else value
+        return value
 
 
 def _key(default: Any, description: str, unit: str | None = None, **limits: Any) -> Any:
@@ -41,40 +128,45 @@ class Region(_Section):
 
     roi: str = _key(
         ...,
-        "Path of the region: a vector file (GeoJSON, GeoPackage, shapefile, FlatGeobuf, ...) or "
-        "a raster mask (GeoTIFF; value > 0 is inside). Relative to the working directory.",
+        "Path of the region: a vector file or a raster mask. Vector: GeoJSON, GeoPackage, "
+        "shapefile, FlatGeobuf, ...; mask: GeoTIFF, value > 0 is inside. Relative to the working "
+        "directory.",
+        min_length=1,
     )
     layer: str | None = _key(
-        None, "Layer of a vector file with several layers; the only layer otherwise."
+        None,
+        "Layer of a vector file with several layers. The only layer if left out.",
+        min_length=1,
     )
     crs: str = _key(
         "auto",
-        "CRS of the products, such as `EPSG:32631`. `auto`: the UTM zone of the centroid (with "
-        "the Norway and Svalbard exceptions) for a vector, the raster's own CRS for a mask.",
+        "CRS of the products, such as EPSG:32631, or auto. `auto`: the UTM zone of the centroid "
+        "(with the Norway and Svalbard exceptions) for a vector, the raster's own CRS for a mask.",
+        min_length=1,
     )
     align: Literal["lattice", "roi"] = _key(
         "lattice",
-        "`lattice`: bounds are snapped outwards to multiples of the resolution, so that pixels "
-        "coincide with Sentinel-2's. `roi`: keep a raster mask's own origin, at the price of "
-        "resampling.",
+        "Where pixels lie. `lattice`: bounds are snapped outwards to multiples of the resolution, "
+        "so that pixels coincide with Sentinel-2's. `roi`: keep a raster mask's own origin, at "
+        "the price of resampling.",
     )
-    periods: list[str] | None = _key(
-        None, "Names of the periods to compute for this region; all of them if left out."
+    periods: NameReference | None = _key(
+        None, "Names of the periods to compute for this region. All of them if left out."
     )
 
 
 class Period(_Section):
-    """One period: the days whose scenes make one embedding."""
+    """One period: the days whose scenes make one embedding. It may cross a year's end."""
 
-    start: datetime.date = _key(..., "First day (UTC).", strict=False)
-    end: datetime.date = _key(..., "Last day (UTC), included.", strict=False)
+    start: Day = _key(..., "First day (UTC).")
+    end: Day = _key(..., "Last day (UTC), included.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Period:
         if self.end < self.start:
             raise ValueError(
-                f"end {self.end} is before start {self.start}: the end is the last day of the "
-                "period"
+                f"end {self.end} is before start {self.start}; the end is the last day of the "
+                "period, so set it to the start or later"
             )
         return self
 
@@ -82,15 +174,15 @@ class Period(_Section):
 class GridSettings(_Section):
     """The pixel grid and its division."""
 
-    resolution: float = _key(10.0, "Pixel size.", "units of the CRS (m for UTM)", gt=0)
+    resolution: float = _key(10.0, "Pixel size.", "CRS unit, m for UTM", gt=0)
     block_size: int = _key(
         2000, "Edge of a block, the unit of download, stack and inference jobs.", "px", ge=1
     )
-    patch_size: int = _key(
-        500, "Edge of a patch, the unit of memory inside a block.", "px", ge=1
-    )
+    patch_size: int = _key(500, "Edge of a patch, the unit of memory inside a block.", "px", ge=1)
     downsample_rate: int = _key(
-        1, "Keep every n-th pixel in rows and columns; block_size must be a multiple of it.", ge=1
+        1,
+        "Keep every n-th pixel in rows and columns. `block_size` must be a multiple of it.",
+        ge=1,
     )
 
     @model_validator(mode="after")
@@ -98,7 +190,7 @@ class GridSettings(_Section):
         if self.block_size % self.downsample_rate:
             raise ValueError(
                 f"block_size {self.block_size} is not a multiple of downsample_rate "
-                f"{self.downsample_rate}: choose one that is"
+                f"{self.downsample_rate}; choose one that is"
             )
         return self
 
@@ -112,8 +204,10 @@ class _Source(_Section):
     )
     location: str | None = _key(
         None,
-        "For `local`: URL of a STAC API, or path or URL of a static STAC catalog or of an "
-        "item-collection JSON file. For `mpc`: another endpoint of the same API, if any.",
+        "Where a local archive is: URL or path. For `local`: URL of a STAC API, or path or URL of "
+        "a static STAC catalog or of an item-collection JSON file. For `mpc`: another endpoint of "
+        "the same API, if any.",
+        min_length=1,
     )
     imitates: Literal["mpc"] = _key(
         "mpc", "For `local`: whose asset names and offset rules the items follow."
@@ -132,10 +226,10 @@ class _Source(_Section):
 class Sentinel2(_Source):
     """Optical scenes (Sentinel-2 L2A)."""
 
-    collection: str = _key("sentinel-2-l2a", "STAC collection.")
+    collection: str = _key("sentinel-2-l2a", "STAC collection.", min_length=1)
     max_cloud: float = _key(
         100.0,
-        "Largest `eo:cloud_cover` of a scene; 100 is no limit. A lower one drops scenes whole.",
+        "Largest `eo:cloud_cover` of a scene; 100 is no limit. A lower limit drops scenes whole.",
         "%",
         ge=0,
         le=100,
@@ -145,23 +239,21 @@ class Sentinel2(_Source):
 class Sentinel1(_Source):
     """Radar scenes (Sentinel-1 RTC gamma0)."""
 
-    collection: str = _key("sentinel-1-rtc", "STAC collection.")
+    collection: str = _key("sentinel-1-rtc", "STAC collection.", min_length=1)
     orbits: Literal["both", "ascending", "descending"] = _key("both", "Orbit directions to use.")
 
 
 class Download(_Section):
     """Reading scenes."""
 
-    slice_months: int = _key(
-        2, "Months of a period that one download job reads.", "months", ge=1
-    )
+    slice_months: int = _key(2, "Months of a period that one download job reads.", "months", ge=1)
     threads: int = _key(8, "Concurrent reads in one download job.", ge=1)
     attempts: int = _key(5, "Tries of one read or one search request.", ge=1)
     timeout: float = _key(60.0, "Longest wait for one request.", "s", gt=0)
     empty_block: Literal["error", "nodata"] = _key(
         "error",
-        "A block that no scene covers: `error` fails it, `nodata` publishes it without "
-        "embeddings.",
+        "What becomes of a block that no scene covers. `error` fails it, `nodata` publishes it "
+        "without embeddings.",
     )
 
 
@@ -177,25 +269,27 @@ class Model(_Section):
 
     weights: str = _key(
         ...,
-        "Path of a checkpoint file, or a published name: `v2-nano`, `v2-small`, `v2-medium`, "
-        "`v2-large` (downloaded once from Hugging Face).",
+        "Path of a checkpoint file, or a published name. Names: `v2-nano`, `v2-small`, "
+        "`v2-medium`, `v2-large` (downloaded once from Hugging Face).",
+        min_length=1,
     )
     cache: str | None = _key(
         None,
         "Folder for downloaded weights, shared between runs. Default: the Hugging Face cache "
         "(`HF_HOME`, or `~/.cache/huggingface`).",
+        min_length=1,
     )
     dim: Literal[16, 32, 64, 128] = _key(
-        128, "Leading dimensions to keep (Matryoshka prefix), cut before quantising."
+        128, "Leading dimensions to keep. A Matryoshka prefix, cut before quantising."
     )
     dtype: Literal["int8", "float32"] = _key(
-        "int8", "What is stored: int8 codes with one float32 scale per pixel, or float32."
+        "int8", "What is stored. int8 codes with one float32 scale per pixel, or float32."
     )
     min_observations: MinObservations = Field(
-        MinObservations(), description="Observations a pixel needs to get an embedding."
+        MinObservations(), description=MinObservations.__doc__
     )
     device: Literal["auto", "cpu", "cuda"] = _key(
-        "auto", "`auto`: the GPU where there is one, else the CPU."
+        "auto", "Where the encoder runs. `auto`: the GPU where there is one, else the CPU."
     )
     batch_size: int = _key(1024, "Pixels in one forward pass.", "px", ge=1)
 
@@ -205,13 +299,15 @@ class Products(_Section):
 
     formats: list[Literal["zarr", "arrays", "preview"]] = _key(
         ["zarr", "arrays", "preview"],
-        "`zarr`: Zarr v3 store. `arrays`: the reference's .npy arrays. `preview`: RGB GeoTIFF "
-        "and PNG of three principal components.",
+        "Products to write. `zarr`: Zarr v3 store. `arrays`: the reference's .npy arrays. "
+        "`preview`: RGB GeoTIFF and PNG of three principal components.",
         min_length=1,
     )
     zarr_chunk: int = _key(
-        100, "Largest edge of a chunk of the Zarr store (all dimensions of a pixel lie together).",
-        "px", ge=1,
+        100,
+        "Largest edge of a chunk of the Zarr store. All dimensions of a pixel lie together.",
+        "px",
+        ge=1,
     )
     preview_stretch: float = _key(
         2.0, "Percentile cut at both ends of each preview colour.", "%", ge=0, lt=50
@@ -221,25 +317,161 @@ class Products(_Section):
 class Paths(_Section):
     """Where files go, relative to the working directory."""
 
-    results: str = _key("results", "Products.")
-    work: str = _key("work", "Intermediate files; may be on scratch.")
-    logs: str = _key("logs", "Log and benchmark files.")
+    results: str = _key("results", "Products.", min_length=1)
+    work: str = _key("work", "Intermediate files; may be on scratch.", min_length=1)
+    logs: str = _key("logs", "Log and benchmark files.", min_length=1)
+    keep: list[Literal["slices", "stack", "patches"]] = _key(
+        [],
+        "Intermediate files to keep. The others are deleted when no job needs them any more. Keep "
+        "`patches` to try several models or settings without reading the scenes again.",
+    )
 
 
 class Config(_Section):
     """The whole configuration."""
 
-    regions: dict[str, Region] = Field(..., description="Regions by name.", min_length=1)
-    periods: dict[str, Period] = Field(..., description="Periods by name.", min_length=1)
+    # A check that looks at two sections stands with the later one and finds the earlier in
+    # `info.data`: so it is reported together with whatever else is wrong.
+
+    regions: dict[Name, Region] = Field(..., description="Regions by name.", min_length=1)
+    periods: dict[Name, Period] = Field(..., description="Periods by name.", min_length=1)
     model: Model = Field(..., description=Model.__doc__)
     arithmetic: Literal["exact", "reference"] = _key(
         "exact",
-        "`exact`: baseline offset and no data as they physically are. `reference`: as in the "
+        "Baseline offset and no data. `exact`: as they physically are. `reference`: as in the "
         "published pipeline, to reproduce it.",
     )
     grid: GridSettings = Field(GridSettings(), description=GridSettings.__doc__)
     sentinel2: Sentinel2 = Field(Sentinel2(), description=Sentinel2.__doc__)
-    sentinel1: Sentinel1 = Field(Sentinel1(), description=Sentinel1.__doc__)
+    sentinel1: Sentinel1 = Field(Sentinel1(), description=Sentinel1.__doc__, validate_default=True)
     download: Download = Field(Download(), description=Download.__doc__)
     products: Products = Field(Products(), description=Products.__doc__)
     paths: Paths = Field(Paths(), description=Paths.__doc__)
+
+    @field_validator("regions", "periods", mode="before")
+    @classmethod
+    def _names_are_text(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        named: dict[str, Any] = {}
+        for given, section in value.items():
+            name = _name_text(given)
+            if not isinstance(name, str):
+                raise refused(
+                    f"{info.field_name} has the name {shown(given)}: put quotes around it, so "
+                    "that YAML reads it as text."
+                )
+            if name in named:
+                raise refused(f"{info.field_name}.{name} stands there twice: rename one of them.")
+            named[name] = section
+        return named
+
+    @field_validator("periods", mode="after")
+    @classmethod
+    def _periods_known(cls, value: dict[str, Period], info: ValidationInfo) -> dict[str, Period]:
+        unknown = [
+            f"regions.{name}.periods names {shown(period)}, which is not under periods: use "
+            f"{' or '.join(value)}, or add it there."
+            for name, region in info.data.get("regions", {}).items()
+            for period in region.periods or ()
+            if period not in value
+        ]
+        if unknown:
+            raise refused("\n".join(unknown))
+        return value
+
+    @field_validator("sentinel1", mode="after")
+    @classmethod
+    def _enough_sensors(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
+        sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
+        if sentinel2 is None or model is None:
+            return value
+        least = model.min_observations
+        if not (value.enabled or sentinel2.enabled):
+            raise refused(
+                "sentinel2.enabled and sentinel1.enabled are both false: enable at least one "
+                "sensor."
+            )
+        for key, sensor, enabled, count in (
+            ("s2", "sentinel2", sentinel2.enabled, least.s2),
+            ("s1", "sentinel1", value.enabled, least.s1),
+        ):
+            if count and not enabled:
+                raise refused(
+                    f"model.min_observations.{key} is {count}, but {sensor}.enabled is false, so "
+                    "no pixel would get an embedding: set it to 0."
+                )
+        return value
+
+
+def load_config(document: Mapping[str, Any]) -> Config:
+    """Check a configuration document (from YAML, or Snakemake's `config`).
+
+    Raises:
+        ConfigError: one line for each problem found.
+    """
+    if not isinstance(document, Mapping) or not document:
+        raise ConfigError(
+            f"The configuration is {shown(document)}, but must be a mapping with the keys regions, "
+            "periods and model: see docs/configuration.md."
+        )
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(sentences(error, Config))) from error
+
+
+def read_config(path: str | os.PathLike[str]) -> Config:
+    """Read and check the YAML file at `path`.
+
+    Raises:
+        ConfigError: the file cannot be read or is not YAML, or one line for each problem
+            in it, beginning with the path.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot read the configuration {path} ({error.strerror}): check the path."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML text: {reason}. Mend it there.") from error
+    try:
+        return load_config(document)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error
+
+
+def runs(config: Config) -> list[tuple[str, str]]:
+    """The (region, period) pairs to compute, in the order of the configuration."""
+    return [
+        (name, period)
+        for name, region in config.regions.items()
+        for period in dict.fromkeys(region.periods or config.periods)
+    ]
+
+
+# What changes how a run goes or what is written from its embeddings, but no embedding.
+_NOT_NUMBERS: dict[str, set[str]] = {
+    "download": {"slice_months", "threads", "attempts", "timeout"},
+    "model": {"cache", "device", "batch_size"},
+}
+
+
+def content_hash(config: Config, region: str, period: str) -> str:
+    """SHA-256 (hex) of the settings that decide the numbers of one region and period.
+
+    Names, paths of results, products and the other regions and periods do not count.
+
+    Raises:
+        KeyError: no such region or period.
+    """
+    settings = config.model_dump(mode="json", exclude={"regions", "periods", "products", "paths"})
+    for section, keys in _NOT_NUMBERS.items():
+        settings[section] = {k: v for k, v in settings[section].items() if k not in keys}
+    settings["region"] = config.regions[region].model_dump(mode="json", exclude={"periods"})
+    settings["period"] = config.periods[period].model_dump(mode="json")
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

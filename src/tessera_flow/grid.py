@@ -70,7 +70,7 @@ def subsample(geobox: GeoBox, n: int) -> GeoBox:
         return geobox
     height, width = geobox.shape
     shift = -(n - 1) / 2
-    affine = geobox.affine * Affine.translation(shift, shift) * Affine.scale(n)
+    affine = geobox.affine @ Affine.translation(shift, shift) @ Affine.scale(n)
     return GeoBox((-(-height // n), -(-width // n)), affine, geobox.crs)
 
 
@@ -150,9 +150,7 @@ class RegionGrid:
             geobox=GeoBox((height, width), Affine(*document["transform"]), document["crs"]),
             block_size=document["block_size"],
             downsample_rate=document["downsample_rate"],
-            blocks=tuple(
-                Block(name, Window(*numbers)) for name, *numbers in document["blocks"]
-            ),
+            blocks=tuple(Block(name, Window(*numbers)) for name, *numbers in document["blocks"]),
         )
 
 

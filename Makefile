@@ -1,0 +1,57 @@
+# Everything a developer or a first-time user runs. `make help` lists it.
+# Needs python3 (3.11 or newer), make and git; all else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+DEMO := demo
+CORES ?= 2
+
+SYSTEM_PATH := $(PATH)
+# .venv first: snakefmt looks for shfmt, and Snakemake for Python, on PATH.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Snakemake keeps a cache of sources; a home that cannot be written to must not matter.
+SNAKEMAKE := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache snakemake
+PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
+WORKFLOW := Snakefile workflow/Snakefile workflow/rules
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint generate lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## Make .venv with the pinned packages (demo and test do it themselves)
+
+$(INSTALLED): requirements/lock.txt pyproject.toml tools/install.sh
+	@PATH="$(SYSTEM_PATH)" tools/install.sh $(PYTHON) $(VENV)
+	@touch $@
+
+demo: $(INSTALLED) ## Run the whole workflow on a small simulated landscape
+	@tessera-flow demo --out $(DEMO)
+	@$(SNAKEMAKE) --configfile $(DEMO)/config.yaml --cores $(CORES)
+	@echo "Products (from simulated scenes and untrained weights):"
+	@find $(DEMO)/results -mindepth 3 -maxdepth 3 -not -name '.*' | sort | sed 's/^/  /'
+
+test: lint ## Check style, types and the workflow, and run the tests
+	@$(PYTEST) -n 2
+
+test-all: lint ## The same with the slow tests
+	@$(PYTEST) -n 2 -m "not gpu and not online"
+
+lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
+	@ruff check
+	@ruff format --check
+	@mypy
+	@snakefmt --check $(WORKFLOW)
+	@$(SNAKEMAKE) --lint --configfile tests/lint/config.yaml
+	@python tools/generate.py --check
+
+generate: $(INSTALLED) ## Write the schema, the reference page, config.yaml and envs/
+	@python tools/generate.py
+
+lock: ## Resolve the pins of pyproject.toml anew into requirements/lock.txt
+	@PATH="$(SYSTEM_PATH)" tools/lock.sh $(PYTHON)
+
+clean: ## Remove .venv, the demo and caches (never results or work)
+	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,1 @@
+"""Subcommands of `tessera-flow`, one module each with a function `register`."""

@@ -1,0 +1,132 @@
+"""`tessera-flow embed`: embeddings of reference tile folders."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+logger = logging.getLogger(__name__)
+
+
+def _at_least(smallest: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        number = int(text)
+        if number < smallest:
+            raise argparse.ArgumentTypeError(f"{number} is below {smallest}")
+        return number
+
+    convert.__name__ = "whole number"
+    return convert
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `embed` to the command line; its `func` takes the parsed arguments."""
+    parser = subparsers.add_parser(
+        "embed",
+        help="embed reference tile folders",
+        description=(
+            "Embed tile folders of the reference layout (bands.npy, masks.npy, doys.npy, "
+            "sar_ascending.npy, ...; roi.tiff is optional). Each tile becomes <tile>.npy of shape "
+            "(H, W, K), for int8 also <tile>_scales.npy, and <tile>.json with the settings."
+        ),
+    )
+    add = parser.add_argument
+    add(
+        "--weights",
+        required=True,
+        metavar="CKPT",
+        help="checkpoint file of a v2 student, or v2-nano, v2-small, v2-medium, v2-large",
+    )
+    add("--tiles", required=True, metavar="DIR", help="a tile folder, or a folder of tile folders")
+    add("--out", required=True, metavar="DIR", help="folder for the results")
+    add(
+        "--dim",
+        type=_at_least(1),
+        default=128,
+        metavar="K",
+        help="leading dimensions to keep, such as 16, 32, 64 or 128 (default: %(default)s)",
+    )
+    add(
+        "--format",
+        choices=("float32", "int8"),
+        default="int8",
+        help="what to store (default: %(default)s)",
+    )
+    add(
+        "--min-s2",
+        type=_at_least(0),
+        default=1,
+        metavar="N",
+        help="valid Sentinel-2 steps a pixel needs (default: %(default)s)",
+    )
+    add(
+        "--min-s1",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="valid Sentinel-1 steps a pixel needs (default: %(default)s)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to run; auto is the GPU if there is one (default: %(default)s)",
+    )
+    add(
+        "--batch-size",
+        type=_at_least(1),
+        default=1024,
+        metavar="N",
+        help="most pixels in one forward pass (default: %(default)s)",
+    )
+    add(
+        "--threads",
+        type=_at_least(1),
+        default=None,
+        metavar="N",
+        help="CPU threads (default: PyTorch's choice)",
+    )
+    add(
+        "--cache",
+        default=None,
+        metavar="DIR",
+        help="folder for weights downloaded by name (default: the Hugging Face cache)",
+    )
+    add("--overwrite", action="store_true", help="embed finished tiles again")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Embed the tiles; 0 when all of them are done.
+
+    Raises:
+        TesseraFlowError: what was wrong and what to do; broken tiles are named after the
+            others are done.
+    """
+    # PyTorch takes seconds to import: not for the sake of `tessera-flow --help`.
+    from ..embed_folders import embed_folders
+    from ..inference import InferenceOptions
+    from ..weights import fetch_weights
+
+    embedded, finished = embed_folders(
+        arguments.tiles,
+        arguments.out,
+        fetch_weights(arguments.weights, arguments.cache),
+        InferenceOptions(
+            dim=arguments.dim,
+            dtype=arguments.format,
+            min_s2=arguments.min_s2,
+            min_s1=arguments.min_s1,
+            batch_size=arguments.batch_size,
+        ),
+        device=arguments.device,
+        threads=arguments.threads,
+        overwrite=arguments.overwrite,
+    )
+    logger.info("%d tiles embedded into %s, %d finished before", embedded, arguments.out, finished)
+    return 0

@@ -1,0 +1,67 @@
+"""Calendar days of scenes and the slices of a period."""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Consecutive days read by one download job; both ends included."""
+
+    start: datetime.date
+    end: datetime.date
+
+    @property
+    def name(self) -> str:
+        """The slice in file names: `<first day>_<last day>`."""
+        return f"{self.start.isoformat()}_{self.end.isoformat()}"
+
+    @classmethod
+    def from_name(cls, name: str) -> Slice:
+        """The slice that `name` names."""
+        start, end = name.split("_")
+        return cls(datetime.date.fromisoformat(start), datetime.date.fromisoformat(end))
+
+    def __contains__(self, day: datetime.date) -> bool:
+        return self.start <= day <= self.end
+
+
+def _add_months(day: datetime.date, months: int) -> datetime.date:
+    year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
+    last = calendar.monthrange(year, month + 1)[1]
+    return datetime.date(year, month + 1, min(day.day, last))
+
+
+def period_slices(start: datetime.date, end: datetime.date, months: int) -> list[Slice]:
+    """Cut start..end (both included) into runs of `months` months, counted from `start`."""
+    slices = []
+    count = 0
+    first = start
+    while first <= end:
+        count += 1
+        following = _add_months(start, months * count)
+        slices.append(Slice(first, min(end, following - datetime.timedelta(days=1))))
+        first = following
+    return slices
+
+
+def utc_date(timestamp: str) -> datetime.date:
+    """UTC calendar day of an RFC 3339 time stamp, as in a STAC item's `datetime`.
+
+    A time stamp without a zone is UTC.
+
+    Raises:
+        ValueError: not a time stamp.
+    """
+    moment = datetime.datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC)
+    return moment.date()
+
+
+def day_of_year(day: datetime.date) -> int:
+    """1 .. 366"""
+    return day.timetuple().tm_yday

@@ -1,0 +1,188 @@
+"""Embedding reference tile folders: the step behind `tessera-flow embed`.
+
+Each tile becomes `<tile>.npy` (H, W, K), for int8 also `<tile>_scales.npy` (H, W), and
+last `<tile>.json`, which states the weights and the settings. A tile is finished when its
+statement is there and the arrays are what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import __version__
+from .atomic import atomic_output, output_error, write_text
+from .errors import OutputError, TileError
+from .inference import Embedding, InferenceOptions, embed_tile, prepare_student
+from .models.v2_student import V2Student
+from .tiles import find_tile_folders, read_tile_folder
+from .weights import WeightsRecord
+
+logger = logging.getLogger(__name__)
+
+
+def embed_folders(
+    tiles: str | Path,
+    out: str | Path,
+    weights: WeightsRecord,
+    options: InferenceOptions,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> tuple[int, int]:
+    """Embed one tile folder, or every tile folder directly inside a folder.
+
+    A tile that cannot be read does not stop the others; all such tiles are named in the
+    error at the end.
+
+    Args:
+        tiles: a tile folder, or a folder of tile folders.
+        out: folder for the results, made if need be.
+        weights: the checkpoint, as `weights.fetch_weights` found it.
+        options: how to embed.
+        device: see `inference.resolve_device`.
+        threads: CPU threads; PyTorch's own choice if None.
+        overwrite: embed finished tiles again.
+
+    Returns:
+        How many tiles were embedded, and how many were finished before.
+
+    Raises:
+        TileError: there is no tile, or some tiles could not be read.
+        CheckpointError, ConfigError: see `inference.prepare_student`.
+        OutputError: a result cannot be written, or `out` holds results of the same name
+            that were made with other weights or settings.
+    """
+    folders = find_tile_folders(tiles)
+    out = Path(out)
+    settings = {"weights_sha256": weights.sha256} | asdict(options)
+    del settings["batch_size"]
+    todo = [f for f in folders if overwrite or not _finished(out, _name(f), settings)]
+    finished = len(folders) - len(todo)
+    if finished:
+        logger.info("%d of %d tiles were finished before", finished, len(folders))
+    if not todo:
+        return 0, finished
+    student = prepare_student(weights.path, options.dim, device, threads, weights.sha256)
+    errors = _embed_each(todo, out, student, options, _statement(weights, settings))
+    if errors:
+        listed = "\n".join(f"- {error}" for error in errors)
+        raise TileError(
+            f"{len(errors)} of {len(folders)} tiles could not be embedded; the others are in "
+            f"{out}.\n{listed}"
+        )
+    return len(todo), finished
+
+
+def _embed_each(
+    folders: Sequence[Path],
+    out: Path,
+    student: V2Student,
+    options: InferenceOptions,
+    statement: dict[str, Any],
+) -> list[TileError]:
+    errors = []
+    for number, folder in enumerate(folders, start=1):
+        name = _name(folder)
+        began = time.monotonic()
+        try:
+            embedding = embed_tile(read_tile_folder(folder), student, options)
+        except TileError as error:
+            logger.error("%s", error)
+            errors.append(error)
+            continue
+        _write(out, name, embedding, statement)
+        seconds = time.monotonic() - began
+        logger.info(
+            "tile %s (%d of %d): %d pixels embedded in %.1f s (%.0f per s)",
+            name,
+            number,
+            len(folders),
+            embedding.pixels,
+            seconds,
+            embedding.pixels / max(seconds, 1e-9),
+        )
+    return errors
+
+
+def _name(folder: Path) -> str:
+    """A tile's name in the results: that of its folder."""
+    return folder.resolve().name
+
+
+def _statement(weights: WeightsRecord, settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "settings": settings,
+        "model": {"family": weights.family, "name": weights.name, "sizes": weights.sizes},
+        "software": f"tessera-flow {__version__}",
+    }
+
+
+def _write(out: Path, name: str, embedding: Embedding, statement: dict[str, Any]) -> None:
+    """Write a tile's results; the statement goes first and comes last, so that arrays of
+    two runs are never taken for a pair."""
+    paths = _paths(out, name)
+    try:
+        paths["statement"].unlink(missing_ok=True)
+        if embedding.scales is None:
+            paths["scales"].unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(out, error) from error
+    if embedding.scales is not None:
+        _save(paths["scales"], embedding.scales)
+    _save(paths["values"], embedding.values)
+    document = statement | {"shape": list(embedding.values.shape)}
+    write_text(paths["statement"], json.dumps(document, indent=2, sort_keys=True) + "\n")
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with atomic_output(path) as part, part.open("wb") as handle:
+        np.save(handle, array, allow_pickle=False)
+
+
+def _paths(out: Path, name: str) -> dict[str, Path]:
+    return {
+        "values": out / f"{name}.npy",
+        "scales": out / f"{name}_scales.npy",
+        "statement": out / f"{name}.json",
+    }
+
+
+def _finished(out: Path, name: str, settings: dict[str, Any]) -> bool:
+    """Whether a tile's results are there, whole, and made with these settings.
+
+    Raises:
+        OutputError: they were made with others.
+    """
+    paths = _paths(out, name)
+    try:
+        document = json.loads(paths["statement"].read_text(encoding="utf-8"))
+        found, shape = document["settings"], tuple(document["shape"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if found != settings:
+        other = [key for key, value in settings.items() if found.get(key) != value]
+        raise OutputError(
+            f"{paths['values']} was made with other settings ({', '.join(other)} differ): name "
+            "another folder with --out, or add --overwrite to replace it."
+        )
+    whole = _is_array(paths["values"], settings["dtype"], shape)
+    if settings["dtype"] == "int8":
+        whole = whole and _is_array(paths["scales"], "float32", shape[:2])
+    return whole
+
+
+def _is_array(path: Path, dtype: str, shape: tuple[int, ...]) -> bool:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return isinstance(array, np.ndarray) and array.shape == shape and array.dtype == dtype

@@ -1,0 +1,487 @@
+"""The list of source items: searched once per region, period and sensor, then fixed.
+
+The manifest keeps the items in the order in which they fill a day, without signed
+addresses, and every item left out with its reason.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyproj
+import pystac
+from odc.geo.geobox import GeoBox
+from pystac_client import Client
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from urllib3.util import Retry
+
+from .atomic import write_text
+from .config import Download, Period, Sentinel1, Sentinel2
+from .dates import utc_date
+from .errors import ItemError
+from .hrefs import absolute_href, absolute_location, is_url, public_href
+from .providers import Mpc, processing_baseline, provider
+from .sentinel1 import CHANNELS, ORBITS
+from .sentinel2 import BANDS, SCL, Arithmetic
+
+SEARCH_MARGIN = 0.01
+"""Degrees added around the region when searching: footprints in items are approximate."""
+
+_RETRIED = (429, 500, 502, 503, 504)
+_KEPT_PROPERTIES = (
+    "datetime", "eo:cloud_cover", "platform", "proj:bbox", "proj:code", "proj:epsg", "proj:shape",
+    "proj:transform", "s2:datatake_id", "s2:generation_time", "s2:mgrs_tile",
+    "s2:processing_baseline", "sat:orbit_state",
+)  # fmt: skip
+_KEPT_ASSET_FIELDS = (
+    "href", "type", "proj:shape", "proj:transform", "proj:bbox", "proj:code", "proj:epsg",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One scene of a manifest.
+
+    Attributes:
+        id: STAC id.
+        date: UTC day.
+        extent: (left, bottom, right, top) of its raster in the region's CRS; None when it
+            cannot be told, and then it counts as lying everywhere.
+        boa_offset: Sentinel-2: what is subtracted from its digital numbers.
+        orbit: Sentinel-1: `ascending` or `descending`.
+        stac: the STAC item, cut down to what reading needs; addresses unsigned.
+    """
+
+    id: str
+    date: datetime.date
+    extent: tuple[float, float, float, float] | None
+    boa_offset: int
+    orbit: str | None
+    stac: Mapping[str, Any]
+
+    def overlaps(self, geobox: GeoBox) -> bool:
+        """Whether its raster may touch a grid in the region's CRS."""
+        if self.extent is None:
+            return True
+        left, bottom, right, top = geobox.boundingbox
+        west, south, east, north = self.extent
+        return west < right and east > left and south < top and north > bottom
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form that `from_json` reads back."""
+        return {
+            "id": self.id,
+            "date": self.date.isoformat(),
+            "extent": None if self.extent is None else list(self.extent),
+            "boa_offset": self.boa_offset,
+            "orbit": self.orbit,
+            "stac": self.stac,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SourceItem:
+        """Read what `to_json` wrote."""
+        extent = document["extent"]
+        return cls(
+            id=document["id"],
+            date=datetime.date.fromisoformat(document["date"]),
+            extent=None if extent is None else tuple(extent),
+            boa_offset=document["boa_offset"],
+            orbit=document["orbit"],
+            stac=document["stac"],
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The items of one sensor for one region and period, in order, and those left out."""
+
+    sensor: str
+    items: tuple[SourceItem, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+    def write(self, path: Path) -> None:
+        """Write as JSON; the same search gives the same bytes."""
+        document = {
+            "sensor": self.sensor,
+            "items": [item.to_json() for item in self.items],
+            "left_out": [{"id": id_, "reason": reason} for id_, reason in self.left_out],
+        }
+        write_text(path, json.dumps(document, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read what `write` wrote."""
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            sensor=document["sensor"],
+            items=tuple(SourceItem.from_json(item) for item in document["items"]),
+            left_out=tuple((entry["id"], entry["reason"]) for entry in document["left_out"]),
+        )
+
+
+def list_items(
+    source: Sentinel2 | Sentinel1,
+    region: str,
+    geobox: GeoBox,
+    period: Period,
+    arithmetic: Arithmetic,
+    download: Download,
+) -> Manifest:
+    """Search a source and choose the items of a region and period.
+
+    Raises:
+        ItemError: the source cannot be searched, or has nothing for this region and period.
+    """
+    particulars = provider(source.provider, source.imitates)
+    location = absolute_location(source.location or particulars.endpoint)
+    box = search_box(geobox)
+    found = _search(location, source, box, period, download)
+    candidates, elsewhere = _candidates(found, source.collection, geobox, period, particulars)
+    if isinstance(source, Sentinel2):
+        sensor, title = "sentinel2", "Sentinel-2"
+        items, left_out = choose_sentinel2(candidates, particulars, arithmetic, source.max_cloud)
+    else:
+        sensor, title = "sentinel1", "Sentinel-1"
+        items, left_out = choose_sentinel1(candidates, particulars, source.orbits)
+    if not items:
+        raise _nothing_found(
+            title, sensor, region, box, period, public_href(location), source.collection,
+            elsewhere, left_out,
+        )  # fmt: skip
+    return Manifest(sensor, tuple(items), tuple(left_out))
+
+
+def _nothing_found(
+    title: str,
+    sensor: str,
+    region: str,
+    box: tuple[float, ...],
+    period: Period,
+    where: str,
+    collection: str,
+    elsewhere: int,
+    left_out: list[tuple[str, str]],
+) -> ItemError:
+    place = ", ".join(f"{v:.3f}" for v in box)
+    hint = f"check the region, the period and `{sensor}.collection`"
+    if sensor == "sentinel1":
+        hint += ", or set `sentinel1.enabled: false` to use Sentinel-2 alone"
+    seen = f"{elsewhere} items found there lie outside the region or the period"
+    if left_out:
+        reasons = sorted({reason for _, reason in left_out})
+        seen += f"; {len(left_out)} were left out ({'; '.join(reasons[:3])})"
+    return ItemError(
+        f"No {title} scene covers region {region} (longitude and latitude {place}) from "
+        f"{period.start} to {period.end} in collection {collection} of {where} ({seen}): {hint}."
+    )
+
+
+def search_box(geobox: GeoBox) -> tuple[float, float, float, float]:
+    """(west, south, east, north) of a grid in degrees, with a margin."""
+    west, south, east, north = pyproj.Transformer.from_crs(
+        str(geobox.crs), "EPSG:4326", always_xy=True
+    ).transform_bounds(*_bounds(geobox.boundingbox), densify_pts=21)
+    return (
+        max(-180.0, west - SEARCH_MARGIN),
+        max(-90.0, south - SEARCH_MARGIN),
+        min(180.0, east + SEARCH_MARGIN),
+        min(90.0, north + SEARCH_MARGIN),
+    )
+
+
+def _stac_io(download: Download) -> StacApiIO:
+    retry = Retry(
+        total=download.attempts - 1,
+        backoff_factor=0.5,
+        backoff_jitter=0.5,
+        status_forcelist=_RETRIED,
+        allowed_methods=None,
+        respect_retry_after_header=True,
+    )
+    return StacApiIO(timeout=download.timeout, max_retries=retry)
+
+
+def _search(
+    location: str,
+    source: Sentinel2 | Sentinel1,
+    box: tuple[float, float, float, float],
+    period: Period,
+    download: Download,
+) -> Iterator[dict[str, Any]]:
+    """Items as plain documents with absolute addresses, from whatever `location` is."""
+    stac_io = _stac_io(download)
+    where = public_href(location)
+    try:
+        document = json.loads(stac_io.read_text(location))
+        kind = document.get("type") if isinstance(document, dict) else None
+        if kind == "FeatureCollection":
+            for item in document.get("features", []):
+                yield _with_absolute_hrefs(item, location)
+        elif kind not in ("Catalog", "Collection"):
+            raise ItemError(
+                f"{where} is neither a STAC API, a catalog nor an item collection: give the "
+                "address of one as `location`."
+            )
+        elif is_url(location) and _is_api(document):
+            yield from _search_api(location, stac_io, source, box, period)
+        else:
+            root = pystac.Catalog if kind == "Catalog" else pystac.Collection
+            for found in root.from_file(location, stac_io=stac_io).get_items(recursive=True):
+                found.make_asset_hrefs_absolute()
+                yield found.to_dict(include_self_link=False)
+    except FileNotFoundError as error:
+        raise ItemError(
+            f"{where} does not exist: check `location` (a relative path is relative to "
+            f"{Path.cwd()})."
+        ) from error
+    except (APIError, OSError) as error:
+        raise ItemError(
+            f"Searching {source.collection} at {where} failed ({_cause(error)}): check the address "
+            "and the network, and run again."
+        ) from error
+    except (ValueError, KeyError, pystac.STACError) as error:
+        raise ItemError(
+            f"{where} is not a STAC document ({_cause(error)}): give a STAC API, a catalog or an "
+            "item collection."
+        ) from error
+
+
+def _cause(error: Exception) -> str:
+    """The error's first line, with every address in it freed of its query."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return re.sub(r"(https?://[^\s'\")]+)", lambda m: public_href(m[1]), text)[:300]
+
+
+def _is_api(document: Mapping[str, Any]) -> bool:
+    links = document.get("links", [])
+    return "conformsTo" in document or any(link.get("rel") == "search" for link in links)
+
+
+def _search_api(
+    location: str,
+    stac_io: StacApiIO,
+    source: Sentinel2 | Sentinel1,
+    box: tuple[float, float, float, float],
+    period: Period,
+) -> Iterator[dict[str, Any]]:
+    # The day after the end, at midnight: a bare date can lose the last day of the window.
+    until = period.end + datetime.timedelta(days=1)
+    client = Client.open(location, stac_io=stac_io)
+    search = client.search(
+        collections=[source.collection],
+        bbox=list(box),
+        datetime=f"{period.start}T00:00:00Z/{until}T00:00:00Z",
+        limit=200,
+    )
+    for item in search.items_as_dicts():
+        yield _with_absolute_hrefs(item, location)
+
+
+def _with_absolute_hrefs(item: dict[str, Any], base: str) -> dict[str, Any]:
+    for asset in item.get("assets", {}).values():
+        asset["href"] = absolute_href(asset["href"], base)
+    return item
+
+
+def _candidates(
+    found: Iterable[dict[str, Any]],
+    collection: str,
+    geobox: GeoBox,
+    period: Period,
+    particulars: Mpc,
+) -> tuple[list[SourceItem], int]:
+    """Items of the collection, region and period, each once; and how many were elsewhere."""
+    candidates: dict[str, SourceItem] = {}
+    elsewhere = 0
+    wanted = {*particulars.s2_assets.values(), *particulars.s1_assets.values()}
+    for document in found:
+        if document.get("collection") != collection:
+            continue
+        stamp = document["properties"].get("datetime")
+        day = utc_date(stamp) if stamp else None
+        if day is None or not period.start <= day <= period.end:
+            elsewhere += 1
+            continue
+        item = SourceItem(
+            id=document["id"],
+            date=day,
+            extent=_extent(document, geobox),
+            boa_offset=0,
+            orbit=document["properties"].get("sat:orbit_state"),
+            stac=_trimmed(document, wanted),
+        )
+        if item.overlaps(geobox):
+            candidates[item.id] = item
+        else:
+            elsewhere += 1
+    return list(candidates.values()), elsewhere
+
+
+def _trimmed(document: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
+    properties = document["properties"]
+    return {
+        "type": "Feature",
+        "stac_version": document.get("stac_version", "1.0.0"),
+        "stac_extensions": [e for e in document.get("stac_extensions", []) if "/projection/" in e],
+        "id": document["id"],
+        "collection": document.get("collection"),
+        "bbox": document.get("bbox"),
+        "geometry": document.get("geometry"),
+        "properties": {k: properties[k] for k in _KEPT_PROPERTIES if k in properties},
+        "links": [],
+        "assets": {
+            key: {
+                name: public_href(value) if name == "href" else value
+                for name, value in asset.items()
+                if name in _KEPT_ASSET_FIELDS
+            }
+            for key, asset in document.get("assets", {}).items()
+            if key in wanted
+        },
+    }
+
+
+def _extent(
+    document: Mapping[str, Any], geobox: GeoBox
+) -> tuple[float, float, float, float] | None:
+    """Bounds of the item's raster in the CRS of `geobox`, with two pixels' margin.
+
+    From the projection extension, which is exact; the footprint in degrees, which can be
+    simplified, serves only where there is none.
+    """
+    properties = document["properties"]
+    holders = [*document.get("assets", {}).values(), properties]
+    native: tuple[float, ...] | None = None
+    code: Any = None
+    for holder in holders:
+        code = holder.get("proj:code") or holder.get("proj:epsg")
+        code = code or properties.get("proj:code") or properties.get("proj:epsg")
+        shape, transform = holder.get("proj:shape"), holder.get("proj:transform")
+        if code and shape and transform:
+            a, _, left, _, e, top = transform[:6]
+            native = (left, top + e * shape[0], left + a * shape[1], top)
+            break
+        if code and holder.get("proj:bbox"):
+            native = tuple(holder["proj:bbox"])
+            break
+    if native is None:
+        box = document.get("bbox")
+        if not box:
+            return None
+        middle = len(box) // 2  # a box in three dimensions has six numbers
+        code, native = 4326, (box[0], box[1], box[middle], box[middle + 1])
+    source = f"EPSG:{code}" if isinstance(code, int) else str(code)
+    target = str(geobox.crs)
+    if source.upper() != target.upper():
+        native = pyproj.Transformer.from_crs(source, target, always_xy=True).transform_bounds(
+            *_bounds(native), densify_pts=21
+        )
+    if not all(math.isfinite(v) for v in native):
+        return None
+    margin = 2 * abs(geobox.affine.a) + 60.0
+    left, bottom, right, top = native
+    return (left - margin, bottom - margin, right + margin, top + margin)
+
+
+def _bounds(values: Iterable[float]) -> tuple[float, float, float, float]:
+    left, bottom, right, top = values
+    return left, bottom, right, top
+
+
+def _moment(item: SourceItem) -> datetime.datetime:
+    stamp = datetime.datetime.fromisoformat(
+        item.stac["properties"]["datetime"].replace("Z", "+00:00")
+    )
+    return stamp if stamp.tzinfo else stamp.replace(tzinfo=datetime.UTC)
+
+
+def choose_sentinel2(
+    candidates: Iterable[SourceItem], particulars: Mpc, arithmetic: Arithmetic, max_cloud: float
+) -> tuple[list[SourceItem], list[tuple[str, str]]]:
+    """The Sentinel-2 items to use, in their order, and (id, reason) of those left out.
+
+    Order: `datetime`, then `eo:cloud_cover` (missing = 100), then `id`. Of copies of one
+    photograph (same datatake and MGRS tile) the one of the newest baseline stays.
+
+    Raises:
+        ItemError: an item does not tell its processing baseline.
+    """
+    left_out: list[tuple[str, str]] = []
+    usable = []
+    for item in candidates:
+        missing = [
+            key
+            for band in (*BANDS, SCL)
+            if (key := particulars.s2_assets[band]) not in item.stac["assets"]
+        ]
+        cloud = item.stac["properties"].get("eo:cloud_cover")
+        if missing:
+            left_out.append((item.id, f"lists no asset {', '.join(missing)}"))
+        elif max_cloud < 100 and cloud is not None and cloud > max_cloud:
+            left_out.append((item.id, f"cloud cover {cloud} % is above max_cloud {max_cloud} %"))
+        else:
+            offset = particulars.boa_offset(item.stac, arithmetic)
+            usable.append(SourceItem(item.id, item.date, item.extent, offset, None, item.stac))
+    kept: dict[tuple[str, str], SourceItem] = {}
+    for item in sorted(usable, key=_newness):
+        photograph = _photograph(item)
+        older = kept.get(photograph)
+        if older:
+            left_out.append((older.id, f"older copy of the photograph in {item.id}"))
+        kept[photograph] = item
+    return sorted(kept.values(), key=_sentinel2_order), sorted(left_out)
+
+
+def _sentinel2_order(item: SourceItem) -> tuple[datetime.datetime, float, str]:
+    cloud = item.stac["properties"].get("eo:cloud_cover")
+    return _moment(item), 100.0 if cloud is None else float(cloud), item.id
+
+
+def _newness(item: SourceItem) -> tuple[float, str, str]:
+    try:
+        baseline = processing_baseline(item.stac)
+    except ItemError:
+        baseline = 0.0
+    return baseline, str(item.stac["properties"].get("s2:generation_time", "")), item.id
+
+
+def _photograph(item: SourceItem) -> tuple[str, str]:
+    """Datatake and MGRS tile; the datatake's own baseline suffix (`_N05.11`) is not part of
+    it. Time stamps will not do: copies of one photograph differ by minutes."""
+    properties = item.stac["properties"]
+    datatake, tile = properties.get("s2:datatake_id"), properties.get("s2:mgrs_tile")
+    if not datatake or not tile:
+        return item.id, ""
+    return re.sub(r"_N\d\d\.\d\d$", "", datatake), tile
+
+
+def choose_sentinel1(
+    candidates: Iterable[SourceItem], particulars: Mpc, orbits: str
+) -> tuple[list[SourceItem], list[tuple[str, str]]]:
+    """The Sentinel-1 items to use, ordered by `datetime`, then `id`, and those left out."""
+    left_out: list[tuple[str, str]] = []
+    kept = []
+    for item in candidates:
+        missing = [
+            channel.upper()
+            for channel in CHANNELS
+            if particulars.s1_assets[channel] not in item.stac["assets"]
+        ]
+        if missing:
+            left_out.append((item.id, f"has no {' and no '.join(missing)}"))
+        elif item.orbit not in ORBITS:
+            left_out.append((item.id, "does not tell its orbit direction (sat:orbit_state)"))
+        elif orbits not in ("both", item.orbit):
+            left_out.append((item.id, f"is {item.orbit}, and sentinel1.orbits is {orbits}"))
+        else:
+            kept.append(item)
+    return sorted(kept, key=lambda item: (_moment(item), item.id)), sorted(left_out)

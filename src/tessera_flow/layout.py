@@ -1,0 +1,223 @@
+"""Where every file of a run lies, which files each job reads, and what decides its result.
+
+The rules ask this module and hold no logic of their own. `settings_*` return exactly what
+decides a job's result, so a changed setting reruns the steps it changes and no others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import Config, content_hash
+from .dates import Slice, period_slices
+from .grid import Block, RegionGrid
+from .plan import load_plan
+
+SENSORS = ("sentinel2", "sentinel1")
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Path patterns with Snakemake's wildcards in braces."""
+
+    roi: str
+    items: str
+    slices: str
+    stack: str
+    patches: str
+    weights: str
+    embeddings: str
+    zarr: str
+    arrays: str
+    scales: str
+    counts: str
+    arrays_provenance: str
+    preview: str
+    preview_png: str
+
+    @classmethod
+    def below(cls, work: str, results: str) -> Patterns:
+        """The patterns for a working and a results folder."""
+        run = f"{work}/{{region}}/{{period}}"
+        products = f"{results}/{{region}}/{{period}}"
+        return cls(
+            roi=f"{work}/{{region}}/roi.tif",
+            items=f"{run}/items/{{sensor}}.json",
+            slices=f"{run}/slices/{{sensor}}/{{slice}}/{{block}}.zip",
+            stack=f"{run}/stack/{{sensor}}/{{block}}.zip",
+            patches=f"{run}/patches/{{block}}.zip",
+            weights=f"{work}/weights.json",
+            embeddings=f"{run}/embeddings/{{block}}.zip",
+            zarr=f"{products}/embeddings.zarr",
+            arrays=f"{products}/stitched_representation.npy",
+            scales=f"{products}/stitched_representation_scales.npy",
+            counts=f"{products}/stitched_representation_counts.npy",
+            arrays_provenance=f"{products}/stitched_representation.json",
+            preview=f"{products}/preview.tif",
+            preview_png=f"{products}/preview.png",
+        )
+
+
+class Layout:
+    """The files and jobs of one configuration.
+
+    Raises:
+        RegionError: a region cannot be read or used.
+        OutputError: the plan cannot be cached below `paths.work`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.paths = Patterns.below(config.paths.work, config.paths.results)
+        plans = {name: load_plan(config, name) for name in config.regions}
+        self.grids: dict[str, RegionGrid] = {name: plan[0] for name, plan in plans.items()}
+        self._digests = {name: plan[1] for name, plan in plans.items()}
+        self._blocks = {
+            name: {block.id: block for block in grid.blocks} for name, grid in self.grids.items()
+        }
+
+    @property
+    def sensors(self) -> list[str]:
+        """The sensors in use."""
+        return [sensor for sensor in SENSORS if getattr(self.config, sensor).enabled]
+
+    def periods(self, region: str) -> list[str]:
+        """The periods to compute for a region."""
+        return self.config.regions[region].periods or list(self.config.periods)
+
+    def slices(self, period: str) -> list[Slice]:
+        """The slices of a period."""
+        chosen = self.config.periods[period]
+        return period_slices(chosen.start, chosen.end, self.config.download.slice_months)
+
+    def block(self, region: str, block: str) -> Block:
+        """A block by its name."""
+        return self._blocks[region][block]
+
+    def products(self, region: str, period: str) -> list[str]:
+        """Product files asked for, of one region and period."""
+        wanted = {
+            "zarr": [self.paths.zarr],
+            "arrays": list(self.array_files().values()),
+            "preview": [self.paths.preview, self.paths.preview_png],
+        }
+        return [
+            path.format(region=region, period=period)
+            for product in self.config.products.formats
+            for path in wanted[product]
+        ]
+
+    def all_products(self) -> list[str]:
+        """Every product file of the run."""
+        return [
+            path
+            for region in self.config.regions
+            for period in self.periods(region)
+            for path in self.products(region, period)
+        ]
+
+    def array_files(self) -> dict[str, str]:
+        """Named output patterns of the reference arrays; float32 has no scales."""
+        files = {
+            "representation": self.paths.arrays,
+            "counts": self.paths.counts,
+            "provenance": self.paths.arrays_provenance,
+        }
+        if self.config.model.dtype == "int8":
+            files["scales"] = self.paths.scales
+        return files
+
+    def manifests(self, region: str, period: str) -> list[str]:
+        """The lists of items of the sensors in use."""
+        return [
+            self.paths.items.format(region=region, period=period, sensor=sensor)
+            for sensor in self.sensors
+        ]
+
+    def slice_files(self, region: str, period: str, sensor: str, block: str) -> list[str]:
+        """The slices that a stack joins, in order of time."""
+        return [
+            self.paths.slices.format(
+                region=region, period=period, sensor=sensor, slice=part.name, block=block
+            )
+            for part in self.slices(period)
+        ]
+
+    def stack_files(self, region: str, period: str, block: str) -> dict[str, str]:
+        """The stacks that retiling reads, by sensor."""
+        return {
+            sensor: self.paths.stack.format(
+                region=region, period=period, sensor=sensor, block=block
+            )
+            for sensor in self.sensors
+        }
+
+    def block_files(self, region: str, period: str) -> list[str]:
+        """The embeddings of all blocks, in the order of the region's grid."""
+        return [
+            self.paths.embeddings.format(region=region, period=period, block=block.id)
+            for block in self.grids[region].blocks
+        ]
+
+    def settings_roi(self, region: str) -> dict[str, Any]:
+        """What decides a region's mask: the content of its file and the grid."""
+        document = self.grids[region].to_json()
+        grid = {key: document[key] for key in ("crs", "transform", "shape")}
+        layer = self.config.regions[region].layer
+        return {"content": self._digests[region], "layer": layer, **grid}
+
+    def settings_items(self, region: str, period: str, sensor: str) -> dict[str, Any]:
+        """What decides the list of items."""
+        return {
+            "source": getattr(self.config, sensor).model_dump(mode="json"),
+            "period": self.config.periods[period].model_dump(mode="json"),
+            "arithmetic": self.config.arithmetic,
+        }
+
+    def settings_download(self, region: str, sensor: str, block: str) -> dict[str, Any]:
+        """What decides a block's daily mosaics, apart from the manifest and the mask."""
+        source = getattr(self.config, sensor)
+        window = self.block(region, block).window
+        return {
+            "window": [window.y0, window.x0, window.height, window.width],
+            "source": source.model_dump(mode="json", include={"provider", "imitates"}),
+            "arithmetic": self.config.arithmetic,
+        }
+
+    def settings_retile(self, region: str, block: str) -> dict[str, Any]:
+        """What decides a block's patches, apart from its stacks and the mask."""
+        window = self.block(region, block).window
+        least = self.config.model.min_observations
+        needed = [s for s, n in (("sentinel2", least.s2), ("sentinel1", least.s1)) if n > 0]
+        return {
+            "window": [window.y0, window.x0, window.height, window.width],
+            "patch_size": self.config.grid.patch_size,
+            "downsample_rate": self.config.grid.downsample_rate,
+            "empty_block": self.config.download.empty_block,
+            "needed": [sensor for sensor in needed if sensor in self.sensors],
+        }
+
+    def settings_infer(self) -> dict[str, Any]:
+        """What decides a block's embeddings, apart from its patches and the weights."""
+        return self.config.model.model_dump(
+            mode="json", include={"dim", "dtype", "min_observations"}
+        )
+
+    def settings_stitch(self, region: str, period: str, *keys: str) -> dict[str, Any]:
+        """What decides a product beside the blocks' embeddings: everything its provenance
+        states, and the named keys of `products`."""
+        return {
+            "configuration": content_hash(self.config, region, period),
+            **self.config.products.model_dump(mode="json", include=set(keys)),
+        }
+
+    def settings_weights(self) -> dict[str, Any]:
+        """What decides which weights are used: the name, or the file's size and time."""
+        path = Path(self.config.model.weights).expanduser()
+        stat = path.stat() if path.is_file() else None
+        return {
+            "weights": self.config.model.weights,
+            "file": None if stat is None else [stat.st_size, stat.st_mtime_ns],
+        }

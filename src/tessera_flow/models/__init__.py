@@ -1,0 +1,1 @@
+"""The encoders: their statistics, their checkpoints, their arithmetic."""

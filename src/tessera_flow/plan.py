@@ -1,0 +1,149 @@
+"""From a region's settings to its grid and blocks, cached between parses.
+
+The plan is made when the Snakefile is parsed, and the Snakefile is parsed again in every
+cluster job, so it is cached: keyed by the content of the ROI and the grid settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyproj
+import shapely
+
+from .atomic import write_text
+from .config import Config, GridSettings, Region
+from .grid import Block, RegionGrid, Window, block_id
+from .roi import (
+    VectorRoi,
+    mask_reader,
+    no_pixel_error,
+    read_roi,
+    region_geobox,
+    reproject,
+    roi_digest,
+    roi_files,
+)
+
+PLAN_VERSION = 1
+"""Raised when a change of this module or of `roi` alters grids or blocks."""
+
+
+def make_grid(name: str, region: Region, settings: GridSettings) -> RegionGrid:
+    """Read the region and cut its grid into the blocks that hold a pixel of it.
+
+    Raises:
+        RegionError: the region cannot be read, or no pixel lies inside.
+    """
+    roi = read_roi(region.roi, region.layer)
+    geobox = region_geobox(roi, settings.resolution, region.crs, region.align)
+    height, width = geobox.shape
+    size = settings.block_size
+    read = mask_reader(roi, geobox)
+    certain = _certain_blocks(roi, geobox) if isinstance(roi, VectorRoi) else None
+    blocks = []
+    for row in range(-(-height // size)):
+        for column in range(-(-width // size)):
+            y0, x0 = row * size, column * size
+            window = Window(y0, x0, min(size, height - y0), min(size, width - x0))
+            known = certain(window) if certain else None
+            if known if known is not None else _kept_pixels(read(window), settings):
+                blocks.append(Block(block_id(row, column), window))
+    if not blocks:
+        raise no_pixel_error(roi)
+    return RegionGrid(name, geobox, size, settings.downsample_rate, tuple(blocks))
+
+
+def _kept_pixels(mask: Any, settings: GridSettings) -> bool:
+    n = settings.downsample_rate
+    return bool(mask[::n, ::n].any())
+
+
+def _certain_blocks(roi: VectorRoi, geobox: Any) -> Any:
+    """True for a window wholly inside, False for one wholly outside, None for the border,
+    which is rasterised: a window can touch the region and hold no pixel centre of it."""
+    geometry = reproject(roi.geometry, roi.crs, pyproj.CRS.from_user_input(str(geobox.crs)))
+    shapely.prepare(geometry)
+    a, _, c, _, e, f = tuple(geobox.affine)[:6]
+
+    def certain(window: Window) -> bool | None:
+        box = shapely.box(
+            c + a * window.x0,
+            f + e * (window.y0 + window.height),
+            c + a * (window.x0 + window.width),
+            f + e * window.y0,
+        )
+        if not geometry.intersects(box):
+            return False
+        return True if geometry.contains(box) else None
+
+    return certain
+
+
+def _settings_key(region: Region, settings: GridSettings) -> str:
+    document = {
+        "version": PLAN_VERSION,
+        "region": region.model_dump(mode="json", exclude={"periods"}),
+        "grid": settings.model_dump(mode="json", exclude={"patch_size"}),
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _signature(region: Region) -> list[list[Any]]:
+    entries = []
+    for file in roi_files(region.roi):
+        if not file.exists():
+            return []
+        stat = file.stat()
+        entries.append([str(file), stat.st_size, stat.st_mtime_ns])
+    return entries
+
+
+def plan_path(config: Config, name: str) -> Path:
+    """Where the cached plan of a region lies."""
+    return Path(config.paths.work) / "plan" / f"{name}.json"
+
+
+def load_plan(config: Config, name: str) -> tuple[RegionGrid, str]:
+    """The grid of a region and the SHA-256 of its ROI's content, from the cache when it fits.
+
+    An unchanged size and modification time are trusted; otherwise the content is hashed,
+    and the plan is made anew only when content or settings differ.
+
+    Raises:
+        RegionError: the region cannot be read or used.
+        OutputError: the cache cannot be written.
+    """
+    region = config.regions[name]
+    settings_key = _settings_key(region, config.grid)
+    signature = _signature(region)
+    cache = plan_path(config, name)
+    cached = _read_cache(cache)
+    if cached and cached["settings"] == settings_key and signature:
+        if cached["files"] == signature:
+            return RegionGrid.from_json(cached["grid"]), cached["roi"]
+        if cached["roi"] == roi_digest(region.roi):
+            write_text(cache, json.dumps({**cached, "files": signature}))
+            return RegionGrid.from_json(cached["grid"]), cached["roi"]
+    grid = make_grid(name, region, config.grid)
+    digest = roi_digest(region.roi)
+    document = {
+        "settings": settings_key,
+        "files": signature,
+        "roi": digest,
+        "grid": grid.to_json(),
+    }
+    write_text(cache, json.dumps(document))
+    return grid, digest
+
+
+def _read_cache(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    expected = {"settings", "files", "roi", "grid"}
+    return document if isinstance(document, dict) and expected <= document.keys() else None

@@ -1,0 +1,1 @@
+"""Stitching: one function per product, block files in, files for users out."""

@@ -1,0 +1,101 @@
+"""The reference's stitched arrays: one .npy file each, written through a memory map."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from ..atomic import atomic_output
+from ..grid import RegionGrid, Window
+from ..provenance import Provenance
+from .blocks import COUNT_KINDS, WINDOW_BYTES, RegionBlocks
+
+
+def write_arrays(
+    output_representation: Path,
+    output_scales: Path | None,
+    output_counts: Path,
+    output_provenance: Path,
+    grid: RegionGrid,
+    blocks: Mapping[str, Path],
+    provenance: Provenance,
+) -> None:
+    """Write the whole region as plain NumPy arrays on the product grid, rows from the north.
+
+    Args:
+        output_representation: (H, W, K) int8 or float32; int8 code 0 or NaN is nodata.
+        output_scales: (H, W) float32, NaN is nodata; needed for int8, None for float32.
+        output_counts: (H, W, 3) uint16: valid S2, S1 ascending, S1 descending steps.
+        output_provenance: JSON: the record, as .npy files hold no metadata.
+        grid: the region's grid.
+        blocks: embeddings file of every block, by block id.
+        provenance: what the JSON file states.
+
+    Raises:
+        TileError: a block is missing, damaged or inconsistent; it is named.
+        OutputError: a file cannot be written.
+        ValueError: `output_scales` does not fit the blocks' data type.
+    """
+    with RegionBlocks(grid, blocks, provenance) as source, ExitStack() as stack:
+        if source.quantised != (output_scales is not None):
+            raise ValueError(f"output_scales is {output_scales} for {source.dtype} embeddings")
+        targets = {"embeddings": output_representation, "counts": output_counts}
+        if output_scales is not None:
+            targets["scales"] = output_scales
+        for name, target in targets.items():
+            _write_array(stack.enter_context(atomic_output(target)), source, name)
+        document = provenance.to_json() | {
+            "arrays": {target.name: _describe(source, name) for name, target in targets.items()}
+        }
+        part = stack.enter_context(atomic_output(output_provenance))
+        part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _describe(source: RegionBlocks, name: str) -> dict[str, Any]:
+    nodata = source.nodata(name)
+    description: dict[str, Any] = {
+        "shape": [*source.shape, *source.trailing(name)],
+        "dtype": str(source.array_dtype(name)),
+    }
+    if name == "counts":
+        description["last_axis"] = list(COUNT_KINDS)
+    else:
+        description["nodata"] = "NaN" if np.isnan(nodata) else nodata
+    return description
+
+
+def _write_array(path: Path, source: RegionBlocks, name: str) -> None:
+    _allocate(path, source.shape + source.trailing(name), source.array_dtype(name))
+    nodata = source.nodata(name)
+    if nodata != 0:
+        for cell in source.empty_cells():
+            rows = max(1, WINDOW_BYTES // (cell.width * source.pixel_bytes(name)))
+            for y0 in range(cell.y0, cell.y0 + cell.height, rows):
+                height = min(rows, cell.y0 + cell.height - y0)
+                _put(path, Window(y0, cell.x0, height, cell.width), nodata)
+    for block_id, inside, window in source.pieces():
+        _put(path, window, source.read(block_id, name, inside))
+
+
+def _put(path: Path, window: Window, values: Any) -> None:
+    """Write one window. The map is made anew each time: written pages of a map count as
+    this process's memory until it is unmapped."""
+    view = open_memmap(path, mode="r+")
+    view[window.slices] = values
+    del view
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Make a .npy file of zeros with its space on disk reserved: a full disk is an OSError
+    here, where a page that cannot be written later would be a fatal signal (SIGBUS)."""
+    view = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    del view
+    with path.open("r+b") as handle:
+        os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)

@@ -1,0 +1,263 @@
+"""The Zarr v3 store: the form that users open lazily and stream.
+
+Layout: one group; `embeddings` (time, band, y, x), `scales` (time, y, x),
+`observation_counts` (time, kind, y, x), coordinates, and `spatial_ref` for the CRS.
+A chunk holds all dimensions of its pixels, so a point query reads one chunk per array;
+a shard (one file) lies inside one block, so writers of different blocks never share one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from ..atomic import atomic_output
+from ..grid import RegionGrid, tiling
+from ..provenance import Provenance, crs_code, product_crs
+from .blocks import COUNT_KINDS, RegionBlocks
+
+# Writing a shard takes about six times its size in memory; fewer shards are fewer files.
+SHARD_PIXELS = 512
+SHARD_BYTES = 32 * 2**20
+MOST_SHARD_BYTES = 128 * 2**20
+
+# https://github.com/zarr-conventions/zarr-conventions-spec: a group lists the conventions
+# that its attributes follow.
+CONVENTIONS: tuple[dict[str, str], ...] = (
+    {
+        "schema_url": "https://raw.githubusercontent.com/geo-embeddings/"
+        "embeddings-zarr-convention/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/geo-embeddings/embeddings-zarr-convention/"
+        "blob/v1/README.md",
+        "uuid": "61c12cc5-0e28-4056-999a-480cf3fb7e4c",
+        "name": "geoemb:",
+        "description": "Geoembeddings convention for geospatial embedding arrays with model "
+        "provenance",
+    },
+    {
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/geo-proj/"
+        "refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "name": "proj:",
+        "description": "Coordinate reference system information for geospatial data",
+    },
+    {
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/"
+        "refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "name": "spatial",
+        "description": "Spatial coordinate information",
+    },
+)
+
+_STORED = {"embeddings": "embeddings", "scales": "scales", "counts": "observation_counts"}
+_DIMENSIONS = {
+    "embeddings": ("time", "band", "y", "x"),
+    "scales": ("time", "y", "x"),
+    "counts": ("time", "kind", "y", "x"),
+}
+
+
+def write_zarr(
+    output: Path,
+    grid: RegionGrid,
+    blocks: Mapping[str, Path],
+    provenance: Provenance,
+    chunk: int = 100,
+) -> None:
+    """Write the store, shard by shard, into a temporary folder that is renamed at the end.
+
+    Args:
+        output: the folder to make, `embeddings.zarr`.
+        grid: the region's grid.
+        blocks: embeddings file of every block, by block id.
+        provenance: stated in the group's attributes; its first day is the `time` coordinate.
+        chunk: largest edge of a chunk, in pixels.
+
+    Raises:
+        TileError: a block is missing, damaged or inconsistent; it is named.
+        OutputError: the store cannot be written.
+    """
+    with RegionBlocks(grid, blocks, provenance) as source, atomic_output(output) as part:
+        attributes = group_attributes(grid, provenance)
+        group = zarr.create_group(part, zarr_format=3, attributes=attributes)
+        _write_coordinates(group, source, provenance)
+        for name in source.names:
+            _write_array(group, source, name, chunk)
+        with warnings.catch_warnings():
+            # Consolidated metadata is not yet in the Zarr v3 specification; xarray reads it,
+            # and warns where it is absent.
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(part, zarr_format=3)
+
+
+def shard_edges(edge: int, chunk: int, pixel_bytes: int) -> tuple[int, int]:
+    """Edges of a shard and of a chunk, in pixels, for blocks of `edge` pixels.
+
+    The chunk is the largest divisor of the block's edge up to `chunk`, the shard the largest
+    multiple of it that divides the edge and either holds at most `SHARD_BYTES`, or has an edge
+    of at most `SHARD_PIXELS` and holds at most `MOST_SHARD_BYTES`. A block edge without a
+    divisor between a quarter of `chunk` and `chunk` (a prime, say) gets chunks of exactly
+    `chunk`; its shards then cross block borders.
+    """
+    limit = min(chunk, edge)
+    size = next(n for n in range(limit, 0, -1) if edge % n == 0)
+    aligned = 4 * size >= limit
+    if not aligned:
+        size = limit
+    shard = size
+    for candidate in range(size, edge + 1, size):
+        size_bytes = candidate * candidate * pixel_bytes
+        small = size_bytes <= SHARD_BYTES or (
+            candidate <= SHARD_PIXELS and size_bytes <= MOST_SHARD_BYTES
+        )
+        if small and (not aligned or edge % candidate == 0):
+            shard = candidate
+    return shard, size
+
+
+def group_attributes(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:
+    """Attributes of the group: CF, the geoemb:, proj: and spatial: conventions, provenance."""
+    model = provenance.model
+    geobox = grid.product_geobox
+    crs = product_crs(grid)
+    attributes: dict[str, Any] = {
+        "Conventions": "CF-1.11",
+        "title": f"TESSERA embeddings of {provenance.region}, {provenance.period}",
+        "time_coverage_start": provenance.period_start,
+        "time_coverage_end": provenance.period_end,
+        "zarr_conventions": [dict(convention) for convention in CONVENTIONS],
+        "geoemb:type": "pixel",
+        "geoemb:dimensions": model.dim,
+        "geoemb:model": model.url,
+        "geoemb:source_data": [source.uri for source in provenance.sources],
+        "geoemb:data_type": model.dtype,
+        "geoemb:build_version": provenance.software["tessera-flow"],
+    }
+    if crs.is_projected:
+        attributes["geoemb:gsd"] = abs(geobox.affine.a) * crs.axis_info[0].unit_conversion_factor
+    if model.dtype == "int8":
+        attributes["geoemb:quantization"] = {
+            "method": "per_pixel_scale",
+            "original_dtype": "float32",
+            "quantized_dtype": "int8",
+            "scale": {"type": "array", "array_name": "scales", "nodata": "NaN"},
+        }
+    # The schema of proj: wants exactly one form of the CRS.
+    if code := crs_code(crs):
+        attributes["proj:code"] = code
+    else:
+        attributes["proj:wkt2"] = crs.to_wkt()
+    attributes |= {
+        "spatial:dimensions": ["y", "x"],
+        "spatial:transform_type": "affine",
+        "spatial:transform": [float(v) for v in list(geobox.affine)[:6]],
+        "spatial:shape": [int(n) for n in geobox.shape],
+        "spatial:bbox": [float(v) for v in geobox.boundingbox.bbox],
+        "spatial:registration": "pixel",
+        "provenance": provenance.to_json(),
+    }
+    return attributes
+
+
+def _write_coordinates(group: zarr.Group, source: RegionBlocks, provenance: Provenance) -> None:
+    geobox = source.grid.product_geobox
+    height, width = source.shape
+    crs = product_crs(source.grid)
+    affine = geobox.affine
+    cf = crs.cs_to_cf()
+    axes = {axis["axis"]: axis for axis in cf if axis.get("axis") in ("X", "Y")}
+    x = affine.c + affine.a * (np.arange(width) + 0.5)
+    y = affine.f + affine.e * (np.arange(height) + 0.5)
+    _coordinate(group, "x", x, axes.get("X", {"axis": "X"}))
+    _coordinate(group, "y", y, axes.get("Y", {"axis": "Y"}))
+    days = (provenance.start - datetime.date(1970, 1, 1)).days
+    _coordinate(
+        group,
+        "time",
+        np.array([days], dtype=np.int64),
+        {
+            "standard_name": "time",
+            "long_name": "first day of the period",
+            "axis": "T",
+            "units": "days since 1970-01-01",
+            "calendar": "proleptic_gregorian",
+        },
+    )
+    bands = np.arange(source.dim, dtype=np.int32)
+    _coordinate(group, "band", bands, {"long_name": "dimension of the embedding"})
+    kinds = np.array(COUNT_KINDS, dtype=np.dtypes.StringDType())
+    _coordinate(group, "kind", kinds, {"long_name": "kind of observation"})
+    a, b, c, d, e, f = (float(v) for v in list(affine)[:6])
+    group.create_array(
+        "spatial_ref",
+        data=np.array(0, dtype=np.int32),
+        attributes=crs.to_cf()
+        | {"spatial_ref": crs.to_wkt(), "GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"},
+    )
+
+
+def _coordinate(
+    group: zarr.Group, name: str, values: NDArray[Any], attributes: dict[str, Any]
+) -> None:
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=values.dtype,
+        dimension_names=(name,),
+        attributes=attributes,
+        compressors=ZstdCodec(level=3),
+    )
+    array[:] = values
+
+
+def _write_array(group: zarr.Group, source: RegionBlocks, name: str, chunk: int) -> None:
+    height, width = source.shape
+    shard, size = shard_edges(source.edge, chunk, source.pixel_bytes(name))
+    lead = (1, *source.trailing(name))
+    array = group.create_array(
+        _STORED[name],
+        shape=(*lead, height, width),
+        chunks=(*lead, size, size),
+        shards=(*lead, shard, shard),
+        dtype=source.array_dtype(name),
+        fill_value=source.nodata(name),
+        compressors=ZstdCodec(level=3),
+        dimension_names=_DIMENSIONS[name],
+        attributes=_array_attributes(source, name),
+    )
+    for window in tiling(height, width, shard):
+        data = source.read_region(name, window)
+        if data is not None:
+            rows, columns = window.slices
+            array[..., rows, columns] = np.moveaxis(data, (0, 1), (-2, -1))[np.newaxis]
+
+
+def _array_attributes(source: RegionBlocks, name: str) -> dict[str, Any]:
+    attributes = {
+        "embeddings": {
+            "long_name": "TESSERA embedding",
+            "comment": "int8 codes: embedding = code * scales; no embedding where scales is NaN"
+            if source.quantised
+            else "no embedding where NaN",
+        },
+        "scales": {
+            "long_name": "scale of the embedding's codes",
+            "comment": "embedding = code * scale; NaN where there is no embedding",
+        },
+        "counts": {"long_name": "observations that went into the embedding", "units": "1"},
+    }[name]
+    # `coordinates` makes plain open_zarr turn spatial_ref into a coordinate, where
+    # rioxarray looks for it.
+    return {**attributes, "grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}

@@ -1,0 +1,231 @@
+"""What a product states about itself: grid, model, sources, arithmetic, software.
+
+A record holds nothing that differs between two runs of the same configuration on the same
+software: no time stamps, no host names, no absolute paths of weights, no tokens.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from pyproj import CRS
+
+from . import __version__
+from .config import Config, content_hash
+from .errors import RegionError
+from .grid import RegionGrid
+from .hrefs import public_href
+
+MPC_STAC = "https://planetarycomputer.microsoft.com/api/stac/v1"
+
+_SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo", "odc-stac")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The encoder.
+
+    Attributes:
+        family: architecture, such as `v2-student`.
+        name: published name or file name of the checkpoint.
+        sha256: SHA-256 of the checkpoint file, hexadecimal.
+        dim: dimensions stored per pixel.
+        dtype: `int8` or `float32`.
+        url: where the checkpoint is published; `urn:sha256:...` for one that is not.
+    """
+
+    family: str
+    name: str
+    sha256: str
+    dim: int
+    dtype: str
+    url: str
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """Scenes of one sensor.
+
+    Attributes:
+        sensor: `sentinel2` or `sentinel1`.
+        provider: `mpc` or `local`.
+        location: STAC API, catalog or item collection, without credentials or query.
+        collection: STAC collection.
+        items: number of items in the manifest, where known.
+    """
+
+    sensor: str
+    provider: str
+    location: str
+    collection: str
+    items: int | None = None
+
+    @property
+    def uri(self) -> str:
+        """A URI that names the data: the collection of an API, or the location itself."""
+        parts = urlsplit(self.location)
+        if self.provider == "mpc":
+            return f"{self.location.rstrip('/')}/collections/{self.collection}"
+        if parts.scheme and parts.netloc:
+            return self.location
+        return self.location if parts.scheme == "file" else f"file:{quote(self.location)}"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The record of one region and period.
+
+    Attributes:
+        region, period: their names in the configuration.
+        roi_sha256: SHA-256 of the region file's content, where known.
+        period_start, period_end: first and last day (UTC), both included, ISO 8601.
+        crs: `EPSG:n`, or WKT2 for a CRS without a code.
+        transform: affine coefficients (a, b, c, d, e, f): x = a*column + b*row + c,
+            y = d*column + e*row + f, of pixel corners.
+        shape: (height, width) in pixels.
+        nodata: value of a pixel without an embedding, per array.
+        model, sources: see their types.
+        arithmetic: `exact` or `reference`.
+        min_observations: valid steps a pixel needs (s2, s1).
+        software: version by package.
+        configuration_sha256: see `config.content_hash`.
+    """
+
+    region: str
+    period: str
+    roi_sha256: str | None
+    period_start: str
+    period_end: str
+    crs: str
+    transform: tuple[float, ...]
+    shape: tuple[int, int]
+    nodata: dict[str, str]
+    model: ModelRecord
+    sources: tuple[SourceRecord, ...]
+    arithmetic: str
+    min_observations: dict[str, int]
+    software: dict[str, str]
+    configuration_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form (lists and dictionaries of strings and finite numbers)."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return document
+
+    @property
+    def start(self) -> datetime.date:
+        """First day of the period (UTC)."""
+        return datetime.date.fromisoformat(self.period_start)
+
+
+def product_crs(grid: RegionGrid) -> CRS:
+    """The CRS of the region's products.
+
+    Raises:
+        RegionError: the grid has none.
+    """
+    if grid.product_geobox.crs is None:
+        raise RegionError(f"Region {grid.name}: its grid has no CRS; set regions.{grid.name}.crs.")
+    return CRS.from_wkt(grid.product_geobox.crs.to_wkt())
+
+
+def crs_code(crs: CRS) -> str | None:
+    """`AUTHORITY:code` of a CRS, or None if it has none."""
+    authority = crs.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else None
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of this program, of Python and of the packages that touch pixels."""
+    versions = {"tessera-flow": __version__, "python": platform.python_version()}
+    for name in _SOFTWARE:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def build_provenance(
+    grid: RegionGrid,
+    config: Config,
+    region: str,
+    period: str,
+    weights: Mapping[str, Any],
+    *,
+    item_counts: Mapping[str, int] | None = None,
+    roi_sha256: str | None = None,
+) -> Provenance:
+    """The record of `region` in `period`.
+
+    Args:
+        grid: the region's grid; the record describes its product grid.
+        config: the whole configuration.
+        region: name of the region in `config`.
+        period: name of the period in `config`.
+        weights: the weights record: `path`, `sha256`, `family`, and, for published weights,
+            `name` and `url`. Of the path only the file name is recorded, where there is no name.
+        item_counts: items in the manifest by sensor, where known.
+        roi_sha256: SHA-256 of the region file's content, where known.
+
+    Raises:
+        KeyError: no such region, period or key of the weights record.
+        RegionError: the grid has no CRS.
+    """
+    geobox = grid.product_geobox
+    crs = product_crs(grid)
+    days = config.periods[period]
+    int8 = config.model.dtype == "int8"
+    sha256 = str(weights["sha256"])
+    return Provenance(
+        region=region,
+        period=period,
+        roi_sha256=roi_sha256,
+        period_start=days.start.isoformat(),
+        period_end=days.end.isoformat(),
+        crs=crs_code(crs) or crs.to_wkt(),
+        transform=tuple(float(v) for v in list(geobox.affine)[:6]),
+        shape=(int(geobox.shape[0]), int(geobox.shape[1])),
+        nodata={"embeddings": "0", "scales": "NaN"} if int8 else {"embeddings": "NaN"},
+        model=ModelRecord(
+            family=str(weights["family"]),
+            name=str(weights.get("name") or PurePath(weights["path"]).name),
+            sha256=sha256,
+            dim=config.model.dim,
+            dtype=config.model.dtype,
+            url=str(weights.get("url") or f"urn:sha256:{sha256}"),
+        ),
+        sources=tuple(_sources(config, item_counts or {})),
+        arithmetic=config.arithmetic,
+        min_observations={
+            "s2": config.model.min_observations.s2,
+            "s1": config.model.min_observations.s1,
+        },
+        software=software_versions(),
+        configuration_sha256=content_hash(config, region, period),
+    )
+
+
+def _sources(config: Config, item_counts: Mapping[str, int]) -> list[SourceRecord]:
+    records = []
+    for sensor, source in (("sentinel2", config.sentinel2), ("sentinel1", config.sentinel1)):
+        if source.enabled:
+            location = source.location or MPC_STAC
+            records.append(
+                SourceRecord(
+                    sensor=sensor,
+                    provider=source.provider,
+                    location=public_href(location),
+                    collection=source.collection,
+                    items=item_counts.get(sensor),
+                )
+            )
+    return records

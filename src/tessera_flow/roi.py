@@ -1,0 +1,429 @@
+"""Regions of interest: vector files and raster masks, and the grid that follows from them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyogrio
+import pyproj
+import rasterio
+import rasterio.features
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window as RasterioWindow
+
+from .atomic import atomic_output
+from .errors import RegionError
+from .grid import Window, crop, tiling
+
+RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".img"}
+MASK_TILE = 512
+MASK_STRIP = 2048
+SNAP_TOLERANCE = 1e-6
+"""Part of a pixel within which a bound counts as lying on the lattice."""
+
+Align = Literal["lattice", "roi"]
+
+
+@dataclass(frozen=True)
+class VectorRoi:
+    """A region given by polygons.
+
+    Attributes:
+        path: the file, for messages.
+        geometry: union of its polygons in `crs`.
+        crs: as in the file.
+    """
+
+    path: Path
+    geometry: shapely.Geometry
+    crs: pyproj.CRS
+
+
+@dataclass(frozen=True)
+class RasterRoi:
+    """A region given by a mask: value > 0 is inside; NaN and no data are outside."""
+
+    path: Path
+    shape: tuple[int, int]
+    transform: Affine
+    crs: pyproj.CRS
+
+
+def roi_files(path: str | Path) -> list[Path]:
+    """The file and, for a shapefile, the sidecar files that belong to it."""
+    path = Path(path)
+    if path.suffix.lower() != ".shp":
+        return [path]
+    suffixes = (".shp", ".shx", ".dbf", ".prj", ".cpg")
+    return [p for s in suffixes if (p := path.with_suffix(s)).exists()] or [path]
+
+
+def roi_digest(path: str | Path) -> str:
+    """SHA-256 of the content of all files of the region."""
+    digest = hashlib.sha256()
+    for file in roi_files(path):
+        digest.update(file.suffix.encode())
+        with file.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_roi(path: str | Path, layer: str | None = None) -> VectorRoi | RasterRoi:
+    """Read a region of interest.
+
+    Raises:
+        RegionError: the file is missing, unreadable, empty, has no CRS, holds no polygon,
+            an invalid polygon, or crosses the antimeridian.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise RegionError(
+            f"The region file {path} does not exist: check `roi` (a relative path is relative to "
+            f"{Path.cwd()})."
+        )
+    if path.suffix.lower() in RASTER_SUFFIXES:
+        return _read_raster(path)
+    return _read_vector(path, layer)
+
+
+def _read_vector(path: Path, layer: str | None) -> VectorRoi:
+    try:
+        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
+        if layer is None and len(layers) > 1:
+            raise RegionError(
+                f"{path} has {len(layers)} layers ({', '.join(layers)}): name one with `layer`."
+            )
+        if layer is not None and layer not in layers:
+            raise RegionError(
+                f"{path} has no layer {layer!r}; it has {', '.join(layers)}: correct `layer`."
+            )
+        meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[])
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise RegionError(
+            f"{path} cannot be read as a vector file ({error}): give a GeoJSON, GeoPackage, "
+            "shapefile or FlatGeobuf, or a GeoTIFF mask (.tif)."
+        ) from error
+    geometries = [] if wkb is None else [g for g in shapely.from_wkb(wkb) if g is not None]
+    geometries = [g for g in geometries if not g.is_empty]
+    if not geometries:
+        raise RegionError(f"{path} holds no geometry: draw at least one polygon in it.")
+    if not meta["crs"]:
+        raise RegionError(
+            f"{path} has no coordinate reference system: assign one (in QGIS: Layer > Layer CRS, "
+            "then export; a shapefile needs its .prj file)."
+        )
+    for number, geometry in enumerate(geometries, start=1):
+        if geometry.geom_type not in ("Polygon", "MultiPolygon"):
+            raise RegionError(
+                f"{path}: feature {number} is a {geometry.geom_type}, and a region is made of "
+                "polygons: buffer it, or remove it."
+            )
+        if not np.isfinite(shapely.get_coordinates(geometry)).all():
+            raise RegionError(f"{path}: feature {number} has a coordinate that is not a number.")
+        if not geometry.is_valid:
+            raise RegionError(
+                f"{path}: feature {number} is not a valid polygon "
+                f"({shapely.is_valid_reason(geometry)}): repair it (in QGIS: Fix geometries)."
+            )
+    roi = VectorRoi(path, shapely.union_all(geometries), pyproj.CRS.from_user_input(meta["crs"]))
+    if roi.geometry.area == 0:
+        raise RegionError(f"{path}: the polygons have no area: draw a region that holds a pixel.")
+    _refuse_antimeridian(path, _to_lonlat(roi.geometry, roi.crs))
+    return roi
+
+
+def _read_raster(path: Path) -> RasterRoi:
+    try:
+        with rasterio.open(path) as dataset:
+            crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
+    except rasterio.errors.RasterioIOError as error:
+        raise RegionError(f"{path} cannot be read as a raster mask ({error}).") from error
+    if crs is None:
+        raise RegionError(
+            f"{path} has no coordinate reference system: assign one (gdal_edit.py -a_srs, or in "
+            "QGIS: Assign projection)."
+        )
+    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+        raise RegionError(
+            f"{path} is rotated or flipped (transform {tuple(transform)[:6]}): warp it to a "
+            "north-up grid first."
+        )
+    return RasterRoi(path, shape, transform, pyproj.CRS.from_user_input(crs))
+
+
+def _to_lonlat(geometry: shapely.Geometry, crs: pyproj.CRS) -> shapely.Geometry:
+    return reproject(geometry, crs, pyproj.CRS.from_epsg(4326))
+
+
+def reproject(
+    geometry: shapely.Geometry, source: pyproj.CRS, target: pyproj.CRS
+) -> shapely.Geometry:
+    """Bring a geometry to another CRS; long edges are cut first, so that an edge that is
+    straight in `source` stays on its line (within centimetres) in `target`."""
+    if source.equals(target):
+        return geometry
+    longest = 0.005 if source.is_geographic else 500.0
+    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+    def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+
+    return shapely.transform(shapely.segmentize(geometry, longest), project)
+
+
+def _refuse_antimeridian(path: Path, lonlat: shapely.Geometry) -> None:
+    west, _, east, _ = lonlat.bounds
+    if not math.isfinite(west) or not math.isfinite(east):
+        raise RegionError(
+            f"{path}: coordinates do not fit the file's coordinate reference system: check that "
+            "the right one is assigned."
+        )
+    if west < -180 or east > 180 or east - west > 180:
+        raise RegionError(
+            f"{path} crosses the antimeridian (longitudes {west:.2f} to {east:.2f}): split it at "
+            "180 degrees into two regions."
+        )
+
+
+def utm_crs(longitude: float, latitude: float) -> pyproj.CRS:
+    """The UTM zone (WGS 84) of a place, with the exceptions for Norway (32V) and Svalbard
+    (31X, 33X, 35X, 37X).
+
+    Raises:
+        RegionError: beyond 84 N or 80 S, where UTM ends.
+    """
+    if not -80 <= latitude <= 84:
+        raise RegionError(
+            f"The region's centre ({longitude:.3f}, {latitude:.3f}) lies beyond UTM (80 S to "
+            "84 N): name a polar CRS with `crs`, such as EPSG:3413 or EPSG:3031."
+        )
+    zone = min(60, int((longitude + 180) // 6) + 1)
+    if 56 <= latitude < 64 and 3 <= longitude < 12:
+        zone = 32
+    elif latitude >= 72:
+        for west, east, wide in ((0, 9, 31), (9, 21, 33), (21, 33, 35), (33, 42, 37)):
+            if west <= longitude < east:
+                zone = wide
+    return pyproj.CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
+
+
+def _grid_crs(roi: VectorRoi | RasterRoi, crs: str) -> pyproj.CRS:
+    if crs == "auto" and isinstance(roi, VectorRoi):
+        centre = _to_lonlat(roi.geometry, roi.crs).centroid
+        return utm_crs(centre.x, centre.y)
+    if crs == "auto":
+        chosen = roi.crs
+        if chosen.is_geographic:
+            raise RegionError(
+                f"The mask {roi.path} is in degrees ({_crs_name(chosen)}), and products have "
+                "square pixels in metres: name a projected CRS with `crs`, such as the region's "
+                "UTM zone EPSG:326xx."
+            )
+        return chosen
+    try:
+        chosen = pyproj.CRS.from_user_input(crs)
+    except pyproj.exceptions.CRSError as error:
+        raise RegionError(
+            f"`crs` {crs!r} is not a coordinate reference system: write it as EPSG:32631, or auto."
+        ) from error
+    if not chosen.is_projected:
+        raise RegionError(
+            f"`crs` {crs} is not a projected system, and products have square pixels: choose one "
+            "in metres, such as the UTM zone of the region."
+        )
+    return chosen
+
+
+def _crs_name(crs: pyproj.CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.name
+
+
+def region_geobox(
+    roi: VectorRoi | RasterRoi, resolution: float, crs: str = "auto", align: Align = "lattice"
+) -> GeoBox:
+    """The output grid of a region.
+
+    Vector: the UTM zone of the centroid; raster: its own CRS; or the one named. Bounds are
+    snapped outwards to multiples of the resolution, so that a 10 m grid coincides with
+    Sentinel-2's own pixels; with `align='roi'` the ROI's own upper left corner is kept.
+
+    Raises:
+        RegionError: the CRS is unknown or not projected, or cannot hold the region.
+    """
+    target = _grid_crs(roi, crs)
+    if isinstance(roi, VectorRoi):
+        left, bottom, right, top = reproject(roi.geometry, roi.crs, target).bounds
+    else:
+        height, width = roi.shape
+        left, top = roi.transform @ (0, 0)
+        right, bottom = roi.transform @ (width, height)
+        if not roi.crs.equals(target):
+            extent = shapely.box(left, bottom, right, top)
+            left, bottom, right, top = reproject(extent, roi.crs, target).bounds
+    if not all(math.isfinite(v) for v in (left, bottom, right, top)):
+        raise RegionError(f"{roi.path} lies outside the area of {_crs_name(target)}: check `crs`.")
+    if align == "lattice":
+        left = math.floor(left / resolution + SNAP_TOLERANCE) * resolution
+        top = math.ceil(top / resolution - SNAP_TOLERANCE) * resolution
+    width = math.ceil((right - left) / resolution - SNAP_TOLERANCE)
+    height = math.ceil((top - bottom) / resolution - SNAP_TOLERANCE)
+    transform = Affine(resolution, 0, left, 0, -resolution, top)
+    return GeoBox((max(height, 1), max(width, 1)), transform, _crs_name_or_wkt(target))
+
+
+def _crs_name_or_wkt(crs: pyproj.CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.to_wkt()
+
+
+MaskReader = Callable[[Window], NDArray[np.bool_]]
+
+
+def mask_reader(roi: VectorRoi | RasterRoi, geobox: GeoBox) -> MaskReader:
+    """A function from a window of `geobox` to its (H, W) bool mask, True inside.
+
+    A vector's pixel is inside when its centre lies in a polygon. A raster is resampled by
+    nearest neighbour: the value at the pixel's centre decides.
+    """
+    if isinstance(roi, VectorRoi):
+        return _vector_mask_reader(roi, geobox)
+    return lambda window: _raster_mask(roi, crop(geobox, window))
+
+
+def _vector_mask_reader(roi: VectorRoi, geobox: GeoBox) -> MaskReader:
+    geometry = reproject(roi.geometry, roi.crs, pyproj.CRS.from_user_input(str(geobox.crs)))
+
+    def read(window: Window) -> NDArray[np.bool_]:
+        part = crop(geobox, window)
+        left, bottom, right, top = part.boundingbox
+        margin = 2 * abs(part.affine.a)
+        near = shapely.clip_by_rect(
+            geometry, left - margin, bottom - margin, right + margin, top + margin
+        )
+        if near.is_empty:
+            return np.zeros(window.shape, np.bool_)
+        drawn: NDArray[np.uint8] = rasterio.features.rasterize(
+            [(near, 1)], out_shape=window.shape, transform=part.affine, dtype=np.uint8
+        )
+        return drawn > 0
+
+    return read
+
+
+def _raster_mask(roi: RasterRoi, geobox: GeoBox) -> NDArray[np.bool_]:
+    height, width = geobox.shape
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    a, _, c, _, e, f = tuple(geobox.affine)[:6]
+    inverse = ~roi.transform
+    target = pyproj.CRS.from_user_input(str(geobox.crs))
+    if roi.crs.equals(target):
+        columns = np.floor(inverse.a * (c + a * x) + inverse.c).astype(np.int64)[None, :]
+        rows = np.floor(inverse.e * (f + e * y) + inverse.f).astype(np.int64)[:, None]
+    else:
+        transformer = pyproj.Transformer.from_crs(target, roi.crs, always_xy=True)
+        xx, yy = np.meshgrid(c + a * x, f + e * y)
+        sx, sy = transformer.transform(xx, yy)
+        columns = np.floor(np.nan_to_num(inverse.a * sx + inverse.c, posinf=-1)).astype(np.int64)
+        rows = np.floor(np.nan_to_num(inverse.e * sy + inverse.f, posinf=-1)).astype(np.int64)
+    within: NDArray[np.bool_] = (rows >= 0) & (rows < roi.shape[0]) & (columns >= 0) & (columns < roi.shape[1])
+    if not within.any():
+        return within
+    rows = np.clip(rows, 0, roi.shape[0] - 1)
+    columns = np.clip(columns, 0, roi.shape[1] - 1)
+    row0, column0 = int(rows.min()), int(columns.min())
+    source = RasterioWindow(
+        column0, row0, int(columns.max()) - column0 + 1, int(rows.max()) - row0 + 1
+    )
+    with rasterio.open(roi.path) as dataset:
+        values = dataset.read(1, window=source)
+        positive: NDArray[np.bool_] = (values > 0) & (dataset.read_masks(1, window=source) > 0)
+    within &= positive[rows - row0, columns - column0]
+    return within
+
+
+def write_mask(roi: VectorRoi | RasterRoi, geobox: GeoBox, output: Path) -> int:
+    """Write the region's mask on its grid: a tiled GeoTIFF, uint8, 1 = inside.
+
+    Strips have a fixed size, so that the mask does not depend on how it is later cut.
+
+    Returns:
+        Number of pixels inside.
+
+    Raises:
+        RegionError: no pixel is inside.
+        OutputError: the file cannot be written.
+    """
+    height, width = geobox.shape
+    read = mask_reader(roi, geobox)
+    inside = 0
+    with atomic_output(output) as part:
+        with rasterio.open(
+            part,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=1,
+            dtype="uint8",
+            crs=str(geobox.crs),
+            transform=geobox.affine,
+            compress="deflate",
+            tiled=True,
+            blockxsize=MASK_TILE,
+            blockysize=MASK_TILE,
+            bigtiff="if_safer",
+        ) as dataset:
+            for window in tiling(height, width, MASK_STRIP):
+                mask = read(window)
+                inside += int(mask.sum())
+                dataset.write(
+                    mask.astype(np.uint8),
+                    1,
+                    window=RasterioWindow(window.x0, window.y0, window.width, window.height),
+                )
+        if inside == 0:
+            raise no_pixel_error(roi)
+    return inside
+
+
+def no_pixel_error(roi: VectorRoi | RasterRoi) -> RegionError:
+    """The sentence for a region without a pixel."""
+    if isinstance(roi, RasterRoi):
+        return RegionError(
+            f"The mask {roi.path} has no positive pixel: mark the inside with values above 0."
+        )
+    return RegionError(
+        f"No pixel centre lies inside {roi.path}: the region is smaller than a pixel; enlarge it "
+        "or choose a finer resolution."
+    )
+
+
+def read_mask(path: str | Path, window: Window) -> tuple[NDArray[np.bool_], GeoBox]:
+    """A window of a mask written by `write_mask`: (H, W) bool, and its grid."""
+    with rasterio.open(path) as dataset:
+        values: NDArray[np.uint8] = dataset.read(
+            1, window=RasterioWindow(window.x0, window.y0, window.width, window.height)
+        )
+    return values > 0, crop(mask_geobox(path), window)
+
+
+def mask_geobox(path: str | Path) -> GeoBox:
+    """The region's full grid, from a mask written by `write_mask`."""
+    with rasterio.open(path) as dataset:
+        return GeoBox(dataset.shape, dataset.transform, dataset.crs)
+
+
+def convex_hull(roi: VectorRoi) -> VectorRoi:
+    """The region's convex hull, in the region's own CRS."""
+    return VectorRoi(roi.path, roi.geometry.convex_hull, roi.crs)

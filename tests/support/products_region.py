@@ -1,0 +1,154 @@
+"""A small region with known embeddings, written as block files of any size."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from tessera_flow.blockfile import create_array, create_block_file
+from tessera_flow.config import Config
+from tessera_flow.grid import Block, RegionGrid, block_id, tiling
+from tessera_flow.provenance import Provenance, build_provenance
+
+HEIGHT, WIDTH = 230, 170
+WEIGHTS = {
+    "path": "/home/someone/weights/nano.pt",
+    "sha256": "ab" * 32,
+    "family": "v2-student",
+    "name": "v2-nano",
+}
+
+
+@dataclass
+class Region:
+    """What the products must show."""
+
+    grid: RegionGrid
+    blocks: dict[str, Path]
+    embeddings: np.ndarray
+    scales: np.ndarray | None
+    counts: np.ndarray
+    valid: np.ndarray
+    provenance: Provenance
+
+
+def landscape(height: int, width: int, dim: int, seed: int = 0) -> np.ndarray:
+    """Smooth fields mixed into `dim` dimensions, with noise: (height, width, dim) float32."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / 40.0
+    fields = np.stack(
+        [np.sin(x + 0.3 * y), 0.7 * np.cos(1.7 * y), 0.5 * np.sin(x * y / 3), 0.2 * np.cos(5 * x)],
+        axis=-1,
+    )
+    mixed = fields @ random.normal(size=(4, dim)) + 0.05 * random.normal(size=(height, width, dim))
+    return mixed.astype(np.float32)
+
+
+def inside_mask(height: int, width: int) -> np.ndarray:
+    """Everything but the top left 110 x 110 pixels and a disc."""
+    y, x = np.mgrid[0:height, 0:width]
+    mask = (y >= 110) | (x >= 110)
+    return mask & ((y - 170) ** 2 + (x - 90) ** 2 > 20**2)
+
+
+def make_config(dim: int = 16, dtype: str = "int8", **changes: Any) -> Config:
+    document = {
+        "regions": {"field": {"roi": "field.geojson"}},
+        "periods": {"y2023": {"start": "2023-07-01", "end": "2024-06-30"}},
+        "model": {"weights": "nano.pt", "dim": dim, "dtype": dtype},
+    }
+    return Config.model_validate(document | changes)
+
+
+def cut(shape: tuple[int, int], valid: np.ndarray, block_size: int, rate: int = 1) -> RegionGrid:
+    """A grid of `shape` source pixels whose blocks are those with a valid product pixel."""
+    blocks = []
+    for window in tiling(*shape, block_size):
+        place = window.every(rate)
+        if valid[place.slices].any():
+            name = block_id(window.y0 // block_size, window.x0 // block_size)
+            blocks.append(Block(name, window))
+    geobox = GeoBox(shape, Affine(10, 0, 600_000, 0, -10, 5_700_000), "EPSG:32631")
+    return RegionGrid("field", geobox, block_size, rate, tuple(blocks))
+
+
+def make_region(
+    folder: Path,
+    block_size: int,
+    dim: int = 16,
+    dtype: str = "int8",
+    rate: int = 1,
+    chunk: int = 25,
+    values: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+) -> Region:
+    """Write the region's block files; the pixels do not depend on block size or chunk."""
+    if valid is None:
+        valid = inside_mask(HEIGHT, WIDTH)
+    height, width = valid.shape
+    if values is None:
+        values = landscape(height, width, dim)
+    grid = cut((height * rate, width * rate), valid, block_size, rate)
+    random = np.random.default_rng(1)
+    counts = random.integers(1, 200, (height, width, 3)).astype(np.uint16)
+    counts[~valid] = 0
+    scales = None
+    if dtype == "int8":
+        scales = (np.abs(values).max(axis=-1) / 127).astype(np.float32)
+        embeddings = np.rint(values / scales[..., None]).astype(np.int8)
+        embeddings[~valid], scales[~valid] = 0, np.nan
+    else:
+        embeddings = values.copy()
+        embeddings[~valid] = np.nan
+    blocks = {}
+    for block in grid.blocks:
+        window = grid.product_window(block).slices
+        path = folder / f"{block.id}.zip"
+        write_block(
+            path,
+            embeddings[window],
+            scales if scales is None else scales[window],
+            counts[window],
+            chunk,
+        )
+        blocks[block.id] = path
+    provenance = build_provenance(grid, make_config(dim, dtype), "field", "y2023", WEIGHTS)
+    return Region(grid, blocks, embeddings, scales, counts, valid, provenance)
+
+
+def write_block(
+    path: Path,
+    embeddings: np.ndarray,
+    scales: np.ndarray | None,
+    counts: np.ndarray,
+    chunk: int,
+) -> None:
+    with create_block_file(path, {}) as group:
+        for name, data in (("embeddings", embeddings), ("scales", scales), ("counts", counts)):
+            if data is not None:
+                chunks = (chunk, chunk, *data.shape[2:])
+                fill = np.nan if data.dtype.kind == "f" else 0
+                array = create_array(group, name, data.shape, chunks, data.dtype, fill)
+                array[...] = data
+
+
+def dequantised(region: Region) -> np.ndarray:
+    """(n, K) float64 embeddings of the valid pixels, row by row."""
+    values = region.embeddings[region.valid].astype(np.float64)
+    if region.scales is not None:
+        values *= region.scales[region.valid].astype(np.float64)[:, None]
+    return values
+
+
+def digest(path: Path) -> dict[str, str]:
+    """SHA-256 of a file, or of every file in a folder, by relative path."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return {
+        str(p.relative_to(path.parent)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }

@@ -1,0 +1,224 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tessera_flow.errors import CheckpointError
+from tessera_flow.models.checkpoint import load_student, read_checkpoint, sha256_of
+
+CHECKPOINTS = Path(__file__).parents[1] / "golden/checkpoints"
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(CHECKPOINTS / "v2_student_qk.pt", weights_only=True)
+    return loaded
+
+
+def saved(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "weights.pt"
+    torch.save(content, path)
+    return path
+
+
+def test_sizes_come_from_args() -> None:
+    plain = load_student(CHECKPOINTS / "v2_student_noqk.pt").sizes
+    assert (plain.width, plain.num_layers, plain.nhead, plain.dim_feedforward) == (32, 2, 4, 64)
+    assert not plain.qk_norm and plain.matryoshka_dims == (16, 32, 64, 128)
+    normed = load_student(CHECKPOINTS / "v2_student_qk.pt").sizes
+    assert (normed.width, normed.num_layers, normed.dim_feedforward) == (48, 3, 80)
+    assert normed.qk_norm and normed.head_width == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "words"),
+    [
+        ("v1_0", "v1.0", "v1.0 \\(float\\)"),
+        ("v1_0_qat", "v1.0-qat", "v1.0 QAT"),
+        ("v1_1", "v1.1", "v1.1"),
+        ("v2_teacher_tiny", "v2-teacher", "v2 teacher"),
+    ],
+)
+def test_another_family_is_named(name: str, family: str, words: str, tmp_path: Path) -> None:
+    # The file's name says nothing.
+    path = tmp_path / "student_nano.pt"
+    path.write_bytes((CHECKPOINTS / f"{name}.pt").read_bytes())
+    assert read_checkpoint(path).family == family
+    with pytest.raises(CheckpointError, match=f"of the {words} family; .* v2 students only"):
+        load_student(path)
+
+
+def test_the_prefix_of_compiled_models_is_dropped(tmp_path: Path, content: Any) -> None:
+    content["model"] = {f"_orig_mod.{key}": value for key, value in content["model"].items()}
+    found = load_student(saved(tmp_path, content)).state_dict()
+    wanted = load_student(CHECKPOINTS / "v2_student_qk.pt").state_dict()
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+def test_half_precision_weights_become_float32(tmp_path: Path, content: Any) -> None:
+    content["model"] = {key: value.bfloat16() for key, value in content["model"].items()}
+    model = load_student(saved(tmp_path, content))
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    weight = content["model"]["s1_backbone.embedding.0.weight"].float()
+    assert torch.equal(model.s1.embedding[0].weight, weight)
+
+
+def test_a_missing_or_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    with pytest.raises(CheckpointError, match=r"weights\.pt does not exist"):
+        load_student(path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_student(tmp_path)
+    path.touch()
+    with pytest.raises(CheckpointError, match="is empty"):
+        load_student(path)
+
+
+@pytest.mark.parametrize("kept", [60, 0.5, 0.99])
+def test_a_file_cut_short(tmp_path: Path, kept: float) -> None:
+    whole = (CHECKPOINTS / "v2_student_qk.pt").read_bytes()
+    path = tmp_path / "weights.pt"
+    path.write_bytes(whole[: int(kept if kept > 1 else kept * len(whole))])
+    with pytest.raises(CheckpointError, match="its end is missing"):
+        load_student(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (b"\n<!DOCTYPE html><html>Virus scan warning</html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+        (bytes(range(256)) * 40, "damaged or of another kind"),
+        (b"hello", "damaged or of another kind"),
+    ],
+)
+def test_something_else_in_place_of_the_file(tmp_path: Path, start: bytes, reason: str) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(start)
+    with pytest.raises(CheckpointError, match=reason):
+        load_student(path)
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.target,))
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path, content: Any) -> None:
+    target = tmp_path / "ran"
+    content["args"]["callback"] = Bomb(target)
+    with pytest.raises(CheckpointError, match="more than tensors and plain containers"):
+        load_student(saved(tmp_path, content))
+    legacy = tmp_path / "legacy.pt"
+    torch.save(content, legacy, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match="more than tensors and plain containers"):
+        load_student(legacy)
+    legacy.write_bytes(pickle.dumps({"model": Bomb(target)}, protocol=2))
+    with pytest.raises(CheckpointError, match="more than tensors and plain containers"):
+        load_student(legacy)
+    assert not target.exists()
+
+
+def test_missing_and_unexpected_tensors_are_named(tmp_path: Path, content: Any) -> None:
+    del content["model"]["s1_backbone.attn_pool.query.bias"]
+    content["model"]["s2_backbone.head.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError) as error:
+        load_student(saved(tmp_path, content))
+    assert "1 tensors are missing (s1_backbone.attn_pool.query.bias)" in str(error.value)
+    assert "1 are not part of the model (s2_backbone.head.weight)" in str(error.value)
+
+
+def test_only_a_few_of_many_are_named(tmp_path: Path, content: Any) -> None:
+    content["args"]["num_layers"] = 2
+    with pytest.raises(CheckpointError, match=r"36 are not part of the model .*, \.\.\.\)"):
+        load_student(saved(tmp_path, content))
+
+
+def test_a_wrong_statement_about_the_norm(tmp_path: Path, content: Any) -> None:
+    content["args"]["enable_qk_norm"] = False
+    with pytest.raises(CheckpointError, match=r"missing .*in_proj_weight.* not part"):
+        load_student(saved(tmp_path, content))
+
+
+def test_the_norm_shows_in_the_tensors_where_args_are_silent(tmp_path: Path, content: Any) -> None:
+    del content["args"]["enable_qk_norm"]
+    assert load_student(saved(tmp_path, content)).sizes.qk_norm
+
+
+@pytest.mark.parametrize("key", ["latent_dim", "dim_feedforward", "repr_dim"])
+def test_shapes_that_contradict_args(tmp_path: Path, content: Any, key: str) -> None:
+    content["args"][key] *= 2
+    with pytest.raises(CheckpointError, match=r"contradict its `args` \(.* is \(.*\), not \("):
+        load_student(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("key", ["latent_dim", "num_layers", "nhead", "repr_dim"])
+def test_missing_args(tmp_path: Path, content: Any, key: str) -> None:
+    del content["args"][key]
+    with pytest.raises(CheckpointError, match=f"do not state {key},"):
+        load_student(saved(tmp_path, content))
+    del content["args"]
+    with pytest.raises(CheckpointError, match="latent_dim, num_layers, nhead"):
+        load_student(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("nhead", "4", "not a positive whole number"),
+        ("num_layers", 0, "not a positive whole number"),
+        ("latent_dim", 12.0, "not a positive whole number"),
+        ("nhead", 5, "5 heads for a width of 48"),
+        ("matryoshka_dims", "16,32,256", "matryoshka_dims"),
+        ("matryoshka_dims", "many", "matryoshka_dims"),
+    ],
+)
+def test_wrong_args(tmp_path: Path, content: Any, key: str, value: object, words: str) -> None:
+    content["args"][key] = value
+    with pytest.raises(CheckpointError, match=words):
+        load_student(saved(tmp_path, content))
+
+
+def test_prefixes_may_be_a_list(tmp_path: Path, content: Any) -> None:
+    content["args"]["matryoshka_dims"] = [8, 128]
+    assert load_student(saved(tmp_path, content)).sizes.matryoshka_dims == (8, 128)
+    del content["args"]["matryoshka_dims"]
+    assert load_student(saved(tmp_path, content)).sizes.matryoshka_dims == (128,)
+
+
+def test_values_that_are_not_finite(tmp_path: Path, content: Any) -> None:
+    content["model"]["dim_reducer.0.bias"][3] = float("nan")
+    with pytest.raises(CheckpointError, match=r"not finite \(dim_reducer\.0\.bias\)"):
+        load_student(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", [{"model": {}, "args": {}}, {"epoch": 1}, [1, 2], torch.ones(2)])
+def test_data_that_is_no_checkpoint(tmp_path: Path, content: object) -> None:
+    with pytest.raises(CheckpointError, match="is not a TESSERA checkpoint"):
+        load_student(saved(tmp_path, content))
+
+
+def test_the_sha256_is_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of(path) == wanted
+    with pytest.raises(CheckpointError, match="does not exist"):
+        sha256_of(tmp_path / "y")
+
+
+def test_loading_leaves_the_weights_as_they_are(content: Any) -> None:
+    model = load_student(CHECKPOINTS / "v2_student_qk.pt")
+    state = content["model"]
+    layer = "s2_backbone.transformer_encoder.1."
+    joined = torch.cat([state[f"{layer}{part}_proj.weight"] for part in "qkv"])
+    assert torch.equal(model.s2.layers[1].qkv.weight, joined)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -1,0 +1,536 @@
+"""The configuration: what is accepted, and the sentence for everything that is not."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tessera_flow.config import Config, content_hash, load_config, read_config, runs
+from tessera_flow.config_errors import key_paths
+from tessera_flow.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text(encoding="utf-8"))
+MINIMAL = """
+regions:
+  fens: {roi: fens.geojson}
+periods:
+  y2023: {start: 2023-01-01, end: 2023-12-31}
+model: {weights: student.pt}
+"""
+
+
+def changed(**sections: Any) -> dict[str, Any]:
+    """The minimal document with sections replaced (or added)."""
+    return {**yaml.safe_load(MINIMAL), **sections}
+
+
+def problems(**sections: Any) -> list[str]:
+    """The lines of the error that a changed document gives."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(changed(**sections))
+    return str(caught.value).splitlines()
+
+
+def follows_schema(document: Any) -> bool:
+    """Whether the JSON schema accepts a document (dates as text, as YAML editors see them)."""
+    plain = json.loads(json.dumps(document, default=str))
+    return jsonschema.Draft202012Validator(SCHEMA).is_valid(plain)
+
+
+def test_minimal_document_gives_the_defaults() -> None:
+    config = load_config(yaml.safe_load(MINIMAL))
+    assert config.regions["fens"].roi == "fens.geojson"
+    assert config.periods["y2023"].end == datetime.date(2023, 12, 31)
+    assert (config.grid.resolution, config.grid.block_size, config.grid.patch_size) == (
+        10.0,
+        2000,
+        500,
+    )
+    assert (config.model.dim, config.model.dtype, config.arithmetic) == (128, "int8", "exact")
+    assert (config.model.min_observations.s2, config.model.min_observations.s1) == (1, 0)
+    assert config.sentinel2.max_cloud == 100.0
+    assert config.products.formats == ["zarr", "arrays", "preview"]
+
+
+def test_document_is_left_as_it_was() -> None:
+    document = changed(periods={2023: {"start": "2023-01-01", "end": "2023-12-31"}}, grid=None)
+    before = copy.deepcopy(document)
+    load_config(document)
+    assert document == before
+
+
+def test_period_may_cross_the_end_of_a_year() -> None:
+    config = load_config(
+        changed(periods={"season": {"start": "2023-07-01", "end": datetime.date(2024, 6, 30)}})
+    )
+    assert config.periods["season"].start == datetime.date(2023, 7, 1)
+    assert config.periods["season"].end == datetime.date(2024, 6, 30)
+
+
+def test_one_day_is_a_period() -> None:
+    day = {"start": "2023-07-01", "end": "2023-07-01"}
+    assert runs(load_config(changed(periods={"day": day}))) == [("fens", "day")]
+
+
+def test_runs_of_several_regions_and_periods() -> None:
+    year = {"start": "2023-01-01", "end": "2023-12-31"}
+    config = load_config(
+        changed(
+            regions={"a": {"roi": "a"}, "b": {"roi": "b", "periods": [2024, "2024"]}},
+            periods={2023: year, "2024": year},
+        )
+    )
+    assert runs(config) == [("a", "2023"), ("a", "2024"), ("b", "2024")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        datetime.date(2023, 1, 31),
+        "2023-01-31",
+        datetime.datetime(2023, 1, 31),
+        "2023-01-31T00:00:00",
+        datetime.datetime(2023, 1, 31, tzinfo=datetime.UTC),
+    ],
+)
+def test_day_in_every_form(given: Any) -> None:
+    config = load_config(changed(periods={"p": {"start": given, "end": "2023-12-31"}}))
+    assert type(config.periods["p"].start) is datetime.date
+    assert config.periods["p"].start == datetime.date(2023, 1, 31)
+
+
+def test_names_that_yaml_reads_as_numbers_or_dates() -> None:
+    text = """
+    regions: {1: {roi: a, periods: [2023, 2023-07-01]}}
+    periods:
+      2023: {start: 2023-01-01, end: 2023-12-31}
+      2023-07-01: {start: 2023-07-01, end: 2024-06-30}
+    model: {weights: x.pt}
+    """
+    assert runs(load_config(yaml.safe_load(text))) == [("1", "2023"), ("1", "2023-07-01")]
+
+
+def test_values_given_on_snakemakes_command_line_are_text() -> None:
+    """`--config 'grid={block_size: 50}'` arrives as text below the top level."""
+    config = load_config(
+        changed(
+            grid={"block_size": "50", "resolution": "20.5"},
+            model={"weights": "x.pt", "dim": "64"},
+            sentinel1={"enabled": "false"},
+        )
+    )
+    assert (config.grid.block_size, config.grid.resolution) == (50, 20.5)
+    assert config.model.dim == 64
+    assert config.sentinel1.enabled is False
+
+
+def test_heading_with_nothing_under_it_is_at_its_defaults() -> None:
+    assert load_config(changed(grid=None)) == load_config(changed())
+
+
+def test_whole_number_for_a_number() -> None:
+    assert load_config(changed(grid={"resolution": 20})).grid.resolution == 20.0
+
+
+def test_one_sensor_is_enough() -> None:
+    config = load_config(
+        changed(
+            sentinel2={"enabled": False},
+            model={"weights": "x.pt", "min_observations": {"s2": 0, "s1": 1}},
+        )
+    )
+    assert not config.sentinel2.enabled
+    assert config.sentinel1.enabled
+    assert load_config(changed(sentinel1={"enabled": False})).sentinel2.enabled
+
+
+PERIOD = {"start": "2023-01-01", "end": "2023-12-31"}
+NAME = (
+    "give it a name of letters, digits, _ and - that begins with a letter or digit (it becomes "
+    "the name of a folder)."
+)
+# Changed sections; the one sentence; whether the JSON schema, too, refuses the document.
+REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
+    "missing key": (
+        {"regions": {"fens": {}}},
+        "regions.fens.roi is missing and has no default: set it (path of the region: a vector "
+        "file or a raster mask).",
+        True,
+    ),
+    "missing weights": (
+        {"model": {}},
+        "model.weights is missing and has no default: set it (path of a checkpoint file, or a "
+        "published name).",
+        True,
+    ),
+    "misspelt key": (
+        {"grid": {"blocksize": 50}},
+        "grid.blocksize is not a known key: did you mean grid.block_size?",
+        True,
+    ),
+    "misspelt section": (
+        {"sentinel_2": {}},
+        "sentinel_2 is not a known key: did you mean sentinel2?",
+        True,
+    ),
+    "misspelt key of a region": (
+        {"regions": {"fens": {"roi": "x", "CRS": "EPSG:32631"}}},
+        "regions.fens.CRS is not a known key: did you mean regions.fens.crs?",
+        True,
+    ),
+    "key in another section": (
+        {"block_size": 50},
+        "block_size is not a known key: it belongs elsewhere, as grid.block_size.",
+        True,
+    ),
+    "unknown key": (
+        {"model": {"weights": "x", "min_observations": {"optical": 1}}},
+        "model.min_observations.optical is not a known key: the keys in model.min_observations "
+        "are s2, s1.",
+        True,
+    ),
+    "text for a whole number": (
+        {"grid": {"block_size": "big"}},
+        "grid.block_size is 'big' (text), but must be a whole number. The default is 2000.",
+        True,
+    ),
+    "true for a whole number": (
+        {"grid": {"block_size": True}},
+        "grid.block_size is true (true/false), but must be a whole number. The default is 2000.",
+        True,
+    ),
+    "fraction for a whole number": (
+        {"download": {"threads": 1.5}},
+        "download.threads is 1.5 (number), but must be a whole number. The default is 8.",
+        True,
+    ),
+    "list for a number": (
+        {"grid": {"resolution": [10]}},
+        "grid.resolution is [10] (list), but must be a number. The default is 10.0.",
+        True,
+    ),
+    "infinity": (
+        {"grid": {"resolution": float("inf")}},
+        "grid.resolution is inf (number), but must be a finite number. The default is 10.0.",
+        False,
+    ),
+    "number for text": (
+        {"regions": {"fens": {"roi": "x", "layer": 3}}},
+        "regions.fens.layer is 3 (whole number), but must be text. Put quotes around it: '3'.",
+        True,
+    ),
+    "empty text": (
+        {"paths": {"work": ""}},
+        "paths.work is '' (text), but must be filled. The default is work.",
+        True,
+    ),
+    "number for true": (
+        {"sentinel1": {"enabled": 1}},
+        "sentinel1.enabled is 1 (whole number), but must be true or false. The default is true.",
+        True,
+    ),
+    "empty value": (
+        {"download": {"timeout": None}},
+        "download.timeout is empty, but must be a number. The default is 60.0.",
+        True,
+    ),
+    "too small": (
+        {"grid": {"patch_size": 0}},
+        "grid.patch_size is 0 (whole number), but must be at least 1. The default is 500.",
+        True,
+    ),
+    "too large": (
+        {"sentinel2": {"max_cloud": 101}},
+        "sentinel2.max_cloud is 101 (whole number), but must be at most 100. The default is 100.0.",
+        True,
+    ),
+    "not a choice": (
+        {"model": {"weights": "x", "dim": 100}},
+        "model.dim is 100 (whole number), but must be one of 16, 32, 64, 128.",
+        True,
+    ),
+    "misspelt choice": (
+        {"arithmetic": "exakt"},
+        "arithmetic is 'exakt' (text), but must be one of exact, reference (did you mean exact?).",
+        True,
+    ),
+    "misspelt product": (
+        {"products": {"formats": ["zarr", "preveiw"]}},
+        "products.formats[1] is 'preveiw' (text), but must be one of zarr, arrays, preview (did "
+        "you mean preview?).",
+        True,
+    ),
+    "no product": (
+        {"products": {"formats": []}},
+        "products.formats is [] (list), but must be filled: at least one entry is needed. The "
+        "default is [zarr, arrays, preview].",
+        True,
+    ),
+    "text for a list": (
+        {"products": {"formats": "zarr"}},
+        "products.formats is 'zarr' (text), but must be a list. Put brackets around it: [zarr].",
+        True,
+    ),
+    "text for a section": (
+        {"model": "v2-small"},
+        "model is 'v2-small' (text), but must be a section (keys with values under it).",
+        True,
+    ),
+    "no regions": (
+        {"regions": None},
+        "regions is empty, but must be a section with at least one name in it.",
+        True,
+    ),
+    "no periods": (
+        {"periods": {}},
+        "periods is an empty section, but must be filled: at least one entry is needed.",
+        True,
+    ),
+    "name with a slash": (
+        {"regions": {"a/b": {"roi": "x"}}},
+        f"regions has the name 'a/b' (text): {NAME}",
+        True,
+    ),
+    "name that leads out": (
+        {"periods": {"..": PERIOD}},
+        f"periods has the name '..' (text): {NAME}",
+        True,
+    ),
+    "empty name": (
+        {"regions": {"": {"roi": "x"}}},
+        f"regions has the name '' (text): {NAME}",
+        True,
+    ),
+    "name with a line break": (
+        {"periods": {"a\n": PERIOD}},
+        f"periods has the name 'a\\n' (text): {NAME}",
+        False,
+    ),
+    "name that YAML reads as false": (
+        {"regions": {False: {"roi": "norway.gpkg"}}},
+        "regions has the name false (true/false): put quotes around it, so that YAML reads it as "
+        "text.",
+        False,
+    ),
+    "name twice": (
+        {"periods": {2023: PERIOD, "2023": PERIOD}},
+        "periods.2023 stands there twice: rename one of them.",
+        False,
+    ),
+    "unknown period": (
+        {"regions": {"fens": {"roi": "x", "periods": ["y2023", "y2024"]}}},
+        "regions.fens.periods names 'y2024' (text), which is not under periods: use y2023, or "
+        "add it there.",
+        False,
+    ),
+    "no period": (
+        {"regions": {"fens": {"roi": "x", "periods": []}}},
+        "regions.fens.periods is [] (list), but must be filled: at least one entry is needed.",
+        True,
+    ),
+    "end before start": (
+        {"periods": {"p": {"start": "2023-12-31", "end": "2023-01-01"}}},
+        "periods.p: end 2023-01-01 is before start 2023-12-31; the end is the last day of the "
+        "period, so set it to the start or later.",
+        False,
+    ),
+    "year for a day": (
+        {"periods": {"p": {"start": 2023, "end": "2023-12-31"}}},
+        "periods.p.start is 2023 (whole number), but must be a day written as 2023-01-31.",
+        True,
+    ),
+    "day without zeros": (
+        {"periods": {"p": {"start": "2023-1-1", "end": "2023-12-31"}}},
+        "periods.p.start is '2023-1-1' (text), but must be a day written as 2023-01-31.",
+        False,
+    ),
+    "day that does not exist": (
+        {"periods": {"p": {"start": "2023-02-30", "end": "2023-12-31"}}},
+        "periods.p.start is '2023-02-30' (text), but must be a day written as 2023-01-31 that "
+        "exists in the calendar.",
+        False,
+    ),
+    "time of day": (
+        {"periods": {"p": {"start": datetime.datetime(2023, 1, 1, 12), "end": "2023-12-31"}}},
+        "periods.p.start is 2023-01-01 12:00:00 (date with a time), but must be a whole day, "
+        "without a time of day.",
+        False,
+    ),
+    "both sensors off": (
+        {"sentinel1": {"enabled": False}, "sentinel2": {"enabled": False}},
+        "sentinel2.enabled and sentinel1.enabled are both false: enable at least one sensor.",
+        False,
+    ),
+    "observations of a sensor that is off": (
+        {"sentinel2": {"enabled": False}},
+        "model.min_observations.s2 is 1, but sentinel2.enabled is false, so no pixel would get an "
+        "embedding: set it to 0.",
+        False,
+    ),
+    "block and downsampling": (
+        {"grid": {"block_size": 50, "downsample_rate": 3}},
+        "grid: block_size 50 is not a multiple of downsample_rate 3; choose one that is.",
+        False,
+    ),
+    "local archive without its place": (
+        {"sentinel1": {"provider": "local"}},
+        "sentinel1: provider is local, so location is needed: the URL of a STAC API, or the path "
+        "of a catalog or item-collection file.",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_a_sentence(case: str) -> None:
+    sections, sentence, by_schema = REFUSED[case]
+    assert problems(**sections) == [sentence]
+    assert follows_schema(changed(**sections)) is not by_schema
+
+
+def test_missing_sections() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config({"arithmetic": "exact"})
+    assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == [
+        "regions",
+        "periods",
+        "model",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "value"),
+    [(None, "empty"), ([], "[] (list)"), ({}, "an empty section"), ("x", "'x' (text)")],
+)
+def test_document_that_is_no_configuration(document: Any, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^The configuration is ") as caught:
+        load_config(document)
+    assert f"is {value}, but must be a mapping" in str(caught.value)
+
+
+def test_all_problems_at_once() -> None:
+    """Also those that take two sections to see, beside misspelt keys elsewhere."""
+    assert problems(
+        regions={"fens": {"roi": "x", "periods": ["y2024"]}},
+        grid={"blok_size": 50, "patch_size": "x"},
+        sentinel1={"enabled": False},
+        sentinel2={"enabled": False},
+        arithmatic="exact",
+    ) == [
+        "regions.fens.periods names 'y2024' (text), which is not under periods: use y2023, or "
+        "add it there.",
+        "grid.patch_size is 'x' (text), but must be a whole number. The default is 500.",
+        "grid.blok_size is not a known key: did you mean grid.block_size?",
+        "sentinel2.enabled and sentinel1.enabled are both false: enable at least one sensor.",
+        "arithmatic is not a known key: did you mean arithmetic?",
+    ]
+
+
+def test_value_of_an_unknown_key_is_not_shown() -> None:
+    """It may be a password put in the wrong place."""
+    assert "hunter2" not in "\n".join(problems(token="hunter2"))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"grid": {"resolution": 20, "block_size": 64}},
+        {"periods": {"a": PERIOD, "b-1": PERIOD}, "arithmetic": "reference"},
+        {"sentinel2": {"provider": "local", "location": "items.json"}},
+        {"products": {"formats": ["arrays"]}},
+        {"model": {"weights": "x", "cache": None, "min_observations": {"s1": 3}}},
+    ],
+)
+def test_accepted_by_both(sections: dict[str, Any]) -> None:
+    assert load_config(changed(**sections))
+    assert follows_schema(changed(**sections))
+
+
+def test_file_is_read_and_its_path_begins_every_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    assert read_config(path) == load_config(yaml.safe_load(MINIMAL))
+    path.write_text(MINIMAL + "arithmetic: none\nzzz: 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{path}: ") for line in lines)
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot read .*absent\.yaml \(No such file"):
+        read_config(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("grid: {block_size: 50\npaths: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML text: .*line 2") as caught:
+        read_config(broken)
+    assert "\n" not in str(caught.value)
+
+
+BASE = load_config(yaml.safe_load(MINIMAL))
+
+
+def hash_of(**sections: Any) -> str:
+    return content_hash(load_config(changed(**sections)), "fens", "y2023")
+
+
+def test_content_hash_is_stable() -> None:
+    """A changed hash tells every user that all their products are other products."""
+    assert content_hash(BASE, "fens", "y2023") == (
+        "4fbcccb607d277e06a9531a41bcb5e4d82c5813c5774c5724cf61a6ba8086b15"
+    )
+    assert hash_of(grid={"resolution": 10}) == content_hash(BASE, "fens", "y2023")
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"paths": {"results": "elsewhere"}},
+        {"products": {"formats": ["arrays"], "zarr_chunk": 50}},
+        {"download": {"threads": 1, "attempts": 9, "timeout": 5, "slice_months": 1}},
+        {"model": {"weights": "student.pt", "device": "cpu", "batch_size": 7, "cache": "c"}},
+        {"regions": {"fens": {"roi": "fens.geojson", "periods": ["y2023"]}, "b": {"roi": "b"}}},
+        {"periods": {"y2023": PERIOD, "y2022": {"start": "2022-01-01", "end": "2022-12-31"}}},
+    ],
+)
+def test_content_hash_ignores_what_changes_no_number(sections: dict[str, Any]) -> None:
+    assert hash_of(**sections) == content_hash(BASE, "fens", "y2023")
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"arithmetic": "reference"},
+        {"grid": {"resolution": 20}},
+        {"grid": {"downsample_rate": 2}},
+        {"model": {"weights": "other.pt"}},
+        {"model": {"weights": "student.pt", "dim": 64}},
+        {"model": {"weights": "student.pt", "min_observations": {"s2": 2}}},
+        {"sentinel2": {"max_cloud": 80}},
+        {"sentinel1": {"orbits": "ascending"}},
+        {"download": {"empty_block": "nodata"}},
+        {"regions": {"fens": {"roi": "other.geojson"}}},
+        {"regions": {"fens": {"roi": "fens.geojson", "crs": "EPSG:32631"}}},
+        {"periods": {"y2023": {"start": "2023-01-02", "end": "2023-12-31"}}},
+    ],
+)
+def test_content_hash_sees_what_changes_numbers(sections: dict[str, Any]) -> None:
+    assert hash_of(**sections) != content_hash(BASE, "fens", "y2023")
+
+
+def test_every_key_is_described() -> None:
+    paths = list(key_paths(Config))
+    assert "grid.block_size" in paths
+    assert "regions.<name>.roi" in paths
+    assert "model.min_observations.s2" in paths
+    assert len(paths) == len(set(paths))

@@ -1,0 +1,201 @@
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tessera_flow.commands import embed
+from tessera_flow.errors import CheckpointError, ConfigError, OutputError, TileError
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+WEIGHTS = GOLDEN / "checkpoints/v2_student_qk.pt"
+NAMES = ["long", "main", "none", "one"]
+
+
+def run(*words: object) -> int:
+    parser = argparse.ArgumentParser(prog="tessera-flow")
+    embed.register(parser.add_subparsers(required=True))
+    arguments = parser.parse_args(["embed", *map(str, words)])
+    result: int = arguments.func(arguments)
+    return result
+
+
+def options(tiles: Path, out: Path) -> list[object]:
+    return ["--weights", WEIGHTS, "--tiles", tiles, "--out", out, "--device", "cpu"]
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    shutil.copytree(GOLDEN / "tiles", tmp_path / "tiles")
+    return tmp_path / "tiles"
+
+
+def stamps(out: Path) -> dict[str, tuple[int, int]]:
+    return {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in sorted(out.iterdir())}
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    return dict(np.load(GOLDEN / f"v2/student_qk__{name}.npz"))
+
+
+def test_without_minima_every_tile_equals_the_reference(tmp_path: Path, tiles: Path) -> None:
+    out = tmp_path / "out"
+    words = [*options(tiles, out), "--min-s2", 0, "--min-s1", 0]
+    assert run(*words, "--format", "float32") == 0
+    assert sorted(p.name for p in out.glob("*.npy")) == [f"{n}.npy" for n in NAMES]
+    for name in NAMES:
+        expected, found = golden(name), np.load(out / f"{name}.npy")
+        defined = ~expected["undefined"]
+        np.testing.assert_allclose(found[defined], expected["emb"][defined], atol=5e-5, rtol=0)
+        assert np.isnan(found[~defined]).all()
+
+
+def test_int8_is_the_default(tmp_path: Path, tiles: Path) -> None:
+    out = tmp_path / "out"
+    run(*options(tiles, out), "--dim", 64, "--threads", 2, "--batch-size", 50)
+    assert len(list(out.glob("*.npy"))) == 8
+    for name in NAMES:
+        expected = golden(name)
+        codes, scales = np.load(out / f"{name}.npy"), np.load(out / f"{name}_scales.npy")
+        assert codes.dtype == np.int8 and scales.dtype == np.float32
+        observed = expected["n_s2"] > 0
+        assert np.array_equal(np.isfinite(scales), observed)
+        assert (codes[~observed] == 0).all()
+        steps = np.abs(codes.astype(int) - expected["int8_64"])[observed]
+        assert steps.max() <= 1 and np.mean(steps > 0) <= 1e-3
+        np.testing.assert_allclose(scales[observed], expected["scale_64"][observed], rtol=1e-5)
+
+
+def test_one_tile_folder(tmp_path: Path, tiles: Path) -> None:
+    run(*options(tiles / "one", tmp_path / "out"))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "one.json",
+        "one.npy",
+        "one_scales.npy",
+    ]
+    statement = json.loads((tmp_path / "out/one.json").read_text())
+    assert statement["shape"] == [4, 5, 128]
+    assert statement["model"]["family"] == "v2-student"
+    assert len(statement["settings"]["weights_sha256"]) == 64
+    assert str(tmp_path) not in (tmp_path / "out/one.json").read_text()
+
+
+def test_finished_tiles_are_skipped_and_overwrite_makes_them_again(
+    tmp_path: Path, tiles: Path
+) -> None:
+    out = tmp_path / "out"
+    run(*options(tiles, out))
+    first = stamps(out)
+    contents = {name: (out / name).read_bytes() for name in first}
+    run(*options(tiles, out))
+    assert stamps(out) == first
+    run(*options(tiles, out), "--overwrite")
+    second = stamps(out)
+    assert all(second[name] != first[name] for name in first)
+    assert {name: (out / name).read_bytes() for name in second} == contents
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("one.npy", None),
+        ("one_scales.npy", None),
+        ("one.json", None),
+        ("one.npy", 200),
+        ("one_scales.npy", 10),
+        ("one.json", 10),
+        ("one_scales.npy", "shape"),
+    ],
+)
+def test_an_unfinished_tile_is_made_again(
+    tmp_path: Path, tiles: Path, name: str, damage: object
+) -> None:
+    out = tmp_path / "out"
+    run(*options(tiles, out))
+    whole, before = (out / name).read_bytes(), stamps(out)
+    if damage is None:
+        (out / name).unlink()
+    elif damage == "shape":
+        np.save(out / name, np.zeros((2, 2), np.float32))
+    else:
+        (out / name).write_bytes(whole[:damage])  # type: ignore[misc]
+    run(*options(tiles, out))
+    assert (out / name).read_bytes() == whole
+    after = stamps(out)
+    assert {n for n in after if after[n] != before[n]} == {
+        "one.npy",
+        "one_scales.npy",
+        "one.json",
+    }
+
+
+def test_results_of_other_settings_are_not_taken_for_these(tmp_path: Path, tiles: Path) -> None:
+    out = tmp_path / "out"
+    run(*options(tiles, out))
+    before = stamps(out)
+    with pytest.raises(OutputError, match=r"other settings \(dim differ\).*--overwrite"):
+        run(*options(tiles, out), "--dim", 64)
+    other = [*options(tiles, out), "--weights", GOLDEN / "checkpoints/v2_student_noqk.pt"]
+    with pytest.raises(OutputError, match="weights_sha256"):
+        run(*other)
+    assert stamps(out) == before
+    run(*other, "--format", "float32", "--overwrite")
+    assert not list(out.glob("*_scales.npy"))
+    assert np.load(out / "one.npy").dtype == np.float32
+    assert stamps(out) != before
+
+
+def test_a_broken_tile_does_not_stop_the_others(tmp_path: Path, tiles: Path) -> None:
+    out = tmp_path / "out"
+    (tiles / "long/masks.npy").unlink()
+    path = tiles / "none/bands.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(TileError) as error:
+        run(*options(tiles, out))
+    text = str(error.value)
+    assert "2 of 4 tiles could not be embedded" in text
+    assert "tiles/long is incomplete: masks.npy missing" in text
+    assert "tiles/none/bands.npy cannot be used" in text
+    assert sorted(p.name for p in out.glob("*.npy")) == [
+        "main.npy",
+        "main_scales.npy",
+        "one.npy",
+        "one_scales.npy",
+    ]
+    for name in ("long", "none"):
+        shutil.rmtree(tiles / name)
+        shutil.copytree(GOLDEN / "tiles" / name, tiles / name)
+    before = stamps(out)
+    assert run(*options(tiles, out)) == 0
+    after = stamps(out)
+    assert len(after) == 12 and all(after[name] == before[name] for name in before)
+
+
+def test_bad_arguments(tmp_path: Path, tiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    for words, said in (
+        (["--dim", "0"], "0 is below 1"),
+        (["--dim", "many"], "invalid whole number value: 'many'"),
+        (["--min-s2", "-1"], "-1 is below 0"),
+        (["--format", "int4"], "invalid choice: 'int4'"),
+        (["--threads", "0"], "0 is below 1"),
+    ):
+        with pytest.raises(SystemExit):
+            run(*options(tiles, out), *words)
+        assert said in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="16, 32, 64, 128"):
+        run(*options(tiles, out), "--dim", 100)
+    with pytest.raises(TileError, match="no tile in"):
+        run(*options(tmp_path, out))
+    with pytest.raises(CheckpointError, match="v2 teacher"):
+        run(*options(tiles, out), "--weights", GOLDEN / "checkpoints/v2_teacher_tiny.pt")
+    assert not out.exists()
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path, tiles: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="Cannot write"):
+        run(*options(tiles, tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "a file"

@@ -1,0 +1,391 @@
+"""From scenes to stacks: small COGs in, every pixel of the stacks asserted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+
+from tessera_flow.blockfile import open_block_file
+from tessera_flow.errors import ItemError, ReadError
+from tessera_flow.sentinel1 import power_to_scaled_decibels
+from tessera_flow.sentinel2 import BANDS
+from tessera_flow.simulate.archive import write_sentinel2_scene
+
+from ..support.pipeline import (
+    CRS,
+    ORIGIN,
+    configuration,
+    ingest,
+    manifest,
+    stacked,
+    utc,
+    write_box,
+    write_polygon,
+)
+from ..support.scenes import SIZES, optical, radar
+
+LEFT, TOP = ORIGIN
+SHAPE = (40, 50)
+BAND = np.arange(10, dtype=np.uint16)
+
+
+@pytest.fixture
+def roi(tmp_path: Path) -> Path:
+    """Exactly the 50 x 40 pixels of the scenes."""
+    return write_box(tmp_path / "roi.geojson", LEFT, TOP - 400, LEFT + 500, TOP)
+
+
+def s2_only(tmp_path: Path, roi: Path, items: list, start="2021-06-01", end="2021-06-30", **kw):
+    return configuration(tmp_path, roi, items, start, end, sentinel1={"enabled": False}, **kw)
+
+
+def test_one_scene_comes_out_as_it_went_in_in_band_order(tmp_path: Path, roi: Path) -> None:
+    rng = np.random.default_rng(0)
+    bands = rng.integers(1, 10_000, (*SHAPE, 10)).astype(np.uint16)
+    scl = rng.choice([4, 5, 6, 7, 10, 11, 0, 1, 2, 3, 8, 9], SHAPE).astype(np.uint8)
+    config = s2_only(tmp_path, roi, [optical(tmp_path / "a", "2021-06-03T10:00:00", bands, scl)])
+    stack = stacked(ingest(config), "sentinel2")
+    assert stack["dates"] == ["2021-06-03"]
+    np.testing.assert_array_equal(stack["bands"][0], bands)
+    np.testing.assert_array_equal(stack["masks"][0], np.isin(scl, (4, 5, 6, 7, 10, 11)))
+
+
+def test_first_valid_item_of_the_day_supplies_all_bands(tmp_path: Path, roi: Path) -> None:
+    """Order is datetime, then cloud cover (missing = 100), then id; one item per pixel."""
+    cloudy = np.full(SHAPE, 4, np.uint8)
+    cloudy[:, 25:] = 9
+    cloudy[:, 45:] = 0
+    second = np.full(SHAPE, 4, np.uint8)
+    second[:10] = 8
+    items = [
+        optical(tmp_path / "a", "2021-06-03T10:20:00", 3000, 4, mgrs_tile="31UFV"),
+        optical(tmp_path / "a", "2021-06-03T10:00:00", 1000, cloudy, mgrs_tile="31UFT"),
+        optical(tmp_path / "a", "2021-06-03T10:10:00", 2000, second, mgrs_tile="31UFU"),
+    ]
+    stack = stacked(ingest(s2_only(tmp_path, roi, items)), "sentinel2")
+    expected = np.full(SHAPE, 1000)
+    expected[:, 25:] = 2000
+    expected[:10, 25:] = 3000
+    np.testing.assert_array_equal(stack["bands"][0], expected[..., None] + BAND)
+    assert stack["masks"].all()
+
+
+def test_ties_in_time_go_by_cloud_cover_then_id(tmp_path: Path, roi: Path) -> None:
+    at = "2021-06-03T10:00:00"
+    items = [
+        optical(tmp_path / "a", at, 1000, mgrs_tile="31UFT", cloud_cover=None),
+        optical(tmp_path / "a", at, 2000, mgrs_tile="31UFU", cloud_cover=20.0),
+        optical(tmp_path / "a", at, 3000, mgrs_tile="31UFV", cloud_cover=10.0),
+        optical(tmp_path / "a", at, 4000, mgrs_tile="31UFA", cloud_cover=20.0),
+    ]
+    layout = ingest(s2_only(tmp_path, roi, items))
+    stack = stacked(layout, "sentinel2")
+    np.testing.assert_array_equal(stack["bands"][0, 0, 0], 3000 + BAND)
+    order = [item.id for item in manifest(layout, "sentinel2").items]
+    assert [i.split("_T")[1][:5] for i in order] == ["31UFV", "31UFA", "31UFU", "31UFT"]
+
+
+def test_pixels_never_valid_keep_the_first_item_with_data(tmp_path: Path, roi: Path) -> None:
+    scl = np.full(SHAPE, 4, np.uint8)
+    scl[0, :] = 9
+    first = np.broadcast_to(1000 + BAND, (*SHAPE, 10)).copy()
+    first[0, :20] = 0
+    items = [
+        optical(tmp_path / "a", "2021-06-03T10:00:00", first, scl, mgrs_tile="31UFT"),
+        optical(tmp_path / "a", "2021-06-03T10:10:00", 2000, 3, mgrs_tile="31UFU"),
+    ]
+    stack = stacked(ingest(s2_only(tmp_path, roi, items)), "sentinel2")
+    np.testing.assert_array_equal(stack["masks"][0, 0], 0)
+    np.testing.assert_array_equal(stack["bands"][0, 0, :20], np.tile(2000 + BAND, (20, 1)))
+    np.testing.assert_array_equal(stack["bands"][0, 0, 20:], np.tile(1000 + BAND, (30, 1)))
+    np.testing.assert_array_equal(stack["bands"][0, 1:], np.broadcast_to(1000 + BAND, (39, 50, 10)))
+
+
+def test_offset_is_taken_off_each_item_by_its_own_baseline(tmp_path: Path, roi: Path) -> None:
+    """On one day, one item with the offset and one without; SCL decides which is seen."""
+    left = np.full(SHAPE, 4, np.uint8)
+    left[:, 25:] = 9
+    dn = np.broadcast_to(2000 + BAND, (*SHAPE, 10)).copy()
+    dn[0, 30] = 0
+    dn[0, 31] = 1
+    dn[0, 32] = 999
+    dn[0, 33] = 1000
+    dn[0, 34] = 1001
+    dn[0, 35] = 1002
+    items = [
+        optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, left, baseline="03.01"),
+        optical(tmp_path / "a", "2022-02-03T10:01:00", dn, 4, baseline="04.00", mgrs_tile="31UFU"),
+    ]
+    config = s2_only(tmp_path, roi, items, "2022-02-01", "2022-02-28")
+    stack = stacked(ingest(config), "sentinel2")
+    np.testing.assert_array_equal(stack["bands"][0, 0, 0], 2000 + BAND)
+    np.testing.assert_array_equal(stack["bands"][0, 1, 30], 1000 + BAND)
+    np.testing.assert_array_equal(stack["bands"][0, 0, 30:36, 0], [0, 1, 1, 1, 1, 2])
+
+
+def test_reference_arithmetic_goes_by_date_and_keeps_small_numbers(
+    tmp_path: Path, roi: Path
+) -> None:
+    dn = np.broadcast_to(2000 + BAND, (*SHAPE, 10)).copy()
+    dn[0, 0], dn[0, 1], dn[0, 2], dn[0, 3] = 0, 999, 1000, 1001
+    items = [
+        optical(tmp_path / "a", f"2022-01-{day}T10:00:00", dn, 4, baseline=baseline)
+        for day, baseline in (("25", "04.00"), ("26", "03.01"))
+    ]
+    config = s2_only(tmp_path, roi, items, "2022-01-01", "2022-01-31", arithmetic="reference")
+    stack = stacked(ingest(config), "sentinel2")
+    np.testing.assert_array_equal(stack["bands"][0], dn)
+    np.testing.assert_array_equal(stack["bands"][1, 0, :5, 0], [0, 999, 0, 1, 1000])
+
+
+def test_twenty_metre_bands_are_exactly_bilinear_and_exclude_no_data(
+    tmp_path: Path, roi: Path
+) -> None:
+    """Offset after resampling; zeros of an untagged file are not mixed in (exact) or are
+    (reference)."""
+    coarse = np.full((20, 25), 3000, np.uint16)
+    coarse[:, 10] = 5000
+    coarse[:, 15:] = 0
+    sizes = {"B05": 20.0}
+    bands = np.broadcast_to(2000 + BAND, (*SHAPE, 10)).astype(np.uint16)
+    item = write_sentinel2_scene(
+        tmp_path / "b",
+        bands={
+            b: coarse if b == "B05" else np.ascontiguousarray(bands[..., i])
+            for i, b in enumerate(BANDS)
+        },
+        scl=np.full(SHAPE, 4, np.uint8),
+        crs=CRS, origin=ORIGIN, datetime=utc("2022-02-03T10:00:00"), mgrs_tile="31UFT",
+        pixel_sizes=SIZES | sizes, baseline="04.00",
+    )  # fmt: skip
+    exact = ingest(s2_only(tmp_path / "x", roi, [item], "2022-02-01", "2022-02-28"))
+    row = stacked(exact, "sentinel2")["bands"][0, 20, :, BANDS.index("B05")]
+    # GDAL leaves a pixel out whose own 20 m pixel has no data.
+    # Column c of the 10 m grid lies at (c + 0.5) / 2 - 0.5 in 20 m columns.
+    np.testing.assert_array_equal(row[18:24], [2000, 2500, 3500, 3500, 2500, 2000])
+    np.testing.assert_array_equal(row[28:32], [2000, 2000, 0, 0])
+    reference = ingest(
+        s2_only(tmp_path / "y", roi, [item], "2022-02-01", "2022-02-28", arithmetic="reference")
+    )
+    row = stacked(reference, "sentinel2")["bands"][0, 20, :, BANDS.index("B05")]
+    np.testing.assert_array_equal(row[28:32], [2000, 1250, 750, 0])
+
+
+def test_a_day_without_a_valid_pixel_is_dropped_and_the_last_day_is_not_lost(
+    tmp_path: Path, roi: Path
+) -> None:
+    items = [
+        optical(tmp_path / "a", "2021-06-01T00:00:00", 1000),
+        optical(tmp_path / "a", "2021-06-10T10:00:00", 2000, 9),
+        optical(tmp_path / "a", "2021-06-30T23:59:59", 3000),
+        optical(tmp_path / "a", "2021-07-01T00:00:01", 4000),
+        optical(tmp_path / "a", "2021-05-31T23:59:59", 5000),
+    ]
+    layout = ingest(s2_only(tmp_path, roi, items))
+    with open_block_file(layout.stack_files("here", "then", "b000_000")["sentinel2"]) as group:
+        assert group.attrs["dates"] == ["2021-06-01", "2021-06-30"]
+        assert group.attrs["scenes"] == 3
+        np.testing.assert_array_equal(group["doys"][:], [152, 181])
+        assert group["doys"].dtype == np.uint16
+        np.testing.assert_array_equal(group["bands"][:, 0, 0, 0], [1000, 3000])
+
+
+def test_dates_stay_in_order_across_the_year_end(tmp_path: Path, roi: Path) -> None:
+    items = [
+        optical(tmp_path / "a", "2024-01-02T10:00:00", 3000),
+        optical(tmp_path / "a", "2023-12-30T10:00:00", 1000),
+        optical(tmp_path / "a", "2024-12-31T10:00:00", 5000),
+        optical(tmp_path / "a", "2023-12-31T10:00:00", 2000),
+    ]
+    layout = ingest(s2_only(tmp_path, roi, items, "2023-07-01", "2024-12-31"))
+    with open_block_file(layout.stack_files("here", "then", "b000_000")["sentinel2"]) as group:
+        np.testing.assert_array_equal(group["doys"][:], [364, 365, 2, 366])
+        np.testing.assert_array_equal(group["bands"][:, 0, 0, 0], [1000, 2000, 3000, 5000])
+
+
+def test_all_days_cloudy_gives_an_empty_stack_that_flows_through(tmp_path: Path, roi: Path) -> None:
+    items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000, 9)]
+    layout = ingest(s2_only(tmp_path, roi, items))
+    patches = layout.paths.patches.format(region="here", period="then", block="b000_000")
+    with open_block_file(patches) as group:
+        patch = group["0_0"]
+        assert patch["bands"].shape == (0, 40, 50, 10)
+        assert patch["masks"].shape == (0, 40, 50)
+        assert patch["doys"].shape == (0,)
+        assert patch["sar_ascending"].shape == (0, 40, 50, 2)
+        assert patch["sar_descending_doy"].shape == (0,)
+        assert patch["roi"][:].all()
+
+
+def test_pixels_outside_the_region_are_zero_everywhere(tmp_path: Path) -> None:
+    triangle = shapely.Polygon([(LEFT, TOP), (LEFT + 405, TOP), (LEFT, TOP - 405)])
+    roi = write_polygon(tmp_path / "roi.geojson", triangle)
+    items = [
+        optical(tmp_path / "a", "2021-06-03T10:00:00", 1000),
+        radar(tmp_path / "a", "2021-06-04T06:00:00", 0.1, 0.02),
+    ]
+    layout = ingest(configuration(tmp_path, roi, items, "2021-06-01", "2021-06-30"))
+    rows, columns = np.mgrid[:41, :41]
+    inside = (rows + 0.5) + (columns + 0.5) < 40.5
+    inside &= rows < 40  # the scenes end there
+    s2, s1 = stacked(layout, "sentinel2"), stacked(layout, "sentinel1")
+    np.testing.assert_array_equal(s2["masks"][0].astype(bool), inside)
+    np.testing.assert_array_equal(s2["bands"][0].any(axis=-1), inside)
+    np.testing.assert_array_equal(s1["sar_ascending"][0].any(axis=-1), inside)
+
+
+def test_orbits_are_split_and_mosaicked_by_day_first_non_zero_per_channel(
+    tmp_path: Path, roi: Path
+) -> None:
+    half = np.full(SHAPE, 0.1)
+    half[:, 30:] = -32768
+    zero_vh = np.full(SHAPE, 0.02)
+    zero_vh[:20] = 0
+    items = [
+        radar(tmp_path / "a", "2021-06-04T17:30:25", 0.4, 0.05, platform="SENTINEL-1B"),
+        radar(tmp_path / "a", "2021-06-04T17:30:00", half, zero_vh),
+        radar(tmp_path / "a", "2021-06-04T05:30:00", 0.2, 0.03, "descending"),
+        radar(tmp_path / "a", "2021-06-16T05:30:00", 0.3, 0.04, "descending"),
+        radar(tmp_path / "a", "2021-06-20T05:30:00", 0.0, -1.0, "descending"),
+        radar(tmp_path / "a", "2021-06-21T05:30:00", 0.3, None, "descending"),
+    ]
+    config = configuration(
+        tmp_path, roi, [*items, optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)],
+        "2021-06-01", "2021-06-30",
+    )  # fmt: skip
+    layout = ingest(config)
+    s1 = stacked(layout, "sentinel1")
+    assert s1["ascending_dates"] == ["2021-06-04"]
+    assert s1["descending_dates"] == ["2021-06-04", "2021-06-16"]
+
+    def dn(power: float) -> int:
+        return int(power_to_scaled_decibels(np.array([power], np.float32))[0])
+
+    vv = np.full(SHAPE, dn(0.1))
+    vv[:, 30:] = dn(0.4)
+    vh = np.full(SHAPE, dn(0.02))
+    vh[:20] = dn(0.05)
+    np.testing.assert_array_equal(s1["sar_ascending"][0, ..., 0], vv)
+    np.testing.assert_array_equal(s1["sar_ascending"][0, ..., 1], vh)
+    np.testing.assert_array_equal(
+        s1["sar_descending"][:, 3, 3], [[dn(0.2), dn(0.03)], [dn(0.3), dn(0.04)]]
+    )
+    left_out = manifest(layout, "sentinel1").left_out
+    assert [reason for _, reason in left_out] == ["has no VH"]
+    with open_block_file(layout.stack_files("here", "then", "b000_000")["sentinel1"]) as group:
+        np.testing.assert_array_equal(group["sar_descending_doy"][:], [155, 167])
+        assert group["sar_descending_doy"].dtype == np.int16
+
+
+def test_one_orbit_only(tmp_path: Path, roi: Path) -> None:
+    items = [
+        radar(tmp_path / "a", "2021-06-04T17:30:00", 0.1, 0.02),
+        radar(tmp_path / "a", "2021-06-04T05:30:00", 0.2, 0.03, "descending"),
+        optical(tmp_path / "a", "2021-06-03T10:00:00", 1000),
+    ]
+    config = configuration(
+        tmp_path, roi, items, "2021-06-01", "2021-06-30", sentinel1={"orbits": "descending"}
+    )
+    layout = ingest(config)
+    with open_block_file(layout.stack_files("here", "then", "b000_000")["sentinel1"]) as group:
+        assert group["sar_ascending"].shape == (0, 40, 50, 2)
+        assert group["sar_descending"].shape == (1, 40, 50, 2)
+    assert [r for _, r in manifest(layout, "sentinel1").left_out] == [
+        "is ascending, and sentinel1.orbits is descending"
+    ]
+
+
+def test_copies_of_one_photograph_count_once_the_newest_baseline_stays(
+    tmp_path: Path, roi: Path
+) -> None:
+    """Reprocessed copies name the same datatake and tile; their time stamps can differ."""
+    items = [
+        optical(tmp_path / "a", "2021-06-03T10:00:00", 1000, 9, baseline="03.01"),
+        optical(tmp_path / "a", "2021-06-03T10:00:00", 3000, 4, baseline="05.00",
+                generation=utc("2023-01-05T00:00:00")),
+    ]  # fmt: skip
+    items[1]["properties"]["datetime"] = "2021-06-03T10:04:00Z"
+    layout = ingest(s2_only(tmp_path, roi, items))
+    kept = manifest(layout, "sentinel2")
+    assert [item.id for item in kept.items] == [items[1]["id"]]
+    assert kept.left_out == ((items[0]["id"], f"older copy of the photograph in {items[1]['id']}"),)
+    np.testing.assert_array_equal(stacked(layout, "sentinel2")["bands"][0, 0, 0], 2000 + BAND)
+
+
+def test_cloud_limit_leaves_out_whole_scenes_and_says_so(tmp_path: Path, roi: Path) -> None:
+    items = [
+        optical(tmp_path / "a", "2021-06-03T10:00:00", 1000, cloud_cover=30.0),
+        optical(tmp_path / "a", "2021-06-04T10:00:00", 2000, cloud_cover=30.5),
+        optical(tmp_path / "a", "2021-06-05T10:00:00", 3000, cloud_cover=None),
+    ]
+    layout = ingest(s2_only(tmp_path, roi, items, sentinel2={"max_cloud": 30.0}))
+    assert stacked(layout, "sentinel2")["dates"] == ["2021-06-03", "2021-06-05"]
+    assert manifest(layout, "sentinel2").left_out == (
+        (items[1]["id"], "cloud cover 30.5 % is above max_cloud 30.0 %"),
+    )
+
+
+def test_downsampling_keeps_every_nth_pixel(tmp_path: Path, roi: Path) -> None:
+    bands = np.arange(1, 40 * 50 * 10 + 1).reshape(40, 50, 10).astype(np.uint16)
+    item = optical(tmp_path / "a", "2021-06-03T10:00:00", bands)
+    config = s2_only(tmp_path, roi, [item], grid={"block_size": 21, "downsample_rate": 3})
+    layout = ingest(config)
+    stack = stacked(layout, "sentinel2")
+    np.testing.assert_array_equal(stack["bands"][0], bands[::3, ::3])
+    geobox = layout.grids["here"].product_geobox
+    assert geobox.shape == (14, 17)
+    assert geobox.affine @ (0.5, 0.5) == (LEFT + 5, TOP - 5)
+
+
+def test_an_scl_that_cannot_be_read_fails_and_names_item_and_asset(
+    tmp_path: Path, roi: Path
+) -> None:
+    item = optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)
+    Path(item["assets"]["SCL"]["href"]).unlink()
+    with pytest.raises(ReadError, match=f"asset SCL of item {item['id']}"):
+        ingest(s2_only(tmp_path, roi, [item]))
+
+
+def test_a_truncated_band_fails_and_leaves_no_output(tmp_path: Path, roi: Path) -> None:
+    rng = np.random.default_rng(0)
+    item = optical(tmp_path / "a", "2021-06-03T10:00:00",
+                   rng.integers(1, 9000, (*SHAPE, 10)).astype(np.uint16))  # fmt: skip
+    path = Path(item["assets"]["B11"]["href"])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(ReadError, match="asset B11"):
+        ingest(s2_only(tmp_path, roi, [item]))
+    assert not [p for p in (tmp_path / "work").rglob("slices/**/*") if p.is_file()]
+
+
+def test_a_block_that_no_scene_covers_is_an_error_or_nodata(tmp_path: Path) -> None:
+    roi = write_box(tmp_path / "roi.geojson", LEFT, TOP - 400, LEFT + 2000, TOP)
+    items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)]
+    grid = {"block_size": 100}
+    with pytest.raises(ItemError, match=r"Block b000_001 .*no sentinel2 scene.*empty_block"):
+        ingest(s2_only(tmp_path, roi, items, grid=grid))
+    layout = ingest(s2_only(tmp_path, roi, items, grid=grid, download={"empty_block": "nodata"}))
+    patches = layout.paths.patches.format(region="here", period="then", block="b000_001")
+    with open_block_file(patches) as group:
+        assert group["0_0"]["bands"].shape[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"period": ("2019-01-01", "2019-12-31")}, "No Sentinel-2 scene covers region here"),
+        ({"place": 100_000}, "lie outside the region or the period"),
+        ({"radar": False}, r"No Sentinel-1 scene.*sentinel1\.enabled: false"),
+    ],
+)
+def test_nothing_found_is_one_clear_sentence(tmp_path: Path, change: dict, sentence: str) -> None:
+    left = LEFT + change.get("place", 0)
+    roi = write_box(tmp_path / "roi.geojson", left, TOP - 400, left + 500, TOP)
+    items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)]
+    if change.get("radar", True):
+        items.append(radar(tmp_path / "a", "2021-06-04T06:00:00", 0.1, 0.02))
+    start, end = change.get("period", ("2021-06-01", "2021-06-30"))
+    with pytest.raises(ItemError, match=sentence):
+        ingest(configuration(tmp_path, roi, items, start, end), until="items")

@@ -1,0 +1,263 @@
+"""The stitched .npy arrays, block files that are not what they should be, and full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tessera_flow.errors import OutputError, TileError
+from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.blocks import RegionBlocks
+from tessera_flow.products.preview import write_preview
+from tessera_flow.products.zarr_store import write_zarr
+
+from ..support.products_region import Region, cut, digest, make_region, write_block
+
+NAMES = ("representation.npy", "scales.npy", "counts.npy", "provenance.json")
+
+
+def stitch(region: Region, folder: Path) -> list[Path]:
+    paths = [folder / name for name in NAMES]
+    scales = None if region.scales is None else paths[1]
+    write_arrays(
+        paths[0], scales, paths[2], paths[3], region.grid, region.blocks, region.provenance
+    )
+    return paths
+
+
+@pytest.mark.parametrize("block_size", [50, 64, 100, 500])
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_every_pixel(tmp_path: Path, block_size: int, dtype: str) -> None:
+    region = make_region(tmp_path / "blocks", block_size, dtype=dtype)
+    representation, scales, counts, _ = stitch(region, tmp_path / "out")
+    stored = np.load(representation, mmap_mode="r")
+    assert stored.dtype == dtype
+    assert stored.flags.c_contiguous
+    np.testing.assert_array_equal(stored, region.embeddings)
+    np.testing.assert_array_equal(np.load(counts), region.counts)
+    assert np.load(counts).dtype == np.uint16
+    if dtype == "int8":
+        assert np.load(scales).dtype == np.float32
+        np.testing.assert_array_equal(np.load(scales), region.scales)
+    else:
+        assert not scales.exists()
+
+
+def test_same_bytes_whatever_the_block_size(tmp_path: Path) -> None:
+    results = []
+    for block_size in (50, 64, 100):
+        region = make_region(tmp_path / str(block_size), block_size, chunk=block_size // 2)
+        results.append([digest(p) for p in stitch(region, tmp_path / f"out{block_size}")])
+    assert results[0] == results[1] == results[2]
+
+
+def test_the_record_beside_the_arrays(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    document = json.loads(stitch(region, tmp_path / "out")[3].read_text())
+    assert document["crs"] == "EPSG:32631"
+    assert document["transform"] == [10, 0, 600_000, 0, -10, 5_700_000]
+    assert document["arrays"]["representation.npy"] == {
+        "shape": [230, 170, 16],
+        "dtype": "int8",
+        "nodata": 0,
+    }
+    assert document["arrays"]["scales.npy"]["nodata"] == "NaN"
+    assert document["arrays"]["counts.npy"]["last_axis"][0] == "s2_valid"
+
+
+def test_pieces_cover_each_block_once_within_the_budget(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100, chunk=20)
+    covered = np.zeros((230, 170), int)
+    with RegionBlocks(region.grid, region.blocks) as source:
+        for _, inside, window in source.pieces(max_bytes=20 * 60 * 16):
+            assert inside.shape == window.shape
+            assert window.height * window.width <= 20 * 60
+            covered[window.slices] += 1
+        for window in source.empty_cells():
+            covered[window.slices] += 1
+    assert (covered == 1).all()
+
+
+def test_missing_blocks_are_all_named(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 64)
+    region.blocks["b002_001"].unlink()
+    del region.blocks["b000_002"]
+    with pytest.raises(TileError) as caught:
+        stitch(region, tmp_path / "out")
+    assert str(caught.value) == (
+        "Region field: 2 of 11 blocks have no embeddings file: b000_002, b002_001. "
+        "Run again to compute them."
+    )
+    assert not (tmp_path / "out").exists(), "nothing is written before the blocks are checked"
+
+
+def test_truncated_block(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    path = region.blocks["b001_001"]
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(TileError, match=r"Block b001_001: .*b001_001\.zip is not a complete"):
+        stitch(region, tmp_path / "out")
+
+
+def test_damaged_chunk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    path = region.blocks["b001_001"]
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"embeddings/c/0/0/0") + 400
+    data[middle : middle + 50] = bytes(50)
+    path.write_bytes(data)
+    for write in (
+        lambda: stitch(region, tmp_path / "out"),
+        lambda: write_zarr(
+            tmp_path / "out/e.zarr", region.grid, region.blocks, region.provenance
+        ),
+        lambda: write_preview(
+            tmp_path / "out/p.tif", tmp_path / "out/p.png", region.grid, region.blocks,
+            region.provenance,
+        ),
+    ):
+        with pytest.raises(TileError, match=r"Block b001_001: embeddings in .* cannot be read"):
+            write()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def rewrite(region: Region, block_id: str, height: int, width: int, dim: int, dtype: str) -> None:
+    write_block(
+        region.blocks[block_id],
+        np.zeros((height, width, dim), dtype),
+        np.zeros((height, width), np.float32) if dtype == "int8" else None,
+        np.zeros((height, width, 3), np.uint16),
+        50,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ((100, 70, 16, "float32"), r"\(100, 70, 16\) float32, expected \(100, 70, 16\) int8"),
+        ((100, 70, 32, "int8"), r"\(100, 70, 32\) int8, expected \(100, 70, 16\) int8"),
+        ((100, 100, 16, "int8"), r"\(100, 100, 16\) int8, expected \(100, 70, 16\) int8"),
+    ],
+)
+def test_a_block_unlike_the_others_is_named(
+    tmp_path: Path, change: tuple[int, int, int, str], found: str
+) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    rewrite(region, "b001_001", *change)
+    with pytest.raises(TileError, match=r"Block b001_001: embeddings in .* is " + found):
+        stitch(region, tmp_path / "out")
+
+
+def test_blocks_of_another_configuration(tmp_path: Path) -> None:
+    """All blocks agree, but were made before model.dim changed."""
+    region = make_region(tmp_path / "blocks", 100, dim=16)
+    other = make_region(tmp_path / "other", 100, dim=32)
+    with pytest.raises(TileError, match=r"holds 16 dimensions of int8, but model.dim is 32"):
+        write_zarr(tmp_path / "e.zarr", region.grid, region.blocks, other.provenance)
+
+
+def test_block_without_scales(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    write_block(
+        region.blocks["b001_000"],
+        np.zeros((100, 100, 16), np.int8),
+        None,
+        np.zeros((100, 100, 3), np.uint16),
+        50,
+    )
+    with pytest.raises(TileError, match=r"Block b001_000: .* has no array 'scales'"):
+        stitch(region, tmp_path / "out")
+
+
+def test_parent_is_a_file(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(OutputError, match=r"Cannot write .*representation\.npy"):
+        stitch(region, tmp_path / "out")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 KB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this container may not mount a tmpfs")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("product", ["arrays", "zarr", "preview"])
+def test_full_disk(tmp_path: Path, small_disk: Path, product: str) -> None:
+    noise = np.random.default_rng(3).normal(size=(700, 500, 16)).astype(np.float32)
+    region = make_region(tmp_path / "blocks", 300, values=noise, valid=np.ones((700, 500), bool))
+    with pytest.raises(OutputError, match="No space left while writing"):
+        if product == "arrays":
+            stitch(region, small_disk)
+        elif product == "zarr":
+            write_zarr(small_disk / "e.zarr", region.grid, region.blocks, region.provenance)
+        else:
+            write_preview(
+                small_disk / "p.tif", small_disk / "p.png", region.grid, region.blocks,
+                region.provenance,
+            )
+    assert list(small_disk.iterdir()) == []
+
+
+MEMORY_SCRIPT = """
+import json, resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.support.products_region import WEIGHTS, cut, make_config
+from tessera_flow.provenance import build_provenance
+from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.preview import write_preview
+from tessera_flow.products.zarr_store import write_zarr
+import numpy as np, rasterio
+folder, product = Path(sys.argv[1]), sys.argv[3]
+grid = cut((4000, 4000), np.ones((4000, 4000), bool), 2000)
+blocks = {b.id: folder / f"{b.id}.zip" for b in grid.blocks}
+provenance = build_provenance(grid, make_config(64), "field", "y2023", WEIGHTS)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+out = folder / product
+if product == "zarr":
+    write_zarr(out / "e.zarr", grid, blocks, provenance)
+elif product == "arrays":
+    write_arrays(
+        out / "r.npy", out / "s.npy", out / "c.npy", out / "p.json", grid, blocks, provenance
+    )
+else:
+    write_preview(out / "p.tif", out / "p.png", grid, blocks, provenance)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_follow_the_region(tmp_path: Path) -> None:
+    """1 GB of embeddings (4000 x 4000 x 64 int8) in under 400 MB over the baseline."""
+    grid = cut((4000, 4000), np.ones((4000, 4000), bool), 2000)
+    random = np.random.default_rng(0)
+    codes = random.integers(-127, 128, (2000, 2000, 64)).astype(np.int8)
+    scales = np.full((2000, 2000), 0.01, np.float32)
+    for block in grid.blocks:
+        write_block(
+            tmp_path / f"{block.id}.zip", codes, scales, np.ones((2000, 2000, 3), np.uint16), 500
+        )
+    del codes
+    for product in ("zarr", "arrays", "preview"):
+        root = Path(__file__).parents[2]
+        command = [sys.executable, "-c", MEMORY_SCRIPT, str(tmp_path), str(root), product]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert float(result.stdout) < 400, f"{product}: {result.stdout} MB"

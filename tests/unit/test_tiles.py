@@ -1,0 +1,144 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from tessera_flow.errors import TileError
+from tessera_flow.tiles import ARRAYS, find_tile_folders, read_tile_folder
+
+TILES = Path(__file__).parents[1] / "golden/tiles"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    copy = tmp_path / "0_0_10_12"
+    shutil.copytree(TILES / "main", copy)
+    return copy
+
+
+def resave(folder: Path, name: str, change: object) -> None:
+    path = folder / f"{name}.npy"
+    np.save(path, change(np.load(path)))  # type: ignore[operator]
+
+
+def write_roi(folder: Path, roi: np.ndarray) -> None:
+    with rasterio.open(
+        folder / "roi.tiff",
+        "w",
+        driver="GTiff",
+        height=roi.shape[0],
+        width=roi.shape[1],
+        count=1,
+        dtype="uint8",
+        crs="EPSG:32631",
+        transform=from_origin(500000, 5600000, 10, 10),
+    ) as raster:
+        raster.write(roi, 1)
+
+
+def test_arrays_are_mapped_not_read() -> None:
+    tile = read_tile_folder(TILES / "main")
+    assert tile.shape == (12, 10) and tile.roi is None
+    for name in ARRAYS:
+        array = getattr(tile, name)
+        assert isinstance(array, np.memmap)
+        assert np.array_equal(array, np.load(TILES / f"main/{name}.npy"))
+
+
+def test_an_orbit_or_all_dates_may_be_absent(folder: Path) -> None:
+    assert read_tile_folder(TILES / "one").sar_ascending.shape == (0, 4, 5, 2)
+    for name in ("bands", "masks", "doys"):
+        resave(folder, name, lambda a: a[:0])
+    assert read_tile_folder(folder).bands.shape == (0, 12, 10, 10)
+
+
+def test_the_region_is_read(folder: Path) -> None:
+    roi = np.zeros((12, 10), np.uint8)
+    roi[2:5, 3:] = 255
+    write_roi(folder, roi)
+    found = read_tile_folder(folder).roi
+    assert found is not None and np.array_equal(found, roi // 255)
+
+
+def test_a_region_of_another_shape_or_damaged(folder: Path) -> None:
+    write_roi(folder, np.ones((10, 12), np.uint8))
+    with pytest.raises(TileError, match=r"roi\.tiff has 10 x 12 pixels, .* 12 x 10"):
+        read_tile_folder(folder)
+    (folder / "roi.tiff").write_bytes(b"not a raster")
+    with pytest.raises(TileError, match=r"roi\.tiff cannot be read as a raster"):
+        read_tile_folder(folder)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_every_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / f"{name}.npy").unlink()
+    with pytest.raises(TileError, match=rf"0_0_10_12 is incomplete: {name}\.npy missing"):
+        read_tile_folder(folder)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("kept", [0, 40, -1])
+def test_every_truncated_file_is_named(folder: Path, name: str, kept: int) -> None:
+    path = folder / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(TileError, match=rf"{name}\.npy cannot be used \(cut short"):
+        read_tile_folder(folder)
+
+
+def test_a_file_of_another_kind(folder: Path) -> None:
+    np.savez(folder / "other.npz", a=np.zeros(3))
+    (folder / "other.npz").rename(folder / "masks.npy")
+    with pytest.raises(TileError, match=r"masks\.npy cannot be used"):
+        read_tile_folder(folder)
+    np.save(folder / "masks.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(TileError, match=r"masks\.npy cannot be used"):
+        read_tile_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("bands", lambda a: a.astype(np.float32), "bands.npy .* is float32 .* be uint16"),
+        ("bands", lambda a: a[..., 0], "with 3 axes"),
+        ("bands", lambda a: a[..., :9], "has 9 channels, but should have 10"),
+        ("bands", lambda a: a[:-1], r"bands.npy .* has shape \(59, 12, 10\).*\(60, 12, 10\)"),
+        ("masks", lambda a: a.astype(np.int64), "masks.npy .* be uint8"),
+        ("masks", lambda a: a[:, :-1], r"bands.npy .* ask for \(60, 11, 10\)"),
+        ("doys", lambda a: a[:-2], r"\(58, 12, 10\)"),
+        ("doys", lambda a: a.astype(np.float64), "doys.npy .* be integer"),
+        ("sar_ascending", lambda a: a[:, :, :-1], "sar_ascending.npy .* has shape"),
+        ("sar_descending", lambda a: a.astype(np.uint16), "sar_descending.npy .* be int16"),
+        ("sar_descending_doy", lambda a: a[1:], "sar_descending.npy"),
+        ("doys", lambda a: np.where(a == a[3], 0, a), "doys.npy .* holds day 0, .* 1 to 366"),
+        ("sar_ascending_doy", lambda a: a + 367, "sar_ascending_doy.npy .* holds day"),
+    ],
+)
+def test_wrong_arrays_are_named(folder: Path, name: str, change: object, words: str) -> None:
+    resave(folder, name, change)
+    with pytest.raises(TileError, match=words) as error:
+        read_tile_folder(folder)
+    assert "0_0_10_12" in str(error.value)
+
+
+def test_day_366_is_a_day(folder: Path) -> None:
+    assert (read_tile_folder(folder).doys == 366).any()
+
+
+def test_one_tile_or_a_folder_of_tiles(tmp_path: Path) -> None:
+    assert find_tile_folders(TILES / "one") == [TILES / "one"]
+    assert [p.name for p in find_tile_folders(TILES)] == ["long", "main", "none", "one"]
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(TileError, match="no tile in"):
+        find_tile_folders(tmp_path)
+    with pytest.raises(TileError, match="is not a folder"):
+        find_tile_folders(tmp_path / "absent")
+
+
+def test_an_incomplete_tile_is_listed_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/doys.npy").touch()
+    (tmp_path / "a").mkdir()
+    assert [p.name for p in find_tile_folders(tmp_path)] == ["b"]

@@ -1,0 +1,213 @@
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import COMMIT, Hub, serve
+
+from tessera_flow import weights
+from tessera_flow.errors import CheckpointError, ConfigError, OutputError
+from tessera_flow.models.v2_student import StudentSizes, checkpoint_shapes
+from tessera_flow.weights import (
+    PUBLISHED,
+    fetch_weights,
+    read_weights_record,
+    write_weights_record,
+)
+
+CHECKPOINTS = Path(__file__).parents[1] / "golden/checkpoints"
+NANO = "geotessera/TESSERA-V-2.0-2B-N/ckpt/student_nano.pt"
+CONTENT = (CHECKPOINTS / "v2_student_qk.pt").read_bytes()
+TOKEN = "hf_neverToBeSeenAnywhere"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serve({NANO: CONTENT}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library waits longer and longer between tries; the tries are what is tested."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+
+def test_published_names_and_addresses() -> None:
+    assert list(PUBLISHED) == ["v2-nano", "v2-small", "v2-medium", "v2-large"]
+    assert PUBLISHED["v2-large"].url == (
+        "https://huggingface.co/geotessera/TESSERA-V-2.0-2B-L/resolve/main/ckpt/student_large.pt"
+    )
+
+
+def test_a_path_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.pt").write_bytes(CONTENT)
+    monkeypatch.chdir(tmp_path)
+    record = fetch_weights("mine.pt")
+    assert record.path == str(tmp_path / "mine.pt")
+    assert record.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert (record.name, record.url, record.family) == (None, None, "v2-student")
+    assert record.sizes == {
+        "latent_dim": 12,
+        "num_layers": 3,
+        "nhead": 4,
+        "dim_feedforward": 80,
+        "repr_dim": 128,
+        "qk_norm": True,
+        "matryoshka_dims": [16, 32, 64, 128],
+        "parameters": 153778,
+    }
+
+
+def test_the_record_is_the_same_bytes_every_time(tmp_path: Path) -> None:
+    record = fetch_weights(str(CHECKPOINTS / "v2_student_noqk.pt"))
+    for name in ("a.json", "b.json"):
+        write_weights_record(record, tmp_path / name)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert set(json.loads((tmp_path / "a.json").read_text())) == {
+        field.name for field in dataclasses.fields(record)
+    }
+    assert read_weights_record(tmp_path / "a.json") == record
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"b\.json is not a record"):
+        read_weights_record(tmp_path / "b.json")
+
+
+def test_a_misspelt_name_gets_the_nearest() -> None:
+    for word, nearest in (("v2-nanno", "v2-nano"), ("V2_Large", "v2-large"), ("med", "v2-medium")):
+        with pytest.raises(ConfigError, match=f"did you mean `{nearest}`"):
+            fetch_weights(word)
+
+
+def test_a_path_that_is_not_there() -> None:
+    for path in ("absent.pt", "folder/absent"):
+        with pytest.raises(CheckpointError, match=f"{path} does not exist"):
+            fetch_weights(path)
+
+
+def test_a_checkpoint_of_another_family_is_refused_here() -> None:
+    with pytest.raises(CheckpointError, match=r"of the v1\.1 family"):
+        fetch_weights(str(CHECKPOINTS / "v1_1.pt"))
+
+
+def test_a_name_is_downloaded_once(hub: Hub, tmp_path: Path) -> None:
+    record = fetch_weights("v2-nano", str(tmp_path / "cache"))
+    assert Path(record.path).read_bytes() == CONTENT
+    assert Path(record.path).is_relative_to(tmp_path / "cache")
+    assert COMMIT in record.path
+    assert record.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert record.name == "v2-nano"
+    assert record.url == "https://huggingface.co/geotessera/TESSERA-V-2.0-2B-N"
+    assert fetch_weights("v2-nano", str(tmp_path / "cache")) == record
+    assert len(hub.asked("GET")) == 1
+
+
+def test_no_token_is_sent_or_written(hub: Hub, tmp_path: Path) -> None:
+    record = fetch_weights("v2-nano", str(tmp_path / "cache"))
+    assert hub.requests and not any("authorization" in h for _, _, h in hub.requests)
+    assert TOKEN not in str(record)
+
+
+def checkpoint_of_real_size() -> bytes:
+    """A v2 small, 28 MB: the library takes a transfer up again in steps of 10 MiB."""
+    args = {"latent_dim": 64, "num_layers": 4, "nhead": 4, "dim_feedforward": 1024, "repr_dim": 128}
+    generator = torch.Generator().manual_seed(0)
+    model = {
+        key: torch.randn(shape, generator=generator)
+        for key, shape in checkpoint_shapes(StudentSizes(**args)).items()
+    }
+    buffer = io.BytesIO()
+    torch.save({"model": model, "args": args}, buffer)
+    return buffer.getvalue()
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(
+    hub: Hub, tmp_path: Path, no_waiting: None
+) -> None:
+    content = checkpoint_of_real_size()
+    hub.files = {"geotessera/TESSERA-V-2.0-2B-S/ckpt/student_small.pt": content}
+    hub.hang_ups, hub.break_after = 2, 12 * 2**20
+    record = fetch_weights("v2-small", str(tmp_path))
+    assert record.sha256 == hashlib.sha256(content).hexdigest()
+    assert record.sizes["parameters"] == 7_112_322
+    ranges = [headers.get("range") for headers in hub.asked("GET")]
+    assert ranges == [None, "bytes=10485760-", "bytes=20971520-"]
+
+
+def test_a_download_that_never_ends_leaves_nothing(
+    hub: Hub, tmp_path: Path, no_waiting: None
+) -> None:
+    hub.hang_ups, hub.break_after = 1000, 0
+    with pytest.raises(CheckpointError, match="could not be downloaded"):
+        fetch_weights("v2-nano", str(tmp_path))
+    assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.incomplete"))
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_without_a_network_the_manual_steps_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://user:{TOKEN}@127.0.0.1:{port}")
+    with pytest.raises(CheckpointError) as error:
+        fetch_weights("v2-small", str(tmp_path))
+    text = str(error.value)
+    assert f"127.0.0.1:{port} cannot be reached" in text
+    assert PUBLISHED["v2-small"].url in text and "`model.weights`" in text
+    assert TOKEN not in text
+    assert error.value.__cause__ is None and error.value.__suppress_context__
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_what_is_in_the_cache_needs_no_network(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = fetch_weights("v2-nano", str(tmp_path))
+    hub.status = 503
+    assert fetch_weights("v2-nano", str(tmp_path)) == record
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert fetch_weights("v2-nano", str(tmp_path)) == record
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_the_servers_refusal_is_passed_on(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"answered HTTP 404\)\. .*student_large\.pt"):
+        fetch_weights("v2-large", str(tmp_path))
+    hub.status = 403
+    with pytest.raises(CheckpointError, match="v2-nano could not be downloaded"):
+        fetch_weights("v2-nano", str(tmp_path))
+
+
+def test_a_damaged_download_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve({NANO: CONTENT[:-500]}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        with pytest.raises(CheckpointError, match="its end is missing"):
+            fetch_weights("v2-nano", str(tmp_path))
+
+
+def test_a_cache_that_cannot_be_made(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Cannot write"):
+        fetch_weights("v2-nano", str(tmp_path / "file/cache"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_may_not_be_written(hub: Hub, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Cannot write"):
+        fetch_weights("v2-nano", str(tmp_path))
+
+
+def test_the_host_of_an_address() -> None:
+    assert weights._host("https://me:secret@mirror.example:8443/hf") == "mirror.example:8443"

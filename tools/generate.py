@@ -1,0 +1,69 @@
+"""Write every generated file of the repository, or check that each is up to date.
+
+python tools/generate.py           write
+python tools/generate.py --check   exit 1 with the differences if one is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from tessera_flow import reference  # noqa: E402
+from tessera_flow.atomic import write_text  # noqa: E402
+
+# The Python of the conda environments: the one the lock was made and tested with.
+CONDA_PYTHON = "3.11"
+
+
+def generated() -> dict[str, str]:
+    """Text of each generated file by its path in the repository."""
+    with (ROOT / "pyproject.toml").open("rb") as handle:
+        dependencies: list[str] = tomllib.load(handle)["project"]["dependencies"]
+    return {
+        "workflow/schemas/config.schema.json": reference.config_schema(),
+        "docs/configuration.md": reference.configuration_page(),
+        "config/config.yaml": reference.default_config(),
+        "envs/cpu.yaml": reference.conda_environment(dependencies, CONDA_PYTHON, gpu=False),
+        "envs/gpu.yaml": reference.conda_environment(dependencies, CONDA_PYTHON, gpu=True),
+    }
+
+
+def differences() -> str:
+    """A unified diff from the files as they are to what they should be; empty if none."""
+    lines: list[str] = []
+    for name, text in generated().items():
+        path = ROOT / name
+        present = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines += difflib.unified_diff(
+            present.splitlines(keepends=True),
+            text.splitlines(keepends=True),
+            name,
+            f"{name} (generated)",
+        )
+    return "".join(lines)
+
+
+def main() -> int:
+    """Write or check; the exit status."""
+    parser = argparse.ArgumentParser(description="Write the generated files.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if out of date")
+    if parser.parse_args().check:
+        found = differences()
+        if found:
+            print(f"{found}\nGenerated files are out of date: run `make generate`.")
+        return 1 if found else 0
+    for name, text in generated().items():
+        write_text(ROOT / name, text)
+        print(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

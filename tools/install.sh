@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Make .venv with the pinned packages and the project itself. `make install` calls this.
+#
+# usage: tools/install.sh PYTHON VENV
+#
+# Only python3 (3.11 or newer, with venv) and a package registry are needed. pip's own
+# configuration (index, mirrors, proxy) is honoured.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=$1
+venv=$2
+
+fail() {
+    echo "tessera-flow: $*" >&2
+    exit 1
+}
+
+command -v "$python" >/dev/null ||
+    fail "$python was not found: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$("$python" --version) is too old: Python 3.11 or newer is needed. Name one: make PYTHON=/path/to/python3"
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "this Python cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"
+
+echo "Installing into $venv (about 1.5 GB, a few minutes)."
+"$python" -m venv --clear "$venv"
+pip() {
+    "$venv/bin/python" -m pip --disable-pip-version-check --quiet --no-input "$@"
+}
+
+# The CPU build of torch, if there is one for this system: the default Linux build brings
+# gigabytes of CUDA libraries. For a GPU: make install TORCH=gpu
+torch=$(grep -E '^torch==' requirements/lock.txt)
+if [ "${TORCH:-cpu}" = cpu ] && [ "$(uname -s)" = Linux ]; then
+    pip install "$torch+cpu" 2>/dev/null ||
+        pip install "$torch+cpu" --index-url https://download.pytorch.org/whl/cpu --no-deps 2>/dev/null ||
+        echo "No CPU build of $torch can be reached; taking the registry's own build." >&2
+fi
+echo "torch is installed; now $(grep -c '==' requirements/lock.txt) pinned packages."
+pip install --use-pep517 --requirement requirements/lock.txt
+pip install --no-deps --no-build-isolation --editable .

@@ -1,0 +1,34 @@
+# Reads and checks the configuration, asks the domain package for the blocks, and says what
+# wildcards may be. Needs: config. Makes: CONFIG, RUN (every path, and what each job needs).
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# A clone works without installing the package.
+sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
+
+from tessera_flow.config import load_config
+from tessera_flow.errors import TesseraFlowError
+from tessera_flow.layout import SENSORS, Layout
+
+try:
+    CONFIG = load_config(config)
+    RUN = Layout(CONFIG)
+except TesseraFlowError as error:
+    raise WorkflowError(str(error)) from None
+
+LOGS = CONFIG.paths.logs
+
+
+wildcard_constraints:
+    region="|".join(CONFIG.regions),
+    period="|".join(CONFIG.periods),
+    sensor="|".join(SENSORS),
+    slice=r"[\d-]+_[\d-]+",
+    block=r"b\d+_\d+",
+
+
+def temporary(kind, path):
+    """Deleted when no job needs it any more, unless `paths.keep` names it."""
+    return path if kind in CONFIG.paths.keep else temp(path)

@@ -1,0 +1,28 @@
+# From time series to embeddings, block by block.
+# Needs: a block's patches, the record of the weights.
+# Makes: embeddings, scales and observation counts of the block.
+
+
+rule infer:
+    message:
+        "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
+    input:
+        patches=RUN.paths.patches,
+        weights=RUN.paths.weights,
+    output:
+        embeddings=RUN.paths.embeddings,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
+    priority: 3
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings=RUN.settings_infer(),
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/infer.py"

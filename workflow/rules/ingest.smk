@@ -1,0 +1,78 @@
+# From scenes to the time series of each patch, block by block.
+# Needs: the region's mask and the list of scenes.
+# Makes:
+#   download  daily mosaics of one block, sensor and slice of time
+#   stack     all dates of one block and sensor, in order
+#   retile    the time series of each patch of a block
+
+
+rule download:
+    message:
+        "Reading {wildcards.sensor} {wildcards.slice} for {wildcards.region} {wildcards.block}"
+    input:
+        mask=RUN.paths.roi,
+        manifest=RUN.paths.items,
+    output:
+        slice=temporary("slices", RUN.paths.slices),
+    log:
+        f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.bench.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=lambda wildcards: RUN.settings_download(
+            wildcards.region, wildcards.sensor, wildcards.block
+        ),
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/download.py"
+
+
+rule stack:
+    message:
+        "Stacking {wildcards.sensor} of {wildcards.region} {wildcards.block}, {wildcards.period}"
+    input:
+        slices=lambda wildcards: RUN.slice_files(**wildcards),
+    output:
+        stack=temporary("stack", RUN.paths.stack),
+    log:
+        f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.bench.tsv"
+    priority: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        downsample_rate=CONFIG.grid.downsample_rate,
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/stack.py"
+
+
+rule retile:
+    message:
+        "Retiling {wildcards.region} {wildcards.block}, {wildcards.period}"
+    input:
+        unpack(lambda wildcards: RUN.stack_files(**wildcards)),
+        mask=RUN.paths.roi,
+    output:
+        patches=temporary("patches", RUN.paths.patches),
+    log:
+        f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.bench.tsv"
+    priority: 2
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        settings=lambda wildcards: RUN.settings_retile(wildcards.region, wildcards.block),
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/retile.py"

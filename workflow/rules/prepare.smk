@@ -1,0 +1,72 @@
+# Once per run, region and period.
+# Needs: the ROI file, the source's catalog, the checkpoint.
+# Makes:
+#   roi      the region's mask on its grid
+#   items    the list of scenes that every block reads
+#   weights  the record of the checkpoint (path, SHA-256, family), downloaded where needed
+
+
+rule roi:
+    message:
+        "Drawing the mask of region {wildcards.region}"
+    input:
+        roi=lambda wildcards: ancient(CONFIG.regions[wildcards.region].roi),
+    output:
+        mask=RUN.paths.roi,
+    log:
+        f"{LOGS}/{{region}}/roi.log",
+    benchmark:
+        f"{LOGS}/{{region}}/roi.bench.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=30,
+    params:
+        settings=lambda wildcards: RUN.settings_roi(wildcards.region),
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/roi.py"
+
+
+rule items:
+    message:
+        "Listing {wildcards.sensor} scenes of {wildcards.region}, {wildcards.period}"
+    input:
+        mask=RUN.paths.roi,
+    output:
+        manifest=RUN.paths.items,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/items/{{sensor}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/items/{{sensor}}.bench.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=60,
+    params:
+        settings=lambda wildcards: RUN.settings_items(
+            wildcards.region, wildcards.period, wildcards.sensor
+        ),
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/items.py"
+
+
+rule weights:
+    message:
+        "Checking the model weights"
+    output:
+        record=RUN.paths.weights,
+    log:
+        f"{LOGS}/weights.log",
+    benchmark:
+        f"{LOGS}/weights.bench.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=60,
+    params:
+        settings=RUN.settings_weights(),
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/weights.py"

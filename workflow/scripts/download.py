@@ -1,0 +1,25 @@
+"""Rule download: daily mosaics of one block, sensor and slice of time."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.dates import Slice
+from tessera_flow.download import download_sentinel1, download_sentinel2
+from tessera_flow.grid import Window
+
+with job(snakemake) as config:
+    sensor = snakemake.wildcards.sensor
+    settings = snakemake.params.settings
+    common = {
+        "manifest_path": Path(snakemake.input.manifest),
+        "roi_path": Path(snakemake.input.mask),
+        "window": Window(*settings["window"]),
+        "part": Slice.from_name(snakemake.wildcards.slice),
+        "output": Path(snakemake.output.slice),
+        "source": getattr(config, sensor),
+        "settings": config.download,
+    }
+    if sensor == "sentinel2":
+        download_sentinel2(**common, arithmetic=settings["arithmetic"])
+    else:
+        download_sentinel1(**common)

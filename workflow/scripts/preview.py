@@ -1,0 +1,14 @@
+"""Rule preview: three principal components of a region and period as a picture."""
+
+from pathlib import Path
+
+from adaptor import job, stitch_inputs
+from tessera_flow.products.preview import write_preview
+
+with job(snakemake) as config:
+    write_preview(
+        Path(snakemake.output.tif),
+        Path(snakemake.output.png),
+        **stitch_inputs(snakemake, config),
+        stretch=snakemake.params.settings["preview_stretch"],
+    )

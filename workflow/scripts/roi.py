@@ -1,0 +1,13 @@
+"""Rule roi: the region's mask on its grid."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.plan import load_plan
+from tessera_flow.roi import read_roi, write_mask
+
+with job(snakemake) as config:
+    name = snakemake.wildcards.region
+    region = config.regions[name]
+    grid, _ = load_plan(config, name)
+    write_mask(read_roi(region.roi, region.layer), grid.geobox, Path(snakemake.output.mask))

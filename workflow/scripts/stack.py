@@ -1,0 +1,15 @@
+"""Rule stack: all dates of one block and sensor, in order."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.stack import stack_sentinel1, stack_sentinel2
+
+STACKERS = {"sentinel2": stack_sentinel2, "sentinel1": stack_sentinel1}
+
+with job(snakemake):
+    STACKERS[snakemake.wildcards.sensor](
+        slices=[Path(path) for path in snakemake.input.slices],
+        output=Path(snakemake.output.stack),
+        downsample_rate=snakemake.params.downsample_rate,
+    )
