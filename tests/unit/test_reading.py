@@ -18,16 +18,16 @@ from tessera_flow.reading import ReadOptions, read_window
 GRID = GeoBox((420, 380), Affine(10, 0, 600_500, 0, -10, 5_699_900), "EPSG:32631")
 
 
-def scene(path: Path, crs: str, origin: tuple[float, float], pixel: float, shape, nodata=None):
+def scene(path: Path, crs: str, origin: tuple[float, float], pixel: float, shape, empty=2500):
     """Noise, the worst case for resampling; the first rows and a corner hold no data."""
     rng = np.random.default_rng(3)
     values = rng.integers(1, 9000, shape).astype(np.uint16)
-    values[: int(1500 / pixel)] = 0
+    values[: int(empty / pixel)] = 0
     values[-50:, :50] = 0
     with rasterio.open(
         path, "w", driver="GTiff", height=shape[0], width=shape[1], count=1, dtype="uint16",
         crs=crs, transform=Affine(pixel, 0, origin[0], 0, -pixel, origin[1]), tiled=True,
-        blockxsize=128, blockysize=128, nodata=nodata,
+        blockxsize=128, blockysize=128,
     ) as dataset:  # fmt: skip
         dataset.write(values, 1)
     return values
@@ -93,7 +93,7 @@ def exact_bilinear(values: np.ndarray, crs: str, transform: Affine) -> np.ndarra
 @pytest.mark.parametrize("case", ["same zone, 20 m", "next zone, 10 m", "next zone, 20 m"])
 def test_bilinear_equals_an_exact_computation(tmp_path: Path, case: str) -> None:
     crs, origin, pixel, shape = CASES[case]
-    values = scene(tmp_path / "s.tif", crs, origin, pixel, shape)
+    values = scene(tmp_path / "s.tif", crs, origin, pixel, shape, empty=0)
     transform = Affine(pixel, 0, origin[0], 0, -pixel, origin[1])
     expected = exact_bilinear(values, crs, transform)
     got = read(tmp_path / "s.tif", GRID, ReadOptions("bilinear", declare_nodata=False))
@@ -115,7 +115,7 @@ def test_no_data_is_never_mixed_into_a_value(tmp_path: Path) -> None:
     exact = read(path, grid, ReadOptions("bilinear", declare_nodata=True))
     mixed = read(path, grid, ReadOptions("bilinear", declare_nodata=False))
     assert set(np.unique(exact)) == {0, 5000}
-    np.testing.assert_array_equal(mixed[50, 57:63], [5000, 5000, 3750, 1250, 0, 0][-6:])
+    np.testing.assert_array_equal(mixed[50, 57:63], [5000, 5000, 3750, 1250, 0, 0])
 
 
 def test_a_declared_nodata_value_becomes_zero_and_outside_is_zero(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""The snippets of docs/outputs.md run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tessera_flow.layout import Patterns
+from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.preview import write_preview
+from tessera_flow.products.zarr_store import write_zarr
+
+from ..support.products_region import make_region
+
+PAGE = Path(__file__).parents[2] / "docs" / "outputs.md"
+
+
+def test_snippets_run_and_give_the_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = make_region(tmp_path / "blocks", 100, valid=np.ones((230, 170), bool))
+    inputs = (region.grid, region.blocks, region.provenance)
+    files = {
+        name: Path(pattern.format(region="my_region", period="y2023", results="results"))
+        for name, pattern in vars(Patterns.below("work", "results")).items()
+        if pattern.startswith("results/")
+    }
+    monkeypatch.chdir(tmp_path)
+    write_zarr(files["zarr"], *inputs)
+    write_arrays(
+        files["arrays"], files["scales"], files["counts"], files["arrays_provenance"], *inputs
+    )
+    write_preview(files["preview"], files["preview_png"], *inputs)
+
+    page = PAGE.read_text(encoding="utf-8")
+    for path in files.values():
+        assert f"`{path.name}" in page, f"{path.name} is not described"
+    namespace: dict[str, Any] = {}
+    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(snippets) == 4
+    for snippet in snippets:
+        exec(snippet, namespace)
+    vectors = region.embeddings * region.scales[..., None]
+    np.testing.assert_array_equal(namespace["vector"], vectors[100, 50])
+    np.testing.assert_array_equal(namespace["pixel"], vectors[100, 50])
+    assert (namespace["x"], namespace["y"]) == (600_505, 5_698_995)
+    assert namespace["alpha"].min() == 255

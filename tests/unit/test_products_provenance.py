@@ -1,0 +1,98 @@
+"""What products say about themselves: all of it, and nothing that should stay private."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from odc.geo.geobox import GeoBox
+
+from tessera_flow.config import content_hash
+from tessera_flow.errors import RegionError
+from tessera_flow.provenance import Provenance, SourceRecord, build_provenance
+
+from ..support.products_region import WEIGHTS, make_config, make_region
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Provenance:
+    return make_region(tmp_path, 100).provenance
+
+
+def test_every_required_statement(record: Provenance) -> None:
+    document = record.to_json()
+    assert document["crs"] == "EPSG:32631"
+    assert document["transform"] == [10.0, 0.0, 600_000.0, 0.0, -10.0, 5_700_000.0]
+    assert document["shape"] == [230, 170]
+    assert document["nodata"] == {"embeddings": "0", "scales": "NaN"}
+    assert document["model"] == {
+        "family": "v2-student",
+        "name": "v2-nano",
+        "sha256": "ab" * 32,
+        "dim": 16,
+        "dtype": "int8",
+        "url": "urn:sha256:" + "ab" * 32,
+    }
+    assert [s["sensor"] for s in document["sources"]] == ["sentinel2", "sentinel1"]
+    assert (document["period_start"], document["period_end"]) == ("2023-07-01", "2024-06-30")
+    assert document["arithmetic"] == "exact"
+    assert document["software"]["tessera-flow"]
+    assert document["software"]["numpy"]
+    assert document["configuration_sha256"] == content_hash(make_config(), "field", "y2023")
+
+
+def test_neither_secrets_nor_this_machine(tmp_path: Path) -> None:
+    config = make_config(
+        sentinel2={
+            "provider": "local",
+            "location": "https://user:hunter2@stac.example.org/v1?sig=s3cret#frag",
+        },
+        sentinel1={"provider": "local", "location": "archive/my items.json"},
+    )
+    region = make_region(tmp_path, 100)
+    record = build_provenance(
+        region.grid, config, "field", "y2023", WEIGHTS, item_counts={"sentinel2": 31}
+    )
+    text = json.dumps(record.to_json())
+    for private in ("hunter2", "s3cret", "user", "someone"):
+        assert private not in text
+    s2, s1 = record.sources
+    assert (s2.location, s2.items) == ("https://stac.example.org/v1", 31)
+    assert s2.uri == "https://stac.example.org/v1"
+    assert (s1.uri, s1.items) == ("file:archive/my%20items.json", None)
+
+
+def test_mpc_is_named_by_its_collection() -> None:
+    source = SourceRecord("sentinel2", "mpc", "https://example.org/stac/", "sentinel-2-l2a")
+    assert source.uri == "https://example.org/stac/collections/sentinel-2-l2a"
+
+
+def test_a_sensor_that_is_off_is_no_source(tmp_path: Path) -> None:
+    config = make_config(sentinel1={"enabled": False})
+    grid = make_region(tmp_path, 100).grid
+    record = build_provenance(grid, config, "field", "y2023", WEIGHTS)
+    assert [s.sensor for s in record.sources] == ["sentinel2"]
+
+
+def test_unpublished_weights_are_named_by_their_file(tmp_path: Path) -> None:
+    grid = make_region(tmp_path, 100).grid
+    weights = WEIGHTS | {"name": None, "url": None}
+    model = build_provenance(grid, make_config(), "field", "y2023", weights).model
+    assert (model.name, model.url) == ("nano.pt", "urn:sha256:" + "ab" * 32)
+    weights = WEIGHTS | {"url": "https://huggingface.co/geotessera/TESSERA-V-2.0-2B-N"}
+    model = build_provenance(grid, make_config(), "field", "y2023", weights).model
+    assert model.url.startswith("https://huggingface.co/")
+
+
+def test_float_products_state_nan(tmp_path: Path) -> None:
+    grid = make_region(tmp_path, 100).grid
+    record = build_provenance(grid, make_config(dtype="float32"), "field", "y2023", WEIGHTS)
+    assert record.nodata == {"embeddings": "NaN"}
+
+
+def test_a_grid_without_crs_is_refused(tmp_path: Path) -> None:
+    grid = make_region(tmp_path, 100).grid
+    object.__setattr__(grid, "geobox", GeoBox(grid.geobox.shape, grid.geobox.affine, None))
+    with pytest.raises(RegionError, match="Region field: its grid has no CRS"):
+        build_provenance(grid, make_config(), "field", "y2023", WEIGHTS)
