@@ -23,7 +23,7 @@ command -v "$python" >/dev/null ||
     fail "this Python cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"
 
 echo "Installing into $venv (about 1.5 GB, a few minutes)."
-"$python" -m venv --clear "$venv"
+"$python" -m venv "$venv"
 pip() {
     "$venv/bin/python" -m pip --disable-pip-version-check --quiet --no-input "$@"
 }

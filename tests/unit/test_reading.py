@@ -66,7 +66,7 @@ def test_any_window_gives_the_pixels_of_the_whole(
     scene(tmp_path / "s.tif", *CASES[case])
     options = ReadOptions(resampling, declare_nodata)
     whole = read(tmp_path / "s.tif", GRID, options)
-    assert 0.5 < (whole > 0).mean() < 1
+    assert 0.3 < (whole > 0).mean() < 1
     for size in (50, 64, 100, 37):
         cut = np.zeros_like(whole)
         for window in tiling(*GRID.shape, size):
