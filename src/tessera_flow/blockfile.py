@@ -77,7 +77,7 @@ def create_array(
     chunks: tuple[int, ...],
     dtype: Any,
     fill_value: Any = 0,
-) -> zarr.Array:
+) -> zarr.Array[Any]:
     """Create a compressed array (Blosc: lz4 with byte shuffle, fast both ways).
 
     Chunks are clipped to the shape; an axis of length 0 is legal. Chunks that hold only

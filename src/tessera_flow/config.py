@@ -35,6 +35,7 @@ from pydantic import (
 
 from .config_errors import expected, literals, refused, sentences, shown
 from .errors import ConfigError
+from .hrefs import public_href
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MATRYOSHKA = (16, 32, 64, 128)
@@ -457,13 +458,15 @@ def runs(config: Config) -> list[tuple[str, str]]:
 _NOT_NUMBERS: dict[str, set[str]] = {
     "download": {"slice_months", "threads", "attempts", "timeout"},
     "model": {"cache", "device", "batch_size"},
+    "grid": {"block_size", "patch_size"},
 }
 
 
 def content_hash(config: Config, region: str, period: str) -> str:
     """SHA-256 (hex) of the settings that decide the numbers of one region and period.
 
-    Names, paths of results, products and the other regions and periods do not count.
+    Names, paths of results, products, the division into blocks and patches, and the other
+    regions and periods do not count.
 
     Raises:
         KeyError: no such region or period.
@@ -471,6 +474,9 @@ def content_hash(config: Config, region: str, period: str) -> str:
     settings = config.model_dump(mode="json", exclude={"regions", "periods", "products", "paths"})
     for section, keys in _NOT_NUMBERS.items():
         settings[section] = {k: v for k, v in settings[section].items() if k not in keys}
+    for sensor in ("sentinel2", "sentinel1"):
+        # A token in an address is no setting, and must not show in a hash either.
+        settings[sensor]["location"] = public_href(settings[sensor]["location"] or "") or None
     settings["region"] = config.regions[region].model_dump(mode="json", exclude={"periods"})
     settings["period"] = config.periods[period].model_dump(mode="json")
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -6,13 +6,14 @@ import os
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
-from pystac.utils import make_absolute_href
-
 
 def absolute_href(href: str, base: str) -> str:
     """Resolve `href` against the document it stands in; `file://` becomes a path."""
     if href.startswith("file://"):
         return url2pathname(urlsplit(href).path)
+    # Imported here: the rest of this module serves where pystac would be a slow import.
+    from pystac.utils import make_absolute_href
+
     return make_absolute_href(href, base, start_is_dir=False)
 
 

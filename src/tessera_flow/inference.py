@@ -12,9 +12,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -23,13 +24,11 @@ from numpy.typing import NDArray
 
 from .blockfile import create_array, create_block_file, open_block_file
 from .errors import ConfigError, TileError
-from .models import statistics
 from .models.checkpoint import load_student
 from .models.v2_student import Encoder, V2Student
 from .observations import group_by_length
 from .quantize import quantize
-from .sentinel1 import CHANNELS
-from .sentinel2 import BANDS
+from .sequences import SensorSteps, count_steps, sentinel1_steps, sentinel2_steps
 from .tiles import TileArrays, read_patch
 
 logger = logging.getLogger(__name__)
@@ -37,9 +36,13 @@ logger = logging.getLogger(__name__)
 RUN_PIXELS = 16384
 """Pixels handled at once; bounds memory (about 0.5 GiB with 260 steps)."""
 
-CPU_PASS_STEPS = 4096
+CPU_PASS_STEPS = 2048
 """Most steps (pixels times sequence length) in one forward pass on a CPU, where larger ones
-fall out of its caches: a nano is 1.7 times as fast with 4,600 as with 37,000."""
+fall out of a core's cache: a nano is 1.6 times as fast as with 37,000."""
+
+Job = TypeVar("Job")
+Chosen: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Some pixels (n,), and the steps (n, length) of each."""
 
 
 @dataclass(frozen=True)
@@ -77,34 +80,6 @@ class Embedding:
     scales: NDArray[np.float32] | None
     counts: NDArray[np.uint16]
     pixels: int
-
-
-@dataclass(frozen=True)
-class SensorSteps:
-    """One sensor's time steps for P pixels, as they are stored.
-
-    Attributes:
-        raw: (T, P, C) in stored units.
-        valid: (P, T) bool.
-        days: (T,) int64, day of year.
-        mean: (T, C) float32, the mean to subtract from each step.
-        divisor: (T, C) float32, what to divide by then.
-    """
-
-    raw: NDArray[Any]
-    valid: NDArray[np.bool_]
-    days: NDArray[np.int64]
-    mean: NDArray[np.float32]
-    divisor: NDArray[np.float32]
-
-    def sequences(
-        self, pixels: NDArray[np.int64], steps: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Standardised values (N, L, C) and days (N, L) of steps (N, L) of pixels (N,)."""
-        values = statistics.standardize(
-            self.raw[steps, pixels[:, None]], self.mean[steps], self.divisor[steps]
-        )
-        return values, self.days[steps]
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -178,7 +153,7 @@ def embed_tile(tile: TileArrays, student: V2Student, options: InferenceOptions) 
         if not inside.any():
             continue
         s2, s1 = sentinel2_steps(tile, rows), sentinel1_steps(tile, rows)
-        run_counts = _counts(s2, s1, tile.sar_ascending.shape[0])
+        run_counts = count_steps(s2, s1, tile.sar_ascending.shape[0])
         run_counts[~inside] = 0
         counts[rows] = run_counts.reshape(-1, width, 3)
         pixels = np.flatnonzero(inside & _observed(run_counts, options))
@@ -219,10 +194,15 @@ def embed_pixels(
     with torch.inference_mode():
         s2_vectors = _encode(student.s2, s2, pixels, batch_size)
         s1_vectors = _encode(student.s1, s1, pixels, batch_size)
-        batches = (slice(i, i + batch_size) for i in range(0, len(pixels), batch_size))
-        parts = [student.fusion(s2_vectors[b], s1_vectors[b]).cpu() for b in batches]
-    result: NDArray[np.float32] = torch.cat(parts).numpy()
-    return result
+        result = torch.zeros((len(pixels), student.sizes.repr_dim))
+
+        def fuse(some: slice) -> None:
+            result[some] = student.fusion(s2_vectors[some], s1_vectors[some]).cpu()
+
+        batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
+        _for_each(batches, fuse, student.device)
+    embeddings: NDArray[np.float32] = result.numpy()
+    return embeddings
 
 
 def _encode(
@@ -231,17 +211,59 @@ def _encode(
     """One sensor's vectors (N, D) of pixels (N,), on the encoder's device."""
     device = encoder.codes.device
     vectors = encoder.absent().repeat(len(pixels), 1)
-    for group in group_by_length(sensor.valid[pixels]):
-        size = batch_size
-        if device.type == "cpu":
-            size = min(size, max(1, CPU_PASS_STEPS // group.length))
-        for start in range(0, len(group.pixels), size):
-            places = group.pixels[start : start + size]
-            values, days = sensor.sequences(pixels[places], group.steps[start : start + size])
-            vectors[torch.from_numpy(places).to(device)] = encoder(
-                torch.from_numpy(values).to(device), torch.from_numpy(days).to(device)
-            )
+
+    def encode(chosen: Chosen) -> None:
+        places, steps = chosen
+        values, days = sensor.sequences(pixels[places], steps)
+        vectors[torch.from_numpy(places).to(device)] = encoder(
+            torch.from_numpy(values).to(device), torch.from_numpy(days).to(device)
+        )
+
+    most_steps = CPU_PASS_STEPS if device.type == "cpu" else None
+    _for_each(_passes(sensor.valid[pixels], batch_size, most_steps), encode, device)
     return vectors
+
+
+def _for_each(jobs: Iterable[Job], do: Callable[[Job], None], device: torch.device) -> None:
+    """Do every job; on a CPU as many at a time as PyTorch has threads, each on one.
+
+    That is faster than threads that share a job and wait for one another after every
+    operation, and the result is the same to the last bit for any number of threads.
+    """
+
+    def work(job: Job) -> None:
+        with torch.inference_mode():  # holds for the calling thread only
+            do(job)
+
+    if device.type != "cpu":
+        for job in jobs:
+            work(job)
+        return
+    with ThreadPoolExecutor(
+        torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        for task in [pool.submit(work, job) for job in jobs]:
+            task.result()
+
+
+def _passes(valid: NDArray[np.bool_], batch_size: int, most_steps: int | None) -> Iterator[Chosen]:
+    """Cut pixels of the same sequence length into forward passes.
+
+    Args:
+        valid: (N, T) bool.
+        batch_size: most pixels in a pass.
+        most_steps: most pixels times sequence length in a pass, or None.
+
+    Yields:
+        Which pixels (n,) and which of their steps (n, length).
+    """
+    for group in group_by_length(valid):
+        size = batch_size
+        if most_steps is not None:
+            size = min(size, max(1, most_steps // group.length))
+        for start in range(0, len(group.pixels), size):
+            some = slice(start, start + size)
+            yield group.pixels[some], group.steps[some]
 
 
 def _runs(height: int, width: int) -> Iterator[slice]:
@@ -257,62 +279,6 @@ def _inside(tile: TileArrays, rows: slice) -> NDArray[np.bool_]:
         return np.ones((rows.stop - rows.start) * tile.shape[1], bool)
     inside: NDArray[np.bool_] = np.asarray(tile.roi[rows]).reshape(-1) != 0
     return inside
-
-
-def sentinel2_steps(tile: TileArrays, rows: slice) -> SensorSteps:
-    """The Sentinel-2 steps of some rows of a tile, pixels row by row.
-
-    A step is valid where its mask is 1, whatever the bands hold.
-    """
-    bands = np.asarray(tile.bands[:, rows])
-    steps = bands.shape[0]
-    mean, divisor = statistics.V2_STUDENT.sentinel2.in_order(BANDS)
-    valid = (np.asarray(tile.masks[:, rows]) == 1).reshape(steps, _size(bands)).T
-    return SensorSteps(
-        raw=bands.reshape(steps, _size(bands), len(BANDS)),
-        valid=valid,
-        days=np.asarray(tile.doys).astype(np.int64),
-        mean=np.broadcast_to(mean, (steps, len(BANDS))),
-        divisor=np.broadcast_to(divisor, (steps, len(BANDS))),
-    )
-
-
-def sentinel1_steps(tile: TileArrays, rows: slice) -> SensorSteps:
-    """The Sentinel-1 steps of some rows of a tile: ascending ones, then descending ones.
-
-    A step is valid where any of its two channels is not 0. Each direction is standardised
-    with its own statistics.
-    """
-    stacks = [np.asarray(s[:, rows]) for s in (tile.sar_ascending, tile.sar_descending)]
-    raw = np.concatenate([s.reshape(s.shape[0], _size(s), len(CHANNELS)) for s in stacks])
-    by_orbit = [
-        s.in_order(CHANNELS)
-        for s in (statistics.V2_STUDENT.ascending, statistics.V2_STUDENT.descending)
-    ]
-    repeats = [s.shape[0] for s in stacks]
-    return SensorSteps(
-        raw=raw,
-        valid=((raw[..., 0] != 0) | (raw[..., 1] != 0)).T,
-        days=np.concatenate([tile.sar_ascending_doy, tile.sar_descending_doy]).astype(np.int64),
-        mean=np.repeat([mean for mean, _ in by_orbit], repeats, axis=0),
-        divisor=np.repeat([divisor for _, divisor in by_orbit], repeats, axis=0),
-    )
-
-
-def _size(stack: NDArray[Any]) -> int:
-    """Pixels of a stack (T, h, w, C); a reshape to -1 is undefined where T is 0."""
-    return math.prod(stack.shape[1:3])
-
-
-def _counts(s2: SensorSteps, s1: SensorSteps, ascending: int) -> NDArray[np.uint16]:
-    """(P, 3) valid S2, S1 ascending and S1 descending steps."""
-    return np.stack(
-        [
-            np.count_nonzero(valid, axis=1)
-            for valid in (s2.valid, s1.valid[:, :ascending], s1.valid[:, ascending:])
-        ],
-        axis=1,
-    ).astype(np.uint16)
 
 
 def _observed(counts: NDArray[np.uint16], options: InferenceOptions) -> NDArray[np.bool_]:

@@ -334,9 +334,15 @@ def _raster_mask(roi: RasterRoi, geobox: GeoBox) -> NDArray[np.bool_]:
         transformer = pyproj.Transformer.from_crs(target, roi.crs, always_xy=True)
         xx, yy = np.meshgrid(c + a * x, f + e * y)
         sx, sy = transformer.transform(xx, yy)
-        columns = np.floor(np.nan_to_num(inverse.a * sx + inverse.c, posinf=-1)).astype(np.int64)
-        rows = np.floor(np.nan_to_num(inverse.e * sy + inverse.f, posinf=-1)).astype(np.int64)
-    within: NDArray[np.bool_] = (rows >= 0) & (rows < roi.shape[0]) & (columns >= 0) & (columns < roi.shape[1])
+        columns = np.floor(np.nan_to_num(inverse.a * sx + inverse.c, nan=-1, posinf=-1)).astype(
+            np.int64
+        )
+        rows = np.floor(np.nan_to_num(inverse.e * sy + inverse.f, nan=-1, posinf=-1)).astype(
+            np.int64
+        )
+    within: NDArray[np.bool_] = (
+        (rows >= 0) & (rows < roi.shape[0]) & (columns >= 0) & (columns < roi.shape[1])
+    )
     if not within.any():
         return within
     rows = np.clip(rows, 0, roi.shape[0] - 1)

@@ -199,7 +199,9 @@ def test_values_that_are_not_finite(tmp_path: Path, content: Any) -> None:
         load_student(saved(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", [{"model": {}, "args": {}}, {"epoch": 1}, [1, 2], torch.ones(2)])
+@pytest.mark.parametrize(
+    "content", [{"model": {}, "args": {}}, {"epoch": 1}, [1, 2], torch.ones(2)]
+)
 def test_data_that_is_no_checkpoint(tmp_path: Path, content: object) -> None:
     with pytest.raises(CheckpointError, match="is not a TESSERA checkpoint"):
         load_student(saved(tmp_path, content))

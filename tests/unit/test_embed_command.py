@@ -23,7 +23,7 @@ def run(*words: object) -> int:
 
 
 def options(tiles: Path, out: Path) -> list[object]:
-    return ["--weights", WEIGHTS, "--tiles", tiles, "--out", out, "--device", "cpu"]
+    return ["--weights", WEIGHTS, "--tiles", tiles, "--out", out, "--threads", 1]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_without_minima_every_tile_equals_the_reference(tmp_path: Path, tiles: P
 
 def test_int8_is_the_default(tmp_path: Path, tiles: Path) -> None:
     out = tmp_path / "out"
-    run(*options(tiles, out), "--dim", 64, "--threads", 2, "--batch-size", 50)
+    run(*options(tiles, out), "--dim", 64, "--device", "cpu", "--batch-size", 50)
     assert len(list(out.glob("*.npy"))) == 8
     for name in NAMES:
         expected = golden(name)

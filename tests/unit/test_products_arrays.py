@@ -115,11 +115,12 @@ def test_damaged_chunk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     path.write_bytes(data)
     for write in (
         lambda: stitch(region, tmp_path / "out"),
-        lambda: write_zarr(
-            tmp_path / "out/e.zarr", region.grid, region.blocks, region.provenance
-        ),
+        lambda: write_zarr(tmp_path / "out/e.zarr", region.grid, region.blocks, region.provenance),
         lambda: write_preview(
-            tmp_path / "out/p.tif", tmp_path / "out/p.png", region.grid, region.blocks,
+            tmp_path / "out/p.tif",
+            tmp_path / "out/p.png",
+            region.grid,
+            region.blocks,
             region.provenance,
         ),
     ):
@@ -210,7 +211,10 @@ def test_full_disk(tmp_path: Path, small_disk: Path, product: str) -> None:
             write_zarr(small_disk / "e.zarr", region.grid, region.blocks, region.provenance)
         else:
             write_preview(
-                small_disk / "p.tif", small_disk / "p.png", region.grid, region.blocks,
+                small_disk / "p.tif",
+                small_disk / "p.png",
+                region.grid,
+                region.blocks,
                 region.provenance,
             )
     assert list(small_disk.iterdir()) == []

@@ -19,9 +19,7 @@ from ..support.products_region import make_region
 PAGE = Path(__file__).parents[2] / "docs" / "outputs.md"
 
 
-def test_snippets_run_and_give_the_pixels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_snippets_run_and_give_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     region = make_region(tmp_path / "blocks", 100, valid=np.ones((230, 170), bool))
     inputs = (region.grid, region.blocks, region.provenance)
     files = {

@@ -165,9 +165,7 @@ def test_no_shard_spans_two_blocks(tmp_path: Path, block_size: int) -> None:
         (1999, 100, 128, (500, 100)),  # a prime: chunks keep their size, shards cross blocks
     ],
 )
-def test_shard_edges(
-    edge: int, chunk: int, pixel_bytes: int, expected: tuple[int, int]
-) -> None:
+def test_shard_edges(edge: int, chunk: int, pixel_bytes: int, expected: tuple[int, int]) -> None:
     shard, size = shard_edges(edge, chunk, pixel_bytes)
     assert shard % size == 0
     assert size <= chunk
@@ -226,6 +224,4 @@ def test_parent_is_a_file(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     (tmp_path / "results").write_text("in the way")
     with pytest.raises(OutputError, match=r"Cannot write .*e\.zarr"):
-        write_zarr(
-            tmp_path / "results" / "e.zarr", region.grid, region.blocks, region.provenance
-        )
+        write_zarr(tmp_path / "results" / "e.zarr", region.grid, region.blocks, region.provenance)

@@ -153,7 +153,9 @@ def test_a_forced_crs(tmp_path: Path) -> None:
 def test_raster_mask_of_a_coarser_pixel_and_odd_origin(tmp_path: Path) -> None:
     """Nearest neighbour: the value at the 10 m pixel's centre decides."""
     values = np.array([[0, 2], [np.nan, -1], [1, 0.5]], np.float32)
-    path = raster(tmp_path / "m.tif", values, Affine(25, 0, 600_003, 0, -25, 5_700_004), "EPSG:32631")
+    path = raster(
+        tmp_path / "m.tif", values, Affine(25, 0, 600_003, 0, -25, 5_700_004), "EPSG:32631"
+    )
     mask, geobox = grid_mask(path)
     assert tuple(geobox.affine)[:6] == (10, 0, 600_000, 0, -10, 5_700_010)
     assert geobox.shape == (9, 6)
@@ -254,7 +256,7 @@ def test_a_file_without_crs_is_refused(tmp_path: Path) -> None:
 
 def test_a_region_beyond_utm_asks_for_a_crs(tmp_path: Path) -> None:
     path = lonlat(tmp_path / "r.geojson", shapely.box(10, 85, 11, 85.1))
-    with pytest.raises(RegionError, match="beyond UTM.*EPSG:3413"):
+    with pytest.raises(RegionError, match=r"beyond UTM.*EPSG:3413"):
         grid_mask(path)
     _, geobox = grid_mask(path, crs="EPSG:3413")
     assert str(geobox.crs) == "EPSG:3413"
@@ -279,7 +281,7 @@ def test_a_polygon_smaller_than_a_pixel(tmp_path: Path) -> None:
 def test_a_mask_in_degrees_and_a_rotated_one(tmp_path: Path) -> None:
     ones = np.ones((4, 5), np.uint8)
     path = raster(tmp_path / "m.tif", ones, Affine(0.01, 0, 0.5, 0, -0.01, 52.5), "EPSG:4326")
-    with pytest.raises(RegionError, match="is in degrees.*name a projected CRS with `crs`"):
+    with pytest.raises(RegionError, match=r"is in degrees.*name a projected CRS with `crs`"):
         grid_mask(path)
     mask, geobox = grid_mask(path, crs="EPSG:32631")
     assert str(geobox.crs) == "EPSG:32631"
@@ -292,7 +294,7 @@ def test_a_mask_in_degrees_and_a_rotated_one(tmp_path: Path) -> None:
 
 def test_roi_command_draws_mask_and_convex_hull(tmp_path: Path, capsys) -> None:
     angle = shapely.Polygon([(0, 0), (100, 0), (100, 20), (20, 20), (20, 100), (0, 100)])
-    moved = shapely.transform(angle, lambda xy: xy + [600_000, 5_699_900])
+    moved = shapely.transform(angle, lambda xy: xy + np.array([600_000, 5_699_900]))
     path = write_polygon(tmp_path / "r.geojson", moved)
     assert main(["roi", str(path), "--out", str(tmp_path / "mask.tif")]) == 0
     assert "10 x 10 px" in capsys.readouterr().out

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import COMMIT, Hub, serve
 
 from tessera_flow import weights
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
@@ -21,6 +20,8 @@ from tessera_flow.weights import (
     read_weights_record,
     write_weights_record,
 )
+
+from .hub_server import COMMIT, Hub, serve
 
 CHECKPOINTS = Path(__file__).parents[1] / "golden/checkpoints"
 NANO = "geotessera/TESSERA-V-2.0-2B-N/ckpt/student_nano.pt"

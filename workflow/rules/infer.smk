@@ -4,8 +4,6 @@
 
 
 rule infer:
-    message:
-        "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
     input:
         patches=RUN.paths.patches,
         weights=RUN.paths.weights,
@@ -16,13 +14,15 @@ rule infer:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
     priority: 3
+    conda:
+        "../../envs/cpu.yaml"
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         settings=RUN.settings_infer(),
-    conda:
-        "../../envs/cpu.yaml"
+    message:
+        "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
         "../scripts/infer.py"

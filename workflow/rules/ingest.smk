@@ -7,8 +7,6 @@
 
 
 rule download:
-    message:
-        "Reading {wildcards.sensor} {wildcards.slice} for {wildcards.region} {wildcards.block}"
     input:
         mask=RUN.paths.roi,
         manifest=RUN.paths.items,
@@ -18,6 +16,8 @@ rule download:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.bench.tsv"
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
@@ -25,15 +25,13 @@ rule download:
         settings=lambda wildcards: RUN.settings_download(
             wildcards.region, wildcards.sensor, wildcards.block
         ),
-    conda:
-        "../../envs/cpu.yaml"
+    message:
+        "Reading {wildcards.sensor} {wildcards.slice} for {wildcards.region} {wildcards.block}"
     script:
         "../scripts/download.py"
 
 
 rule stack:
-    message:
-        "Stacking {wildcards.sensor} of {wildcards.region} {wildcards.block}, {wildcards.period}"
     input:
         slices=lambda wildcards: RUN.slice_files(**wildcards),
     output:
@@ -43,20 +41,20 @@ rule stack:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.bench.tsv"
     priority: 1
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         downsample_rate=CONFIG.grid.downsample_rate,
-    conda:
-        "../../envs/cpu.yaml"
+    message:
+        "Stacking {wildcards.sensor} of {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
         "../scripts/stack.py"
 
 
 rule retile:
-    message:
-        "Retiling {wildcards.region} {wildcards.block}, {wildcards.period}"
     input:
         unpack(lambda wildcards: RUN.stack_files(**wildcards)),
         mask=RUN.paths.roi,
@@ -67,12 +65,16 @@ rule retile:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.bench.tsv"
     priority: 2
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        settings=lambda wildcards: RUN.settings_retile(wildcards.region, wildcards.block),
-    conda:
-        "../../envs/cpu.yaml"
+        settings=lambda wildcards: RUN.settings_retile(
+            wildcards.region, wildcards.block
+        ),
+    message:
+        "Retiling {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
         "../scripts/retile.py"

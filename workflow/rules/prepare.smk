@@ -7,8 +7,6 @@
 
 
 rule roi:
-    message:
-        "Drawing the mask of region {wildcards.region}"
     input:
         roi=lambda wildcards: ancient(CONFIG.regions[wildcards.region].roi),
     output:
@@ -17,20 +15,20 @@ rule roi:
         f"{LOGS}/{{region}}/roi.log",
     benchmark:
         f"{LOGS}/{{region}}/roi.bench.tsv"
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
     params:
         settings=lambda wildcards: RUN.settings_roi(wildcards.region),
-    conda:
-        "../../envs/cpu.yaml"
+    message:
+        "Drawing the mask of region {wildcards.region}"
     script:
         "../scripts/roi.py"
 
 
 rule items:
-    message:
-        "Listing {wildcards.sensor} scenes of {wildcards.region}, {wildcards.period}"
     input:
         mask=RUN.paths.roi,
     output:
@@ -39,6 +37,8 @@ rule items:
         f"{LOGS}/{{region}}/{{period}}/items/{{sensor}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/items/{{sensor}}.bench.tsv"
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
@@ -46,27 +46,27 @@ rule items:
         settings=lambda wildcards: RUN.settings_items(
             wildcards.region, wildcards.period, wildcards.sensor
         ),
-    conda:
-        "../../envs/cpu.yaml"
+    message:
+        "Listing {wildcards.sensor} scenes of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/items.py"
 
 
 rule weights:
-    message:
-        "Checking the model weights"
     output:
         record=RUN.paths.weights,
     log:
         f"{LOGS}/weights.log",
     benchmark:
         f"{LOGS}/weights.bench.tsv"
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=60,
     params:
         settings=RUN.settings_weights(),
-    conda:
-        "../../envs/cpu.yaml"
+    message:
+        "Checking the model weights"
     script:
         "../scripts/weights.py"

@@ -8,8 +8,6 @@
 
 
 rule stitch_zarr:
-    message:
-        "Writing the Zarr store of {wildcards.region}, {wildcards.period}"
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
@@ -21,6 +19,8 @@ rule stitch_zarr:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stitch_zarr.bench.tsv"
     priority: 4
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
@@ -28,15 +28,13 @@ rule stitch_zarr:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period, "zarr_chunk"
         ),
-    conda:
-        "../../envs/cpu.yaml"
+    message:
+        "Writing the Zarr store of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/stitch_zarr.py"
 
 
 rule stitch_arrays:
-    message:
-        "Writing the arrays of {wildcards.region}, {wildcards.period}"
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
@@ -48,20 +46,22 @@ rule stitch_arrays:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stitch_arrays.bench.tsv"
     priority: 4
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        settings=lambda wildcards: RUN.settings_stitch(wildcards.region, wildcards.period),
-    conda:
-        "../../envs/cpu.yaml"
+        settings=lambda wildcards: RUN.settings_stitch(
+            wildcards.region, wildcards.period
+        ),
+    message:
+        "Writing the arrays of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/stitch_arrays.py"
 
 
 rule preview:
-    message:
-        "Drawing the preview of {wildcards.region}, {wildcards.period}"
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
@@ -74,6 +74,8 @@ rule preview:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/preview.bench.tsv"
     priority: 4
+    conda:
+        "../../envs/cpu.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
@@ -81,7 +83,7 @@ rule preview:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period, "preview_stretch"
         ),
-    conda:
-        "../../envs/cpu.yaml"
+    message:
+        "Drawing the preview of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/preview.py"

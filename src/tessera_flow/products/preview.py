@@ -77,14 +77,15 @@ def write_preview(
         # Named so that a later writer removes what a killed one left (see atomic_output).
         scratch = tif.with_name(tif.name.removesuffix(".part") + ".scratch.part")
         tiled, cog = scratch / "tiled.tif", scratch / "cog.tif"
+        needed = 6 * source.shape[0] * source.shape[1]  # four bands and overviews, uncompressed
         scratch.mkdir()
         try:
-            with _gdal_writes(output_tif):
+            with _gdal_writes(output_tif, needed):
                 sums = _paint(tiled, source, components, _tags(provenance, components, stretch))
                 _read_back(tiled, sums)
                 _copy_as_cog(tiled, cog)
                 _read_back(cog, sums)
-            with _gdal_writes(output_png):
+            with _gdal_writes(output_png, needed):
                 _read_back(png, _write_png(tiled, png))
             cog.replace(tif)
         finally:
@@ -92,13 +93,13 @@ def write_preview(
 
 
 @contextmanager
-def _gdal_writes(path: Path) -> Iterator[None]:
+def _gdal_writes(path: Path, needed: int) -> Iterator[None]:
     """Say what GDAL's errors mean for the product `path`; GDAL keeps the system's own error
-    number to itself, so a full disk is told by what is left on it."""
+    number to itself, so a full disk is told by less than `needed` bytes left on it."""
     try:
         yield
     except (RasterioError, CPLE_BaseError) as error:
-        full = shutil.disk_usage(path.parent).free < 4 * TILE * TILE
+        full = shutil.disk_usage(path.parent).free < needed
         number, reason = (errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else (None, str(error))
         raise output_error(path, OSError(number, reason)) from error
 
@@ -131,9 +132,7 @@ def _open(path: Path, *mode: str, **profile: Any) -> Any:
         return rasterio.open(path, *mode, **profile)
 
 
-def _tags(
-    provenance: Provenance, components: Components | None, stretch: float
-) -> dict[str, str]:
+def _tags(provenance: Provenance, components: Components | None, stretch: float) -> dict[str, str]:
     document = json.dumps(provenance.to_json(), sort_keys=True)
     shares = [] if components is None else [round(float(s), 6) for s in components.shares]
     return {

@@ -1,0 +1,108 @@
+"""A tile's time steps as the model takes them: which are valid, and what standardises them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .models import statistics
+from .sentinel1 import CHANNELS
+from .sentinel2 import BANDS
+from .tiles import TileArrays
+
+
+@dataclass(frozen=True)
+class SensorSteps:
+    """One sensor's time steps for P pixels, as they are stored.
+
+    Attributes:
+        raw: (T, P, C) in stored units.
+        valid: (P, T) bool.
+        days: (T,) int64, day of year.
+        mean: (T, C) float32, the mean to subtract from each step.
+        divisor: (T, C) float32, what to divide by then.
+    """
+
+    raw: NDArray[Any]
+    valid: NDArray[np.bool_]
+    days: NDArray[np.int64]
+    mean: NDArray[np.float32]
+    divisor: NDArray[np.float32]
+
+    def sequences(
+        self, pixels: NDArray[np.int64], steps: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Standardised values (N, L, C) and days (N, L) of steps (N, L) of pixels (N,)."""
+        values = statistics.standardize(
+            self.raw[steps, pixels[:, None]], self.mean[steps], self.divisor[steps]
+        )
+        return values, self.days[steps]
+
+
+def sentinel2_steps(tile: TileArrays, rows: slice) -> SensorSteps:
+    """The Sentinel-2 steps of some rows of a tile, pixels row by row.
+
+    A step is valid where its mask is 1, whatever the bands hold.
+    """
+    bands = np.asarray(tile.bands[:, rows])
+    steps = bands.shape[0]
+    mean, divisor = statistics.V2_STUDENT.sentinel2.in_order(BANDS)
+    valid = (np.asarray(tile.masks[:, rows]) == 1).reshape(steps, _size(bands)).T
+    return SensorSteps(
+        raw=bands.reshape(steps, _size(bands), len(BANDS)),
+        valid=valid,
+        days=np.asarray(tile.doys).astype(np.int64),
+        mean=np.broadcast_to(mean, (steps, len(BANDS))),
+        divisor=np.broadcast_to(divisor, (steps, len(BANDS))),
+    )
+
+
+def sentinel1_steps(tile: TileArrays, rows: slice) -> SensorSteps:
+    """The Sentinel-1 steps of some rows of a tile: ascending ones, then descending ones.
+
+    A step is valid where any of its two channels is not 0. Each direction is standardised
+    with its own statistics.
+    """
+    stacks = [np.asarray(s[:, rows]) for s in (tile.sar_ascending, tile.sar_descending)]
+    raw = np.concatenate([s.reshape(s.shape[0], _size(s), len(CHANNELS)) for s in stacks])
+    by_orbit = [
+        s.in_order(CHANNELS)
+        for s in (statistics.V2_STUDENT.ascending, statistics.V2_STUDENT.descending)
+    ]
+    repeats = [s.shape[0] for s in stacks]
+    return SensorSteps(
+        raw=raw,
+        valid=((raw[..., 0] != 0) | (raw[..., 1] != 0)).T,
+        days=np.concatenate([tile.sar_ascending_doy, tile.sar_descending_doy]).astype(np.int64),
+        mean=np.repeat([mean for mean, _ in by_orbit], repeats, axis=0),
+        divisor=np.repeat([divisor for _, divisor in by_orbit], repeats, axis=0),
+    )
+
+
+def count_steps(s2: SensorSteps, s1: SensorSteps, ascending: int) -> NDArray[np.uint16]:
+    """How often each pixel is observed.
+
+    Args:
+        s2: Sentinel-2 steps.
+        s1: Sentinel-1 steps, ascending first.
+        ascending: how many of the Sentinel-1 steps are ascending ones.
+
+    Returns:
+        (P, 3) uint16, valid S2, S1 ascending and S1 descending steps.
+    """
+    return np.stack(
+        [
+            np.count_nonzero(valid, axis=1)
+            for valid in (s2.valid, s1.valid[:, :ascending], s1.valid[:, ascending:])
+        ],
+        axis=1,
+    ).astype(np.uint16)
+
+
+def _size(stack: NDArray[Any]) -> int:
+    """Pixels of a stack (T, h, w, C); a reshape to -1 is undefined where T is 0."""
+    return math.prod(stack.shape[1:3])

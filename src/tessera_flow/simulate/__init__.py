@@ -1,0 +1,1 @@
+"""Simulated archives: scenes and items in the form of Planetary Computer, made from arrays."""

@@ -1,0 +1,284 @@
+"""The demo: a small simulated archive, a region, untrained weights and a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.warp import transform as transform_points
+
+from .archive import write_item_collection
+from .cog import write_if_different
+from .scenes import CRS, Region, write_scenes
+from .schedule import FIRST_DAY, LAST_DAY
+from .weights import NAME, write_demo_weights
+
+GENERATOR_VERSION = 1
+"""Raised with every change of what the generator writes; an older demo is then rewritten."""
+
+SEED = 20210701
+PERIOD = f"{FIRST_DAY:%Y-%m}_{LAST_DAY:%Y-%m}"
+
+# Outline and hole of the region, as fractions of its bounds from the upper left corner.
+_OUTLINE = (
+    (0.04, 0.10), (0.24, 0.0), (0.52, 0.06), (0.78, 0.0), (1.0, 0.16), (0.95, 0.42), (1.0, 0.71),
+    (0.90, 0.94), (0.63, 1.0), (0.47, 0.93), (0.22, 1.0), (0.0, 0.78), (0.05, 0.46), (0.0, 0.27),
+)  # fmt: skip
+_HOLE = ((0.52, 0.42), (0.60, 0.40), (0.64, 0.50), (0.58, 0.57), (0.51, 0.52))
+
+_CONFIG = """\
+# The demo of tessera-flow. Its scenes are SIMULATED and its weights UNTRAINED: the products
+# show what the workflow does, and mean nothing. Paths are relative to the folder in which
+# snakemake is started. Written by `tessera-flow demo`; every key is in docs/configuration.md.
+
+regions:
+  demo:
+    # A polygon with a hole, in longitude and latitude; its UTM zone is chosen from it.
+    roi: {roi}
+
+periods:
+  # The last day is included. A period may cross the end of a year and have any length.
+  {period}:
+    start: {first}
+    end: {last}
+
+model:
+  weights: {weights}
+  # The first 16, 32, 64 or all 128 dimensions.
+  dim: 128
+  # int8 codes with a float32 scale per pixel, or float32.
+  dtype: int8
+  min_observations:
+    s2: 1
+    s1: 0
+  device: auto
+
+# exact: offsets and no data as they are; reference: as in the published pipeline.
+arithmetic: exact
+
+grid:
+  resolution: 10.0
+  # Small, so that a small region has several blocks, and a block several patches.
+  block_size: 100
+  patch_size: 50
+
+sentinel2:
+  # Scenes of one's own: here a file of STAC items in the form of Planetary Computer.
+  provider: local
+  location: {items}
+  imitates: mpc
+  max_cloud: 100.0
+
+sentinel1:
+  provider: local
+  location: {items}
+  imitates: mpc
+  orbits: both
+
+download:
+  slice_months: 6
+  threads: 4
+
+products:
+  formats: [zarr, arrays, preview]
+
+paths:
+  results: {results}
+  work: {work}
+  logs: {logs}
+"""
+
+
+@dataclass(frozen=True)
+class DemoPaths:
+    """Where the parts of a demo are.
+
+    Attributes:
+        folder: everything is in it.
+    """
+
+    folder: Path
+
+    @property
+    def archive(self) -> Path:
+        """Folder of the simulated scenes."""
+        return self.folder / "archive"
+
+    @property
+    def items(self) -> Path:
+        """Item collection of the archive."""
+        return self.archive / "items.json"
+
+    @property
+    def roi(self) -> Path:
+        """The region, GeoJSON in longitude and latitude."""
+        return self.folder / "roi.geojson"
+
+    @property
+    def weights(self) -> Path:
+        """The untrained checkpoint."""
+        return self.folder / "weights" / NAME
+
+    @property
+    def config(self) -> Path:
+        """Configuration for snakemake."""
+        return self.folder / "config.yaml"
+
+    @property
+    def marker(self) -> Path:
+        """Which generator made the folder, and the size of every file."""
+        return self.folder / "simulated.json"
+
+
+def make_demo(folder: Path, *, height: int = 160, width: int = 200, seed: int = SEED) -> DemoPaths:
+    """Make the demo in `folder`: archive, region, weights, configuration.
+
+    Nothing is touched where this generator has already made it. Where another version has,
+    or files are missing or cut short, its archive is written anew. The configuration is
+    rewritten only with the rest, or when it is called for from another place (its paths
+    are relative to the working directory), so it may be edited.
+
+    Args:
+        folder: made if need be.
+        height: of the region in pixels of 10 m, even.
+        width: the same.
+        seed: of everything random.
+
+    Raises:
+        ValueError: height or width is odd or below 80.
+        OutputError: a file cannot be written.
+    """
+    if height % 2 or width % 2 or min(height, width) < 80:
+        raise ValueError(f"the region is {height} x {width} px: take even numbers from 80 on")
+    paths = DemoPaths(Path(folder))
+    region = Region(height, width, seed)
+    text = _config_text(paths)
+    made_by = {
+        "generator": GENERATOR_VERSION,
+        "region": [height, width],
+        "seed": seed,
+        "config": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    found = _read_marker(paths.marker)
+    if found is not None and not _as_recorded(paths, found):
+        found = found | {"generator": None}
+    if found is not None and {key: found.get(key) for key in made_by} == made_by:
+        return paths
+    same_archive = found is not None and all(
+        found.get(key) == made_by[key] for key in ("generator", "region", "seed")
+    )
+    if not same_archive:
+        if found is not None:
+            shutil.rmtree(paths.archive, ignore_errors=True)
+        paths.marker.unlink(missing_ok=True)
+        items = sorted(write_scenes(region, paths.archive), key=_time)
+        write_item_collection(paths.items, [_with_relative_hrefs(item, paths) for item in items])
+        _write_json(paths.roi, roi_document(region))
+        write_demo_weights(paths.weights.parent)
+    write_if_different(paths.config, text.encode())
+    _write_json(paths.marker, made_by | {"simulated": True, "files": _sizes(paths)})
+    return paths
+
+
+def roi_document(region: Region) -> dict[str, Any]:
+    """GeoJSON of the demo region: an irregular polygon with a hole.
+
+    Its outermost corners lie 4 m inside the region's bounds, so that snapping outwards to
+    10 m gives exactly those bounds whatever rounding adds.
+    """
+    left, bottom, right, top = region.bounds
+    left, bottom, right, top = left + 4, bottom + 4, right - 4, top - 4
+
+    def ring(corners: Iterable[tuple[float, float]], step: int) -> list[list[float]]:
+        fractions = np.array([*corners])
+        x = left + fractions[:, 0] * (right - left)
+        y = top - fractions[:, 1] * (top - bottom)
+        degrees = transform_points(CRS, "EPSG:4326", x, y)
+        points = [[round(a, 9), round(b, 9)] for a, b in zip(*degrees, strict=True)][::step]
+        return [*points, points[0]]
+
+    # Outline counter-clockwise, hole clockwise (RFC 7946).
+    rings = [ring(_OUTLINE, -1), ring(_HOLE, 1)]
+    return {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "properties": {"name": "demo", "simulated": True},
+                "geometry": {"type": "Polygon", "coordinates": rings},
+            }
+        ],
+    }
+
+
+def _time(item: dict[str, Any]) -> tuple[str, str]:
+    return item["properties"]["datetime"], item["id"]
+
+
+def _with_relative_hrefs(item: dict[str, Any], paths: DemoPaths) -> dict[str, Any]:
+    """Paths relative to the item collection, so that the demo can be moved."""
+    base = paths.items.parent.absolute()
+    assets = {
+        key: asset
+        if "://" in asset["href"]
+        else asset | {"href": "./" + Path(asset["href"]).relative_to(base).as_posix()}
+        for key, asset in item["assets"].items()
+    }
+    return item | {"assets": assets}
+
+
+def _config_text(paths: DemoPaths) -> str:
+    """The configuration, with paths relative to the working directory where it is above."""
+
+    def shown(path: Path) -> str:
+        relative = os.path.relpath(path)
+        outside = relative.startswith("..")
+        text = path.absolute().as_posix() if outside else Path(relative).as_posix()
+        # Quoted only where YAML might take it for something else than text.
+        return text if re.fullmatch(r"[A-Za-z/][\w./-]*", text) else json.dumps(text)
+
+    return _CONFIG.format(
+        roi=shown(paths.roi), items=shown(paths.items), weights=shown(paths.weights),
+        results=shown(paths.folder / "results"), work=shown(paths.folder / "work"),
+        logs=shown(paths.folder / "logs"), period=PERIOD, first=FIRST_DAY, last=LAST_DAY,
+    )  # fmt: skip
+
+
+def _files(paths: DemoPaths) -> list[Path]:
+    scenes = (path for path in paths.archive.rglob("*") if path.is_file())
+    return sorted([*scenes, paths.roi, paths.weights])
+
+
+def _sizes(paths: DemoPaths) -> dict[str, int]:
+    return {
+        path.relative_to(paths.folder).as_posix(): path.stat().st_size for path in _files(paths)
+    }
+
+
+def _as_recorded(paths: DemoPaths, marker: dict[str, Any]) -> bool:
+    try:
+        return paths.config.is_file() and all(
+            (paths.folder / name).stat().st_size == size for name, size in marker["files"].items()
+        )
+    except (OSError, KeyError, AttributeError):
+        return False
+
+
+def _read_marker(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    write_if_different(path, (json.dumps(document, indent=1) + "\n").encode())

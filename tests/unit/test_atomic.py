@@ -1,0 +1,89 @@
+"""Results appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tessera_flow.atomic import atomic_output, write_text
+from tessera_flow.blockfile import create_array, create_block_file, open_block_file
+from tessera_flow.errors import OutputError, TileError
+
+
+def test_a_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "result.txt"
+    write_text(path, "old")
+    with atomic_output(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old"
+        assert part.parent == path.parent
+    assert path.read_text() == "new"
+    assert [p.name for p in path.parent.iterdir()] == ["result.txt"]
+
+
+def test_a_folder_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    for text in ("old", "new"):
+        with atomic_output(path) as part:
+            part.mkdir()
+            (part / text).write_text(text)
+    assert [p.name for p in path.iterdir()] == ["new"]
+
+
+def test_an_error_leaves_the_old_result_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "result.txt"
+    write_text(path, "old")
+    with pytest.raises(KeyError), atomic_output(path) as part:
+        part.write_text("half")
+        raise KeyError
+    assert [p.name for p in tmp_path.iterdir()] == ["result.txt"]
+    assert path.read_text() == "old"
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".result.txt.0123456789ab.part").write_text("half")
+    (tmp_path / ".other.txt.0123456789ab.part").write_text("another writer's")
+    write_text(tmp_path / "result.txt", "whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".other.txt.0123456789ab.part",
+        "result.txt",
+    ]
+
+
+def test_a_second_writer_makes_the_first_fail_loudly(tmp_path: Path) -> None:
+    path = tmp_path / "result.txt"
+    with pytest.raises(OutputError), atomic_output(path) as part:
+        part.write_text("first")
+        write_text(path, "second")
+    assert path.read_text() == "second"
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(
+        OutputError, match=r"Cannot write .*file/result\.txt.*check that its folder"
+    ):
+        write_text(tmp_path / "file" / "result.txt", "x")
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    sentence = r"No space left while writing .*free some space"
+    with pytest.raises(OutputError, match=sentence), atomic_output(tmp_path / "result.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_block_file_that_is_cut_off_or_absent_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "b.zip"
+    with create_block_file(path, {"block": "b"}) as group:
+        create_array(group, "x", (0, 3), (1, 3), "uint16")
+        create_array(group, "y", (4, 3), (2, 3), "uint16")[:] = 7
+    with open_block_file(path) as group:
+        assert group.attrs["block"] == "b"
+        assert group["x"].shape == (0, 3)
+        assert (group["y"][:] == 7).all()
+    path.write_bytes(path.read_bytes()[:-100])
+    for broken, word in ((path, "not a complete block file"), (tmp_path / "no.zip", "not exist")):
+        with pytest.raises(TileError, match=word), open_block_file(broken):
+            pass

@@ -1,0 +1,142 @@
+"""A pixel's result does not depend on how the region is cut into blocks and patches.
+
+Among the scenes are ones from the neighbouring UTM zone, which GDAL's default resampling
+reads differently for each window (by up to 999 digital numbers).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyproj
+import pytest
+import shapely
+
+from tessera_flow.blockfile import open_block_file
+from tessera_flow.inference import InferenceOptions, infer_block
+from tessera_flow.layout import Layout
+from tessera_flow.sentinel2 import BANDS
+from tessera_flow.simulate.archive import PIXEL_SIZES, write_sentinel2_scene
+
+from ..support.pipeline import CRS, ORIGIN, configuration, ingest, stacked, utc, write_polygon
+from ..support.scenes import radar
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LEFT, TOP = ORIGIN
+WIDTH, HEIGHT = 170, 130
+NEXT_ZONE = "EPSG:32630"
+
+
+def neighbour_origin() -> tuple[float, float]:
+    x, y = pyproj.Transformer.from_crs(CRS, NEXT_ZONE, always_xy=True).transform(
+        LEFT + 5 * WIDTH, TOP - 5 * HEIGHT
+    )
+    return round((x - 1600) / 20) * 20, round((y + 1600) / 20) * 20
+
+
+def scene(folder: Path, seed: int, when: str, crs: str, origin: tuple[float, float], size: int):
+    """Noise with clouds in blobs; 20 m bands at 20 m, as published."""
+    rng = np.random.default_rng(seed)
+    bands = {}
+    for band in BANDS:
+        edge = size if PIXEL_SIZES[band] == 10 else size // 2
+        bands[band] = rng.integers(1, 9000, (edge, edge)).astype(np.uint16)
+    scl = np.kron(rng.choice([4, 5, 9, 3], (size // 10, size // 10)), np.ones((5, 5)))
+    return write_sentinel2_scene(
+        folder, bands=bands, scl=scl.astype(np.uint8), crs=crs, origin=origin,
+        datetime=utc(when), mgrs_tile="31UFT" if crs == CRS else "30UXC", baseline="05.00",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> tuple[Path, list]:
+    folder = tmp_path_factory.mktemp("archive")
+    rng = np.random.default_rng(9)
+    items = []
+    for number, day in enumerate(("2021-06-03", "2021-06-08", "2021-06-13", "2021-06-20")):
+        items.append(scene(folder, number, f"{day}T10:00:00", CRS, (LEFT - 100, TOP + 100), 200))
+        items.append(
+            scene(folder, 50 + number, f"{day}T10:05:00", NEXT_ZONE, neighbour_origin(), 320)
+        )
+    for day, crs, origin, orbit in (
+        ("2021-06-04", CRS, (LEFT, TOP), "ascending"),
+        ("2021-06-09", NEXT_ZONE, neighbour_origin(), "ascending"),
+        ("2021-06-10", NEXT_ZONE, neighbour_origin(), "descending"),
+    ):
+        power = rng.uniform(0.01, 0.5, (2, 320, 320))
+        items.append(radar(folder, f"{day}T06:00:00", power[0], power[1], orbit,
+                           shape=(320, 320), crs=crs, origin=origin))  # fmt: skip
+    return folder, items
+
+
+def run(tmp_path: Path, items: list, block_size: int, patch_size: int) -> tuple[Layout, dict]:
+    polygon = shapely.Polygon(
+        [(LEFT + 3, TOP), (LEFT + 1695, TOP - 200), (LEFT + 1500, TOP - 1299), (LEFT, TOP - 1100)]
+    )
+    folder = tmp_path / f"{block_size}_{patch_size}"
+    roi = write_polygon(folder / "roi.geojson", polygon)
+    config = configuration(
+        folder, roi, items, "2021-06-01", "2021-06-30",
+        grid={"block_size": block_size, "patch_size": patch_size},
+    )  # fmt: skip
+    layout = ingest(config)
+    shape = layout.grids["here"].product_geobox.shape
+    result = {
+        "codes": np.zeros((*shape, 128), np.int8),
+        "scales": np.full(shape, np.nan, np.float32),
+        "counts": np.zeros((*shape, 3), np.uint16),
+    }
+    for block in layout.grids["here"].blocks:
+        patches = layout.paths.patches.format(region="here", period="then", block=block.id)
+        output = folder / f"{block.id}.zip"
+        infer_block(
+            patches, GOLDEN / "checkpoints" / "v2_student_qk.pt", output, InferenceOptions(), {}
+        )
+        window = layout.grids["here"].product_window(block).slices
+        with open_block_file(output) as group:
+            result["codes"][window] = group["embeddings"][:]
+            result["scales"][window] = group["scales"][:]
+            result["counts"][window] = group["counts"][:]
+    return layout, result
+
+
+@pytest.fixture(scope="module")
+def whole(archive, tmp_path_factory) -> tuple[Layout, dict]:
+    """The region as one block and one patch."""
+    return run(tmp_path_factory.mktemp("whole"), archive[1], 500, 500)
+
+
+@pytest.mark.parametrize(("block_size", "patch_size"), [(50, 25), (64, 50), (100, 25), (100, 50)])
+def test_blocks_and_patches_leave_no_trace(
+    archive, whole, tmp_path: Path, block_size: int, patch_size: int
+) -> None:
+    layout, result = run(tmp_path, archive[1], block_size, patch_size)
+    expected_layout, expected = whole
+    assert len(layout.grids["here"].blocks) >= 4
+    for sensor in ("sentinel2", "sentinel1"):
+        got, want = stacked(layout, sensor), stacked(expected_layout, sensor)
+        assert got.keys() == want.keys()
+        for name in want:
+            if name.endswith("dates"):
+                assert got[name] == want[name]
+            else:
+                assert want[name].any()
+                assert got[name].tobytes() == want[name].tobytes(), name
+    np.testing.assert_array_equal(result["counts"], expected["counts"])
+    np.testing.assert_array_equal(np.isnan(result["scales"]), np.isnan(expected["scales"]))
+    np.testing.assert_allclose(result["scales"], expected["scales"], rtol=1e-5)
+    difference = np.abs(result["codes"].astype(int) - expected["codes"])
+    assert difference.max() <= 1
+    assert (difference == 0).mean() >= 0.9999
+    assert (expected["codes"] != 0).mean() > 0.5
+
+
+def test_the_neighbouring_zone_is_really_used(whole) -> None:
+    """Without its own zone's scene valid, a pixel comes from the neighbour's."""
+    stack = stacked(whole[0], "sentinel2")
+    s1 = stacked(whole[0], "sentinel1")
+    assert s1["ascending_dates"] == ["2021-06-04", "2021-06-09"]
+    assert s1["sar_descending"][0].any(axis=-1).mean() > 0.7
+    # With one scene alone about half of the pixels would be valid on each day.
+    assert stack["masks"].mean() > 0.55

@@ -1,0 +1,104 @@
+"""Blocks of a region, and the cache that keeps parsing fast."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+
+from tessera_flow import plan
+from tessera_flow.config import Config, load_config
+from tessera_flow.grid import RegionGrid, Window, subsample, tiling
+from tessera_flow.plan import load_plan, make_grid
+from tessera_flow.roi import mask_reader, read_roi
+
+from ..support.pipeline import CRS, ORIGIN, write_polygon
+
+LEFT, TOP = ORIGIN
+RING = shapely.Point(LEFT + 1000, TOP - 1000).buffer(990) - shapely.Point(
+    LEFT + 1000, TOP - 1000
+).buffer(700)
+
+
+def config(folder: Path, roi: Path, **grid) -> Config:
+    return load_config(
+        {
+            "regions": {"here": {"roi": str(roi), "crs": CRS}},
+            "periods": {"then": {"start": "2021-01-01", "end": "2021-12-31"}},
+            "model": {"weights": "x.pt"},
+            "grid": {"block_size": 20, **grid},
+            "paths": {"work": str(folder / "work")},
+        }
+    )
+
+
+def test_blocks_are_exactly_those_with_a_pixel(tmp_path: Path) -> None:
+    roi = write_polygon(tmp_path / "r.geojson", RING)
+    chosen = config(tmp_path, roi)
+    grid = make_grid("here", chosen.regions["here"], chosen.grid)
+    mask = mask_reader(read_roi(roi), grid.geobox)(Window(0, 0, *grid.geobox.shape))
+    expected = [w for w in tiling(*grid.geobox.shape, 20) if mask[w.slices].any()]
+    assert [block.window for block in grid.blocks] == expected
+    assert len(expected) < len(list(tiling(*grid.geobox.shape, 20)))
+    covered = np.zeros_like(mask)
+    for block in grid.blocks:
+        covered[block.window.slices] = True
+    assert covered[mask].all()
+    assert RegionGrid.from_json(json.loads(json.dumps(grid.to_json()))) == grid
+
+
+def test_the_plan_is_cached_by_content_and_settings(tmp_path: Path, monkeypatch) -> None:
+    roi = write_polygon(tmp_path / "r.geojson", RING)
+    made = []
+    real = plan.make_grid
+    monkeypatch.setattr(plan, "make_grid", lambda *a: made.append(1) or real(*a))
+    first, digest = load_plan(config(tmp_path, roi), "here")
+    assert load_plan(config(tmp_path, roi), "here") == (first, digest)
+    assert len(made) == 1
+    os.utime(roi, (1, 1))  # touched, same content
+    assert load_plan(config(tmp_path, roi), "here") == (first, digest)
+    assert load_plan(config(tmp_path, roi, patch_size=7), "here") == (first, digest)
+    assert len(made) == 1
+    assert load_plan(config(tmp_path, roi, block_size=40), "here")[0].block_size == 40
+    assert len(made) == 2
+    write_polygon(roi, RING.buffer(50))
+    _, changed = load_plan(config(tmp_path, roi, block_size=40), "here")
+    assert changed != digest
+    assert len(made) == 3
+    (tmp_path / "work" / "plan" / "here.json").write_text("{ broken")
+    assert load_plan(config(tmp_path, roi, block_size=40), "here")[1] == changed
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_subsampled_centres_stay_where_they_were(tmp_path: Path, n: int) -> None:
+    roi = write_polygon(tmp_path / "r.geojson", RING)
+    chosen = config(tmp_path, roi)
+    geobox = make_grid("here", chosen.regions["here"], chosen.grid).geobox
+    small = subsample(geobox, n)
+    assert small.shape == tuple(-(-s // n) for s in geobox.shape)
+    assert small.affine @ (4.5, 3.5) == pytest.approx(geobox.affine @ (4 * n + 0.5, 3 * n + 0.5))
+
+
+def test_a_large_region_is_planned_quickly_and_only_its_border_is_drawn(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """100 x 100 blocks of 2000 px: a mask of the region would have 4e10 pixels."""
+    roi = write_polygon(
+        tmp_path / "r.geojson", shapely.box(LEFT, TOP - 2_000_000, LEFT + 2_000_000, TOP)
+    )
+    drawn = []
+    real = plan.mask_reader
+
+    def counting(*arguments):
+        read = real(*arguments)
+        return lambda window: drawn.append(window) or read(window)
+
+    monkeypatch.setattr(plan, "mask_reader", counting)
+    chosen = config(tmp_path, roi, block_size=2000)
+    grid = make_grid("here", chosen.regions["here"], chosen.grid)
+    assert len(grid.blocks) == 10_000
+    assert len(drawn) < 450
