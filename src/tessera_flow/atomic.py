@@ -41,6 +41,25 @@ def output_error(path: Path, error: OSError) -> OutputError:
     )
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder in which nothing can be made, before anything is computed for it.
+
+    Raises:
+        OutputError: the folder, or the nearest one above it that exists, is not a folder or
+            may not be written to.
+    """
+    folder = Path(path)
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise output_error(Path(path), error) from error
+
+
 @contextmanager
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success rename it to `path`.

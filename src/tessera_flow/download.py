@@ -19,9 +19,9 @@ from .config import Download, Sentinel1, Sentinel2
 from .dates import Slice
 from .grid import Window
 from .items import Manifest, SourceItem
+from .mask import read_mask
 from .providers import provider
 from .reading import ReadOptions, load_assets
-from .roi import read_mask
 from .sentinel1 import CHANNELS, ORBITS, add_to_mosaic, power_to_scaled_decibels
 from .sentinel2 import BANDS, SCL, Arithmetic, mosaic_day, remove_offset, select_first_valid
 

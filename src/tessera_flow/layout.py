@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .atomic import check_folder
 from .config import Config, content_hash
 from .dates import Slice, period_slices
 from .grid import Block, RegionGrid
@@ -65,11 +66,13 @@ class Layout:
 
     Raises:
         RegionError: a region cannot be read or used.
-        OutputError: the plan cannot be cached below `paths.work`.
+        OutputError: a folder of `paths` cannot be written to.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        for folder in (config.paths.results, config.paths.work, config.paths.logs):
+            check_folder(folder)
         self.paths = Patterns.below(config.paths.work, config.paths.results)
         plans = {name: load_plan(config, name) for name in config.regions}
         self.grids: dict[str, RegionGrid] = {name: plan[0] for name, plan in plans.items()}

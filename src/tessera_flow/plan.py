@@ -17,16 +17,8 @@ import shapely
 from .atomic import write_text
 from .config import Config, GridSettings, Region
 from .grid import Block, RegionGrid, Window, block_id
-from .roi import (
-    VectorRoi,
-    mask_reader,
-    no_pixel_error,
-    read_roi,
-    region_geobox,
-    reproject,
-    roi_digest,
-    roi_files,
-)
+from .mask import mask_reader, no_pixel_error
+from .roi import VectorRoi, read_roi, region_geobox, reproject, roi_digest, roi_files
 
 PLAN_VERSION = 1
 """Raised when a change of this module or of `roi` alters grids or blocks."""

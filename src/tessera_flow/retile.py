@@ -13,7 +13,7 @@ import zarr
 from .blockfile import create_array, create_block_file, get_array, open_block_file
 from .errors import ItemError
 from .grid import Window, tiling
-from .roi import read_mask
+from .mask import read_mask
 from .sentinel1 import CHANNELS, ORBITS
 from .sentinel2 import BANDS
 

@@ -18,8 +18,9 @@ from tessera_flow.dates import Slice
 from tessera_flow.download import download_sentinel1, download_sentinel2
 from tessera_flow.items import Manifest, list_items
 from tessera_flow.layout import Layout
+from tessera_flow.mask import mask_geobox, write_mask
 from tessera_flow.retile import retile
-from tessera_flow.roi import mask_geobox, read_roi, write_mask
+from tessera_flow.roi import read_roi
 from tessera_flow.simulate.archive import write_item_collection
 from tessera_flow.stack import stack_sentinel1, stack_sentinel2
 

@@ -13,8 +13,9 @@ import shapely
 from tessera_flow import plan
 from tessera_flow.config import Config, load_config
 from tessera_flow.grid import RegionGrid, Window, subsample, tiling
+from tessera_flow.mask import mask_reader
 from tessera_flow.plan import load_plan, make_grid
-from tessera_flow.roi import mask_reader, read_roi
+from tessera_flow.roi import read_roi
 
 from ..support.pipeline import CRS, ORIGIN, write_polygon
 

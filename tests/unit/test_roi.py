@@ -15,14 +15,8 @@ from affine import Affine
 from tessera_flow.cli import main
 from tessera_flow.errors import RegionError
 from tessera_flow.grid import Window, tiling
-from tessera_flow.roi import (
-    mask_reader,
-    read_mask,
-    read_roi,
-    region_geobox,
-    utm_crs,
-    write_mask,
-)
+from tessera_flow.mask import mask_reader, read_mask, write_mask
+from tessera_flow.roi import read_roi, region_geobox, utm_crs
 
 from ..support.pipeline import write_box, write_polygon
 

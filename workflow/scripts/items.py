@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adaptor import job
 from tessera_flow.items import list_items
-from tessera_flow.roi import mask_geobox
+from tessera_flow.mask import mask_geobox
 
 with job(snakemake) as config:
     list_items(

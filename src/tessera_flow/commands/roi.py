@@ -35,7 +35,8 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the mask and the hull, and say what they are."""
-    from ..roi import VectorRoi, convex_hull, read_roi, region_geobox, write_mask
+    from ..mask import write_mask
+    from ..roi import VectorRoi, convex_hull, read_roi, region_geobox
 
     roi = read_roi(arguments.region, arguments.layer)
     geobox = region_geobox(roi, arguments.resolution, arguments.crs, arguments.align)
