@@ -9,7 +9,6 @@ rounding of float32.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -319,9 +318,9 @@ def infer_block(
     """
     student = prepare_student(checkpoint, options.dim, device, threads, sha256)
     with open_block_file(patches) as source:
-        windows, shape = _layout(source, os.fspath(patches))
+        windows, shape, size = _layout(source, os.fspath(patches))
         with create_block_file(output, attributes) as target:
-            arrays = _create_outputs(target, shape, _chunk(windows, shape), options)
+            arrays = _create_outputs(target, shape, size, options)
             for number, (y0, x0, height, width) in enumerate(windows, start=1):
                 name = f"{y0}_{x0}"
                 began = time.monotonic()
@@ -351,37 +350,27 @@ def infer_block(
 
 def _layout(
     source: zarr.Group, where: str
-) -> tuple[list[tuple[int, int, int, int]], tuple[int, int]]:
-    """The patches' windows (y0, x0, h, w) and the block's shape, from the attributes."""
+) -> tuple[list[tuple[int, int, int, int]], tuple[int, int], int]:
+    """The patches' windows (y0, x0, h, w), the block's shape and the patches' size before
+    clipping, from the attributes."""
     try:
         attributes: Mapping[str, Any] = source.attrs.asdict()
         windows = [(int(y), int(x), int(h), int(w)) for y, x, h, w in attributes["patches"]]
         height, width = (int(n) for n in attributes["shape"])
+        size = int(attributes["patch_size"])
     except (KeyError, TypeError, ValueError) as error:
         raise TileError(
-            f"{where} is not a file of patches (attributes `patches` and `shape` are missing or "
-            "wrong): delete it and run again."
+            f"{where} is not a file of patches (attributes `patches`, `shape` and `patch_size` are "
+            "missing or wrong): delete it and run again."
         ) from error
-    return windows, (height, width)
-
-
-def _chunk(windows: list[tuple[int, int, int, int]], shape: tuple[int, int]) -> tuple[int, int]:
-    """A chunk shape of which no two patches share a chunk, each patch being in one.
-
-    Patches begin at multiples of one size and the last of a row or column is clipped, so
-    the greatest common divisor of their offsets is that size or a multiple of it. A zip
-    file cannot be rewritten in place: every chunk is to be written once.
-    """
-    if not windows:
-        return max(1, shape[0]), max(1, shape[1])
-    rows = math.gcd(*(y0 for y0, _, _, _ in windows)) or max(h for _, _, h, _ in windows)
-    columns = math.gcd(*(x0 for _, x0, _, _ in windows)) or max(w for _, _, _, w in windows)
-    return rows, columns
+    return windows, (height, width), size
 
 
 def _create_outputs(
-    target: zarr.Group, shape: tuple[int, int], chunk: tuple[int, int], options: InferenceOptions
+    target: zarr.Group, shape: tuple[int, int], size: int, options: InferenceOptions
 ) -> dict[str, zarr.Array[Any]]:
+    # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
+    chunk = (size, size)
     arrays = {
         "embeddings": create_array(
             target,

@@ -10,24 +10,20 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyproj
-import pystac
 from odc.geo.geobox import GeoBox
-from pystac_client import Client
-from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
-from urllib3.util import Retry
 
 from .atomic import write_text
+from .catalogs import search_items
 from .config import Download, Period, Sentinel1, Sentinel2
 from .dates import utc_date
 from .errors import ItemError
-from .hrefs import absolute_href, absolute_location, is_url, public_href
+from .hrefs import absolute_location, public_href
 from .providers import Mpc, processing_baseline, provider
 from .sentinel1 import CHANNELS, ORBITS
 from .sentinel2 import BANDS, SCL, Arithmetic
@@ -35,7 +31,6 @@ from .sentinel2 import BANDS, SCL, Arithmetic
 SEARCH_MARGIN = 0.01
 """Degrees added around the region when searching: footprints in items are approximate."""
 
-_RETRIED = (429, 500, 502, 503, 504)
 _KEPT_PROPERTIES = (
     "datetime", "eo:cloud_cover", "platform", "proj:bbox", "proj:code", "proj:epsg", "proj:shape",
     "proj:transform", "s2:datatake_id", "s2:generation_time", "s2:mgrs_tile",
@@ -144,7 +139,7 @@ def list_items(
     particulars = provider(source.provider, source.imitates)
     location = absolute_location(source.location or particulars.endpoint)
     box = search_box(geobox)
-    found = _search(location, source, box, period, download)
+    found = search_items(location, source.collection, box, period, download)
     candidates, elsewhere = _candidates(found, source.collection, geobox, period, particulars)
     if isinstance(source, Sentinel2):
         sensor, title = "sentinel2", "Sentinel-2"
@@ -198,100 +193,6 @@ def search_box(geobox: GeoBox) -> tuple[float, float, float, float]:
     )
 
 
-def _stac_io(download: Download) -> StacApiIO:
-    retry = Retry(
-        total=download.attempts - 1,
-        backoff_factor=0.5,
-        backoff_jitter=0.5,
-        status_forcelist=_RETRIED,
-        allowed_methods=None,
-        respect_retry_after_header=True,
-    )
-    return StacApiIO(timeout=download.timeout, max_retries=retry)
-
-
-def _search(
-    location: str,
-    source: Sentinel2 | Sentinel1,
-    box: tuple[float, float, float, float],
-    period: Period,
-    download: Download,
-) -> Iterator[dict[str, Any]]:
-    """Items as plain documents with absolute addresses, from whatever `location` is."""
-    stac_io = _stac_io(download)
-    where = public_href(location)
-    try:
-        document = json.loads(stac_io.read_text(location))
-        kind = document.get("type") if isinstance(document, dict) else None
-        if kind == "FeatureCollection":
-            for item in document.get("features", []):
-                yield _with_absolute_hrefs(item, location)
-        elif kind not in ("Catalog", "Collection"):
-            raise ItemError(
-                f"{where} is neither a STAC API, a catalog nor an item collection: give the "
-                "address of one as `location`."
-            )
-        elif is_url(location) and _is_api(document):
-            yield from _search_api(location, stac_io, source, box, period)
-        else:
-            root = pystac.Catalog if kind == "Catalog" else pystac.Collection
-            for found in root.from_file(location, stac_io=stac_io).get_items(recursive=True):
-                found.make_asset_hrefs_absolute()
-                yield found.to_dict(include_self_link=False)
-    except FileNotFoundError as error:
-        raise ItemError(
-            f"{where} does not exist: check `location` (a relative path is relative to "
-            f"{Path.cwd()})."
-        ) from error
-    except (APIError, OSError) as error:
-        raise ItemError(
-            f"Searching {source.collection} at {where} failed ({_cause(error)}): check the address "
-            "and the network, and run again."
-        ) from error
-    except (ValueError, KeyError, pystac.STACError) as error:
-        raise ItemError(
-            f"{where} is not a STAC document ({_cause(error)}): give a STAC API, a catalog or an "
-            "item collection."
-        ) from error
-
-
-def _cause(error: Exception) -> str:
-    """The error's first line, with every address in it freed of its query."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return re.sub(r"(https?://[^\s'\")]+)", lambda m: public_href(m[1]), text)[:300]
-
-
-def _is_api(document: Mapping[str, Any]) -> bool:
-    links = document.get("links", [])
-    return "conformsTo" in document or any(link.get("rel") == "search" for link in links)
-
-
-def _search_api(
-    location: str,
-    stac_io: StacApiIO,
-    source: Sentinel2 | Sentinel1,
-    box: tuple[float, float, float, float],
-    period: Period,
-) -> Iterator[dict[str, Any]]:
-    # The day after the end, at midnight: a bare date can lose the last day of the window.
-    until = period.end + datetime.timedelta(days=1)
-    client = Client.open(location, stac_io=stac_io)
-    search = client.search(
-        collections=[source.collection],
-        bbox=list(box),
-        datetime=f"{period.start}T00:00:00Z/{until}T00:00:00Z",
-        limit=200,
-    )
-    for item in search.items_as_dicts():
-        yield _with_absolute_hrefs(item, location)
-
-
-def _with_absolute_hrefs(item: dict[str, Any], base: str) -> dict[str, Any]:
-    for asset in item.get("assets", {}).values():
-        asset["href"] = absolute_href(asset["href"], base)
-    return item
-
-
 def _candidates(
     found: Iterable[dict[str, Any]],
     collection: str,
@@ -306,24 +207,37 @@ def _candidates(
     for document in found:
         if document.get("collection") != collection:
             continue
-        stamp = document["properties"].get("datetime")
-        day = utc_date(stamp) if stamp else None
-        if day is None or not period.start <= day <= period.end:
+        try:
+            item = _candidate(document, geobox, period, wanted)
+        except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
+            raise ItemError(
+                f"Item {document.get('id')} of collection {collection} is not a whole STAC item "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}): mend or remove it."
+            ) from error
+        if item is None:
             elsewhere += 1
-            continue
-        item = SourceItem(
-            id=document["id"],
-            date=day,
-            extent=_extent(document, geobox),
-            boa_offset=0,
-            orbit=document["properties"].get("sat:orbit_state"),
-            stac=_trimmed(document, wanted),
-        )
-        if item.overlaps(geobox):
-            candidates[item.id] = item
         else:
-            elsewhere += 1
+            candidates[item.id] = item
     return list(candidates.values()), elsewhere
+
+
+def _candidate(
+    document: Mapping[str, Any], geobox: GeoBox, period: Period, wanted: set[str]
+) -> SourceItem | None:
+    """The item; None if it lies outside the period or the region."""
+    stamp = document["properties"].get("datetime")
+    day = utc_date(stamp) if stamp else None
+    if day is None or not period.start <= day <= period.end:
+        return None
+    item = SourceItem(
+        id=document["id"],
+        date=day,
+        extent=_extent(document, geobox),
+        boa_offset=0,
+        orbit=document["properties"].get("sat:orbit_state"),
+        stac=_trimmed(document, wanted),
+    )
+    return item if item.overlaps(geobox) else None
 
 
 def _trimmed(document: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:

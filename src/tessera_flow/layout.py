@@ -176,8 +176,12 @@ class Layout:
         return {
             "source": getattr(self.config, sensor).model_dump(mode="json"),
             "period": self.config.periods[period].model_dump(mode="json"),
-            "arithmetic": self.config.arithmetic,
+            **self._arithmetic(sensor),
         }
+
+    def _arithmetic(self, sensor: str) -> dict[str, str]:
+        """Sentinel-1 is read the same way in both."""
+        return {"arithmetic": self.config.arithmetic} if sensor == "sentinel2" else {}
 
     def settings_download(self, region: str, sensor: str, block: str) -> dict[str, Any]:
         """What decides a block's daily mosaics, apart from the manifest and the mask."""
@@ -186,11 +190,15 @@ class Layout:
         return {
             "window": [window.y0, window.x0, window.height, window.width],
             "source": source.model_dump(mode="json", include={"provider", "imitates"}),
-            "arithmetic": self.config.arithmetic,
+            **self._arithmetic(sensor),
         }
 
     def settings_retile(self, region: str, block: str) -> dict[str, Any]:
-        """What decides a block's patches, apart from its stacks and the mask."""
+        """What decides a block's patches, apart from its stacks and the mask.
+
+        `download.empty_block` is not among it: it decides whether a block fails, and a block
+        that did not fail need not be read again because of it.
+        """
         window = self.block(region, block).window
         least = self.config.model.min_observations
         needed = [s for s, n in (("sentinel2", least.s2), ("sentinel1", least.s1)) if n > 0]
@@ -198,7 +206,6 @@ class Layout:
             "window": [window.y0, window.x0, window.height, window.width],
             "patch_size": self.config.grid.patch_size,
             "downsample_rate": self.config.grid.downsample_rate,
-            "empty_block": self.config.download.empty_block,
             "needed": [sensor for sensor in needed if sensor in self.sensors],
         }
 

@@ -29,11 +29,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from .errors import ReadError
-from .hrefs import public_href
+from .hrefs import is_url, keep_secrets_out_of_log, public_href, redacted
 from .items import SourceItem
 from .providers import Mpc
 
 log = logging.getLogger(__name__)
+keep_secrets_out_of_log("rasterio._env")
 
 KERNEL_MARGIN = 3
 """Pixels around the overlap that a resampling kernel can still reach."""
@@ -217,13 +218,13 @@ class ExactDriver(RioDriver):
         """
         for attempt in range(1, self.options.attempts + 1):
             try:
-                with rasterio.open(uri, sharing=False) as dataset:
+                with rasterio.open(_fresh(uri, attempt), sharing=False) as dataset:
                     return read_window(dataset, geobox, self.options)
             except rasterio.errors.RasterioError as error:
                 address = public_href(uri)
                 label = self.labels.get(address, address)
-                cause = str(error).replace(uri, address).splitlines()[0]
-                missing = not address.startswith("http") and "No such file" in cause
+                cause = redacted(str(error).splitlines()[0], uri)
+                missing = not is_url(address) and "No such file" in cause
                 if attempt == self.options.attempts or missing:
                     raise ReadError(
                         f"Cannot read {label} ({address}) after {attempt} tries: {cause}. Check "
@@ -235,6 +236,12 @@ class ExactDriver(RioDriver):
                 )
                 time.sleep(pause)
         raise AssertionError("attempts is at least 1")
+
+
+def _fresh(uri: str, attempt: int) -> str:
+    """The address under a name that GDAL has not seen: it remembers for good that a file
+    could not be opened, and the bytes it got. A fragment is not sent to the server."""
+    return f"/vsicurl/{uri}#{attempt}" if attempt > 1 and is_url(uri) else uri
 
 
 def load_assets(

@@ -70,6 +70,7 @@ def retile(
     ]
     attributes = {
         "shape": list(inside.shape),
+        "patch_size": patch_size,
         "patches": [[w.y0, w.x0, w.height, w.width] for w in patches],
     }
     with ExitStack() as stack:

@@ -120,6 +120,7 @@ def ingest(config: Config, until: str = "patches") -> Layout:
             block=block.id,
             window=block.window,
             output=Path(layout.paths.patches.format(region=region, period=period, block=block.id)),
+            empty_block=config.download.empty_block,
             **settings,
         )
     return layout

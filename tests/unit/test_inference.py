@@ -1,6 +1,5 @@
 import dataclasses
 import logging
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -284,7 +283,9 @@ def write_patches(path: Path, arrays: TileArrays, size: int, roi: np.ndarray) ->
         for x in range(0, width, size)
         if roi[y : y + size, x : x + size].any()
     ]
-    with create_block_file(path, {"shape": [height, width], "patches": windows}) as group:
+    with create_block_file(
+        path, {"shape": [height, width], "patch_size": size, "patches": windows}
+    ) as group:
         for y, x, h, w in windows:
             patch = group.create_group(f"{y}_{x}")
             rows, columns = slice(y, y + h), slice(x, x + w)
@@ -354,7 +355,7 @@ def test_a_block_of_one_clipped_corner_patch_is_written_once(tmp_path: Path) -> 
 
 
 def test_a_block_without_a_patch_is_nodata(tmp_path: Path) -> None:
-    with create_block_file(tmp_path / "p.zip", {"shape": [6, 5], "patches": []}):
+    with create_block_file(tmp_path / "p.zip", {"shape": [6, 5], "patch_size": 6, "patches": []}):
         pass
     out = tmp_path / "e.zip"
     infer_block(tmp_path / "p.zip", checkpoint("noqk"), out, InferenceOptions(), {}, "cpu")
@@ -364,24 +365,6 @@ def test_a_block_without_a_patch_is_nodata(tmp_path: Path) -> None:
     assert np.isnan(found["scales"]).all() and not found["counts"].any()
 
 
-def test_no_two_patches_share_a_chunk() -> None:
-    for height, width, size in ((1200, 900, 500), (500, 500, 500), (90, 1300, 50), (7, 7, 9)):
-        windows = [
-            (y, x, min(size, height - y), min(size, width - x))
-            for y in range(0, height, size)
-            for x in range(0, width, size)
-        ]
-        rng = np.random.default_rng(height)
-        for _ in range(50):
-            some = [w for w in windows if rng.random() < 0.4] or windows[-1:]
-            rows, columns = inference._chunk(some, (height, width))
-            used = {(y // rows, x // columns) for y, x, _, _ in some}
-            assert len(used) == len(some)
-            for y, x, h, w in some:
-                assert y // rows == math.ceil((y + h) / rows) - 1
-                assert x // columns == math.ceil((x + w) / columns) - 1
-
-
 def test_incomplete_patches_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     path, out = tmp_path / "patches.zip", tmp_path / "out.zip"
     arguments = (checkpoint("noqk"), out, InferenceOptions(), {}, "cpu")
@@ -389,13 +372,15 @@ def test_incomplete_patches_are_refused_and_nothing_is_left(tmp_path: Path) -> N
         infer_block(path, *arguments)
     with create_block_file(path, {"shape": [6, 5]}):
         pass
-    with pytest.raises(TileError, match="`patches` and `shape`"):
+    with pytest.raises(TileError, match="`patches`, `shape` and `patch_size`"):
         infer_block(path, *arguments)
-    with create_block_file(path, {"shape": [6, 5], "patches": [[0, 0, 6, 5]]}):
+    with create_block_file(path, {"shape": [6, 5], "patch_size": 6, "patches": [[0, 0, 6, 5]]}):
         pass
     with pytest.raises(TileError, match=r"0_0 of .* is missing"):
         infer_block(path, *arguments)
-    with create_block_file(path, {"shape": [6, 5], "patches": [[0, 0, 6, 5]]}) as group:
+    with create_block_file(
+        path, {"shape": [6, 5], "patch_size": 6, "patches": [[0, 0, 6, 5]]}
+    ) as group:
         create_array(group.create_group("0_0"), "roi", (6, 5), (6, 5), np.uint8)
     with pytest.raises(TileError, match=r"bands, masks, doys.* missing"):
         infer_block(path, *arguments)

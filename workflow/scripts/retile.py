@@ -6,7 +6,7 @@ from adaptor import job
 from tessera_flow.grid import Window
 from tessera_flow.retile import retile
 
-with job(snakemake):
+with job(snakemake) as config:
     settings = dict(snakemake.params.settings)
     stacks = {sensor: snakemake.input.get(sensor) for sensor in ("sentinel2", "sentinel1")}
     retile(
@@ -15,5 +15,6 @@ with job(snakemake):
         block=snakemake.wildcards.block,
         window=Window(*settings.pop("window")),
         output=Path(snakemake.output.patches),
+        empty_block=config.download.empty_block,
         **settings,
     )
