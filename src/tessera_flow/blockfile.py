@@ -26,6 +26,23 @@ CHUNK = 500
 """Edge in pixels of a stored chunk of an image; a 2000 px block is 16 chunks."""
 
 
+class _WriteOnceStore(ZipStore):
+    """A zip store that stays closed. When a chunk cannot be written, others are still under
+    way in zarr's threads, and to them `ZipStore` would open the file again, empty."""
+
+    _finished = False
+
+    def _sync_open(self) -> None:
+        if self._finished:
+            raise ValueError(f"{self.path} is closed")
+        super()._sync_open()
+
+    def close(self) -> None:
+        self._finished = True
+        if self._is_open:
+            super().close()
+
+
 @contextmanager
 def create_block_file(
     path: str | os.PathLike[str], attributes: Mapping[str, Any]
@@ -41,7 +58,7 @@ def create_block_file(
         OutputError: the file cannot be written.
     """
     with atomic_output(path) as part:
-        store = ZipStore(part, mode="w", compression=zipfile.ZIP_STORED)
+        store = _WriteOnceStore(part, mode="w", compression=zipfile.ZIP_STORED)
         try:
             yield zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
         finally:

@@ -87,7 +87,7 @@ def download_sentinel2(
         OutputError: the output cannot be written.
     """
     particulars = provider(source.provider, source.imitates)
-    sign = source.provider == "mpc"
+    sign = particulars.sign if source.provider == "mpc" else None
     inside, geobox = read_mask(roi_path, window)
     days = _days(_block_items(Manifest.read(manifest_path), part, geobox))
     nearest = _options("nearest", arithmetic, settings)
@@ -151,7 +151,7 @@ def download_sentinel1(
         OutputError: the output cannot be written.
     """
     particulars = provider(source.provider, source.imitates)
-    sign = source.provider == "mpc"
+    sign = particulars.sign if source.provider == "mpc" else None
     inside, geobox = read_mask(roi_path, window)
     items = _block_items(Manifest.read(manifest_path), part, geobox)
     streams = {orbit: _days([i for i in items if i.orbit == orbit]) for orbit in ORBITS}

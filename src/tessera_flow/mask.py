@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,7 +138,31 @@ def write_mask(roi: VectorRoi | RasterRoi, geobox: GeoBox, output: Path) -> int:
                 )
         if inside == 0:
             raise no_pixel_error(roi)
+        _check_written(part, inside)
     return inside
+
+
+def _check_written(path: Path, inside: int) -> None:
+    """Make sure that a mask holds the pixels drawn: GDAL reports a full disk that it meets
+    when it closes a file on standard error only.
+
+    Raises:
+        OSError: fewer pixels, or none, can be read.
+    """
+    try:
+        with rasterio.open(path) as dataset:
+            found = 0
+            for window in tiling(dataset.height, dataset.width, MASK_STRIP):
+                place = RasterioWindow(window.x0, window.y0, window.width, window.height)
+                found += int(dataset.read(1, window=place).sum(dtype=np.int64))
+            uncompressed = dataset.height * dataset.width
+    except rasterio.errors.RasterioIOError:
+        found, uncompressed = -1, 2**20
+    if found != inside:
+        full = shutil.disk_usage(path.parent).free < uncompressed
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(errno.EIO, "it differs when read back; is a quota used up?")
 
 
 def no_pixel_error(roi: VectorRoi | RasterRoi) -> RegionError:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ import odc.stac
 import pyproj
 import pystac
 import rasterio
+import requests
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
@@ -191,13 +192,20 @@ class ExactDriver(RioDriver):
     Args:
         options: how to read.
         gdal: GDAL settings of the provider.
-        labels: unsigned address to "item X, asset Y", for messages.
+        labels: unsigned address to "asset Y of item X", for messages.
+        sign: gives an address its read token; called at every try, since a token can expire
+            between two.
     """
 
     def __init__(
-        self, options: ReadOptions, gdal: Mapping[str, str], labels: Mapping[str, str]
+        self,
+        options: ReadOptions,
+        gdal: Mapping[str, str],
+        labels: Mapping[str, str],
+        sign: Callable[[str], str] | None = None,
     ) -> None:
         super().__init__()
+        self.sign = sign or (lambda uri: uri)
         self.options = options
         self.gdal = dict(gdal)
         self.labels = labels
@@ -217,13 +225,15 @@ class ExactDriver(RioDriver):
             ReadError: the last try failed too.
         """
         for attempt in range(1, self.options.attempts + 1):
+            signed = uri
             try:
-                with rasterio.open(_fresh(uri, attempt), sharing=False) as dataset:
+                signed = self.sign(uri)
+                with rasterio.open(_fresh(signed, attempt), sharing=False) as dataset:
                     return read_window(dataset, geobox, self.options)
-            except rasterio.errors.RasterioError as error:
+            except (rasterio.errors.RasterioError, requests.RequestException) as error:
                 address = public_href(uri)
                 label = self.labels.get(address, address)
-                cause = redacted(str(error).splitlines()[0], uri)
+                cause = redacted(str(error).splitlines()[0], signed)
                 missing = not is_url(address) and "No such file" in cause
                 if attempt == self.options.attempts or missing:
                     raise ReadError(
@@ -250,7 +260,7 @@ def load_assets(
     geobox: GeoBox,
     particulars: Mpc,
     options: ReadOptions,
-    sign: bool,
+    sign: Callable[[str], str] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Read assets of items on a grid, one image per item, in the order given.
 
@@ -260,7 +270,7 @@ def load_assets(
         geobox: the grid, (H, W).
         particulars: of the provider.
         options: how to read.
-        sign: sign addresses just before reading.
+        sign: gives an address its read token, just before each read.
 
     Returns:
         asset key to (N, H, W) array.
@@ -287,8 +297,7 @@ def load_assets(
         groupby="id",
         preserve_original_order=True,
         pool=options.threads,
-        driver=ExactDriver(options, gdal, labels),
-        patch_url=particulars.sign if sign else None,
+        driver=ExactDriver(options, gdal, labels, sign),
         stac_cfg={"*": {"warnings": "ignore"}},
         fail_on_error=True,
     )

@@ -146,15 +146,19 @@ class FileServer(Server):
     Attributes:
         replaced: content to answer with, by path, whatever lies in the folder (with status
             200 and no ranges, as a login page would come).
+        token: if given, requests without `sig=<token>` in their query get a 403.
     """
 
     folder: Path = Path()
     replaced: dict[str, bytes] = field(default_factory=dict)
+    token: str | None = None
 
     def respond(
         self, method: str, path: str, headers: Mapping[str, str], body: Any
     ) -> tuple[int, dict[str, str], bytes]:
         place = unquote(urlsplit(path).path)
+        if self.token is not None and f"sig={self.token}" not in urlsplit(path).query:
+            return 403, {}, b"the token is not valid"
         if place in self.replaced:
             return 200, {"Content-Type": "text/html"}, self.replaced[place]
         file = (self.folder / place.lstrip("/")).resolve()

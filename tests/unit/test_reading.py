@@ -12,8 +12,11 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from tessera_flow.errors import ReadError
 from tessera_flow.grid import crop, tiling
-from tessera_flow.reading import ReadOptions, read_window
+from tessera_flow.reading import ExactDriver, ReadOptions, read_window
+
+from ..support.servers import serve_files
 
 GRID = GeoBox((420, 380), Affine(10, 0, 600_500, 0, -10, 5_699_900), "EPSG:32631")
 
@@ -134,3 +137,32 @@ def test_a_declared_nodata_value_becomes_zero_and_outside_is_zero(tmp_path: Path
     expected = np.zeros((100, 100), np.float32)
     expected[10:50, :50] = 0.25
     np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_an_address_is_signed_anew_at_every_try_and_the_token_stays_secret(
+    tmp_path: Path, fresh: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token can expire between two tries; the second try must bring a new one."""
+    values = scene(tmp_path / "s.tif", *CASES["same zone, 10 m"])
+    tokens = iter(["stalestale", "freshfresh" if fresh else "otherother"])
+    options = ReadOptions("bilinear", declare_nodata=True, attempts=2)
+    with serve_files(tmp_path) as server:
+        server.token = "freshfresh"
+        driver = ExactDriver(
+            options,
+            {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"},
+            {f"{server.url}/s.tif": "asset B04 of item X"},
+            sign=lambda uri: f"{uri}?sig={next(tokens)}",
+        )
+        with rasterio.Env(**driver.capture_env()):
+            if fresh:
+                part, pixels = driver.read(f"{server.url}/s.tif", GRID)
+                np.testing.assert_array_equal(pixels, values[10:430, 50:430])
+                assert part == (slice(0, 420), slice(0, 380))
+            else:
+                with pytest.raises(ReadError, match="asset B04 of item X") as error:
+                    driver.read(f"{server.url}/s.tif", GRID)
+                assert "otherother" not in str(error.value)
+    assert "again in" in caplog.text
+    assert "stalestale" not in caplog.text
