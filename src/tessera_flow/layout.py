@@ -14,6 +14,7 @@ from .atomic import check_folder
 from .config import Config, content_hash
 from .dates import Slice, period_slices
 from .grid import Block, RegionGrid
+from .hrefs import public_href
 from .plan import load_plan
 
 SENSORS = ("sentinel2", "sentinel1")
@@ -173,8 +174,11 @@ class Layout:
 
     def settings_items(self, region: str, period: str, sensor: str) -> dict[str, Any]:
         """What decides the list of items."""
+        source = getattr(self.config, sensor).model_dump(mode="json")
+        # Snakemake writes parameters to its records: no credentials in them.
+        source["location"] = public_href(source["location"] or "")
         return {
-            "source": getattr(self.config, sensor).model_dump(mode="json"),
+            "source": source,
             "period": self.config.periods[period].model_dump(mode="json"),
             **self._arithmetic(sensor),
         }

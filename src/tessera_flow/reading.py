@@ -286,7 +286,6 @@ def load_assets(
     }
     gdal = {option.name: option.value for option in particulars.gdal_options}
     gdal["GDAL_HTTP_TIMEOUT"] = f"{options.timeout:g}"
-    gdal["GDAL_HTTP_MAX_RETRY"] = str(options.attempts - 1)
     loaded = odc.stac.load(
         [_pystac_item(item, geobox) for item in items],
         bands=list(assets),

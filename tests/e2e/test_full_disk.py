@@ -1,0 +1,93 @@
+"""Every writer on disks that are too small by more or less: the whole result, or one sentence
+and nothing. Some libraries report a full disk only when they close a file, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from tessera_flow.atomic import write_text
+from tessera_flow.blockfile import create_array, create_block_file, get_array, open_block_file
+from tessera_flow.errors import OutputError
+from tessera_flow.mask import write_mask
+from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.preview import write_preview
+from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.roi import VectorRoi
+from tests.support.pipeline import CRS
+from tests.support.products_region import Region, digest, make_region
+from tests.support.workflow import LEFT, TOP, small_disk
+
+PAGE = 4096
+Writer = Callable[[Path, Region], None]
+
+
+def text(folder: Path, region: Region) -> None:
+    write_text(folder / "list.json", "0123456789" * 5000)
+
+
+def mask(folder: Path, region: Region) -> None:
+    circle = shapely.Point(LEFT + 10_000, TOP - 10_000).buffer(9_000)
+    geobox = GeoBox((2000, 2000), Affine(10, 0, LEFT, 0, -10, TOP), CRS)
+    write_mask(VectorRoi(Path("circle"), circle, geobox.crs.proj), geobox, folder / "roi.tif")
+
+
+def block_file(folder: Path, region: Region) -> None:
+    values = np.random.default_rng(0).integers(0, 9999, (20, 25, 25, 10)).astype(np.uint16)
+    with create_block_file(folder / "block.zip", {"scenes": 1}) as group:
+        array = create_array(group, "bands", values.shape, (1, 25, 25, 10), values.dtype)
+        array[:] = values
+
+
+def zarr_store(folder: Path, region: Region) -> None:
+    write_zarr(folder / "embeddings.zarr", region.grid, region.blocks, region.provenance)
+
+
+def arrays(folder: Path, region: Region) -> None:
+    names = ("values.npy", "scales.npy", "counts.npy", "record.json")
+    paths = [folder / name for name in names]
+    write_arrays(*paths, region.grid, region.blocks, region.provenance)
+
+
+def preview(folder: Path, region: Region) -> None:
+    paths = folder / "preview.tif", folder / "preview.png"
+    write_preview(*paths, region.grid, region.blocks, region.provenance)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """What is in the folder; of a block file its arrays, as zip entries carry the time."""
+    found = {name.partition("/")[2]: value for name, value in digest(folder).items()}
+    if "block.zip" in found:
+        with open_block_file(folder / "block.zip") as group:
+            found["block.zip"] = str(np.asarray(get_array(group, "bands")[:]).tobytes())
+    return found
+
+
+@pytest.mark.parametrize("write", [text, mask, block_file, zarr_store, arrays, preview])
+def test_whole_or_nothing(tmp_path: Path, write: Writer) -> None:
+    region = make_region(tmp_path / "blocks", block_size=100)
+    enough = tmp_path / "enough"
+    enough.mkdir()
+    write(enough, region)
+    expected = content(enough)
+    pages = sum(-(-path.stat().st_size // PAGE) for path in enough.rglob("*") if path.is_file())
+    outcomes = []
+    for size in sorted({2, 3, *np.linspace(4, pages + 2, 8).astype(int).tolist(), 6 * pages + 400}):
+        with small_disk(tmp_path / "disk", size * PAGE) as disk:
+            try:
+                write(disk, region)
+            except OutputError as error:
+                assert f"No space left while writing {disk}/" in str(error)
+                assert content(disk) == {}, f"left on a disk of {size} pages"
+                outcomes.append(False)
+            else:
+                assert content(disk) == expected, f"written on a disk of {size} pages"
+                outcomes.append(True)
+    assert outcomes == sorted(outcomes)
+    assert outcomes[0] is False and outcomes[-1] is True

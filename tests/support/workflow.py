@@ -1,0 +1,266 @@
+"""Runs the whole workflow as a user does: Snakemake, in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from .pipeline import ORIGIN, write_box
+from .scenes import optical, radar
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CHECKPOINT = REPOSITORY / "tests" / "golden" / "checkpoints" / "v2_student_noqk.pt"
+LEFT, TOP = ORIGIN
+PIXEL = 10
+
+Changes = Mapping[str, Any]
+"""Dotted keys of the configuration and their new values; None removes the key."""
+
+
+def command(folder: Path, *arguments: str, snakefile: Path = REPOSITORY / "Snakefile") -> list[str]:
+    """Snakemake on the configuration in `folder`, which is the working directory."""
+    chosen = [] if "--configfile" in arguments else ["--configfile", str(folder / "config.yaml")]
+    return [
+        *(sys.executable, "-m", "snakemake", "-s", str(snakefile), "--directory", str(folder)),
+        *chosen,
+        *arguments,
+    ]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Without the caller's Snakemake settings; scripts are run by this interpreter."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**kept, "PATH": path, "XDG_CACHE_HOME": str(folder / ".cache")}
+
+
+def snakemake(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run to the end. `stdout` is everything a user sees on the terminal, in its order."""
+    return subprocess.run(
+        command(folder, *arguments, **options),
+        cwd=folder.parent,  # not the working directory of the workflow: --directory is
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def run(folder: Path, *arguments: str, fails: bool = False, **options: Any) -> str:
+    """Run to the end on two cores; returns what a user sees."""
+    done = snakemake(folder, "--cores", "2", *arguments, **options)
+    assert (done.returncode != 0) == fails, done.stdout
+    return done.stdout
+
+
+def plan(folder: Path, *arguments: str, **options: Any) -> dict[str, int]:
+    """Jobs by rule that a run would do, from the table a dry run prints."""
+    done = snakemake(folder, "--dry-run", *arguments, **options)
+    assert done.returncode == 0, done.stdout
+    return job_counts(done.stdout)
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """Jobs by rule in the job statistics of a run, without the target rules."""
+    table = re.search(r"^Job stats:\n.*\n-.*\n((?:\S+ +\d+\n)+)", output, re.MULTILINE)
+    if table is None:
+        assert "Nothing to be done" in output, output
+        return {}
+    counts = {name: int(n) for name, n in (line.split() for line in table[1].splitlines())}
+    total = counts.pop("total")
+    assert total == sum(counts.values())
+    return {name: n for name, n in counts.items() if name not in ("all", "default")}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Begin a run on two cores in a process group of its own; output goes to `run.txt`."""
+    with (folder / "run.txt").open("ab") as output:
+        return subprocess.Popen(
+            command(folder, "--cores", "2", *arguments),
+            cwd=folder.parent,
+            env=environment(folder),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> bool:
+    """SIGKILL to the whole process group; returns once every member of it is gone.
+
+    Returns:
+        True if the run was still going, False if it had ended by itself.
+    """
+    going = process.poll() is None
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    deadline = time.monotonic() + 30
+    while _members(process.pid):
+        assert time.monotonic() < deadline, "processes of the run outlived SIGKILL"
+        time.sleep(0.005)
+    return going
+
+
+def _members(group: int) -> list[int]:
+    """Living processes of a process group (Linux)."""
+    members = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] not in "ZX":
+                members.append(int(entry.name))
+    return members
+
+
+def product_bytes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every product file by its path below `results`, temporary ones included."""
+    results = folder / "results"
+    return {
+        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and path.name != ".snakemake_timestamp"
+    }
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files of killed writers."""
+    return sorted(p for top in ("work", "results") for p in (folder / top).rglob("*.part"))
+
+
+def archive(folder: Path, scenes: Iterable[Mapping[str, Any]]) -> None:
+    """Write `items.json` over scenes in `folder`, with relative addresses, so that a copy of
+    the folder reads its own scenes."""
+    features = json.dumps(list(scenes)).replace(f"{folder}/", "")
+    text = f'{{"type": "FeatureCollection", "features": {features}}}'
+    (folder / "items.json").write_text(text)
+
+
+def scenes(folder: Path, days: Sequence[str], shape: tuple[int, int]) -> list[dict[str, Any]]:
+    """A Sentinel-2 and a Sentinel-1 scene for each day, of random pixels (the same always).
+
+    Directions take turns; a quarter of the optical pixels are cloud.
+    """
+    random = np.random.default_rng(0)
+    items = []
+    for number, day in enumerate(days):
+        bands = random.integers(1, 9000, (*shape, 10)).astype(np.uint16)
+        scl = random.choice([4, 4, 5, 9], shape).astype(np.uint8)
+        items.append(optical(folder / "scenes", f"{day}T10:00:00", bands, scl))
+        vv, vh = random.uniform(0.01, 0.5, shape), random.uniform(0.001, 0.1, shape)
+        orbit = "descending" if number % 2 else "ascending"
+        items.append(radar(folder / "scenes", f"{day}T06:00:00", vv, vh, orbit))
+    return items
+
+
+def document(folder: Path, start: str, end: str) -> dict[str, Any]:
+    """The configuration most tests begin with; every path is relative to `folder`."""
+    source = {"provider": "local", "location": "items.json"}
+    return {
+        "regions": {"here": {"roi": "roi.geojson"}},
+        "periods": {"then": {"start": start, "end": end}},
+        "model": {"weights": "weights.pt"},
+        "sentinel2": dict(source),
+        "sentinel1": dict(source),
+        "grid": {"block_size": 25, "patch_size": 20},
+        "download": {"attempts": 1, "threads": 2},
+    }
+
+
+def write_config(folder: Path, settings: Mapping[str, Any], name: str = "config.yaml") -> Path:
+    path = folder / name
+    path.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+    return path
+
+
+def change(folder: Path, changes: Changes) -> None:
+    """Change `config.yaml`, as a user does in an editor."""
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = settings
+        for name in sections:
+            section = section.setdefault(name, {})
+        if value is None:
+            section.pop(last, None)
+        else:
+            section[last] = value
+    write_config(folder, settings)
+
+
+def box(path: Path, columns: tuple[int, int], rows: tuple[int, int]) -> Path:
+    """A region that is a rectangle of pixels, counted from the scenes' upper left corner."""
+    return write_box(
+        path,
+        LEFT + columns[0] * PIXEL,
+        TOP - rows[1] * PIXEL,
+        LEFT + columns[1] * PIXEL,
+        TOP - rows[0] * PIXEL,
+    )
+
+
+def four_blocks(folder: Path) -> Path:
+    """An archive and a configuration: 2 x 2 blocks of 4 patches each, 2 slices, both sensors,
+    both directions; 39 jobs."""
+    folder.mkdir(parents=True)
+    box(folder / "roi.geojson", (0, 50), (0, 40))
+    days = ["2021-06-03", "2021-06-13", "2021-07-03", "2021-08-01", "2021-09-30"]
+    archive(folder, scenes(folder, days, (40, 50)))
+    shutil.copy(CHECKPOINT, folder / "weights.pt")
+    write_config(folder, document(folder, "2021-06-01", "2021-09-30"))
+    return folder
+
+
+def unstarted(run_folder: Path, folder: Path) -> Path:
+    """A copy of a run's archive and configuration, without anything computed."""
+    skipped = shutil.ignore_patterns("work", "results", "logs", ".snakemake", ".cache")
+    shutil.copytree(run_folder, folder, ignore=skipped)
+    return folder
+
+
+@contextmanager
+def small_disk(folder: Path, size: int, *options: str) -> Iterator[Path]:
+    """Mount a disk of `size` bytes on `folder` (made if needed); skips where one may not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = ",".join((f"size={size}", *options))
+    mount = ["mount", "-t", "tmpfs", "-o", chosen, "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no `mount` here")
+    if done.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """A file that uses up the disk of `folder` but for `leave` bytes."""
+    filler = folder / "filler"
+    with filler.open("wb") as handle:
+        os.posix_fallocate(handle.fileno(), 0, shutil.disk_usage(folder).free - leave)
+    return filler
