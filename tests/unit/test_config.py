@@ -534,3 +534,50 @@ def test_every_key_is_described() -> None:
     assert "regions.<name>.roi" in paths
     assert "model.min_observations.s2" in paths
     assert len(paths) == len(set(paths))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(None, None), (8, [8, 8]), ([4, 2], [4, 2]), ([4], [4, 4]), ("4,2", [4, 2]), ("8", [8, 8])],
+)
+def test_heads_in_every_form(given: Any, found: Any) -> None:
+    document = changed(model={"weights": "x.pt", "heads": given})
+    assert load_config(document).model.heads == found
+    assert follows_schema(document)
+
+
+@pytest.mark.parametrize("given", [0, [4, 2, 1], [], "4,2,1", "four", 2.5, True, [4, "2"], [-4]])
+def test_heads_that_are_none(given: Any) -> None:
+    model = {"weights": "x.pt", "heads": given}
+    (line,) = problems(model=model)
+    assert line.startswith("model.heads is ") and "must be one number of heads from 1" in line
+    assert not follows_schema(changed(model=model))
+
+
+@pytest.mark.parametrize("provider", ["mpc", "local"])
+def test_statistics_of_another_source_are_refused(provider: str) -> None:
+    """Both providers serve Planetary Computer's data, or data in its form."""
+    scenes = {"provider": provider, "location": "archive.json"}
+    sections = {"sentinel2": scenes, "sentinel1": scenes}
+    model = {"weights": "x.pt", "statistics": "aws"}
+    (line,) = problems(model=model, **sections)
+    assert line == (
+        "model.statistics is aws, but sentinel2 comes from mpc, and a checkpoint gives nonsense "
+        "with data of another source: use the mpc checkpoint and its statistics, or set "
+        "model.allow_statistics_mismatch to true if you mean it."
+    )
+    only_s1 = {"sentinel2": {"enabled": False}, "sentinel1": scenes}
+    least = {"min_observations": {"s2": 0, "s1": 1}}
+    (line,) = problems(model=model | least, **only_s1)
+    assert "but sentinel1 comes from mpc" in line
+    meant = load_config(changed(model=model | {"allow_statistics_mismatch": True}, **sections))
+    assert meant.model.statistics == "aws"
+    right = load_config(changed(model=model | {"statistics": "mpc"}, **sections))
+    assert right.model.statistics == "mpc"
+
+
+@pytest.mark.parametrize(
+    "model", [{"statistics": "mpc"}, {"heads": 8}, {"seed": 1}, {"repeat_times": 3}]
+)
+def test_content_hash_follows_the_choices_of_v1(model: dict[str, Any]) -> None:
+    assert hash_of(model={"weights": "student.pt", **model}) != content_hash(BASE, "fens", "y2023")
