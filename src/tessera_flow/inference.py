@@ -130,6 +130,8 @@ def prepare_model(
             `models.family.Family.choose_statistics`.
     """
     target = resolve_device(device)
+    # The default lets cuDNN's GRU (v1.0 float) round its factors to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(os.fspath(checkpoint), sha256, heads, statistics)
