@@ -29,6 +29,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -38,7 +39,6 @@ from .errors import ConfigError
 from .hrefs import public_href
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-MATRYOSHKA = (16, 32, 64, 128)
 
 
 def _day(value: Any) -> datetime.date:
@@ -82,6 +82,33 @@ def _names_text(value: Any) -> Any:
     return value
 
 
+def _heads(value: Any) -> Any:
+    """[S2, S1] from one number, a list of one or two, or text such as `4,2`."""
+    parts = value
+    if isinstance(value, str):
+        parts = [int(p) if p.strip().isdigit() else p for p in value.strip(" []").split(",")]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        parts = [value]
+    whole = isinstance(parts, list | tuple) and all(type(p) is int and p > 0 for p in parts)
+    if not whole or len(parts) not in (1, 2):
+        raise expected("one number of heads from 1, or two, as in [4, 2]: Sentinel-2, Sentinel-1")
+    return [parts[0], parts[-1]]
+
+
+_HEADS_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 1,
+            "maxItems": 2,
+        },
+        {"type": "string", "pattern": r"^\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)?$"},
+    ]
+}
+
+HeadCounts = Annotated[list[int], BeforeValidator(_heads), WithJsonSchema(_HEADS_SCHEMA)]
 Day = Annotated[datetime.date, BeforeValidator(_day)]
 Name = Annotated[str, AfterValidator(_name)]
 NameReference = Annotated[list[str], BeforeValidator(_names_text), Field(min_length=1)]
@@ -214,6 +241,11 @@ class _Source(_Section):
         "mpc", "For `local`: whose asset names and offset rules the items follow."
     )
 
+    @property
+    def data_source(self) -> str:
+        """Whose data the scenes are: what the statistics of a model must go with."""
+        return self.imitates if self.provider == "local" else self.provider
+
     @model_validator(mode="after")
     def _located(self) -> _Source:
         if self.enabled and self.provider == "local" and not self.location:
@@ -271,7 +303,8 @@ class Model(_Section):
     weights: str = _key(
         ...,
         "Path of a checkpoint file, or a published name. Names: `v2-nano`, `v2-small`, "
-        "`v2-medium`, `v2-large` (downloaded once from Hugging Face).",
+        "`v2-medium`, `v2-large`, `v2-teacher` (downloaded once from Hugging Face). Checkpoints of "
+        "v1.0 and v1.1 are files of yours. The family is recognised from the content.",
         min_length=1,
     )
     cache: str | None = _key(
@@ -280,12 +313,38 @@ class Model(_Section):
         "(`HF_HOME`, or `~/.cache/huggingface`).",
         min_length=1,
     )
-    dim: Literal[16, 32, 64, 128] = _key(
-        128, "Leading dimensions to keep. A Matryoshka prefix, cut before quantising."
+    statistics: Literal["mpc", "aws"] | None = _key(
+        None,
+        "For v1.1: source of the data that the checkpoint was trained on. Required there: there is "
+        "one checkpoint for Planetary Computer (`mpc`) and one for AWS (`aws`), each with its own "
+        "statistics. Other families have one set: leave it out.",
+    )
+    allow_statistics_mismatch: bool = _key(
+        False,
+        "Use the statistics of another source than the scenes come from. Such embeddings are not "
+        "what the model was trained to give.",
+    )
+    heads: HeadCounts | None = _key(
+        None,
+        "Attention heads, to override what the checkpoint states. One number, or two for "
+        "Sentinel-2 and Sentinel-1, as in `[4, 2]`. Default: what the checkpoint states; where it "
+        "is silent 8 for v1.0 float and 4 for the others, which the log says.",
+    )
+    dim: Literal[16, 32, 64, 128] | None = _key(
+        None,
+        "Leading dimensions to keep, cut before quantising. Default: all that the family stores, "
+        "128 (v2 teacher: 1024). The v2 students can be cut to 16, 32 or 64.",
     )
     dtype: Literal["int8", "float32"] = _key(
         "int8", "What is stored. int8 codes with one float32 scale per pixel, or float32."
     )
+    seed: int = _key(
+        0,
+        "For v1.0: seed of the random draws of observations. A pixel's draws depend on the seed, "
+        "on its row and column in the region's grid, and on nothing else.",
+        ge=0,
+    )
+    repeat_times: int = _key(1, "For v1.0: number of draws that are averaged.", ge=1)
     min_observations: MinObservations = Field(
         MinObservations(), description=MinObservations.__doc__
     )
@@ -383,6 +442,22 @@ class Config(_Section):
 
     @field_validator("sentinel1", mode="after")
     @classmethod
+    def _statistics_of_the_source(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
+        sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
+        if sentinel2 is None or model is None or model.allow_statistics_mismatch:
+            return value
+        for sensor, source in (("sentinel2", sentinel2), ("sentinel1", value)):
+            if source.enabled and model.statistics not in (None, source.data_source):
+                raise refused(
+                    f"model.statistics is {model.statistics}, but {sensor} comes from "
+                    f"{source.data_source}, and a checkpoint gives nonsense with data of another "
+                    f"source: use the {source.data_source} checkpoint and its statistics, or set "
+                    "model.allow_statistics_mismatch to true if you mean it."
+                )
+        return value
+
+    @field_validator("sentinel1", mode="after")
+    @classmethod
     def _enough_sensors(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
         sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
         if sentinel2 is None or model is None:
@@ -457,7 +532,7 @@ def runs(config: Config) -> list[tuple[str, str]]:
 # What changes how a run goes or what is written from its embeddings, but no embedding.
 _NOT_NUMBERS: dict[str, set[str]] = {
     "download": {"slice_months", "threads", "attempts", "timeout"},
-    "model": {"cache", "device", "batch_size"},
+    "model": {"cache", "device", "batch_size", "allow_statistics_mismatch"},
     "grid": {"block_size", "patch_size"},
 }
 

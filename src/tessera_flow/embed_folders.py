@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from . import __version__
 from .atomic import atomic_output, output_error, write_text
 from .errors import OutputError, TileError
-from .inference import Embedding, InferenceOptions, embed_tile, prepare_student
-from .models.v2_student import V2Student
-from .tiles import find_tile_folders, read_tile_folder
+from .inference import Embedding, InferenceOptions, embed_tile, prepare_model
+from .models.family import Heads, Model, check_dim
+from .tiles import find_tile_folders, folder_origin, read_tile_folder
 from .weights import WeightsRecord
 
 logger = logging.getLogger(__name__)
@@ -37,11 +37,14 @@ def embed_folders(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int | None = None,
     overwrite: bool = False,
+    heads: Heads | None = None,
+    statistics: str | None = None,
 ) -> tuple[int, int]:
     """Embed one tile folder, or every tile folder directly inside a folder.
 
     A tile that cannot be read does not stop the others; all such tiles are named in the
-    error at the end.
+    error at the end. A tile's place in the region's grid is read from its name, see
+    `tiles.folder_origin`.
 
     Args:
         tiles: a tile folder, or a folder of tile folders.
@@ -51,19 +54,26 @@ def embed_folders(
         device: see `inference.resolve_device`.
         threads: CPU threads; PyTorch's own choice if None.
         overwrite: embed finished tiles again.
+        heads, statistics: see `models.checkpoint.load_model`.
 
     Returns:
         How many tiles were embedded, and how many were finished before.
 
     Raises:
         TileError: there is no tile, or some tiles could not be read.
-        CheckpointError, ConfigError: see `inference.prepare_student`.
+        CheckpointError, ConfigError: see `inference.prepare_model`.
         OutputError: a result cannot be written, or `out` holds results of the same name
             that were made with other weights or settings.
     """
     folders = find_tile_folders(tiles)
     out = Path(out)
-    settings = {"weights_sha256": weights.sha256} | asdict(options)
+    options = replace(options, dim=check_dim(options.dim, weights.dims, weights.path))
+    settings = {
+        "weights_sha256": weights.sha256,
+        **asdict(options),
+        "heads": None if heads is None else list(heads),
+        "statistics": statistics,
+    }
     del settings["batch_size"]
     todo = [f for f in folders if overwrite or not _finished(out, _name(f), settings)]
     finished = len(folders) - len(todo)
@@ -71,8 +81,10 @@ def embed_folders(
         logger.info("%d of %d tiles were finished before", finished, len(folders))
     if not todo:
         return 0, finished
-    student = prepare_student(weights.path, options.dim, device, threads, weights.sha256)
-    errors = _embed_each(todo, out, student, options, _statement(weights, settings))
+    model = prepare_model(
+        weights.path, options.dim, device, threads, weights.sha256, heads, statistics
+    )
+    errors = _embed_each(todo, out, model, options, _statement(weights, settings))
     if errors:
         listed = "\n".join(f"- {error}" for error in errors)
         raise TileError(
@@ -85,7 +97,7 @@ def embed_folders(
 def _embed_each(
     folders: Sequence[Path],
     out: Path,
-    student: V2Student,
+    model: Model,
     options: InferenceOptions,
     statement: dict[str, Any],
 ) -> list[TileError]:
@@ -94,7 +106,7 @@ def _embed_each(
         name = _name(folder)
         began = time.monotonic()
         try:
-            embedding = embed_tile(read_tile_folder(folder), student, options)
+            embedding = embed_tile(read_tile_folder(folder), model, options, folder_origin(folder))
         except TileError as error:
             logger.error("%s", error)
             errors.append(error)

@@ -22,10 +22,12 @@ import zarr
 from numpy.typing import NDArray
 
 from .blockfile import create_array, create_block_file, open_block_file
+from .draws import Stream
 from .errors import ConfigError, TileError
-from .models.checkpoint import load_student
-from .models.v2_student import Encoder, V2Student
-from .observations import group_by_length
+from .models.checkpoint import load_model
+from .models.family import Heads, Model, check_dim
+from .models.parts import Encoder
+from .observations import Group, ObservationRule
 from .quantize import quantize
 from .sequences import SensorSteps, count_steps, sentinel1_steps, sentinel2_steps
 from .tiles import TileArrays, read_patch
@@ -49,18 +51,23 @@ class InferenceOptions:
     """How to embed.
 
     Attributes:
-        dim: leading dimensions to keep, cut before quantising.
+        dim: leading dimensions to keep, cut before quantising; all that the family stores
+            if None.
         dtype: what is stored.
         min_s2: valid Sentinel-2 steps a pixel needs.
         min_s1: valid Sentinel-1 steps a pixel needs, both orbits together.
         batch_size: most pixels in one forward pass.
+        seed: of random draws, for families that draw their observations (v1.0).
+        repeat_times: how many draws are averaged, for these families.
     """
 
-    dim: int = 128
+    dim: int | None = None
     dtype: Literal["int8", "float32"] = "int8"
     min_s2: int = 1
     min_s1: int = 0
     batch_size: int = 1024
+    seed: int = 0
+    repeat_times: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,53 +104,59 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device(device)
 
 
-def prepare_student(
+def prepare_model(
     checkpoint: str | os.PathLike[str],
-    dim: int,
+    dim: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int | None = None,
     sha256: str | None = None,
-) -> V2Student:
-    """Load a student onto a device, ready for `embed_tile`.
+    heads: Heads | None = None,
+    statistics: str | None = None,
+) -> Model:
+    """Load a model onto a device, ready for `embed_tile`.
 
     Args:
         checkpoint: path of the checkpoint file.
-        dim: the prefix that will be asked for.
+        dim: the number of dimensions that will be asked for.
         device: see `resolve_device`.
         threads: CPU threads of this process; PyTorch's own choice if None.
         sha256: if given, the SHA-256 that the file must still have.
+        heads, statistics: see `models.checkpoint.load_model`.
 
     Raises:
-        CheckpointError: see `models.checkpoint.load_student`.
-        ConfigError: no such device, or `dim` is not a prefix of this model.
+        CheckpointError: see `models.checkpoint.load_model`.
+        ConfigError: no such device, `dim` is not one of this model's, or see
+            `models.family.Family.choose_statistics`.
     """
     target = resolve_device(device)
+    # The default lets cuDNN's GRU (v1.0 float) round its factors to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
     if threads is not None:
         torch.set_num_threads(threads)
-    student = load_student(os.fspath(checkpoint), sha256)
-    known = student.sizes.matryoshka_dims
-    if dim not in known:
-        raise ConfigError(
-            f"dim is {dim}, but the embeddings of {os.fspath(checkpoint)} can be cut to "
-            f"{', '.join(map(str, known))} dimensions: choose one of these."
-        )
-    return student.to(target)
+    model = load_model(os.fspath(checkpoint), sha256, heads, statistics)
+    check_dim(dim, model.sizes.dims, os.fspath(checkpoint))
+    return model.to(target)
 
 
-def embed_tile(tile: TileArrays, student: V2Student, options: InferenceOptions) -> Embedding:
+def embed_tile(
+    tile: TileArrays, model: Model, options: InferenceOptions, origin: tuple[int, int] = (0, 0)
+) -> Embedding:
     """Embed every pixel of a tile that is inside its region and observed often enough.
 
     Args:
         tile: the seven arrays; memory-mapped ones are read run by run.
-        student: the model, on the device to use.
+        model: the model, on the device to use.
         options: how to embed.
+        origin: (row, column) in the region's grid of the tile's upper left pixel; decides
+            the random draws of v1.0, and nothing else.
     """
     height, width = tile.shape
+    dim = options.dim or model.sizes.dims[-1]
     if options.dtype == "int8":
-        values: NDArray[Any] = np.zeros((height, width, options.dim), np.int8)
+        values: NDArray[Any] = np.zeros((height, width, dim), np.int8)
         scales: NDArray[np.float32] | None = np.full((height, width), np.nan, np.float32)
     else:
-        values = np.full((height, width, options.dim), np.nan, np.float32)
+        values = np.full((height, width, dim), np.nan, np.float32)
         scales = None
     counts = np.zeros((height, width, 3), np.uint16)
     total = 0
@@ -151,20 +164,24 @@ def embed_tile(tile: TileArrays, student: V2Student, options: InferenceOptions) 
         inside = _inside(tile, rows)
         if not inside.any():
             continue
-        s2, s1 = sentinel2_steps(tile, rows), sentinel1_steps(tile, rows)
+        s2 = sentinel2_steps(tile, rows, model.statistics)
+        s1 = sentinel1_steps(tile, rows, model.statistics, model.family.rule.empty_orbit_day)
         run_counts = count_steps(s2, s1, tile.sar_ascending.shape[0])
         run_counts[~inside] = 0
         counts[rows] = run_counts.reshape(-1, width, 3)
-        pixels = np.flatnonzero(inside & _observed(run_counts, options))
+        able = inside & _observed(run_counts, options)
+        able &= model.family.rule.embeddable(s2.raw, s2.valid, s1.valid)
+        pixels = np.flatnonzero(able)
         total += pixels.size
         if not pixels.size:
             continue
-        embeddings = embed_pixels(s2, s1, pixels, student, options.batch_size)[:, : options.dim]
+        place = _place(pixels, width, (origin[0] + rows.start, origin[1]))
+        embeddings = embed_pixels(s2, s1, pixels, model, options, place)[:, :dim]
         if scales is None:
-            values[rows].reshape(-1, options.dim)[pixels] = embeddings
+            values[rows].reshape(-1, dim)[pixels] = embeddings
         else:
-            codes, pixel_scales = quantize(embeddings)
-            values[rows].reshape(-1, options.dim)[pixels] = codes
+            codes, pixel_scales = quantize(embeddings, model.family.quantizer)
+            values[rows].reshape(-1, dim)[pixels] = codes
             scales[rows].reshape(-1)[pixels] = pixel_scales
     return Embedding(values, scales, counts, total)
 
@@ -173,43 +190,72 @@ def embed_pixels(
     s2: SensorSteps,
     s1: SensorSteps,
     pixels: NDArray[np.int64],
-    student: V2Student,
-    batch_size: int,
+    model: Model,
+    options: InferenceOptions,
+    place: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> NDArray[np.float32]:
     """Embeddings of some of P pixels.
 
-    A pixel without a valid step of a sensor gets that sensor's vector for one row of zeros.
+    A pixel without a valid step of a sensor gets what its family gives it: that sensor's
+    vector for rows of zeros, or a draw from invalid steps.
 
     Args:
         s2: Sentinel-2 steps of the P pixels.
         s1: Sentinel-1 steps of the P pixels, ascending first.
         pixels: (N,) which of them to embed.
-        student: the model.
-        batch_size: most pixels in one forward pass.
+        model: the model.
+        options: `batch_size`, `seed` and `repeat_times` count.
+        place: (N,) rows and (N,) columns of the pixels in the region's grid.
 
     Returns:
         (N, repr_dim) float32.
     """
+    rule, batch_size = model.family.rule, options.batch_size
+    repeats = options.repeat_times if rule.random else 1
+    result = torch.zeros((len(pixels), model.sizes.repr_dim))
+    batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
     with torch.inference_mode():
-        s2_vectors = _encode(student.s2, s2, pixels, batch_size)
-        s1_vectors = _encode(student.s1, s1, pixels, batch_size)
-        result = torch.zeros((len(pixels), student.sizes.repr_dim))
+        for repeat in range(repeats):
+            vectors = [
+                _encode(
+                    encoder,
+                    steps,
+                    pixels,
+                    rule,
+                    Stream(options.seed, *place, sensor=sensor, repeat=repeat),
+                    batch_size,
+                )
+                for sensor, (encoder, steps) in enumerate(((model.s2, s2), (model.s1, s1)))
+            ]
 
-        def fuse(some: slice) -> None:
-            result[some] = student.fusion(s2_vectors[some], s1_vectors[some]).cpu()
+            def fuse(some: slice, vectors: list[torch.Tensor] = vectors) -> None:
+                result[some] += model.fusion(*(vector[some] for vector in vectors)).cpu()
 
-        batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
-        _for_each(batches, fuse, student.device)
+            _for_each(batches, fuse, model.device)
+        result /= repeats
     embeddings: NDArray[np.float32] = result.numpy()
     return embeddings
 
 
+def _place(
+    pixels: NDArray[np.int64], width: int, origin: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns in the region's grid of pixels counted row by row from `origin`."""
+    rows, columns = np.divmod(pixels, width)
+    return rows + origin[0], columns + origin[1]
+
+
 def _encode(
-    encoder: Encoder, sensor: SensorSteps, pixels: NDArray[np.int64], batch_size: int
+    encoder: Encoder,
+    sensor: SensorSteps,
+    pixels: NDArray[np.int64],
+    rule: ObservationRule,
+    stream: Stream,
+    batch_size: int,
 ) -> torch.Tensor:
     """One sensor's vectors (N, D) of pixels (N,), on the encoder's device."""
     device = encoder.codes.device
-    vectors = encoder.absent().repeat(len(pixels), 1)
+    vectors = encoder.absent(rule.absent_length).repeat(len(pixels), 1)
 
     def encode(chosen: Chosen) -> None:
         places, steps = chosen
@@ -218,8 +264,9 @@ def _encode(
             torch.from_numpy(values).to(device), torch.from_numpy(days).to(device)
         )
 
+    groups = rule.groups(sensor.valid[pixels], stream)
     most_steps = CPU_PASS_STEPS if device.type == "cpu" else None
-    _for_each(_passes(sensor.valid[pixels], batch_size, most_steps), encode, device)
+    _for_each(_passes(groups, batch_size, most_steps), encode, device)
     return vectors
 
 
@@ -245,18 +292,18 @@ def _for_each(jobs: Iterable[Job], do: Callable[[Job], None], device: torch.devi
             task.result()
 
 
-def _passes(valid: NDArray[np.bool_], batch_size: int, most_steps: int | None) -> Iterator[Chosen]:
+def _passes(groups: Iterable[Group], batch_size: int, most_steps: int | None) -> Iterator[Chosen]:
     """Cut pixels of the same sequence length into forward passes.
 
     Args:
-        valid: (N, T) bool.
+        groups: pixels by sequence length.
         batch_size: most pixels in a pass.
         most_steps: most pixels times sequence length in a pass, or None.
 
     Yields:
         Which pixels (n,) and which of their steps (n, length).
     """
-    for group in group_by_length(valid):
+    for group in groups:
         size = batch_size
         if most_steps is not None:
             size = min(size, max(1, most_steps // group.length))
@@ -281,10 +328,10 @@ def _inside(tile: TileArrays, rows: slice) -> NDArray[np.bool_]:
 
 
 def _observed(counts: NDArray[np.uint16], options: InferenceOptions) -> NDArray[np.bool_]:
-    """(P,) bool: pixels with enough steps of each sensor, and at least one step at all."""
+    """(P,) bool: pixels with as many steps of each sensor as are asked for."""
     s2 = counts[:, 0].astype(np.int64)
     s1 = counts[:, 1].astype(np.int64) + counts[:, 2]
-    enough: NDArray[np.bool_] = (s2 >= options.min_s2) & (s1 >= options.min_s1) & (s2 + s1 > 0)
+    enough: NDArray[np.bool_] = (s2 >= options.min_s2) & (s1 >= options.min_s1)
     return enough
 
 
@@ -297,6 +344,9 @@ def infer_block(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int | None = None,
     sha256: str | None = None,
+    heads: Heads | None = None,
+    statistics: str | None = None,
+    origin: tuple[int, int] = (0, 0),
 ) -> None:
     """Embed a block, patch by patch.
 
@@ -310,25 +360,29 @@ def infer_block(
         device: see `resolve_device`.
         threads: CPU threads; PyTorch's own choice if None.
         sha256: if given, the SHA-256 that the checkpoint must still have.
+        heads, statistics: see `models.checkpoint.load_model`.
+        origin: (row, column) in the region's grid of the block's upper left pixel.
 
     Raises:
-        CheckpointError, ConfigError: see `prepare_student`.
+        CheckpointError, ConfigError: see `prepare_model`.
         TileError: the patches file is incomplete.
         OutputError: the output cannot be written.
     """
-    student = prepare_student(checkpoint, options.dim, device, threads, sha256)
+    model = prepare_model(checkpoint, options.dim, device, threads, sha256, heads, statistics)
     with open_block_file(patches) as source:
         windows, shape, size = _layout(source, os.fspath(patches))
         with create_block_file(output, attributes) as target:
-            arrays = _create_outputs(target, shape, size, options)
+            dim = options.dim or model.sizes.dims[-1]
+            arrays = _create_outputs(target, shape, size, dim, options.dtype)
             for number, (y0, x0, height, width) in enumerate(windows, start=1):
                 name = f"{y0}_{x0}"
                 began = time.monotonic()
                 # The patch is not bound to a name: two would be in memory while one is read.
                 embedding = embed_tile(
                     _open_patch(source, name, (height, width), os.fspath(patches)),
-                    student,
+                    model,
                     options,
+                    (origin[0] + y0, origin[1] + x0),
                 )
                 window = (slice(y0, y0 + height), slice(x0, x0 + width))
                 arrays["embeddings"][window] = embedding.values
@@ -367,22 +421,18 @@ def _layout(
 
 
 def _create_outputs(
-    target: zarr.Group, shape: tuple[int, int], size: int, options: InferenceOptions
+    target: zarr.Group, shape: tuple[int, int], size: int, dim: int, dtype: str
 ) -> dict[str, zarr.Array[Any]]:
     # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
     chunk = (size, size)
+    nodata = 0 if dtype == "int8" else np.nan
     arrays = {
         "embeddings": create_array(
-            target,
-            "embeddings",
-            (*shape, options.dim),
-            (*chunk, options.dim),
-            options.dtype,
-            0 if options.dtype == "int8" else np.nan,
+            target, "embeddings", (*shape, dim), (*chunk, dim), dtype, nodata
         ),
         "counts": create_array(target, "counts", (*shape, 3), (*chunk, 3), np.uint16),
     }
-    if options.dtype == "int8":
+    if dtype == "int8":
         arrays["scales"] = create_array(target, "scales", shape, chunk, np.float32, np.nan)
     return arrays
 

@@ -213,11 +213,19 @@ class Layout:
             "needed": [sensor for sensor in needed if sensor in self.sensors],
         }
 
-    def settings_infer(self) -> dict[str, Any]:
-        """What decides a block's embeddings, apart from its patches and the weights."""
-        return self.config.model.model_dump(
-            mode="json", include={"dim", "dtype", "min_observations"}
-        )
+    def settings_infer(self, region: str, block: str) -> dict[str, Any]:
+        """What decides a block's embeddings, apart from its patches and the weights.
+
+        `origin` is the (row, column) in the region's product grid of its upper left pixel.
+        """
+        place = self.grids[region].product_window(self.block(region, block))
+        chosen = self.config.model.model_dump(
+            mode="json",
+            include={
+                "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times"
+            },
+        )  # fmt: skip
+        return chosen | {"origin": [place.y0, place.x0]}
 
     def settings_stitch(self, region: str, period: str, *keys: str) -> dict[str, Any]:
         """What decides a product beside the blocks' embeddings: everything its provenance
@@ -228,10 +236,11 @@ class Layout:
         }
 
     def settings_weights(self) -> dict[str, Any]:
-        """What decides which weights are used: the name, or the file's size and time."""
+        """What decides the record of the weights: the name, or the file's size and time."""
         path = Path(self.config.model.weights).expanduser()
         stat = path.stat() if path.is_file() else None
         return {
             "weights": self.config.model.weights,
+            "heads": self.config.model.heads,
             "file": None if stat is None else [stat.st_size, stat.st_mtime_ns],
         }

@@ -1,9 +1,10 @@
-"""Which of a pixel's valid steps the model sees, and in what order (v2 models).
+"""Which of a pixel's time steps the model sees, and in what order.
 
-A pixel with n valid steps of a sensor gets a sequence of B steps, B being its *bin*. All
-valid steps go in while they fit; the rest of the bin is filled with steps that are
-already in the sequence, and where more are valid than the largest bin holds, B of them
-are taken at even distances. Everything is computed for many pixels at once.
+Three rules, one per group of families. v2 and v1.1 give a pixel with n valid steps of a
+sensor a sequence of B steps, B being its *bin*: all valid steps go in while they fit; the
+rest of the bin is filled with steps that are already in the sequence, and where more are
+valid than the largest bin holds, B of them are taken. v1.0 draws 40 steps at random.
+Everything is computed for many pixels at once.
 
 "Position" below means the place of a step among the pixel's valid steps (0 .. n-1);
 "step" means its place on the time axis of the arrays.
@@ -11,65 +12,19 @@ are taken at even distances. Everything is computed for many pixels at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .draws import Stream, draw_ranks
+
 BIN_STEP = 8
 LARGEST_BIN = 256
-
-
-def sequence_length(n: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The bin of each count: the smallest of 8, 16, ..., 256 not below n; 0 for n = 0.
-
-    Args:
-        n: numbers of valid steps, any shape, integer.
-
-    Returns:
-        Bins, same shape, int64; 256 where n is larger.
-    """
-    counts = np.asarray(n, dtype=np.int64)
-    return np.minimum(-(-counts // BIN_STEP) * BIN_STEP, LARGEST_BIN)
-
-
-@lru_cache(maxsize=4096)
-def _positions(n: int, length: int) -> NDArray[np.int64]:
-    if n >= length:
-        # numpy's float64 linspace, truncated: exact integer arithmetic differs from n = 295.
-        chosen = np.linspace(0, n - 1, length).astype(np.int64)
-    else:
-        missing = length - n
-        if missing <= n:
-            # np.array_split: the first n % missing runs are one element longer.
-            short, longer = divmod(n, missing)
-            sizes = np.full(missing, short) + (np.arange(missing) < longer)
-            extra = np.cumsum(sizes) - sizes + sizes // 2
-        else:
-            extra = np.arange(missing) % n
-        chosen = np.concatenate([np.arange(n), extra])
-    chosen.setflags(write=False)
-    return chosen
-
-
-def positions(n: int, length: int) -> NDArray[np.int64]:
-    """The positions, among n valid steps, that make a sequence of `length` steps.
-
-    n >= length: `length` positions at even distances, ends included. n < length: all n in
-    order, then, with r = length - n, the middle one of each of r nearly equal runs if
-    r <= n, else 0, 1, 2, ... modulo n.
-
-    Returns:
-        (length,) int64, read-only, values 0 .. n-1.
-
-    Raises:
-        ValueError: n or length is below 1.
-    """
-    if n < 1 or length < 1:
-        raise ValueError(f"no sequence of {length} steps can be made from {n} valid ones")
-    return _positions(int(n), int(length))
 
 
 @dataclass(frozen=True)
@@ -87,11 +42,98 @@ class Group:
     steps: NDArray[np.int64]
 
 
-def group_by_length(valid: NDArray[np.bool_]) -> Iterator[Group]:
-    """Group pixels by sequence length and choose their steps.
+def sequence_length(n: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The bin of each count: the smallest of 8, 16, ..., 256 not below n; 0 for n = 0.
+
+    Args:
+        n: numbers of valid steps, any shape, integer.
+
+    Returns:
+        Bins, same shape, int64; 256 where n is larger.
+    """
+    counts = np.asarray(n, dtype=np.int64)
+    return np.minimum(-(-counts // BIN_STEP) * BIN_STEP, LARGEST_BIN)
+
+
+def _middles(n: int, runs: int) -> NDArray[np.int64]:
+    """The element at length // 2 of each of the runs that np.array_split makes of 0 .. n-1."""
+    short, longer = divmod(n, runs)
+    sizes = np.full(runs, short) + (np.arange(runs) < longer)
+    middles: NDArray[np.int64] = np.cumsum(sizes) - sizes + sizes // 2
+    return middles
+
+
+@lru_cache(maxsize=4096)
+def _positions(n: int, length: int) -> NDArray[np.int64]:
+    if n >= length:
+        # numpy's float64 linspace, truncated: exact integer arithmetic differs from n = 295.
+        chosen = np.linspace(0, n - 1, length).astype(np.int64)
+    else:
+        missing = length - n
+        extra = _middles(n, missing) if missing <= n else np.arange(missing) % n
+        chosen = np.concatenate([np.arange(n), extra])
+    chosen.setflags(write=False)
+    return chosen
+
+
+@lru_cache(maxsize=4096)
+def _positions_v1_1(n: int, length: int) -> NDArray[np.int64]:
+    if n >= length:
+        chosen = _middles(n, length)
+    else:
+        # numpy's float64 linspace and its rounding, half to even.
+        between = np.linspace(0, n - 1, length - n + 2)[1:-1]
+        chosen = np.concatenate([np.arange(n), np.rint(between).astype(np.int64)])
+    chosen.setflags(write=False)
+    return chosen
+
+
+def positions(n: int, length: int) -> NDArray[np.int64]:
+    """The positions, among n valid steps, of a v2 sequence of `length` steps.
+
+    n >= length: `length` positions at even distances, ends included. n < length: all n in
+    order, then, with r = length - n, the middle one of each of r nearly equal runs if
+    r <= n, else 0, 1, 2, ... modulo n.
+
+    Returns:
+        (length,) int64, read-only, values 0 .. n-1.
+
+    Raises:
+        ValueError: n or length is below 1.
+    """
+    return _positions(*_checked(n, length))
+
+
+def positions_v1_1(n: int, length: int) -> NDArray[np.int64]:
+    """The positions, among n valid steps, of a v1.1 sequence of `length` steps.
+
+    n >= length: the middle one of each of `length` nearly equal runs. n < length: all n in
+    order, then length - n more at even distances between the ends, rounded.
+
+    Returns:
+        (length,) int64, read-only, values 0 .. n-1.
+
+    Raises:
+        ValueError: n or length is below 1.
+    """
+    return _positions_v1_1(*_checked(n, length))
+
+
+def _checked(n: int, length: int) -> tuple[int, int]:
+    if n < 1 or length < 1:
+        raise ValueError(f"no sequence of {length} steps can be made from {n} valid ones")
+    return int(n), int(length)
+
+
+def group_by_length(
+    valid: NDArray[np.bool_],
+    choose: Callable[[int, int], NDArray[np.int64]] = positions,
+) -> Iterator[Group]:
+    """Group pixels by bin and choose their steps.
 
     Args:
         valid: (P, T) bool, the valid steps of P pixels; T may be 0.
+        choose: the positions for a count and a bin.
 
     Yields:
         One `Group` per length that occurs, shortest first; pixels without a valid step
@@ -104,5 +146,126 @@ def group_by_length(valid: NDArray[np.bool_]) -> Iterator[Group]:
     for length in np.unique(lengths[lengths > 0]):
         pixels = np.flatnonzero(lengths == length)
         counts, row = np.unique(n[pixels], return_inverse=True)
-        pattern = np.stack([positions(int(c), int(length)) for c in counts])
+        pattern = np.stack([choose(int(c), int(length)) for c in counts])
         yield Group(int(length), pixels, steps_of_valid[first[pixels][:, None] + pattern[row]])
+
+
+def candidates(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The steps that v1.0 draws from: the valid ones, or all where none is valid. (P, T)"""
+    none = ~np.asarray(valid.any(axis=1))
+    return valid | none[:, None]
+
+
+def draw_steps(valid: NDArray[np.bool_], size: int, stream: Stream) -> NDArray[np.int64]:
+    """Draw `size` steps of each pixel, in order of the time axis; see `draws.draw_ranks`.
+
+    A step is known by its rank among the candidates, not by its place on the time axis:
+    dates on which a whole block saw nothing are dropped from the axis, and which these are
+    depends on the block.
+
+    Args:
+        valid: (P, T) bool, T at least 1.
+        size: how many to draw.
+        stream: the random words of the P pixels.
+
+    Returns:
+        (P, size) int64.
+    """
+    able = candidates(valid)
+    n: NDArray[np.int64] = np.asarray(np.count_nonzero(able, axis=1))
+    first = np.cumsum(n) - n
+    steps: NDArray[np.int64] = np.nonzero(able)[1][first[:, None] + draw_ranks(n, size, stream)]
+    return steps
+
+
+class ObservationRule(ABC):
+    """How a family makes sequences of a pixel's steps.
+
+    Attributes:
+        random: the sequences depend on a seed, and averaging over several makes sense.
+        absent_length: rows of zeros, day 0, that stand for a sensor without a valid step.
+        empty_orbit_day: day of the one invalid row of zeros that an orbit direction without
+            any date gets, or None for no such row.
+    """
+
+    random: bool = False
+    absent_length: int = 1
+    empty_orbit_day: int | None = None
+
+    @abstractmethod
+    def groups(self, valid: NDArray[np.bool_], stream: Stream) -> Iterator[Group]:
+        """The sequences of P pixels.
+
+        Args:
+            valid: (P, T) bool.
+            stream: the random words of the P pixels; looked at by random rules only.
+
+        Yields:
+            Pixels by sequence length; those without a valid step may be in none.
+        """
+
+    @abstractmethod
+    def embeddable(
+        self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """The pixels that the family gives an embedding, however few steps are asked for.
+
+        Args:
+            s2_raw: (T2, P, 10) stored values.
+            s2_valid: (P, T2) bool.
+            s1_valid: (P, T1) bool, rows of empty orbits included.
+
+        Returns:
+            (P,) bool.
+        """
+
+
+class BinsV2(ObservationRule):
+    """v2: bins; an absent sensor is one row; nothing without a valid step of any sensor."""
+
+    def groups(self, valid: NDArray[np.bool_], stream: Stream) -> Iterator[Group]:
+        """See `group_by_length`."""
+        yield from group_by_length(valid, positions)
+
+    def embeddable(
+        self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Pixels with a valid step of either sensor."""
+        return np.asarray(s2_valid.any(axis=1) | s1_valid.any(axis=1))
+
+
+class BinsV11(ObservationRule):
+    """v1.1: bins; an absent sensor is the smallest bin full of zeros."""
+
+    absent_length = BIN_STEP
+
+    def groups(self, valid: NDArray[np.bool_], stream: Stream) -> Iterator[Group]:
+        """See `group_by_length`."""
+        yield from group_by_length(valid, positions_v1_1)
+
+    def embeddable(
+        self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Every pixel."""
+        return np.ones(len(s2_valid), bool)
+
+
+class Draws(ObservationRule):
+    """v1.0: 40 steps of each sensor, drawn at random."""
+
+    random = True
+    size = 40
+
+    def __init__(self, empty_orbit_day: int | None = None) -> None:
+        self.empty_orbit_day = empty_orbit_day
+
+    def groups(self, valid: NDArray[np.bool_], stream: Stream) -> Iterator[Group]:
+        """One group of all pixels; none where the time axis is empty."""
+        if valid.size:
+            yield Group(self.size, np.arange(len(valid)), draw_steps(valid, self.size, stream))
+
+    def embeddable(
+        self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Pixels with a Sentinel-2 value that is not 0, if there is a Sentinel-1 step to draw."""
+        return np.asarray((s2_raw != 0).any(axis=(0, 2)) & (s1_valid.shape[1] > 0))

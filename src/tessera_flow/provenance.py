@@ -172,7 +172,8 @@ def build_provenance(
         region: name of the region in `config`.
         period: name of the period in `config`.
         weights: the weights record: `path`, `sha256`, `family`, and, for published weights,
-            `name` and `url`. Of the path only the file name is recorded, where there is no name.
+            `name` and `url`; `dims` where `model.dim` is left out. Of the path only the file
+            name is recorded, where there is no name.
         item_counts: items in the manifest by sensor, where known.
         roi_sha256: SHA-256 of the region file's content, where known.
 
@@ -199,7 +200,7 @@ def build_provenance(
             family=str(weights["family"]),
             name=str(weights.get("name") or PurePath(weights["path"]).name),
             sha256=sha256,
-            dim=config.model.dim,
+            dim=config.model.dim or int(weights["dims"][-1]),
             dtype=config.model.dtype,
             url=str(weights.get("url") or f"urn:sha256:{sha256}"),
         ),

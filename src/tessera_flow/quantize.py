@@ -1,34 +1,56 @@
-"""int8 codes with one float32 scale per pixel, as the v2 models store embeddings.
+"""int8 codes with one float32 scale per pixel, as the two generations store embeddings.
 
-scale = max(|e|, 1e-12) / 127 over the stored dimensions, code = round(e / scale), half to
-even, clipped to [-127, 127]. A Matryoshka prefix is cut before quantising.
+scale = max|e| / 127 over the stored dimensions, code = round(e / scale), half to even,
+clipped. The generations differ in what keeps a scale from being 0 and in the smallest
+code. A Matryoshka prefix is cut before quantising.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 LARGEST_CODE = 127
-SMALLEST_MAXIMUM = 1e-12
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """One generation's rule.
+
+    Attributes:
+        smallest_maximum: floor of max|e|.
+        smallest_scale: floor of the scale.
+        smallest_code: lower end of the clip range.
+    """
+
+    smallest_maximum: float
+    smallest_scale: float
+    smallest_code: int
+
+
+V1 = Quantizer(smallest_maximum=0.0, smallest_scale=1e-8, smallest_code=-128)
+V2 = Quantizer(smallest_maximum=1e-12, smallest_scale=0.0, smallest_code=-127)
 
 
 def quantize(
-    embeddings: NDArray[np.float32],
+    embeddings: NDArray[np.float32], rule: Quantizer = V2
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Quantise along the last axis.
 
     Args:
         embeddings: (..., K) float32, finite.
+        rule: the generation's rule.
 
     Returns:
-        codes (..., K) int8 in [-127, 127], scales (...) float32.
+        codes (..., K) int8, scales (...) float32.
     """
     values = np.asarray(embeddings, dtype=np.float32)
-    largest = np.max(np.abs(values), axis=-1)
-    scales = np.maximum(largest, np.float32(SMALLEST_MAXIMUM)) / np.float32(LARGEST_CODE)
+    largest = np.maximum(np.max(np.abs(values), axis=-1), np.float32(rule.smallest_maximum))
+    scales = np.maximum(largest / np.float32(LARGEST_CODE), np.float32(rule.smallest_scale))
     codes = np.rint(values / scales[..., None])
-    return np.clip(codes, -LARGEST_CODE, LARGEST_CODE).astype(np.int8), scales
+    return np.clip(codes, rule.smallest_code, LARGEST_CODE).astype(np.int8), scales
 
 
 def dequantize(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -147,11 +147,17 @@ def _type(field: FieldInfo) -> str:
     choices = literals(annotation)
     if choices:
         values = ", ".join(f"`{choice}`" for choice in choices)
-        return f"{'list of' if typing.get_origin(annotation) is list else 'one of'} {values}"
-    if typing.get_origin(annotation) is not None and type(None) in typing.get_args(annotation):
+        if typing.get_origin(annotation) is list:
+            return f"list of {values}"
+        return f"one of {values}{', or `null`' if _optional(annotation) else ''}"
+    if _optional(annotation):
         inner = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
         return f"{_plain_type(inner)}, or `null`"
     return _plain_type(annotation) + _limits(field)
+
+
+def _optional(annotation: Any) -> bool:
+    return type(None) in typing.get_args(annotation)
 
 
 def _plain_type(annotation: Any) -> str:
@@ -163,6 +169,7 @@ def _plain_type(annotation: Any) -> str:
         float: "number",
         bool: "`true` or `false`",
         list[str]: "list of text",
+        list[int]: "whole number or list of two",
         typing.get_args(Day)[0]: "date",
     }
     return plain[annotation]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .models import statistics
+from .models.statistics import Statistics
 from .sentinel1 import CHANNELS
 from .sentinel2 import BANDS
 from .tiles import TileArrays
@@ -43,14 +44,14 @@ class SensorSteps:
         return values, self.days[steps]
 
 
-def sentinel2_steps(tile: TileArrays, rows: slice) -> SensorSteps:
+def sentinel2_steps(tile: TileArrays, rows: slice, chosen: Statistics) -> SensorSteps:
     """The Sentinel-2 steps of some rows of a tile, pixels row by row.
 
     A step is valid where its mask is 1, whatever the bands hold.
     """
     bands = np.asarray(tile.bands[:, rows])
     steps = bands.shape[0]
-    mean, divisor = statistics.V2_STUDENT.sentinel2.in_order(BANDS)
+    mean, divisor = chosen.sentinel2.in_order(BANDS)
     valid = (np.asarray(tile.masks[:, rows]) == 1).reshape(steps, _size(bands)).T
     return SensorSteps(
         raw=bands.reshape(steps, _size(bands), len(BANDS)),
@@ -61,23 +62,35 @@ def sentinel2_steps(tile: TileArrays, rows: slice) -> SensorSteps:
     )
 
 
-def sentinel1_steps(tile: TileArrays, rows: slice) -> SensorSteps:
+def sentinel1_steps(
+    tile: TileArrays, rows: slice, chosen: Statistics, empty_orbit_day: int | None = None
+) -> SensorSteps:
     """The Sentinel-1 steps of some rows of a tile: ascending ones, then descending ones.
 
     A step is valid where any of its two channels is not 0. Each direction is standardised
     with its own statistics.
+
+    Args:
+        tile: the tile.
+        rows: which of its rows.
+        chosen: the statistics.
+        empty_orbit_day: if given, a direction without any date gets one step of zeros on
+            this day, which is never valid.
     """
     stacks = [np.asarray(s[:, rows]) for s in (tile.sar_ascending, tile.sar_descending)]
+    days = [np.asarray(d) for d in (tile.sar_ascending_doy, tile.sar_descending_doy)]
+    if empty_orbit_day is not None:
+        for orbit, stack in enumerate(stacks):
+            if not len(stack):
+                stacks[orbit] = np.zeros((1, *stack.shape[1:]), stack.dtype)
+                days[orbit] = np.array([empty_orbit_day])
     raw = np.concatenate([s.reshape(s.shape[0], _size(s), len(CHANNELS)) for s in stacks])
-    by_orbit = [
-        s.in_order(CHANNELS)
-        for s in (statistics.V2_STUDENT.ascending, statistics.V2_STUDENT.descending)
-    ]
+    by_orbit = [s.in_order(CHANNELS) for s in (chosen.ascending, chosen.descending)]
     repeats = [s.shape[0] for s in stacks]
     return SensorSteps(
         raw=raw,
         valid=((raw[..., 0] != 0) | (raw[..., 1] != 0)).T,
-        days=np.concatenate([tile.sar_ascending_doy, tile.sar_descending_doy]).astype(np.int64),
+        days=np.concatenate(days).astype(np.int64),
         mean=np.repeat([mean for mean, _ in by_orbit], repeats, axis=0),
         divisor=np.repeat([divisor for _, divisor in by_orbit], repeats, axis=0),
     )
@@ -89,7 +102,8 @@ def count_steps(s2: SensorSteps, s1: SensorSteps, ascending: int) -> NDArray[np.
     Args:
         s2: Sentinel-2 steps.
         s1: Sentinel-1 steps, ascending first.
-        ascending: how many of the Sentinel-1 steps are ascending ones.
+        ascending: how many of the Sentinel-1 steps are of ascending orbits that have dates
+            (a row that stands for an empty orbit is never valid, and so in neither count).
 
     Returns:
         (P, 3) uint16, valid S2, S1 ascending and S1 descending steps.

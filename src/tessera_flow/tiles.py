@@ -7,6 +7,7 @@ for a region, `roi.tiff`. The large arrays are memory-mapped, never read whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from rasterio.errors import RasterioError
 from .errors import TileError
 
 ROI_FILE = "roi.tiff"
+_PLACE = re.compile(r"(\d+)_(\d+)_(\d+)_(\d+)")
 LAST_DAY = 366
 
 
@@ -104,6 +106,16 @@ def find_tile_folders(path: str | Path) -> list[Path]:
             f"{path} must be one or directly hold some."
         )
     return found
+
+
+def folder_origin(folder: str | Path) -> tuple[int, int]:
+    """(row, column) in the region's grid of a tile folder's upper left pixel.
+
+    The reference names a tile folder `{x0}_{y0}_{x1}_{y1}`, in pixels of the region's grid;
+    (0, 0) for a folder of any other name.
+    """
+    match = _PLACE.fullmatch(Path(folder).resolve().name)
+    return (int(match[2]), int(match[1])) if match else (0, 0)
 
 
 def read_tile_folder(folder: str | Path) -> TileArrays:

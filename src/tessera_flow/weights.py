@@ -1,8 +1,9 @@
 """Where the weights are: a file of the user's, or published ones fetched by name.
 
-The published v2 students lie on Hugging Face. They are fetched with `huggingface_hub`,
-which resumes an interrupted transfer, shares its cache between runs, and honours
-`HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE`. They are public: no access token is sent.
+The published v2 students and their teacher lie on Hugging Face. They are fetched with
+`huggingface_hub`, which resumes an interrupted transfer, shares its cache between runs, and
+honours `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE`. They are public: no access token is
+sent. Checkpoints of v1.x are not there: the user names the path of a file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx2
@@ -23,7 +24,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from .atomic import output_error, write_text
 from .errors import CheckpointError, ConfigError
-from .models.checkpoint import load_student, sha256_of
+from .models.checkpoint import FAMILIES, inspect_checkpoint, sha256_of
+from .models.family import Heads, check_dim
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class Published:
 PUBLISHED = {
     f"v2-{size}": Published(f"geotessera/TESSERA-V-2.0-2B-{letter}", f"ckpt/student_{size}.pt")
     for size, letter in (("nano", "N"), ("small", "S"), ("medium", "M"), ("large", "L"))
+} | {
+    "v2-teacher": Published("geotessera/TESSERA-V-2.0-2B-Teacher", "ckpt/tessera_v2_2B_teacher.pt")
 }
 
 
@@ -73,7 +77,9 @@ class WeightsRecord:
         name: the published name asked for, or None for a path.
         url: page of the published model, or None for a path.
         family: model family, such as `v2-student`.
-        sizes: the architecture, as the checkpoint states it, and `parameters`.
+        sizes: the architecture, as the checkpoint states or shows it, and `parameters`.
+        dims: numbers of leading dimensions that may be stored, smallest first.
+        dtype: what the published pipeline stores of this family, `int8` or `float32`.
     """
 
     path: str
@@ -82,14 +88,19 @@ class WeightsRecord:
     url: str | None
     family: str
     sizes: dict[str, Any]
+    dims: list[int]
+    dtype: Literal["int8", "float32"]
 
 
-def fetch_weights(weights: str, cache: str | None = None) -> WeightsRecord:
+def fetch_weights(
+    weights: str, cache: str | None = None, heads: Heads | None = None
+) -> WeightsRecord:
     """Find the weights, download them if they are named, and make sure they can be used.
 
     Args:
         weights: path of a checkpoint file, or a key of `PUBLISHED`.
         cache: folder for downloads; the cache of `huggingface_hub` if None.
+        heads: see `models.checkpoint.inspect_checkpoint`.
 
     Raises:
         ConfigError: `weights` is neither a published name nor looks like a path.
@@ -98,18 +109,28 @@ def fetch_weights(weights: str, cache: str | None = None) -> WeightsRecord:
     """
     published = PUBLISHED.get(weights)
     path = _local(weights) if published is None else _download(weights, published, cache)
-    student = load_student(path)
-    sizes = asdict(student.sizes)
-    sizes["matryoshka_dims"] = list(student.sizes.matryoshka_dims)
-    sizes["parameters"] = sum(tensor.numel() for tensor in student.parameters())
+    found = inspect_checkpoint(path, heads)
+    sizes = json.loads(json.dumps(asdict(found.sizes))) | {"parameters": found.parameters}
     return WeightsRecord(
         path=str(path.absolute()),
         sha256=sha256_of(path),
         name=weights if published is not None else None,
         url=published.page if published is not None else None,
-        family=student.family,
+        family=found.family.key,
         sizes=sizes,
+        dims=list(found.sizes.dims),
+        dtype=found.family.dtype,
     )
+
+
+def check_choices(record: WeightsRecord, dim: int | None, statistics: str | None) -> None:
+    """Refuse what the weights do not go with, before any scene is read for them.
+
+    Raises:
+        ConfigError: see `models.family.check_dim` and `Family.choose_statistics`.
+    """
+    FAMILIES[record.family].choose_statistics(statistics, Path(record.path))
+    check_dim(dim, record.dims, record.path)
 
 
 def write_weights_record(record: WeightsRecord, path: str | os.PathLike[str]) -> None:

@@ -54,7 +54,7 @@ def test_minimal_document_gives_the_defaults() -> None:
         2000,
         500,
     )
-    assert (config.model.dim, config.model.dtype, config.arithmetic) == (128, "int8", "exact")
+    assert (config.model.dim, config.model.dtype, config.arithmetic) == (None, "int8", "exact")
     assert (config.model.min_observations.s2, config.model.min_observations.s1) == (1, 0)
     assert config.sentinel2.max_cloud == 100.0
     assert config.products.formats == ["zarr", "arrays", "preview"]
@@ -487,7 +487,7 @@ def hash_of(**sections: Any) -> str:
 def test_content_hash_is_stable() -> None:
     """A changed hash tells every user that all their products are other products."""
     assert content_hash(BASE, "fens", "y2023") == (
-        "4fbcccb607d277e06a9531a41bcb5e4d82c5813c5774c5724cf61a6ba8086b15"
+        "1d3ae818c717395ae1ca82f39deb20f422816493c48b78375ad94dee02eb989a"
     )
     assert hash_of(grid={"resolution": 10}) == content_hash(BASE, "fens", "y2023")
 
@@ -534,3 +534,50 @@ def test_every_key_is_described() -> None:
     assert "regions.<name>.roi" in paths
     assert "model.min_observations.s2" in paths
     assert len(paths) == len(set(paths))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(None, None), (8, [8, 8]), ([4, 2], [4, 2]), ([4], [4, 4]), ("4,2", [4, 2]), ("8", [8, 8])],
+)
+def test_heads_in_every_form(given: Any, found: Any) -> None:
+    document = changed(model={"weights": "x.pt", "heads": given})
+    assert load_config(document).model.heads == found
+    assert follows_schema(document)
+
+
+@pytest.mark.parametrize("given", [0, [4, 2, 1], [], "4,2,1", "four", 2.5, True, [4, "2"], [-4]])
+def test_heads_that_are_none(given: Any) -> None:
+    model = {"weights": "x.pt", "heads": given}
+    (line,) = problems(model=model)
+    assert line.startswith("model.heads is ") and "must be one number of heads from 1" in line
+    assert not follows_schema(changed(model=model))
+
+
+@pytest.mark.parametrize("provider", ["mpc", "local"])
+def test_statistics_of_another_source_are_refused(provider: str) -> None:
+    """Both providers serve Planetary Computer's data, or data in its form."""
+    scenes = {"provider": provider, "location": "archive.json"}
+    sections = {"sentinel2": scenes, "sentinel1": scenes}
+    model = {"weights": "x.pt", "statistics": "aws"}
+    (line,) = problems(model=model, **sections)
+    assert line == (
+        "model.statistics is aws, but sentinel2 comes from mpc, and a checkpoint gives nonsense "
+        "with data of another source: use the mpc checkpoint and its statistics, or set "
+        "model.allow_statistics_mismatch to true if you mean it."
+    )
+    only_s1 = {"sentinel2": {"enabled": False}, "sentinel1": scenes}
+    least = {"min_observations": {"s2": 0, "s1": 1}}
+    (line,) = problems(model=model | least, **only_s1)
+    assert "but sentinel1 comes from mpc" in line
+    meant = load_config(changed(model=model | {"allow_statistics_mismatch": True}, **sections))
+    assert meant.model.statistics == "aws"
+    right = load_config(changed(model=model | {"statistics": "mpc"}, **sections))
+    assert right.model.statistics == "mpc"
+
+
+@pytest.mark.parametrize(
+    "model", [{"statistics": "mpc"}, {"heads": 8}, {"seed": 1}, {"repeat_times": 3}]
+)
+def test_content_hash_follows_the_choices_of_v1(model: dict[str, Any]) -> None:
+    assert hash_of(model={"weights": "student.pt", **model}) != content_hash(BASE, "fens", "y2023")

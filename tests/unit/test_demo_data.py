@@ -19,7 +19,7 @@ from shapely.geometry import shape
 
 from tessera_flow.config import read_config
 from tessera_flow.inference import InferenceOptions, embed_tile
-from tessera_flow.models.checkpoint import load_student
+from tessera_flow.models.checkpoint import load_model
 from tessera_flow.roi import read_roi, region_geobox
 from tessera_flow.simulate import demo, phenology, schedule
 from tessera_flow.simulate.landscape import Cover, Crop, Landscape, build_landscape
@@ -386,7 +386,7 @@ def test_weights_tell_covers_apart(tmp_path: Path, landscape: Landscape) -> None
     assert write_demo_weights(tmp_path / "again").read_bytes() == data
     assert b"UNTRAINED" in data and "untrained" in path.name and NOTE.startswith("UNTRAINED")
     assert sum(tensor.numel() for tensor in demo_state().values()) == 1_071_874
-    student = load_student(path)
+    student = load_model(path)
 
     rng = np.random.default_rng(0)
     covers = (Cover.CONIFER, Cover.BROADLEAF, Cover.LAKE, Cover.ASPHALT)

@@ -18,12 +18,12 @@ from tessera_flow.inference import (
     embed_pixels,
     embed_tile,
     infer_block,
-    prepare_student,
+    prepare_model,
     resolve_device,
 )
 from tessera_flow.models import statistics
-from tessera_flow.models.checkpoint import load_student
-from tessera_flow.models.v2_student import V2Student
+from tessera_flow.models.checkpoint import load_model
+from tessera_flow.models.family import Model
 from tessera_flow.observations import group_by_length
 from tessera_flow.quantize import quantize
 from tessera_flow.sentinel1 import CHANNELS
@@ -51,8 +51,8 @@ def checkpoint(variant: str) -> Path:
     return GOLDEN / f"checkpoints/v2_student_{variant}.pt"
 
 
-def student(variant: str = "noqk") -> V2Student:
-    return load_student(checkpoint(variant))
+def student(variant: str = "noqk") -> Model:
+    return load_model(checkpoint(variant))
 
 
 def tile(name: str) -> TileArrays:
@@ -110,8 +110,8 @@ def test_model_inputs_and_bins_equal_the_reference(name: str) -> None:
     expected, arrays = golden("noqk", name), tile(name)
     rows = slice(0, arrays.shape[0])
     for key, sensor in (
-        ("s2", sentinel2_steps(arrays, rows)),
-        ("s1", sentinel1_steps(arrays, rows)),
+        ("s2", sentinel2_steps(arrays, rows, statistics.V2_STUDENT)),
+        ("s1", sentinel1_steps(arrays, rows, statistics.V2_STUDENT)),
     ):
         inputs, bins = expected[f"{key}_x"], expected[f"bin_{key}"].reshape(-1)
         seen = np.zeros(bins.size, bool)
@@ -173,12 +173,14 @@ def test_two_swapped_bands_are_noticed() -> None:
     assert difference.max() > 100 * TOLERANCE
 
 
-def test_swapped_orbit_statistics_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = statistics.V2_STUDENT
-    wrong = dataclasses.replace(right, ascending=right.descending, descending=right.ascending)
-    monkeypatch.setattr(statistics, "V2_STUDENT", wrong)
+def test_swapped_orbit_statistics_are_noticed() -> None:
+    right, model = statistics.V2_STUDENT, student()
+    model.statistics = dataclasses.replace(
+        right, ascending=right.descending, descending=right.ascending
+    )
     expected = golden("noqk", "main")
-    difference = np.abs(embed("main") - expected["emb"])[~expected["undefined"]]
+    found = embed_tile(tile("main"), model, ALL).values
+    difference = np.abs(found - expected["emb"])[~expected["undefined"]]
     assert difference.max() > 100 * TOLERANCE
 
 
@@ -270,7 +272,8 @@ def test_pixels_with_days_of_their_own_equal_the_reference(standardised: bool) -
             s1 = steps_of(
                 data["s1_desc_bands"][pixel], data["s1_desc_doys"][pixel], v2.descending, CHANNELS
             )
-        found.append(embed_pixels(s2, s1, np.zeros(1, np.int64), model, 1)[0])
+        origin = np.zeros(1, np.int64)
+        found.append(embed_pixels(s2, s1, origin, model, ALL, (origin, origin))[0])
     expected = data["z_emb" if standardised else "emb"]
     np.testing.assert_allclose(np.stack(found), expected, atol=TOLERANCE, rtol=0)
 
@@ -393,16 +396,16 @@ def test_incomplete_patches_are_refused_and_nothing_is_left(tmp_path: Path) -> N
 
 def test_an_unknown_prefix_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"dim is 100.*16, 32, 64, 128"):
-        prepare_student(checkpoint("noqk"), 100, "cpu")
+        prepare_model(checkpoint("noqk"), 100, "cpu")
 
 
 def test_a_changed_checkpoint_is_refused() -> None:
     with pytest.raises(CheckpointError, match="has changed since it was recorded"):
-        prepare_student(checkpoint("noqk"), 128, "cpu", sha256="0" * 64)
+        prepare_model(checkpoint("noqk"), 128, "cpu", sha256="0" * 64)
 
 
 def test_threads_are_set() -> None:
-    prepare_student(checkpoint("noqk"), 128, "cpu", threads=2)
+    prepare_model(checkpoint("noqk"), 128, "cpu", threads=2)
     assert torch.get_num_threads() == 2
 
 
@@ -417,6 +420,6 @@ def test_a_missing_gpu_is_said_clearly() -> None:
 @pytest.mark.parametrize("name", TILES)
 def test_embeddings_on_a_gpu_equal_the_reference(name: str) -> None:
     expected = golden("qk", name)
-    found = embed_tile(tile(name), prepare_student(checkpoint("qk"), 128, "cuda"), ALL).values
+    found = embed_tile(tile(name), prepare_model(checkpoint("qk"), 128, "cuda"), ALL).values
     defined = ~expected["undefined"]
     np.testing.assert_allclose(found[defined], expected["emb"][defined], atol=TOLERANCE, rtol=0)

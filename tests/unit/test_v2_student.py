@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from tessera_flow.models.checkpoint import load_student
-from tessera_flow.models.v2_student import StudentSizes, V2Student, checkpoint_shapes, day_codes
+from tessera_flow.models.checkpoint import load_model
+from tessera_flow.models.family import Model
+from tessera_flow.models.parts import day_codes
+from tessera_flow.models.v2_student import V2_STUDENT, StudentSizes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VARIANTS = ("noqk", "qk")
 TOLERANCE = 5e-5
 
 
-def student(variant: str) -> V2Student:
-    return load_student(GOLDEN / f"checkpoints/v2_student_{variant}.pt")
+def student(variant: str) -> Model:
+    return load_model(GOLDEN / f"checkpoints/v2_student_{variant}.pt")
 
 
 def unit(variant: str) -> Any:
@@ -122,5 +124,5 @@ def test_names_and_shapes_are_those_of_the_published_sizes() -> None:
     lists = real_sizes()
     assert len(lists) >= 4
     for sizes, shapes, elements in lists:
-        assert checkpoint_shapes(sizes) == shapes, sizes
+        assert V2_STUDENT.shapes(sizes) == shapes, sizes
         assert sum(int(np.prod(shape)) for shape in shapes.values()) == elements

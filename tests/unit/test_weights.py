@@ -13,9 +13,10 @@ import torch
 
 from tessera_flow import weights
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
-from tessera_flow.models.v2_student import StudentSizes, checkpoint_shapes
+from tessera_flow.models.v2_student import V2_STUDENT, StudentSizes
 from tessera_flow.weights import (
     PUBLISHED,
+    check_choices,
     fetch_weights,
     read_weights_record,
     write_weights_record,
@@ -44,9 +45,19 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_published_names_and_addresses() -> None:
-    assert list(PUBLISHED) == ["v2-nano", "v2-small", "v2-medium", "v2-large"]
+    assert list(PUBLISHED) == [
+        "v2-nano",
+        "v2-small",
+        "v2-medium",
+        "v2-large",
+        "v2-teacher",
+    ]
     assert PUBLISHED["v2-large"].url == (
         "https://huggingface.co/geotessera/TESSERA-V-2.0-2B-L/resolve/main/ckpt/student_large.pt"
+    )
+    assert PUBLISHED["v2-teacher"].url == (
+        "https://huggingface.co/geotessera/TESSERA-V-2.0-2B-Teacher/resolve/main/"
+        "ckpt/tessera_v2_2B_teacher.pt"
     )
 
 
@@ -65,8 +76,10 @@ def test_a_path_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "repr_dim": 128,
         "qk_norm": True,
         "matryoshka_dims": [16, 32, 64, 128],
+        "s1_nhead": None,
         "parameters": 153778,
     }
+    assert (record.dims, record.dtype) == ([16, 32, 64, 128], "int8")
 
 
 def test_the_record_is_the_same_bytes_every_time(tmp_path: Path) -> None:
@@ -95,9 +108,44 @@ def test_a_path_that_is_not_there() -> None:
             fetch_weights(path)
 
 
-def test_a_checkpoint_of_another_family_is_refused_here() -> None:
-    with pytest.raises(CheckpointError, match=r"of the v1\.1 family"):
-        fetch_weights(str(CHECKPOINTS / "v1_1.pt"))
+@pytest.mark.parametrize(
+    ("name", "family", "dims", "dtype"),
+    [
+        ("v1_0", "v1.0", [8], "float32"),
+        ("v1_0_qat", "v1.0-qat", [8], "int8"),
+        ("v1_1", "v1.1", [128], "int8"),
+        ("v2_teacher_tiny", "v2-teacher", [96], "float32"),
+    ],
+)
+def test_a_checkpoint_of_any_family_is_recorded(
+    name: str, family: str, dims: list[int], dtype: str
+) -> None:
+    record = fetch_weights(str(CHECKPOINTS / f"{name}.pt"))
+    assert (record.family, record.dims, record.dtype) == (family, dims, dtype)
+    state = next(
+        iter(
+            value
+            for value in torch.load(CHECKPOINTS / f"{name}.pt", weights_only=True).values()
+            if isinstance(value, dict) and len(value) > 20
+        )
+    )
+    used = [tensor.numel() for key, tensor in state.items() if "projector" not in key]
+    assert record.sizes["parameters"] == sum(used)
+
+
+def test_choices_that_do_not_go_with_the_weights_are_refused_early() -> None:
+    v1_1 = fetch_weights(str(CHECKPOINTS / "v1_1.pt"))
+    check_choices(v1_1, None, "aws")
+    check_choices(v1_1, 128, "mpc")
+    with pytest.raises(ConfigError, match=r"set model\.statistics .* to mpc or aws"):
+        check_choices(v1_1, None, None)
+    with pytest.raises(ConfigError, match=r"dim is 64, .* stored with 128 dimensions"):
+        check_choices(v1_1, 64, "mpc")
+    teacher = fetch_weights(str(CHECKPOINTS / "v2_teacher_tiny.pt"))
+    with pytest.raises(ConfigError, match=r"dim is 16, .* stored with 96 dimensions"):
+        check_choices(teacher, 16, None)
+    with pytest.raises(ConfigError, match="a single set of statistics"):
+        check_choices(teacher, None, "mpc")
 
 
 def test_a_name_is_downloaded_once(hub: Hub, tmp_path: Path) -> None:
@@ -124,7 +172,7 @@ def checkpoint_of_real_size() -> bytes:
     generator = torch.Generator().manual_seed(0)
     model = {
         key: torch.randn(shape, generator=generator)
-        for key, shape in checkpoint_shapes(StudentSizes(**args)).items()
+        for key, shape in V2_STUDENT.shapes(StudentSizes(**args)).items()
     }
     buffer = io.BytesIO()
     torch.save({"model": model, "args": args}, buffer)

@@ -21,7 +21,7 @@ rule infer:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        settings=RUN.settings_infer(),
+        settings=lambda wildcards: RUN.settings_infer(wildcards.region, wildcards.block),
     message:
         "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:

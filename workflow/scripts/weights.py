@@ -1,8 +1,10 @@
 """Rule weights: find, check and record the model weights."""
 
 from adaptor import job
-from tessera_flow.weights import fetch_weights, write_weights_record
+from tessera_flow.weights import check_choices, fetch_weights, write_weights_record
 
 with job(snakemake) as config:
-    record = fetch_weights(config.model.weights, config.model.cache)
+    model = config.model
+    record = fetch_weights(model.weights, model.cache, tuple(model.heads) if model.heads else None)
+    check_choices(record, model.dim, model.statistics)
     write_weights_record(record, snakemake.output.record)

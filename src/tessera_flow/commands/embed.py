@@ -24,6 +24,17 @@ def _at_least(smallest: int) -> Callable[[str], int]:
     return convert
 
 
+def _heads(text: str) -> tuple[int, int]:
+    """`4` or `4,2`: heads of the Sentinel-2 and of the Sentinel-1 encoder."""
+    counts = [_at_least(1)(part) for part in text.split(",")]
+    if len(counts) > 2:
+        raise argparse.ArgumentTypeError(f"{text} is more than two numbers")
+    return counts[0], counts[-1]
+
+
+_heads.__name__ = "number of heads"
+
+
 def register(subparsers: Subparsers) -> None:
     """Add `embed` to the command line; its `func` takes the parsed arguments."""
     parser = subparsers.add_parser(
@@ -40,22 +51,55 @@ def register(subparsers: Subparsers) -> None:
         "--weights",
         required=True,
         metavar="CKPT",
-        help="checkpoint file of a v2 student, or v2-nano, v2-small, v2-medium, v2-large",
+        help=(
+            "checkpoint file of any family (v1.0, v1.0 QAT, v1.1, v2 student or teacher), or "
+            "v2-nano, v2-small, v2-medium, v2-large, v2-teacher"
+        ),
     )
     add("--tiles", required=True, metavar="DIR", help="a tile folder, or a folder of tile folders")
     add("--out", required=True, metavar="DIR", help="folder for the results")
     add(
         "--dim",
         type=_at_least(1),
-        default=128,
+        default=None,
         metavar="K",
-        help="leading dimensions to keep, such as 16, 32, 64 or 128 (default: %(default)s)",
+        help="leading dimensions to keep, such as 16, 32 or 64 of a v2 student (default: all)",
     )
     add(
         "--format",
         choices=("float32", "int8"),
-        default="int8",
-        help="what to store (default: %(default)s)",
+        default=None,
+        help="what to store (default: float32 for v1.0 float and the v2 teacher, else int8)",
+    )
+    add(
+        "--statistics",
+        choices=("mpc", "aws"),
+        default=None,
+        help="for v1.1, required: source of the data that the checkpoint was trained on",
+    )
+    add(
+        "--heads",
+        type=_heads,
+        default=None,
+        metavar="N[,N]",
+        help=(
+            "attention heads, or those for Sentinel-2 and Sentinel-1 (default: as the checkpoint "
+            "states; where it is silent 8 for v1.0 float, else 4)"
+        ),
+    )
+    add(
+        "--seed",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="for v1.0: seed of the random draws of observations (default: %(default)s)",
+    )
+    add(
+        "--repeat-times",
+        type=_at_least(1),
+        default=1,
+        metavar="N",
+        help="for v1.0: number of draws to average (default: %(default)s)",
     )
     add(
         "--min-s2",
@@ -111,22 +155,28 @@ def run(arguments: argparse.Namespace) -> int:
     # PyTorch takes seconds to import: not for the sake of `tessera-flow --help`.
     from ..embed_folders import embed_folders
     from ..inference import InferenceOptions
-    from ..weights import fetch_weights
+    from ..weights import check_choices, fetch_weights
 
+    record = fetch_weights(arguments.weights, arguments.cache, arguments.heads)
+    check_choices(record, arguments.dim, arguments.statistics)
     embedded, finished = embed_folders(
         arguments.tiles,
         arguments.out,
-        fetch_weights(arguments.weights, arguments.cache),
+        record,
         InferenceOptions(
             dim=arguments.dim,
-            dtype=arguments.format,
+            dtype=arguments.format or record.dtype,
             min_s2=arguments.min_s2,
             min_s1=arguments.min_s1,
             batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            repeat_times=arguments.repeat_times,
         ),
         device=arguments.device,
         threads=arguments.threads,
         overwrite=arguments.overwrite,
+        heads=arguments.heads,
+        statistics=arguments.statistics,
     )
     logger.info("%d tiles embedded into %s, %d finished before", embedded, arguments.out, finished)
     return 0

@@ -18,36 +18,38 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .v2_student import StudentSizes, V2Student, checkpoint_shapes, from_checkpoint_state
+from .family import Checkpoint, Family, Heads, Model
+from .parts import day_codes
+from .v1 import V1_0, V1_0_QAT, V1_1
+from .v2_student import V2_STUDENT
+from .v2_teacher import V2_TEACHER
 
-V2_STUDENT = "v2-student"
-FAMILIES = {
-    V2_STUDENT: "v2 student",
-    "v2-teacher": "v2 teacher",
-    "v1.0": "v1.0 (float)",
-    "v1.0-qat": "v1.0 QAT",
-    "v1.1": "v1.1",
+FAMILIES: dict[str, Family] = {
+    family.key: family for family in (V1_0, V1_0_QAT, V1_1, V2_STUDENT, V2_TEACHER)
 }
-REQUIRED_ARGS = ("latent_dim", "num_layers", "nhead", "dim_feedforward", "repr_dim")
+"""The families by key."""
+
+WEIGHTS_ENTRIES = ("model", "encoder_state_dict", "model_state", "model_state_dict")
+SETTINGS_ENTRIES = ("args", "arch", "config")
 _COMPILED = "_orig_mod."
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint file of a known family.
+class Inspection:
+    """A checkpoint that has been found whole and of a known family.
 
     Attributes:
-        path: the file.
-        family: a key of `FAMILIES`.
-        state: the tensors by name, without the prefix `_orig_mod.` of compiled models.
-        settings: the entry `args`, `arch` or `config`; empty where there is none.
+        checkpoint: its content.
+        family: which family it is of.
+        sizes: the family's dataclass of sizes.
+        parameters: how many numbers the encoder holds.
     """
 
-    path: Path
-    family: str
-    state: Mapping[str, Tensor]
-    settings: Mapping[str, Any]
+    checkpoint: Checkpoint
+    family: Family
+    sizes: Any
+    parameters: int
 
 
 def sha256_of(path: Path) -> str:
@@ -63,8 +65,11 @@ def sha256_of(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint file and recognise its family from what it holds.
+def read_checkpoint(path: str | Path) -> tuple[Checkpoint, Family]:
+    """Read a checkpoint file and recognise its family from the names of its tensors.
+
+    Weights lie under one of `WEIGHTS_ENTRIES`, sizes under one of `SETTINGS_ENTRIES`; all
+    else in the file (the state of an optimiser, counters) is passed over.
 
     Raises:
         CheckpointError: the file is missing, unreadable, cut short, not a checkpoint, needs
@@ -73,17 +78,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     content = _load(path)
     if isinstance(content, Mapping):
-        for weights, settings in (
-            ("model", "args"),
-            ("encoder_state_dict", "arch"),
-            ("model_state", "config"),
-            ("model_state_dict", "config"),
-        ):
-            state = _tensors(content.get(weights))
-            family = _family(weights, state)
-            if family is not None:
-                known = content.get(settings)
-                return Checkpoint(path, family, state, known if isinstance(known, Mapping) else {})
+        for weights in WEIGHTS_ENTRIES:
+            state = _tensors(content.get(weights), path)
+            for family in FAMILIES.values():
+                if state and family.recognises(state):
+                    return _checkpoint(path, state, content, family), family
         held = ", ".join(f"`{key}`" for key in list(content)[:5]) or "nothing"
         detail = f"it holds {held}"
     else:
@@ -94,122 +93,115 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
-def load_student(path: str | Path, sha256: str | None = None) -> V2Student:
-    """The v2 student in a checkpoint file, on the CPU, ready to run.
+def inspect_checkpoint(path: str | Path, heads: Heads | None = None) -> Inspection:
+    """Read a checkpoint file and check it against the model that it says it is.
+
+    Args:
+        path: the checkpoint file.
+        heads: attention heads, if others than the file states or its family usually has.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`; also wrong settings, missing or unexpected
+            tensors, shapes that contradict the settings, or values that are not finite.
+    """
+    checkpoint, family = read_checkpoint(path)
+    sizes = family.read_sizes(checkpoint, heads)
+    for sensor, stack in (("Sentinel-2", sizes.s2), ("Sentinel-1", sizes.s1)):
+        if stack.width % stack.nhead:
+            raise CheckpointError(
+                f"{path}: {stack.nhead} heads for a width of {stack.width} ({sensor}), which they "
+                "do not divide: use the file as it was published, or correct model.heads "
+                "(--heads) if that is set."
+            )
+    shapes = family.shapes(sizes)
+    _check_tensors(checkpoint, family, shapes)
+    parameters = sum(checkpoint.state[key].numel() for key in shapes)
+    return Inspection(checkpoint, family, sizes, parameters)
+
+
+def load_model(
+    path: str | Path,
+    sha256: str | None = None,
+    heads: Heads | None = None,
+    statistics: str | None = None,
+) -> Model:
+    """The model in a checkpoint file, in float32 on the CPU, ready to run.
 
     Args:
         path: the checkpoint file.
         sha256: if given, the file's recorded SHA-256, which it must still have.
+        heads: attention heads, if others than the file states or its family usually has.
+        statistics: the source of the data that the checkpoint was trained on, for a family
+            that has statistics for several; else None.
 
     Raises:
-        CheckpointError: see `read_checkpoint`; also a checkpoint of another family, missing
-            or wrong `args`, missing or unexpected tensors, shapes that contradict `args`,
-            values that are not finite, or a file that is no longer the recorded one.
+        CheckpointError: see `inspect_checkpoint`; also a file that is no longer the recorded
+            one.
+        ConfigError: see `Family.choose_statistics`.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path)
-    if sha256 is not None and (found := sha256_of(path)) != sha256:
+    found = inspect_checkpoint(path, heads)
+    if sha256 is not None and (present := sha256_of(path)) != sha256:
         raise CheckpointError(
-            f"{path} has changed since it was recorded (SHA-256 {found[:12]}..., recorded "
+            f"{path} has changed since it was recorded (SHA-256 {present[:12]}..., recorded "
             f"{sha256[:12]}...): put the recorded file back, or run the step that records the "
             "weights again."
         )
-    if checkpoint.family != V2_STUDENT:
-        raise CheckpointError(
-            f"{path} is a checkpoint of the {FAMILIES[checkpoint.family]} family; this version "
-            "runs v2 students only: set the weights to v2-nano, v2-small, v2-medium or v2-large, "
-            "or to the path of such a file."
-        )
-    sizes = student_sizes(checkpoint)
-    _check_tensors(checkpoint, sizes)
-    return from_checkpoint_state(checkpoint.state, sizes)
+    chosen = found.family.choose_statistics(statistics, path)
+    model = _build(found)
+    model.family, model.statistics = found.family, chosen
+    return model
 
 
-def student_sizes(checkpoint: Checkpoint) -> StudentSizes:
-    """The sizes that a v2 student's `args` state.
+def _build(found: Inspection) -> Model:
+    """The model with the checkpoint's tensors, which are copied: the file may go away."""
+    state = found.checkpoint.state
+    ours = {}
+    for name, theirs in found.family.names(found.sizes).items():
+        parts = [state[tensor].float() for tensor in theirs]
+        ours[name] = torch.cat(parts) if len(parts) > 1 else parts[0].clone()
+    with torch.device("meta"):
+        model = found.family.create(found.sizes)
+    for encoder in (model.s2, model.s1):
+        encoder.codes = day_codes(encoder.codes.shape[1])
+    model.load_state_dict(ours, strict=True, assign=True)
+    return model.requires_grad_(False).eval()
 
-    `enable_qk_norm` and `matryoshka_dims` may be left out: the first shows in the names of
-    the tensors, the second is then the whole embedding.
+
+def _checkpoint(
+    path: Path, state: Mapping[str, Tensor], content: Mapping[str, Any], family: Family
+) -> Checkpoint:
+    encoder = {k: v for k, v in state.items() if not k.startswith(family.training_only)}
+    for name in SETTINGS_ENTRIES:
+        settings = content.get(name)
+        if isinstance(settings, Mapping):
+            return Checkpoint(path, encoder, settings, name)
+    return Checkpoint(path, encoder, {})
+
+
+def _tensors(entry: object, path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict by name; empty if `entry` is none.
 
     Raises:
-        CheckpointError: `args` or one of its numbers is missing or of the wrong kind.
+        CheckpointError: two tensors have the same name but for the prefix of compiled models.
     """
-    args, path = checkpoint.settings, checkpoint.path
-    missing = [name for name in REQUIRED_ARGS if name not in args]
-    if missing:
-        raise CheckpointError(
-            f"{path}: the checkpoint's `args` do not state {', '.join(missing)}, and a model's "
-            "sizes cannot be derived from its tensors alone: use the file as it was published."
-        )
-    for name in REQUIRED_ARGS:
-        if type(args[name]) is not int or args[name] < 1:
-            raise CheckpointError(
-                f"{path}: `args` state {name} = {args[name]!r}, which is not a positive whole "
-                "number: use the file as it was published."
-            )
-    qk_norm = args.get("enable_qk_norm")
-    if qk_norm is None:
-        qk_norm = any(key.endswith(".q_norm.weight") for key in checkpoint.state)
-    sizes = StudentSizes(
-        **{name: args[name] for name in REQUIRED_ARGS},
-        qk_norm=bool(qk_norm),
-        matryoshka_dims=_matryoshka(args.get("matryoshka_dims"), args["repr_dim"], path),
-    )
-    if sizes.width % sizes.nhead:
-        raise CheckpointError(
-            f"{path}: `args` state {sizes.nhead} heads for a width of {sizes.width}, which they "
-            "do not divide: use the file as it was published."
-        )
-    return sizes
-
-
-def _matryoshka(stated: object, repr_dim: int, path: Path) -> tuple[int, ...]:
-    """Prefix lengths from "16,32,64,128" or [16, 32, 64, 128]."""
-    parts: Sequence[object] = [repr_dim]
-    if isinstance(stated, str):
-        parts = stated.split(",")
-    elif isinstance(stated, (list, tuple)):
-        parts = stated
-    try:
-        dims = tuple(sorted({int(str(part)) for part in parts}))
-    except ValueError:
-        dims = ()
-    if not dims or dims[0] < 1 or dims[-1] > repr_dim:
-        raise CheckpointError(
-            f"{path}: `args` state matryoshka_dims = {stated!r} for an embedding of {repr_dim} "
-            "dimensions: use the file as it was published."
-        )
-    return dims
-
-
-def _tensors(entry: object) -> dict[str, Tensor]:
-    """The tensors of a state dict by name; empty if `entry` is none."""
     if not isinstance(entry, Mapping):
         return {}
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entry.items()):
         return {}
-    return {key.removeprefix(_COMPILED): value for key, value in entry.items()}
+    tensors = {key.replace(_COMPILED, ""): value for key, value in entry.items()}
+    if len(tensors) < len(entry):
+        raise CheckpointError(
+            f"{path} holds tensors with and without the prefix {_COMPILED} of compiled models, so "
+            "that which ones to use is not clear: use the file as it was published."
+        )
+    return tensors
 
 
-def _family(weights: str, state: Mapping[str, Tensor]) -> str | None:
-    """Key of `FAMILIES` for a state dict found under the entry `weights`."""
-    if not any(key.startswith(("s2_backbone.", "s1_backbone.")) for key in state):
-        return None
-    if weights == "model":
-        return V2_STUDENT
-    if weights == "encoder_state_dict":
-        return "v2-teacher"
-    if any(".attn_pool.temporal_context.gru_cell." in key for key in state):
-        # Both pool with the custom cell; only v1.1 reduces with two linear maps.
-        return "v1.1" if "dim_reducer.4.weight" in state else "v1.0-qat"
-    if any(key.endswith(".attn_pool.temporal_context.weight_ih_l0") for key in state):
-        return "v1.0"
-    return None
-
-
-def _check_tensors(checkpoint: Checkpoint, sizes: StudentSizes) -> None:
-    path, state = checkpoint.path, checkpoint.state
-    expected = checkpoint_shapes(sizes)
+def _check_tensors(
+    checkpoint: Checkpoint, family: Family, expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    path, state, settings = checkpoint.path, checkpoint.state, checkpoint.settings_name
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     if missing or unexpected:
@@ -219,9 +211,8 @@ def _check_tensors(checkpoint: Checkpoint, sizes: StudentSizes) -> None:
         if unexpected:
             parts.append(f"{len(unexpected)} are not part of the model ({_some(unexpected)})")
         raise CheckpointError(
-            f"{path}: {' and '.join(parts)}, for a v2 student with {sizes.num_layers} layers"
-            f"{' and QK norm' if sizes.qk_norm else ''} as its `args` state: use the file as it "
-            "was published."
+            f"{path}: {' and '.join(parts)}, for a {family.title} of the sizes that its "
+            f"`{settings}` or its tensors state: use the file as it was published."
         )
     wrong = [
         f"{key} is {tuple(state[key].shape)}, not {shape}"
@@ -230,8 +221,8 @@ def _check_tensors(checkpoint: Checkpoint, sizes: StudentSizes) -> None:
     ]
     if wrong:
         raise CheckpointError(
-            f"{path}: the shapes of {len(wrong)} tensors contradict its `args` "
-            f"({_some(wrong, '; ')}): use the file as it was published."
+            f"{path}: the shapes of {len(wrong)} tensors contradict its `{settings}`, the number "
+            f"of heads or one another ({_some(wrong, '; ')}): use the file as it was published."
         )
     bad = [key for key in expected if not bool(torch.isfinite(state[key]).all())]
     if bad:
@@ -250,7 +241,7 @@ def _unreadable(path: Path, error: OSError) -> CheckpointError:
     if isinstance(error, FileNotFoundError):
         return CheckpointError(
             f"The checkpoint {path} does not exist: check the path, or name published weights "
-            "(v2-nano, v2-small, v2-medium, v2-large)."
+            "(v2-nano, v2-small, v2-medium, v2-large, v2-teacher)."
         )
     return CheckpointError(
         f"The checkpoint {path} cannot be read ({error.strerror or error}): it must be a file "
@@ -267,7 +258,10 @@ def _load(path: Path) -> object:
     if not start:
         raise CheckpointError(f"The checkpoint {path} is empty: get the file again.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, tensors that are not used (of an optimiser, of projectors) are not read.
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path) or "GLOBAL" in str(error):
             raise CheckpointError(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.v2_student import StudentSizes, checkpoint_shapes
+from ..models.v2_student import V2_STUDENT, StudentSizes
 from .cog import write_if_different
 
 NAME = "demo_nano_untrained.pt"
@@ -59,7 +59,7 @@ def demo_state(seed: int = SEED) -> dict[str, Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
-    for name, shape in checkpoint_shapes(SIZES).items():
+    for name, shape in V2_STUDENT.shapes(SIZES).items():
         if len(shape) == 2:
             gain = next((g for end, g in _GAINS.items() if name.endswith(end)), 1.0)
             state[name] = torch.randn(shape, generator=generator) * (gain / math.sqrt(shape[1]))

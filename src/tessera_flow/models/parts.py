@@ -1,0 +1,325 @@
+"""The parts that the model families share: layers, poolings, encoders, the reducer.
+
+Every family encodes a pixel's Sentinel-2 and Sentinel-1 sequences separately, each into
+one vector, and fuses the two. The differences are where norms stand in a layer, how steps
+are pooled, and the fusion.
+
+Each part that holds parameters has a function `names_of_...` beside it: which tensors of a
+published checkpoint its parameters are (several are joined, row by row, in that order).
+
+Shapes in the comments: B pixels, T steps, C channels, D width, H heads, E = D / H.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+S2_CHANNELS = 10
+S1_CHANNELS = 2
+LAST_DAY = 366
+LAYER_NORM_EPS = 1e-5
+RMS_NORM_EPS = torch.finfo(torch.float32).eps
+
+Names: TypeAlias = dict[str, tuple[str, ...]]
+"""Our name of a parameter, and the checkpoint's names of the tensors that make it up."""
+
+
+@dataclass(frozen=True)
+class StackSizes:
+    """The sizes of a stack of transformer layers.
+
+    Attributes:
+        width: D, the length of a step's vector.
+        num_layers: how many layers.
+        nhead: H, attention heads; divides the width.
+        dim_feedforward: inner width of a layer's feed-forward part.
+        qk_norm: queries and keys pass an RMSNorm before attention.
+        pre_norm: norms stand before attention and feed-forward, not after.
+    """
+
+    width: int
+    num_layers: int
+    nhead: int
+    dim_feedforward: int
+    qk_norm: bool = False
+    pre_norm: bool = False
+
+    @property
+    def head_width(self) -> int:
+        """E, the length of one head's query."""
+        return self.width // self.nhead
+
+
+def names_of_same(ours: str, theirs: str, *kinds: str) -> Names:
+    """Parameters that are one tensor each, `weight` and `bias` unless named."""
+    return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in kinds or ("weight", "bias")}
+
+
+def day_codes(width: int) -> Tensor:
+    """Positional code of every day of year, one row per day from 0 to 366.
+
+    Even columns are sin(d * w_k), odd ones cos(d * w_k), w_k = exp(-2k ln(10000) / width),
+    angles in float32 like the published model (float64 differs by up to 2.6e-5). Day 0 is
+    the row of an absent sensor.
+
+    Returns:
+        (367, width) float32.
+    """
+    rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
+    angles = torch.arange(LAST_DAY + 1, dtype=torch.float32)[:, None] * rates
+    return torch.stack([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(1)
+
+
+class EncoderLayer(nn.Module):
+    """Transformer layer with ReLU; post- or pre-norm, with or without normalised q and k."""
+
+    def __init__(self, sizes: StackSizes) -> None:
+        super().__init__()
+        width, head = sizes.width, sizes.head_width
+        self.heads, self.head_width = sizes.nhead, head
+        self.pre_norm = sizes.pre_norm
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.RMSNorm(head, eps=RMS_NORM_EPS) if sizes.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(head, eps=RMS_NORM_EPS) if sizes.qk_norm else nn.Identity()
+        self.attention_out = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.expand = nn.Linear(width, sizes.dim_feedforward)
+        self.contract = nn.Linear(sizes.dim_feedforward, width)
+        self.feedforward_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Self-attention over time: (B, T, D) -> (B, T, D)."""
+        pixels, steps, width = x.shape
+        qkv = self.qkv(x).view(pixels, steps, 3, self.heads, self.head_width)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, E)
+        mixed = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        joined: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(pixels, steps, width))
+        return joined
+
+    def feedforward(self, x: Tensor) -> Tensor:
+        """Each step by itself: (B, T, D) -> (B, T, D)."""
+        inner = F.relu(self.expand(x), inplace=True)  # (B, T, F)
+        result: Tensor = self.contract(inner)
+        return result
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)"""
+        if self.pre_norm:
+            x = x + self.attention(self.attention_norm(x))
+            return x + self.feedforward(self.feedforward_norm(x))
+        x = self.attention_norm(x + self.attention(x))
+        result: Tensor = self.feedforward_norm(x + self.feedforward(x))
+        return result
+
+
+def names_of_layer(ours: str, theirs: str, qk_norm: bool) -> Names:
+    """Without QK norm torch's `nn.TransformerEncoderLayer`; with it q, k, v stand apart."""
+    if qk_norm:
+        names: Names = {
+            f"{ours}.qkv.{kind}": tuple(f"{theirs}.{part}_proj.{kind}" for part in "qkv")
+            for kind in ("weight", "bias")
+        }
+        names |= names_of_same(f"{ours}.attention_out", f"{theirs}.out_proj")
+        names |= names_of_same(f"{ours}.q_norm", f"{theirs}.q_norm", "weight")
+        names |= names_of_same(f"{ours}.k_norm", f"{theirs}.k_norm", "weight")
+    else:
+        names = {
+            f"{ours}.qkv.{kind}": (f"{theirs}.self_attn.in_proj_{kind}",)
+            for kind in ("weight", "bias")
+        }
+        names |= names_of_same(f"{ours}.attention_out", f"{theirs}.self_attn.out_proj")
+    for part, name in (
+        ("expand", "linear1"),
+        ("contract", "linear2"),
+        ("attention_norm", "norm1"),
+        ("feedforward_norm", "norm2"),
+    ):
+        names |= names_of_same(f"{ours}.{part}", f"{theirs}.{name}")
+    return names
+
+
+class AttentionPool(nn.Module):
+    """v2: the mean of the steps, weighted by a softmax over a score of each step."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, 1)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, 1), sum 1 over time."""
+        return torch.softmax(self.query(self.context(x)), dim=1)
+
+    def context(self, x: Tensor) -> Tensor:
+        """What a step's score is read from: (B, T, D) -> (B, T, D). Here the step itself."""
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, D); one step alone is returned as it is."""
+        return torch.bmm(self.weights(x).transpose(1, 2), x).squeeze(1)
+
+    @staticmethod
+    def names(ours: str, theirs: str) -> Names:
+        """See the module."""
+        return names_of_same(f"{ours}.query", f"{theirs}.query")
+
+
+class GruPool(AttentionPool):
+    """v1.0 float: scores are read from the states of torch's GRU over the steps."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.gru = nn.GRU(width, width, batch_first=True)
+
+    def context(self, x: Tensor) -> Tensor:
+        """States of the GRU, which begins at 0: (B, T, D) -> (B, T, D)."""
+        states: Tensor = self.gru(x)[0]
+        return states
+
+    @staticmethod
+    def names(ours: str, theirs: str) -> Names:
+        """See the module."""
+        kinds = [f"{kind}_{gate}_l0" for kind in ("weight", "bias") for gate in ("ih", "hh")]
+        return AttentionPool.names(ours, theirs) | names_of_same(
+            f"{ours}.gru", f"{theirs}.temporal_context", *kinds
+        )
+
+
+class GatedPool(AttentionPool):
+    """v1.0 QAT and v1.1: scores are read from the normalised states of a cell of its own.
+
+    The cell is not torch's GRU: the reset gate acts before the matrix product, and z lets
+    the new state in where torch's keeps the old one.
+
+        r = sigmoid(W_ir x + W_hr h + b_r)
+        z = sigmoid(W_iz x + W_hz h + b_z)
+        n = tanh(W_ih x + W_hh (r * h) + b_h)
+        h' = (1 - z) * h + z * n
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.input = nn.Linear(width, 3 * width)  # W_ir, W_iz, W_ih and b_r, b_z, b_h
+        self.gates = nn.Linear(width, 2 * width, bias=False)  # W_hr, W_hz
+        self.candidate = nn.Linear(width, width, bias=False)  # W_hh
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+
+    def context(self, x: Tensor) -> Tensor:
+        """Normalised states of the cell, which begins at 0: (B, T, D) -> (B, T, D)."""
+        width = x.shape[2]
+        from_input = self.input(x).transpose(0, 1)  # (T, B, 3D), all steps at once
+        states = torch.empty_like(from_input[..., :width])  # (T, B, D)
+        h = torch.zeros_like(x[:, 0])  # (B, D)
+        for step, given in enumerate(from_input):
+            gates = torch.sigmoid(given[:, : 2 * width] + self.gates(h))
+            r, z = gates[:, :width], gates[:, width:]
+            n = torch.tanh(given[:, 2 * width :] + self.candidate(r * h))
+            h = (1 - z) * h + z * n
+            states[step] = h
+        result: Tensor = self.norm(states.transpose(0, 1))
+        return result
+
+    @staticmethod
+    def names(ours: str, theirs: str) -> Names:
+        """See the module."""
+        cell = f"{theirs}.temporal_context.gru_cell"
+        return {
+            **AttentionPool.names(ours, theirs),
+            f"{ours}.input.weight": tuple(f"{cell}.W_i{gate}.weight" for gate in "rzh"),
+            f"{ours}.input.bias": tuple(f"{cell}.b_{gate}" for gate in "rzh"),
+            f"{ours}.gates.weight": tuple(f"{cell}.W_h{gate}.weight" for gate in "rz"),
+            f"{ours}.candidate.weight": (f"{cell}.W_hh.weight",),
+            **names_of_same(f"{ours}.norm", f"{theirs}.layer_norm"),
+        }
+
+
+class Encoder(nn.Module):
+    """One sensor's encoder: a sequence of steps in, one vector per pixel out."""
+
+    codes: Tensor
+
+    def __init__(self, channels: int, sizes: StackSizes, pool: type[AttentionPool]) -> None:
+        super().__init__()
+        width = sizes.width
+        self.channels = channels
+        self.embedding = nn.Sequential(
+            nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width)
+        )
+        self.register_buffer("codes", day_codes(width), persistent=False)
+        self.layers = nn.ModuleList(EncoderLayer(sizes) for _ in range(sizes.num_layers))
+        self.pool = pool(width)
+
+    def forward(self, values: Tensor, days: Tensor) -> Tensor:
+        """Encode sequences of one length.
+
+        Args:
+            values: (B, T, C) float32, standardised.
+            days: (B, T) int64, day of year 1..366 (0 in the rows of an absent sensor).
+
+        Returns:
+            (B, D) float32.
+        """
+        x = self.embedding(values) + self.codes[days]  # (B, T, D)
+        for layer in self.layers:
+            x = layer(x)
+        result: Tensor = self.pool(x)
+        return result
+
+    def absent(self, length: int = 1) -> Tensor:
+        """The vector of a pixel with no valid step: rows of zeros, day 0. (1, D)"""
+        device = self.codes.device
+        result: Tensor = self(
+            torch.zeros((1, length, self.channels), device=device),
+            torch.zeros((1, length), dtype=torch.int64, device=device),
+        )
+        return result
+
+
+def names_of_encoder(
+    ours: str,
+    theirs: str,
+    sizes: StackSizes,
+    pool: type[AttentionPool],
+    layers: str = "transformer_encoder.layers",
+) -> Names:
+    """`layers` is where the checkpoint has the list of layers."""
+    names: Names = {}
+    for index in (0, 2):
+        names |= names_of_same(f"{ours}.embedding.{index}", f"{theirs}.embedding.{index}")
+    for index in range(sizes.num_layers):
+        names |= names_of_layer(
+            f"{ours}.layers.{index}", f"{theirs}.{layers}.{index}", sizes.qk_norm
+        )
+    return names | pool.names(f"{ours}.pool", f"{theirs}.attn_pool")
+
+
+class Reducer(nn.Module):
+    """Both sensors' vectors side by side, reduced to the embedding by two linear maps."""
+
+    def __init__(self, width: int, repr_dim: int, output_norm: bool) -> None:
+        super().__init__()
+        self.expand = nn.Linear(2 * width, 4 * width)
+        self.norm = nn.LayerNorm(4 * width, eps=LAYER_NORM_EPS)
+        self.reduce = nn.Linear(4 * width, repr_dim)
+        self.output_norm: nn.Module = nn.Identity()
+        if output_norm:
+            self.output_norm = nn.LayerNorm(repr_dim, LAYER_NORM_EPS, elementwise_affine=False)
+
+    def forward(self, s2: Tensor, s1: Tensor) -> Tensor:
+        """(B, D), (B, D) -> (B, repr_dim)"""
+        x = F.relu(self.norm(self.expand(torch.cat([s2, s1], dim=-1))))
+        result: Tensor = self.output_norm(self.reduce(x))
+        return result
+
+
+def names_of_reducer(ours: str) -> Names:
+    """Of the checkpoint's `dim_reducer`, a sequence with a dropout that has no tensors."""
+    names: Names = {}
+    for part, index in (("expand", 0), ("norm", 1), ("reduce", 4)):
+        names |= names_of_same(f"{ours}.{part}", f"dim_reducer.{index}")
+    return names
