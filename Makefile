@@ -29,7 +29,7 @@ $(INSTALLED): requirements/lock.txt pyproject.toml tools/install.sh
 
 demo: $(INSTALLED) ## Run the whole workflow on a small simulated landscape
 	@tessera-flow demo --out $(DEMO)
-	@$(SNAKEMAKE) --configfile $(DEMO)/config.yaml --cores $(CORES) --quiet host reason
+	@$(SNAKEMAKE) --configfile $(DEMO)/config.yaml --cores $(CORES)
 	@echo "Products (from simulated scenes and untrained weights):"
 	@find $(DEMO)/results -mindepth 3 -maxdepth 3 -not -name '.*' | sort | sed 's/^/  /'
 

@@ -135,7 +135,7 @@ def _credentials(location: str) -> Callable[[Any], None]:
 def _cause(error: Exception, location: str) -> str:
     """The error's first line without anything secret."""
     text = str(error).strip() or type(error).__name__
-    return redacted(text.splitlines()[0], location)[:300]
+    return redacted(text.splitlines()[0], location)[:600]
 
 
 def _is_api(document: Mapping[str, Any]) -> bool:

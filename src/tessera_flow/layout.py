@@ -7,7 +7,6 @@ decides a job's result, so a changed setting reruns the steps it changes and no 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .atomic import check_folder
@@ -15,7 +14,8 @@ from .config import Config, content_hash
 from .dates import Slice, period_slices
 from .grid import Block, RegionGrid
 from .hrefs import public_href
-from .plan import load_plan
+from .models.published import weights_file
+from .plan import content_digest, load_plan, plan_folder
 
 SENSORS = ("sentinel2", "sentinel1")
 
@@ -67,6 +67,7 @@ class Layout:
 
     Raises:
         RegionError: a region cannot be read or used.
+        ConfigError, CheckpointError: the weights are neither a file nor a published name.
         OutputError: a folder of `paths` cannot be written to.
     """
 
@@ -78,6 +79,10 @@ class Layout:
         plans = {name: load_plan(config, name) for name in config.regions}
         self.grids: dict[str, RegionGrid] = {name: plan[0] for name, plan in plans.items()}
         self._digests = {name: plan[1] for name, plan in plans.items()}
+        file = weights_file(config.model.weights)
+        self._weights_digest = (
+            None if file is None else content_digest(file, plan_folder(config) / "weights.json")
+        )
         self._blocks = {
             name: {block.id: block for block in grid.blocks} for name, grid in self.grids.items()
         }
@@ -236,11 +241,9 @@ class Layout:
         }
 
     def settings_weights(self) -> dict[str, Any]:
-        """What decides the record of the weights: the name, or the file's size and time."""
-        path = Path(self.config.model.weights).expanduser()
-        stat = path.stat() if path.is_file() else None
+        """What decides the record of the weights: their name, or path and content."""
         return {
             "weights": self.config.model.weights,
             "heads": self.config.model.heads,
-            "file": None if stat is None else [stat.st_size, stat.st_mtime_ns],
+            "content": self._weights_digest,
         }

@@ -94,9 +94,29 @@ def _signature(region: Region) -> list[list[Any]]:
     return entries
 
 
-def plan_path(config: Config, name: str) -> Path:
-    """Where the cached plan of a region lies."""
-    return Path(config.paths.work) / "plan" / f"{name}.json"
+def plan_folder(config: Config) -> Path:
+    """Where what is cached between parses lies."""
+    return Path(config.paths.work) / "plan"
+
+
+def content_digest(path: Path, cache: Path) -> str:
+    """SHA-256 of a file's content, remembered in `cache`.
+
+    An unchanged path, size and modification time are trusted, so that a large file is not
+    read at every parse.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    stat = path.stat()
+    signature = [str(path), stat.st_size, stat.st_mtime_ns]
+    cached = _read_cache(cache, {"file", "sha256"})
+    if cached and cached["file"] == signature:
+        return str(cached["sha256"])
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    write_text(cache, json.dumps({"file": signature, "sha256": digest}))
+    return digest
 
 
 def load_plan(config: Config, name: str) -> tuple[RegionGrid, str]:
@@ -112,8 +132,8 @@ def load_plan(config: Config, name: str) -> tuple[RegionGrid, str]:
     region = config.regions[name]
     settings_key = _settings_key(region, config.grid)
     signature = _signature(region)
-    cache = plan_path(config, name)
-    cached = _read_cache(cache)
+    cache = plan_folder(config) / "regions" / f"{name}.json"
+    cached = _read_cache(cache, {"settings", "files", "roi", "grid"})
     if cached and cached["settings"] == settings_key and signature:
         if cached["files"] == signature:
             return RegionGrid.from_json(cached["grid"]), cached["roi"]
@@ -132,10 +152,9 @@ def load_plan(config: Config, name: str) -> tuple[RegionGrid, str]:
     return grid, digest
 
 
-def _read_cache(path: Path) -> dict[str, Any] | None:
+def _read_cache(path: Path, expected: set[str]) -> dict[str, Any] | None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    expected = {"settings", "files", "roi", "grid"}
     return document if isinstance(document, dict) and expected <= document.keys() else None

@@ -176,11 +176,13 @@ def reproject(
 
 
 def _refuse_antimeridian(path: Path, lonlat: shapely.Geometry) -> None:
-    west, _, east, _ = lonlat.bounds
-    if not math.isfinite(west) or not math.isfinite(east):
+    west, south, east, north = lonlat.bounds
+    degrees = max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90
+    if not degrees:  # also where a bound is not finite
         raise RegionError(
-            f"{path}: coordinates do not fit the file's coordinate reference system: check that "
-            "the right one is assigned."
+            f"{path}: its coordinates ({west:.10g} to {east:.10g}, {south:.10g} to {north:.10g}) "
+            "are not degrees in its coordinate reference system: assign the right one, or "
+            "reproject (a GeoJSON file holds longitude and latitude)."
         )
     if west < -180 or east > 180 or east - west > 180:
         raise RegionError(

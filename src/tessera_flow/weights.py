@@ -8,7 +8,6 @@ sent. Checkpoints of v1.x are not there: the user names the path of a file.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import json
 import logging
@@ -23,13 +22,13 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from .atomic import output_error, write_text
-from .errors import CheckpointError, ConfigError
+from .errors import CheckpointError
 from .models.checkpoint import FAMILIES, inspect_checkpoint, sha256_of
 from .models.family import Heads, check_dim
+from .models.published import HUB, PUBLISHED, Published, weights_file
 
 logger = logging.getLogger(__name__)
 
-HUB = "https://huggingface.co"
 _DISK_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -38,32 +37,6 @@ _DISK_ERRORS = {
     errno.EPERM,
     errno.EROFS,
     errno.ENOTDIR,
-}
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published checkpoint: its repository on the hub and its path in there."""
-
-    repository: str
-    file: str
-
-    @property
-    def page(self) -> str:
-        """URL of the model's page."""
-        return f"{HUB}/{self.repository}"
-
-    @property
-    def url(self) -> str:
-        """URL of the file, as a browser downloads it."""
-        return f"{HUB}/{self.repository}/resolve/main/{self.file}"
-
-
-PUBLISHED = {
-    f"v2-{size}": Published(f"geotessera/TESSERA-V-2.0-2B-{letter}", f"ckpt/student_{size}.pt")
-    for size, letter in (("nano", "N"), ("small", "S"), ("medium", "M"), ("large", "L"))
-} | {
-    "v2-teacher": Published("geotessera/TESSERA-V-2.0-2B-Teacher", "ckpt/tessera_v2_2B_teacher.pt")
 }
 
 
@@ -103,12 +76,12 @@ def fetch_weights(
         heads: see `models.checkpoint.inspect_checkpoint`.
 
     Raises:
-        ConfigError: `weights` is neither a published name nor looks like a path.
+        ConfigError, CheckpointError: see `models.published.weights_file`.
         CheckpointError: the download fails, or the file cannot be used.
         OutputError: the cache cannot be written.
     """
     published = PUBLISHED.get(weights)
-    path = _local(weights) if published is None else _download(weights, published, cache)
+    path = weights_file(weights) or _download(weights, PUBLISHED[weights], cache)
     found = inspect_checkpoint(path, heads)
     sizes = json.loads(json.dumps(asdict(found.sizes))) | {"parameters": found.parameters}
     return WeightsRecord(
@@ -154,18 +127,6 @@ def read_weights_record(path: str | os.PathLike[str]) -> WeightsRecord:
         raise CheckpointError(
             f"{os.fspath(path)} is not a record of weights: delete it and run again."
         ) from error
-
-
-def _local(weights: str) -> Path:
-    path = Path(weights).expanduser()
-    looks_like_path = path.suffix != "" or len(path.parts) > 1
-    if path.exists() or looks_like_path:
-        return path  # a missing file is reported when it is opened
-    nearest = difflib.get_close_matches(weights.lower(), PUBLISHED, n=1, cutoff=0.0)
-    raise ConfigError(
-        f"The weights `{weights}` are neither a file nor a published name: did you mean "
-        f"`{nearest[0]}`? Published names are {', '.join(PUBLISHED)}."
-    )
 
 
 def _download(name: str, published: Published, cache: str | None) -> Path:

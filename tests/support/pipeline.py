@@ -26,7 +26,7 @@ from tessera_flow.stack import stack_sentinel1, stack_sentinel2
 
 ORIGIN = (600_000.0, 5_700_000.0)
 CRS = "EPSG:32631"
-MODEL = {"weights": "unused.pt"}
+MODEL = {"weights": str(Path(__file__).parents[1] / "golden" / "checkpoints" / "v2_student_qk.pt")}
 
 
 def write_box(path: Path, left: float, bottom: float, right: float, top: float) -> Path:

@@ -1,13 +1,15 @@
 """What decides a job's result: what the rules hand over."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tessera_flow.config import Config, load_config
+from tessera_flow.errors import CheckpointError, ConfigError
 from tessera_flow.layout import Layout
 
-from ..support.pipeline import CRS, write_polygon
+from ..support.pipeline import CRS, MODEL, write_polygon
 from .test_plan import RING
 
 
@@ -17,7 +19,7 @@ def layout(folder: Path, rate: int = 1, **model: object) -> Layout:
         {
             "regions": {"here": {"roi": str(roi), "crs": CRS}},
             "periods": {"then": {"start": "2021-01-01", "end": "2021-12-31"}},
-            "model": {"weights": "x.pt", **model},
+            "model": MODEL | model,
             "grid": {"block_size": 20, "patch_size": 5, "downsample_rate": rate},
             "paths": {
                 "work": str(folder / "work"),
@@ -57,3 +59,28 @@ def test_choices_that_change_numbers_are_handed_to_inference(tmp_path: Path) -> 
         "min_observations": {"s2": 1, "s1": 0},
     }
     assert run.settings_weights()["heads"] == [4, 2]
+
+
+def test_weights_count_by_content_not_by_time(tmp_path: Path) -> None:
+    """Touched or copied weights must not have every scene read again."""
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"one")
+    first = layout(tmp_path, weights=str(weights)).settings_weights()
+    os.utime(weights, (1, 1))
+    assert layout(tmp_path, weights=str(weights)).settings_weights() == first
+    weights.write_bytes(b"two")
+    assert layout(tmp_path, weights=str(weights)).settings_weights() != first
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "sentence"),
+    [
+        ("absent/w.pt", CheckpointError, "The checkpoint absent/w.pt does not exist: check the pa"),
+        ("v2-nanno", ConfigError, "did you mean `v2-nano`"),
+    ],
+)
+def test_missing_weights_are_known_before_anything_runs(
+    tmp_path: Path, weights: str, error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        layout(tmp_path, weights=weights)

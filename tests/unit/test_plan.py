@@ -70,7 +70,7 @@ def test_the_plan_is_cached_by_content_and_settings(tmp_path: Path, monkeypatch)
     _, changed = load_plan(config(tmp_path, roi, block_size=40), "here")
     assert changed != digest
     assert len(made) == 3
-    (tmp_path / "work" / "plan" / "here.json").write_text("{ broken")
+    (tmp_path / "work" / "plan" / "regions" / "here.json").write_text("{ broken")
     assert load_plan(config(tmp_path, roi, block_size=40), "here")[1] == changed
 
 

@@ -59,6 +59,7 @@ rule weights:
         f"{LOGS}/weights.log",
     benchmark:
         f"{LOGS}/weights.bench.tsv"
+    priority: 10  # weights that cannot be used are to be known before scenes are read
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -16,12 +16,12 @@ from tessera_flow.errors import TesseraFlowError
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[Config]:
-    """Log to the job's log file (appending: a retry must not erase the first error) and turn
-    the package's errors into one line and exit status 1."""
+    """Log to the job's log file, which Snakemake empties before each attempt and shows when the
+    job fails, and turn the package's errors into one line and exit status 1."""
     logging.basicConfig(
         filename=snakemake.log[0],
         level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format="%(asctime)s %(levelname)s %(message)s",
     )
     try:
         yield load_config(snakemake.config)

@@ -1,0 +1,62 @@
+"""The published checkpoints, by the names that a user may give instead of a path."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CheckpointError, ConfigError
+
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published checkpoint: its repository on the hub and its path in there."""
+
+    repository: str
+    file: str
+
+    @property
+    def page(self) -> str:
+        """URL of the model's page."""
+        return f"{HUB}/{self.repository}"
+
+    @property
+    def url(self) -> str:
+        """URL of the file, as a browser downloads it."""
+        return f"{HUB}/{self.repository}/resolve/main/{self.file}"
+
+
+PUBLISHED = {
+    f"v2-{size}": Published(f"geotessera/TESSERA-V-2.0-2B-{letter}", f"ckpt/student_{size}.pt")
+    for size, letter in (("nano", "N"), ("small", "S"), ("medium", "M"), ("large", "L"))
+} | {
+    "v2-teacher": Published("geotessera/TESSERA-V-2.0-2B-Teacher", "ckpt/tessera_v2_2B_teacher.pt")
+}
+
+
+def weights_file(weights: str) -> Path | None:
+    """The checkpoint file that `weights` names, or None for a published name.
+
+    Raises:
+        ConfigError: neither a published name nor anything that looks like a path.
+        CheckpointError: there is no such file.
+    """
+    if weights in PUBLISHED:
+        return None
+    path = Path(weights).expanduser()
+    if path.exists():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise CheckpointError(
+            f"The checkpoint {weights} does not exist: check the path (`model.weights`, or "
+            f"`--weights`; a relative one is relative to {Path.cwd()}), or give a published name: "
+            f"{', '.join(PUBLISHED)}."
+        )
+    nearest = difflib.get_close_matches(weights.lower(), PUBLISHED, n=1, cutoff=0.0)
+    raise ConfigError(
+        f"The weights `{weights}` are neither a file nor a published name: did you mean "
+        f"`{nearest[0]}`? Published names are {', '.join(PUBLISHED)}."
+    )
