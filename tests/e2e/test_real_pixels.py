@@ -19,7 +19,7 @@ import xarray as xr
 
 from tessera_flow.blockfile import open_block_file
 from tessera_flow.config import read_config
-from tessera_flow.inference import Embedding, InferenceOptions, embed_tile, prepare_student
+from tessera_flow.inference import Embedding, InferenceOptions, embed_tile, prepare_model
 from tessera_flow.layout import Layout
 from tessera_flow.sentinel2 import BANDS
 from tessera_flow.simulate.archive import write_item_collection
@@ -202,8 +202,8 @@ def test_patches_are_the_real_pixels(run: Run) -> None:
 def direct() -> Embedding:
     """What the same function makes of the reference's arrays in one piece."""
     before = torch.get_num_threads()
-    student = prepare_student(workflow.CHECKPOINT, 128, "cpu", threads=2)
-    embedding = embed_tile(read_tile_folder(TILE), student, InferenceOptions())
+    model = prepare_model(workflow.CHECKPOINT, 128, "cpu", threads=2)
+    embedding = embed_tile(read_tile_folder(TILE), model, InferenceOptions())
     torch.set_num_threads(before)
     return embedding
 
@@ -436,7 +436,7 @@ def test_radar_of_real_dates_split_by_orbit_and_mosaicked(tmp_path: Path) -> Non
     config = configuration(
         tmp_path, cube_roi(tmp_path, cube), items, str(cube.days[0]), str(cube.days[-1]),
         sentinel2={"enabled": False},
-        model={"weights": "unused.pt", "min_observations": {"s2": 0}},
+        model={"min_observations": {"s2": 0}},
         grid={"block_size": 40},
     )  # fmt: skip
     layout = ingest(config, until="stack")

@@ -459,7 +459,7 @@ def test_reading_asks_for_ranges_not_for_whole_files(tmp_path: Path, scenes: Pat
         config = configuration(
             tmp_path / "x", roi, rehomed([item], scenes, f"{server.url}/"), START, END,
             sentinel2={"enabled": False},
-            model={"weights": "unused.pt", "min_observations": {"s2": 0}},
+            model={"min_observations": {"s2": 0}},
         )  # fmt: skip
         stack = stacked(ingest(config), "sentinel1")
         requests = list(server.requests)

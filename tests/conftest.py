@@ -1,0 +1,40 @@
+"""Fixtures of several test folders."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support import workflow
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `workflow.four_blocks` with all intermediate files kept.
+
+    Made once, also when pytest-xdist runs several workers. Do not change it: copy it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / "finished-run" / "run", root / "finished-run" / "done"
+    done.parent.mkdir(exist_ok=True)
+    with (root / "finished-run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            workflow.four_blocks(folder)
+            workflow.change(folder, {"paths.keep": ["slices", "stack", "patches"]})
+            workflow.run(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture
+def finished(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of `finished_run` to change; times of files are copied, too."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -1,0 +1,193 @@
+"""Which jobs a configuration asks for, counted by dry runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+
+from tests.support.pipeline import write_polygon
+from tests.support.workflow import (
+    LEFT,
+    REPOSITORY,
+    TOP,
+    box,
+    document,
+    job_counts,
+    plan,
+    snakemake,
+    write_config,
+)
+
+PRODUCTS = {"stitch_zarr": 1, "stitch_arrays": 1, "preview": 1}
+ENTRIES = [REPOSITORY / "Snakefile", REPOSITORY / "workflow" / "Snakefile"]
+YEAR = ("2023-01-01", "2023-12-31")
+
+
+def jobs(blocks: int, slices: int, sensors: int = 2, **products: int) -> dict[str, int]:
+    """Jobs of one region and one period."""
+    return {
+        "roi": 1,
+        "items": sensors,
+        "weights": 1,
+        "download": blocks * slices * sensors,
+        "stack": blocks * sensors,
+        "retile": blocks,
+        "infer": blocks,
+        **(products or PRODUCTS),
+    }
+
+
+def prepared(folder: Path, start: str, end: str, **sections: Any) -> dict[str, Any]:
+    """A region of 2 x 2 blocks and a configuration. Scenes are not needed: blocks follow from
+    the region alone."""
+    box(folder / "roi.geojson", (0, 50), (0, 40))
+    (folder / "weights.pt").touch()
+    settings = document(folder, start, end)
+    for name, keys in sections.items():
+        settings.setdefault(name, {}).update(keys)
+    write_config(folder, settings)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("days", "sections", "expected"),
+    [
+        (YEAR, {}, jobs(4, 6)),
+        (("2023-07-01", "2024-06-30"), {}, jobs(4, 6)),
+        (("2023-12-01", "2024-01-31"), {"download": {"slice_months": 1}}, jobs(4, 2)),
+        (YEAR, {"download": {"slice_months": 5}}, jobs(4, 3)),
+        (("2023-03-05", "2023-03-05"), {}, jobs(4, 1)),
+        (YEAR, {"sentinel1": {"enabled": False}}, jobs(4, 6, sensors=1)),
+        (YEAR, {"sentinel1": {"orbits": "descending"}}, jobs(4, 6)),
+        (
+            YEAR,
+            {"sentinel2": {"enabled": False}, "model": {"min_observations": {"s2": 0}}},
+            jobs(4, 6, sensors=1),
+        ),
+        (YEAR, {"grid": {"block_size": 2000}}, jobs(1, 6)),
+        (YEAR, {"products": {"formats": ["zarr"]}}, jobs(4, 6, stitch_zarr=1)),
+        (YEAR, {"products": {"formats": ["arrays"]}}, jobs(4, 6, stitch_arrays=1)),
+        (
+            YEAR,
+            {"products": {"formats": ["preview", "arrays"]}},
+            jobs(4, 6, preview=1, stitch_arrays=1),
+        ),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) and "roi" not in value else "",
+)
+def test_jobs_of_one_region_and_period(
+    tmp_path: Path, days: tuple[str, str], sections: dict[str, Any], expected: dict[str, int]
+) -> None:
+    prepared(tmp_path, *days, **sections)
+    assert plan(tmp_path) == expected
+
+
+def test_several_regions_and_periods(tmp_path: Path) -> None:
+    """here: 4 blocks, two periods; corner: 3 blocks of 4, as one holds none of its pixels;
+    one period of its own."""
+    settings = prepared(tmp_path, *YEAR)
+    corner = shapely.Polygon(
+        [(0, 0), (500, 0), (500, -200), (200, -200), (200, -400), (0, -400)],
+    )
+    write_polygon(tmp_path / "corner.geojson", shapely.affinity.translate(corner, LEFT, TOP))
+    settings["periods"]["short"] = {"start": "2024-11-15", "end": "2025-02-14"}
+    settings["regions"]["corner"] = {"roi": "corner.geojson", "periods": ["short"]}
+    write_config(tmp_path, settings)
+    assert plan(tmp_path) == {
+        "roi": 2,
+        "items": 2 * 2 + 2,
+        "weights": 1,
+        "download": 4 * 2 * (6 + 2) + 3 * 2 * 2,
+        "stack": 4 * 2 * 2 + 3 * 2,
+        "retile": 4 * 2 + 3,
+        "infer": 4 * 2 + 3,
+        "stitch_zarr": 3,
+        "stitch_arrays": 3,
+        "preview": 3,
+    }
+
+
+def test_float32_has_no_scales_file(tmp_path: Path) -> None:
+    prepared(tmp_path, "2023-01-01", "2023-01-31", model={"dtype": "float32"})
+    output = snakemake(tmp_path, "--dry-run", "--quiet", "host").stdout  # shows the reasons
+    assert job_counts(output) == jobs(4, 1)
+    assert "stitched_representation_counts.npy" in output
+    assert "representation_scales" not in output
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=["Snakefile", "workflow/Snakefile"])
+def test_both_entries_plan_the_same_with_the_default_profile(tmp_path: Path, entry: Path) -> None:
+    """From a foreign folder, and with another working directory than the current one."""
+    prepared(tmp_path, "2023-01-01", "2023-01-31")
+    done = snakemake(tmp_path, "--dry-run", snakefile=entry)
+    assert job_counts(done.stdout) == jobs(4, 1)
+    assert "profiles/default" in done.stdout
+
+
+def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
+    done = snakemake(
+        REPOSITORY, "--lint", "--configfile", str(REPOSITORY / "tests" / "lint" / "config.yaml")
+    )
+    assert done.returncode == 0, done.stdout
+    rules = sorted((REPOSITORY / "workflow" / "rules").glob("*.smk"))
+    assert len(rules) == 5
+    for path in rules:
+        assert not re.search(r"^\s*(run|shell):", path.read_text(), re.MULTILINE), path
+
+
+@pytest.mark.parametrize(
+    ("change", "sentences"),
+    [
+        (
+            {
+                "grid": {"blok_size": 25},
+                "periods": {"then": {"start": "2023-02-01", "end": "2023-01-31"}},
+                "model": {"weights": "weights.pt", "dim": "many"},
+                "download": {"threads": 0},
+            },
+            [
+                "grid.blok_size is not a known key: did you mean grid.block_size?",
+                "periods.then: end 2023-01-31 is before start 2023-02-01",
+                "model.dim is 'many' (text), but must be one of 16, 32, 64, 128.",
+                "download.threads is 0 (whole number), but must be at least 1.",
+            ],
+        ),
+        ({"model": {}}, ["model.weights is missing and has no default: set it"]),
+        (
+            {"regions": {"here": {"roi": "elsewhere.geojson"}}},
+            ["The region file elsewhere.geojson does not exist: check `roi`"],
+        ),
+        (
+            {"regions": {"here": {"roi": "bowtie.geojson"}}},
+            ["bowtie.geojson: feature 1 is not a valid polygon (Self-intersection"],
+        ),
+        (
+            {"paths": {"work": "weights.pt"}},
+            ["Cannot write weights.pt (Not a directory)", "check that its folder exists"],
+        ),
+        (
+            {"paths": {"results": "weights.pt"}},
+            ["Cannot write weights.pt (Not a directory)", "check that its folder exists"],
+        ),
+    ],
+    ids=["several-keys", "missing-key", "no-file", "bowtie", "work-is-a-file", "results-is-a-file"],
+)
+def test_bad_input_is_refused_when_parsed_with_sentences_and_no_traceback(
+    tmp_path: Path, change: dict[str, Any], sentences: list[str]
+) -> None:
+    settings = prepared(tmp_path, "2023-01-01", "2023-01-31")
+    bowtie = shapely.Polygon([(0, 0), (500, -400), (500, 0), (0, -400)])
+    write_polygon(tmp_path / "bowtie.geojson", shapely.affinity.translate(bowtie, LEFT, TOP))
+    write_config(tmp_path, settings | change)
+    before = sorted(tmp_path.iterdir())
+    done = snakemake(tmp_path, "--cores", "1")
+    assert done.returncode != 0
+    for sentence in sentences:
+        assert done.stdout.count(sentence) == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    made = {path.name for path in tmp_path.iterdir()} - {path.name for path in before}
+    assert made <= {".snakemake", ".cache"}

@@ -1,0 +1,154 @@
+"""What a finished run plans again after one thing changed: that, what follows, no more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.workflow import CHECKPOINT, REPOSITORY, Changes, box, change, plan, write_config
+
+ZARR, ARRAYS, PREVIEW = {"stitch_zarr": 1}, {"stitch_arrays": 1}, {"preview": 1}
+PRODUCTS = ZARR | ARRAYS | PREVIEW
+INFER = {"infer": 4} | PRODUCTS
+RETILE = {"retile": 4} | INFER
+ONE_SENSOR = {"items": 1, "download": 8, "stack": 4} | RETILE
+BOTH_SENSORS = {"items": 2, "download": 16, "stack": 8} | RETILE
+REGION = {"roi": 1} | BOTH_SENSORS
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"products.zarr_chunk": 10}, ZARR),
+        ({"products.preview_stretch": 5.0}, PREVIEW),
+        ({"products.formats": ["zarr"]}, {}),
+        ({"model.dim": 16}, INFER),
+        ({"model.dtype": "float32"}, INFER),
+        ({"model.min_observations": {"s2": 2}}, INFER),
+        ({"model.min_observations": {"s1": 1}}, RETILE),
+        ({"grid.patch_size": 25}, RETILE),
+        ({"arithmetic": "reference"}, ONE_SENSOR),
+        ({"sentinel2.max_cloud": 50.0}, ONE_SENSOR),
+        ({"sentinel1.orbits": "ascending"}, ONE_SENSOR),
+        ({"sentinel1.enabled": False}, RETILE),
+        ({"periods.then.end": "2021-09-29"}, BOTH_SENSORS),
+        ({"periods.then.end": "2021-10-31"}, BOTH_SENSORS | {"download": 24}),
+        (
+            {
+                "download.threads": 1,
+                "download.timeout": 5.0,
+                "download.attempts": 2,
+                "model.batch_size": 7,
+                "model.device": "cpu",
+                "model.cache": "weights",
+                "paths.keep": [],
+            },
+            {},
+        ),
+        # What the products state of their making changes, but no block.
+        ({"download.empty_block": "nodata"}, PRODUCTS),
+        (
+            {"periods.later": {"start": "2021-08-01", "end": "2021-08-31"}},
+            BOTH_SENSORS | {"download": 8},
+        ),
+        (
+            {
+                "regions.there": {"roi": "there.geojson"},
+                "periods.later": {"start": "2021-08-01", "end": "2021-08-31"},
+                "regions.here.periods": ["then"],
+                "regions.there.periods": ["then"],
+            },
+            {
+                "roi": 1,
+                "items": 2,
+                "download": 4,
+                "stack": 2,
+                "retile": 1,
+                "infer": 1,
+            }
+            | PRODUCTS,
+        ),
+    ],
+    ids=lambda value: "+".join(value) if value and "infer" not in value else "",
+)
+def test_changed_keys(finished: Path, changes: Changes, expected: dict[str, int]) -> None:
+    box(finished / "there.geojson", (0, 20), (0, 20))
+    change(finished, changes)
+    assert plan(finished) == expected
+
+
+def test_intermediate_files_are_kept_where_the_configuration_says_so(finished_run: Path) -> None:
+    """What the default deletes is in tests/e2e/test_resume.py."""
+    run = finished_run / "work" / "here" / "then"
+    counts = {
+        name: len(list((run / name).rglob("*.zip"))) for name in ("slices", "stack", "patches")
+    }
+    assert counts == {"slices": 4 * 2 * 2, "stack": 4 * 2, "patches": 4}
+
+
+def test_an_added_format_is_made_alone(finished: Path) -> None:
+    for path in (finished / "results" / "here" / "then").glob("stitched_*"):
+        path.unlink()
+    change(finished, {"products.formats": ["preview", "zarr"]})
+    assert plan(finished) == {}
+    change(finished, {"products.formats": ["preview", "zarr", "arrays"]})
+    assert plan(finished) == ARRAYS
+
+
+def test_a_deleted_product_or_embedding_is_made_again(finished: Path) -> None:
+    (finished / "results" / "here" / "then" / "preview.png").unlink()
+    assert plan(finished) == PREVIEW
+    (finished / "work" / "here" / "then" / "embeddings" / "b000_001.zip").unlink()
+    assert plan(finished) == {"infer": 1} | PRODUCTS
+
+
+def test_the_region_file_counts_by_its_content(finished: Path) -> None:
+    roi = finished / "roi.geojson"
+    text = roi.read_text()
+    roi.write_text(text)
+    os.utime(roi)
+    assert plan(finished) == {}
+    box(roi, (0, 49), (0, 40))
+    assert roi.read_text() != text
+    assert plan(finished) == REGION
+
+
+def test_replaced_weights(finished: Path) -> None:
+    shutil.copy(CHECKPOINT.with_name("v2_student_qk.pt"), finished / "weights.pt")
+    assert plan(finished) == {"weights": 1} | INFER
+
+
+def test_a_changed_comment_reruns_nothing(finished: Path, tmp_path: Path) -> None:
+    """The workflow is copied, run from there, and every kind of source file in it changed."""
+    repository = tmp_path / "repository"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("workflow", "src", "profiles", "envs"):
+        shutil.copytree(REPOSITORY / name, repository / name, symlinks=True, ignore=ignored)
+    shutil.copy(REPOSITORY / "Snakefile", repository)
+    entry = repository / "Snakefile"
+    assert plan(finished, snakefile=entry) == {}
+    for name in (
+        "Snakefile",
+        "workflow/rules/infer.smk",
+        "workflow/rules/common.smk",
+        "workflow/scripts/infer.py",
+        "workflow/scripts/adaptor.py",
+        "src/tessera_flow/inference.py",
+    ):
+        path = repository / name
+        path.write_text("# A comment.\n" + path.read_text())
+    assert plan(finished, snakefile=entry) == {}
+    assert plan(finished, "--rerun-triggers", "code", snakefile=entry)["infer"] == 4
+
+
+def test_the_order_of_keys_and_defaults_written_out_change_nothing(finished: Path) -> None:
+    settings = yaml.safe_load((finished / "config.yaml").read_text())
+    settings["products"] = {"formats": ["zarr", "arrays", "preview"], "zarr_chunk": 100}
+    settings["arithmetic"] = "exact"
+    write_config(finished, dict(reversed(settings.items())))
+    assert plan(finished) == {}

@@ -1,0 +1,284 @@
+"""Bad input in a running workflow: one clear sentence where the user looks, nothing
+half-written, and only what is affected fails."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+
+from tessera_flow.config import load_config
+from tessera_flow.errors import CheckpointError, RegionError
+from tessera_flow.layout import Layout
+from tessera_flow.weights import fetch_weights
+from tests.support.pipeline import write_polygon
+from tests.support.scenes import optical
+from tests.support.workflow import (
+    CHECKPOINT,
+    LEFT,
+    PIXEL,
+    REPOSITORY,
+    TOP,
+    archive,
+    box,
+    change,
+    document,
+    fill,
+    job_counts,
+    leftovers,
+    plan,
+    product_bytes,
+    run,
+    small_disk,
+    snakemake,
+    write_config,
+)
+
+pytestmark = pytest.mark.e2e
+
+SHAPE = (20, 40)
+"""Rows and columns of the scene that covers the first block and a half."""
+
+
+def one_row(folder: Path, columns: int, **settings: Any) -> list[dict[str, Any]]:
+    """A region of 20 rows of pixels, in blocks of 25, with Sentinel-2 alone; returns the
+    scenes, which cover its first 40 columns."""
+    folder.mkdir(exist_ok=True)
+    box(folder / "roi.geojson", (0, columns), (0, 20))
+    random = np.random.default_rng(1)
+    items = [
+        optical(folder / "scenes", f"{day}T10:00:00", random.integers(1, 9000, (*SHAPE, 10)))
+        for day in ("2021-06-03", "2021-06-13")
+    ]
+    archive(folder, items)
+    shutil.copy(CHECKPOINT, folder / "weights.pt")
+    configuration = document(folder, "2021-06-01", "2021-06-30")
+    configuration["sentinel1"] = {"enabled": False}
+    configuration["products"] = {"formats": ["arrays"]}
+    write_config(folder, configuration | settings)
+    return items
+
+
+def shown(output: str, sentence: str) -> None:
+    """The user sees the sentence (a regular expression), once, and no Python traceback."""
+    assert len(re.findall(sentence, output)) == 1, output
+    assert "Traceback" not in output, output
+
+
+def files(folder: Path, pattern: str) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.glob(pattern) if p.is_file())
+
+
+def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path) -> None:
+    """Three blocks: one whole, one whose second scene is cut off, one that no scene covers;
+    a period without scenes; a region outside the data."""
+    folder = tmp_path / "run"
+    items = one_row(folder, columns=75)
+    random = np.random.default_rng(2)
+    damaged = optical(
+        folder / "scenes",
+        "2021-06-23T10:00:00",
+        random.integers(1, 9000, (20, 5, 10)),
+        shape=(20, 5),
+        origin=(LEFT + 35 * PIXEL, TOP),
+    )
+    archive(folder, [*items, damaged])
+    band = Path(damaged["assets"]["B11"]["href"])
+    whole = band.read_bytes()
+    band.write_bytes(whole[: len(whole) * 2 // 3])
+    box(folder / "far.geojson", (90_000, 90_020), (0, 20))
+    change(
+        folder,
+        {
+            "regions.far": {"roi": "far.geojson", "periods": ["then"]},
+            "periods.empty": {"start": "2019-01-01", "end": "2019-01-31"},
+        },
+    )
+
+    output = run(folder, fails=True)
+    shown(output, rf"Cannot read asset B11 of item {damaged['id']} \(.*\) after 1 tries: .*again\.")
+    shown(output, r"Block b000_002 is covered by no sentinel2 scene in the period: .*empty_block")
+    shown(output, r"No Sentinel-2 scene covers region here .* from 2019-01-01 to 2019-01-31 .*\.")
+    shown(output, r"No Sentinel-2 scene covers region far .* from 2021-06-01 to 2021-06-30 .*\.")
+    assert files(folder, "work/*/*/embeddings/*") == ["work/here/then/embeddings/b000_000.zip"]
+    assert files(folder, "work/*/*/items/*") == ["work/here/then/items/sentinel2.json"]
+    assert files(folder, "results/**/*") == []
+    assert leftovers(folder) == []
+    finished = (folder / "work/here/then/embeddings/b000_000.zip").stat().st_mtime_ns
+
+    band.write_bytes(whole)
+    box(folder / "far.geojson", (0, 20), (0, 20))
+    change(folder, {"download.empty_block": "nodata", "periods.empty.start": "2021-06-01",
+                    "periods.empty.end": "2021-06-30"})  # fmt: skip
+    far = {"items": 1, "download": 1, "stack": 1, "retile": 1, "infer": 1, "stitch_arrays": 1}
+    here_empty = {
+        "items": 1,
+        "download": 3,
+        "stack": 3,
+        "retile": 3,
+        "infer": 3,
+        "stitch_arrays": 1,
+    }
+    here_then = {"download": 1, "stack": 1, "retile": 2, "infer": 2, "stitch_arrays": 1}
+    expected = {"roi": 1}
+    for part in (far, here_empty, here_then):
+        expected = {rule: expected.get(rule, 0) + part.get(rule, 0) for rule in expected | part}
+    assert plan(folder) == expected
+    run(folder, "results/here/then/stitched_representation.npy")
+    embedding = folder / "work/here/then/embeddings/b000_000.zip"
+    assert embedding.stat().st_mtime_ns == finished
+    scales = np.load(folder / "results/here/then/stitched_representation_scales.npy")
+    counts = np.load(folder / "results/here/then/stitched_representation_counts.npy")
+    assert np.isfinite(scales[:, :40]).all()
+    assert np.isnan(scales[:, 40:]).all()
+    np.testing.assert_array_equal(np.unique(counts[:, :35, 0]), [2])
+    np.testing.assert_array_equal(np.unique(counts[:, 35:40, 0]), [3])
+
+
+def test_no_radar_scene_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    one_row(folder, columns=25, sentinel1={"provider": "local", "location": "items.json"})
+    output = run(folder, "work/here/then/items/sentinel1.json", fails=True)
+    shown(output, r"No Sentinel-1 scene covers region here .*sentinel1\.enabled: false")
+    assert files(folder, "work/here/then/items/*") == []
+    change(folder, {"sentinel1": {"enabled": False}})
+    assert plan(folder)["items"] == 1
+
+
+def damaged_checkpoint(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.pt"
+    if kind == "cut":
+        path.write_bytes(CHECKPOINT.read_bytes()[:100_000])
+    elif kind == "text":
+        path.write_text("not a checkpoint")
+    elif kind == "keys":
+        checkpoint = torch.load(CHECKPOINT, weights_only=True)
+        state = next(v for v in checkpoint.values() if isinstance(v, dict) and len(v) > 20)
+        del state[next(iter(state))]
+        torch.save(checkpoint, path)
+    else:
+        torch.save({"model": {"conv1.weight": torch.zeros(3, 3), "fc.bias": torch.zeros(3)}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("cut", r"cut\.pt is not a readable checkpoint \(its end is missing.*get the file again"),
+        ("text", r"text\.pt is not a readable checkpoint \(its content is.*get the file again"),
+        ("keys", r"keys\.pt: 1 tensors are missing \(.*\.weight\), .*: use the file as it was"),
+        ("resnet", r"resnet\.pt is not a TESSERA checkpoint .*: set the weights to the file"),
+    ],
+)
+def test_unusable_weights(tmp_path: Path, kind: str, sentence: str) -> None:
+    path = damaged_checkpoint(tmp_path, kind)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        fetch_weights(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_unusable_weights_stop_what_needs_them_until_they_are_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    one_row(folder, columns=25)
+    damaged_checkpoint(folder, "keys").replace(folder / "weights.pt")
+    output = run(folder, fails=True)
+    shown(output, r"weights\.pt: 1 tensors are missing .*: use the file as it was published\.")
+    assert files(folder, "work/*.json") == []
+    assert files(folder, "work/here/then/patches/*") == ["work/here/then/patches/b000_000.zip"]
+    shutil.copy(CHECKPOINT, folder / "weights.pt")
+    assert plan(folder) == {"weights": 1, "infer": 1, "stitch_arrays": 1}
+
+
+def test_no_disk_space(tmp_path: Path) -> None:
+    """The working folder fills up first, then the results': each time the run says which, and
+    goes on from there once there is space."""
+    folder = tmp_path / "run"
+    one_row(folder, columns=25, products={"formats": ["zarr", "arrays", "preview"]})
+    with (
+        small_disk(folder / "work", 4 * 2**20) as work,
+        small_disk(folder / "results", 4 * 2**20) as results,
+    ):
+        filler = fill(work, leave=64 * 2**10)
+        output = run(folder, fails=True)
+        shown(output, r"No space left while writing work/here/then/.*/b000_000\.zip .*free some")
+        assert files(work, "here/then/embeddings/*") == [] and leftovers(folder) == []
+        filler.unlink()
+
+        filler = fill(results, leave=8 * 2**10)
+        output = run(folder, fails=True)
+        for product in (r"embeddings\.zarr", r"stitched_\w+\.npy", r"preview\.tif"):
+            shown(output, rf"No space left while writing results/here/then/{product} .*free")
+        assert set(product_bytes(folder)) == {"filler"}
+        filler.unlink()
+
+        products = {"stitch_zarr": 1, "stitch_arrays": 1, "preview": 1}
+        assert plan(folder) == products
+        assert job_counts(run(folder)) == products
+        assert np.load(results / "here/then/stitched_representation.npy").shape == (20, 25, 128)
+
+
+def test_results_on_a_disk_that_may_not_be_written_to(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    one_row(folder, columns=25)
+    with small_disk(folder / "results", 2**20, "ro"):
+        done = snakemake(folder, "--dry-run")
+        assert done.returncode != 0
+        shown(done.stdout, r"Cannot write results \(.*\): check that its folder .*written to\.")
+
+
+def _no_crs(folder: Path) -> Path:
+    path = write_polygon(folder / "roi.geojson", shapely.box(LEFT, TOP - 200, LEFT + 200, TOP))
+    import pyogrio
+
+    meta, _, geometry, fields = pyogrio.raw.read(path)
+    meta["crs"] = None
+    pyogrio.raw.write(folder / "no_crs.shp", geometry, fields, meta["fields"],
+                      geometry_type="Polygon", driver="ESRI Shapefile")  # fmt: skip
+    return folder / "no_crs.shp"
+
+
+def _no_pixel(folder: Path) -> Path:
+    path = folder / "zeros.tif"
+    grid = {"crs": "EPSG:32631", "transform": rasterio.Affine(10, 0, LEFT, 0, -10, TOP)}
+    with rasterio.open(path, "w", driver="GTiff", width=5, height=5, count=1, dtype="uint8",
+                       **grid) as dataset:  # fmt: skip
+        dataset.write(np.zeros((1, 5, 5), np.uint8))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (_no_crs, r"no_crs\.shp has no coordinate reference system: assign one .*\.prj file"),
+        (_no_pixel, r"The mask .*zeros\.tif has no positive pixel: mark the inside"),
+    ],
+)
+def test_regions_that_cannot_be_used(tmp_path: Path, make: Any, sentence: str) -> None:
+    settings = document(tmp_path, "2021-06-01", "2021-06-30")
+    settings["regions"]["here"]["roi"] = str(make(tmp_path))
+    settings["paths"] = {"work": str(tmp_path / "work")}
+    with pytest.raises(RegionError, match=sentence):
+        Layout(load_config(settings))
+    assert files(tmp_path, "work/**/*") == []
+
+
+def test_a_defect_is_told_apart_from_bad_input(tmp_path: Path) -> None:
+    """What is no user's error shows its traceback in the log, and asks for a report."""
+    folder = tmp_path / "run"
+    one_row(folder, columns=25)
+    repository = tmp_path / "repository"
+    for name in ("workflow", "src", "profiles"):
+        shutil.copytree(REPOSITORY / name, repository / name, symlinks=True)
+    script = repository / "workflow" / "scripts" / "roi.py"
+    script.write_text(script.read_text() + "    raise ZeroDivisionError('broken')\n")
+    entry = repository / "workflow" / "Snakefile"
+    output = run(folder, "work/here/roi.tif", fails=True, snakefile=entry)
+    assert "a defect of this program; please report it" in output
+    assert output.count("ZeroDivisionError: broken") == 1

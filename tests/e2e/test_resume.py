@@ -1,0 +1,112 @@
+"""A run that is killed leaves whole files or none, and the next run finishes the work: every
+product has the bytes of a run that nothing disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.workflow import (
+    change,
+    job_counts,
+    kill_group,
+    leftovers,
+    product_bytes,
+    run,
+    snakemake,
+    start,
+    unstarted,
+)
+
+pytestmark = pytest.mark.e2e
+
+MOMENTS = {
+    "a first slice is there": ["work/here/then/slices/*/*/b*.zip"],
+    "a first stack is there": ["work/here/then/stack/*/b*.zip"],
+    "a block is being embedded": ["work/here/then/embeddings/.*.part"],
+    "products are being written": ["results/here/then/.*.part"],
+}
+"""Moments in the order in which a run comes to them: any of the files exists."""
+
+
+def fresh(finished_run: Path, folder: Path) -> Path:
+    """The same run, not yet begun, and with intermediate files deleted as they are by default."""
+    unstarted(finished_run, folder)
+    change(folder, {"paths.keep": []})
+    return folder
+
+
+def wait_for(patterns: list[str], folder: Path, process: subprocess.Popen[bytes]) -> bool:
+    """Return once a file is there (True) or the run has ended (False)."""
+    while process.poll() is None:
+        if any(True for pattern in patterns for _ in folder.glob(pattern)):
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def assert_products_whole_or_absent(folder: Path, undisturbed: dict[str, str]) -> None:
+    """Every product under its own name is complete. A Zarr store counts as one product."""
+    found = {k: v for k, v in product_bytes(folder).items() if ".part" not in k}
+    assert found.items() <= undisturbed.items()
+    store = "here/then/embeddings.zarr/"
+    if any(name.startswith(store) for name in found):
+        expected = {name for name in undisturbed if name.startswith(store)}
+        assert {name for name in found if name.startswith(store)} == expected
+
+
+def finish(folder: Path, undisturbed: dict[str, str]) -> None:
+    """Unlock, run to the end, and compare with the undisturbed run."""
+    assert snakemake(folder, "--unlock").returncode == 0
+    run(folder)
+    assert product_bytes(folder) == undisturbed
+    assert leftovers(folder) == []
+
+
+def test_kills_at_chosen_moments(finished_run: Path, tmp_path: Path) -> None:
+    folder = fresh(finished_run, tmp_path / "run")
+    undisturbed = product_bytes(finished_run)
+    seen_parts = 0
+    for moment, patterns in MOMENTS.items():
+        process = start(folder)
+        try:
+            came = wait_for(patterns, folder, process)
+        finally:
+            going = kill_group(process)
+        assert came and going, f"{moment}: {(folder / 'run.txt').read_text()}"
+        seen_parts += len(leftovers(folder))
+        assert_products_whole_or_absent(folder, undisturbed)
+        assert snakemake(folder, "--unlock").returncode == 0
+    assert seen_parts > 0, "no writer was killed while it wrote"
+    finish(folder, undisturbed)
+    assert job_counts(snakemake(folder, "--dry-run").stdout) == {}
+    kept = sorted(str(p.relative_to(folder)) for p in (folder / "work").rglob("*.zip"))
+    assert kept == sorted(
+        f"work/here/then/embeddings/b00{y}_00{x}.zip" for y in (0, 1) for x in (0, 1)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_kills_at_random_moments(finished_run: Path, tmp_path: Path, seed: int) -> None:
+    folder = fresh(finished_run, tmp_path / "run")
+    undisturbed = product_bytes(finished_run)
+    moments = random.Random(seed)
+    kills = 0
+    for _ in range(40):
+        process = start(folder)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=moments.uniform(2, 9))
+        going = kill_group(process)
+        assert_products_whole_or_absent(folder, undisturbed)
+        if not going:
+            break
+        kills += 1
+        assert snakemake(folder, "--unlock").returncode == 0
+    assert kills >= 5
+    finish(folder, undisturbed)
