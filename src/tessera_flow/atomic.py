@@ -1,22 +1,29 @@
 """Results appear whole or not at all: write under a temporary name, then rename.
 
 The temporary name lies in the folder of the result (a rename across file systems is
-a copy), begins with a dot, and is unique to the writer, so that two writers never
-share one. What a killed writer left behind is removed by the next writer of the same
-result.
+a copy), begins with a dot, and names its writer (host, process), so that two writers
+never share one. What a killed writer left behind is removed by the next writer of the
+same result; what a living one is writing is left alone.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputError
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+_ABANDONED_AFTER = 24 * 3600.0
+"""Seconds without a change after which another host's temporary file counts as left behind."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -26,6 +33,23 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _is_left_behind(part: Path, final: Path) -> bool:
+    """Whether the writer of a temporary file is gone; only this host's can be asked for."""
+    writer = re.fullmatch(rf"\.{re.escape(final.name)}\.([^.]+)\.(\d+)\.[0-9a-f]+\.part", part.name)
+    if writer is None:
+        return False
+    host, process = writer[1], int(writer[2])
+    if host != _HOST:
+        return time.time() - part.stat().st_mtime > _ABANDONED_AFTER
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -72,11 +96,12 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
             missing permission.
     """
     final = Path(path)
-    part = final.parent / f".{final.name}.{uuid.uuid4().hex[:12]}.part"
+    part = final.parent / f".{final.name}.{_HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}.part"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for stale in final.parent.glob(f".{final.name}.*.part"):
-            _remove(stale)
+            if _is_left_behind(stale, final):
+                _remove(stale)
     except OSError as error:
         raise output_error(final, error) from error
     try:

@@ -53,7 +53,9 @@ def search_items(
         document = json.loads(stac_io.read_text(location))
         kind = document.get("type") if isinstance(document, dict) else None
         if kind == "FeatureCollection":
-            for item in document.get("features", []):
+            for item in document.get("features") or []:
+                if not isinstance(item, dict):
+                    raise ValueError("one of its features is not an item")
                 yield _with_absolute_hrefs(item, location)
         elif kind not in ("Catalog", "Collection"):
             raise ItemError(

@@ -38,6 +38,7 @@ from .config_errors import expected, literals, refused, sentences, shown
 from .errors import ConfigError
 from .hrefs import public_href
 
+_LAST_YEAR = 2200
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -191,6 +192,11 @@ class Period(_Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> Period:
+        if self.end.year > _LAST_YEAR:
+            raise ValueError(
+                f"end {self.end} is beyond the year {_LAST_YEAR}; a period ends on a day with "
+                "scenes, so set it to one"
+            )
         if self.end < self.start:
             raise ValueError(
                 f"end {self.end} is before start {self.start}; the end is the last day of the "

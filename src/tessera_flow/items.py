@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,8 @@ SEARCH_MARGIN = 0.01
 """Degrees added around the region when searching: footprints in items are approximate."""
 
 _KEPT_PROPERTIES = (
-    "datetime", "eo:cloud_cover", "platform", "proj:bbox", "proj:code", "proj:epsg", "proj:shape",
-    "proj:transform", "s2:datatake_id", "s2:generation_time", "s2:mgrs_tile",
-    "s2:processing_baseline", "sat:orbit_state",
-)  # fmt: skip
-_KEPT_ASSET_FIELDS = (
-    "href", "type", "proj:shape", "proj:transform", "proj:bbox", "proj:code", "proj:epsg",
+    "datetime", "eo:cloud_cover", "platform", "s2:datatake_id", "s2:generation_time",
+    "s2:mgrs_tile", "s2:processing_baseline", "s2:product_uri", "sat:orbit_state",
 )  # fmt: skip
 
 
@@ -52,7 +48,8 @@ class SourceItem:
             cannot be told, and then it counts as lying everywhere.
         boa_offset: Sentinel-2: what is subtracted from its digital numbers.
         orbit: Sentinel-1: `ascending` or `descending`.
-        stac: the STAC item, cut down to what reading needs; addresses unsigned.
+        stac: the STAC item's id, collection, properties and assets, cut down to what choosing
+            and reading need (every job reads the whole list); addresses unsigned.
     """
 
     id: str
@@ -139,18 +136,20 @@ def list_items(
     particulars = provider(source.provider, source.imitates)
     location = absolute_location(source.location or particulars.endpoint)
     box = search_box(geobox)
-    found = search_items(location, source.collection, box, period, download)
-    candidates, elsewhere = _candidates(found, source.collection, geobox, period, particulars)
+    documents = search_items(location, source.collection, box, period, download)
+    found = _candidates(documents, source.collection, geobox, period, particulars)
+    candidates = list(found.candidates.values())
     if isinstance(source, Sentinel2):
         sensor, title = "sentinel2", "Sentinel-2"
         items, left_out = choose_sentinel2(candidates, particulars, arithmetic, source.max_cloud)
     else:
         sensor, title = "sentinel1", "Sentinel-1"
         items, left_out = choose_sentinel1(candidates, particulars, source.orbits)
+    left_out = sorted([*left_out, *found.undated.items()])
     if not items:
         raise _nothing_found(
             title, sensor, region, box, period, public_href(location), source.collection,
-            elsewhere, left_out,
+            found, left_out,
         )  # fmt: skip
     return Manifest(sensor, tuple(items), tuple(left_out))
 
@@ -163,14 +162,16 @@ def _nothing_found(
     period: Period,
     where: str,
     collection: str,
-    elsewhere: int,
+    found: _Found,
     left_out: list[tuple[str, str]],
 ) -> ItemError:
     place = ", ".join(f"{v:.3f}" for v in box)
     hint = f"check the region, the period and `{sensor}.collection`"
     if sensor == "sentinel1":
         hint += ", or set `sentinel1.enabled: false` to use Sentinel-2 alone"
-    seen = f"{elsewhere} items found there lie outside the region or the period"
+    seen = f"{found.elsewhere} items found there lie outside the region or the period"
+    if found.other_collections:
+        seen += f"; {found.other_collections} are of other collections"
     if left_out:
         reasons = sorted({reason for _, reason in left_out})
         seen += f"; {len(left_out)} were left out ({'; '.join(reasons[:3])})"
@@ -193,71 +194,68 @@ def search_box(geobox: GeoBox) -> tuple[float, float, float, float]:
     )
 
 
+@dataclass
+class _Found:
+    """What a search gave: items of the region and period, and what else was seen."""
+
+    candidates: dict[str, SourceItem] = field(default_factory=dict)
+    undated: dict[str, str] = field(default_factory=dict)
+    elsewhere: int = 0
+    other_collections: int = 0
+
+
 def _candidates(
-    found: Iterable[dict[str, Any]],
+    documents: Iterable[dict[str, Any]],
     collection: str,
     geobox: GeoBox,
     period: Period,
     particulars: Mpc,
-) -> tuple[list[SourceItem], int]:
-    """Items of the collection, region and period, each once; and how many were elsewhere."""
-    candidates: dict[str, SourceItem] = {}
-    elsewhere = 0
+) -> _Found:
+    """Sort items by collection, region and period; each counts once."""
+    found = _Found()
     wanted = {*particulars.s2_assets.values(), *particulars.s1_assets.values()}
-    for document in found:
+    for document in documents:
         if document.get("collection") != collection:
+            found.other_collections += 1
             continue
         try:
-            item = _candidate(document, geobox, period, wanted)
+            item = _candidate(document, geobox, wanted)
+            day = item.date
+            if not item.stac["properties"].get("datetime"):
+                found.undated[item.id] = "has no datetime, so its day is not known"
+            elif period.start <= day <= period.end and item.overlaps(geobox):
+                found.candidates[item.id] = item
+            else:
+                found.elsewhere += 1
         except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
             raise ItemError(
                 f"Item {document.get('id')} of collection {collection} is not a whole STAC item "
                 f"({type(error).__name__}: {str(error).splitlines()[0]}): mend or remove it."
             ) from error
-        if item is None:
-            elsewhere += 1
-        else:
-            candidates[item.id] = item
-    return list(candidates.values()), elsewhere
+    return found
 
 
-def _candidate(
-    document: Mapping[str, Any], geobox: GeoBox, period: Period, wanted: set[str]
-) -> SourceItem | None:
-    """The item; None if it lies outside the period or the region."""
-    stamp = document["properties"].get("datetime")
-    day = utc_date(stamp) if stamp else None
-    if day is None or not period.start <= day <= period.end:
-        return None
-    item = SourceItem(
+def _candidate(document: Mapping[str, Any], geobox: GeoBox, wanted: set[str]) -> SourceItem:
+    properties = document["properties"]
+    stamp = properties.get("datetime")
+    return SourceItem(
         id=document["id"],
-        date=day,
+        date=utc_date(stamp) if stamp else datetime.date.min,
         extent=_extent(document, geobox),
         boa_offset=0,
-        orbit=document["properties"].get("sat:orbit_state"),
+        orbit=str(properties.get("sat:orbit_state") or "").lower() or None,
         stac=_trimmed(document, wanted),
     )
-    return item if item.overlaps(geobox) else None
 
 
 def _trimmed(document: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
     properties = document["properties"]
     return {
-        "type": "Feature",
-        "stac_version": document.get("stac_version", "1.0.0"),
-        "stac_extensions": [e for e in document.get("stac_extensions", []) if "/projection/" in e],
         "id": document["id"],
         "collection": document.get("collection"),
-        "bbox": document.get("bbox"),
-        "geometry": document.get("geometry"),
         "properties": {k: properties[k] for k in _KEPT_PROPERTIES if k in properties},
-        "links": [],
         "assets": {
-            key: {
-                name: public_href(value) if name == "href" else value
-                for name, value in asset.items()
-                if name in _KEPT_ASSET_FIELDS
-            }
+            key: {"href": public_href(asset["href"])}
             for key, asset in document.get("assets", {}).items()
             if key in wanted
         },
@@ -337,7 +335,7 @@ def choose_sentinel2(
             for band in (*BANDS, SCL)
             if (key := particulars.s2_assets[band]) not in item.stac["assets"]
         ]
-        cloud = item.stac["properties"].get("eo:cloud_cover")
+        cloud = _cloud_cover(item)
         if missing:
             left_out.append((item.id, f"lists no asset {', '.join(missing)}"))
         elif max_cloud < 100 and cloud is not None and cloud > max_cloud:
@@ -356,8 +354,17 @@ def choose_sentinel2(
 
 
 def _sentinel2_order(item: SourceItem) -> tuple[datetime.datetime, float, str]:
-    cloud = item.stac["properties"].get("eo:cloud_cover")
-    return _moment(item), 100.0 if cloud is None else float(cloud), item.id
+    cloud = _cloud_cover(item)
+    return _moment(item), 100.0 if cloud is None else cloud, item.id
+
+
+def _cloud_cover(item: SourceItem) -> float | None:
+    """`eo:cloud_cover` in percent; None where it is missing or no number."""
+    try:
+        cloud = float(item.stac["properties"]["eo:cloud_cover"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return cloud if math.isfinite(cloud) else None
 
 
 def _newness(item: SourceItem) -> tuple[float, str, str]:
@@ -393,7 +400,8 @@ def choose_sentinel1(
         if missing:
             left_out.append((item.id, f"has no {' and no '.join(missing)}"))
         elif item.orbit not in ORBITS:
-            left_out.append((item.id, "does not tell its orbit direction (sat:orbit_state)"))
+            told = f"says {item.orbit!r}" if item.orbit else "is missing"
+            left_out.append((item.id, f"does not tell its direction (sat:orbit_state {told})"))
         elif orbits not in ("both", item.orbit):
             left_out.append((item.id, f"is {item.orbit}, and sentinel1.orbits is {orbits}"))
         else:

@@ -24,6 +24,8 @@ from .roi import RasterRoi, VectorRoi, reproject
 
 MASK_TILE = 512
 MASK_STRIP = 2048
+MOST_SOURCE_PIXELS = 2**24
+"""Pixels of a raster mask read at once, however fine it is."""
 
 MaskReader = Callable[[Window], NDArray[np.bool_]]
 
@@ -89,11 +91,22 @@ def _raster_mask(roi: RasterRoi, geobox: GeoBox) -> NDArray[np.bool_]:
     source = RasterioWindow(
         column0, row0, int(columns.max()) - column0 + 1, int(rows.max()) - row0 + 1
     )
+    if source.width * source.height > MOST_SOURCE_PIXELS and max(geobox.shape) > 1:
+        return _by_halves(roi, geobox)
     with rasterio.open(roi.path) as dataset:
         values = dataset.read(1, window=source)
         positive: NDArray[np.bool_] = (values > 0) & (dataset.read_masks(1, window=source) > 0)
     within &= positive[rows - row0, columns - column0]
     return within
+
+
+def _by_halves(roi: RasterRoi, geobox: GeoBox) -> NDArray[np.bool_]:
+    height, width = geobox.shape
+    if height >= width:
+        halves = [geobox[: height // 2, :], geobox[height // 2 :, :]]
+    else:
+        halves = [geobox[:, : width // 2], geobox[:, width // 2 :]]
+    return np.concatenate([_raster_mask(roi, half) for half in halves], axis=int(height < width))
 
 
 def write_mask(roi: VectorRoi | RasterRoi, geobox: GeoBox, output: Path) -> int:
@@ -169,7 +182,8 @@ def no_pixel_error(roi: VectorRoi | RasterRoi) -> RegionError:
     """The sentence for a region without a pixel."""
     if isinstance(roi, RasterRoi):
         return RegionError(
-            f"The mask {roi.path} has no positive pixel: mark the inside with values above 0."
+            f"The mask {roi.path} has no positive pixel at the centre of a pixel of the grid: mark "
+            "the inside with values above 0, over at least a pixel."
         )
     return RegionError(
         f"No pixel centre lies inside {roi.path}: the region is smaller than a pixel; enlarge it "

@@ -9,6 +9,7 @@ exact bilinear computation.
 
 from __future__ import annotations
 
+import datetime
 import logging
 import random
 import time
@@ -82,9 +83,7 @@ def read_window(
     offset = _lattice_offset(dataset, part)
     if offset is not None:
         return _copy(dataset, rows, columns, offset, options)
-    nodata = dataset.nodata
-    if nodata is None and options.declare_nodata:
-        nodata = 0
+    nodata = _source_nodata(dataset, options)
     height, width = part.shape
     with WarpedVRT(
         dataset,
@@ -100,6 +99,27 @@ def read_window(
         YSCALE=1,
     ) as vrt:
         return (rows, columns), vrt.read(1)
+
+
+def _source_nodata(dataset: rasterio.DatasetReader, options: ReadOptions) -> float | None:
+    """The value never to be mixed into another, or None.
+
+    Raises:
+        ReadError: whole numbers with another no-data value than 0 are to be interpolated:
+            GDAL knows one such value, and 0 is no data in these products.
+    """
+    nodata: float | None = dataset.nodata
+    if not options.declare_nodata:
+        return nodata
+    if nodata is None:
+        return 0
+    whole = np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer)
+    if whole and nodata != 0 and options.resampling == "bilinear":
+        raise ReadError(
+            f"{public_href(dataset.name)} declares {nodata:g} as no data, but in Sentinel-2 bands "
+            "0 is no data: correct the file (gdal_edit.py -a_nodata 0)."
+        )
+    return nodata
 
 
 def _overlap(dataset: rasterio.DatasetReader, geobox: GeoBox) -> tuple[slice, slice]:
@@ -179,7 +199,7 @@ class _ExactReader:
         self, cfg: Any, dst_geobox: GeoBox, *, dst: Any = None, selection: Any = None
     ) -> tuple[tuple[slice, slice], Any]:
         part, pixels = self._driver.read(self._source.uri, dst_geobox)
-        pixels = pixels.astype(cfg.dtype, copy=False)
+        pixels = self._driver.as_dtype(pixels, np.dtype(cfg.dtype), self._source.uri)
         if dst is not None:
             dst[part] = pixels
             return part, dst[part]
@@ -217,6 +237,26 @@ class ExactDriver(RioDriver):
     def open(self, src: Any, ctx: Any) -> Any:
         """A reader of one band of one item."""
         return _ExactReader(src, self)
+
+    def as_dtype(self, pixels: NDArray[Any], dtype: np.dtype[Any], uri: str) -> NDArray[Any]:
+        """The pixels in another type, if that changes no value.
+
+        Raises:
+            ReadError: a value does not fit, or fractions would be cut off.
+        """
+        if pixels.dtype == dtype:
+            return pixels
+        with np.errstate(invalid="ignore", over="ignore"):
+            converted = pixels.astype(dtype)
+        fits = np.issubdtype(dtype, np.floating) or bool((converted == pixels).all())
+        if not fits:
+            address = public_href(uri)
+            raise ReadError(
+                f"Cannot use {self.labels.get(address, address)} ({address}): it holds "
+                f"{pixels.dtype} values from {pixels.min()} to {pixels.max()} that are no "
+                f"{dtype} numbers. Check that it is the product it claims to be."
+            )
+        return converted
 
     def read(self, uri: str, geobox: GeoBox) -> tuple[tuple[slice, slice], NDArray[Any]]:
         """Open and read, trying again after a pause that doubles each time.
@@ -304,7 +344,23 @@ def load_assets(
 
 
 def _pystac_item(item: SourceItem, geobox: GeoBox) -> pystac.Item:
-    """The item for odc-stac, with the grid as its footprint: published footprints are
-    simplified, and odc-stac would leave out pixels beyond them, differently for each block."""
-    document = {**item.stac, "geometry": geobox.geographic_extent.json}
-    return pystac.Item.from_dict(document)
+    """The item for odc-stac: what to open, and nothing to plan by.
+
+    The grid serves as footprint: published ones are simplified, and odc-stac would leave out
+    pixels beyond them, differently for each block. Types and roles are set, since odc-stac
+    passes over assets that others mark as metadata; the files say for themselves where they
+    lie.
+    """
+    found = pystac.Item(
+        id=item.id,
+        geometry=geobox.geographic_extent.json,
+        bbox=list(geobox.geographic_extent.boundingbox),
+        datetime=datetime.datetime.combine(item.date, datetime.time(), datetime.UTC),
+        properties={},
+        collection=item.stac["collection"],
+    )
+    for key, asset in item.stac["assets"].items():
+        found.add_asset(
+            key, pystac.Asset(asset["href"], media_type=pystac.MediaType.COG, roles=["data"])
+        )
+    return found

@@ -53,8 +53,14 @@ class RasterRoi:
 
 
 def roi_files(path: str | Path) -> list[Path]:
-    """The file and, for a shapefile, the sidecar files that belong to it."""
+    """The file, and the files that belong to it: sidecars, sources of a virtual raster."""
     path = Path(path)
+    if path.suffix.lower() in RASTER_SUFFIXES and path.exists():
+        try:
+            with rasterio.open(path) as dataset:  # a .vrt has sources, a .tif may have a .msk
+                return sorted({path, *(Path(f) for f in dataset.files if Path(f).exists())})
+        except rasterio.errors.RasterioIOError:
+            return [path]
     if path.suffix.lower() != ".shp":
         return [path]
     suffixes = (".shp", ".shx", ".dbf", ".prj", ".cpg")

@@ -158,6 +158,10 @@ def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
         ),
         ({"model": {}}, ["model.weights is missing and has no default: set it"]),
         (
+            {"model": {"weights": "nothing.pt"}},
+            ["The checkpoint nothing.pt does not exist: check the path"],
+        ),
+        (
             {"regions": {"here": {"roi": "elsewhere.geojson"}}},
             ["The region file elsewhere.geojson does not exist: check `roi`"],
         ),
@@ -174,7 +178,15 @@ def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
             ["Cannot write weights.pt (Not a directory)", "check that its folder exists"],
         ),
     ],
-    ids=["several-keys", "missing-key", "no-file", "bowtie", "work-is-a-file", "results-is-a-file"],
+    ids=[
+        "several-keys",
+        "missing-key",
+        "no-weights",
+        "no-file",
+        "bowtie",
+        "work-is-a-file",
+        "results-is-a-file",
+    ],
 )
 def test_bad_input_is_refused_when_parsed_with_sentences_and_no_traceback(
     tmp_path: Path, change: dict[str, Any], sentences: list[str]
@@ -183,11 +195,12 @@ def test_bad_input_is_refused_when_parsed_with_sentences_and_no_traceback(
     bowtie = shapely.Polygon([(0, 0), (500, -400), (500, 0), (0, -400)])
     write_polygon(tmp_path / "bowtie.geojson", shapely.affinity.translate(bowtie, LEFT, TOP))
     write_config(tmp_path, settings | change)
-    before = sorted(tmp_path.iterdir())
+    before = set(tmp_path.iterdir())
     done = snakemake(tmp_path, "--cores", "1")
     assert done.returncode != 0
     for sentence in sentences:
         assert done.stdout.count(sentence) == 1, done.stdout
     assert "Traceback" not in done.stdout
-    made = {path.name for path in tmp_path.iterdir()} - {path.name for path in before}
-    assert made <= {".snakemake", ".cache"}
+    made = {path.name for path in set(tmp_path.iterdir()) - before}
+    assert made <= {".snakemake", ".cache", "work"}
+    assert {path.name for path in tmp_path.glob("work/*")} <= {"plan"}

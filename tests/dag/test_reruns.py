@@ -118,7 +118,9 @@ def test_the_region_file_counts_by_its_content(finished: Path) -> None:
     assert plan(finished) == REGION
 
 
-def test_replaced_weights(finished: Path) -> None:
+def test_weights_count_by_their_content(finished: Path) -> None:
+    os.utime(finished / "weights.pt")
+    assert plan(finished) == {}
     shutil.copy(CHECKPOINT.with_name("v2_student_qk.pt"), finished / "weights.pt")
     assert plan(finished) == {"weights": 1} | INFER
 

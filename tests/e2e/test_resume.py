@@ -35,9 +35,10 @@ MOMENTS = {
 
 
 def fresh(finished_run: Path, folder: Path) -> Path:
-    """The same run, not yet begun, and with intermediate files deleted as they are by default."""
+    """The same run, not yet begun, with intermediate files deleted as they are by default, and
+    in longer slices, which change no product."""
     unstarted(finished_run, folder)
-    change(folder, {"paths.keep": []})
+    change(folder, {"paths.keep": [], "download.slice_months": 4})
     return folder
 
 

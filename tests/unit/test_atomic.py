@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,21 +45,28 @@ def test_an_error_leaves_the_old_result_and_nothing_else(tmp_path: Path) -> None
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".result.txt.0123456789ab.part").write_text("half")
-    (tmp_path / ".other.txt.0123456789ab.part").write_text("another writer's")
-    write_text(tmp_path / "result.txt", "whole")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        ".other.txt.0123456789ab.part",
-        "result.txt",
-    ]
-
-
-def test_a_second_writer_makes_the_first_fail_loudly(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from tessera_flow.atomic import atomic_output\n"
+        "with atomic_output(sys.argv[1]) as part: part.write_text('half'); os._exit(9)"
+    )
     path = tmp_path / "result.txt"
-    with pytest.raises(OutputError), atomic_output(path) as part:
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 9
+    [left] = tmp_path.iterdir()
+    assert left.suffix == ".part"
+    other = tmp_path / left.name.replace("result.txt", "other.txt")
+    other.write_text("of another result")
+    write_text(path, "whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "result.txt"]
+
+
+def test_two_writers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "result.txt"
+    with atomic_output(path) as part:
         part.write_text("first")
         write_text(path, "second")
-    assert path.read_text() == "second"
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.txt"]
 
 
 def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:

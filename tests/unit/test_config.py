@@ -581,3 +581,10 @@ def test_statistics_of_another_source_are_refused(provider: str) -> None:
 )
 def test_content_hash_follows_the_choices_of_v1(model: dict[str, Any]) -> None:
     assert hash_of(model={"weights": "student.pt", **model}) != content_hash(BASE, "fens", "y2023")
+
+
+def test_an_end_beyond_any_calendar_is_refused() -> None:
+    found = problems(periods={"y2023": {"start": "2023-01-01", "end": "9999-12-31"}})
+    assert len(found) == 1
+    assert "periods.y2023" in found[0]
+    assert "end 9999-12-31 is beyond the year 2200" in found[0]

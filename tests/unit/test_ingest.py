@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 
 from tessera_flow.blockfile import open_block_file
@@ -389,3 +390,120 @@ def test_nothing_found_is_one_clear_sentence(tmp_path: Path, change: dict, sente
     start, end = change.get("period", ("2021-06-01", "2021-06-30"))
     with pytest.raises(ItemError, match=sentence):
         ingest(configuration(tmp_path, roi, items, start, end), until="items")
+
+
+def test_an_item_without_datetime_is_listed_as_left_out(tmp_path: Path, roi: Path) -> None:
+    """STAC allows null with a start and an end; such a scene must not vanish without a word."""
+    items = [optical(tmp_path / "a", f"2021-06-0{day}T10:00:00", 1000) for day in (3, 4)]
+    items[1]["properties"] |= {"datetime": None, "start_datetime": "2021-06-04T10:00:00Z"}
+    kept = manifest(ingest(s2_only(tmp_path, roi, items), until="items"), "sentinel2")
+    assert [item.id for item in kept.items] == [items[0]["id"]]
+    assert kept.left_out == ((items[1]["id"], "has no datetime, so its day is not known"),)
+
+
+@pytest.mark.parametrize("cover", ["80", "n/a", None, float("nan")])
+def test_cloud_cover_that_is_no_number_counts_as_missing(
+    tmp_path: Path, roi: Path, cover: object
+) -> None:
+    items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)]
+    items[0]["properties"]["eo:cloud_cover"] = cover
+    config = s2_only(tmp_path, roi, items, sentinel2={"max_cloud": 50.0})
+    if cover == "80":
+        with pytest.raises(ItemError, match=r"cloud cover 80.0 % is above max_cloud 50.0 %"):
+            ingest(config, until="items")
+    else:
+        assert len(manifest(ingest(config, until="items"), "sentinel2").items) == 1
+
+
+def test_the_baseline_can_come_from_the_product_name(tmp_path: Path, roi: Path) -> None:
+    item = optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, baseline="04.00")
+    del item["properties"]["s2:processing_baseline"]
+    config = s2_only(tmp_path, roi, [item], "2022-02-01", "2022-02-28")
+    np.testing.assert_array_equal(
+        stacked(ingest(config), "sentinel2")["bands"][0, 0, 0], 1000 + BAND
+    )
+    del item["properties"]["s2:product_uri"]
+    config = s2_only(tmp_path, roi, [item], "2022-02-01", "2022-02-28")
+    with pytest.raises(ItemError, match=r"does not tell its processing baseline.*arithmetic: ref"):
+        ingest(config, until="items")
+
+
+def test_items_of_other_collections_are_mentioned(tmp_path: Path, roi: Path) -> None:
+    items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)]
+    config = s2_only(tmp_path, roi, items, sentinel2={"collection": "sentinel-2-c1-l2a"})
+    with pytest.raises(ItemError, match="1 are of other collections"):
+        ingest(config, until="items")
+
+
+def test_orbit_direction_in_capitals(tmp_path: Path, roi: Path) -> None:
+    items = [
+        optical(tmp_path / "a", "2021-06-03T10:00:00", 1000),
+        radar(tmp_path / "a", "2021-06-04T06:00:00", 0.1, 0.02),
+        radar(tmp_path / "a", "2021-06-05T06:00:00", 0.1, 0.02),
+    ]
+    items[1]["properties"]["sat:orbit_state"] = "ASCENDING"
+    items[2]["properties"]["sat:orbit_state"] = "sideways"
+    config = configuration(tmp_path, roi, items, "2021-06-01", "2021-06-30")
+    kept = manifest(ingest(config, until="items"), "sentinel1")
+    assert [item.orbit for item in kept.items] == ["ascending"]
+    assert [r for _, r in kept.left_out] == [
+        "does not tell its direction (sat:orbit_state says 'sideways')"
+    ]
+
+
+def test_projection_fields_and_roles_do_not_decide_what_is_read(tmp_path: Path, roi: Path) -> None:
+    item = optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)
+    item["properties"]["proj:epsg"] = None
+    for asset in item["assets"].values():
+        asset |= {"roles": ["metadata"], "type": "application/x-unknown"}
+    stack = stacked(ingest(s2_only(tmp_path, roi, [item])), "sentinel2")
+    np.testing.assert_array_equal(stack["bands"][0, 0, 0], 1000 + BAND)
+
+
+def rewrite(item: dict, band: str, values: np.ndarray, **options: object) -> None:
+    path = item["assets"][band]["href"]
+    with rasterio.open(path) as dataset:
+        profile = {k: dataset.profile[k] for k in ("crs", "transform", "height", "width")}
+    profile |= {"driver": "GTiff", "count": 1, "dtype": values.dtype, **options}
+    Path(path).unlink()
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(values, 1)
+
+
+@pytest.mark.parametrize(
+    ("band", "dtype", "value"),
+    [
+        ("B04", "int16", -5),
+        ("B04", "uint32", 70_000),
+        ("B04", "float32", 500.9),
+        ("SCL", "uint16", 260),
+    ],
+)
+def test_pixels_that_do_not_fit_are_refused_and_not_wrapped(
+    tmp_path: Path, roi: Path, band: str, dtype: str, value: float
+) -> None:
+    item = optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)
+    rewrite(item, band, np.full(SHAPE, value, dtype))
+    with pytest.raises(ReadError, match=f"asset {band} of item .*holds {dtype} values"):
+        ingest(s2_only(tmp_path, roi, [item]))
+
+
+def test_pixels_of_another_type_that_fit_are_used(tmp_path: Path, roi: Path) -> None:
+    item = optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)
+    rewrite(item, "B04", np.full(SHAPE, 4321, np.int16))
+    stack = stacked(ingest(s2_only(tmp_path, roi, [item])), "sentinel2")
+    assert (stack["bands"][0, ..., 0] == 4321).all()
+
+
+def test_another_no_data_value_is_not_interpolated(tmp_path: Path, roi: Path) -> None:
+    """GDAL knows one no-data value; with another than 0, zeros would be averaged in."""
+    bands = {b: np.full(SHAPE, 500, np.uint16) for b in BANDS}
+    bands["B05"] = np.full((20, 25), 500, np.uint16)
+    item = write_sentinel2_scene(
+        tmp_path / "a", bands=bands, scl=np.full(SHAPE, 4, np.uint8), crs=CRS, origin=ORIGIN,
+        datetime=utc("2021-06-03T10:00:00"), mgrs_tile="31UFT",
+        pixel_sizes=SIZES | {"B05": 20.0}, baseline="03.01",
+    )  # fmt: skip
+    rewrite(item, "B05", bands["B05"], nodata=65535)
+    with pytest.raises(ReadError, match=r"declares 65535 as no data, but .* 0 is no data"):
+        ingest(s2_only(tmp_path, roi, [item]))

@@ -9,6 +9,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from affine import Affine
 
@@ -16,7 +17,7 @@ from tessera_flow.cli import main
 from tessera_flow.errors import RegionError
 from tessera_flow.grid import Window, tiling
 from tessera_flow.mask import mask_reader, read_mask, write_mask
-from tessera_flow.roi import read_roi, region_geobox, utm_crs
+from tessera_flow.roi import read_roi, region_geobox, roi_digest, roi_files, utm_crs
 
 from ..support.pipeline import write_box, write_polygon
 
@@ -305,3 +306,38 @@ def test_roi_command_draws_mask_and_convex_hull(tmp_path: Path, capsys) -> None:
     assert (hull >= mask).all()
     assert main(["roi", str(tmp_path / "absent.shp"), "--out", str(tmp_path / "x.tif")]) == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_fine_mask_is_read_in_parts(tmp_path: Path, monkeypatch) -> None:
+    """Memory does not grow with the fineness of a mask; the result does not change."""
+    rng = np.random.default_rng(5)
+    values = (rng.random((700, 900)) < 0.5).astype(np.uint8)
+    transform = Affine(0.9, 0, 600_000, 0, -0.9, 5_700_000)
+    path = raster(tmp_path / "m.tif", values, transform, "EPSG:32631")
+    whole, _ = grid_mask(path)
+    monkeypatch.setattr("tessera_flow.mask.MOST_SOURCE_PIXELS", 10_000)
+    parts, _ = grid_mask(path)
+    np.testing.assert_array_equal(parts, whole)
+    assert 0.3 < whole.mean() < 0.7
+
+
+def test_the_sources_of_a_virtual_mask_belong_to_the_region(tmp_path: Path) -> None:
+    transform = Affine(10, 0, 600_000, 0, -10, 5_700_000)
+    values = np.ones((4, 5), np.uint8)
+    source = raster(tmp_path / "m.tif", values, transform, "EPSG:32631")
+    virtual = tmp_path / "m.vrt"
+    rasterio.shutil.copy(source, virtual, driver="VRT")
+    before = roi_digest(virtual)
+    assert set(roi_files(virtual)) == {source, virtual}
+    values[0] = 0
+    raster(source, values, transform, "EPSG:32631")
+    assert roi_digest(virtual) != before
+
+
+def test_the_region_itself_is_not_overwritten(tmp_path: Path, capsys) -> None:
+    transform = Affine(10, 0, 600_000, 0, -10, 5_700_000)
+    path = raster(tmp_path / "m.tif", np.ones((4, 5), np.uint8), transform, "EPSG:32631")
+    before = path.read_bytes()
+    assert main(["roi", str(path), "--out", str(path)]) == 1
+    assert "is the region itself" in capsys.readouterr().err
+    assert path.read_bytes() == before

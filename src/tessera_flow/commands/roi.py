@@ -35,9 +35,12 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the mask and the hull, and say what they are."""
+    from ..errors import RegionError
     from ..mask import write_mask
     from ..roi import VectorRoi, convex_hull, read_roi, region_geobox
 
+    if arguments.out.resolve() == arguments.region.resolve():
+        raise RegionError(f"--out {arguments.out} is the region itself: name another file.")
     roi = read_roi(arguments.region, arguments.layer)
     geobox = region_geobox(roi, arguments.resolution, arguments.crs, arguments.align)
     inside = write_mask(roi, geobox, arguments.out)
