@@ -37,7 +37,8 @@ def _remove(path: Path) -> None:
 
 def _is_left_behind(part: Path, final: Path) -> bool:
     """Whether the writer of a temporary file is gone; only this host's can be asked for."""
-    writer = re.fullmatch(rf"\.{re.escape(final.name)}\.([^.]+)\.(\d+)\.[0-9a-f]+\.part", part.name)
+    pattern = rf"\.{re.escape(final.name)}\.([^.]+)\.(\d+)\.[0-9a-f]+(?:\.\w+)?\.part"
+    writer = re.fullmatch(pattern, part.name)
     if writer is None:
         return False
     host, process = writer[1], int(writer[2])

@@ -257,7 +257,7 @@ def _no_pixel(folder: Path) -> Path:
     ("make", "sentence"),
     [
         (_no_crs, r"no_crs\.shp has no coordinate reference system: assign one .*\.prj file"),
-        (_no_pixel, r"The mask .*zeros\.tif has no positive pixel: mark the inside"),
+        (_no_pixel, r"The mask .*zeros\.tif has no positive pixel .*: mark the inside"),
     ],
 )
 def test_regions_that_cannot_be_used(tmp_path: Path, make: Any, sentence: str) -> None:

@@ -55,6 +55,8 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert left.suffix == ".part"
     other = tmp_path / left.name.replace("result.txt", "other.txt")
     other.write_text("of another result")
+    scratch = left.with_suffix(".scratch.part")  # a writer's own second file, named after its part
+    scratch.mkdir()
     write_text(path, "whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "result.txt"]
 
