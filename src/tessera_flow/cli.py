@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
     Returns:
-        Exit status: 0, or 1 after an error that one sentence explains.
+        Exit status: 0, 1 after an error that one sentence explains, or 130 (that of
+        SIGINT in a shell) after an interrupt from the keyboard.
     """
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TesseraFlowError as error:
         print(f"tessera-flow: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        kept = getattr(arguments, "when_interrupted", "nothing half-written is left")
+        print(f"tessera-flow: interrupted; {kept}", file=sys.stderr)
+        return 130
     return status
 
 

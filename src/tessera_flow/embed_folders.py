@@ -1,8 +1,8 @@
 """Embedding reference tile folders: the step behind `tessera-flow embed`.
 
 Each tile becomes `<tile>.npy` (H, W, K), for int8 also `<tile>_scales.npy` (H, W), and
-last `<tile>.json`, which states the weights and the settings. A tile is finished when its
-statement is there and the arrays are what it says.
+last `<tile>.json`, which states the weights, the settings and a fingerprint of the tile
+folder. A tile is finished when its statement is there and the arrays are what it says.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from .atomic import atomic_output, output_error, write_text
 from .errors import OutputError, TileError
 from .inference import Embedding, InferenceOptions, embed_tile, prepare_model
 from .models.family import Heads, Model, check_dim
-from .tiles import find_tile_folders, folder_origin, read_tile_folder
+from .tiles import find_tile_folders, folder_fingerprint, folder_origin, read_tile_folder
 from .weights import WeightsRecord
 
 logger = logging.getLogger(__name__)
@@ -63,10 +63,14 @@ def embed_folders(
         TileError: there is no tile, or some tiles could not be read.
         CheckpointError, ConfigError: see `inference.prepare_model`.
         OutputError: a result cannot be written, or `out` holds results of the same name
-            that were made with other weights or settings.
+            that were made with other weights or settings or from other files, or two tiles
+            would write the same file.
     """
     folders = find_tile_folders(tiles)
     out = Path(out)
+    _check_names(folders, out)
+    # Taken before anything is read: a tile that changes meanwhile differs from what it states.
+    inputs = {folder: folder_fingerprint(folder) for folder in folders}
     options = replace(options, dim=check_dim(options.dim, weights.dims, weights.path))
     settings = {
         "weights_sha256": weights.sha256,
@@ -75,7 +79,7 @@ def embed_folders(
         "statistics": statistics,
     }
     del settings["batch_size"]
-    todo = [f for f in folders if overwrite or not _finished(out, _name(f), settings)]
+    todo = [f for f in folders if overwrite or not _finished(out, f, settings, inputs[f])]
     finished = len(folders) - len(todo)
     if finished:
         logger.info("%d of %d tiles were finished before", finished, len(folders))
@@ -84,7 +88,13 @@ def embed_folders(
     model = prepare_model(
         weights.path, options.dim, device, threads, weights.sha256, heads, statistics
     )
-    errors = _embed_each(todo, out, model, options, _statement(weights, settings))
+    errors = _embed_each(
+        {folder: inputs[folder] for folder in todo},
+        out,
+        model,
+        options,
+        _statement(weights, settings),
+    )
     if errors:
         listed = "\n".join(f"- {error}" for error in errors)
         raise TileError(
@@ -95,14 +105,14 @@ def embed_folders(
 
 
 def _embed_each(
-    folders: Sequence[Path],
+    inputs: Mapping[Path, str],
     out: Path,
     model: Model,
     options: InferenceOptions,
     statement: dict[str, Any],
 ) -> list[TileError]:
     errors = []
-    for number, folder in enumerate(folders, start=1):
+    for number, folder in enumerate(inputs, start=1):
         name = _name(folder)
         began = time.monotonic()
         try:
@@ -111,13 +121,13 @@ def _embed_each(
             logger.error("%s", error)
             errors.append(error)
             continue
-        _write(out, name, embedding, statement)
+        _write(out, name, embedding, statement | {"input": inputs[folder]})
         seconds = time.monotonic() - began
         logger.info(
             "tile %s (%d of %d): %d pixels embedded in %.1f s (%.0f per s)",
             name,
             number,
-            len(folders),
+            len(inputs),
             embedding.pixels,
             seconds,
             embedding.pixels / max(seconds, 1e-9),
@@ -128,6 +138,23 @@ def _embed_each(
 def _name(folder: Path) -> str:
     """A tile's name in the results: that of its folder."""
     return folder.resolve().name
+
+
+def _check_names(folders: Sequence[Path], out: Path) -> None:
+    """Refuse tiles whose results would take each other's place, such as `x` and `x_scales`.
+
+    Raises:
+        OutputError: there are two such.
+    """
+    writers: dict[Path, Path] = {}
+    for folder in folders:
+        for path in _paths(out, _name(folder)).values():
+            other = writers.setdefault(path, folder)
+            if other != folder:
+                raise OutputError(
+                    f"The tiles {other} ({other.resolve()}) and {folder} ({folder.resolve()}) "
+                    f"would both write {path}: rename one of them, or embed them into two folders."
+                )
 
 
 def _statement(weights: WeightsRecord, settings: dict[str, Any]) -> dict[str, Any]:
@@ -168,16 +195,16 @@ def _paths(out: Path, name: str) -> dict[str, Path]:
     }
 
 
-def _finished(out: Path, name: str, settings: dict[str, Any]) -> bool:
-    """Whether a tile's results are there, whole, and made with these settings.
+def _finished(out: Path, folder: Path, settings: dict[str, Any], fingerprint: str) -> bool:
+    """Whether a tile's results are there, whole, and made from it with these settings.
 
     Raises:
-        OutputError: they were made with others.
+        OutputError: they were made with other settings, or from other files.
     """
-    paths = _paths(out, name)
+    paths = _paths(out, _name(folder))
     try:
         document = json.loads(paths["statement"].read_text(encoding="utf-8"))
-        found, shape = document["settings"], tuple(document["shape"])
+        found, shape = dict(document["settings"]), tuple(document["shape"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if found != settings:
@@ -185,6 +212,12 @@ def _finished(out: Path, name: str, settings: dict[str, Any]) -> bool:
         raise OutputError(
             f"{paths['values']} was made with other settings ({', '.join(other)} differ): name "
             "another folder with --out, or add --overwrite to replace it."
+        )
+    if document.get("input") != fingerprint:
+        raise OutputError(
+            f"{paths['values']} was not made from the tile {folder} as it is now, but from another "
+            "folder or before its files changed: name another folder with --out, or add "
+            "--overwrite to replace it."
         )
     whole = _is_array(paths["values"], settings["dtype"], shape)
     if settings["dtype"] == "int8":

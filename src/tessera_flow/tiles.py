@@ -7,6 +7,7 @@ for a region, `roi.tiff`. The large arrays are memory-mapped, never read whole.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -123,7 +124,7 @@ def read_tile_folder(folder: str | Path) -> TileArrays:
 
     Raises:
         TileError: a file is missing, cut short, of the wrong type or rank, or contradicts
-            another one; or a day is outside 1..366.
+            another one; a day is outside 1..366; or a mask is neither 0 nor 1.
     """
     folder = Path(folder)
     missing = [name for name in _files() if not (folder / name).is_file()]
@@ -140,6 +141,25 @@ def read_tile_folder(folder: str | Path) -> TileArrays:
     return TileArrays(**arrays, roi=roi)
 
 
+def folder_fingerprint(folder: str | Path) -> str:
+    """What tells a tile folder's content from another's without reading it.
+
+    Returns:
+        SHA-256, in hexadecimal, of the resolved path, and of name, size and time of last
+        change of each file; of a file that is absent, its name.
+    """
+    folder = Path(folder).resolve()
+    lines = [str(folder)]
+    for name in (*_files(), ROI_FILE):
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            lines.append(name)
+        else:
+            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def read_patch(group: zarr.Group, where: str) -> TileArrays:
     """Read one patch of a `patches` block file into memory.
 
@@ -148,7 +168,7 @@ def read_patch(group: zarr.Group, where: str) -> TileArrays:
         where: what to call it in an error, such as the file and the patch's name.
 
     Raises:
-        TileError: an array is missing or contradicts another one.
+        TileError: an array is missing or contradicts another one, or a value is impossible.
     """
     wanted = (*ARRAYS, "roi")
     missing = [name for name in wanted if name not in group]
@@ -186,22 +206,23 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 
 def _read_roi(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Positive values are inside; missing ones (a nodata tag, NaN) are not."""
     try:
         with rasterio.open(path) as raster:
-            values = raster.read(1)
+            inside = (raster.read(1) > 0) & (raster.read_masks(1) > 0)
     except RasterioError as error:
         raise TileError(
             f"{path} cannot be read as a raster ({error}): mend it, or delete it to embed the "
             "whole tile."
         ) from error
-    if values.shape != shape:
+    if inside.shape != shape:
         raise TileError(
-            f"{path} has {values.shape[0]} x {values.shape[1]} pixels, but the arrays beside it "
+            f"{path} has {inside.shape[0]} x {inside.shape[1]} pixels, but the arrays beside it "
             f"have {shape[0]} x {shape[1]}: make the tile again, or delete roi.tiff to embed the "
             "whole tile."
         )
-    inside: NDArray[np.uint8] = (values > 0).astype(np.uint8)
-    return inside
+    roi: NDArray[np.uint8] = inside.astype(np.uint8)
+    return roi
 
 
 def _check(arrays: Mapping[str, NDArray[Any]], where: str, suffix: str) -> None:
@@ -232,6 +253,18 @@ def _check(arrays: Mapping[str, NDArray[Any]], where: str, suffix: str) -> None:
             raise TileError(
                 f"{days}{suffix} of {where} holds day {int(bad[0])}, but days of year go from 1 "
                 f"to {LAST_DAY}: correct the days or make the tile again."
+            )
+    _check_masks(arrays["masks"], where, suffix)
+
+
+def _check_masks(masks: NDArray[Any], where: str, suffix: str) -> None:
+    for step in masks:  # one at a time: the array may be mapped
+        if step.size and step.max() > 1:
+            other = [int(value) for value in np.unique(step) if value > 1]
+            shown = ", ".join(map(str, other[:3])) + (", ..." if len(other) > 3 else "")
+            raise TileError(
+                f"masks{suffix} of {where} holds {shown}, but a mask is 1 where the step is valid "
+                "and else 0: make the tile again in that form."
             )
 
 

@@ -1,5 +1,7 @@
 import dataclasses
 import pickle
+import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +234,104 @@ def test_loading_leaves_the_weights_as_they_are(content: Any) -> None:
     assert torch.equal(model.s2.layers[1].qkv.weight, joined)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def flipped(path: Path, member: str) -> Path:
+    """Flip the lowest bit of the middle byte of an archive's part."""
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        part = next(p for p in archive.infolist() if p.filename.endswith(member))
+        content = archive.read(part)
+    start = data.index(content, part.header_offset)
+    data[start + len(content) // 2] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("part", ["/data/0", "/data/7", "/data.pkl"])
+def test_one_flipped_bit_is_found(tmp_path: Path, content: Any, part: str) -> None:
+    path = flipped(saved(tmp_path, content), part)
+    with pytest.raises(CheckpointError, match=rf"damaged \(its part weights{part} fails its check"):
+        load_model(path)
+
+
+def test_damage_in_what_is_not_used_does_not_matter(tmp_path: Path, content: Any) -> None:
+    path = saved(tmp_path, content | {"zz_optimizer": {"step": torch.ones(1000)}})
+    with zipfile.ZipFile(path) as archive:
+        last = max(
+            (p.filename for p in archive.infolist() if "/data/" in p.filename),
+            key=lambda name: int(name.rpartition("/")[2]),
+        )
+    assert load_model(flipped(path, last.partition("/")[2])).sizes.nhead == 4
+
+
+def test_a_file_of_the_form_before_archives_has_no_checksums(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "legacy.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    found, wanted = load_model(path), load_model(CHECKPOINTS / "v2_student_qk.pt")
+    for key, value in wanted.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_damaged_bytes_never_end_in_a_traceback(tmp_path: Path, legacy: bool, content: Any) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    whole, path = path.read_bytes(), tmp_path / "damaged.pt"
+    draw, refused = random.Random(0), 0
+    for number in range(150):
+        data = bytearray(whole)
+        for _ in range(draw.choice([1, 3, 20])):
+            data[draw.randrange(6000 if number % 2 else len(data))] = draw.randrange(256)
+        path.write_bytes(data)
+        try:
+            read_checkpoint(path) if legacy else load_model(path)
+        except CheckpointError:
+            refused += 1
+    assert refused > 30
+
+
+def test_damage_to_the_frame_of_the_archive(tmp_path: Path, content: Any) -> None:
+    path = saved(tmp_path, content)
+    whole = path.read_bytes()
+    end = whole.index(b"PK\x06\x07") + 16  # number of disks
+    path.write_bytes(whole[:end] + b"\2" + whole[end + 1 :])
+    with pytest.raises(CheckpointError, match="content is damaged"):
+        load_model(path)
+    name = whole.index(b"weights/data/0")  # in the header before the data
+    path.write_bytes(whole[:name] + b"\xff" + whole[name + 1 :])
+    try:
+        load_model(path)  # its data are whole
+    except CheckpointError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda t: t.to(torch.int8), "int8"),
+        (lambda t: t.to(torch.int64), "int64"),
+        (lambda t: t.to(torch.complex64), "complex64"),
+        (lambda t: t > 0, "bool"),
+        (lambda t: t.to_sparse(), "sparse or nested"),
+        (lambda t: t.to("meta"), "without data"),
+    ],
+)
+def test_weights_are_floating_point_numbers(
+    tmp_path: Path, content: Any, change: Any, kind: str
+) -> None:
+    name = "dim_reducer.0.weight"
+    content["model"][name] = change(content["model"][name])
+    with pytest.raises(CheckpointError, match=rf"1 tensors are not \({name} is {kind}\)"):
+        load_model(saved(tmp_path, content))
+
+
+def test_settings_or_tensors_of_an_odd_form(tmp_path: Path, content: Any) -> None:
+    content["model"]["dim_reducer.0.weight"] = torch.tensor(1.0)
+    with pytest.raises(CheckpointError):
+        load_model(saved(tmp_path, content))
+    del content["args"]
+    for key in content["model"]:
+        content["model"][key] = torch.tensor(1.0)
+    with pytest.raises(CheckpointError):
+        load_model(saved(tmp_path, content))

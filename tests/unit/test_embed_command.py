@@ -2,11 +2,14 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tessera_flow import embed_folders
+from tessera_flow.cli import main
 from tessera_flow.commands import embed
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError, TileError
 
@@ -146,6 +149,82 @@ def test_results_of_other_settings_are_not_taken_for_these(tmp_path: Path, tiles
     assert not list(out.glob("*_scales.npy"))
     assert np.load(out / "one.npy").dtype == np.float32
     assert stamps(out) != before
+
+
+def test_results_of_another_tile_of_the_same_name_are_not_taken_for_its(
+    tmp_path: Path, tiles: Path
+) -> None:
+    out, place = tmp_path / "out", "0_0_500_500"
+    for region in "AB":
+        shutil.copytree(tiles / "main", tmp_path / region / place)
+    bands = tmp_path / "B" / place / "bands.npy"
+    np.save(bands, np.load(bands) // 2)
+    run(*options(tmp_path / "A", out))
+    before = stamps(out)
+    with pytest.raises(OutputError, match=rf"B/{place} as it is now.*--out.*--overwrite"):
+        run(*options(tmp_path / "B", out))
+    run(*options(tmp_path / "A", out))
+    assert stamps(out) == before
+    first = np.load(out / f"{place}.npy")
+    run(*options(tmp_path / "B", out), "--overwrite")
+    run(*options(tmp_path / "B", tmp_path / "alone"))
+    second = np.load(out / f"{place}.npy")
+    assert np.array_equal(second, np.load(tmp_path / f"alone/{place}.npy"))
+    assert not np.array_equal(second, first)
+
+
+@pytest.mark.parametrize("name", ["bands.npy", "sar_ascending_doy.npy", "roi.tiff"])
+def test_a_tile_whose_files_changed_is_not_finished(tmp_path: Path, tiles: Path, name: str) -> None:
+    run(*options(tiles, tmp_path / "out"))
+    before = stamps(tmp_path / "out")
+    path = tiles / "one" / name
+    path.touch()  # of roi.tiff, which is not there, it makes one
+    with pytest.raises(OutputError, match=r"tiles/one as it is now"):
+        run(*options(tiles, tmp_path / "out"))
+    assert stamps(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("format", ["int8", "float32"])
+def test_tiles_that_would_write_the_same_file(tmp_path: Path, tiles: Path, format: str) -> None:
+    out, links = tmp_path / "out", tmp_path / "links"
+    links.mkdir()
+    for region in "AB":
+        shutil.copytree(tiles / "one", tmp_path / region / "x")
+        (links / f"region{region}").symlink_to(tmp_path / region / "x")
+    with pytest.raises(OutputError, match=r"A/x\) and .*B/x\) would both write .*out/x\.npy"):
+        run(*options(links, out), "--format", format)
+    shutil.copytree(tiles / "one", tmp_path / "A/x_scales")
+    with pytest.raises(OutputError, match=r"A/x\) and .*A/x_scales\) would both .*x_scales\.npy"):
+        run(*options(tmp_path / "A", out), "--format", format)
+    assert not out.exists()
+
+
+def test_an_interrupt_keeps_the_finished_tiles(
+    tmp_path: Path,
+    tiles: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, embed_tile = tmp_path / "out", embed_folders.embed_tile
+    calls = []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return embed_tile(*arguments)
+
+    monkeypatch.setattr(embed_folders, "embed_tile", interrupted)
+    words = ["embed", *map(str, options(tiles, out))]
+    assert main(words) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "tessera-flow: interrupted; finished tiles are kept"
+    )
+    before = stamps(out)
+    assert list(before) == [f"{n}{e}" for n in NAMES[:2] for e in (".json", ".npy", "_scales.npy")]
+    assert main(words) == 0
+    after = stamps(out)
+    assert len(after) == 12 and all(after[name] == before[name] for name in before)
 
 
 def test_a_broken_tile_does_not_stop_the_others(tmp_path: Path, tiles: Path) -> None:

@@ -24,7 +24,7 @@ def resave(folder: Path, name: str, change: object) -> None:
     np.save(path, change(np.load(path)))  # type: ignore[operator]
 
 
-def write_roi(folder: Path, roi: np.ndarray) -> None:
+def write_roi(folder: Path, roi: np.ndarray, nodata: float | None = None) -> None:
     with rasterio.open(
         folder / "roi.tiff",
         "w",
@@ -32,7 +32,8 @@ def write_roi(folder: Path, roi: np.ndarray) -> None:
         height=roi.shape[0],
         width=roi.shape[1],
         count=1,
-        dtype="uint8",
+        dtype=roi.dtype,
+        nodata=nodata,
         crs="EPSG:32631",
         transform=from_origin(500000, 5600000, 10, 10),
     ) as raster:
@@ -61,6 +62,22 @@ def test_the_region_is_read(folder: Path) -> None:
     write_roi(folder, roi)
     found = read_tile_folder(folder).roi
     assert found is not None and np.array_equal(found, roi // 255)
+
+
+def test_missing_values_of_the_region_are_outside(folder: Path) -> None:
+    roi = np.ones((12, 10), np.uint8)
+    roi[0] = 255
+    write_roi(folder, roi, nodata=255)
+    wanted = np.ones((12, 10), np.uint8)
+    wanted[0] = 0
+    found = read_tile_folder(folder).roi
+    assert found is not None and np.array_equal(found, wanted)
+    floats = wanted.astype(np.float32)
+    floats[0] = np.nan
+    for nodata in (None, np.nan):
+        write_roi(folder, floats, nodata=nodata)
+        found = read_tile_folder(folder).roi
+        assert found is not None and np.array_equal(found, wanted)
 
 
 def test_a_region_of_another_shape_or_damaged(folder: Path) -> None:
@@ -106,6 +123,8 @@ def test_a_file_of_another_kind(folder: Path) -> None:
         ("bands", lambda a: a[..., :9], "has 9 channels, but should have 10"),
         ("bands", lambda a: a[:-1], r"bands.npy .* has shape \(59, 12, 10\).*\(60, 12, 10\)"),
         ("masks", lambda a: a.astype(np.int64), "masks.npy .* be uint8"),
+        ("masks", lambda a: a * 255, "masks.npy .* holds 255, but a mask is 1"),
+        ("masks", lambda a: a + 1, "masks.npy .* holds 2, but a mask is 1"),
         ("masks", lambda a: a[:, :-1], r"bands.npy .* ask for \(60, 11, 10\)"),
         ("doys", lambda a: a[:-2], r"\(58, 12, 10\)"),
         ("doys", lambda a: a.astype(np.float64), "doys.npy .* be integer"),

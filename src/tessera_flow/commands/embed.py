@@ -43,7 +43,8 @@ def register(subparsers: Subparsers) -> None:
         description=(
             "Embed tile folders of the reference layout (bands.npy, masks.npy, doys.npy, "
             "sar_ascending.npy, ...; roi.tiff is optional). Each tile becomes <tile>.npy of shape "
-            "(H, W, K), for int8 also <tile>_scales.npy, and <tile>.json with the settings."
+            "(H, W, K), for int8 also <tile>_scales.npy, and <tile>.json with the settings. A tile "
+            "is not embedded again while its files and the settings stay the same."
         ),
     )
     add = parser.add_argument
@@ -142,7 +143,7 @@ def register(subparsers: Subparsers) -> None:
         help="folder for weights downloaded by name (default: the Hugging Face cache)",
     )
     add("--overwrite", action="store_true", help="embed finished tiles again")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, when_interrupted="finished tiles are kept")
 
 
 def run(arguments: argparse.Namespace) -> int:

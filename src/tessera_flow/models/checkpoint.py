@@ -2,14 +2,18 @@
 
 A checkpoint is data. It is loaded with `weights_only=True`, so that loading never runs
 code; the family and the sizes follow from what is inside, never from the file's name.
+PyTorch passes over the checksums that a zip archive keeps of its parts, so they are
+checked here: of the tensors that are used, and of all that is not a tensor.
 """
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, TesseraFlowError
 from .family import Checkpoint, Family, Heads, Model
 from .parts import day_codes
 from .v1 import V1_0, V1_0_QAT, V1_1
@@ -31,8 +35,12 @@ FAMILIES: dict[str, Family] = {
 
 WEIGHTS_ENTRIES = ("model", "encoder_state_dict", "model_state", "model_state_dict")
 SETTINGS_ENTRIES = ("args", "arch", "config")
+WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COMPILED = "_orig_mod."
 _SHOWN = 3
+_TENSOR_PART = re.compile(r"[^/]+/data/\d+")
+_ARCHIVE = b"PK\x03\x04"  # By this PyTorch tells an archive from the form before.
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -102,21 +110,51 @@ def inspect_checkpoint(path: str | Path, heads: Heads | None = None) -> Inspecti
 
     Raises:
         CheckpointError: see `read_checkpoint`; also wrong settings, missing or unexpected
-            tensors, shapes that contradict the settings, or values that are not finite.
+            tensors, tensors that are not floating-point numbers, shapes that contradict the
+            settings, data that fail their checksum, or values that are not finite.
     """
     checkpoint, family = read_checkpoint(path)
+    try:
+        sizes, shapes = _sizes(checkpoint, family, heads)
+    except TesseraFlowError:
+        raise
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise CheckpointError(
+            f"{path}: its `{checkpoint.settings_name}` and its tensors do not give the sizes of a "
+            f"{family.title} ({type(error).__name__}: {error}): use the file as it was published."
+        ) from error
+    _check_tensors(checkpoint, family, shapes)
+    _check_sums(checkpoint, shapes)
+    bad = [k for k in shapes if not bool(torch.isfinite(checkpoint.state[k].float()).all())]
+    if bad:
+        raise CheckpointError(
+            f"{path}: {len(bad)} tensors hold values that are not finite ({_some(bad)}): the "
+            "file is damaged, so get it again."
+        )
+    parameters = sum(checkpoint.state[key].numel() for key in shapes)
+    return Inspection(checkpoint, family, sizes, parameters)
+
+
+def _sizes(
+    checkpoint: Checkpoint, family: Family, heads: Heads | None
+) -> tuple[Any, dict[str, tuple[int, ...]]]:
     sizes = family.read_sizes(checkpoint, heads)
     for sensor, stack in (("Sentinel-2", sizes.s2), ("Sentinel-1", sizes.s1)):
         if stack.width % stack.nhead:
             raise CheckpointError(
-                f"{path}: {stack.nhead} heads for a width of {stack.width} ({sensor}), which they "
-                "do not divide: use the file as it was published, or correct model.heads "
-                "(--heads) if that is set."
+                f"{checkpoint.path}: {stack.nhead} heads for a width of {stack.width} ({sensor}), "
+                "which they do not divide: use the file as it was published, or correct "
+                "model.heads (--heads) if that is set."
             )
-    shapes = family.shapes(sizes)
-    _check_tensors(checkpoint, family, shapes)
-    parameters = sum(checkpoint.state[key].numel() for key in shapes)
-    return Inspection(checkpoint, family, sizes, parameters)
+    return sizes, family.shapes(sizes)
 
 
 def load_model(
@@ -214,6 +252,13 @@ def _check_tensors(
             f"{path}: {' and '.join(parts)}, for a {family.title} of the sizes that its "
             f"`{settings}` or its tensors state: use the file as it was published."
         )
+    kinds = {key: kind for key in expected if (kind := _kind(state[key])) is not None}
+    if kinds:
+        listed = _some([f"{key} is {kind}" for key, kind in kinds.items()])
+        raise CheckpointError(
+            f"{path}: weights must be plain floating-point numbers, but {len(kinds)} tensors are "
+            f"not ({listed}): use the file as it was published."
+        )
     wrong = [
         f"{key} is {tuple(state[key].shape)}, not {shape}"
         for key, shape in expected.items()
@@ -224,12 +269,69 @@ def _check_tensors(
             f"{path}: the shapes of {len(wrong)} tensors contradict its `{settings}`, the number "
             f"of heads or one another ({_some(wrong, '; ')}): use the file as it was published."
         )
-    bad = [key for key in expected if not bool(torch.isfinite(state[key]).all())]
-    if bad:
-        raise CheckpointError(
-            f"{path}: {len(bad)} tensors hold values that are not finite ({_some(bad)}): the "
-            "file is damaged, so get it again."
-        )
+
+
+def _kind(tensor: Tensor) -> str | None:
+    """What a tensor is that is not one of plain floating-point numbers; None if it is."""
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return "sparse or nested"
+    if tensor.device.type != "cpu":
+        return "without data"
+    return None if tensor.dtype in WEIGHT_TYPES else str(tensor.dtype).removeprefix("torch.")
+
+
+def _check_sums(checkpoint: Checkpoint, used: Iterable[str]) -> None:
+    """Check the data of the tensors that are used against the archive's checksums.
+
+    They are computed from the mapped data, so that what is not used is not read. A file of
+    the form before archives has no checksums and passes.
+
+    Raises:
+        CheckpointError: some data differ from what was written.
+    """
+    path = checkpoint.path
+    with path.open("rb") as handle:
+        if handle.read(len(_ARCHIVE)) != _ARCHIVE:
+            return
+    with zipfile.ZipFile(path) as archive:
+        written = {
+            (part.CRC, part.file_size)
+            for part in archive.infolist()
+            if _TENSOR_PART.fullmatch(part.filename)
+        }
+    checked: set[int] = set()
+    for key in used:
+        storage = checkpoint.state[key].untyped_storage()
+        if not storage.nbytes() or storage.data_ptr() in checked:
+            continue
+        checked.add(storage.data_ptr())
+        data = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+        if (zlib.crc32(data.data), storage.nbytes()) not in written:
+            # Reading the parts themselves names the damaged one. None is damaged where
+            # PyTorch turned the bytes of a file from a machine of the other byte order.
+            _check_parts(path, tensors=True)
+            return
+
+
+def _check_parts(path: Path, tensors: bool) -> None:
+    """Check the checksums of the archive's tensors, or of all its other parts.
+
+    Raises:
+        CheckpointError: one is wrong.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if bool(_TENSOR_PART.fullmatch(part.filename)) is not tensors:
+                continue
+            try:
+                with archive.open(part) as handle:
+                    while handle.read(_CHUNK):
+                        pass
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{path} is damaged (its part {part.filename} fails its checksum): get the "
+                    "file again."
+                ) from error
 
 
 def _some(names: Sequence[str], separator: str = ", ") -> str:
@@ -257,20 +359,23 @@ def _load(path: Path) -> object:
         raise _unreadable(path, error) from error
     if not start:
         raise CheckpointError(f"The checkpoint {path} is empty: get the file again.")
+    archive = start.startswith(_ARCHIVE)
     try:
+        if archive:
+            _check_parts(path, tensors=False)
         # Mapped, tensors that are not used (of an optimiser, of projectors) are not read.
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or "GLOBAL" in str(error):
+        if archive or "GLOBAL" in str(error):
             raise CheckpointError(
                 f"{path} needs more than tensors and plain containers to load, which could run "
                 "code from the file: use the file as it was published, or save its weights and "
                 "`args` as a plain dict of tensors, numbers and strings."
             ) from error
         raise CheckpointError(_damaged(path, start)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # What unpickling raises on damaged bytes has no common base.
         raise CheckpointError(_damaged(path, start)) from error
 
 
@@ -279,8 +384,15 @@ def _damaged(path: Path, start: bytes) -> str:
         reason = "it is a web page, as servers send one in place of a download"
     elif start.startswith(b"version https://git-lfs"):
         reason = "it is a Git LFS pointer, not the file it points to"
-    elif start.startswith(b"PK") and not zipfile.is_zipfile(path):
+    elif start.startswith(b"PK") and not _has_end(path):
         reason = "its end is missing, as after an interrupted download"
     else:
         reason = "its content is damaged or of another kind"
     return f"{path} is not a readable checkpoint ({reason}): get the file again."
+
+
+def _has_end(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # There is an end, which is damaged.
+        return True
