@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .atomic import check_folder
-from .config import Config, content_hash
+from .config import Config, content_hash, runs
 from .dates import Slice, period_slices
 from .grid import Block, RegionGrid
 from .hrefs import public_href
@@ -92,10 +92,6 @@ class Layout:
         """The sensors in use."""
         return [sensor for sensor in SENSORS if getattr(self.config, sensor).enabled]
 
-    def periods(self, region: str) -> list[str]:
-        """The periods to compute for a region."""
-        return self.config.regions[region].periods or list(self.config.periods)
-
     def slices(self, period: str) -> list[Slice]:
         """The slices of a period."""
         chosen = self.config.periods[period]
@@ -121,10 +117,7 @@ class Layout:
     def all_products(self) -> list[str]:
         """Every product file of the run."""
         return [
-            path
-            for region in self.config.regions
-            for period in self.periods(region)
-            for path in self.products(region, period)
+            path for region, period in runs(self.config) for path in self.products(region, period)
         ]
 
     def array_files(self) -> dict[str, str]:
