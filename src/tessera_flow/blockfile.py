@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer
 from zarr.storage import ZipStore
 
 from .atomic import atomic_output
@@ -27,10 +28,19 @@ CHUNK = 500
 
 
 class _WriteOnceStore(ZipStore):
-    """A zip store that stays closed. When a chunk cannot be written, others are still under
-    way in zarr's threads, and to them `ZipStore` would open the file again, empty."""
+    """A zip store that stays closed, and that does not state when it was written.
+
+    When a chunk cannot be written, others are still under way in zarr's threads, and to
+    them `ZipStore` would open the file again, empty. Time stamps would make files of the
+    same content differ.
+    """
 
     _finished = False
+
+    def _set(self, key: str, value: Buffer) -> None:
+        if not self._is_open:
+            self._sync_open()
+        self._zf.writestr(zipfile.ZipInfo(key), value.to_bytes(), self.compression)
 
     def _sync_open(self) -> None:
         if self._finished:

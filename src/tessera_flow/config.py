@@ -354,10 +354,23 @@ class Model(_Section):
     min_observations: MinObservations = Field(
         MinObservations(), description=MinObservations.__doc__
     )
-    device: Literal["auto", "cpu", "cuda"] = _key(
-        "auto", "Where the encoder runs. `auto`: the GPU where there is one, else the CPU."
+    device: Literal["auto", "cpu", "cuda", "xpu"] = _key(
+        "auto",
+        "Where the encoder runs. `cuda`: an NVIDIA GPU, or an AMD one under PyTorch for ROCm; "
+        "`xpu`: an Intel GPU. `auto`: the GPU where there is one, else the CPU.",
     )
-    batch_size: int = _key(1024, "Pixels in one forward pass.", "px", ge=1)
+    precision: Literal["auto", "float32", "bf16"] = _key(
+        "auto",
+        "Of the factors in the encoders' matrix products; sums are float32. `bf16` is faster where "
+        "the device computes in it, and codes may differ by up to 4 (docs/equivalence.md). "
+        "`auto`: float32 on a CPU, bf16 on a GPU that has it.",
+    )
+    batch_size: int = _key(
+        1024,
+        "Most pixels in one forward pass. Where a GPU's memory does not suffice, it is halved.",
+        "px",
+        ge=1,
+    )
 
 
 class Products(_Section):

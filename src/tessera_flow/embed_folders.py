@@ -13,13 +13,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
 from .atomic import atomic_output, output_error, write_text
+from .devices import DeviceName, Precision, precision_name
 from .errors import OutputError, TileError
 from .inference import Embedding, InferenceOptions, embed_tile, prepare_model
 from .models.family import Heads, Model, check_dim
@@ -34,11 +35,12 @@ def embed_folders(
     out: str | Path,
     weights: WeightsRecord,
     options: InferenceOptions,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: DeviceName = "auto",
     threads: int | None = None,
     overwrite: bool = False,
     heads: Heads | None = None,
     statistics: str | None = None,
+    precision: Precision = "auto",
 ) -> tuple[int, int]:
     """Embed one tile folder, or every tile folder directly inside a folder.
 
@@ -51,10 +53,11 @@ def embed_folders(
         out: folder for the results, made if need be.
         weights: the checkpoint, as `weights.fetch_weights` found it.
         options: how to embed.
-        device: see `inference.resolve_device`.
+        device: see `devices.resolve_device`.
         threads: CPU threads; PyTorch's own choice if None.
         overwrite: embed finished tiles again.
         heads, statistics: see `models.checkpoint.load_model`.
+        precision: see `devices.resolve_precision`.
 
     Returns:
         How many tiles were embedded, and how many were finished before.
@@ -77,6 +80,7 @@ def embed_folders(
         **asdict(options),
         "heads": None if heads is None else list(heads),
         "statistics": statistics,
+        "precision": precision,
     }
     del settings["batch_size"]
     todo = [f for f in folders if overwrite or not _finished(out, f, settings, inputs[f])]
@@ -86,14 +90,14 @@ def embed_folders(
     if not todo:
         return 0, finished
     model = prepare_model(
-        weights.path, options.dim, device, threads, weights.sha256, heads, statistics
+        weights.path, options.dim, device, threads, weights.sha256, heads, statistics, precision
     )
     errors = _embed_each(
         {folder: inputs[folder] for folder in todo},
         out,
         model,
         options,
-        _statement(weights, settings),
+        _statement(weights, settings, model),
     )
     if errors:
         listed = "\n".join(f"- {error}" for error in errors)
@@ -157,9 +161,11 @@ def _check_names(folders: Sequence[Path], out: Path) -> None:
                 )
 
 
-def _statement(weights: WeightsRecord, settings: dict[str, Any]) -> dict[str, Any]:
+def _statement(weights: WeightsRecord, settings: dict[str, Any], model: Model) -> dict[str, Any]:
     return {
         "settings": settings,
+        "device": model.device.type,
+        "precision": precision_name(model.dtype),
         "model": {"family": weights.family, "name": weights.name, "sizes": weights.sizes},
         "software": f"tessera-flow {__version__}",
     }

@@ -10,40 +10,47 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 
-from .blockfile import create_array, create_block_file, open_block_file
+from .devices import (
+    DeviceName,
+    PassLimit,
+    Precision,
+    for_each,
+    precision_name,
+    resolve_device,
+    resolve_precision,
+)
 from .draws import Stream
-from .errors import ConfigError, TileError
+from .equivalence import BF16, NARROWEST_BF16, agreement, sample_steps
 from .models.checkpoint import load_model
 from .models.family import Heads, Model, check_dim
 from .models.parts import Encoder
-from .observations import Group, ObservationRule
+from .observations import Group
 from .quantize import quantize
-from .sequences import SensorSteps, count_steps, sentinel1_steps, sentinel2_steps
-from .tiles import TileArrays, read_patch
+from .sequences import (
+    DeviceSteps,
+    SensorSteps,
+    as_tensor,
+    count_steps,
+    sentinel1_steps,
+    sentinel2_steps,
+)
+from .tiles import TileArrays
 
 logger = logging.getLogger(__name__)
 
 RUN_PIXELS = 16384
 """Pixels handled at once; bounds memory (about 0.5 GiB with 260 steps)."""
 
-CPU_PASS_STEPS = 2048
-"""Most steps (pixels times sequence length) in one forward pass on a CPU, where larger ones
-fall out of a core's cache: a nano is 1.6 times as fast as with 37,000."""
-
-Job = TypeVar("Job")
-Chosen: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Some pixels (n,), and the steps (n, length) of each."""
+Place: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Rows (N,) and columns (N,) of pixels in the region's grid."""
 
 
 @dataclass(frozen=True)
@@ -88,44 +95,32 @@ class Embedding:
     pixels: int
 
 
-def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device to run on; `auto` is the GPU where there is one.
-
-    Raises:
-        ConfigError: a GPU is asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device is cuda, but PyTorch finds no CUDA GPU here: set device to cpu or auto, or "
-            "install PyTorch for CUDA on a machine that has a GPU."
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
 def prepare_model(
     checkpoint: str | os.PathLike[str],
     dim: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: DeviceName = "auto",
     threads: int | None = None,
     sha256: str | None = None,
     heads: Heads | None = None,
     statistics: str | None = None,
+    precision: Precision = "auto",
 ) -> Model:
     """Load a model onto a device, ready for `embed_tile`.
 
     Args:
         checkpoint: path of the checkpoint file.
         dim: the number of dimensions that will be asked for.
-        device: see `resolve_device`.
+        device: see `devices.resolve_device`.
         threads: CPU threads of this process; PyTorch's own choice if None.
         sha256: if given, the SHA-256 that the file must still have.
         heads, statistics: see `models.checkpoint.load_model`.
+        precision: see `devices.resolve_precision`. Where a model in bfloat16 does not keep
+            the contract (`equivalence.BF16`) on simulated pixels, it is run in float32, and
+            the log says so.
 
     Raises:
         CheckpointError: see `models.checkpoint.load_model`.
-        ConfigError: no such device, `dim` is not one of this model's, or see
+        ConfigError: no such device or precision, `dim` is not one of this model's, or see
             `models.family.Family.choose_statistics`.
     """
     target = resolve_device(device)
@@ -135,7 +130,45 @@ def prepare_model(
         torch.set_num_threads(threads)
     model = load_model(os.fspath(checkpoint), sha256, heads, statistics)
     check_dim(dim, model.sizes.dims, os.fspath(checkpoint))
-    return model.to(target)
+    model.to(target)
+    dtype = resolve_precision(precision, target)
+    if dtype == torch.float32:
+        return model.pack(dtype)
+    reason = _pack_if_alike(model, dtype)
+    if reason is None:
+        return model
+    logger.warning(
+        "%s is computed in float32: in %s %s (docs/equivalence.md)",
+        os.fspath(checkpoint),
+        precision_name(dtype),
+        reason,
+    )
+    return (
+        load_model(os.fspath(checkpoint), sha256, heads, statistics).to(target).pack(torch.float32)
+    )
+
+
+def _pack_if_alike(model: Model, dtype: torch.dtype) -> str | None:
+    """Pack a model, and compare it on simulated pixels with itself as it was.
+
+    Returns:
+        What speaks against `dtype`, or None.
+    """
+    width = model.sizes.s2.width
+    if width < NARROWEST_BF16:
+        return f"an encoder of width {width} rounds too much and gains nothing"
+    s2, s1 = sample_steps(model.statistics)
+    pixels = np.arange(len(s2.valid))
+    options = InferenceOptions()
+    measure = embed_pixels(s2, s1, pixels, model, options, (pixels, pixels))
+    model.pack(dtype)
+    found = embed_pixels(s2, s1, pixels, model, options, (pixels, pixels))
+    alike = agreement(measure, found, model.family.quantizer)
+    logger.info(
+        "smallest cosine to float32 on %d simulated pixels: %.6f", len(pixels), alike.cosine
+    )
+    broken = BF16.broken(alike)
+    return f"it differs too much on simulated pixels ({', '.join(broken)})" if broken else None
 
 
 def embed_tile(
@@ -192,7 +225,7 @@ def embed_pixels(
     pixels: NDArray[np.int64],
     model: Model,
     options: InferenceOptions,
-    place: tuple[NDArray[np.int64], NDArray[np.int64]],
+    place: Place,
 ) -> NDArray[np.float32]:
     """Embeddings of some of P pixels.
 
@@ -210,106 +243,72 @@ def embed_pixels(
     Returns:
         (N, repr_dim) float32.
     """
-    rule, batch_size = model.family.rule, options.batch_size
+    rule, device = model.family.rule, model.device
     repeats = options.repeat_times if rule.random else 1
-    result = torch.zeros((len(pixels), model.sizes.repr_dim))
-    batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
+    limit = PassLimit.on(device, options.batch_size)
+    result = torch.zeros((len(pixels), model.sizes.repr_dim), device=device)
+    everyone = Group(np.arange(len(pixels)), np.empty((len(pixels), 0), np.int64))
     with torch.inference_mode():
+        encodings = [
+            _Encoding(encoder, steps, steps.on(device), pixels, rule.absent_length)
+            for encoder, steps in ((model.s2, s2), (model.s1, s1))
+        ]
         for repeat in range(repeats):
-            vectors = [
-                _encode(
-                    encoder,
-                    steps,
-                    pixels,
-                    rule,
-                    Stream(options.seed, *place, sensor=sensor, repeat=repeat),
-                    batch_size,
+            passes = (
+                (encoding, part)
+                for sensor, encoding in enumerate(encodings)
+                for group in rule.groups(
+                    encoding.valid, Stream(options.seed, *place, sensor=sensor, repeat=repeat)
                 )
-                for sensor, (encoder, steps) in enumerate(((model.s2, s2), (model.s1, s1)))
-            ]
+                for part in limit.cut(group)
+            )
+            for_each(passes, lambda job: limit.run(job[1], job[0].encode), device)
 
-            def fuse(some: slice, vectors: list[torch.Tensor] = vectors) -> None:
-                result[some] += model.fusion(*(vector[some] for vector in vectors)).cpu()
+            def fuse(group: Group) -> None:
+                some = as_tensor(group.pixels, device)
+                result[some] += model.fusion(*(encoding.vectors[some] for encoding in encodings))
 
-            _for_each(batches, fuse, model.device)
+            for_each(limit.cut(everyone), lambda part: limit.run(part, fuse), device)
         result /= repeats
-    embeddings: NDArray[np.float32] = result.numpy()
+    embeddings: NDArray[np.float32] = result.cpu().numpy()
     return embeddings
 
 
-def _place(
-    pixels: NDArray[np.int64], width: int, origin: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+class _Encoding:
+    """One sensor's vectors (N, D) of pixels (N,), on the encoder's device.
+
+    Attributes:
+        valid: (N, T) bool, of these pixels.
+        vectors: (N, D) float32; at first those of a sensor without a valid step.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        steps: SensorSteps,
+        on_device: DeviceSteps,
+        pixels: NDArray[np.int64],
+        absent_length: int,
+    ) -> None:
+        self._encoder = encoder
+        self._steps = on_device
+        self._pixels = as_tensor(pixels, encoder.codes.device)
+        self.valid = steps.valid[pixels]
+        self.vectors = encoder.absent(absent_length).repeat(len(pixels), 1)
+
+    def encode(self, group: Group) -> None:
+        """Replace the vectors of the pixels of a group."""
+        device = self._pixels.device
+        pixels, steps = as_tensor(group.pixels, device), as_tensor(group.steps, device)
+        values, days = self._steps.sequences(self._pixels[pixels], steps)
+        places = None if group.places is None else as_tensor(group.places, device)
+        self.vectors[pixels] = self._encoder(values, days, places)
+
+
+def _place(pixels: NDArray[np.int64], width: int, origin: tuple[int, int]) -> Place:
     """Rows and columns in the region's grid of pixels counted row by row from `origin`."""
     rows, columns = np.divmod(pixels, width)
     return rows + origin[0], columns + origin[1]
-
-
-def _encode(
-    encoder: Encoder,
-    sensor: SensorSteps,
-    pixels: NDArray[np.int64],
-    rule: ObservationRule,
-    stream: Stream,
-    batch_size: int,
-) -> torch.Tensor:
-    """One sensor's vectors (N, D) of pixels (N,), on the encoder's device."""
-    device = encoder.codes.device
-    vectors = encoder.absent(rule.absent_length).repeat(len(pixels), 1)
-
-    def encode(chosen: Chosen) -> None:
-        places, steps = chosen
-        values, days = sensor.sequences(pixels[places], steps)
-        vectors[torch.from_numpy(places).to(device)] = encoder(
-            torch.from_numpy(values).to(device), torch.from_numpy(days).to(device)
-        )
-
-    groups = rule.groups(sensor.valid[pixels], stream)
-    most_steps = CPU_PASS_STEPS if device.type == "cpu" else None
-    _for_each(_passes(groups, batch_size, most_steps), encode, device)
-    return vectors
-
-
-def _for_each(jobs: Iterable[Job], do: Callable[[Job], None], device: torch.device) -> None:
-    """Do every job; on a CPU as many at a time as PyTorch has threads, each on one.
-
-    That is faster than threads that share a job and wait for one another after every
-    operation, and the result is the same to the last bit for any number of threads.
-    """
-
-    def work(job: Job) -> None:
-        with torch.inference_mode():  # holds for the calling thread only
-            do(job)
-
-    if device.type != "cpu":
-        for job in jobs:
-            work(job)
-        return
-    with ThreadPoolExecutor(
-        torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        for task in [pool.submit(work, job) for job in jobs]:
-            task.result()
-
-
-def _passes(groups: Iterable[Group], batch_size: int, most_steps: int | None) -> Iterator[Chosen]:
-    """Cut pixels of the same sequence length into forward passes.
-
-    Args:
-        groups: pixels by sequence length.
-        batch_size: most pixels in a pass.
-        most_steps: most pixels times sequence length in a pass, or None.
-
-    Yields:
-        Which pixels (n,) and which of their steps (n, length).
-    """
-    for group in groups:
-        size = batch_size
-        if most_steps is not None:
-            size = min(size, max(1, most_steps // group.length))
-        for start in range(0, len(group.pixels), size):
-            some = slice(start, start + size)
-            yield group.pixels[some], group.steps[some]
 
 
 def _runs(height: int, width: int) -> Iterator[slice]:
@@ -333,118 +332,3 @@ def _observed(counts: NDArray[np.uint16], options: InferenceOptions) -> NDArray[
     s1 = counts[:, 1].astype(np.int64) + counts[:, 2]
     enough: NDArray[np.bool_] = (s2 >= options.min_s2) & (s1 >= options.min_s1)
     return enough
-
-
-def infer_block(
-    patches: str | os.PathLike[str],
-    checkpoint: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    options: InferenceOptions,
-    attributes: Mapping[str, Any],
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    threads: int | None = None,
-    sha256: str | None = None,
-    heads: Heads | None = None,
-    statistics: str | None = None,
-    origin: tuple[int, int] = (0, 0),
-) -> None:
-    """Embed a block, patch by patch.
-
-    Args:
-        patches: the block's `patches` file.
-        checkpoint: the checkpoint file.
-        output: the `embeddings` file to make: `embeddings` (H, W, K), `scales` (H, W) for
-            int8, `counts` (H, W, 3).
-        options: how to embed.
-        attributes: JSON-able provenance, written into the file.
-        device: see `resolve_device`.
-        threads: CPU threads; PyTorch's own choice if None.
-        sha256: if given, the SHA-256 that the checkpoint must still have.
-        heads, statistics: see `models.checkpoint.load_model`.
-        origin: (row, column) in the region's grid of the block's upper left pixel.
-
-    Raises:
-        CheckpointError, ConfigError: see `prepare_model`.
-        TileError: the patches file is incomplete.
-        OutputError: the output cannot be written.
-    """
-    model = prepare_model(checkpoint, options.dim, device, threads, sha256, heads, statistics)
-    with open_block_file(patches) as source:
-        windows, shape, size = _layout(source, os.fspath(patches))
-        with create_block_file(output, attributes) as target:
-            dim = options.dim or model.sizes.dims[-1]
-            arrays = _create_outputs(target, shape, size, dim, options.dtype)
-            for number, (y0, x0, height, width) in enumerate(windows, start=1):
-                name = f"{y0}_{x0}"
-                began = time.monotonic()
-                # The patch is not bound to a name: two would be in memory while one is read.
-                embedding = embed_tile(
-                    _open_patch(source, name, (height, width), os.fspath(patches)),
-                    model,
-                    options,
-                    (origin[0] + y0, origin[1] + x0),
-                )
-                window = (slice(y0, y0 + height), slice(x0, x0 + width))
-                arrays["embeddings"][window] = embedding.values
-                arrays["counts"][window] = embedding.counts
-                if embedding.scales is not None:
-                    arrays["scales"][window] = embedding.scales
-                seconds = time.monotonic() - began
-                logger.info(
-                    "patch %s (%d of %d): %d of %d pixels embedded in %.1f s (%.0f per s)",
-                    name,
-                    number,
-                    len(windows),
-                    embedding.pixels,
-                    height * width,
-                    seconds,
-                    embedding.pixels / max(seconds, 1e-9),
-                )
-
-
-def _layout(
-    source: zarr.Group, where: str
-) -> tuple[list[tuple[int, int, int, int]], tuple[int, int], int]:
-    """The patches' windows (y0, x0, h, w), the block's shape and the patches' size before
-    clipping, from the attributes."""
-    try:
-        attributes: Mapping[str, Any] = source.attrs.asdict()
-        windows = [(int(y), int(x), int(h), int(w)) for y, x, h, w in attributes["patches"]]
-        height, width = (int(n) for n in attributes["shape"])
-        size = int(attributes["patch_size"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise TileError(
-            f"{where} is not a file of patches (attributes `patches`, `shape` and `patch_size` are "
-            "missing or wrong): delete it and run again."
-        ) from error
-    return windows, (height, width), size
-
-
-def _create_outputs(
-    target: zarr.Group, shape: tuple[int, int], size: int, dim: int, dtype: str
-) -> dict[str, zarr.Array[Any]]:
-    # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
-    chunk = (size, size)
-    nodata = 0 if dtype == "int8" else np.nan
-    arrays = {
-        "embeddings": create_array(
-            target, "embeddings", (*shape, dim), (*chunk, dim), dtype, nodata
-        ),
-        "counts": create_array(target, "counts", (*shape, 3), (*chunk, 3), np.uint16),
-    }
-    if dtype == "int8":
-        arrays["scales"] = create_array(target, "scales", shape, chunk, np.float32, np.nan)
-    return arrays
-
-
-def _open_patch(source: zarr.Group, name: str, shape: tuple[int, int], where: str) -> TileArrays:
-    group = source.get(name)
-    if not isinstance(group, zarr.Group):
-        raise TileError(f"The patch {name} of {where} is missing: delete the file and run again.")
-    tile = read_patch(group, f"the patch {name} of {where}")
-    if tile.shape != shape:
-        raise TileError(
-            f"The patch {name} of {where} is {tile.shape}, not {shape} as listed: delete the "
-            "file and run again."
-        )
-    return tile

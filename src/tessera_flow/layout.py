@@ -220,7 +220,8 @@ class Layout:
         chosen = self.config.model.model_dump(
             mode="json",
             include={
-                "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times"
+                "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times",
+                "precision",
             },
         )  # fmt: skip
         return chosen | {"origin": [place.y0, place.x0]}

@@ -29,17 +29,32 @@ LARGEST_BIN = 256
 
 @dataclass(frozen=True)
 class Group:
-    """Pixels whose sequences have the same length.
+    """Pixels whose sequences have the same length and the same number of different steps.
 
     Attributes:
-        length: steps of each sequence (the bin).
         pixels: (N,) int64, which rows of the validity array these are.
-        steps: (N, length) int64, the steps of each sequence on the time axis.
+        steps: (N, U) int64, the different steps of each sequence on the time axis.
+        places: (L,) for all pixels or (N, L) for each, int64: which of the different steps
+            is at each place of the sequence; None if each occurs once, in this order.
     """
 
-    length: int
     pixels: NDArray[np.int64]
     steps: NDArray[np.int64]
+    places: NDArray[np.int64] | None = None
+
+    def some(self, part: slice) -> Group:
+        """A part of the pixels."""
+        own = self.places is not None and self.places.ndim == 2
+        places = self.places[part] if own and self.places is not None else self.places
+        return Group(self.pixels[part], self.steps[part], places)
+
+    def sequences(self) -> NDArray[np.int64]:
+        """(N, L) int64, the steps of each sequence, with copies."""
+        if self.places is None:
+            return self.steps
+        places = np.broadcast_to(self.places, (len(self.pixels), self.places.shape[-1]))
+        sequences: NDArray[np.int64] = np.take_along_axis(self.steps, places, axis=1)
+        return sequences
 
 
 def sequence_length(n: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -129,25 +144,34 @@ def group_by_length(
     valid: NDArray[np.bool_],
     choose: Callable[[int, int], NDArray[np.int64]] = positions,
 ) -> Iterator[Group]:
-    """Group pixels by bin and choose their steps.
+    """Group pixels by how many different steps their bins hold.
+
+    That is the number of valid steps, up to the largest bin: what fills a bin are copies.
 
     Args:
         valid: (P, T) bool, the valid steps of P pixels; T may be 0.
         choose: the positions for a count and a bin.
 
     Yields:
-        One `Group` per length that occurs, shortest first; pixels without a valid step
-        are in none.
+        One `Group` per number that occurs, smallest first; pixels without a valid step are
+        in none.
     """
     n = np.count_nonzero(valid, axis=1)
-    lengths = sequence_length(n)
+    different = np.minimum(n, LARGEST_BIN)
     steps_of_valid = np.nonzero(valid)[1]
     first = np.cumsum(n) - n
-    for length in np.unique(lengths[lengths > 0]):
-        pixels = np.flatnonzero(lengths == length)
-        counts, row = np.unique(n[pixels], return_inverse=True)
-        pattern = np.stack([choose(int(c), int(length)) for c in counts])
-        yield Group(int(length), pixels, steps_of_valid[first[pixels][:, None] + pattern[row]])
+    for number in np.unique(different[different > 0]):
+        pixels = np.flatnonzero(different == number)
+        length = int(sequence_length(number))
+        if number < length:
+            # All are taken, in order, so that positions are places among them.
+            steps = first[pixels][:, None] + np.arange(number)
+            places = choose(int(number), length)
+        else:
+            counts, row = np.unique(n[pixels], return_inverse=True)
+            pattern = np.stack([choose(int(c), length) for c in counts])
+            steps, places = first[pixels][:, None] + pattern[row], None
+        yield Group(pixels, steps_of_valid[steps], places)
 
 
 def candidates(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -178,6 +202,25 @@ def draw_steps(valid: NDArray[np.bool_], size: int, stream: Stream) -> NDArray[n
     return steps
 
 
+def group_by_copies(steps: NDArray[np.int64]) -> Iterator[Group]:
+    """Group sequences in order of time by how many different steps they hold.
+
+    Args:
+        steps: (P, L) int64, not falling along a row.
+
+    Yields:
+        One `Group` per number that occurs, smallest first.
+    """
+    new = np.ones(steps.shape, bool)
+    new[:, 1:] = steps[:, 1:] != steps[:, :-1]
+    places = np.cumsum(new, axis=1) - 1
+    different = places[:, -1] + 1
+    for number in np.unique(different):
+        pixels = np.flatnonzero(different == number)
+        once = steps[pixels][new[pixels]].reshape(len(pixels), number)
+        yield Group(pixels, once, None if number == steps.shape[1] else places[pixels])
+
+
 class ObservationRule(ABC):
     """How a family makes sequences of a pixel's steps.
 
@@ -194,14 +237,14 @@ class ObservationRule(ABC):
 
     @abstractmethod
     def groups(self, valid: NDArray[np.bool_], stream: Stream) -> Iterator[Group]:
-        """The sequences of P pixels.
+        """The sequences of P pixels, copies of a step apart.
 
         Args:
             valid: (P, T) bool.
             stream: the random words of the P pixels; looked at by random rules only.
 
         Yields:
-            Pixels by sequence length; those without a valid step may be in none.
+            Pixels by numbers of steps; those without a valid step may be in none.
         """
 
     @abstractmethod
@@ -260,9 +303,9 @@ class Draws(ObservationRule):
         self.empty_orbit_day = empty_orbit_day
 
     def groups(self, valid: NDArray[np.bool_], stream: Stream) -> Iterator[Group]:
-        """One group of all pixels; none where the time axis is empty."""
+        """See `group_by_copies`; none where the time axis is empty."""
         if valid.size:
-            yield Group(self.size, np.arange(len(valid)), draw_steps(valid, self.size, stream))
+            yield from group_by_copies(draw_steps(valid, self.size, stream))
 
     def embeddable(
         self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]

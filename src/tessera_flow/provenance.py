@@ -40,6 +40,11 @@ class ModelRecord:
         dim: dimensions stored per pixel.
         dtype: `int8` or `float32`.
         url: where the checkpoint is published; `urn:sha256:...` for one that is not.
+        statistics: source whose statistics were used, where the family has several sets.
+        heads: attention heads (S2, S1) that were set in place of the checkpoint's, if any.
+        precision: as configured; each block's file states what was used.
+        seed: of random draws (v1.0).
+        repeat_times: how many draws are averaged (v1.0).
     """
 
     family: str
@@ -48,6 +53,11 @@ class ModelRecord:
     dim: int
     dtype: str
     url: str
+    statistics: str | None
+    heads: tuple[int, int] | None
+    precision: str
+    seed: int
+    repeat_times: int
 
 
 @dataclass(frozen=True)
@@ -203,6 +213,11 @@ def build_provenance(
             dim=config.model.dim or int(weights["dims"][-1]),
             dtype=config.model.dtype,
             url=str(weights.get("url") or f"urn:sha256:{sha256}"),
+            statistics=config.model.statistics,
+            heads=config.model.heads,
+            precision=config.model.precision,
+            seed=config.model.seed,
+            repeat_times=config.model.repeat_times,
         ),
         sources=tuple(_sources(config, item_counts or {})),
         arithmetic=config.arithmetic,

@@ -74,7 +74,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path, content: Any) -> 
     model = load_model(saved(tmp_path, content))
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     weight = content["model"]["s1_backbone.embedding.0.weight"].float()
-    assert torch.equal(model.s1.embedding[0].weight, weight)
+    assert torch.equal(model.s1.embed_values.weight, weight)
 
 
 def test_a_missing_or_empty_file(tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from tessera_flow.block_inference import infer_block
 from tessera_flow.blockfile import open_block_file
 from tessera_flow.commands import embed
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
-from tessera_flow.inference import InferenceOptions, embed_tile, infer_block
+from tessera_flow.inference import InferenceOptions, embed_tile
 from tessera_flow.models.checkpoint import inspect_checkpoint, load_model
 from tessera_flow.models.family import Model
 from tessera_flow.tiles import ARRAYS, folder_origin, read_tile_folder
 
-from .test_inference import write_patches
+from .test_block_inference import write_patches
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINTS = GOLDEN / "checkpoints"

@@ -1,5 +1,4 @@
 import dataclasses
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,34 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import zarr
 
-from tessera_flow import inference
-from tessera_flow.atomic import atomic_output
-from tessera_flow.blockfile import create_array, create_block_file, open_block_file
-from tessera_flow.errors import CheckpointError, ConfigError, TileError
-from tessera_flow.inference import (
-    InferenceOptions,
-    embed_pixels,
-    embed_tile,
-    infer_block,
-    prepare_model,
-    resolve_device,
-)
+from tessera_flow import devices, inference
+from tessera_flow.errors import CheckpointError, ConfigError
+from tessera_flow.inference import InferenceOptions, embed_pixels, embed_tile, prepare_model
 from tessera_flow.models import statistics
-from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
 from tessera_flow.observations import group_by_length
 from tessera_flow.quantize import quantize
 from tessera_flow.sentinel1 import CHANNELS
 from tessera_flow.sentinel2 import BANDS
 from tessera_flow.sequences import SensorSteps, sentinel1_steps, sentinel2_steps
-from tessera_flow.tiles import ARRAYS, TileArrays, read_tile_folder
+from tessera_flow.tiles import ARRAYS, TileArrays
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+from ..support import golden as recorded
+from ..support.golden import GOLDEN, TILES, TOLERANCE, assert_inputs, packed, tile
+
 VARIANTS = ("noqk", "qk")
-TILES = ("main", "long", "one", "none")
-TOLERANCE = 5e-5
 ALL = InferenceOptions(dtype="float32", min_s2=0, min_s1=0)
 
 
@@ -48,15 +36,11 @@ def one_thread() -> Iterator[None]:
 
 
 def checkpoint(variant: str) -> Path:
-    return GOLDEN / f"checkpoints/v2_student_{variant}.pt"
+    return recorded.checkpoint(f"v2_student_{variant}")
 
 
 def student(variant: str = "noqk") -> Model:
-    return load_model(checkpoint(variant))
-
-
-def tile(name: str) -> TileArrays:
-    return read_tile_folder(GOLDEN / "tiles" / name)
+    return packed(f"v2_student_{variant}")
 
 
 def golden(variant: str, name: str) -> Any:
@@ -113,16 +97,8 @@ def test_model_inputs_and_bins_equal_the_reference(name: str) -> None:
         ("s2", sentinel2_steps(arrays, rows, statistics.V2_STUDENT)),
         ("s1", sentinel1_steps(arrays, rows, statistics.V2_STUDENT)),
     ):
-        inputs, bins = expected[f"{key}_x"], expected[f"bin_{key}"].reshape(-1)
-        seen = np.zeros(bins.size, bool)
-        for group in group_by_length(sensor.valid):
-            values, days = sensor.sequences(group.pixels, group.steps)
-            wanted = inputs[group.pixels, : group.length]
-            assert (bins[group.pixels] == group.length).all()
-            assert np.array_equal(days, wanted[..., -1])
-            error = np.abs(values - wanted[..., :-1]) / np.maximum(1, np.abs(wanted[..., :-1]))
-            assert error.max() <= 2e-6
-            seen[group.pixels] = True
+        bins = expected[f"bin_{key}"].reshape(-1)
+        seen = assert_inputs(sensor, group_by_length(sensor.valid), expected[f"{key}_x"], bins)
         assert np.array_equal(seen, bins > 0)
 
 
@@ -190,7 +166,7 @@ def test_batches_and_runs_change_nothing_but_rounding(
 ) -> None:
     whole = embed_tile(tile(name), student("qk"), dataclasses.replace(ALL, batch_size=4096))
     monkeypatch.setattr(inference, "RUN_PIXELS", 7)
-    monkeypatch.setattr(inference, "CPU_PASS_STEPS", 100)
+    monkeypatch.setattr(devices, "CPU_PASS_STEPS", 100)
     for batch_size in (1, 3, 1024):
         options = dataclasses.replace(ALL, batch_size=batch_size)
         found = embed_tile(tile(name), student("qk"), options)
@@ -278,122 +254,6 @@ def test_pixels_with_days_of_their_own_equal_the_reference(standardised: bool) -
     np.testing.assert_allclose(np.stack(found), expected, atol=TOLERANCE, rtol=0)
 
 
-def write_patches(path: Path, arrays: TileArrays, size: int, roi: np.ndarray) -> None:
-    height, width = arrays.shape
-    windows = [
-        [y, x, min(size, height - y), min(size, width - x)]
-        for y in range(0, height, size)
-        for x in range(0, width, size)
-        if roi[y : y + size, x : x + size].any()
-    ]
-    with create_block_file(
-        path, {"shape": [height, width], "patch_size": size, "patches": windows}
-    ) as group:
-        for y, x, h, w in windows:
-            patch = group.create_group(f"{y}_{x}")
-            rows, columns = slice(y, y + h), slice(x, x + w)
-            stacks = {key: getattr(arrays, key) for key in ARRAYS}
-            parts = {k: a[:, rows, columns] if a.ndim > 2 else a for k, a in stacks.items()}
-            for key, part in (parts | {"roi": roi[rows, columns]}).items():
-                array = create_array(patch, key, part.shape, part.shape, part.dtype)
-                if part.size:
-                    array[...] = part
-
-
-@pytest.mark.parametrize("size", [4, 5, 12])
-@pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_a_block_equals_its_tile_whatever_the_patches(
-    tmp_path: Path, size: int, dtype: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    arrays = tile("main")
-    roi = np.ones((12, 10), np.uint8)
-    roi[:5, :5] = 0
-    roi[11, 9] = 0
-    write_patches(tmp_path / "patches.zip", arrays, size, roi)
-    options = InferenceOptions(dim=64, dtype=dtype)
-    with caplog.at_level(logging.INFO, "tessera_flow"):
-        infer_block(
-            tmp_path / "patches.zip",
-            checkpoint("qk"),
-            tmp_path / "embeddings.zip",
-            options,
-            {"model": "untrained"},
-            device="cpu",
-        )
-    whole = embed_tile(dataclasses.replace(arrays, roi=roi), student("qk"), options)
-    with open_block_file(tmp_path / "embeddings.zip") as group:
-        assert group.attrs["model"] == "untrained"
-        found = {key: array[...] for key, array in group.arrays()}
-    assert np.array_equal(found["counts"], whole.counts)
-    if dtype == "int8":
-        assert whole.scales is not None
-        assert set(found) == {"embeddings", "scales", "counts"}
-        np.testing.assert_allclose(found["scales"], whole.scales, rtol=1e-5)
-        assert np.abs(found["embeddings"].astype(int) - whole.values).max() <= 1
-        assert np.mean(found["embeddings"] != whole.values) < 1e-3
-    else:
-        assert set(found) == {"embeddings", "counts"}
-        np.testing.assert_allclose(found["embeddings"], whole.values, atol=5e-6)
-    assert f"of {size**2}" in caplog.text or "of 120" in caplog.text
-
-
-def test_a_block_of_one_clipped_corner_patch_is_written_once(tmp_path: Path) -> None:
-    roi = np.zeros((12, 10), np.uint8)
-    roi[11, 9] = 1
-    write_patches(tmp_path / "patches.zip", tile("main"), 7, roi)
-    infer_block(
-        tmp_path / "patches.zip",
-        checkpoint("noqk"),
-        tmp_path / "out.zip",
-        InferenceOptions(),
-        {},
-        device="cpu",
-    )
-    with open_block_file(tmp_path / "out.zip") as group:
-        scales, codes = group["scales"], group["embeddings"]
-        assert isinstance(scales, zarr.Array) and isinstance(codes, zarr.Array)
-        assert codes.chunks == (7, 7, 128)
-        assert np.argwhere(np.isfinite(scales[...])).tolist() == [[11, 9]]
-        assert np.argwhere(codes[...].any(-1)).tolist() == [[11, 9]]
-
-
-def test_a_block_without_a_patch_is_nodata(tmp_path: Path) -> None:
-    with create_block_file(tmp_path / "p.zip", {"shape": [6, 5], "patch_size": 6, "patches": []}):
-        pass
-    out = tmp_path / "e.zip"
-    infer_block(tmp_path / "p.zip", checkpoint("noqk"), out, InferenceOptions(), {}, "cpu")
-    with open_block_file(out) as group:
-        found = {key: array[...] for key, array in group.arrays()}
-    assert found["embeddings"].shape == (6, 5, 128) and not found["embeddings"].any()
-    assert np.isnan(found["scales"]).all() and not found["counts"].any()
-
-
-def test_incomplete_patches_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    path, out = tmp_path / "patches.zip", tmp_path / "out.zip"
-    arguments = (checkpoint("noqk"), out, InferenceOptions(), {}, "cpu")
-    with pytest.raises(TileError, match="does not exist"):
-        infer_block(path, *arguments)
-    with create_block_file(path, {"shape": [6, 5]}):
-        pass
-    with pytest.raises(TileError, match="`patches`, `shape` and `patch_size`"):
-        infer_block(path, *arguments)
-    with create_block_file(path, {"shape": [6, 5], "patch_size": 6, "patches": [[0, 0, 6, 5]]}):
-        pass
-    with pytest.raises(TileError, match=r"0_0 of .* is missing"):
-        infer_block(path, *arguments)
-    with create_block_file(
-        path, {"shape": [6, 5], "patch_size": 6, "patches": [[0, 0, 6, 5]]}
-    ) as group:
-        create_array(group.create_group("0_0"), "roi", (6, 5), (6, 5), np.uint8)
-    with pytest.raises(TileError, match=r"bands, masks, doys.* missing"):
-        infer_block(path, *arguments)
-    with atomic_output(path) as part:
-        part.write_bytes(b"PK half a file")
-    with pytest.raises(TileError, match="not a complete block file"):
-        infer_block(path, *arguments)
-    assert [p.name for p in tmp_path.iterdir()] == ["patches.zip"]
-
-
 def test_an_unknown_prefix_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"dim is 100.*16, 32, 64, 128"):
         prepare_model(checkpoint("noqk"), 100, "cpu")
@@ -407,19 +267,3 @@ def test_a_changed_checkpoint_is_refused() -> None:
 def test_threads_are_set() -> None:
     prepare_model(checkpoint("noqk"), 128, "cpu", threads=2)
     assert torch.get_num_threads() == 2
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_said_clearly() -> None:
-    with pytest.raises(ConfigError, match="no CUDA GPU"):
-        resolve_device("cuda")
-    assert resolve_device("auto").type == "cpu"
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", TILES)
-def test_embeddings_on_a_gpu_equal_the_reference(name: str) -> None:
-    expected = golden("qk", name)
-    found = embed_tile(tile(name), prepare_model(checkpoint("qk"), 128, "cuda"), ALL).values
-    defined = ~expected["undefined"]
-    np.testing.assert_allclose(found[defined], expected["emb"][defined], atol=TOLERANCE, rtol=0)

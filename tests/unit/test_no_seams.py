@@ -13,8 +13,9 @@ import pyproj
 import pytest
 import shapely
 
+from tessera_flow.block_inference import infer_block
 from tessera_flow.blockfile import open_block_file
-from tessera_flow.inference import InferenceOptions, infer_block
+from tessera_flow.inference import InferenceOptions
 from tessera_flow.layout import Layout
 from tessera_flow.sentinel2 import BANDS
 from tessera_flow.simulate.archive import PIXEL_SIZES, write_sentinel2_scene

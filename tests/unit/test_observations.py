@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tessera_flow.observations import group_by_length, positions, sequence_length
+from tessera_flow.observations import group_by_copies, group_by_length, positions, sequence_length
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/prep/v2_bins_pad.npz")
 
@@ -47,19 +47,42 @@ def test_steps_of_many_pixels_at_once_equal_the_reference() -> None:
     for group in group_by_length(valid):
         assert not seen[group.pixels].any()
         seen[group.pixels] = True
-        assert np.array_equal(group.steps, expected[group.pixels, : group.length])
+        sequences = group.sequences()
+        assert np.array_equal(sequences, expected[group.pixels, : sequences.shape[1]])
+        assert (np.diff(group.steps) > 0).all()  # each step once
         assert valid[group.pixels[:, None], group.steps].all()
     assert np.array_equal(seen, valid.any(axis=1))
 
 
-def test_groups_come_shortest_first_and_leave_out_the_unobserved() -> None:
+def test_groups_come_smallest_first_and_leave_out_the_unobserved() -> None:
     valid = np.zeros((4, 30), bool)
     valid[0, :20] = True
     valid[1, 29] = True
     valid[3, ::2] = True
     groups = list(group_by_length(valid))
-    assert [(g.length, g.pixels.tolist()) for g in groups] == [(8, [1]), (16, [3]), (24, [0])]
-    assert groups[0].steps.tolist() == [[29] * 8]
+    sizes = [(*g.steps.shape, g.sequences().shape[1], g.pixels.tolist()) for g in groups]
+    assert sizes == [(1, 1, 8, [1]), (1, 15, 16, [3]), (1, 20, 24, [0])]
+    assert groups[0].steps.tolist() == [[29]] and groups[0].sequences().tolist() == [[29] * 8]
+
+
+def test_a_full_bin_has_no_copies() -> None:
+    for n in (8, 64, 256, 300):
+        (group,) = group_by_length(np.ones((2, n), bool))
+        assert group.places is None and group.steps.shape == (2, min(n, 256))
+
+
+def test_drawn_sequences_are_taken_apart_and_put_together_again() -> None:
+    steps = np.sort(np.random.default_rng(0).integers(0, 30, (50, 40)), axis=1)
+    steps[7] = np.arange(40)
+    seen = np.zeros(50, bool)
+    for group in group_by_copies(steps):
+        assert (np.diff(group.steps) > 0).all()
+        assert np.array_equal(group.sequences(), steps[group.pixels])
+        part = group.some(slice(1, 3))
+        assert np.array_equal(part.sequences(), steps[group.pixels[1:3]])
+        seen[group.pixels] = True
+        assert (group.places is None) == (group.pixels.tolist() == [7])
+    assert seen.all()
 
 
 def test_no_time_step_at_all_is_no_group() -> None:

@@ -33,6 +33,11 @@ def test_every_required_statement(record: Provenance) -> None:
         "dim": 16,
         "dtype": "int8",
         "url": "urn:sha256:" + "ab" * 32,
+        "statistics": None,
+        "heads": None,
+        "precision": "auto",
+        "seed": 0,
+        "repeat_times": 1,
     }
     assert [s["sensor"] for s in document["sources"]] == ["sentinel2", "sentinel1"]
     assert (document["period_start"], document["period_end"]) == ("2023-07-01", "2024-06-30")

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,23 +9,30 @@ import pytest
 import torch
 from torch import nn
 
-from tessera_flow import inference
+from tessera_flow import devices, inference
 from tessera_flow.draws import Stream
 from tessera_flow.inference import InferenceOptions, embed_tile
 from tessera_flow.models import statistics
-from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Family, Model
-from tessera_flow.models.parts import GatedPool, StackSizes
+from tessera_flow.models.parts import Copies, GatedPool, StackSizes, weighted_sum
 from tessera_flow.models.v1 import V1_0, V1_0_QAT, V1_1, V1Sizes
 from tessera_flow.observations import candidates, positions_v1_1
 from tessera_flow.quantize import quantize
 from tessera_flow.sequences import SensorSteps, sentinel1_steps, sentinel2_steps
-from tessera_flow.tiles import ARRAYS, TileArrays, read_tile_folder
+from tessera_flow.tiles import ARRAYS, TileArrays
 
-from .test_v2_student import inputs
+from ..support.golden import (
+    GOLDEN,
+    TILES,
+    TOLERANCE,
+    assert_inputs,
+    inputs,
+    packed,
+    plain,
+    sequences,
+    tile,
+)
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-TOLERANCE = 5e-5
 FLOAT, QAT = "v1_0", "v1_0_qat"
 DRAWN = [
     (FLOAT, "main__rep1"),
@@ -37,7 +43,6 @@ DRAWN = [
     (QAT, "one__rep3"),
     (QAT, "none__rep1"),
 ]
-TILES = ("main", "long", "one", "none")
 SOURCES = ("mpc", "aws")
 ALL = InferenceOptions(dtype="float32", min_s2=0, min_s1=0)
 
@@ -51,11 +56,7 @@ def one_thread() -> Iterator[None]:
 
 
 def model(name: str, source: str | None = None) -> Model:
-    return load_model(GOLDEN / f"checkpoints/{name}.pt", statistics=source)
-
-
-def tile(name: str) -> TileArrays:
-    return read_tile_folder(GOLDEN / "tiles" / name)
+    return packed(name, source)
 
 
 def golden(name: str, case: str) -> Any:
@@ -121,7 +122,7 @@ def test_v1_0_draws_from_the_same_steps_as_the_reference(name: str, case: str) -
                 steps = np.stack(
                     [np.sort(random.choice(row, 40, replace=len(row) < 40)) for row in rows]
                 )
-                values, days = sensor.sequences(pixels, steps)
+                values, days = sequences(sensor, pixels, steps)
                 wanted = data[key][repeat, some]
                 assert np.array_equal(days, wanted[..., -1])
                 error = np.abs(values - wanted[..., :-1])
@@ -138,13 +139,15 @@ def test_v1_0_embeds_what_it_drew(name: str) -> None:
     rows, columns = np.divmod(np.arange(120), 10)
     expected = np.zeros((120, 8), np.float32)
     for repeat in (0, 1):
-        sequences = []
+        inputs_of = []
         for number, sensor in enumerate(sensors):
             stream = Stream(9, rows + 100, columns + 200, number, repeat)
-            (group,) = chosen.family.rule.groups(sensor.valid, stream)
-            values, days = sensor.sequences(group.pixels, group.steps)
-            sequences += [torch.from_numpy(values), torch.from_numpy(days)]
-        expected += chosen(*sequences).numpy() / 2
+            steps = np.zeros((120, 40), np.int64)
+            for group in chosen.family.rule.groups(sensor.valid, stream):
+                steps[group.pixels] = group.sequences()
+            values, days = sequences(sensor, np.arange(120), steps)
+            inputs_of += [torch.from_numpy(values), torch.from_numpy(days)]
+        expected += chosen(*inputs_of).numpy() / 2
     defined = np.isfinite(found.values[..., 0]).reshape(-1)
     assert np.flatnonzero(~defined).tolist() == [3, 4]  # Sentinel-2 values are all zero
     values = found.values.reshape(-1, 8)
@@ -168,7 +171,7 @@ def test_v1_0_does_not_depend_on_tiling_batch_or_order(
         found = embed_tile(part, chosen, options, (40 + rows.start, 60 + columns.start)).values
         np.testing.assert_allclose(found, whole[rows, columns], atol=5e-6)
     monkeypatch.setattr(inference, "RUN_PIXELS", 7)
-    monkeypatch.setattr(inference, "CPU_PASS_STEPS", 100)
+    monkeypatch.setattr(devices, "CPU_PASS_STEPS", 100)
     small = dataclasses.replace(options, batch_size=3)
     torch.set_num_threads(3)
     found = embed_tile(arrays, chosen, small, origin=(40, 60)).values
@@ -287,16 +290,9 @@ def test_v1_1_inputs_and_bins_equal_the_reference(name: str, source: str) -> Non
         pytest.skip("no inputs are recorded for this tile and source")
     for key, sensor in zip(("s2", "s1"), steps_of(name, chosen), strict=True):
         x, bins = expected[f"{key}_x"], expected[f"bin_{key}"].reshape(-1)
-        seen = np.zeros(bins.size, bool)
         none = np.zeros(bins.size, np.int64)
-        for group in chosen.family.rule.groups(sensor.valid, Stream(0, none, none)):
-            values, days = sensor.sequences(group.pixels, group.steps)
-            wanted = x[group.pixels, : group.length]
-            assert (bins[group.pixels] == group.length).all()
-            assert np.array_equal(days, wanted[..., -1])
-            error = np.abs(values - wanted[..., :-1]) / np.maximum(1, np.abs(wanted[..., :-1]))
-            assert error.max() <= 2e-6
-            seen[group.pixels] = True
+        groups = chosen.family.rule.groups(sensor.valid, Stream(0, none, none))
+        seen = assert_inputs(sensor, groups, x, bins)
         assert (bins[~seen] == chosen.family.rule.absent_length).all()
         assert (x[~seen, : chosen.family.rule.absent_length] == 0).all()
 
@@ -327,9 +323,9 @@ def recorded(name: str) -> tuple[Model, Any, np.ndarray]:
         )
         assert len(some) >= 10
         inputs_ = {"s2_x": data["s2_x"][None, some, :48], "s1_x": data["s1_x"][None, some, :72]}
-        return model(name, "mpc"), inputs_, data["emb192"].reshape(-1, 192)[some]
+        return plain(name, "mpc"), inputs_, data["emb192"].reshape(-1, 192)[some]
     data = golden(name, "main__rep1")
-    return model(name), {key: data[key] for key in ("s2_x", "s1_x")}, data["z"][0]
+    return plain(name), {key: data[key] for key in ("s2_x", "s1_x")}, data["z"][0]
 
 
 @pytest.mark.parametrize("name", [FLOAT, QAT, "v1_1"])
@@ -362,7 +358,7 @@ def test_two_swapped_bands_are_noticed(name: str) -> None:
 class TorchCell(GatedPool):
     """The mistake that shipped a petabyte: torch's GRU with the same weights."""
 
-    def context(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, copies: Copies | None = None) -> torch.Tensor:
         width = x.shape[2]
         cell = nn.GRU(width, width, batch_first=True)
         hidden = torch.cat([self.gates.weight, self.candidate.weight])
@@ -374,8 +370,7 @@ class TorchCell(GatedPool):
                 "bias_hh_l0": torch.zeros(3 * width),
             }
         )
-        result: torch.Tensor = self.norm(cell(x)[0])
-        return result
+        return weighted_sum(self.query(self.norm(cell(x)[0])), x)
 
 
 @pytest.mark.parametrize("name", [QAT, "v1_1"])

@@ -1,38 +1,24 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
-from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
 from tessera_flow.models.parts import day_codes
 from tessera_flow.models.v2_student import V2_STUDENT, StudentSizes
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+from ..support.golden import GOLDEN, TOLERANCE, embedded, inputs, plain, recorded
+
 VARIANTS = ("noqk", "qk")
-TOLERANCE = 5e-5
 
 
 def student(variant: str) -> Model:
-    return load_model(GOLDEN / f"checkpoints/v2_student_{variant}.pt")
+    return plain(f"v2_student_{variant}")
 
 
 def unit(variant: str) -> Any:
     return np.load(GOLDEN / f"v2/student_{variant}__unit.npz")
-
-
-def inputs(x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(x[..., :-1]), torch.from_numpy(x[..., -1]).long()
-
-
-def recorded(module: nn.Module, store: dict[str, np.ndarray], name: str) -> None:
-    def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        store[name] = output.numpy().copy()
-
-    module.register_forward_hook(keep)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -40,7 +26,6 @@ def test_every_part_equals_the_reference(variant: str) -> None:
     model, golden = student(variant), unit(variant)
     found: dict[str, np.ndarray] = {}
     for name, encoder in (("s2_backbone", model.s2), ("s1_backbone", model.s1)):
-        recorded(encoder.embedding, found, f"{name}.embedding")
         recorded(encoder, found, f"{name}.pooled")
         for index, layer in enumerate(encoder.layers):
             recorded(layer, found, f"{name}.layer{index}")
@@ -50,7 +35,9 @@ def test_every_part_equals_the_reference(variant: str) -> None:
     recorded(model.fusion.output_norm, found, "dim_reducer.5")
     found["out"] = model(*inputs(golden["s2_x"]), *inputs(golden["s1_x"])).numpy()
     for sensor in ("s2", "s1"):
-        days = inputs(golden[f"{sensor}_x"])[1]
+        x = golden[f"{sensor}_x"]
+        encoder, days = getattr(model, sensor), inputs(x)[1]
+        found[f"{sensor}_backbone.embedding"] = embedded(encoder, x)
         found[f"{sensor}_backbone.doy_encoding"] = model.s2.codes[days].numpy()
     found["dim_reducer.2"] = found["dim_reducer.3"] = np.maximum(found["dim_reducer.1"], 0)
 

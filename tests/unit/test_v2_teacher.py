@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +10,25 @@ import torch
 
 from tessera_flow.draws import Stream
 from tessera_flow.inference import InferenceOptions, embed_tile
-from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
 from tessera_flow.models.parts import StackSizes
 from tessera_flow.models.v2_teacher import V2_TEACHER, TeacherSizes, TokenFusion
 from tessera_flow.sequences import sentinel1_steps, sentinel2_steps
-from tessera_flow.tiles import TileArrays, read_tile_folder
 
+from ..support.golden import (
+    GOLDEN,
+    TILES,
+    TOLERANCE,
+    assert_inputs,
+    embedded,
+    inputs,
+    packed,
+    plain,
+    recorded,
+    tile,
+)
 from .test_v1 import key_list
-from .test_v2_student import inputs, recorded
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-TILES = ("main", "long", "one", "none")
-TOLERANCE = 5e-5
 ALL = InferenceOptions(dtype="float32", min_s2=0, min_s1=0)
 
 
@@ -36,15 +41,11 @@ def one_thread() -> Iterator[None]:
 
 
 def teacher() -> Model:
-    return load_model(GOLDEN / "checkpoints/v2_teacher_tiny.pt")
+    return plain("v2_teacher_tiny")
 
 
 def golden(name: str) -> Any:
     return np.load(GOLDEN / f"v2/teacher__{name}.npz")
-
-
-def tile(name: str) -> TileArrays:
-    return read_tile_folder(GOLDEN / "tiles" / name)
 
 
 def test_every_part_equals_the_reference() -> None:
@@ -53,7 +54,6 @@ def test_every_part_equals_the_reference() -> None:
     assert isinstance(fusion, TokenFusion)
     found: dict[str, np.ndarray] = {}
     for name, encoder in (("s2_backbone", model.s2), ("s1_backbone", model.s1)):
-        recorded(encoder.embedding, found, f"{name}.embedding")
         recorded(encoder, found, f"{name}.pooled")
         for index, layer in enumerate(encoder.layers):
             recorded(layer, found, f"{name}.layer{index}")
@@ -64,7 +64,9 @@ def test_every_part_equals_the_reference() -> None:
     recorded(fusion.reducer.output_norm, found, "dim_reducer.5")
     found["out"] = model(*inputs(data["s2_x"]), *inputs(data["s1_x"])).numpy()
     for sensor in ("s2", "s1"):
-        days = inputs(data[f"{sensor}_x"])[1]
+        x = data[f"{sensor}_x"]
+        encoder, days = getattr(model, sensor), inputs(x)[1]
+        found[f"{sensor}_backbone.embedding"] = embedded(encoder, x)
         found[f"{sensor}_backbone.doy_encoding"] = model.s2.codes[days].numpy()
     found["dim_reducer.2"] = found["dim_reducer.3"] = np.maximum(found["dim_reducer.1"], 0)
     expected = {key for key in data.files if key not in ("s2_x", "s1_x")}
@@ -85,7 +87,7 @@ def test_an_absent_sensor_is_one_row_of_zeros() -> None:
 
 @pytest.mark.parametrize("name", TILES)
 def test_embeddings_equal_the_reference(name: str) -> None:
-    expected, found = golden(name), embed_tile(tile(name), teacher(), ALL).values
+    expected, found = golden(name), embed_tile(tile(name), packed("v2_teacher_tiny"), ALL).values
     nothing = expected["both_zero"]
     assert found.shape == expected["emb"].shape
     np.testing.assert_allclose(found[~nothing], expected["emb"][~nothing], atol=TOLERANCE, rtol=0)
@@ -102,16 +104,9 @@ def test_inputs_and_bins_equal_the_reference(name: str) -> None:
         ("s1", sentinel1_steps(arrays, rows, model.statistics)),
     ):
         x, bins = expected[f"{key}_x"], expected[f"bin_{key}"].reshape(-1)
-        seen = np.zeros(bins.size, bool)
         none = np.zeros(bins.size, np.int64)
-        for group in model.family.rule.groups(sensor.valid, Stream(0, none, none)):
-            values, days = sensor.sequences(group.pixels, group.steps)
-            wanted = x[group.pixels, : group.length]
-            assert (bins[group.pixels] == group.length).all()
-            assert np.array_equal(days, wanted[..., -1])
-            error = np.abs(values - wanted[..., :-1]) / np.maximum(1, np.abs(wanted[..., :-1]))
-            assert error.max() <= 2e-6
-            seen[group.pixels] = True
+        groups = model.family.rule.groups(sensor.valid, Stream(0, none, none))
+        seen = assert_inputs(sensor, groups, x, bins)
         assert np.array_equal(seen, bins > 0)
 
 

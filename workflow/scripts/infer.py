@@ -1,7 +1,8 @@
 """Rule infer: embeddings of one block."""
 
 from adaptor import job
-from tessera_flow.inference import InferenceOptions, infer_block
+from tessera_flow.block_inference import infer_block
+from tessera_flow.inference import InferenceOptions
 from tessera_flow.weights import read_weights_record
 
 with job(snakemake) as config:
@@ -27,4 +28,5 @@ with job(snakemake) as config:
         heads=tuple(settings["heads"]) if settings["heads"] else None,
         statistics=settings["statistics"],
         origin=tuple(settings["origin"]),
+        precision=settings["precision"],
     )

@@ -118,9 +118,18 @@ def register(subparsers: Subparsers) -> None:
     )
     add(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        choices=("auto", "cpu", "cuda", "xpu"),
         default="auto",
         help="where to run; auto is the GPU if there is one (default: %(default)s)",
+    )
+    add(
+        "--precision",
+        choices=("auto", "float32", "bf16"),
+        default="auto",
+        help=(
+            "of matrix products; auto is float32 on a CPU, bf16 on a GPU that has it "
+            "(default: %(default)s)"
+        ),
     )
     add(
         "--batch-size",
@@ -178,6 +187,7 @@ def run(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
         heads=arguments.heads,
         statistics=arguments.statistics,
+        precision=arguments.precision,
     )
     logger.info("%d tiles embedded into %s, %d finished before", embedded, arguments.out, finished)
     return 0

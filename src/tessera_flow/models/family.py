@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConfigError
 from ..observations import ObservationRule
 from ..quantize import Quantizer
+from .linear import Linear
 from .parts import Encoder, Names
 from .statistics import Statistics
 
@@ -46,6 +47,7 @@ class Model(nn.Module):
         family: which family it is of; set when it is loaded.
         statistics: what standardises its inputs; set when it is loaded.
         sizes: its sizes.
+        dtype: of the factors of the encoders' matrix products.
     """
 
     family: Family
@@ -57,11 +59,25 @@ class Model(nn.Module):
         self.s2 = s2
         self.s1 = s1
         self.fusion = fusion
+        self.dtype = torch.float32
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.s2.codes.device
+
+    def pack(self, dtype: torch.dtype) -> Model:
+        """Lay the weights out for their device, the encoders' matrix products in `dtype`.
+
+        The fusion, once a pixel, stays in float32. A packed model cannot be saved.
+        """
+        self.dtype = dtype
+        self.s2.pack(dtype)
+        self.s1.pack(dtype)
+        for module in self.fusion.modules():
+            if isinstance(module, Linear):
+                module.pack(torch.float32)
+        return self
 
     def forward(self, s2: Tensor, s2_days: Tensor, s1: Tensor, s1_days: Tensor) -> Tensor:
         """Embed pixels whose sequences have the same lengths.

@@ -7,7 +7,14 @@ are pooled, and the fusion.
 Each part that holds parameters has a function `names_of_...` beside it: which tensors of a
 published checkpoint its parameters are (several are joined, row by row, in that order).
 
-Shapes in the comments: B pixels, T steps, C channels, D width, H heads, E = D / H.
+A sequence may hold a step several times (steps that fill a bin, or were drawn twice). Such
+copies stay equal to one another in every layer, so each is computed once: the encoder gets
+the U different steps and the place that each of the T steps of the sequence has among them.
+Attention and pooling weigh a step by how often it occurs, by adding the logarithm of that
+number to its score.
+
+Shapes in the comments: B pixels, T steps, U different ones, C channels, D width, H heads,
+E = D / H.
 """
 
 from __future__ import annotations
@@ -19,6 +26,8 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .linear import Linear
 
 S2_CHANNELS = 10
 S1_CHANNELS = 2
@@ -76,6 +85,34 @@ def day_codes(width: int) -> Tensor:
     return torch.stack([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(1)
 
 
+@dataclass(frozen=True)
+class Copies:
+    """Where the U different steps of a sequence stand among its T.
+
+    Attributes:
+        places: (T,) for all pixels or (B, T) for each, int64: which of the different steps
+            is at each place of the sequence.
+        log_counts: (1 or B, U) float32, logarithm of how often each step occurs.
+    """
+
+    places: Tensor
+    log_counts: Tensor
+
+    @classmethod
+    def of(cls, places: Tensor, different: int) -> Copies:
+        """From the places; every one of the U = `different` steps occurs."""
+        rows = places.reshape(-1, places.shape[-1])
+        counts = torch.zeros((len(rows), different), device=places.device)
+        counts.scatter_add_(1, rows, torch.ones_like(rows, dtype=counts.dtype))
+        return cls(places, counts.log())
+
+    def spread(self, x: Tensor) -> Tensor:
+        """The different steps (B, U, D) put in their places: (B, T, D)."""
+        if self.places.ndim == 1:
+            return x[:, self.places]
+        return x.gather(1, self.places[..., None].expand(-1, -1, x.shape[2]))
+
+
 class EncoderLayer(nn.Module):
     """Transformer layer with ReLU; post- or pre-norm, with or without normalised q and k."""
 
@@ -83,38 +120,36 @@ class EncoderLayer(nn.Module):
         super().__init__()
         width, head = sizes.width, sizes.head_width
         self.heads, self.head_width = sizes.nhead, head
-        self.pre_norm = sizes.pre_norm
-        self.qkv = nn.Linear(width, 3 * width)
+        self.pre_norm, self.qk_norm = sizes.pre_norm, sizes.qk_norm
+        self.qkv = Linear(width, 3 * width)
         self.q_norm = nn.RMSNorm(head, eps=RMS_NORM_EPS) if sizes.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(head, eps=RMS_NORM_EPS) if sizes.qk_norm else nn.Identity()
-        self.attention_out = nn.Linear(width, width)
+        self.attention_out = Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.expand = nn.Linear(width, sizes.dim_feedforward)
-        self.contract = nn.Linear(sizes.dim_feedforward, width)
+        self.expand = Linear(width, sizes.dim_feedforward)
+        self.contract = Linear(sizes.dim_feedforward, width)
         self.feedforward_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
-    def attention(self, x: Tensor) -> Tensor:
-        """Self-attention over time: (B, T, D) -> (B, T, D)."""
+    def mix(self, x: Tensor, copies: Copies | None) -> Tensor:
+        """The heads' mixtures of steps, side by side: (B, U, D) -> (B, U, D)."""
         pixels, steps, width = x.shape
         qkv = self.qkv(x).view(pixels, steps, 3, self.heads, self.head_width)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, E)
-        mixed = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
-        joined: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(pixels, steps, width))
-        return joined
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, U, E)
+        if self.qk_norm:
+            q, k = (norm(t.float()).to(v.dtype) for norm, t in ((self.q_norm, q), (self.k_norm, k)))
+        bias = None if copies is None else copies.log_counts[:, None, None].to(q.dtype)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return mixed.transpose(1, 2).reshape(pixels, steps, width)
 
-    def feedforward(self, x: Tensor) -> Tensor:
-        """Each step by itself: (B, T, D) -> (B, T, D)."""
-        inner = F.relu(self.expand(x), inplace=True)  # (B, T, F)
-        result: Tensor = self.contract(inner)
-        return result
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)"""
+    def forward(self, x: Tensor, copies: Copies | None = None) -> Tensor:
+        """(B, U, D) -> (B, U, D)"""
         if self.pre_norm:
-            x = x + self.attention(self.attention_norm(x))
-            return x + self.feedforward(self.feedforward_norm(x))
-        x = self.attention_norm(x + self.attention(x))
-        result: Tensor = self.feedforward_norm(x + self.feedforward(x))
+            x = self.attention_out(self.mix(self.attention_norm(x), copies), add=x)
+            inner = self.expand(self.feedforward_norm(x), relu=True)  # (B, U, F)
+            result: Tensor = self.contract(inner, add=x)
+            return result
+        x = self.attention_norm(self.attention_out(self.mix(x, copies), add=x))
+        result = self.feedforward_norm(self.contract(self.expand(x, relu=True), add=x))
         return result
 
 
@@ -144,6 +179,11 @@ def names_of_layer(ours: str, theirs: str, qk_norm: bool) -> Names:
     return names
 
 
+def weighted_sum(scores: Tensor, x: Tensor) -> Tensor:
+    """Sum of the steps, weighted by a softmax of scores: (B, T, 1), (B, T, D) -> (B, D)."""
+    return torch.bmm(torch.softmax(scores, dim=1).transpose(1, 2), x).squeeze(1)
+
+
 class AttentionPool(nn.Module):
     """v2: the mean of the steps, weighted by a softmax over a score of each step."""
 
@@ -151,17 +191,12 @@ class AttentionPool(nn.Module):
         super().__init__()
         self.query = nn.Linear(width, 1)
 
-    def weights(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, 1), sum 1 over time."""
-        return torch.softmax(self.query(self.context(x)), dim=1)
-
-    def context(self, x: Tensor) -> Tensor:
-        """What a step's score is read from: (B, T, D) -> (B, T, D). Here the step itself."""
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, D); one step alone is returned as it is."""
-        return torch.bmm(self.weights(x).transpose(1, 2), x).squeeze(1)
+    def forward(self, x: Tensor, copies: Copies | None = None) -> Tensor:
+        """(B, U, D) -> (B, D); one step alone is returned as it is."""
+        scores = self.query(x)  # (B, U, 1)
+        if copies is not None:
+            scores = scores + copies.log_counts[..., None]
+        return weighted_sum(scores, x)
 
     @staticmethod
     def names(ours: str, theirs: str) -> Names:
@@ -170,16 +205,20 @@ class AttentionPool(nn.Module):
 
 
 class GruPool(AttentionPool):
-    """v1.0 float: scores are read from the states of torch's GRU over the steps."""
+    """v1.0 float: scores are read from the states of torch's GRU over the steps.
+
+    Here the order of steps counts, and so does every copy of one.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.gru = nn.GRU(width, width, batch_first=True)
 
-    def context(self, x: Tensor) -> Tensor:
-        """States of the GRU, which begins at 0: (B, T, D) -> (B, T, D)."""
-        states: Tensor = self.gru(x)[0]
-        return states
+    def forward(self, x: Tensor, copies: Copies | None = None) -> Tensor:
+        """(B, U, D) -> (B, D); the states begin at 0."""
+        if copies is not None:
+            x = copies.spread(x)
+        return weighted_sum(self.query(self.gru(x)[0]), x)
 
     @staticmethod
     def names(ours: str, theirs: str) -> Names:
@@ -193,8 +232,9 @@ class GruPool(AttentionPool):
 class GatedPool(AttentionPool):
     """v1.0 QAT and v1.1: scores are read from the normalised states of a cell of its own.
 
-    The cell is not torch's GRU: the reset gate acts before the matrix product, and z lets
-    the new state in where torch's keeps the old one.
+    The order of steps counts, and so does every copy of one. The cell is not torch's GRU:
+    the reset gate acts before the matrix product, and z lets the new state in where torch's
+    keeps the old one.
 
         r = sigmoid(W_ir x + W_hr h + b_r)
         z = sigmoid(W_iz x + W_hz h + b_z)
@@ -204,25 +244,30 @@ class GatedPool(AttentionPool):
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
-        self.input = nn.Linear(width, 3 * width)  # W_ir, W_iz, W_ih and b_r, b_z, b_h
-        self.gates = nn.Linear(width, 2 * width, bias=False)  # W_hr, W_hz
-        self.candidate = nn.Linear(width, width, bias=False)  # W_hh
+        self.input = Linear(width, 3 * width)  # W_ir, W_iz, W_ih and b_r, b_z, b_h
+        self.gates = Linear(width, 2 * width, bias=False)  # W_hr, W_hz
+        self.candidate = Linear(width, width, bias=False)  # W_hh
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
-    def context(self, x: Tensor) -> Tensor:
-        """Normalised states of the cell, which begins at 0: (B, T, D) -> (B, T, D)."""
-        width = x.shape[2]
-        from_input = self.input(x).transpose(0, 1)  # (T, B, 3D), all steps at once
-        states = torch.empty_like(from_input[..., :width])  # (T, B, D)
-        h = torch.zeros_like(x[:, 0])  # (B, D)
-        for step, given in enumerate(from_input):
-            gates = torch.sigmoid(given[:, : 2 * width] + self.gates(h))
+    def forward(self, x: Tensor, copies: Copies | None = None) -> Tensor:
+        """(B, U, D) -> (B, D); the states begin at 0."""
+        from_input = self.input(x)  # (B, U, 3D), all steps at once
+        if copies is not None:
+            from_input, x = copies.spread(from_input), copies.spread(x)
+        return weighted_sum(self.query(self.norm(self.states(from_input))), x)
+
+    def states(self, from_input: Tensor) -> Tensor:
+        """States of the cell, float32: (B, T, 3D) -> (B, T, D)."""
+        pixels, steps, width = from_input.shape[0], from_input.shape[1], from_input.shape[2] // 3
+        states = from_input.new_empty((steps, pixels, width), dtype=torch.float32)
+        h = states.new_zeros((pixels, width))
+        for step in range(steps):
+            given = from_input[:, step].float()  # (B, 3D)
+            gates = (given[:, : 2 * width] + self.gates(h)).sigmoid_()
             r, z = gates[:, :width], gates[:, width:]
-            n = torch.tanh(given[:, 2 * width :] + self.candidate(r * h))
-            h = (1 - z) * h + z * n
-            states[step] = h
-        result: Tensor = self.norm(states.transpose(0, 1))
-        return result
+            n = (given[:, 2 * width :] + self.candidate(r * h)).tanh_()
+            h = torch.lerp(h, n, z, out=states[step])
+        return states.transpose(0, 1)
 
     @staticmethod
     def names(ours: str, theirs: str) -> Names:
@@ -239,7 +284,13 @@ class GatedPool(AttentionPool):
 
 
 class Encoder(nn.Module):
-    """One sensor's encoder: a sequence of steps in, one vector per pixel out."""
+    """One sensor's encoder: a sequence of steps in, one vector per pixel out.
+
+    `pack` makes it ready for a device and a precision. In bfloat16 the factors of the
+    matrix products are bfloat16 and so is what passes between post-norm layers; sums,
+    norms, softmax, recurrent states, pooling and the stream past pre-norm layers are
+    float32.
+    """
 
     codes: Tensor
 
@@ -247,27 +298,44 @@ class Encoder(nn.Module):
         super().__init__()
         width = sizes.width
         self.channels = channels
-        self.embedding = nn.Sequential(
-            nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width)
-        )
+        self.embed_values = Linear(channels, width)
+        self.embed_steps = Linear(width, width)
         self.register_buffer("codes", day_codes(width), persistent=False)
         self.layers = nn.ModuleList(EncoderLayer(sizes) for _ in range(sizes.num_layers))
         self.pool = pool(width)
+        self.stream = torch.float32
 
-    def forward(self, values: Tensor, days: Tensor) -> Tensor:
-        """Encode sequences of one length.
+    def pack(self, dtype: torch.dtype) -> None:
+        """Lay the weights out for their device, with matrix products in `dtype`."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                # Measured values keep their precision; their product is a small one.
+                module.pack(torch.float32 if module is self.embed_values else dtype)
+        if any(layer.pre_norm for layer in self.layers):
+            return
+        self.stream = dtype
+        if self.codes.device.type != "cpu":  # where norms and what they norm are of one type
+            for module in self.layers.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.to(dtype)
+
+    def forward(self, values: Tensor, days: Tensor, places: Tensor | None = None) -> Tensor:
+        """Encode sequences of one length, each with the same number of different steps.
 
         Args:
-            values: (B, T, C) float32, standardised.
-            days: (B, T) int64, day of year 1..366 (0 in the rows of an absent sensor).
+            values: (B, U, C) float32, standardised values of the different steps.
+            days: (B, U) int64, day of year 1..366 (0 in the rows of an absent sensor).
+            places: see `Copies`; None if each step occurs once, in this order.
 
         Returns:
             (B, D) float32.
         """
-        x = self.embedding(values) + self.codes[days]  # (B, T, D)
+        codes = self.codes[days].to(self.stream)
+        x = self.embed_steps(self.embed_values(values, relu=True), add=codes)  # (B, U, D)
+        copies = None if places is None else Copies.of(places, values.shape[1])
         for layer in self.layers:
-            x = layer(x)
-        result: Tensor = self.pool(x)
+            x = layer(x, copies)
+        result: Tensor = self.pool(x.float(), copies)
         return result
 
     def absent(self, length: int = 1) -> Tensor:
@@ -288,9 +356,8 @@ def names_of_encoder(
     layers: str = "transformer_encoder.layers",
 ) -> Names:
     """`layers` is where the checkpoint has the list of layers."""
-    names: Names = {}
-    for index in (0, 2):
-        names |= names_of_same(f"{ours}.embedding.{index}", f"{theirs}.embedding.{index}")
+    names = names_of_same(f"{ours}.embed_values", f"{theirs}.embedding.0")
+    names |= names_of_same(f"{ours}.embed_steps", f"{theirs}.embedding.2")
     for index in range(sizes.num_layers):
         names |= names_of_layer(
             f"{ours}.layers.{index}", f"{theirs}.{layers}.{index}", sizes.qk_norm

@@ -138,24 +138,3 @@ V2_TEACHER = _pooled(
     _V2_BANDS,
     ChannelStatistics({"vv": (5862.7652, 1531.8051), "vh": (3341.3949, 1540.2014)}),
 )
-
-
-def standardize(
-    values: NDArray[np.integer] | NDArray[np.floating],
-    mean: NDArray[np.float32],
-    divisor: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """(values - mean) / divisor in float32; `divisor` is std + 1e-9.
-
-    Args:
-        values: (..., C) in stored units.
-        mean: (C,) or any shape that broadcasts to `values`.
-        divisor: likewise.
-
-    Returns:
-        (..., C) float32.
-    """
-    result = values.astype(np.float32)
-    result -= mean
-    result /= divisor
-    return result

@@ -1,0 +1,304 @@
+"""A block: whatever its patches, whatever interrupts it."""
+
+import dataclasses
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from tessera_flow import block_inference
+from tessera_flow.atomic import atomic_output
+from tessera_flow.block_inference import infer_block, read_ahead
+from tessera_flow.blockfile import create_array, create_block_file, open_block_file
+from tessera_flow.errors import TileError
+from tessera_flow.inference import InferenceOptions, embed_tile
+from tessera_flow.tiles import ARRAYS, TileArrays
+
+from ..support import golden
+from ..support.golden import packed, tile
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors; waiting for a second thread costs more than it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def checkpoint(variant: str) -> Path:
+    return golden.checkpoint(f"v2_student_{variant}")
+
+
+def write_patches(path: Path, arrays: TileArrays, size: int, roi: np.ndarray) -> None:
+    height, width = arrays.shape
+    windows = [
+        [y, x, min(size, height - y), min(size, width - x)]
+        for y in range(0, height, size)
+        for x in range(0, width, size)
+        if roi[y : y + size, x : x + size].any()
+    ]
+    with create_block_file(
+        path, {"shape": [height, width], "patch_size": size, "patches": windows}
+    ) as group:
+        for y, x, h, w in windows:
+            patch = group.create_group(f"{y}_{x}")
+            rows, columns = slice(y, y + h), slice(x, x + w)
+            stacks = {key: getattr(arrays, key) for key in ARRAYS}
+            parts = {k: a[:, rows, columns] if a.ndim > 2 else a for k, a in stacks.items()}
+            for key, part in (parts | {"roi": roi[rows, columns]}).items():
+                array = create_array(patch, key, part.shape, part.shape, part.dtype)
+                if part.size:
+                    array[...] = part
+
+
+@pytest.mark.parametrize("size", [4, 5, 12])
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_a_block_equals_its_tile_whatever_the_patches(
+    tmp_path: Path, size: int, dtype: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    arrays = tile("main")
+    roi = np.ones((12, 10), np.uint8)
+    roi[:5, :5] = 0
+    roi[11, 9] = 0
+    write_patches(tmp_path / "patches.zip", arrays, size, roi)
+    options = InferenceOptions(dim=64, dtype=dtype)
+    with caplog.at_level(logging.INFO, "tessera_flow"):
+        infer_block(
+            tmp_path / "patches.zip",
+            checkpoint("qk"),
+            tmp_path / "embeddings.zip",
+            options,
+            {"model": "untrained"},
+            device="cpu",
+        )
+    whole = embed_tile(dataclasses.replace(arrays, roi=roi), packed("v2_student_qk"), options)
+    with open_block_file(tmp_path / "embeddings.zip") as group:
+        assert group.attrs["model"] == "untrained"
+        found = {key: array[...] for key, array in group.arrays()}
+    assert np.array_equal(found["counts"], whole.counts)
+    if dtype == "int8":
+        assert whole.scales is not None
+        assert set(found) == {"embeddings", "scales", "counts"}
+        np.testing.assert_allclose(found["scales"], whole.scales, rtol=1e-5)
+        assert np.abs(found["embeddings"].astype(int) - whole.values).max() <= 1
+        assert np.mean(found["embeddings"] != whole.values) < 1e-3
+    else:
+        assert set(found) == {"embeddings", "counts"}
+        np.testing.assert_allclose(found["embeddings"], whole.values, atol=5e-6)
+    assert f"of {size**2}" in caplog.text or "of 120" in caplog.text
+
+
+def test_a_block_of_one_clipped_corner_patch_is_written_once(tmp_path: Path) -> None:
+    roi = np.zeros((12, 10), np.uint8)
+    roi[11, 9] = 1
+    write_patches(tmp_path / "patches.zip", tile("main"), 7, roi)
+    infer_block(
+        tmp_path / "patches.zip",
+        checkpoint("noqk"),
+        tmp_path / "out.zip",
+        InferenceOptions(),
+        {},
+        device="cpu",
+    )
+    with open_block_file(tmp_path / "out.zip") as group:
+        scales, codes = group["scales"], group["embeddings"]
+        assert isinstance(scales, zarr.Array) and isinstance(codes, zarr.Array)
+        assert codes.chunks == (7, 7, 128)
+        assert np.argwhere(np.isfinite(scales[...])).tolist() == [[11, 9]]
+        assert np.argwhere(codes[...].any(-1)).tolist() == [[11, 9]]
+
+
+def test_a_block_without_a_patch_is_nodata(tmp_path: Path) -> None:
+    with create_block_file(tmp_path / "p.zip", {"shape": [6, 5], "patch_size": 6, "patches": []}):
+        pass
+    out = tmp_path / "e.zip"
+    infer_block(tmp_path / "p.zip", checkpoint("noqk"), out, InferenceOptions(), {}, "cpu")
+    with open_block_file(out) as group:
+        found = {key: array[...] for key, array in group.arrays()}
+    assert found["embeddings"].shape == (6, 5, 128) and not found["embeddings"].any()
+    assert np.isnan(found["scales"]).all() and not found["counts"].any()
+
+
+def test_incomplete_patches_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    path, out = tmp_path / "patches.zip", tmp_path / "out.zip"
+    arguments = (checkpoint("noqk"), out, InferenceOptions(), {}, "cpu")
+    with pytest.raises(TileError, match="does not exist"):
+        infer_block(path, *arguments)
+    with create_block_file(path, {"shape": [6, 5]}):
+        pass
+    with pytest.raises(TileError, match="`patches`, `shape` and `patch_size`"):
+        infer_block(path, *arguments)
+    with create_block_file(path, {"shape": [6, 5], "patch_size": 6, "patches": [[0, 0, 6, 5]]}):
+        pass
+    with pytest.raises(TileError, match=r"0_0 of .* is missing"):
+        infer_block(path, *arguments)
+    with create_block_file(
+        path, {"shape": [6, 5], "patch_size": 6, "patches": [[0, 0, 6, 5]]}
+    ) as group:
+        create_array(group.create_group("0_0"), "roi", (6, 5), (6, 5), np.uint8)
+    with pytest.raises(TileError, match=r"bands, masks, doys.* missing"):
+        infer_block(path, *arguments)
+    with atomic_output(path) as part:
+        part.write_bytes(b"PK half a file")
+    with pytest.raises(TileError, match="not a complete block file"):
+        infer_block(path, *arguments)
+    assert [p.name for p in tmp_path.iterdir()] == ["patches.zip"]
+
+
+# Resuming
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> Path:
+    path = tmp_path / "patches.zip"
+    write_patches(path, tile("main"), 5, np.ones((12, 10), np.uint8))  # 3 x 2 patches
+    return path
+
+
+def infer(patches: Path, output: Path, **changed: Any) -> None:
+    arguments: dict[str, Any] = {"options": InferenceOptions(), "attributes": {}, "device": "cpu"}
+    infer_block(patches, checkpoint("qk"), output, **(arguments | changed))
+
+
+STOPPED = """
+import os, signal, sys
+from tessera_flow import block_inference
+from tests.unit.test_block_inference import Path, infer
+
+kept = block_inference.Progress.add
+def add(self, name, arrays):
+    kept(self, name, arrays)
+    if name == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+block_inference.Progress.add = add
+infer(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def killed_after(patch: str, patches: Path, output: Path) -> None:
+    """Infer in a process of its own, which is killed when this patch is finished."""
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(patches), str(output), patch],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
+    patches: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    undisturbed, output = tmp_path / "undisturbed.zip", tmp_path / "embeddings.zip"
+    infer(patches, undisturbed)
+    time.sleep(2.1)  # a time stamp in the file would differ (a zip's have two seconds)
+    killed_after("0_5", patches, output)
+    killed_after("5_5", patches, output)
+    assert not output.exists()
+    left = sorted(tmp_path.glob("embeddings.zip.*.progress"))
+    assert len(left) == 2
+    # The second job was stopped in the middle of a record.
+    larger = max(left, key=lambda path: path.stat().st_mtime)
+    os.truncate(larger, larger.stat().st_size - 7)
+    with caplog.at_level(logging.INFO, "tessera_flow"):
+        infer(patches, output)
+    assert "3 of 6 patches were finished before" in caplog.text
+    assert caplog.text.count("pixels embedded in") == 3
+    assert output.read_bytes() == undisturbed.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "embeddings.zip",
+        "patches.zip",
+        "undisturbed.zip",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"options": InferenceOptions(dim=64)},
+        {"options": InferenceOptions(min_s2=2)},
+        {"origin": (0, 5)},
+        {"attributes": {"weights": "others"}},
+    ],
+)
+def test_what_was_made_otherwise_is_not_used(
+    patches: Path, tmp_path: Path, changed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    killed_after("5_0", patches, tmp_path / "embeddings.zip")
+    with caplog.at_level(logging.INFO, "tessera_flow"):
+        infer(patches, tmp_path / "embeddings.zip", **changed)
+    assert "of another configuration: not used" in caplog.text
+    assert caplog.text.count("pixels embedded in") == 6
+    infer(patches, tmp_path / "whole.zip", **changed)
+    assert (tmp_path / "whole.zip").read_bytes() == (tmp_path / "embeddings.zip").read_bytes()
+
+
+def test_other_patches_are_not_taken_for_the_same(patches: Path, tmp_path: Path) -> None:
+    killed_after("5_0", patches, tmp_path / "embeddings.zip")
+    arrays = tile("main")
+    brighter = dataclasses.replace(arrays, bands=arrays.bands + np.uint16(100))
+    write_patches(patches, brighter, 5, np.ones((12, 10), np.uint8))
+    infer(patches, tmp_path / "embeddings.zip")
+    infer(patches, tmp_path / "whole.zip")
+    assert (tmp_path / "whole.zip").read_bytes() == (tmp_path / "embeddings.zip").read_bytes()
+
+
+def test_the_same_patches_made_again_go_on(
+    patches: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed_after("5_0", patches, tmp_path / "embeddings.zip")
+    write_patches(patches, tile("main"), 5, np.ones((12, 10), np.uint8))
+    with caplog.at_level(logging.INFO, "tessera_flow"):
+        infer(patches, tmp_path / "embeddings.zip", options=InferenceOptions(batch_size=7))
+    assert "3 of 6 patches were finished before" in caplog.text
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_patches_are_read_in_order_and_only_so_far_ahead(ahead: int) -> None:
+    read: list[int] = []
+
+    def one(window: Any) -> int:
+        read.append(window[0])
+        return int(window[0])
+
+    found = []
+    for value in read_ahead(one, [(n, 0, 1, 1) for n in range(5)], ahead):
+        found.append(value)
+        time.sleep(0.01)
+        assert len(read) <= min(5, value + 1 + ahead)
+    assert found == read == list(range(5))
+
+
+def test_reading_and_keeping_beside_the_computation_changes_nothing(
+    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does, on the CPU: the next patch is read and the last one kept meanwhile."""
+    infer(patches, tmp_path / "one_by_one.zip")
+    monkeypatch.setattr(block_inference, "_ahead", lambda device: 1)
+    infer(patches, tmp_path / "overlapping.zip")
+    assert (tmp_path / "one_by_one.zip").read_bytes() == (tmp_path / "overlapping.zip").read_bytes()
+
+
+def test_an_error_while_a_patch_is_kept_is_not_lost(
+    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise TileError("the disk is full")
+
+    monkeypatch.setattr(block_inference, "_ahead", lambda device: 1)
+    monkeypatch.setattr(block_inference.Progress, "add", full)
+    with pytest.raises(TileError, match="the disk is full"):
+        infer(patches, tmp_path / "embeddings.zip")

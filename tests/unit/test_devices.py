@@ -1,0 +1,145 @@
+"""Devices, precisions, and memory that does not suffice."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tessera_flow import devices
+from tessera_flow.devices import (
+    PassLimit,
+    for_each,
+    has_bf16,
+    resolve_device,
+    resolve_precision,
+)
+from tessera_flow.errors import ConfigError
+from tessera_flow.inference import InferenceOptions, embed_tile
+from tessera_flow.models.parts import Encoder
+from tessera_flow.observations import Group
+
+from ..support.golden import packed, tile
+
+CPU = torch.device("cpu")
+
+
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = torch.cpu.get_capabilities()
+    monkeypatch.setattr(
+        torch.cpu,
+        "get_capabilities",
+        lambda: {key: value and "bf16" not in key for key, value in present.items()},
+    )
+
+
+def test_a_processor_without_bf16_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_bf16(monkeypatch)
+    assert not has_bf16(CPU)
+    with pytest.raises(ConfigError, match=r"does not compute in bfloat16.*avx512_bf16"):
+        resolve_precision("bf16", CPU)
+    assert resolve_precision("auto", CPU) == torch.float32
+
+
+def test_float32_is_the_default_on_a_processor(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "tessera_flow"):
+        assert resolve_precision("auto", CPU) == torch.float32
+    assert "running on cpu (" in caplog.text and "float32" in caplog.text
+    assert ("bf16 is there too" in caplog.text) == has_bf16(CPU)
+
+
+@pytest.mark.skipif(not has_bf16(CPU), reason="this processor does not compute in bfloat16")
+def test_bf16_where_the_processor_has_it() -> None:
+    assert resolve_precision("bf16", CPU) == torch.bfloat16
+
+
+@pytest.mark.parametrize("device", ["cuda", "xpu"])
+def test_a_missing_gpu_is_said_clearly(device: Any) -> None:
+    if getattr(torch, device).is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ConfigError, match=f"no {device.upper()} GPU"):
+        resolve_device(device)
+
+
+def test_no_gpu_means_the_processor() -> None:
+    if torch.cuda.is_available() or torch.xpu.is_available():
+        pytest.skip("there is a GPU")
+    assert resolve_device("auto").type == "cpu"
+
+
+def group(pixels: int, steps: int = 3) -> Group:
+    return Group(np.arange(pixels), np.zeros((pixels, steps), np.int64))
+
+
+def test_passes_hold_as_many_pixels_as_allowed() -> None:
+    sizes = [len(part.pixels) for part in PassLimit(4).cut(group(10))]
+    assert sizes == [4, 4, 2]
+    assert [len(p.pixels) for p in PassLimit(100, steps=9).cut(group(10))] == [3, 3, 3, 1]
+    assert [len(p.pixels) for p in PassLimit(100, steps=2).cut(group(2))] == [1, 1]
+
+
+def test_too_little_memory_halves_this_pass_and_the_later_ones() -> None:
+    limit, done = PassLimit(16), []
+
+    def work(part: Group) -> None:
+        if len(part.pixels) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done.append(part.pixels.tolist())
+
+    for part in limit.cut(group(40)):
+        limit.run(part, work)
+    assert [len(pixels) for pixels in done] == [4] * 10
+    assert [pixel for pixels in done for pixel in pixels] == list(range(40))
+
+
+def test_too_little_memory_for_one_pixel_is_an_error() -> None:
+    def work(part: Group) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ConfigError, match="does not suffice for one pixel"):
+        PassLimit(8).run(group(8), work)
+
+
+def test_an_embedding_survives_too_little_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An encoder that refuses more than seven pixels, as a full GPU does."""
+    options = InferenceOptions(dtype="float32", min_s2=0)
+    whole = embed_tile(tile("main"), packed("v2_student_qk"), options).values
+    forward = Encoder.forward
+
+    def small(self: Encoder, values: torch.Tensor, *others: Any) -> torch.Tensor:
+        if len(values) > 7:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, values, *others)
+
+    monkeypatch.setattr(Encoder, "forward", small)
+    found = embed_tile(tile("main"), packed("v2_student_qk"), options).values
+    np.testing.assert_allclose(found, whole, atol=5e-6)
+    assert "out of memory with" in caplog.text
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_job_is_done_and_errors_come_out(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        done: set[int] = set()
+        for_each(range(50), done.add, CPU)
+        assert done == set(range(50))
+        with pytest.raises(ZeroDivisionError):
+            for_each([1, 0, 2], lambda n: print(1 // n), CPU)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_smaller_passes_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = InferenceOptions(dtype="float32", min_s2=0)
+    whole = embed_tile(tile("main"), packed("v2_student_noqk"), options).values
+    monkeypatch.setattr(devices, "CPU_PASS_STEPS", 1)
+    alone = dataclasses.replace(options, batch_size=1)
+    found = embed_tile(tile("main"), packed("v2_student_noqk"), alone).values
+    np.testing.assert_allclose(found, whole, atol=5e-6)

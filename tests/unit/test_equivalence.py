@@ -1,0 +1,225 @@
+"""The contract of docs/equivalence.md, on simulated and on real pixels."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.tiles import write_checkpoint
+
+from tessera_flow import devices, inference
+from tessera_flow.devices import has_bf16
+from tessera_flow.draws import Stream
+from tessera_flow.equivalence import (
+    BF16,
+    FLOAT32,
+    SAME_MACHINE,
+    Agreement,
+    agreement,
+    sample_steps,
+)
+from tessera_flow.inference import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.models.checkpoint import load_model
+from tessera_flow.models.family import Model
+from tessera_flow.models.statistics import V2_STUDENT
+from tessera_flow.quantize import V2
+from tessera_flow.sequences import sentinel1_steps, sentinel2_steps
+from tessera_flow.tiles import ARRAYS, TileArrays, read_tile_folder
+
+from ..support import golden
+from ..support.golden import checkpoint, plain, sequences
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared/real/tile_31UFS_monthly"
+FAMILIES = (
+    "v1_0",
+    "v1_0_qat",
+    "v1_1",
+    "v2_student_noqk",
+    "v2_student_qk",
+    "v2_teacher_tiny",
+)
+ALL = InferenceOptions(dtype="float32", min_s2=0, min_s1=0)
+needs_bf16 = pytest.mark.skipif(
+    not has_bf16(torch.device("cpu")), reason="this processor does not compute in bfloat16"
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors; waiting for a second thread costs more than it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def source(name: str) -> Any:
+    return "mpc" if name in ("v1_1", "v1.1") else None
+
+
+def corner(arrays: TileArrays, edge: int) -> TileArrays:
+    parts = {}
+    for name in ARRAYS:
+        array = getattr(arrays, name)
+        parts[name] = np.array(array[:, :edge, :edge] if array.ndim > 2 else array)
+    return TileArrays(**parts)
+
+
+def tiles(edge: int) -> dict[str, TileArrays]:
+    """Simulated tiles, one with 300 dates, and real pixels where there are any."""
+    found = {name: golden.tile(name) for name in ("main", "long")}
+    if REAL.exists():
+        found["real"] = corner(read_tile_folder(REAL), edge)
+    return found
+
+
+def values(arrays: TileArrays, model: Model) -> np.ndarray:
+    return embed_tile(arrays, model, ALL).values
+
+
+def assert_alike(a: np.ndarray, b: np.ndarray, model: Model, bound: Agreement, what: str) -> None:
+    there = np.isfinite(a[..., 0])
+    assert np.array_equal(there, np.isfinite(b[..., 0])), what
+    assert there.any(), what
+    found = agreement(a[there], b[there], model.family.quantizer)
+    assert not bound.broken(found), f"{what}: {bound.broken(found)}"
+
+
+def spelled_out(arrays: TileArrays, model: Model) -> np.ndarray:
+    """Every copy of a step computed: what the definition says."""
+    rule, rows = model.family.rule, slice(0, arrays.shape[0])
+    s2 = sentinel2_steps(arrays, rows, model.statistics)
+    s1 = sentinel1_steps(arrays, rows, model.statistics, rule.empty_orbit_day)
+    pixels = np.arange(len(s2.valid))
+    place = np.divmod(pixels, arrays.shape[1])
+    vectors = []
+    with torch.inference_mode():
+        for number, (encoder, sensor) in enumerate(((model.s2, s2), (model.s1, s1))):
+            vector = encoder.absent(rule.absent_length).repeat(len(pixels), 1)
+            for group in rule.groups(sensor.valid, Stream(0, *place, sensor=number)):
+                x, days = sequences(sensor, group.pixels, group.sequences())
+                vector[group.pixels] = encoder(torch.from_numpy(x), torch.from_numpy(days))
+            vectors.append(vector)
+        embeddings = model.fusion(*vectors).numpy()
+    embeddings[~rule.embeddable(s2.raw, s2.valid, s1.valid)] = np.nan
+    return embeddings.reshape(*arrays.shape, -1)[..., : model.sizes.dims[-1]]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_repeated_steps_computed_once(name: str) -> None:
+    model = plain(name, source(name))
+    packed = plain(name, source(name)).pack(torch.float32)
+    for title, arrays in tiles(12).items():
+        assert_alike(
+            spelled_out(arrays, model), values(arrays, packed), model, FLOAT32, f"{name} {title}"
+        )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_another_batch_run_or_number_of_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = plain(name, source(name)).pack(torch.float32)
+    for title, arrays in tiles(12).items():
+        whole = values(arrays, model)
+        with monkeypatch.context() as patch:
+            patch.setattr(inference, "RUN_PIXELS", 31)
+            patch.setattr(devices, "CPU_PASS_STEPS", 200)
+            parts = embed_tile(arrays, model, replace(ALL, batch_size=5)).values
+        assert_alike(whole, parts, model, SAME_MACHINE, f"{name} {title}")
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bf16_of_a_narrow_encoder_falls_back(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    model = prepare_model(checkpoint(name), device="cpu", statistics=source(name), precision="bf16")
+    assert model.dtype == torch.float32
+    assert "is computed in float32: in bf16 an encoder of width" in caplog.text
+    arrays = golden.tile("main")
+    assert np.array_equal(
+        values(arrays, model),
+        values(arrays, plain(name, source(name)).pack(torch.float32)),
+        equal_nan=True,
+    )
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", ["v2-nano", "v2-small", "v1.0-qat"])
+def test_bf16_at_published_sizes(name: str, tmp_path: Path) -> None:
+    path = write_checkpoint(name, tmp_path)
+    model = prepare_model(path, device="cpu", statistics=source(name), precision="bf16")
+    assert model.dtype == torch.bfloat16
+    exact = load_model(path, statistics=source(name)).pack(torch.float32)
+    edge = 12 if name == "v2-nano" else 4
+    for title, arrays in tiles(edge).items():
+        part = corner(arrays, edge)
+        assert_alike(values(part, exact), values(part, model), exact, BF16, f"{name} {title}")
+
+
+@needs_bf16
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v2-medium", "v2-large", "v1.0", "v1.1"])
+def test_bf16_at_the_larger_published_sizes(name: str, tmp_path: Path) -> None:
+    test_bf16_at_published_sizes(name, tmp_path)
+
+
+@needs_bf16
+def test_a_model_that_bf16_distorts_falls_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Weights whose embedding is a small difference of large numbers."""
+    path = write_checkpoint("v2-nano", tmp_path)
+    content = torch.load(path, weights_only=True)
+    for sensor in ("s2", "s1"):
+        norm = f"{sensor}_backbone.transformer_encoder.layers.5.norm2"
+        content["model"][f"{norm}.weight"] *= 0.01
+        content["model"][f"{norm}.bias"] += 5
+    content["model"]["dim_reducer.0.bias"] = -5 * content["model"]["dim_reducer.0.weight"].sum(1)
+    torch.save(content, path)
+    model = prepare_model(path, device="cpu", precision="bf16")
+    assert model.dtype == torch.float32
+    assert "differs too much on simulated pixels (" in caplog.text
+    assert np.isfinite(values(golden.tile("main"), model)).any()
+
+
+def test_the_sample_is_always_the_same_and_like_pixels() -> None:
+    s2, s1 = sample_steps(V2_STUDENT)
+    again = sample_steps(V2_STUDENT)[0]
+    assert np.array_equal(s2.raw, again.raw) and np.array_equal(s2.valid, again.valid)
+    assert s2.valid.any(axis=1).all() and s1.valid.any(axis=1).all()
+    standardised = (s2.raw - s2.mean[:, None]) / s2.divisor[:, None]
+    assert abs(standardised.mean()) < 1 and 0.5 < standardised.std() < 2
+
+
+def test_agreement_tells_what_is_broken() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(50, 128)).astype(np.float32)
+    assert agreement(a, a, V2) == Agreement(0, 1.0, 1.0, pytest.approx(1.0), 0.0)
+    noisy = a + rng.normal(size=a.shape).astype(np.float32) * 0.03
+    found = agreement(a, noisy, V2)
+    assert 1 < found.largest < 10 and 0.2 < found.equal < 0.8 and found.cosine < 0.9999
+    assert [line.split()[0] for line in BF16.broken(found)] == ["within_one", "cosine"] or (
+        "cosine" in " ".join(BF16.broken(found))
+    )
+    assert not BF16.broken(agreement(a, a, V2))
+    assert BF16.broken(agreement(a, np.full_like(a, np.nan), V2))
+
+
+def test_the_table_in_the_docs_is_what_is_tested() -> None:
+    text = (ROOT / "docs/equivalence.md").read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\| (CPU|GPU)", line)]
+    bounds = {"other batch": SAME_MACHINE, "repeated steps": FLOAT32, "bf16": BF16}
+    assert len(rows) == 5
+    for row in rows:
+        _, _, precision, largest, equal, within, cosine, _ = (c.strip() for c in row.split("|"))
+        bound = next((b for key, b in bounds.items() if key in precision), FLOAT32)
+        stated = (
+            int(largest),
+            float(equal.rstrip(" %")) / 100,
+            float(within.rstrip(" %")) / 100,
+            float(cosine),
+        )
+        assert stated == pytest.approx(astuple(bound)[:4]), row

@@ -1,0 +1,97 @@
+"""On a GPU: `pytest -m gpu`. Everywhere else skipped, and said so."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.tiles import write_checkpoint
+
+from tessera_flow.devices import has_bf16
+from tessera_flow.equivalence import BF16, FLOAT32, agreement
+from tessera_flow.inference import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.tiles import TileArrays
+
+from ..support import golden
+from ..support.golden import TILES, TOLERANCE, checkpoint
+from .test_equivalence import ALL, FAMILIES, assert_alike, corner, source, tiles, values
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def gpu() -> Any:
+    for name in ("cuda", "xpu"):
+        if getattr(torch, name).is_available():
+            return name
+    pytest.skip("PyTorch finds no GPU here")
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_embeddings_equal_the_reference(name: str, gpu: Any) -> None:
+    expected = np.load(golden.GOLDEN / f"v2/student_qk__{name}.npz")
+    model = prepare_model(checkpoint("v2_student_qk"), 128, gpu, precision="float32")
+    found = values(golden.tile(name), model)
+    defined = ~expected["undefined"]
+    np.testing.assert_allclose(found[defined], expected["emb"][defined], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_float32(name: str, gpu: Any) -> None:
+    on_cpu, on_gpu = (
+        prepare_model(checkpoint(name), device=d, statistics=source(name), precision="float32")
+        for d in ("cpu", gpu)
+    )
+    for title, arrays in tiles(40).items():
+        what = f"{name} {title}"
+        assert_alike(values(arrays, on_cpu), values(arrays, on_gpu), on_cpu, FLOAT32, what)
+
+
+@pytest.mark.parametrize("name", ["v2-nano", "v2-small", "v2-medium", "v1.0", "v1.0-qat", "v1.1"])
+def test_bf16_at_published_sizes(name: str, gpu: Any, tmp_path: Path) -> None:
+    if not has_bf16(torch.device(gpu)):
+        pytest.skip("this GPU does not compute in bfloat16")
+    path = write_checkpoint(name, tmp_path)
+    on_cpu, on_gpu = (
+        prepare_model(path, device=d, statistics=source(name), precision=precision)
+        for d, precision in (("cpu", "float32"), (gpu, "bf16"))
+    )
+    assert on_gpu.dtype == torch.bfloat16
+    for title, arrays in tiles(12).items():
+        part, what = corner(arrays, 12), f"{name} {title}"
+        exact, found = values(part, on_cpu), values(part, on_gpu)
+        assert_alike(exact, found, on_cpu, BF16, what)
+        other = embed_tile(part, on_gpu, dataclasses.replace(ALL, batch_size=5)).values
+        there = np.isfinite(found[..., 0])
+        assert agreement(found[there], other[there], on_gpu.family.quantizer).largest <= 1, what
+
+
+def test_too_little_memory_is_survived(
+    gpu: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if gpu != "cuda":
+        pytest.skip("only CUDA lets a process limit its memory")
+    path = write_checkpoint("v2-medium", tmp_path)
+    model = prepare_model(path, device=gpu, precision="float32")
+    arrays = golden.tile("main")
+    many = TileArrays(
+        **{
+            f.name: np.tile(array, (1, 40, 40) + (1,) * (array.ndim - 3))
+            if (array := getattr(arrays, f.name)) is not None and array.ndim > 2
+            else array
+            for f in dataclasses.fields(arrays)
+        }
+    )
+    total = torch.cuda.mem_get_info()[1]
+    options = InferenceOptions(min_s2=0, batch_size=2**17)
+    try:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, 1.5 * 2**30 / total))
+        with caplog.at_level(logging.WARNING, "tessera_flow"):
+            found = embed_tile(many, model, options)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory with" in caplog.text
+    assert found.pixels > 0 and np.array_equal(found.values[:12, :10], found.values[-12:, -10:])

@@ -1,0 +1,61 @@
+"""Packed products give what plain ones give."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tessera_flow.models import linear
+from tessera_flow.models.linear import Linear, onednn_computes
+
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 0.02}
+
+
+@pytest.fixture(params=[True, False], ids=["onednn", "without onednn"])
+def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    if not request.param:
+        monkeypatch.setattr(linear, "onednn_computes", lambda dtype: False)
+    elif not onednn_computes(torch.float32):
+        pytest.skip("this PyTorch has no oneDNN")
+    yield request.param
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_a_packed_product_is_the_product(dtype: torch.dtype, bias: bool, onednn: bool) -> None:
+    if onednn and not onednn_computes(dtype):
+        pytest.skip(f"this processor does not compute in {dtype}")
+    torch.manual_seed(0)
+    layer = Linear(24, 40, bias=bias)
+    x, add = torch.randn(5, 7, 24), torch.randn(5, 7, 40)
+    wanted = F.linear(x, layer.weight, layer.bias)
+    layer.pack(dtype)
+    assert (layer.weight.numel() == 0) == onednn
+    for found, right, kind in (
+        (layer(x), wanted, dtype),
+        (layer(x, relu=True), wanted.clamp(min=0), dtype),
+        (layer(x, add=add), wanted + add, torch.float32),
+        (layer(x, add=add.to(dtype)), wanted + add, dtype),
+    ):
+        assert found.dtype == kind
+        error = (found.float() - right).abs() / right.abs().clamp(min=1)
+        assert error.max() < TOLERANCE[dtype]
+
+
+@torch.inference_mode()
+def test_an_unpacked_layer_is_torchs() -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(6, 3), torch.randn(4, 6)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_without_the_calls_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(weight: torch.Tensor) -> torch.Tensor:
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute")
+
+    onednn_computes.cache_clear()
+    monkeypatch.setattr(linear, "_reorder", missing)
+    assert not onednn_computes(torch.float32)
+    onednn_computes.cache_clear()
