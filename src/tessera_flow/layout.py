@@ -14,10 +14,13 @@ from .config import Config, content_hash, runs
 from .dates import Slice, period_slices
 from .grid import Block, RegionGrid
 from .hrefs import public_href
-from .models.published import weights_file
+from .models.published import PUBLISHED, weights_file
 from .plan import content_digest, load_plan, plan_folder
 
 SENSORS = ("sentinel2", "sentinel1")
+
+PATCH_MEMORY_MB = 4000
+"""For inference beside the weights: a 500 px patch with 140 + 120 dates takes 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,14 @@ class Layout:
             },
         )  # fmt: skip
         return chosen | {"origin": [place.y0, place.x0]}
+
+    def infer_memory_mb(self, attempt: int) -> int:
+        """Memory for an inference job, in MB: that of a patch, and the weights twice (in the
+        file, mapped, and laid out for the device)."""
+        file = weights_file(self.config.model.weights)
+        published = PUBLISHED.get(self.config.model.weights)
+        size = 4 * published.parameters if published else file.stat().st_size if file else 0
+        return attempt * (PATCH_MEMORY_MB + 2 * size // 1_000_000)
 
     def settings_stitch(self, region: str, period: str, *keys: str) -> dict[str, Any]:
         """What decides a product beside the blocks' embeddings: everything its provenance

@@ -54,7 +54,7 @@ class ModelRecord:
     dtype: str
     url: str
     statistics: str | None
-    heads: tuple[int, int] | None
+    heads: list[int] | None
     precision: str
     seed: int
     repeat_times: int

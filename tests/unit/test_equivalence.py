@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.plain import Plain, padded
 from benchmarks.tiles import write_checkpoint
 
 from tessera_flow import devices, inference
@@ -26,6 +27,7 @@ from tessera_flow.inference import InferenceOptions, embed_tile, prepare_model
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
 from tessera_flow.models.statistics import V2_STUDENT
+from tessera_flow.observations import positions
 from tessera_flow.quantize import V2
 from tessera_flow.sequences import sentinel1_steps, sentinel2_steps
 from tessera_flow.tiles import ARRAYS, TileArrays, read_tile_folder
@@ -183,6 +185,23 @@ def test_a_model_that_bf16_distorts_falls_back(
     assert model.dtype == torch.float32
     assert "differs too much on simulated pixels (" in caplog.text
     assert np.isfinite(values(golden.tile("main"), model)).any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_int8_products_do_not_keep_the_contract(tmp_path: Path) -> None:
+    """Why they are not offered: PyTorch's own, with a scale for each product's input."""
+    path = write_checkpoint("v2-nano", tmp_path)
+    like = load_model(path)
+    plain_model = Plain("v2-student", like.sizes)
+    plain_model.load_state_dict(torch.load(path, weights_only=True)["model"])
+    plain_model.eval()
+    s2, s1 = sample_steps(like.statistics)
+    pixels = np.arange(len(s2.valid))
+    x = [torch.from_numpy(padded(s, pixels, positions, 48)) for s in (s2, s1)]
+    quantized = torch.ao.quantization.quantize_dynamic(plain_model, {torch.nn.Linear})
+    with torch.inference_mode():
+        found = agreement(plain_model(*x).numpy(), quantized(*x).numpy(), V2)
+    assert {"within_one", "cosine"} <= {line.split()[0] for line in BF16.broken(found)}
 
 
 def test_the_sample_is_always_the_same_and_like_pixels() -> None:

@@ -57,6 +57,7 @@ def test_choices_that_change_numbers_are_handed_to_inference(tmp_path: Path) -> 
         "seed": 5,
         "repeat_times": 3,
         "min_observations": {"s2": 1, "s1": 0},
+        "precision": "auto",
     }
     assert run.settings_weights()["heads"] == [4, 2]
 
@@ -84,3 +85,12 @@ def test_missing_weights_are_known_before_anything_runs(
 ) -> None:
     with pytest.raises(error, match=sentence):
         layout(tmp_path, weights=weights)
+
+
+def test_inference_asks_for_the_memory_of_its_weights(tmp_path: Path) -> None:
+    small, teacher = (layout(tmp_path, weights=name) for name in ("v2-nano", "v2-teacher"))
+    assert small.infer_memory_mb(1) == 4008 and small.infer_memory_mb(3) == 3 * 4008
+    assert teacher.infer_memory_mb(1) == 4000 + 2 * 8257
+    file = tmp_path / "own.pt"
+    file.write_bytes(bytes(30_000_000))
+    assert layout(tmp_path, weights=str(file)).infer_memory_mb(1) == 4060

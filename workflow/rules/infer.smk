@@ -18,7 +18,7 @@ rule infer:
         "../../envs/cpu.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.infer_memory_mb(attempt),
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         settings=lambda wildcards: RUN.settings_infer(wildcards.region, wildcards.block),

@@ -13,10 +13,17 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint: its repository on the hub and its path in there."""
+    """A published checkpoint.
+
+    Attributes:
+        repository: its repository on the hub.
+        file: its path in there.
+        parameters: how many numbers its encoder holds.
+    """
 
     repository: str
     file: str
+    parameters: int
 
     @property
     def page(self) -> str:
@@ -30,10 +37,19 @@ class Published:
 
 
 PUBLISHED = {
-    f"v2-{size}": Published(f"geotessera/TESSERA-V-2.0-2B-{letter}", f"ckpt/student_{size}.pt")
-    for size, letter in (("nano", "N"), ("small", "S"), ("medium", "M"), ("large", "L"))
+    f"v2-{size}": Published(
+        f"geotessera/TESSERA-V-2.0-2B-{letter}", f"ckpt/student_{size}.pt", parameters
+    )
+    for size, letter, parameters in (
+        ("nano", "N", 1_070_000),
+        ("small", "S", 7_110_000),
+        ("medium", "M", 21_030_000),
+        ("large", "L", 43_830_000),
+    )
 } | {
-    "v2-teacher": Published("geotessera/TESSERA-V-2.0-2B-Teacher", "ckpt/tessera_v2_2B_teacher.pt")
+    "v2-teacher": Published(
+        "geotessera/TESSERA-V-2.0-2B-Teacher", "ckpt/tessera_v2_2B_teacher.pt", 2_064_266_242
+    )
 }
 
 
