@@ -366,8 +366,9 @@ class Model(_Section):
         "`auto`: float32 on a CPU, bf16 on a GPU that has it.",
     )
     batch_size: int = _key(
-        1024,
-        "Most pixels in one forward pass. Where a GPU's memory does not suffice, it is halved.",
+        4096,
+        "Most pixels in one forward pass on a GPU; where its memory does not suffice, half of it. "
+        "A CPU takes fewer: what its cache holds.",
         "px",
         ge=1,
     )

@@ -103,10 +103,12 @@ class PassLimit:
     Attributes:
         pixels: most pixels.
         steps: most pixels times steps, or None.
+        shrunk: memory did not suffice once.
     """
 
     pixels: int
     steps: int | None = None
+    shrunk: bool = False
 
     @classmethod
     def on(cls, device: torch.device, batch_size: int) -> PassLimit:
@@ -144,7 +146,7 @@ class PassLimit:
             torch.cuda.empty_cache()
         half = -(-size // 2)
         if half < self.pixels:
-            self.pixels = half
+            self.pixels, self.shrunk = half, True
             logger.warning("out of memory with %d pixels in a pass: going on with %d", size, half)
         for part in (slice(0, half), slice(half, size)):
             self.run(group.some(part), do)

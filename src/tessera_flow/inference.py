@@ -47,7 +47,10 @@ from .tiles import TileArrays
 logger = logging.getLogger(__name__)
 
 RUN_PIXELS = 16384
-"""Pixels handled at once; bounds memory (about 0.5 GiB with 260 steps)."""
+"""Pixels handled at once on a CPU; bounds memory (about 0.5 GiB with 260 steps)."""
+
+RUN_PIXELS_GPU = 131072
+"""On a GPU: so many that those with equal numbers of steps fill its passes."""
 
 Place: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Rows (N,) and columns (N,) of pixels in the region's grid."""
@@ -72,7 +75,7 @@ class InferenceOptions:
     dtype: Literal["int8", "float32"] = "int8"
     min_s2: int = 1
     min_s1: int = 0
-    batch_size: int = 1024
+    batch_size: int = 4096
     seed: int = 0
     repeat_times: int = 1
 
@@ -193,7 +196,8 @@ def embed_tile(
         scales = None
     counts = np.zeros((height, width, 3), np.uint16)
     total = 0
-    for rows in _runs(height, width):
+    run_pixels = RUN_PIXELS if model.device.type == "cpu" else RUN_PIXELS_GPU
+    for rows in _runs(height, width, run_pixels):
         inside = _inside(tile, rows)
         if not inside.any():
             continue
@@ -245,7 +249,7 @@ def embed_pixels(
     """
     rule, device = model.family.rule, model.device
     repeats = options.repeat_times if rule.random else 1
-    limit = PassLimit.on(device, options.batch_size)
+    limit = PassLimit.on(device, min(options.batch_size, model.most_pixels))
     result = torch.zeros((len(pixels), model.sizes.repr_dim), device=device)
     everyone = Group(np.arange(len(pixels)), np.empty((len(pixels), 0), np.int64))
     with torch.inference_mode():
@@ -270,6 +274,8 @@ def embed_pixels(
 
             for_each(limit.cut(everyone), lambda part: limit.run(part, fuse), device)
         result /= repeats
+    if limit.shrunk:
+        model.most_pixels = limit.pixels
     embeddings: NDArray[np.float32] = result.cpu().numpy()
     return embeddings
 
@@ -311,9 +317,9 @@ def _place(pixels: NDArray[np.int64], width: int, origin: tuple[int, int]) -> Pl
     return rows + origin[0], columns + origin[1]
 
 
-def _runs(height: int, width: int) -> Iterator[slice]:
-    """Runs of whole rows of about `RUN_PIXELS` pixels."""
-    rows = max(1, RUN_PIXELS // max(1, width))
+def _runs(height: int, width: int, pixels: int) -> Iterator[slice]:
+    """Runs of whole rows of about so many pixels."""
+    rows = max(1, pixels // max(1, width))
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
 

@@ -116,9 +116,13 @@ def test_an_embedding_survives_too_little_memory(
         return forward(self, values, *others)
 
     monkeypatch.setattr(Encoder, "forward", small)
-    found = embed_tile(tile("main"), packed("v2_student_qk"), options).values
+    model = packed("v2_student_qk")
+    found = embed_tile(tile("main"), model, options).values
     np.testing.assert_allclose(found, whole, atol=5e-6)
     assert "out of memory with" in caplog.text
+    caplog.clear()
+    embed_tile(tile("main"), model, options)
+    assert not caplog.text  # it is remembered
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -134,9 +134,9 @@ def register(subparsers: Subparsers) -> None:
     add(
         "--batch-size",
         type=_at_least(1),
-        default=1024,
+        default=4096,
         metavar="N",
-        help="most pixels in one forward pass (default: %(default)s)",
+        help="most pixels in one forward pass on a GPU (default: %(default)s)",
     )
     add(
         "--threads",

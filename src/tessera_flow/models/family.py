@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Model(nn.Module):
         statistics: what standardises its inputs; set when it is loaded.
         sizes: its sizes.
         dtype: of the factors of the encoders' matrix products.
+        most_pixels: for how many pixels in one forward pass memory suffices, once it did not.
     """
 
     family: Family
@@ -60,6 +62,7 @@ class Model(nn.Module):
         self.s1 = s1
         self.fusion = fusion
         self.dtype = torch.float32
+        self.most_pixels = sys.maxsize
 
     @property
     def device(self) -> torch.device:
