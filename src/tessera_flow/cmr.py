@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -105,7 +106,11 @@ def _ask(
         raise QueryRefused(f"answer {answer.status_code}")
     if answer.status_code != 200:
         raise requests.HTTPError(f"answer {answer.status_code}: {_errors(answer)}")
-    entries = answer.json()["feed"]["entry"]
+    try:
+        document = json.loads(answer.content)
+    except ValueError as error:
+        raise QueryRefused("the answer is not JSON") from error
+    entries = document["feed"]["entry"]
     hits = answer.headers.get(HITS, "")
     return entries, answer.headers.get(SEARCH_AFTER), int(hits) if hits.isdigit() else None
 
