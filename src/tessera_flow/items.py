@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -126,6 +127,12 @@ class _Found:
     elsewhere: int = 0
     other_collections: int = 0
 
+    def add(self, item: SourceItem) -> None:
+        """Each id counts once; where two documents differ, their order does not decide."""
+        known = self.candidates.get(item.id)
+        if known is None or json.dumps(known.to_json()) < json.dumps(item.to_json()):
+            self.candidates[item.id] = item
+
 
 def _candidates(
     documents: Iterable[dict[str, Any]],
@@ -147,7 +154,7 @@ def _candidates(
             if not item.stac["properties"].get("datetime"):
                 found.undated[item.id] = "has no datetime, so its day is not known"
             elif period.start <= day <= period.end and item.overlaps(geobox):
-                found.candidates[item.id] = item
+                found.add(item)
             else:
                 found.elsewhere += 1
         except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:

@@ -37,6 +37,7 @@ class CmrServer(Server):
         hits: send the `CMR-Hits` header.
         overlap: how many granules of a page are repeated on the next one.
         lost: how many granules of each answer are announced and never sent.
+        found: what each query gave: a page does not search again.
         broken: answers 502 for (days of the query, page number) where this is true.
     """
 
@@ -47,6 +48,7 @@ class CmrServer(Server):
     overlap: int = 0
     lost: int = 0
     broken: Any = None
+    found: dict[Any, list[Mapping[str, Any]]] = field(default_factory=dict)
 
     def respond(
         self, method: str, path: str, headers: Mapping[str, str], body: Any
@@ -60,7 +62,10 @@ class CmrServer(Server):
         }  # fmt: skip
         if unknown or int(query.get("page_size", 10)) > 2000:
             return 400, {}, json.dumps({"errors": [f"bad query: {sorted(unknown)}"]}).encode()
-        found = [granule for granule in self.granules if _matches(granule, query)]
+        key = (*(v for k, v in query.items() if not k.startswith("page")), len(self.granules))
+        if key not in self.found:
+            self.found[key] = [entry for entry in self.granules if _matches(entry, query)]
+        found = self.found[key]
         size = min(int(query.get("page_size", 10)), self.page_size)
         after = headers.get("cmr-search-after")
         if after is not None:

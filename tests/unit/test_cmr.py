@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tessera_flow.cmr import search_granules
 from tessera_flow.config import Download, Period, load_config
 from tessera_flow.errors import ItemError
 from tessera_flow.providers.opera import granule_item
+from tessera_flow.queries import MOST_REFUSED, QueryRefused, by_date
 
 from ..support.archives import opera_title
 from ..support.cmr_server import CONCEPT, CmrServer, granule, serve_cmr
@@ -90,6 +92,24 @@ def test_a_query_that_is_always_refused_is_named_and_given_up() -> None:
     ):
         found(api)
     assert len(api.requests) <= 6  # 30 days, halved down to one
+
+
+def test_a_service_that_answers_single_days_only_is_given_up_after_a_while() -> None:
+    """Else a year would cost hundreds of refused queries, each with its retries."""
+    asked: list[int] = []
+
+    def search(part: Period) -> Iterator[dict[str, Any]]:
+        asked.append((part.end - part.start).days + 1)
+        if asked[-1] > 1:
+            raise QueryRefused("too large")
+        yield {"day": part.start.day}
+
+    assert [d["day"] for d in by_date(search, period(end="2023-06-20"), BOX)] == list(range(1, 21))
+    assert len([days for days in asked if days > 1]) == 19
+    asked.clear()
+    with pytest.raises(QueryRefused, match=r"in the box 4\.000, .* was refused: too large"):
+        list(by_date(search, period(end="2023-12-31"), BOX))
+    assert len([days for days in asked if days > 1]) == MOST_REFUSED
 
 
 def test_a_busy_service_is_asked_again() -> None:

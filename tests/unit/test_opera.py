@@ -146,7 +146,11 @@ def test_a_burst_comes_out_bilinear_and_the_token_goes_to_asf_alone(
 
 
 def test_searching_downloads_nothing_and_needs_no_token(
-    tmp_path: Path, roi: Path, services: Services, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    roi: Path,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
     monkeypatch.delenv("EARTHDATA_TOKEN")
@@ -154,6 +158,7 @@ def test_searching_downloads_nothing_and_needs_no_token(
     found = manifest(layout, "sentinel1")
     assert [item.orbit for item in found.items] == [None]
     assert not services.asf.requests and not services.s3.requests
+    assert "need an Earthdata Login token" in caplog.text
     with pytest.raises(CredentialsError, match=r"need an Earthdata Login token.*urs\.earthdata"):
         ingest(opera(tmp_path / "x", roi))
 

@@ -277,6 +277,19 @@ def test_the_order_of_a_search_does_not_change_the_manifest(tmp_path: Path, roi:
     assert len(texts) == 1
 
 
+def test_two_documents_of_one_id_do_not_depend_on_their_order(tmp_path: Path, roi: Path) -> None:
+    scene = with_file_uris(optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, cloud_cover=10.0))
+    later = copy.deepcopy(scene)
+    later["properties"]["eo:cloud_cover"] = 20.0
+    kept = []
+    for order in ([scene, later], [later, scene], [later, scene, later]):
+        config = configuration(
+            tmp_path / str(len(kept)), roi, order, START, END, sentinel1={"enabled": False}
+        )
+        kept.append(manifest(ingest(config, until="items"), "sentinel2").items)
+    assert len(kept[0]) == 1 and kept[0] == kept[1] == kept[2]
+
+
 def test_a_page_that_is_always_refused_is_got_round_by_date(tmp_path: Path, roi: Path) -> None:
     """Earth Search answers 502 for one page of a query for hours."""
     days = (1, 7, 13, 21, 28)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,10 @@ from ..access import Access
 from ..cmr import search_granules
 from ..config import Download, Period
 from ..credentials import earthdata_token
+from ..errors import CredentialsError
 from .base import HTTP_OPTIONS, GdalOption, Provider
+
+log = logging.getLogger(__name__)
 
 ARCHIVE = "https://cumulus.asf.earthdatacloud.nasa.gov/OPERA/OPERA_L2_RTC-S1"
 LINKED_HOST = "datapool.asf.alaska.edu"
@@ -69,7 +73,14 @@ class Opera(Provider):
         period: Period,
         download: Download,
     ) -> Iterator[dict[str, Any]]:
-        """Granules of CMR at `location` as STAC items; see `cmr.search_granules`."""
+        """Granules of CMR at `location` as STAC items; see `cmr.search_granules`.
+
+        A missing token is told now, before hours of other work; only reading needs it.
+        """
+        try:
+            earthdata_token()
+        except CredentialsError as error:
+            log.warning("%s", error)
         for granule in search_granules(location, collection, box, period, download):
             yield granule_item(granule, collection)
 
