@@ -45,8 +45,8 @@ def search_items(
 ) -> Iterator[dict[str, Any]]:
     """Items as plain documents with absolute asset addresses, from whatever `location` is.
 
-    A STAC API is asked for the collection, box and period; a catalog or an item collection
-    gives all its items. A page of an API may repeat items.
+    A STAC API is asked for the collection, box and period; a catalog, an item collection or a
+    stac-geoparquet file gives all its items. A page of an API may repeat items.
 
     Args:
         location: URL, or absolute path. Credentials in it go to its own host only.
@@ -61,29 +61,7 @@ def search_items(
     where = public_href(location)
     stac_io = _stac_io(location, download)
     try:
-        if _names_parquet(location):
-            yield from _parquet_items(location, stac_io)
-            return
-        document = json.loads(stac_io.read_text(location))
-        kind = document.get("type") if isinstance(document, dict) else None
-        if kind == "FeatureCollection":
-            for item in document.get("features") or []:
-                if not isinstance(item, dict):
-                    raise ValueError("one of its features is not an item")
-                yield _with_absolute_hrefs(item, location)
-        elif kind not in ("Catalog", "Collection"):
-            raise ItemError(
-                f"{where} is neither a STAC API, a catalog nor an item collection: give the "
-                "address of one as `location`."
-            )
-        elif is_url(location) and _is_api(document):
-            yield from _search_api(location, stac_io, collection, box, period, download)
-        else:
-            root = pystac.Catalog if kind == "Catalog" else pystac.Collection
-            catalog = root.from_file(location, stac_io=_CatalogIO(stac_io))
-            for found in catalog.get_items(recursive=True):
-                found.make_asset_hrefs_absolute()
-                yield found.to_dict(include_self_link=False)
+        yield from _items_at(location, stac_io, collection, box, period, download)
     except FileNotFoundError as error:
         raise ItemError(
             f"{where} does not exist: check `location` (a relative path is relative to "
@@ -99,6 +77,40 @@ def search_items(
             f"{where} is not a whole STAC document ({_cause(error, location)}): give a STAC API, a "
             "catalog, an item collection or a stac-geoparquet file."
         ) from error
+
+
+def _items_at(
+    location: str,
+    stac_io: StacApiIO,
+    collection: str,
+    box: tuple[float, float, float, float],
+    period: Period,
+    download: Download,
+) -> Iterator[dict[str, Any]]:
+    """The items, whatever kind of archive there is; errors are those of the libraries."""
+    if _names_parquet(location):
+        yield from _parquet_items(location, stac_io)
+        return
+    document = json.loads(stac_io.read_text(location))
+    kind = document.get("type") if isinstance(document, dict) else None
+    if kind == "FeatureCollection":
+        for item in document.get("features") or []:
+            if not isinstance(item, dict):
+                raise ValueError("one of its features is not an item")
+            yield _with_absolute_hrefs(item, location)
+    elif kind not in ("Catalog", "Collection"):
+        raise ItemError(
+            f"{public_href(location)} is neither a STAC API, a catalog nor an item collection: "
+            "give the address of one as `location`."
+        )
+    elif is_url(location) and _is_api(document):
+        yield from _search_api(location, stac_io, collection, box, period, download)
+    else:
+        root = pystac.Catalog if kind == "Catalog" else pystac.Collection
+        catalog = root.from_file(location, stac_io=_CatalogIO(stac_io))
+        for found in catalog.get_items(recursive=True):
+            found.make_asset_hrefs_absolute()
+            yield found.to_dict(include_self_link=False)
 
 
 def _names_parquet(location: str) -> bool:

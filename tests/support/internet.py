@@ -9,7 +9,6 @@ and the certificate through the usual environment variables, also in other proce
 from __future__ import annotations
 
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
@@ -91,9 +90,3 @@ def _certificate(folder: Path, hosts: list[str]) -> Path:
     subprocess.run(make, check=True, capture_output=True)
     certificate.write_bytes(key.read_bytes() + certificate.read_bytes())
     return certificate
-
-
-def is_listening(port: int) -> bool:
-    """Whether something accepts connections on 127.0.0.1."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
