@@ -229,35 +229,37 @@ class GridSettings(_Section):
         return self
 
 
+PUBLISHED_AS = {"mpc": "mpc", "earth-search": "aws", "opera": "aws"}
+"""Whose statistics go with the scenes of each source, in the words of `model.statistics`."""
+
+_COLLECTION = "Collection to search. Default: the source's own, as docs/sources.md lists them."
+
+
 class _Source(_Section):
     enabled: bool = _key(True, "Use this sensor.")
-    provider: Literal["mpc", "local"] = _key(
-        "mpc",
-        "Where scenes come from. `mpc`: Microsoft Planetary Computer. `local`: your own archive, "
-        "named by `location`.",
-    )
+    # What there is to choose from differs by sensor; see the subclasses.
+    provider: str = _key("mpc", "")
     location: str | None = _key(
         None,
         "Where a local archive is: URL or path. For `local`: URL of a STAC API, or path or URL of "
-        "a static STAC catalog or of an item-collection JSON file. For `mpc`: another endpoint of "
-        "the same API, if any.",
+        "a static STAC catalog, of an item-collection JSON file or of a stac-geoparquet file. For "
+        "the others: another endpoint of the same service, if any.",
         min_length=1,
     )
-    imitates: Literal["mpc"] = _key(
-        "mpc", "For `local`: whose asset names and offset rules the items follow."
-    )
+    imitates: str = _key("mpc", "")
+    collection: str | None = _key(None, _COLLECTION, min_length=1)
 
     @property
     def data_source(self) -> str:
         """Whose data the scenes are: what the statistics of a model must go with."""
-        return self.imitates if self.provider == "local" else self.provider
+        return PUBLISHED_AS[self.imitates if self.provider == "local" else self.provider]
 
     @model_validator(mode="after")
     def _located(self) -> _Source:
         if self.enabled and self.provider == "local" and not self.location:
             raise ValueError(
                 "provider is local, so location is needed: the URL of a STAC API, or the path of "
-                "a catalog or item-collection file"
+                "a catalog, item-collection or stac-geoparquet file"
             )
         return self
 
@@ -265,7 +267,14 @@ class _Source(_Section):
 class Sentinel2(_Source):
     """Optical scenes (Sentinel-2 L2A)."""
 
-    collection: str = _key("sentinel-2-l2a", "STAC collection.", min_length=1)
+    provider: Literal["mpc", "earth-search", "local"] = _key(
+        "mpc",
+        "Where scenes come from. `mpc`: Microsoft Planetary Computer. `earth-search`: Earth "
+        "Search on AWS. `local`: your own archive, named by `location`.",
+    )
+    imitates: Literal["mpc", "earth-search"] = _key(
+        "mpc", "For `local`: whose asset names and offset rules the items follow."
+    )
     max_cloud: float = _key(
         100.0,
         "Largest `eo:cloud_cover` of a scene; 100 is no limit. A lower limit drops scenes whole.",
@@ -278,7 +287,15 @@ class Sentinel2(_Source):
 class Sentinel1(_Source):
     """Radar scenes (Sentinel-1 RTC gamma0)."""
 
-    collection: str = _key("sentinel-1-rtc", "STAC collection.", min_length=1)
+    provider: Literal["mpc", "opera", "local"] = _key(
+        "mpc",
+        "Where scenes come from. `mpc`: Microsoft Planetary Computer. `opera`: OPERA RTC-S1 at "
+        "the Alaska Satellite Facility; needs an Earthdata token. `local`: your own archive, "
+        "named by `location`.",
+    )
+    imitates: Literal["mpc", "opera"] = _key(
+        "mpc", "For `local`: whose asset names and pixel grid the items follow."
+    )
     orbits: Literal["both", "ascending", "descending"] = _key("both", "Orbit directions to use.")
 
 
@@ -570,6 +587,9 @@ def content_hash(config: Config, region: str, period: str) -> str:
     for section, keys in _NOT_NUMBERS.items():
         settings[section] = {k: v for k, v in settings[section].items() if k not in keys}
     for sensor in ("sentinel2", "sentinel1"):
+        # No collection stands for the source's own; these were the names of the first ones.
+        own = {"sentinel2": "sentinel-2-l2a", "sentinel1": "sentinel-1-rtc"}[sensor]
+        settings[sensor]["collection"] = settings[sensor]["collection"] or own
         # A token in an address is no setting, and must not show in a hash either.
         settings[sensor]["location"] = public_href(settings[sensor]["location"] or "") or None
     settings["region"] = config.regions[region].model_dump(mode="json", exclude={"periods"})

@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from .blockfile import CHUNK, create_array, create_block_file
 from .config import Download, Sentinel1, Sentinel2
 from .dates import Slice
+from .directions import known_directions
 from .grid import Window
 from .items import Manifest, SourceItem
 from .mask import read_mask
@@ -87,7 +88,6 @@ def download_sentinel2(
         OutputError: the output cannot be written.
     """
     particulars = provider(source.provider, source.imitates)
-    sign = particulars.sign if source.provider == "mpc" else None
     inside, geobox = read_mask(roi_path, window)
     days = _days(_block_items(Manifest.read(manifest_path), part, geobox))
     nearest = _options("nearest", arithmetic, settings)
@@ -98,7 +98,7 @@ def download_sentinel2(
 
     def read_bands(item: SourceItem) -> NDArray[np.uint16]:
         keys = dict.fromkeys(band_keys, "uint16")
-        loaded = load_assets([item], keys, geobox, particulars, bilinear, sign)
+        loaded = load_assets([item], keys, geobox, particulars, bilinear)
         bands = np.empty((height, width, len(BANDS)), np.uint16)
         for index, key in enumerate(band_keys):
             dn = loaded[key][0]
@@ -113,7 +113,7 @@ def download_sentinel2(
         )
         all_masks = create_array(group, "masks", shape, (1, CHUNK, CHUNK), np.uint8)
         for index, (day, items) in enumerate(days):
-            scl = load_assets(items, {scl_key: "uint8"}, geobox, particulars, nearest, sign)
+            scl = load_assets(items, {scl_key: "uint8"}, geobox, particulars, nearest)
             selection = select_first_valid(scl[scl_key], inside)
             valid = selection >= 0
             log.info(
@@ -151,16 +151,18 @@ def download_sentinel1(
         OutputError: the output cannot be written.
     """
     particulars = provider(source.provider, source.imitates)
-    sign = particulars.sign if source.provider == "mpc" else None
     inside, geobox = read_mask(roi_path, window)
-    items = _block_items(Manifest.read(manifest_path), part, geobox)
-    streams = {orbit: _days([i for i in items if i.orbit == orbit]) for orbit in ORBITS}
+    manifest = Manifest.read(manifest_path)
     options = _options(particulars.s1_resampling, "exact", settings)
+    items = known_directions(
+        _block_items(manifest, part, geobox), manifest.orbits, particulars, options
+    )
+    streams = {orbit: _days([i for i in items if i.orbit == orbit]) for orbit in ORBITS}
     keys = [particulars.s1_assets[channel] for channel in CHANNELS]
 
     def read_image(item: SourceItem) -> NDArray[np.int16]:
         wanted = dict.fromkeys(keys, "float32")
-        loaded = load_assets([item], wanted, geobox, particulars, options, sign)
+        loaded = load_assets([item], wanted, geobox, particulars, options)
         image = np.stack([power_to_scaled_decibels(loaded[key][0]) for key in keys], axis=-1)
         image[~inside] = 0
         return image

@@ -21,6 +21,10 @@ class ItemError(TesseraFlowError):
     """Source items are missing, or one of them contradicts what its source promises."""
 
 
+class CredentialsError(TesseraFlowError):
+    """A token that an archive asks for is missing or cannot be used."""
+
+
 class ReadError(TesseraFlowError):
     """A raster could not be read; never turned into empty data."""
 

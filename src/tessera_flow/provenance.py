@@ -23,8 +23,7 @@ from .config import Config, content_hash
 from .errors import RegionError
 from .grid import RegionGrid
 from .hrefs import public_href
-
-MPC_STAC = "https://planetarycomputer.microsoft.com/api/stac/v1"
+from .providers import provider
 
 _SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo", "odc-stac")
 
@@ -66,9 +65,9 @@ class SourceRecord:
 
     Attributes:
         sensor: `sentinel2` or `sentinel1`.
-        provider: `mpc` or `local`.
-        location: STAC API, catalog or item collection, without credentials or query.
-        collection: STAC collection.
+        provider: `mpc`, `earth-search`, `opera` or `local`.
+        location: service, catalog or file of items, without credentials or query.
+        collection: STAC collection, or CMR's concept id.
         items: number of items in the manifest, where known.
     """
 
@@ -82,8 +81,8 @@ class SourceRecord:
     def uri(self) -> str:
         """A URI that names the data: the collection of an API, or the location itself."""
         parts = urlsplit(self.location)
-        if self.provider == "mpc":
-            return f"{self.location.rstrip('/')}/collections/{self.collection}"
+        if self.provider != "local":
+            return provider(self.provider, "").collection_uri(self.location, self.collection)
         if parts.scheme and parts.netloc:
             return self.location
         return self.location if parts.scheme == "file" else f"file:{quote(self.location)}"
@@ -234,13 +233,14 @@ def _sources(config: Config, item_counts: Mapping[str, int]) -> list[SourceRecor
     records = []
     for sensor, source in (("sentinel2", config.sentinel2), ("sentinel1", config.sentinel1)):
         if source.enabled:
-            location = source.location or MPC_STAC
+            particulars = provider(source.provider, source.imitates)
+            location = source.location or particulars.endpoint
             records.append(
                 SourceRecord(
                     sensor=sensor,
                     provider=source.provider,
                     location=public_href(location),
-                    collection=source.collection,
+                    collection=source.collection or particulars.collection(source.provider, sensor),
                     items=item_counts.get(sensor),
                 )
             )

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import odc.stac
@@ -30,16 +30,19 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
+from .access import Access
 from .errors import ReadError
 from .hrefs import is_url, keep_secrets_out_of_log, public_href, redacted
 from .items import SourceItem
-from .providers import Mpc
+from .providers import Provider
 
 log = logging.getLogger(__name__)
 keep_secrets_out_of_log("rasterio._env")
 
 KERNEL_MARGIN = 3
 """Pixels around the overlap that a resampling kernel can still reach."""
+
+T = TypeVar("T")
 
 LATTICE_TOLERANCE = 1e-6
 """Part of a pixel by which two lattices may differ and still count as one."""
@@ -213,8 +216,8 @@ class ExactDriver(RioDriver):
         options: how to read.
         gdal: GDAL settings of the provider.
         labels: unsigned address to "asset Y of item X", for messages.
-        sign: gives an address its read token; called at every try, since a token can expire
-            between two.
+        access: how to open an address; asked at every try, since a token can expire between
+            two.
     """
 
     def __init__(
@@ -222,10 +225,10 @@ class ExactDriver(RioDriver):
         options: ReadOptions,
         gdal: Mapping[str, str],
         labels: Mapping[str, str],
-        sign: Callable[[str], str] | None = None,
+        access: Callable[[str, bool], Access],
     ) -> None:
         super().__init__()
-        self.sign = sign or (lambda uri: uri)
+        self.access = access
         self.options = options
         self.gdal = dict(gdal)
         self.labels = labels
@@ -264,12 +267,20 @@ class ExactDriver(RioDriver):
         Raises:
             ReadError: the last try failed too.
         """
+        return self.use(uri, lambda dataset: read_window(dataset, geobox, self.options))
+
+    def use(self, uri: str, what: Callable[[rasterio.DatasetReader], T]) -> T:
+        """Open and do something with the dataset, trying again as `read` does."""
         for attempt in range(1, self.options.attempts + 1):
             signed = uri
             try:
-                signed = self.sign(uri)
-                with rasterio.open(_fresh(signed, attempt), sharing=False) as dataset:
-                    return read_window(dataset, geobox, self.options)
+                access = self.access(uri, attempt > 1)
+                signed = access.href
+                with (
+                    rasterio.Env(**access.gdal),
+                    rasterio.open(_fresh(signed, attempt), sharing=False) as dataset,
+                ):
+                    return what(dataset)
             except (rasterio.errors.RasterioError, requests.RequestException) as error:
                 address = public_href(uri)
                 label = self.labels.get(address, address)
@@ -298,9 +309,8 @@ def load_assets(
     items: Iterable[SourceItem],
     assets: Mapping[str, str],
     geobox: GeoBox,
-    particulars: Mpc,
+    particulars: Provider,
     options: ReadOptions,
-    sign: Callable[[str], str] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Read assets of items on a grid, one image per item, in the order given.
 
@@ -310,7 +320,6 @@ def load_assets(
         geobox: the grid, (H, W).
         particulars: of the provider.
         options: how to read.
-        sign: gives an address its read token, just before each read.
 
     Returns:
         asset key to (N, H, W) array.
@@ -319,13 +328,6 @@ def load_assets(
         ReadError: an asset cannot be read.
     """
     items = list(items)
-    labels = {
-        public_href(item.stac["assets"][key]["href"]): f"asset {key} of item {item.id}"
-        for item in items
-        for key in assets
-    }
-    gdal = {option.name: option.value for option in particulars.gdal_options}
-    gdal["GDAL_HTTP_TIMEOUT"] = f"{options.timeout:g}"
     loaded = odc.stac.load(
         [_pystac_item(item, geobox) for item in items],
         bands=list(assets),
@@ -336,11 +338,41 @@ def load_assets(
         groupby="id",
         preserve_original_order=True,
         pool=options.threads,
-        driver=ExactDriver(options, gdal, labels, sign),
+        driver=_driver(items, assets, particulars, options),
         stac_cfg={"*": {"warnings": "ignore"}},
         fail_on_error=True,
     )
     return {key: loaded[key].values for key in assets}
+
+
+def read_tags(
+    item: SourceItem, key: str, particulars: Provider, options: ReadOptions
+) -> dict[str, str]:
+    """Tags of an asset's raster; its header is read, no pixel.
+
+    Raises:
+        ReadError: the asset cannot be read.
+    """
+    driver = _driver([item], [key], particulars, options)
+    with rasterio.Env(**driver.capture_env()):
+        return driver.use(item.stac["assets"][key]["href"], lambda dataset: dict(dataset.tags()))
+
+
+def _driver(
+    items: Iterable[SourceItem],
+    keys: Iterable[str],
+    particulars: Provider,
+    options: ReadOptions,
+) -> ExactDriver:
+    keys = list(keys)
+    labels = {
+        public_href(item.stac["assets"][key]["href"]): f"asset {key} of item {item.id}"
+        for item in items
+        for key in keys
+    }
+    gdal = {option.name: option.value for option in particulars.gdal_options}
+    gdal["GDAL_HTTP_TIMEOUT"] = f"{options.timeout:g}"
+    return ExactDriver(options, gdal, labels, particulars.access)
 
 
 def _pystac_item(item: SourceItem, geobox: GeoBox) -> pystac.Item:

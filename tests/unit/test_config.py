@@ -383,7 +383,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     "local archive without its place": (
         {"sentinel1": {"provider": "local"}},
         "sentinel1: provider is local, so location is needed: the URL of a STAC API, or the path "
-        "of a catalog or item-collection file.",
+        "of a catalog, item-collection or stac-geoparquet file.",
         False,
     ),
 }

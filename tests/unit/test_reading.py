@@ -12,6 +12,7 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from tessera_flow.access import Access
 from tessera_flow.errors import ReadError
 from tessera_flow.grid import crop, tiling
 from tessera_flow.reading import ExactDriver, ReadOptions, read_window
@@ -153,7 +154,7 @@ def test_an_address_is_signed_anew_at_every_try_and_the_token_stays_secret(
             options,
             {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"},
             {f"{server.url}/s.tif": "asset B04 of item X"},
-            sign=lambda uri: f"{uri}?sig={next(tokens)}",
+            lambda uri, fresh: Access(f"{uri}?sig={next(tokens)}"),
         )
         with rasterio.Env(**driver.capture_env()):
             if fresh:

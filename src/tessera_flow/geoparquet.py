@@ -1,0 +1,78 @@
+"""Items from a stac-geoparquet file, batch by batch, reading only the columns in use."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+BATCH = 1000
+MAGIC = b"PAR1"
+
+_TOP = ("id", "collection", "bbox")
+_UNREAD = ("geometry", "links", "stac_version", "stac_extensions", "type")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as a Parquet file does."""
+    try:
+        with path.open("rb") as handle:
+            return handle.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def read_items(path: Path) -> Iterator[dict[str, Any]]:
+    """The items of a stac-geoparquet file as STAC documents, without geometry and links.
+
+    In that format `id`, `collection`, `bbox`, `assets` and every property are columns. Memory
+    is that of one batch, whatever the size of the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no stac-geoparquet file.
+    """
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        missing = [name for name in ("id", "assets") if name not in names]
+        if missing:
+            raise ValueError(f"it has no column {' and no column '.join(missing)}")
+        wanted = [name for name in names if name not in _UNREAD]
+        for batch in file.iter_batches(BATCH, columns=wanted):
+            for row in _rows(batch):
+                yield _item(row)
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    # to_pylist makes Python objects of the whole batch: some tens of kB for each item.
+    for start in range(0, batch.num_rows, 100):
+        yield from batch.slice(start, 100).to_pylist()
+
+
+def _item(row: dict[str, Any]) -> dict[str, Any]:
+    assets = row.pop("assets") or {}
+    if not isinstance(assets, dict):  # a map column comes as pairs
+        assets = dict(assets)
+    item = {name: row.pop(name, None) for name in _TOP}
+    box = item["bbox"]
+    if isinstance(box, dict):
+        item["bbox"] = [box["xmin"], box["ymin"], box["xmax"], box["ymax"]]
+    item["properties"] = {name: _plain(value) for name, value in row.items() if value is not None}
+    item["assets"] = {
+        key: {name: value for name, value in asset.items() if value is not None}
+        for key, asset in assets.items()
+        if asset
+    }
+    return item
+
+
+def _plain(value: Any) -> Any:
+    """Times as STAC has them."""
+    if isinstance(value, datetime.datetime):
+        utc = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+        return utc.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+    return value

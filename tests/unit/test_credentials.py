@@ -1,0 +1,87 @@
+"""Tokens: where they come from, and that nothing shows them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tessera_flow.access import Access
+from tessera_flow.credentials import earthdata_token, warn_if_shared
+from tessera_flow.errors import CredentialsError
+from tessera_flow.providers import Opera
+
+ASF = "https://cumulus.asf.earthdatacloud.nasa.gov/OPERA/x_VV.tif"
+TOKEN = "eyJ0.abc-DEF_123~x/y+z=="
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("EARTHDATA_TOKEN", "EARTHDATA_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    warn_if_shared.cache_clear()
+    return tmp_path
+
+
+def put(path: Path, text: str = f"{TOKEN}\n", mode: int = 0o600) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_the_variable_comes_first_then_the_file_it_names_then_the_default(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CredentialsError, match=rf"put it into {home}/\.edl_bearer_token"):
+        earthdata_token()
+    put(home / ".edl_bearer_token", "one")
+    assert earthdata_token() == "one"
+    put(home / "other", "  Bearer two\n")
+    monkeypatch.setenv("EARTHDATA_TOKEN_FILE", "~/other")
+    assert earthdata_token() == "two"
+    monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
+    assert earthdata_token() == TOKEN
+
+
+@pytest.mark.parametrize("text", ["", "two words", "a\nb: c", "ä", "a\r\nHost: evil"])
+def test_what_is_no_token_is_refused_and_not_shown(home: Path, text: str) -> None:
+    path = put(home / ".edl_bearer_token", text)
+    with pytest.raises(CredentialsError, match=str(path)) as raised:
+        earthdata_token()
+    assert not text or text not in str(raised.value)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True)])
+def test_a_file_that_others_can_read_is_told_once(
+    home: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    caplog.set_level(logging.WARNING)
+    put(home / ".edl_bearer_token", mode=mode)
+    assert [earthdata_token() for _ in range(3)] == [TOKEN] * 3
+    assert caplog.text.count("chmod 600") == warned
+    assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "http://cumulus.asf.earthdatacloud.nasa.gov/OPERA/x_VV.tif",
+        "https://cumulus.asf.earthdatacloud.nasa.gov.example.org/x_VV.tif",
+        "https://cumulus.asf.earthdatacloud.nasa.gov@example.org/x_VV.tif",
+        "https://example.org/cumulus.asf.earthdatacloud.nasa.gov/x_VV.tif",
+        "https://datapool.asf.alaska.edu/RTC/x_VV.tif",
+        "/data/x_VV.tif",
+    ],
+)
+def test_the_token_is_for_one_host_by_https(href: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
+    assert Opera().access(href) == Access(href)
+    assert Opera().access(ASF).gdal == {"GDAL_HTTP_HEADERS": f"Authorization: Bearer {TOKEN}"}
+
+
+def test_an_access_does_not_show_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
+    assert TOKEN not in f"{Opera().access(ASF)!r} {Opera().access(ASF)}"
+    assert "sig" not in repr(Access("https://x/?sig=1"))

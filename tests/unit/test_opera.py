@@ -1,0 +1,325 @@
+"""OPERA RTC-S1: found through CMR, read with a token, on its 30 m grid. Every host has its
+real name (see `support.internet`)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tessera_flow.config import Config
+from tessera_flow.errors import CredentialsError, ItemError, ReadError
+from tessera_flow.layout import Layout
+from tessera_flow.sentinel1 import power_to_scaled_decibels
+
+from ..support.archives import PIXEL, opera_burst, opera_item, opera_title
+from ..support.cmr_server import (
+    ASF_HOST,
+    CMR_HOST,
+    LOGIN_HOST,
+    S3_HOST,
+    AsfServer,
+    CmrServer,
+    LoginServer,
+    S3Server,
+)
+from ..support.internet import internet
+from ..support.pipeline import ORIGIN, configuration, ingest, manifest, stacked, write_box
+
+LEFT, TOP = ORIGIN
+HEIGHT, WIDTH = 40, 50
+TOKEN = "eyJ0eXAi.t0ken-of_a.test"
+START, END = "2023-06-01", "2023-06-30"
+# The burst's raster reaches beyond the region on every side.
+PLACE = (LEFT - 60, TOP + 60)
+SHAPE = (20, 24)
+
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Services:
+    """The servers of a test, and the archive's folder."""
+
+    cmr: CmrServer
+    asf: AsfServer
+    s3: S3Server
+    login: LoginServer
+    folder: Path
+
+    def add(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        # GDAL remembers what it read by address, so no two tests may share one.
+        options = {"made": f"20230605T{next(_numbers):06d}Z", **options}
+        found = opera_burst(self.folder, *arguments, **options)
+        self.cmr.granules = [*self.cmr.granules, found]
+        return found
+
+
+@pytest.fixture
+def roi(tmp_path: Path) -> Path:
+    return write_box(tmp_path / "roi.geojson", LEFT, TOP - 10 * HEIGHT, LEFT + 10 * WIDTH, TOP)
+
+
+@pytest.fixture
+def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    found = Services(CmrServer(), AsfServer(token=TOKEN), S3Server(folder=folder), LoginServer(),
+                     folder)  # fmt: skip
+    hosts = {CMR_HOST: found.cmr, ASF_HOST: found.asf, S3_HOST: found.s3, LOGIN_HOST: found.login}
+    with internet(tmp_path / "tls", hosts) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.delenv("EARTHDATA_TOKEN_FILE", raising=False)
+        yield found
+
+
+def opera(folder: Path, roi: Path, **sections: Any) -> Config:
+    chosen = {"provider": "opera", "location": None} | sections.pop("sentinel1", {})
+    return configuration(
+        folder, roi, [], START, END, sentinel1=chosen, sentinel2={"enabled": False},
+        model={"min_observations": {"s2": 0, "s1": 1}}, **sections,
+    )  # fmt: skip
+
+
+def power(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.02, 1.0, shape).astype(np.float32)
+
+
+def bilinear(coarse: np.ndarray, place: tuple[float, float]) -> np.ndarray:
+    """The region's 10 m pixels from a 30 m raster, by the textbook formula."""
+    columns = (LEFT + 10 * (np.arange(WIDTH) + 0.5) - place[0]) / PIXEL - 0.5
+    rows = (place[1] - (TOP - 10 * (np.arange(HEIGHT) + 0.5))) / PIXEL - 0.5
+    x, y = np.floor(columns).astype(int), np.floor(rows).astype(int)
+    u, v = (columns - x)[None, :], (rows - y)[:, None]
+    c = coarse.astype(np.float64)
+    top = c[np.ix_(y, x)] * (1 - u) + c[np.ix_(y, x + 1)] * u
+    low = c[np.ix_(y + 1, x)] * (1 - u) + c[np.ix_(y + 1, x + 1)] * u
+    return top * (1 - v) + low * v
+
+
+def assert_close(found: np.ndarray, expected_power: np.ndarray) -> None:
+    """Equal but for float32 rounding in GDAL, which can move a value over one step."""
+    expected = power_to_scaled_decibels(expected_power)
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert difference.max() <= 1
+    assert (difference == 0).mean() > 0.98
+
+
+def written(folder: Path) -> str:
+    kept = [p for p in folder.rglob("*") if p.is_file() and "archive" not in p.parts]
+    assert kept
+    return "".join(p.read_bytes().decode("latin-1") for p in kept)
+
+
+def test_a_burst_comes_out_bilinear_and_the_token_goes_to_asf_alone(
+    tmp_path: Path, roi: Path, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    vv, vh = power(1), power(2) / 5
+    title = services.add("2023-06-04T05:30:00", vv, vh, PLACE)["title"]
+    layout = ingest(opera(tmp_path / "x", roi))
+    stack = stacked(layout, "sentinel1")
+    assert stack["ascending_dates"] == [] and stack["descending_dates"] == ["2023-06-04"]
+    assert_close(stack["sar_descending"][0, ..., 0], bilinear(vv, PLACE))
+    assert_close(stack["sar_descending"][0, ..., 1], bilinear(vh, PLACE))
+    item = manifest(layout, "sentinel1").items[0]
+    root = f"https://{ASF_HOST}/OPERA/OPERA_L2_RTC-S1/{title}/{title}"
+    assert {key: asset["href"] for key, asset in item.stac["assets"].items()} == {
+        "VV": f"{root}_VV.tif", "VH": f"{root}_VH.tif",
+    }  # fmt: skip
+    assert {r.headers.get("authorization") for r in services.asf.requests} == {f"Bearer {TOKEN}"}
+    for server in (services.cmr, services.s3, services.login):
+        for request in server.requests:
+            assert TOKEN not in str(request.headers) and TOKEN not in request.path
+    assert services.s3.asked("_VV.tif") and services.s3.asked("_VH.tif")
+    assert TOKEN not in written(tmp_path) + caplog.text
+
+
+def test_searching_downloads_nothing_and_needs_no_token(
+    tmp_path: Path,
+    roi: Path,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
+    monkeypatch.delenv("EARTHDATA_TOKEN")
+    layout = ingest(opera(tmp_path / "x", roi), until="items")
+    found = manifest(layout, "sentinel1")
+    assert [item.orbit for item in found.items] == [None]
+    assert not services.asf.requests and not services.s3.requests
+    assert "need an Earthdata Login token" in caplog.text
+    with pytest.raises(CredentialsError, match=r"need an Earthdata Login token.*urs\.earthdata"):
+        ingest(opera(tmp_path / "x", roi))
+
+
+def test_bursts_of_a_day_and_direction_become_one_mosaic(
+    tmp_path: Path, roi: Path, services: Services
+) -> None:
+    """The first burst, by time, wins where it has data; no data is never mixed in."""
+    first, second = np.full(SHAPE, 0.2), np.full(SHAPE, 0.5)
+    first[:, 12:] = np.nan  # from 300 m east of the region's left edge
+    services.add("2023-06-04T05:30:03", second, second / 2, PLACE, burst="T131-279917-IW1")
+    services.add("2023-06-04T05:30:00", first, first / 2, PLACE)
+    services.add("2023-06-04T17:20:00", power(5), power(6), PLACE, "ASCENDING", satellite="S1C")
+    stack = stacked(ingest(opera(tmp_path / "x", roi)), "sentinel1")
+    assert stack["descending_dates"] == stack["ascending_dates"] == ["2023-06-04"]
+    assert_close(stack["sar_ascending"][0, ..., 0], bilinear(power(5), PLACE))
+
+    def dn(value: float) -> int:
+        return int(power_to_scaled_decibels(np.array([value], np.float32))[0])
+
+    vv, vh = stack["sar_descending"][0, ..., 0], stack["sar_descending"][0, ..., 1]
+    assert np.unique(vv[:, :30]).tolist() == [dn(0.2)]
+    assert np.unique(vv[:, 30:]).tolist() == [dn(0.5)]
+    assert np.unique(vh[:, :30]).tolist() == [dn(0.1)]
+    assert np.unique(vh[:, 30:]).tolist() == [dn(0.25)]
+
+
+def test_the_grid_of_blocks_leaves_no_seam(tmp_path: Path, roi: Path, services: Services) -> None:
+    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
+    whole = stacked(ingest(opera(tmp_path / "whole", roi)), "sentinel1")
+    parts = stacked(ingest(opera(tmp_path / "parts", roi, grid={"block_size": 17})), "sentinel1")
+    np.testing.assert_array_equal(parts["sar_descending"], whole["sar_descending"])
+
+
+def test_one_direction_only_is_chosen_by_the_raster_and_changes_the_manifest(
+    tmp_path: Path, roi: Path, services: Services
+) -> None:
+    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE, "descending")
+    services.add("2023-06-05T17:30:00", power(3), power(4), PLACE, "ascending")
+    manifests = []
+    for orbits in ("both", "descending"):
+        layout = ingest(opera(tmp_path / orbits, roi, sentinel1={"orbits": orbits}))
+        stack = stacked(layout, "sentinel1")
+        assert stack["descending_dates"] == ["2023-06-04"]
+        assert stack["ascending_dates"] == (["2023-06-05"] if orbits == "both" else [])
+        assert len(manifest(layout, "sentinel1").items) == 2
+        manifests.append(manifest(layout, "sentinel1").orbits)
+    assert manifests == [("ascending", "descending"), ("descending",)]
+
+
+def test_a_raster_without_its_direction_is_an_error_that_names_it(
+    tmp_path: Path, roi: Path, services: Services
+) -> None:
+    title = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE, None)["title"]
+    with pytest.raises(ReadError, match=rf"VV of item {title} does not tell its direction"):
+        ingest(opera(tmp_path / "x", roi))
+
+
+def test_a_renewed_token_is_used_without_a_new_start(
+    tmp_path: Path, roi: Path, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
+    monkeypatch.delenv("EARTHDATA_TOKEN")
+    file = tmp_path / "token"
+    file.write_text("stale.token\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("EARTHDATA_TOKEN_FILE", str(file))
+    respond = services.asf.respond
+
+    def renewing(*arguments: Any) -> Any:
+        answer = respond(*arguments)
+        file.write_text(f"Bearer {TOKEN}\n")
+        return answer
+
+    services.asf.respond = renewing  # type: ignore[method-assign]
+    stack = stacked(ingest(opera(tmp_path / "x", roi, download={"attempts": 3})), "sentinel1")
+    assert stack["sar_descending"].shape == (1, HEIGHT, WIDTH, 2)
+    assert "Bearer stale.token" in {r.headers.get("authorization") for r in services.asf.requests}
+
+
+def test_a_wrong_token_fails_the_block_and_is_not_told(
+    tmp_path: Path,
+    roi: Path,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    title = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)["title"]
+    monkeypatch.setenv("EARTHDATA_TOKEN", "wrong.secret")
+    with pytest.raises(ReadError, match=f"asset VV of item {title}") as raised:
+        ingest(opera(tmp_path / "x", roi))
+    assert "wrong.secret" not in str(raised.value) + caplog.text + written(tmp_path)
+
+
+def test_a_granule_processed_anew_replaces_the_old_one_which_stays_a_copy(
+    tmp_path: Path, roi: Path, services: Services
+) -> None:
+    when = "2023-06-04T05:30:00"
+    services.add(when, power(1), power(2), PLACE, made="20240101T111111Z")
+    services.add(when, power(3), power(4), PLACE, made="20230604T111111Z")
+    layout = ingest(opera(tmp_path / "x", roi))
+    (item,) = manifest(layout, "sentinel1").items
+    old = opera_title(when, made="20230604T111111Z")
+    assert [copy.id for copy in item.copies] == [old]
+    assert set(item.copies[0].stac["assets"]) == {"VV", "VH"}
+    assert manifest(layout, "sentinel1").left_out == (
+        (old, f"older copy of the photograph in {item.id}"),
+    )
+    assert_close(
+        stacked(layout, "sentinel1")["sar_descending"][0, ..., 0], bilinear(power(1), PLACE)
+    )
+
+
+def test_a_burst_without_vh_is_left_out_and_said(
+    tmp_path: Path, roi: Path, services: Services
+) -> None:
+    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
+    other = services.add("2023-06-05T05:30:00", power(1), power(2), PLACE)
+    other["links"] = [link for link in other["links"] if "_VH" not in link["href"]]
+    found = manifest(ingest(opera(tmp_path / "x", roi), until="items"), "sentinel1")
+    assert [item.date.isoformat() for item in found.items] == ["2023-06-04"]
+    assert found.left_out == ((other["title"], "has no VH"),)
+
+
+def test_a_year_without_data_is_one_clear_sentence(
+    tmp_path: Path, roi: Path, services: Services
+) -> None:
+    with pytest.raises(ItemError, match=r"No Sentinel-1 scene.*C2777436413-ASF of https://cmr"):
+        ingest(opera(tmp_path / "x", roi), until="items")
+
+
+def test_a_local_copy_reads_the_same_pixels(
+    tmp_path: Path, roi: Path, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
+    there = stacked(ingest(opera(tmp_path / "there", roi)), "sentinel1")
+    monkeypatch.delenv("EARTHDATA_TOKEN")
+    count = len(services.asf.requests)
+    config = configuration(
+        tmp_path / "here", roi, [opera_item(found, services.folder)], START, END,
+        sentinel1={"imitates": "opera"}, sentinel2={"enabled": False},
+        model={"min_observations": {"s2": 0, "s1": 1}},
+    )  # fmt: skip
+    layout: Layout = ingest(config)
+    np.testing.assert_array_equal(
+        stacked(layout, "sentinel1")["sar_descending"], there["sar_descending"]
+    )
+    assert len(services.asf.requests) == count
+
+
+def test_a_redirect_to_another_host_does_not_get_the_token(
+    tmp_path: Path, roi: Path, services: Services
+) -> None:
+    """A login page in place of the scene is a failed read, too."""
+    title = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)["title"]
+    services.asf.respond = lambda *_: (  # type: ignore[method-assign]
+        302, {"Location": f"https://{LOGIN_HOST}/oauth/authorize"}, b"",
+    )  # fmt: skip
+    with pytest.raises(ReadError, match=f"asset VV of item {title}"):
+        ingest(opera(tmp_path / "x", roi))
+    assert services.asf.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+    assert services.login.requests
+    assert not [r for r in services.login.requests if "authorization" in r.headers]

@@ -1,0 +1,407 @@
+"""What is particular to each archive: offsets, asset keys, copies of a photograph, signing."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from planetary_computer import sas
+
+from tessera_flow.config import Config
+from tessera_flow.errors import ConfigError, ItemError
+from tessera_flow.providers import PROVIDERS, EarthSearch, Mpc, mpc, provider
+from tessera_flow.providers.base import mgrs_tile
+from tessera_flow.sentinel2 import BANDS
+
+from ..support.archives import earth_search_item
+from ..support.internet import internet
+from ..support.pipeline import ORIGIN, configuration, ingest, manifest, stacked, write_box
+from ..support.scenes import optical
+from ..support.servers import Server, serve_stac
+
+ITEMS = Path(__file__).parents[3] / "shared" / "items"
+LEFT, TOP = ORIGIN
+SHAPE = (40, 50)
+BAND = np.arange(10, dtype=np.uint16)
+START, END = "2022-02-01", "2022-02-28"
+
+# What the recorded items' pixels hold, by the collection and the bucket of their bands. All of
+# them are of baseline 04.00 or later.
+REAL_OFFSETS = {
+    ("earth-search", "sentinel-2-l2a", "sentinel-cogs"): 0,
+    ("earth-search", "sentinel-2-c1-l2a", "e84-earth-search-sentinel-data"): 1000,
+    ("mpc", "sentinel-2-l2a", "sentinel2l2a01"): 1000,
+}
+
+
+def real_items() -> list[Any]:
+    """(provider, item) of every recorded Sentinel-2 item."""
+    found = []
+    for path in sorted(ITEMS.glob("*.json")) if ITEMS.is_dir() else []:
+        document = json.loads(path.read_text())
+        items = document.get("features") or [document]
+        name = "earth-search" if path.name.startswith("es_") else "mpc"
+        found += [
+            pytest.param(name, item, id=f"{path.name}-{item['id']}")
+            for item in items
+            if item.get("type") == "Feature" and "sentinel-2" in item["collection"]
+        ]
+    return found or [
+        pytest.param("", {}, marks=pytest.mark.skip(reason=f"no recorded items at {ITEMS}"))
+    ]
+
+
+@pytest.mark.parametrize(("name", "item"), real_items())
+def test_offset_of_every_recorded_item(name: str, item: dict[str, Any]) -> None:
+    particulars = PROVIDERS[name]
+    href = item["assets"][particulars.s2_assets["B04"]]["href"]
+    bucket = href.split("/")[2].split(".")[0]
+    expected = REAL_OFFSETS[(name, item["collection"], bucket)]
+    assert float(item["properties"]["s2:processing_baseline"]) >= 4
+    assert particulars.boa_offset(item, "exact") == expected
+    # The published pipeline corrected Planetary Computer's scenes only, from 26 January 2022.
+    assert particulars.boa_offset(item, "reference") == (1000 if name == "mpc" else 0)
+    early = copy.deepcopy(item)
+    early["properties"]["s2:processing_baseline"] = "03.01"
+    assert particulars.boa_offset(early, "exact") == 0
+
+
+@pytest.mark.parametrize(("name", "item"), real_items())
+def test_keys_tile_and_photograph_of_every_recorded_item(name: str, item: dict[str, Any]) -> None:
+    particulars = PROVIDERS[name]
+    for band in (*BANDS, "SCL"):
+        asset = item["assets"][particulars.s2_assets[band]]
+        assert asset["href"].endswith(".tif")
+        assert f"_{band}_" in asset["href"] or asset["href"].endswith(f"/{band}.tif")
+    tile = mgrs_tile(item)
+    assert tile is not None and f"_T{tile}_" in item["properties"]["s2:product_uri"]
+    photograph = particulars.photograph(item)
+    assert photograph is not None
+    take = item["properties"]["s2:datatake_id"].rsplit("_N", 1)[0]
+    assert photograph == (take, tile)
+
+
+def earth_search(**changes: Any) -> dict[str, Any]:
+    href = changes.pop("href", "/data/{}.tif")
+    keys = EarthSearch().s2_assets
+    return {
+        "id": "x",
+        "collection": changes.pop("collection", "sentinel-2-l2a"),
+        "assets": {key: {"href": href.format(band)} for band, key in keys.items()},
+        "properties": {"s2:processing_baseline": "05.11", **changes},
+    }
+
+
+@pytest.mark.parametrize(
+    ("item", "offset"),
+    [
+        (earth_search(href="https://sentinel-cogs.s3.us-west-2.amazonaws.com/a/{}.tif"), 0),
+        (earth_search(href="https://sentinel-cogs.s3.amazonaws.com/a/{}.tif"), 0),
+        (earth_search(href="https://s3.us-west-2.amazonaws.com/sentinel-cogs/a/{}.tif"), 0),
+        (earth_search(href="s3://sentinel-cogs/a/{}.tif"), 0),
+        (earth_search(href="https://sentinel-s2-l2a.s3.amazonaws.com/a/{}.tif"), 1000),
+        (earth_search(href="s3://sentinel-s2-l2a/a/{}.tif"), 1000),
+        (earth_search(href="s3://e84-earth-search-sentinel-data/a/{}.tif"), 1000),
+        # The bucket decides, whatever the item says besides.
+        (earth_search(href="s3://sentinel-s2-l2a/{}", **{"earthsearch:boa_offset_applied": True}),
+         1000),
+        (earth_search(href="s3://sentinel-s2-l2a/{}", **{"s2:processing_baseline": "03.01"}), 0),
+        # A local copy.
+        (earth_search(**{"earthsearch:s3_path": "s3://sentinel-cogs/a/x"}), 0),
+        (earth_search(**{"earthsearch:s3_path": "s3://sentinel-s2-l2a/a/x"}), 1000),
+        (earth_search(**{"earthsearch:boa_offset_applied": True}), 0),
+        (earth_search(**{"earthsearch:boa_offset_applied": False}), 1000),
+        (earth_search(collection="sentinel-2-c1-l2a"), 1000),
+        (earth_search(**{"s2:processing_baseline": "02.14"}), 0),
+    ],
+)  # fmt: skip
+def test_offset_follows_the_bucket(item: dict[str, Any], offset: int) -> None:
+    assert EarthSearch().boa_offset(item, "exact") == offset
+
+
+def test_an_offset_that_cannot_be_told_is_asked_for_and_not_guessed() -> None:
+    with pytest.raises(ItemError, match=r"Item x of baseline 05\.11 does not tell whether"):
+        EarthSearch().boa_offset(earth_search(), "exact")
+    mixed = earth_search(href="s3://sentinel-cogs/{}")
+    mixed["assets"]["nir"]["href"] = "s3://sentinel-s2-l2a/nir"
+    with pytest.raises(ItemError, match="lie in buckets with and without the BOA offset"):
+        EarthSearch().boa_offset(mixed, "exact")
+
+
+def test_every_gdal_option_has_its_reason_and_stands_once() -> None:
+    for particulars in PROVIDERS.values():
+        names = [option.name for option in particulars.gdal_options]
+        assert len(set(names)) == len(names)
+        assert all(len(option.reason) > 10 for option in particulars.gdal_options)
+
+
+def test_a_provider_that_does_not_exist() -> None:
+    with pytest.raises(ConfigError, match=r"no provider 'aws'; known are mpc, earth-search, opera"):
+        provider("aws", "mpc")
+    assert provider("local", "opera").name == "opera"
+
+
+def test_public_buckets_are_opened_by_https() -> None:
+    access = EarthSearch().access
+    assert access("s3://sentinel-cogs/a/B04.tif").href == (
+        "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a/B04.tif"
+    )
+    assert access("s3://own-bucket/B04.tif").href == "s3://own-bucket/B04.tif"
+
+
+# Earth Search end to end
+
+
+@pytest.fixture
+def roi(tmp_path: Path) -> Path:
+    return write_box(tmp_path / "roi.geojson", LEFT, TOP - 400, LEFT + 500, TOP)
+
+
+def with_file_uris(item: dict[str, Any]) -> dict[str, Any]:
+    """Paths as addresses, as a document from a service has to have them."""
+    assets = {
+        key: asset | {"href": Path(asset["href"]).as_uri() if asset["href"][0] == "/"
+                      else asset["href"]}
+        for key, asset in item["assets"].items()
+    }  # fmt: skip
+    return item | {"assets": assets}
+
+
+def local_earth_search(folder: Path, roi: Path, items: Any, **source: Any) -> Config:
+    return configuration(
+        folder, roi, items, START, END, sentinel1={"enabled": False},
+        sentinel2={"imitates": "earth-search", **source},
+    )  # fmt: skip
+
+
+def test_a_mixed_day_takes_the_offset_off_where_it_is(tmp_path: Path, roi: Path) -> None:
+    """One item corrected at the archive and one not, on the same day and block: the same
+    ground must come out with the same numbers on both sides."""
+    west = np.full(SHAPE, 4, np.uint8)
+    west[:, 25:] = 9
+    corrected = np.broadcast_to(2000 + BAND, (*SHAPE, 10)).copy()
+    plain = np.broadcast_to(3000 + BAND, (*SHAPE, 10)).copy()
+    corrected[0, :6, :] = np.array([0, 1, 2, 999, 1000, 1001])[:, None]
+    plain[0, 30:36, :] = np.array([0, 1, 999, 1000, 1001, 1002])[:, None]
+    first = optical(tmp_path / "a", "2022-02-03T10:00:00", corrected, west, baseline="05.10")
+    second = optical(
+        tmp_path / "a", "2022-02-03T10:00:20", plain, baseline="05.10", mgrs_tile="31UFU"
+    )
+    items = [
+        earth_search_item(first, "sentinel-cogs"),
+        earth_search_item(second, "sentinel-s2-l2a"),
+    ]
+    layout = ingest(local_earth_search(tmp_path, roi, items))
+    assert [i.boa_offset for i in manifest(layout, "sentinel2").items] == [0, 1000]
+    bands = stacked(layout, "sentinel2")["bands"][0]
+    np.testing.assert_array_equal(bands[1:], np.broadcast_to(2000 + BAND, (39, 50, 10)))
+    for band in range(10):
+        assert bands[0, :6, band].tolist() == [0, 1, 2, 999, 1000, 1001]
+        assert bands[0, 30:36, band].tolist() == [0, 1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bucket", "collection", "offset"),
+    [
+        ("sentinel-cogs", None, 0),
+        ("sentinel-s2-l2a", None, 1000),
+        ("e84-earth-search-sentinel-data", "sentinel-2-c1-l2a", 1000),
+    ],
+)
+def test_an_archive_in_the_form_of_earth_search(
+    tmp_path: Path, roi: Path, bucket: str, collection: str | None, offset: int
+) -> None:
+    rng = np.random.default_rng(3)
+    dn = rng.integers(1001, 9000, (*SHAPE, 10)).astype(np.uint16)
+    scl = rng.choice([4, 9], SHAPE).astype(np.uint8)
+    scene = optical(tmp_path / "a", "2022-02-03T10:00:00", dn, scl, baseline="04.00")
+    item = with_file_uris(earth_search_item(scene, bucket, collection or "sentinel-2-l2a"))
+    with serve_stac([item]) as api:
+        config = local_earth_search(tmp_path, roi, [], location=api.url, collection=collection)
+        layout = ingest(config)
+    stack = stacked(layout, "sentinel2")
+    np.testing.assert_array_equal(stack["bands"][0], dn - offset)
+    np.testing.assert_array_equal(stack["masks"][0], scl == 4)
+    (found,) = manifest(layout, "sentinel2").items
+    assert not [key for key in found.stac["assets"] if key.endswith("-jp2")]
+
+
+def test_the_copies_of_a_photograph_are_kept_in_order(tmp_path: Path, roi: Path) -> None:
+    """Newest baseline first, then newest processing; every copy with its own offset."""
+    made = [dt.datetime(2022, 2, day, tzinfo=dt.UTC) for day in (4, 5, 20)]
+    scenes = [
+        optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, baseline="04.00", generation=made[1]),
+        optical(tmp_path / "a", "2022-02-03T10:00:00", 3000, baseline="03.01", generation=made[2]),
+        optical(tmp_path / "a", "2022-02-03T10:00:00", 4000, baseline="04.00", generation=made[0]),
+    ]
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        config = configuration(
+            tmp_path / str(order), roi, [scenes[i] for i in order], START, END,
+            sentinel1={"enabled": False},
+        )  # fmt: skip
+        found = manifest(ingest(config, until="items"), "sentinel2")
+        (item,) = found.items
+        assert item.id == scenes[0]["id"]
+        assert [copy.id for copy in item.copies] == [scenes[2]["id"], scenes[1]["id"]]
+        assert [copy.boa_offset for copy in item.copies] == [1000, 0]
+        assert all(set(copy.stac["assets"]) == {*BANDS, "SCL"} for copy in item.copies)
+        assert dict(found.left_out) == {
+            scene["id"]: f"older copy of the photograph in {item.id}" for scene in scenes[1:]
+        }
+
+
+def test_the_order_of_a_search_does_not_change_the_manifest(tmp_path: Path, roi: Path) -> None:
+    scenes = [
+        with_file_uris(optical(tmp_path / "a", f"2022-02-0{day}T10:00:00", 2000, mgrs_tile=tile))
+        for day in (3, 4)
+        for tile in ("31UFT", "31UFU")
+    ]
+    texts = set()
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0, 0, 1]):
+        with serve_stac([scenes[i] for i in order]) as api:
+            config = configuration(
+                tmp_path / str(order), roi, [], START, END,
+                sentinel1={"enabled": False}, sentinel2={"location": api.url},
+            )  # fmt: skip
+            layout = ingest(config, until="items")
+        path = layout.paths.items.format(region="here", period="then", sensor="sentinel2")
+        texts.add(Path(path).read_text())
+    assert len(texts) == 1
+
+
+def test_two_documents_of_one_id_do_not_depend_on_their_order(tmp_path: Path, roi: Path) -> None:
+    scene = with_file_uris(optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, cloud_cover=10.0))
+    later = copy.deepcopy(scene)
+    later["properties"]["eo:cloud_cover"] = 20.0
+    kept = []
+    for order in ([scene, later], [later, scene], [later, scene, later]):
+        config = configuration(
+            tmp_path / str(len(kept)), roi, order, START, END, sentinel1={"enabled": False}
+        )
+        kept.append(manifest(ingest(config, until="items"), "sentinel2").items)
+    assert len(kept[0]) == 1 and kept[0] == kept[1] == kept[2]
+
+
+def test_a_page_that_is_always_refused_is_got_round_by_date(tmp_path: Path, roi: Path) -> None:
+    """Earth Search answers 502 for one page of a query for hours."""
+    days = (1, 7, 13, 21, 28)
+    scenes = [optical(tmp_path / "a", f"2022-02-{day:02d}T10:00:00", 2000) for day in days]
+    with serve_stac(scenes, page_size=2) as api:
+        respond = api.respond
+
+        def broken(method: str, path: str, headers: Any, body: Any) -> Any:
+            whole = body and body.get("datetime", "").startswith("2022-02-01T00:00:00Z/2022-03-01")
+            if whole and body.get("token") == "2":
+                return 502, {}, b"<html>Bad Gateway</html>"
+            return respond(method, path, headers, body)
+
+        api.respond = broken  # type: ignore[method-assign]
+        config = configuration(
+            tmp_path, roi, [], START, END,
+            sentinel1={"enabled": False}, sentinel2={"location": api.url},
+        )  # fmt: skip
+        found = manifest(ingest(config, until="items"), "sentinel2")
+        assert 502 in [r.status for r in api.requests]
+    assert [item.date.day for item in found.items] == list(days)
+
+
+def test_a_search_that_is_always_refused_names_the_query(tmp_path: Path, roi: Path) -> None:
+    with serve_stac([]) as api:
+        respond = api.respond
+        api.respond = lambda method, path, *rest: (  # type: ignore[method-assign]
+            (502, {}, b"Bad Gateway")
+            if path.startswith("/search")
+            else respond(method, path, *rest)
+        )
+        config = configuration(
+            tmp_path, roi, [], START, END,
+            sentinel1={"enabled": False}, sentinel2={"location": api.url},
+        )  # fmt: skip
+        with pytest.raises(
+            ItemError,
+            match=r"for 2022-02-01 to 2022-02-01 in the box 4\.4.* was refused: answer 502",
+        ):
+            ingest(config, until="items")
+        assert len([r for r in api.requests if r.path.startswith("/search")]) <= 6
+
+
+# Planetary Computer's signatures
+
+
+@dataclass
+class SigningServer(Server):
+    """Planetary Computer's token service."""
+
+    given: list[str] = field(default_factory=list)
+    status: int = 200
+
+    def respond(self, method: str, path: str, headers: Any, body: Any) -> Any:
+        if self.status != 200:
+            return self.status, {}, b"{}"
+        self.given.append(f"sig={len(self.given)}&se=2099")
+        expiry = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)).isoformat()
+        document = {"msft:expiry": expiry.replace("+00:00", "Z"), "token": self.given[-1]}
+        return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
+
+
+@pytest.fixture
+def signing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SigningServer]:
+    sas.TOKEN_CACHE.clear()
+    mpc._made.clear()
+    state = SigningServer()
+    with internet(tmp_path / "tls", {"planetarycomputer.microsoft.com": state}) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield state
+    sas.TOKEN_CACHE.clear()
+
+
+BLOB = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/13/T/B04.tif"
+
+
+def test_many_reads_share_one_signature(signing: SigningServer) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        hrefs = set(pool.map(lambda _: Mpc().access(BLOB).href, range(40)))
+    assert hrefs == {f"{BLOB}?sig=0&se=2099"}
+    assert [r.path for r in signing.requests] == ["/api/sas/v1/token/sentinel2l2a01/sentinel2-l2"]
+    other = "https://sentinel1euwestrtc.blob.core.windows.net/sentinel1-grd-rtc/vv.tif"
+    assert Mpc().access(other).href == f"{other}?sig=1&se=2099"
+
+
+def test_a_refused_signature_is_replaced_once_for_all_threads(
+    signing: SigningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Mpc().access(BLOB).href.endswith("sig=0&se=2099")
+    monkeypatch.setattr(mpc, "RENEWAL_PAUSE", 0.0)
+    assert Mpc().access(BLOB, fresh=True).href.endswith("sig=1&se=2099")
+    monkeypatch.setattr(mpc, "RENEWAL_PAUSE", 60.0)
+    with ThreadPoolExecutor(8) as pool:
+        hrefs = set(pool.map(lambda _: Mpc().access(BLOB, True).href, range(8)))
+    assert hrefs == {f"{BLOB}?sig=1&se=2099"}
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "/data/B04.tif",
+        "http://127.0.0.1:1/B04.tif",
+        "https://evilblob.core.windows.net/a/B04.tif",
+        "https://x.blob.core.windows.net.example.org/a/B04.tif",
+    ],
+)
+def test_other_addresses_are_not_signed(signing: SigningServer, href: str) -> None:
+    assert Mpc().access(href).href == href
+    assert not signing.requests
+
+
+def test_a_storage_account_of_somebody_else_is_opened_unsigned(signing: SigningServer) -> None:
+    signing.status = 404
+    assert Mpc().access(BLOB).href == BLOB
