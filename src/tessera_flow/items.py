@@ -50,6 +50,8 @@ class SourceItem:
         orbit: Sentinel-1: `ascending` or `descending`.
         stac: the STAC item's id, collection, properties and assets, cut down to what choosing
             and reading need (every job reads the whole list); addresses unsigned.
+        copies: other copies of the same photograph, in order of preference, for when an
+            object of this one is missing or corrupt.
     """
 
     id: str
@@ -58,6 +60,7 @@ class SourceItem:
     boa_offset: int
     orbit: str | None
     stac: Mapping[str, Any]
+    copies: tuple[SourceItem, ...] = ()
 
     def overlaps(self, geobox: GeoBox) -> bool:
         """Whether its raster may touch a grid in the region's CRS."""
@@ -76,6 +79,7 @@ class SourceItem:
             "boa_offset": self.boa_offset,
             "orbit": self.orbit,
             "stac": self.stac,
+            **({"copies": [copy.to_json() for copy in self.copies]} if self.copies else {}),
         }
 
     @classmethod
@@ -89,6 +93,7 @@ class SourceItem:
             boa_offset=document["boa_offset"],
             orbit=document["orbit"],
             stac=document["stac"],
+            copies=tuple(cls.from_json(copy) for copy in document.get("copies", ())),
         )
 
 

@@ -26,7 +26,7 @@ from .hrefs import public_href
 
 MPC_STAC = "https://planetarycomputer.microsoft.com/api/stac/v1"
 
-_SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo", "odc-stac")
+_SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo")
 
 
 @dataclass(frozen=True)

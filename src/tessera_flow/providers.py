@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .access import Access
 from .dates import utc_date
 from .errors import ConfigError, ItemError
 from .sentinel2 import BOA_OFFSET, Arithmetic
@@ -32,12 +33,7 @@ HTTP_OPTIONS = (
     GdalOption(
         "GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR", "no listing of the folder, no sidecars"
     ),
-    GdalOption("GDAL_HTTP_MULTIRANGE", "YES", "ranges of one read are asked for together"),
-    GdalOption("GDAL_HTTP_MERGE_CONSECUTIVE_RANGES", "YES", "neighbouring blocks in one request"),
-    GdalOption("GDAL_INGESTED_BYTES_AT_OPEN", "32768", "the header of a COG in one request"),
     GdalOption("VSI_CACHE", "FALSE", "each block is read once; a cache only costs memory"),
-    GdalOption("GDAL_HTTP_MAX_RETRY", "2", "a hiccup inside a read does not cost the whole read"),
-    GdalOption("GDAL_HTTP_RETRY_DELAY", "0.5", "first pause before a repeated request, in seconds"),
     GdalOption("GDAL_NUM_THREADS", "1", "reads already run side by side"),
 )
 
@@ -85,11 +81,16 @@ class Mpc:
             return BOA_OFFSET if day > REFERENCE_LAST_PLAIN_DAY else 0
         return BOA_OFFSET if processing_baseline(item) >= FIRST_OFFSET_BASELINE else 0
 
-    def sign(self, href: str) -> str:
+    def access(self, href: str, fresh: bool = False) -> Access:
         """The address with a short-lived read token, for Planetary Computer's own hosts."""
         import planetary_computer
+        from planetary_computer import sas
 
-        return str(planetary_computer.sign_url(href))
+        if fresh:
+            # Kept by account and container, and given out until a minute before its end,
+            # whatever the archive says of it.
+            sas.TOKEN_CACHE.clear()
+        return Access(str(planetary_computer.sign_url(href)))
 
 
 PROVIDERS: Mapping[str, Mpc] = {"mpc": Mpc()}
