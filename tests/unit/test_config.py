@@ -209,7 +209,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "fraction for a whole number": (
         {"download": {"threads": 1.5}},
-        "download.threads is 1.5 (number), but must be a whole number. The default is 8.",
+        "download.threads is 1.5 (number), but must be a whole number. The default is 16.",
         True,
     ),
     "list for a number": (
