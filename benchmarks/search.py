@@ -24,10 +24,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-import shapely  # noqa: E402
-from odc.geo.geobox import GeoBox  # noqa: E402
-from tests.support.cmr_server import granule, serve_cmr  # noqa: E402
-from tests.support.servers import StacServer, _matches, _running  # noqa: E402
+import shapely
+from odc.geo.geobox import GeoBox
+from tests.support.cmr_server import granule, serve_cmr
+from tests.support.servers import StacServer, _matches, _running
 
 EDGE = 300_000
 CRS, LEFT, TOP = "EPSG:32631", 400_000, 5_800_000

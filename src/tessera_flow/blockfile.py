@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import ByteRequest
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
 from .atomic import atomic_output
@@ -27,15 +28,46 @@ CHUNK = 500
 """Edge in pixels of a stored chunk of an image; a 2000 px block is 16 chunks."""
 
 
+_ROOT = "zarr.json"
+
+
 class _WriteOnceStore(ZipStore):
     """A zip store that stays closed, and that does not state when it was written.
 
     When a chunk cannot be written, others are still under way in zarr's threads, and to
     them `ZipStore` would open the file again, empty. Time stamps would make files of the
-    same content differ.
+    same content differ. The metadata of the root group are written last, so that its
+    attributes can change until then: an entry of a zip file cannot be replaced.
     """
 
     _finished = False
+    _root: Buffer | None = None
+
+    async def set(self, key: str, value: Buffer) -> None:
+        if key == _ROOT:
+            self._root = value
+        else:
+            await super().set(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        if key != _ROOT:
+            await super().set_if_not_exists(key, value)
+        elif self._root is None:
+            self._root = value
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        if key == _ROOT:
+            return self._root
+        return await super().get(key, prototype, byte_range)
+
+    async def exists(self, key: str) -> bool:
+        return self._root is not None if key == _ROOT else await super().exists(key)
+
+    def write_root(self) -> None:
+        if self._root is not None:
+            self._set(_ROOT, self._root)
 
     def _set(self, key: str, value: Buffer) -> None:
         if not self._is_open:
@@ -61,8 +93,7 @@ def create_block_file(
 
     Args:
         path: the file to make; an existing one is replaced at the end.
-        attributes: JSON-able attributes of the group (a zip file cannot be rewritten in
-            place, so they are given at once).
+        attributes: JSON-able attributes of the group; more can be set until the body ends.
 
     Raises:
         OutputError: the file cannot be written.
@@ -71,6 +102,7 @@ def create_block_file(
         store = _WriteOnceStore(part, mode="w", compression=zipfile.ZIP_STORED)
         try:
             yield zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+            store.write_root()
         finally:
             store.close()
 

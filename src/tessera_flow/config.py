@@ -303,9 +303,32 @@ class Download(_Section):
     """Reading scenes."""
 
     slice_months: int = _key(2, "Months of a period that one download job reads.", "months", ge=1)
-    threads: int = _key(8, "Concurrent reads in one download job.", ge=1)
-    attempts: int = _key(5, "Tries of one read or one search request.", ge=1)
-    timeout: float = _key(60.0, "Longest wait for one request.", "s", gt=0)
+    threads: int = _key(
+        16,
+        "Concurrent reads in one download job. They mostly wait for the archive, so more than "
+        "there are processor cores.",
+        ge=1,
+    )
+    attempts: int = _key(
+        5, "Tries of one request, for data or for a list of scenes, before it has failed.", ge=1
+    )
+    timeout: float = _key(60.0, "Longest wait for an answer, or for more of it.", "s", gt=0)
+    deadline: float = _key(
+        900.0,
+        "Longest time that reading one file may take with all tries and pauses. A service that "
+        "asks to wait longer (`Retry-After`) fails the block at once.",
+        "s",
+        gt=0,
+    )
+    max_lost: float = _key(
+        50.0,
+        "Largest share of a block's scenes in one slice that may be missing or corrupt at the "
+        "archive. They are left out and recorded; more is taken for an outage and fails the "
+        "block. 0: none, 100: no limit.",
+        "%",
+        ge=0,
+        le=100,
+    )
     empty_block: Literal["error", "nodata"] = _key(
         "error",
         "What becomes of a block that no scene covers. `error` fails it, `nodata` publishes it "
@@ -616,7 +639,7 @@ def runs(config: Config) -> list[tuple[str, str]]:
 
 # What changes how a run goes or what is written from its embeddings, but no embedding.
 _NOT_NUMBERS: dict[str, set[str]] = {
-    "download": {"slice_months", "threads", "attempts", "timeout"},
+    "download": {"slice_months", "threads", "attempts", "timeout", "deadline", "max_lost"},
     "model": {"cache", "device", "batch_size", "allow_statistics_mismatch"},
     "grid": {"block_size", "patch_size"},
 }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 
 from .errors import ReadError
+from .losses import Losses, Photograph
 from .manifest import SourceItem
 from .providers import Provider
-from .reading import ReadOptions, read_tags
+from .read_errors import LostSceneError
+from .reading import AssetAddress
 from .sentinel1 import ORBITS
 
 log = logging.getLogger(__name__)
@@ -20,43 +22,54 @@ def known_directions(
     items: Sequence[SourceItem],
     orbits: Sequence[str],
     particulars: Provider,
-    options: ReadOptions,
+    tags: Callable[[AssetAddress], Mapping[str, str]],
+    losses: Losses,
+    pool: Executor,
 ) -> list[SourceItem]:
     """The items with their direction, in their order, without those of other directions.
 
     An item that does not tell its direction is asked by the header of its VV raster, so that
-    finding items downloads nothing. The header is read again, mostly from GDAL's cache, when
-    the pixels are.
+    finding items downloads nothing.
 
     Args:
         items: of one block and slice.
         orbits: directions to use.
         particulars: of the provider.
-        options: how to read.
+        tags: reads the tags of a raster.
+        losses: takes up items whose raster is missing or corrupt.
+        pool: reads headers side by side.
 
     Raises:
         ReadError: a raster cannot be read, or does not tell its direction.
     """
 
-    def known(item: SourceItem) -> SourceItem:
+    def known(item: SourceItem) -> SourceItem | None:
         if item.orbit is not None:
             return item
-        orbit = _direction(item, particulars, options)
-        copies = tuple(dataclasses.replace(copy, orbit=orbit) for copy in item.copies)
-        return dataclasses.replace(item, orbit=orbit, copies=copies)
+        photograph = Photograph(item, losses)
+        while (copy := photograph.item) is not None:
+            try:
+                orbit = _direction(copy, particulars, tags)
+            except LostSceneError as error:
+                photograph.lose(copy, error)
+            else:
+                others = [dataclasses.replace(other, orbit=orbit) for other in copy.copies]
+                return dataclasses.replace(copy, orbit=orbit, copies=tuple(others))
+        return None
 
-    with ThreadPoolExecutor(options.threads) as pool:
-        found = list(pool.map(known, items))
+    found = [item for item in pool.map(known, items) if item is not None]
     used = [item for item in found if item.orbit in orbits]
     if len(used) < len(found):
         log.info("%d of %d scenes are of another direction", len(found) - len(used), len(found))
     return used
 
 
-def _direction(item: SourceItem, particulars: Provider, options: ReadOptions) -> str:
+def _direction(
+    item: SourceItem, particulars: Provider, tags: Callable[[AssetAddress], Mapping[str, str]]
+) -> str:
     key = particulars.s1_assets["vv"]
     tag = str(particulars.orbit_tag)
-    told = read_tags(item, key, particulars, options).get(tag, "")
+    told = tags(AssetAddress(item.id, key, item.stac["assets"][key]["href"])).get(tag, "")
     orbit = told.strip().lower()
     if orbit not in ORBITS:
         raise ReadError(

@@ -1,398 +1,237 @@
-"""Reading scenes onto a block's grid, exactly, whatever the window.
-
-odc-stac schedules the reads; the driver here does each of them. GDAL's defaults make the
-result of a reprojection depend on the window that is read (an approximate transformer, a
-kernel scale estimated per window): a seam between blocks. `WarpedVRT` with a tolerance of
-1e-9 and the kernel scale fixed at 1 gives the same pixels for any window, equal to an
-exact bilinear computation.
-"""
+"""Reading one asset, wherever it lies: what failed, and what that means, is told apart here."""
 
 from __future__ import annotations
 
-import datetime
 import logging
-import random
-import time
-from collections.abc import Callable, Iterable, Mapping
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-import odc.stac
-import pyproj
-import pystac
 import rasterio
-import requests
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.loader import RioDriver
-from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
-from .access import Access
+from .access import GivesAccess
 from .errors import ReadError
-from .hrefs import is_url, keep_secrets_out_of_log, public_href, redacted
-from .items import SourceItem
-from .providers import Provider
+from .hrefs import is_url, public_href, redacted
+from .ranges import RangeClient, RemoteFile
+from .read_errors import LostSceneError
+from .retries import RetryPolicy, Tries
+from .windows import Before, Part, ReadOptions, block_ranges, nothing, read_window
 
 log = logging.getLogger(__name__)
-keep_secrets_out_of_log("rasterio._env")
 
-KERNEL_MARGIN = 3
-"""Pixels around the overlap that a resampling kernel can still reach."""
+DECODE_TRIES = 2
+"""A decode error from bytes that arrived whole is the object's own, if it comes twice."""
 
-T = TypeVar("T")
-
-LATTICE_TOLERANCE = 1e-6
-"""Part of a pixel by which two lattices may differ and still count as one."""
+CACHE_BYTES = 2**28
+"""GDAL's block cache: its default, a share of the machine's memory, knows no job's limit."""
 
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """How one read is made.
+class AssetAddress:
+    """One raster of one scene."""
 
-    Attributes:
-        resampling: `bilinear` or `nearest`.
-        declare_nodata: treat 0 as no data in files that declare none, so that it is never
-            mixed into a value (`arithmetic: exact`).
-        attempts: tries of one read.
-        timeout: seconds to wait for one request.
-        threads: reads made side by side.
-    """
+    item: str
+    key: str
+    href: str
 
-    resampling: Literal["bilinear", "nearest"]
-    declare_nodata: bool
-    attempts: int = 5
-    timeout: float = 60.0
-    threads: int = 8
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return f"asset {self.key} of item {self.item}"
 
 
-def read_window(
-    dataset: rasterio.DatasetReader, geobox: GeoBox, options: ReadOptions
-) -> tuple[tuple[slice, slice], NDArray[Any]]:
-    """Read band 1 of `dataset` on the pixels of `geobox` that it can reach.
-
-    Where both lattices coincide pixels are copied; else resampled exactly.
-
-    Returns:
-        (rows, columns) of the part of `geobox`, and that part's pixels in the dataset's
-        dtype; 0 where there is no data.
-    """
-    rows, columns = _overlap(dataset, geobox)
-    part = geobox[rows, columns]
-    if 0 in part.shape:
-        return (rows, columns), np.zeros(part.shape, dataset.dtypes[0])
-    offset = _lattice_offset(dataset, part)
-    if offset is not None:
-        return _copy(dataset, rows, columns, offset, options)
-    nodata = _source_nodata(dataset, options)
-    height, width = part.shape
-    with WarpedVRT(
-        dataset,
-        crs=str(part.crs),
-        transform=part.affine,
-        height=height,
-        width=width,
-        resampling=Resampling[options.resampling],
-        src_nodata=nodata,
-        nodata=0 if nodata is not None else None,
-        tolerance=1e-9,
-        XSCALE=1,
-        YSCALE=1,
-    ) as vrt:
-        return (rows, columns), vrt.read(1)
+T = TypeVar("T")
 
 
-def _source_nodata(dataset: rasterio.DatasetReader, options: ReadOptions) -> float | None:
-    """The value never to be mixed into another, or None.
-
-    Raises:
-        ReadError: whole numbers with another no-data value than 0 are to be interpolated:
-            GDAL knows one such value, and 0 is no data in these products.
-    """
-    nodata: float | None = dataset.nodata
-    if not options.declare_nodata:
-        return nodata
-    if nodata is None:
-        return 0
-    whole = np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer)
-    if whole and nodata != 0 and options.resampling == "bilinear":
-        raise ReadError(
-            f"{public_href(dataset.name)} declares {nodata:g} as no data, but in Sentinel-2 bands "
-            "0 is no data: correct the file (gdal_edit.py -a_nodata 0)."
-        )
-    return nodata
-
-
-def _overlap(dataset: rasterio.DatasetReader, geobox: GeoBox) -> tuple[slice, slice]:
-    """Rows and columns of `geobox` that lie over the dataset, with a margin."""
-    bounds = dataset.bounds
-    if dataset.crs is None:
-        raise ReadError(f"{public_href(dataset.name)} has no coordinate reference system.")
-    target = pyproj.CRS.from_user_input(str(geobox.crs))
-    source = pyproj.CRS.from_user_input(dataset.crs)
-    height, width = geobox.shape
-    if not source.equals(target):
-        transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
-        bounds = transformer.transform_bounds(
-            bounds[0], bounds[1], bounds[2], bounds[3], densify_pts=21
-        )
-    if not np.isfinite(bounds).all():
-        return slice(0, height), slice(0, width)
-    inverse = ~geobox.affine
-    (x0, y0), (x1, y1) = inverse @ (bounds[0], bounds[3]), inverse @ (bounds[2], bounds[1])
-    reach = KERNEL_MARGIN * max(1.0, abs(dataset.transform.a / geobox.affine.a))
-    top = int(np.clip(np.floor(min(y0, y1) - reach), 0, height))
-    left = int(np.clip(np.floor(min(x0, x1) - reach), 0, width))
-    bottom = int(np.clip(np.ceil(max(y0, y1) + reach), top, height))
-    right = int(np.clip(np.ceil(max(x0, x1) + reach), left, width))
-    return slice(top, bottom), slice(left, right)
-
-
-def _lattice_offset(dataset: rasterio.DatasetReader, geobox: GeoBox) -> tuple[int, int] | None:
-    """(row, column) of the dataset's pixel under the grid's first one, if both share a
-    lattice; None otherwise."""
-    if not pyproj.CRS.from_user_input(dataset.crs).equals(
-        pyproj.CRS.from_user_input(str(geobox.crs))
-    ):
-        return None
-    a, b, _, d, e, _ = tuple(dataset.transform)[:6]
-    ga, gb, _, gd, ge, _ = tuple(geobox.affine)[:6]
-    if b or d or gb or gd or not np.allclose((a, e), (ga, ge), rtol=1e-12, atol=0):
-        return None
-    column, row = ~dataset.transform @ (geobox.affine.c, geobox.affine.f)
-    if max(abs(column - round(column)), abs(row - round(row))) > LATTICE_TOLERANCE:
-        return None
-    return round(row), round(column)
-
-
-def _copy(
-    dataset: rasterio.DatasetReader,
-    rows: slice,
-    columns: slice,
-    offset: tuple[int, int],
-    options: ReadOptions,
-) -> tuple[tuple[slice, slice], NDArray[Any]]:
-    row, column = offset
-    top, left = max(0, -row), max(0, -column)
-    bottom = min(rows.stop - rows.start, dataset.height - row)
-    right = min(columns.stop - columns.start, dataset.width - column)
-    part = (
-        slice(rows.start + top, rows.start + max(top, bottom)),
-        slice(columns.start + left, columns.start + max(left, right)),
-    )
-    if bottom <= top or right <= left:
-        return part, np.zeros((max(0, bottom - top), max(0, right - left)), dataset.dtypes[0])
-    pixels = dataset.read(
-        1, window=RasterioWindow(column + left, row + top, right - left, bottom - top)
-    )
-    if dataset.nodata is not None and dataset.nodata != 0:
-        missing = np.isnan(pixels) if np.isnan(dataset.nodata) else pixels == dataset.nodata
-        pixels[missing] = 0
-    return part, pixels
-
-
-class _ExactReader:
-    def __init__(self, source: Any, driver: ExactDriver) -> None:
-        self._source = source
-        self._driver = driver
-
-    def read(
-        self, cfg: Any, dst_geobox: GeoBox, *, dst: Any = None, selection: Any = None
-    ) -> tuple[tuple[slice, slice], Any]:
-        part, pixels = self._driver.read(self._source.uri, dst_geobox)
-        pixels = self._driver.as_dtype(pixels, np.dtype(cfg.dtype), self._source.uri)
-        if dst is not None:
-            dst[part] = pixels
-            return part, dst[part]
-        return part, pixels
-
-
-class ExactDriver(RioDriver):
-    """odc-loader driver that reads through `read_window`, with retries.
+class Reader:
+    """Reads assets for many threads.
 
     Args:
-        options: how to read.
-        gdal: GDAL settings of the provider.
-        labels: unsigned address to "asset Y of item X", for messages.
-        access: how to open an address; asked at every try, since a token can expire between
-            two.
+        access: of the provider.
+        policy: when a failed request is made again.
+        gdal: GDAL options of the provider.
+        connections: most requests at a time.
     """
 
     def __init__(
         self,
-        options: ReadOptions,
-        gdal: Mapping[str, str],
-        labels: Mapping[str, str],
-        access: Callable[[str, bool], Access],
+        access: GivesAccess,
+        policy: RetryPolicy | None = None,
+        gdal: Mapping[str, str] | None = None,
+        connections: int = 16,
     ) -> None:
-        super().__init__()
-        self.access = access
-        self.options = options
-        self.gdal = dict(gdal)
-        self.labels = labels
+        self.policy = policy or RetryPolicy()
+        self.client = RangeClient(access, self.policy, connections)
+        self._access = access
+        self._gdal = dict(gdal or {})
+        # Many threads wait for the archive; more than there are cores to decode only take
+        # memory and the processor's cache from one another.
+        self._decoders = threading.Semaphore(len(os.sched_getaffinity(0)))
+        # Holds for the whole process, so it is set here and not by the reading threads.
+        self._cache = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
 
-    def capture_env(self) -> dict[str, Any]:
-        """GDAL settings for the reading threads."""
-        return self.gdal
+    def __enter__(self) -> Reader:
+        self._cache.__enter__()
+        return self
 
-    def open(self, src: Any, ctx: Any) -> Any:
-        """A reader of one band of one item."""
-        return _ExactReader(src, self)
+    def __exit__(self, *_: object) -> None:
+        """End what is under way: no try is made again, and no read begins."""
+        self.policy.stop.set()
+        self.client.close()
+        self._cache.__exit__()
 
-    def as_dtype(self, pixels: NDArray[Any], dtype: np.dtype[Any], uri: str) -> NDArray[Any]:
-        """The pixels in another type, if that changes no value.
+    def read(self, asset: AssetAddress, geobox: GeoBox, dtype: str, options: ReadOptions) -> Part:
+        """One asset on the part of a grid that it reaches; the rest holds no data.
+
+        Returns:
+            (rows, columns) of the part, and its pixels, (h, w) of `dtype`, 0 where there is
+            no data.
 
         Raises:
-            ReadError: a value does not fit, or fractions would be cut off.
+            LostSceneError: the object is missing or corrupt.
+            ReadError: it cannot be read, or used.
         """
-        if pixels.dtype == dtype:
-            return pixels
-        with np.errstate(invalid="ignore", over="ignore"):
-            converted = pixels.astype(dtype)
-        fits = np.issubdtype(dtype, np.floating) or bool((converted == pixels).all())
-        if not fits:
-            address = public_href(uri)
+        part, pixels = self._use(
+            asset,
+            lambda dataset, before: read_window(
+                dataset, geobox, options, _described(asset), before
+            ),
+        )
+        return part, as_dtype(pixels, np.dtype(dtype), asset)
+
+    def tags(self, asset: AssetAddress) -> dict[str, str]:
+        """The tags of an asset; its header is read, no pixel.
+
+        Raises:
+            LostSceneError: the object is missing or corrupt.
+            ReadError: it cannot be read.
+        """
+        return self._use(asset, lambda dataset, before: dict(dataset.tags()))
+
+    def _use(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
+        if self.policy.stop.is_set():
+            raise ReadError(f"{_described(asset)} was not read: the job has ended.")
+        with rasterio.Env(**self._gdal):
+            if is_url(asset.href):
+                return self._use_remote(asset, what)
+            if "://" in asset.href:
+                return self._use_by_gdal(asset, what)
+            return self._use_file(asset, what)
+
+    def _use_remote(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
+        cause = ""
+        for _ in range(DECODE_TRIES):
+            file = RemoteFile(self.client, asset.href, asset.label)
+            with ExitStack() as stack:
+                try:
+                    dataset = stack.enter_context(
+                        rasterio.open("asset.tif", opener=file.opener, sharing=False)
+                    )
+                    return what(dataset, partial(self._fetched, file, dataset, stack))
+                except rasterio.errors.RasterioError as error:
+                    if file.failure is not None:
+                        raise file.failure from None
+                    cause = _decode_cause(error)
+                    log.warning("%s cannot be decoded (%s)", asset.label, cause)
+        raise _corrupt(asset, cause)
+
+    def _fetched(
+        self,
+        file: RemoteFile,
+        dataset: rasterio.DatasetReader,
+        stack: ExitStack,
+        window: RasterioWindow,
+    ) -> None:
+        """Fetch what a window needs, then wait for a turn to decode it."""
+        file.load(block_ranges(dataset, window))
+        stack.enter_context(self._decoders)
+
+    def _use_file(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
+        try:
+            with self._decoders, rasterio.open(asset.href, sharing=False) as dataset:
+                return what(dataset, nothing)
+        except rasterio.errors.RasterioError as error:
+            cause = _decode_cause(error)
+        # A disk that fails looks like a corrupt file to GDAL: a plain read tells them apart.
+        try:
+            with open(asset.href, "rb") as file:
+                while file.read(2**20):
+                    pass
+        except FileNotFoundError:
+            described = _described(asset)
+            raise LostSceneError(
+                f"{described} does not exist.", f"{described}: no such file"
+            ) from None
+        except OSError as error:
             raise ReadError(
-                f"Cannot use {self.labels.get(address, address)} ({address}): it holds "
-                f"{pixels.dtype} values from {pixels.min()} to {pixels.max()} that are no "
-                f"{dtype} numbers. Check that it is the product it claims to be."
-            )
-        return converted
+                f"Cannot read {_described(asset)}: {os.strerror(error.errno or 0).lower()}. Check "
+                "the disk and its permissions, and run again."
+            ) from None
+        raise _corrupt(asset, cause)
 
-    def read(self, uri: str, geobox: GeoBox) -> tuple[tuple[slice, slice], NDArray[Any]]:
-        """Open and read, trying again after a pause that doubles each time.
-
-        Raises:
-            ReadError: the last try failed too.
-        """
-        return self.use(uri, lambda dataset: read_window(dataset, geobox, self.options))
-
-    def use(self, uri: str, what: Callable[[rasterio.DatasetReader], T]) -> T:
-        """Open and do something with the dataset, trying again as `read` does."""
-        for attempt in range(1, self.options.attempts + 1):
-            signed = uri
+    def _use_by_gdal(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
+        """An address of another kind (s3://, gs://): GDAL does all, and does not say why it
+        failed, so that no failure can be told from an outage."""
+        tries = Tries(self.policy)
+        while True:
+            access = self._access(asset.href, fresh=tries.failed > 0)
             try:
-                access = self.access(uri, attempt > 1)
-                signed = access.href
                 with (
                     rasterio.Env(**access.gdal),
-                    rasterio.open(_fresh(signed, attempt), sharing=False) as dataset,
+                    rasterio.open(access.href, sharing=False) as dataset,
                 ):
-                    return what(dataset)
-            except (rasterio.errors.RasterioError, requests.RequestException) as error:
-                address = public_href(uri)
-                label = self.labels.get(address, address)
-                cause = redacted(str(error).splitlines()[0], signed)
-                missing = not is_url(address) and "No such file" in cause
-                if attempt == self.options.attempts or missing:
-                    raise ReadError(
-                        f"Cannot read {label} ({address}) after {attempt} tries: {cause}. Check "
-                        "that the archive is complete and reachable, and run again."
-                    ) from None
-                pause = 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                log.warning(
-                    "try %d of %s failed (%s); again in %.1f s", attempt, label, cause, pause
-                )
-                time.sleep(pause)
-        raise AssertionError("attempts is at least 1")
+                    return what(dataset, nothing)
+            except rasterio.errors.RasterioError as error:
+                cause = redacted(_decode_cause(error), access.href)
+            pause = tries.pause()
+            if pause is None or not tries.wait(pause):
+                raise ReadError(
+                    f"Cannot read {_described(asset)} after {tries.failed} tries: {cause}. Check "
+                    "that the archive is complete and reachable, and run again."
+                ) from None
 
 
-def _fresh(uri: str, attempt: int) -> str:
-    """The address under a name that GDAL has not seen: it remembers for good that a file
-    could not be opened, and the bytes it got. A fragment is not sent to the server."""
-    return f"/vsicurl/{uri}#{attempt}" if attempt > 1 and is_url(uri) else uri
+def _described(asset: AssetAddress) -> str:
+    return f"{asset.label} ({public_href(asset.href)})"
 
 
-def load_assets(
-    items: Iterable[SourceItem],
-    assets: Mapping[str, str],
-    geobox: GeoBox,
-    particulars: Provider,
-    options: ReadOptions,
-) -> dict[str, NDArray[Any]]:
-    """Read assets of items on a grid, one image per item, in the order given.
+def _decode_cause(error: Exception) -> str:
+    """GDAL's words, without the internal name of the file."""
+    inner = error.__cause__ or error
+    return str(inner).splitlines()[0][:300]
 
-    Args:
-        items: N scenes.
-        assets: asset key to dtype.
-        geobox: the grid, (H, W).
-        particulars: of the provider.
-        options: how to read.
 
-    Returns:
-        asset key to (N, H, W) array.
+def _corrupt(asset: AssetAddress, cause: str) -> LostSceneError:
+    what = _described(asset)
+    return LostSceneError(
+        f"{what} is corrupt at the archive: it came whole and cannot be decoded ({cause}).",
+        f"{what}: corrupt ({cause})",
+    )
+
+
+def as_dtype(pixels: NDArray[Any], dtype: np.dtype[Any], asset: AssetAddress) -> NDArray[Any]:
+    """The pixels in another type, if that changes no value.
 
     Raises:
-        ReadError: an asset cannot be read.
+        ReadError: a value does not fit, or fractions would be cut off.
     """
-    items = list(items)
-    loaded = odc.stac.load(
-        [_pystac_item(item, geobox) for item in items],
-        bands=list(assets),
-        geobox=geobox,
-        dtype=dict(assets),
-        nodata=0,
-        resampling=options.resampling,
-        groupby="id",
-        preserve_original_order=True,
-        pool=options.threads,
-        driver=_driver(items, assets, particulars, options),
-        stac_cfg={"*": {"warnings": "ignore"}},
-        fail_on_error=True,
-    )
-    return {key: loaded[key].values for key in assets}
-
-
-def read_tags(
-    item: SourceItem, key: str, particulars: Provider, options: ReadOptions
-) -> dict[str, str]:
-    """Tags of an asset's raster; its header is read, no pixel.
-
-    Raises:
-        ReadError: the asset cannot be read.
-    """
-    driver = _driver([item], [key], particulars, options)
-    with rasterio.Env(**driver.capture_env()):
-        return driver.use(item.stac["assets"][key]["href"], lambda dataset: dict(dataset.tags()))
-
-
-def _driver(
-    items: Iterable[SourceItem],
-    keys: Iterable[str],
-    particulars: Provider,
-    options: ReadOptions,
-) -> ExactDriver:
-    keys = list(keys)
-    labels = {
-        public_href(item.stac["assets"][key]["href"]): f"asset {key} of item {item.id}"
-        for item in items
-        for key in keys
-    }
-    gdal = {option.name: option.value for option in particulars.gdal_options}
-    gdal["GDAL_HTTP_TIMEOUT"] = f"{options.timeout:g}"
-    return ExactDriver(options, gdal, labels, particulars.access)
-
-
-def _pystac_item(item: SourceItem, geobox: GeoBox) -> pystac.Item:
-    """The item for odc-stac: what to open, and nothing to plan by.
-
-    The grid serves as footprint: published ones are simplified, and odc-stac would leave out
-    pixels beyond them, differently for each block. Types and roles are set, since odc-stac
-    passes over assets that others mark as metadata; the files say for themselves where they
-    lie.
-    """
-    found = pystac.Item(
-        id=item.id,
-        geometry=geobox.geographic_extent.json,
-        bbox=list(geobox.geographic_extent.boundingbox),
-        datetime=datetime.datetime.combine(item.date, datetime.time(), datetime.UTC),
-        properties={},
-        collection=item.stac["collection"],
-    )
-    for key, asset in item.stac["assets"].items():
-        found.add_asset(
-            key, pystac.Asset(asset["href"], media_type=pystac.MediaType.COG, roles=["data"])
+    if pixels.dtype == dtype:
+        return pixels
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = pixels.astype(dtype)
+    fits = np.issubdtype(dtype, np.floating) or bool((converted == pixels).all())
+    if not fits:
+        raise ReadError(
+            f"Cannot use {_described(asset)}: it holds {pixels.dtype} values from {pixels.min()} "
+            f"to {pixels.max()} that are no {dtype} numbers. Check that it is the product it "
+            "claims to be."
         )
-    return found
+    return converted

@@ -10,6 +10,8 @@ CHANNELS = ("vv", "vh")
 
 ORBITS = ("ascending", "descending")
 
+_PIECE = 2**16
+
 
 def power_to_scaled_decibels(power: NDArray[np.floating]) -> NDArray[np.int16]:
     """gamma0 linear power to the int16 numbers the models were trained on.
@@ -22,11 +24,17 @@ def power_to_scaled_decibels(power: NDArray[np.floating]) -> NDArray[np.int16]:
     Args:
         power: any shape, float.
     """
-    x = power.astype(np.float64)
-    usable = np.isfinite(x) & (x > 0)
-    decibels = 20.0 * np.log10(np.where(usable, x, 1.0))
-    scaled = np.clip((decibels + 50.0) * 200.0, 0.0, 32767.0)
-    return np.where(usable, scaled, 0.0).astype(np.int16)
+    result = np.empty(power.shape, np.int16)
+    # In pieces: the whole in float64, several times over, would not fit the cache.
+    flat, scaled_flat = np.ravel(power), result.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        piece = slice(start, start + _PIECE)
+        x = flat[piece].astype(np.float64)
+        usable = np.isfinite(x) & (x > 0)
+        decibels = 20.0 * np.log10(np.where(usable, x, 1.0))
+        scaled = np.clip((decibels + 50.0) * 200.0, 0.0, 32767.0)
+        scaled_flat[piece] = np.where(usable, scaled, 0.0)
+    return result
 
 
 def add_to_mosaic(mosaic: NDArray[np.int16], image: NDArray[np.int16]) -> None:

@@ -6,7 +6,7 @@ this way. Reference numbers are in `tests/golden/prep`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,9 @@ BOA_OFFSET = 1000
 """Added to digital numbers by ESA since processing baseline 04.00."""
 
 Arithmetic = Literal["exact", "reference"]
+
+_STRIP = 32
+"""Rows at a time: what stays in the processor's cache."""
 
 
 def scl_is_valid(scl: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -47,11 +50,13 @@ def remove_offset(dn: NDArray[np.uint16], arithmetic: Arithmetic = "exact") -> N
     Args:
         dn: digital numbers, uint16, any shape. Not changed.
     """
+    result: NDArray[np.uint16]
     if arithmetic == "reference":
-        lowered, where = dn - np.uint16(BOA_OFFSET), dn >= BOA_OFFSET
-    else:
-        lowered, where = np.maximum(dn, BOA_OFFSET + 1) - np.uint16(BOA_OFFSET), dn > 0
-    result: NDArray[np.uint16] = np.where(where, lowered, dn)
+        result = np.where(dn >= BOA_OFFSET, dn - np.uint16(BOA_OFFSET), dn)
+        return result
+    result = np.maximum(dn, BOA_OFFSET + 1)
+    result -= np.uint16(BOA_OFFSET)
+    result *= dn > 0
     return result
 
 
@@ -74,34 +79,68 @@ def select_first_valid(scl: NDArray[np.generic], inside: NDArray[np.bool_]) -> N
     return first
 
 
-def mosaic_day(
-    selection: NDArray[np.int16],
-    bands_of: Sequence[Callable[[], NDArray[np.uint16]]],
-    inside: NDArray[np.bool_],
-) -> NDArray[np.uint16]:
-    """Put a day's image together; every pixel takes all its bands from one item.
+class DayMosaic:
+    """A day's image put together; every pixel takes all its bands from one item.
 
     A pixel comes from its selected item; a pixel that no item has valid keeps the values of
-    the first item with data there (its mask stays 0). Items that supply no pixel are not
-    read.
+    the first item with data there (its mask stays 0). Items are added in their stated order,
+    those that are not wanted left out.
 
     Args:
         selection: (H, W) from `select_first_valid`.
-        bands_of: for each item in the stated order, a function that reads its bands,
-            (H, W, 10) uint16, offset removed.
         inside: (H, W) True inside the region of interest.
-
-    Returns:
-        (H, W, 10) uint16; 0 outside the region and where no item has data.
     """
-    mosaic = np.zeros((*selection.shape, len(BANDS)), np.uint16)
-    unfilled = inside & (selection < 0)
-    for index, read_bands in enumerate(bands_of):
-        chosen = inside & (selection == index)
-        if not chosen.any() and not unfilled.any():
-            continue
-        bands = read_bands()
-        fallback = unfilled & bands.any(axis=-1)
-        unfilled &= ~fallback
-        np.copyto(mosaic, bands, where=(chosen | fallback)[..., None])
-    return mosaic
+
+    def __init__(self, selection: NDArray[np.int16], inside: NDArray[np.bool_]) -> None:
+        self._selection = selection
+        self._unfilled = inside & (selection < 0)
+        self._missing = bool(self._unfilled.any())
+        self._supplying = frozenset(np.unique(selection).tolist())
+        # Band by band, and in strips of rows: a fraction of the memory traffic of whole
+        # images with the bands side by side.
+        self._planes = [np.zeros(selection.shape, np.uint16) for _ in BANDS]
+
+    def supplies(self, index: int) -> bool:
+        """Whether a pixel is selected from item `index`."""
+        return index in self._supplying
+
+    def wants(self, index: int) -> bool:
+        """Whether item `index` can give anything, after those added so far."""
+        return self._missing or self.supplies(index)
+
+    def add(
+        self,
+        index: int,
+        planes: Sequence[NDArray[np.uint16]],
+        offset: Arithmetic | None,
+    ) -> None:
+        """Take an item's pixels.
+
+        Args:
+            index: of the item in the day's order.
+            planes: its bands in the order of `BANDS`, (H, W) uint16 each.
+            offset: how the BOA offset is removed from them; None: there is none.
+        """
+        for top in range(0, len(self._selection), _STRIP):
+            strip = slice(top, top + _STRIP)
+            bands = [plane[strip] for plane in planes]
+            if offset is not None:
+                bands = [remove_offset(dn, offset) for dn in bands]
+            take = self._selection[strip] == index
+            unfilled = self._unfilled[strip]
+            if unfilled.any():
+                fallback = unfilled & (np.bitwise_or.reduce(bands) > 0)
+                unfilled &= ~fallback  # in place
+                take |= fallback
+            if take.any():
+                for mosaic, dn in zip(self._planes, bands, strict=True):
+                    np.copyto(mosaic[strip], dn, where=take)
+        self._missing = bool(self._unfilled.any())
+
+    def image(self) -> NDArray[np.uint16]:
+        """(H, W, 10); 0 outside the region and where no item has data."""
+        result = np.empty((*self._selection.shape, len(BANDS)), np.uint16)
+        for top in range(0, len(result), _STRIP):
+            strip = slice(top, top + _STRIP)
+            np.stack([plane[strip] for plane in self._planes], axis=-1, out=result[strip])
+        return result

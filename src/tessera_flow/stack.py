@@ -52,6 +52,16 @@ def _kept_days(
     return sorted(days, key=lambda day: day.date), candidates, shapes.pop()
 
 
+def _losses(paths: Sequence[Path]) -> dict[str, Any]:
+    """`left_out` and `replaced` of all slices: what the archive had lost."""
+    found: dict[str, Any] = {"left_out": [], "replaced": []}
+    for path in paths:
+        with open_block_file(path) as group:
+            for key, entries in found.items():
+                entries += cast(list[dict[str, str]], group.attrs.get(key, []))
+    return found
+
+
 def _block_shape(group: zarr.Group) -> tuple[int, int]:
     name = "bands" if "bands" in group else ORBITS[0]
     height, width = get_array(group, name).shape[1:3]
@@ -93,7 +103,8 @@ def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int =
 
     Output arrays: `bands` (T, H, W, 10) uint16, `masks` (T, H, W) uint8, `doys` (T,) uint16,
     in date order (a period may cross a year end); T may be 0. Attribute `scenes` counts the
-    days for which a scene exists at all.
+    days for which a scene exists at all; `left_out` and `replaced` are those of the slices,
+    in order.
 
     Args:
         slices: block files of consecutive slices.
@@ -107,7 +118,11 @@ def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int =
     n = downsample_rate
     days, scenes, (height, width) = _kept_days(slices, "dates", "kept")
     shape = (-(-height // n), -(-width // n))
-    attributes = {"dates": [day.date.isoformat() for day in days], "scenes": scenes}
+    attributes = {
+        "dates": [day.date.isoformat() for day in days],
+        "scenes": scenes,
+        **_losses(slices),
+    }
     with create_block_file(output, attributes) as group:
         _write_stream(group, "bands", days, "bands", (*shape, len(BANDS)), n, np.uint16)
         _write_stream(group, "masks", days, "masks", shape, n, np.uint8)
@@ -118,8 +133,8 @@ def stack_sentinel1(slices: Sequence[Path], output: Path, downsample_rate: int =
     """Join slices from `download_sentinel1` into one block file.
 
     Output arrays per direction: `sar_ascending` (Ta, H, W, 2) int16 and `sar_ascending_doy`
-    (Ta,) int16, likewise `descending`; Ta and Td may be 0. Arguments, attribute `scenes`
-    and errors as in `stack_sentinel2`.
+    (Ta,) int16, likewise `descending`; Ta and Td may be 0. Arguments, attributes and errors
+    as in `stack_sentinel2`.
     """
     n = downsample_rate
     streams = {orbit: _kept_days(slices, f"{orbit}_dates", f"{orbit}_kept") for orbit in ORBITS}
@@ -129,6 +144,7 @@ def stack_sentinel1(slices: Sequence[Path], output: Path, downsample_rate: int =
             f"{orbit}_dates": [day.date.isoformat() for day in days]
             for orbit, (days, _, _) in streams.items()
         },
+        **_losses(slices),
     }
     with create_block_file(output, attributes) as group:
         for orbit, (days, _, (height, width)) in streams.items():

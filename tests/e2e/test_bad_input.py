@@ -99,11 +99,14 @@ def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path
         {
             "regions.far": {"roi": "far.geojson", "periods": ["then"]},
             "periods.empty": {"start": "2019-01-01", "end": "2019-01-31"},
+            "download.max_lost": 0,
         },
     )
 
     output = run(folder, fails=True)
-    shown(output, rf"Cannot read asset B11 of item {damaged['id']} \(.*\) after 1 tries: .*again\.")
+    shown(
+        output, rf"1 of the \d scenes .* asset B11 of item {damaged['id']} \(.*\): corrupt .*again"
+    )
     shown(output, r"Block b000_002 is covered by no sentinel2 scene in the period: .*empty_block")
     shown(output, r"No Sentinel-2 scene covers region here .* from 2019-01-01 to 2019-01-31 .*\.")
     shown(output, r"No Sentinel-2 scene covers region far .* from 2021-06-01 to 2021-06-30 .*\.")

@@ -209,7 +209,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "fraction for a whole number": (
         {"download": {"threads": 1.5}},
-        "download.threads is 1.5 (number), but must be a whole number. The default is 8.",
+        "download.threads is 1.5 (number), but must be a whole number. The default is 16.",
         True,
     ),
     "list for a number": (
@@ -264,9 +264,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "misspelt product": (
         {"products": {"formats": ["zarr", "preveiw"]}},
-        "products.formats[1] is 'preveiw' (text), but must be one of zarr, arrays, preview, counts, "
-        "vrt, stac, geotessera, tiles (did "
-        "you mean preview?).",
+        "products.formats[1] is 'preveiw' (text), but must be one of zarr, arrays, preview, "
+        "counts, vrt, stac, geotessera, tiles (did you mean preview?).",
         True,
     ),
     "no product": (

@@ -11,13 +11,12 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
 
-from tessera_flow.access import Access
-from tessera_flow.errors import ReadError
+from tessera_flow.doubling import double_bilinear
 from tessera_flow.grid import crop, tiling
-from tessera_flow.reading import ExactDriver, ReadOptions, read_window
-
-from ..support.servers import serve_files
+from tessera_flow.windows import ReadOptions, read_window
 
 GRID = GeoBox((420, 380), Affine(10, 0, 600_500, 0, -10, 5_699_900), "EPSG:32631")
 
@@ -140,30 +139,43 @@ def test_a_declared_nodata_value_becomes_zero_and_outside_is_zero(tmp_path: Path
     np.testing.assert_array_equal(pixels, expected)
 
 
-@pytest.mark.parametrize("fresh", [True, False])
-def test_an_address_is_signed_anew_at_every_try_and_the_token_stays_secret(
-    tmp_path: Path, fresh: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("declare_nodata", [True, False])
+@pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
+@pytest.mark.parametrize("start", [(0, 0), (1, 1), (-7, 40), (151, -3)])
+def test_doubled_pixels_are_those_of_an_exact_warp(
+    tmp_path: Path, resampling, declare_nodata: bool, start: tuple[int, int]
 ) -> None:
-    """A token can expire between two tries; the second try must bring a new one."""
-    values = scene(tmp_path / "s.tif", *CASES["same zone, 10 m"])
-    tokens = iter(["stalestale", "freshfresh" if fresh else "otherother"])
-    options = ReadOptions("bilinear", declare_nodata=True, attempts=2)
-    with serve_files(tmp_path) as server:
-        server.token = "freshfresh"
-        driver = ExactDriver(
-            options,
-            {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"},
-            {f"{server.url}/s.tif": "asset B04 of item X"},
-            lambda uri, fresh: Access(f"{uri}?sig={next(tokens)}"),
-        )
-        with rasterio.Env(**driver.capture_env()):
-            if fresh:
-                part, pixels = driver.read(f"{server.url}/s.tif", GRID)
-                np.testing.assert_array_equal(pixels, values[10:430, 50:430])
-                assert part == (slice(0, 420), slice(0, 380))
-            else:
-                with pytest.raises(ReadError, match="asset B04 of item X") as error:
-                    driver.read(f"{server.url}/s.tif", GRID)
-                assert "otherother" not in str(error.value)
-    assert "again in" in caplog.text
-    assert "stalestale" not in caplog.text
+    """Holes of every size in noise, edges of the raster, odd and even windows."""
+    rng = np.random.default_rng(5)
+    values = rng.integers(0, 65536, (130, 90)).astype(np.uint16)
+    values[rng.random(values.shape) < 0.2] = 0
+    values[40:70, 20:60] = 0
+    profile = {"driver": "GTiff", "height": 130, "width": 90, "count": 1, "dtype": "uint16"}
+    origin = Affine(20, 0, 600_000, 0, -20, 5_700_000)
+    with rasterio.open(
+        tmp_path / "s.tif", "w", crs="EPSG:32631", transform=origin, **profile
+    ) as dataset:
+        dataset.write(values, 1)
+    left, top = 600_000 + 10 * start[1], 5_700_000 - 10 * start[0]
+    geobox = GeoBox((143, 117), Affine(10, 0, left, 0, -10, top), "EPSG:32631")
+    expected = np.zeros(geobox.shape, np.uint16)
+    with rasterio.open(tmp_path / "s.tif") as dataset:
+        nodata = 0 if declare_nodata else None
+        with WarpedVRT(
+            dataset, crs="EPSG:32631", transform=geobox.affine, height=143, width=117,
+            resampling=Resampling[resampling], src_nodata=nodata, nodata=nodata,
+            tolerance=1e-9, XSCALE=1, YSCALE=1,
+        ) as vrt:  # fmt: skip
+            expected = vrt.read(1)
+    got = read(tmp_path / "s.tif", geobox, ReadOptions(resampling, declare_nodata))
+    np.testing.assert_array_equal(got, expected)
+    assert expected.any()
+
+
+def test_doubling_rounds_half_up_and_keeps_the_largest_number() -> None:
+    source = np.pad(np.array([[65535, 65535], [0, 1]], np.uint16), 1, mode="edge")
+    result = double_bilinear(source, zero_is_nodata=False)
+    assert result[0].tolist() == [65535] * 4
+    # (9 * 0 + 3 * 1 + 3 * 0 + 1 * 1) / 16 = 0.25; (9 * 1 + 3 * 0 + 3 * 1 + 0) / 16 = 0.75
+    assert result[3].tolist() == [0, 0, 1, 1]
+    assert double_bilinear(source, zero_is_nodata=True)[3].tolist() == [0, 0, 1, 1]

@@ -10,7 +10,7 @@ import pytest
 from tessera_flow.sentinel1 import add_to_mosaic, power_to_scaled_decibels
 from tessera_flow.sentinel2 import (
     BANDS,
-    mosaic_day,
+    DayMosaic,
     remove_offset,
     scl_is_valid,
     select_first_valid,
@@ -54,8 +54,11 @@ def test_mosaic_of_bands_and_scl(golden) -> None:
     inside = data["roi"]
     selection = select_first_valid(data["scl_stack"], inside)
     stack = data["band_stack"].astype(np.uint16)
-    images = [np.repeat(image[..., None], 10, axis=-1) for image in stack]
-    mosaic = mosaic_day(selection, [lambda image=image: image for image in images], inside)
+    day = DayMosaic(selection, inside)
+    for index, image in enumerate(stack):
+        if day.wants(index):
+            day.add(index, [image] * 10, None)
+    mosaic = day.image()
     assert (mosaic == mosaic[..., :1]).all()
     seen = inside & ~data["never_valid"]
     np.testing.assert_array_equal(mosaic[seen][:, 0], data["band_mosaic"][seen])
@@ -67,14 +70,44 @@ def test_mosaic_of_bands_and_scl(golden) -> None:
 
 
 def test_items_that_supply_nothing_are_not_read() -> None:
-    selection = np.zeros((2, 2), np.int16)
-    first = np.full((2, 2, 10), 7, np.uint16)
+    selection = np.array([[0, 0], [0, -1]], np.int16)
+    day = DayMosaic(selection, np.ones((2, 2), bool))
+    assert day.wants(0) and day.wants(1) and day.supplies(0) and not day.supplies(1)
+    day.add(0, [np.array([[7, 7], [7, 0]], np.uint16)] * 10, None)
+    assert day.wants(1)
+    day.add(1, [np.array([[0, 0], [0, 8]], np.uint16)] * 10, None)
+    assert not day.wants(2)
+    np.testing.assert_array_equal(day.image()[..., 3], [[7, 7], [7, 8]])
 
-    def unwanted() -> np.ndarray:
-        raise AssertionError("read although no pixel needs it")
 
-    mosaic = mosaic_day(selection, [lambda: first, unwanted], np.ones((2, 2), bool))
-    np.testing.assert_array_equal(mosaic, first)
+def test_first_item_with_data_fills_what_is_never_valid_whatever_its_windows() -> None:
+    """Bands of items that cover parts, against the rule written out pixel by pixel."""
+    rng = np.random.default_rng(1)
+    shape = (70, 50)
+    inside = rng.random(shape) < 0.9
+    selection = rng.integers(-1, 3, shape).astype(np.int16)
+    selection[~inside] = -1
+    places = [np.s_[0:40, 0:50], np.s_[10:70, 5:30], np.s_[0:70, 20:50]]
+    whole, day = [], DayMosaic(selection, inside)
+    for index, place in enumerate(places):
+        image = np.zeros((*shape, 10), np.uint16)
+        size = image[place].shape
+        image[place] = rng.integers(0, 3000, size) * (rng.random(size[:2]) < 0.7)[..., None]
+        selection[(selection == index) & ~image.any(axis=-1)] = -1
+        whole.append(image)
+    day = DayMosaic(selection, inside)
+    for index, image in enumerate(whole):
+        day.add(index, list(np.moveaxis(image, -1, 0)), "exact" if index else None)
+    expected = np.zeros((*shape, 10), np.uint16)
+    for y, x in np.ndindex(shape):
+        values = [image[y, x] for image in whole]
+        values = [values[0], *(remove_offset(v, "exact") for v in values[1:])]
+        with_data = [v for v in values if v.any()]
+        if selection[y, x] >= 0:
+            expected[y, x] = values[selection[y, x]]
+        elif inside[y, x] and with_data:
+            expected[y, x] = with_data[0]
+    np.testing.assert_array_equal(day.image(), expected)
 
 
 def test_offset_in_reference_arithmetic(golden) -> None:

@@ -146,7 +146,7 @@ rule stac_item:
 
 rule stac_collection:
     input:
-        items=lambda wildcards: RUN.items_of(wildcards.region),
+        parts=lambda wildcards: RUN.items_of(wildcards.region),
     output:
         collection=RUN.paths.collection,
     log:

@@ -30,12 +30,7 @@ HTTP_OPTIONS = (
     GdalOption(
         "GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR", "no listing of the folder, no sidecars"
     ),
-    GdalOption("GDAL_HTTP_MULTIRANGE", "YES", "ranges of one read are asked for together"),
-    GdalOption("GDAL_HTTP_MERGE_CONSECUTIVE_RANGES", "YES", "neighbouring blocks in one request"),
-    GdalOption("GDAL_INGESTED_BYTES_AT_OPEN", "32768", "the header of a COG in one request"),
     GdalOption("VSI_CACHE", "FALSE", "each block is read once; a cache only costs memory"),
-    GdalOption("GDAL_HTTP_MAX_RETRY", "2", "a hiccup inside a read does not cost the whole read"),
-    GdalOption("GDAL_HTTP_RETRY_DELAY", "0.5", "first pause before a repeated request, in seconds"),
     GdalOption("GDAL_NUM_THREADS", "1", "reads already run side by side"),
 )
 

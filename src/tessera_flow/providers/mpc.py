@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +24,6 @@ REFERENCE_LAST_PLAIN_DAY = datetime.date(2022, 1, 25)
 BLOB_STORAGE = ".blob.core.windows.net"
 SIGNING_RETRIES = 4
 """Of the signing service in one call; what reads calls again."""
-
-RENEWAL_PAUSE = 10.0
-"""Seconds in which a new token is not thrown away: many reads are refused at the same time."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,6 @@ class Mpc(Provider):
 
 
 _lock = threading.Lock()
-_made: dict[str, float] = {}
 
 
 def _sas_token(account: str, container: str, fresh: bool) -> str:
@@ -80,10 +75,6 @@ def _sas_token(account: str, container: str, fresh: bool) -> str:
     key = f"{Settings.get().sas_url}/{account}/{container}"
     warn_if_shared(Path(SETTINGS_ENV_FILE).expanduser())
     with _lock:
-        if fresh and time.monotonic() - _made.get(key, -RENEWAL_PAUSE) >= RENEWAL_PAUSE:
+        if fresh:
             sas.TOKEN_CACHE.pop(key, None)
-        before = sas.TOKEN_CACHE.get(key)
-        token = sas.get_token(account, container, retry_total=SIGNING_RETRIES)
-        if token is not before:
-            _made[key] = time.monotonic()
-    return str(token.token)
+        return str(sas.get_token(account, container, retry_total=SIGNING_RETRIES).token)

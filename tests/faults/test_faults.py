@@ -1,0 +1,260 @@
+"""Archives that fail: what is read is the same as without the failure, or nothing is."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tessera_flow import retries
+from tessera_flow.errors import ReadError
+
+from ..support.fault_archive import HOST, Archive, both, one_asset, read
+from ..support.fault_server import Fault, FaultServer
+
+# What passes: the same bytes as if nothing had happened
+
+PASSING = {
+    "busy": [Fault("busy", "/s2/", value=0, count=3)],
+    "errors of the service": [Fault("status", skip=2 * n, value=500 + n) for n in (0, 2, 3, 4)],
+    "a gateway that is down for a while": [Fault("status", "_B04_", value=502, count=3)],
+    "other codes that pass": [Fault("status", value=408), Fault("status", skip=5, value=425)],
+    "refused once": [Fault("status", "B11", value=403), Fault("status", "B02", value=401)],
+    "broken connections": [Fault("reset", count=3), Fault("reset", "iw-v", skip=1, count=3)],
+    "a stall": [Fault("stall", "_B08_", skip=1, value=1.6)],
+    "cut short": [Fault("truncate", count=2), Fault("truncate", "_B12_", skip=1, count=2)],
+    "less than asked for": [Fault("short", skip=1, count=4)],
+    "a login page": [Fault("html", "_SCL_"), Fault("html", skip=12)],
+    "bytes spoilt on the way": [Fault("corrupt", "_B04_", skip=1), Fault("corrupt", "iw-vv")],
+    "a signing service that is busy": [
+        Fault("busy", "/sas/", value=0), Fault("status", "/sas/", value=503),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("faults", PASSING.values(), ids=PASSING)
+def test_what_passes_leaves_no_trace(
+    archive: Archive,
+    server: FaultServer,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    faults: list[Fault],
+) -> None:
+    server.faults = [dataclasses.replace(fault) for fault in faults]
+    assert both(archive, tmp_path) == undisturbed
+    assert all(fault.seen > fault.skip for fault in server.faults)
+
+
+@pytest.mark.parametrize("limit", [{"token_bytes": 200_000}, {"token_seconds": 0.15}])
+def test_a_token_that_runs_out_is_replaced_in_mid_read(
+    archive: Archive,
+    server: FaultServer,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    limit: dict[str, Any],
+) -> None:
+    """Readers that are refused together ask for one new token, not for one each."""
+    for name, value in limit.items():
+        setattr(server, name, value)
+    server.delay = 0.01
+    assert both(archive, tmp_path) == undisturbed
+    asked = sum("/sas/" in path for path in server.paths)
+    if "token_bytes" in limit:
+        assert 2 <= asked <= 2 + server.sent / 200_000
+    else:
+        assert 2 <= asked <= 12
+
+
+def mixture(seed: int) -> list[Fault]:
+    """Up to ten faults of kinds that pass, on random requests; none long enough to outlast
+    the tries of one read."""
+    rng = random.Random(seed)
+    kinds: list[tuple[str, float]] = [
+        ("busy", 0), ("status", 500), ("status", 502), ("status", 503), ("status", 504),
+        ("status", 403), ("reset", 0), ("truncate", 0), ("short", 0), ("html", 0),
+    ]  # fmt: skip
+    return [
+        Fault(kind, skip=rng.randrange(60), count=1, value=value)
+        for kind, value in rng.choices(kinds, k=rng.randint(2, 10))
+    ]
+
+
+def test_neither_threads_nor_their_order_change_a_byte(
+    archive: Archive,
+    server: FaultServer,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    for threads in (1, 3, 40):
+        arrays, _ = read(archive, tmp_path / "slice.zip", threads=threads)
+        for name, data in arrays.items():
+            assert data == undisturbed[f"sentinel2/{name}"]
+    progress = [record.getMessage() for record in caplog.records if "day " in record.getMessage()]
+    assert len(progress) == 6
+    assert progress[1].startswith("day 2 of 2: 2021-06-20, 1 scenes, ")
+    assert "(so far " in progress[1] and " MB in " in progress[1]
+
+
+def test_reads_of_bands_scenes_and_days_run_side_by_side(
+    archive: Archive, server: FaultServer, tmp_path: Path
+) -> None:
+    """So that the wait for one hides that for the others."""
+    server.delay = 0.05
+    read(archive, tmp_path / "slice.zip", threads=24)
+    assert max(len(paths) for paths in server.together) >= 20
+    tiles = [{path.split("/")[4] for path in paths} for paths in server.together]
+    assert max(map(len, tiles)) == 3  # scenes, of two days
+
+
+def test_one_connection_serves_many_requests(
+    archive: Archive, server: FaultServer, tmp_path: Path
+) -> None:
+    read(archive, tmp_path / "slice.zip", threads=4)
+    assert len(server.paths) > 60
+    assert server.connections <= 6
+
+
+# What does not pass: only this block fails, and says which item, asset and cause
+
+
+LASTING = {
+    "refused": (Fault("status", value=403), "HTTP 403 Forbidden. Check the credentials"),
+    "not allowed": (Fault("status", value=401), "HTTP 401 Unauthorized. Check the credentials"),
+    "busy": (Fault("busy", value=0), "HTTP 429 Too Many Requests. Check that the archive is"),
+    "an outage": (Fault("status", value=503), "HTTP 503 Service Unavailable. Check that"),
+    "broken connections": (Fault("reset"), "connection reset by peer. Check that the archive is"),
+    "cut short": (Fault("truncate"), r"\d+ of \d+ bytes came|the connection broke"),
+    "a login page": (Fault("html"), "a web page came in place of the data"),
+    "a stall": (Fault("stall", value=1.6), "no answer in time"),
+    "a code of the client's": (Fault("status", value=400), "after 1 try: HTTP 400 Bad Request"),
+    "a wait beyond the deadline": (Fault("busy", value=10_000), "after 1 try: HTTP 429"),
+}
+
+
+@pytest.mark.parametrize(("fault", "cause"), LASTING.values(), ids=LASTING)
+def test_what_does_not_pass_fails_the_block_and_is_named(
+    archive: Archive,
+    server: FaultServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    fault: Fault,
+    cause: str,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    item, path = one_asset(archive)
+    server.faults = [dataclasses.replace(fault, path=path, count=None)]
+    with pytest.raises(ReadError, match=cause) as raised:
+        read(archive, tmp_path / "slice.zip", attempts=3)
+    message = str(raised.value)
+    assert message.startswith(f"Cannot read asset B05 of item {item} ({HOST}{path}) after ")
+    assert "\n" not in message and "sig=" not in message
+    assert list(tmp_path.iterdir()) == []
+    tries = sum(path in asked for asked in server.paths)
+    assert tries == (1 if "after 1 try" in message else 3)
+    assert_no_token(server, message, caplog.text, repr(raised.getrepr(style="long")))
+    # The other block of the region does not suffer.
+    server.faults[0].path = "of another item"
+    assert read(archive, tmp_path / "slice.zip")
+
+
+def assert_no_token(server: FaultServer, *texts: str) -> None:
+    assert server.tokens
+    for text in texts:
+        assert "T0ken-" not in text
+        assert "sig=" not in text
+
+
+def test_an_item_is_not_refused_for_long_because_another_is(
+    archive: Archive, server: FaultServer, tmp_path: Path
+) -> None:
+    """Every read counts its own tries: twenty failures of twenty files are no outage."""
+    server.faults = [Fault("status", f"_{key}_", value=503) for key in ("B04", "B02", "B03")]
+    server.faults += [Fault("status", f"_{key}_", value=503) for key in ("B08", "B8A", "B05")]
+    assert read(archive, tmp_path / "slice.zip", attempts=2)
+
+
+def test_a_signing_service_that_is_silent_fails_the_block_at_the_deadline(
+    archive: Archive, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """planetary-computer waits for ever."""
+    calm = server.new_token
+
+    def silent() -> bytes:
+        time.sleep(1.5)
+        return calm()
+
+    monkeypatch.setattr(server, "new_token", silent)
+    with pytest.raises(ReadError, match=r"no (answer|signature) in time"):
+        read(archive, tmp_path / "slice.zip", deadline=0.5)
+
+
+def test_retry_after_is_waited_for(archive: Archive, server: FaultServer, tmp_path: Path) -> None:
+    _, path = one_asset(archive, "SCL", 0)
+    server.faults = [Fault("busy", path, value=1)]
+    began = time.monotonic()
+    read(archive, tmp_path / "slice.zip")
+    assert 1.0 <= time.monotonic() - began < 3.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7), (None, None), ("", None), ("soon", None), ("0", 0),
+     ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
+)  # fmt: skip
+def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
+    assert retries.retry_after(value) == seconds
+
+
+def test_pauses_double_with_jitter_and_end_at_the_deadline() -> None:
+    tries = retries.Tries(retries.RetryPolicy(attempts=20, deadline=1000.0))
+    pauses = [tries.pause() for _ in range(12)]
+    for number, pause in enumerate(pauses):
+        middle = min(60.0, 0.5 * 2**number)
+        assert pause is not None and 0.5 * middle <= pause <= 1.5 * middle
+    assert len(set(pauses)) == 12
+    assert retries.Tries(retries.RetryPolicy(deadline=5.0)).pause(retry_after=6.0) is None
+    stopped = retries.RetryPolicy()
+    stopped.stop.set()
+    assert retries.Tries(stopped).pause() is None
+
+
+# Mixtures
+
+
+def assert_mixture_passes(
+    archive: Archive, server: FaultServer, folder: Path, seed: int, expected: dict[str, bytes]
+) -> None:
+    server.faults = mixture(seed)
+    server.token_bytes = random.Random(seed).choice([None, 500_000, 800_000])
+    sensor = ("sentinel1", "sentinel2", "sentinel2")[seed % 3]
+    found, attributes = read(archive, folder / "slice.zip", sensor)
+    assert attributes["left_out"] == attributes["replaced"] == []
+    for name, data in found.items():
+        assert data == expected[f"{sensor}/{name}"], f"{name}, seed {seed}: {server.faults}"
+
+
+@pytest.mark.parametrize("first", range(0, 50, 10))
+def test_mixtures_of_what_passes_leave_no_trace(
+    archive: Archive,
+    server: FaultServer,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    first: int,
+) -> None:
+    for seed in range(first, first + 10):
+        assert_mixture_passes(archive, server, tmp_path, seed, undisturbed)
+
+
+@pytest.mark.slow
+def test_many_more_mixtures(
+    archive: Archive, server: FaultServer, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    for seed in range(50, 450):
+        assert_mixture_passes(archive, server, tmp_path, seed, undisturbed)

@@ -1,0 +1,155 @@
+"""Scenes that the archive has lost: the other copy, or a record; never a silent hole."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tessera_flow.blockfile import open_block_file
+from tessera_flow.errors import ReadError
+from tessera_flow.items import Manifest
+from tessera_flow.stack import stack_sentinel2
+
+from ..support.fault_archive import HOST, Archive, one_asset, read, write_items
+from ..support.fault_server import Fault, FaultServer
+
+# What the archive has lost: the other copy, or a record
+
+
+def lost_days(attributes: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(entry["item"], entry["date"]) for entry in attributes["left_out"]]
+
+
+GONE = {
+    "missing": (Fault("status", value=404), "HTTP 404 Not Found"),
+    "gone": (Fault("status", value=410), "HTTP 410 Gone"),
+    "corrupt": (Fault("corrupt"), "corrupt ("),
+}
+
+
+@pytest.mark.parametrize(("fault", "cause"), GONE.values(), ids=GONE)
+@pytest.mark.parametrize("key", ["B05", "SCL"])
+def test_a_lost_scene_is_left_out_whole_and_recorded(
+    archive: Archive,
+    server: FaultServer,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    fault: Fault,
+    cause: str,
+    key: str,
+) -> None:
+    """The same pixels as from a list without the scene: no band of it is used."""
+    item, path = one_asset(archive, key, 0)
+    server.faults = [dataclasses.replace(fault, path=path, count=None)]
+    arrays, attributes = read(archive, tmp_path / "slice.zip")
+    assert lost_days(attributes) == [(item, "2021-06-10")]
+    reason = attributes["left_out"][0]["reason"]
+    assert reason.startswith(f"asset {key} of item {item} ({HOST}{path}): {cause}")
+    assert sum(path in asked for asked in server.paths) <= 6
+    server.faults = []
+    without = write_items(archive, tmp_path / "items.json", archive.items()[1:])
+    expected, _ = read(archive, tmp_path / "without.zip", items=without)
+    assert arrays == expected
+    assert arrays["bands"] != undisturbed["sentinel2/bands"]
+    stack_sentinel2([tmp_path / "slice.zip"], tmp_path / "stack.zip")
+    with open_block_file(tmp_path / "stack.zip") as group:
+        assert group.attrs["left_out"] == attributes["left_out"]
+
+
+def test_a_date_whose_only_scene_is_lost_is_left_out_and_said_so(
+    archive: Archive, server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    item, path = one_asset(archive, "B8A", 2)
+    server.faults = [Fault("corrupt", path, count=None)]
+    read(archive, tmp_path / "slice.zip")
+    with open_block_file(tmp_path / "slice.zip") as group:
+        assert group.attrs["dates"] == ["2021-06-10", "2021-06-20"]
+        assert group["kept"][:].tolist() == [1, 0]
+        assert not group["masks"][1].any() and not group["bands"][1].any()
+    assert f"{item} is left out: asset B8A of item {item}" in caplog.text
+
+
+@pytest.mark.parametrize("fault", [Fault("status", value=404), Fault("corrupt")])
+def test_the_other_copy_of_the_photograph_is_used(
+    archive: Archive, server: FaultServer, tmp_path: Path, fault: Fault
+) -> None:
+    """In the place of the lost one, with its own offset (here the copy carries one)."""
+    first, second, third = archive.items()
+    copy = dataclasses.replace(third, date=first.date, boa_offset=1000)
+    assert first.boa_offset != copy.boa_offset
+    listed = [dataclasses.replace(first, copies=(copy,)), second]
+    items = write_items(archive, tmp_path / "items.json", listed)
+    assert Manifest.read(items).items[0].copies == (copy,)
+    _, path = one_asset(archive, "B12", 0)
+    server.faults = [dataclasses.replace(fault, path=path, count=None)]
+    arrays, attributes = read(archive, tmp_path / "slice.zip", items=items)
+    assert attributes["left_out"] == []
+    (replaced,) = attributes["replaced"]
+    assert (replaced["item"], replaced["copy"]) == (first.id, copy.id)
+    assert f"asset B12 of item {first.id}" in replaced["reason"]
+    server.faults = []
+    instead = write_items(archive, tmp_path / "instead.json", [copy, second])
+    assert arrays == read(archive, tmp_path / "instead.zip", items=instead)[0]
+
+
+def test_a_lost_radar_scene_is_left_out_and_recorded(
+    archive: Archive, server: FaultServer, tmp_path: Path
+) -> None:
+    item = archive.items("sentinel1")[0]
+    server.faults = [Fault("status", "iw-vh", count=None, value=404)]
+    server.faults[0].path = item.stac["assets"]["vh"]["href"].removeprefix(HOST)
+    arrays, attributes = read(archive, tmp_path / "slice.zip", "sentinel1")
+    assert lost_days(attributes) == [(item.id, "2021-06-12")]
+    assert not any(arrays["descending"]) and any(arrays["ascending"])
+    assert arrays["descending_kept"] == b"\0"
+
+
+@pytest.mark.parametrize("fault", [Fault("status", value=404), Fault("corrupt")])
+def test_the_loss_of_most_scenes_is_an_outage_and_no_record(
+    archive: Archive, server: FaultServer, tmp_path: Path, fault: Fault
+) -> None:
+    """A bucket that moved answers 404 to everything."""
+    server.faults = [dataclasses.replace(fault, path="/s2/", count=None)]
+    with pytest.raises(ReadError, match=r"^3 of the 3 scenes .* download\.max_lost \(50 %\)"):
+        read(archive, tmp_path / "slice.zip")
+    assert list(tmp_path.iterdir()) == []
+    _, attributes = read(archive, tmp_path / "slice.zip", max_lost=100.0)
+    assert len(attributes["left_out"]) == 3
+    server.faults = [dataclasses.replace(fault, path=one_asset(archive)[1], count=None)]
+    with pytest.raises(ReadError, match=r"^1 of the 3 scenes"):
+        read(archive, tmp_path / "strict.zip", max_lost=0.0)
+
+
+def test_a_file_that_ends_early_is_corrupt_and_one_of_another_kind_is_too(
+    archive: Archive, server: FaultServer, tmp_path: Path
+) -> None:
+    item, path = one_asset(archive, "B03", 2)
+    whole = server.content(path)
+    assert whole
+    for spoilt in (whole[: len(whole) // 2], b"", b"II*x" * 9):
+        server.cache[(server.folder / path.lstrip("/")).resolve()] = spoilt
+        _, attributes = read(archive, tmp_path / "slice.zip")
+        assert lost_days(attributes) == [(item, "2021-06-20")]
+
+
+def test_corrupt_and_missing_files_on_a_disk_are_recorded_and_a_failing_disk_fails(
+    archive: Archive, tmp_path: Path
+) -> None:
+    scenes = Path(shutil.copytree(archive.scenes, tmp_path / "scenes"))
+    local = tmp_path / "items.json"
+    local.write_text(archive.list_of("sentinel2").read_text().replace(HOST, str(scenes)))
+    item, path = one_asset(archive, "B03", 2)
+    broken = scenes / path.lstrip("/")
+    broken.write_bytes(broken.read_bytes()[:60_000])
+    reason = read(archive, tmp_path / "slice.zip", items=local)[1]["left_out"][0]["reason"]
+    assert reason.startswith(f"asset B03 of item {item} ({broken}): corrupt (")
+    broken.unlink()
+    reason = read(archive, tmp_path / "slice.zip", items=local)[1]["left_out"][0]["reason"]
+    assert reason == f"asset B03 of item {item} ({broken}): no such file"
+    broken.mkdir()  # what can be found and not be read, also by root
+    with pytest.raises(ReadError, match=rf"^Cannot read asset B03 of item {item}.*is a directory"):
+        read(archive, tmp_path / "slice.zip", items=local)

@@ -1,0 +1,96 @@
+"""A small archive for tests of failing servers, and one slice read from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tessera_flow.blockfile import open_block_file
+from tessera_flow.config import Config
+from tessera_flow.dates import Slice
+from tessera_flow.download import download_sentinel1, download_sentinel2
+from tessera_flow.grid import Window
+from tessera_flow.items import Manifest, SourceItem
+from tessera_flow.layout import Layout
+
+from ..support.pipeline import ORIGIN, manifest
+
+LEFT, TOP = ORIGIN
+
+
+SHAPE = (200, 200)
+WINDOW = Window(0, 0, 140, 150)
+MONTH = Slice.from_name("2021-06-01_2021-06-30")
+HOST = "http://scenes.blob.core.windows.net"
+"""Of an account that Planetary Computer signs for; the server of the test is its proxy."""
+
+SETTINGS = {"attempts": 8, "threads": 8, "timeout": 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """Scenes of two optical days (one with two scenes) and two radar days, and the lists."""
+
+    folder: Path
+    config: Config
+    layout: Layout
+    scenes: Path
+
+    @property
+    def mask(self) -> Path:
+        return Path(self.layout.paths.roi.format(region="here"))
+
+    def list_of(self, sensor: str) -> Path:
+        return Path(self.layout.paths.items.format(region="here", period="then", sensor=sensor))
+
+    def items(self, sensor: str = "sentinel2") -> tuple[SourceItem, ...]:
+        return manifest(self.layout, sensor).items
+
+
+def read(
+    archive: Archive,
+    output: Path,
+    sensor: str = "sentinel2",
+    items: Path | None = None,
+    **settings: Any,
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Download one slice; every array's bytes, and the attributes."""
+    common: dict[str, Any] = {
+        "manifest_path": items or archive.list_of(sensor),
+        "roi_path": archive.mask,
+        "window": WINDOW,
+        "part": MONTH,
+        "output": output,
+        "source": getattr(archive.config, sensor),
+        "settings": archive.config.download.model_copy(update=settings),
+    }
+    if sensor == "sentinel2":
+        download_sentinel2(**common, arithmetic="exact")
+    else:
+        download_sentinel1(**common)
+    with open_block_file(output) as group:
+        arrays = {name: np.asarray(array[:]).tobytes() for name, array in group.arrays()}
+        return arrays, dict(group.attrs)
+
+
+def both(archive: Archive, folder: Path) -> dict[str, bytes]:
+    """Arrays of both sensors."""
+    return {
+        f"{sensor}/{name}": data
+        for sensor in ("sentinel2", "sentinel1")
+        for name, data in read(archive, folder / f"{sensor}.zip", sensor)[0].items()
+    }
+
+
+def one_asset(archive: Archive, key: str = "B05", index: int = 1) -> tuple[str, str]:
+    """(item id, part of the path) of an asset."""
+    item = archive.items()[index]
+    return item.id, item.stac["assets"][key]["href"].removeprefix(HOST)
+
+
+def write_items(archive: Archive, path: Path, items: Any) -> Path:
+    Manifest("sentinel2", tuple(items), ()).write(path)
+    return path

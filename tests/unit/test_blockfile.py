@@ -1,0 +1,24 @@
+"""Files between steps: attributes can be set until the end, and nothing is stored twice."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from tessera_flow.blockfile import create_array, create_block_file, open_block_file
+
+
+def test_attributes_set_while_arrays_are_written_are_kept(tmp_path: Path) -> None:
+    with create_block_file(tmp_path / "a.zip", {"dates": ["2021-06-03"]}) as group:
+        create_array(group, "kept", (3,), (3,), np.uint8)[:] = [1, 0, 1]
+        group.attrs["left_out"] = [{"item": "x"}]
+        group.attrs["left_out"] = [{"item": "y"}]
+        assert group.attrs["dates"] == ["2021-06-03"]
+    with open_block_file(tmp_path / "a.zip") as group:
+        assert dict(group.attrs) == {"dates": ["2021-06-03"], "left_out": [{"item": "y"}]}
+        assert group["kept"][:].tolist() == [1, 0, 1]
+    names = zipfile.ZipFile(tmp_path / "a.zip").namelist()
+    assert len(names) == len(set(names))
+    assert names.count("zarr.json") == 1
