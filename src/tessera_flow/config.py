@@ -418,15 +418,17 @@ class Products(_Section):
     """What is written at the end. Changing these keys reruns only stitching and later."""
 
     formats: list[
-        Literal["zarr", "arrays", "preview", "counts", "vrt", "stac", "geotessera", "tiles"]
+        Literal[
+            "zarr", "arrays", "preview", "counts", "vrt", "stac", "geotessera", "tiles", "report"
+        ]
     ] = _key(
-        ["zarr", "arrays", "preview", "counts", "stac"],
+        ["zarr", "arrays", "preview", "counts", "stac", "report"],
         "Products to write. `zarr`: Zarr v3 store. `arrays`: the reference's .npy arrays. "
         "`preview`: RGB GeoTIFF and PNG of three principal components. `counts`: GeoTIFF of "
         "observation counts. `vrt`: all dimensions for GDAL, over the arrays, which it has made. "
         "`stac`: Collection and Items. `geotessera`: store of the geotessera client (int8, 128 "
         "dimensions). `tiles`: the time series as reference tile folders; they are as large as "
-        "the scenes.",
+        "the scenes. `report`: HTML page with checks; it has the preview made.",
         min_length=1,
     )
     zarr_chunk: int = _key(
@@ -434,6 +436,19 @@ class Products(_Section):
         "Largest edge of a chunk of the Zarr store. All dimensions of a pixel lie together.",
         "px",
         ge=1,
+    )
+    max_seam: float = _key(
+        1.5,
+        "Largest seam score that passes the check. The score is the difference across block "
+        "borders, divided by that beside them.",
+        gt=0,
+    )
+    max_saturated: float = _key(
+        10.0,
+        "Share of int8 codes at an end of their range above which it fails.",
+        "%",
+        ge=0,
+        le=100,
     )
     preview_stretch: float = _key(
         2.0, "Percentile cut at both ends of each preview colour.", "%", ge=0, lt=50

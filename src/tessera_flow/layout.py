@@ -21,6 +21,9 @@ from .provenance import tiles_location
 
 SENSORS = ("sentinel2", "sentinel1")
 
+# Products that a STAC Item does not name: itself, what tells of the run, what was there before.
+_NOT_DESCRIBED = ("stac", "report", "tiles")
+
 PATCH_MEMORY_MB = 4000
 """For inference beside the weights: a 500 px patch with 140 + 120 dates takes 2 GB."""
 
@@ -50,6 +53,8 @@ class Patterns:
     tiles: str
     item: str
     collection: str
+    checks: str
+    report: str
 
     @classmethod
     def below(cls, work: str, results: str) -> Patterns:
@@ -77,6 +82,8 @@ class Patterns:
             geotessera=f"{products}/geotessera",
             tiles=f"{products}/tiles/{{block}}.json",
             item=f"{products}/item.json",
+            checks=f"{products}/checks.json",
+            report=f"{products}/report.html",
             collection=f"{results}/{{region}}/collection.json",
         )
 
@@ -130,6 +137,7 @@ class Layout:
             "vrt": list(self.vrt_files().values()),
             "geotessera": [self.paths.geotessera],
             "stac": [self.paths.item, self.paths.collection],
+            "report": [self.paths.report, self.paths.checks],
         }
         places = {"region": region, "period": period}
         files: dict[str, list[str]] = {
@@ -151,7 +159,7 @@ class Layout:
     def described_files(self, region: str, period: str) -> list[str]:
         """The products that a STAC Item describes; it is written after them."""
         files = self.product_files(region, period)
-        return [path for name in files if name not in ("stac", "tiles") for path in files[name]]
+        return [path for name in files if name not in _NOT_DESCRIBED for path in files[name]]
 
     def product_names(self, region: str, period: str) -> dict[str, list[str]]:
         """Names of the files of each product that a STAC Item describes."""
@@ -159,8 +167,17 @@ class Layout:
         return {
             product: [PurePath(path).name for path in files[product]]
             for product in files
-            if product not in ("stac", "tiles")
+            if product not in _NOT_DESCRIBED
         }
+
+    def openable(self, region: str, period: str) -> dict[str, list[str]]:
+        """Names of the products of which the report says how they are opened."""
+        names = self.product_names(region, period)
+        if "stac" in self.config.products.formats:
+            names["stac"] = [PurePath(self.paths.item).name]
+        if "tiles" in self.config.products.formats:
+            names["tiles"] = ["tiles"]
+        return names
 
     def items_of(self, region: str) -> list[str]:
         """The STAC Items of a region's periods."""

@@ -85,7 +85,7 @@ def describe(paths: list[Path]) -> str:
     """
     records: dict[str, list[Path]] = {}
     for path in paths:
-        records.setdefault(json.dumps(read_record(path)), []).append(path)
+        records.setdefault(json.dumps(read_record(path), sort_keys=True), []).append(path)
     return "\n".join(_lines(found, json.loads(text)) for text, found in records.items())
 
 
