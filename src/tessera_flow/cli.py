@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import demo, embed, roi
+from .commands import demo, embed, info, roi, sample
 from .errors import TesseraFlowError
 
 
@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"tessera-flow {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, embed, roi):
+    for command in (demo, embed, info, roi, sample):
         command.register(subparsers)
     return top
 

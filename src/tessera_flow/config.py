@@ -417,10 +417,18 @@ class Model(_Section):
 class Products(_Section):
     """What is written at the end. Changing these keys reruns only stitching and later."""
 
-    formats: list[Literal["zarr", "arrays", "preview"]] = _key(
-        ["zarr", "arrays", "preview"],
+    formats: list[
+        Literal[
+            "zarr", "arrays", "preview", "counts", "vrt", "stac", "geotessera", "tiles", "report"
+        ]
+    ] = _key(
+        ["zarr", "arrays", "preview", "counts", "stac", "report"],
         "Products to write. `zarr`: Zarr v3 store. `arrays`: the reference's .npy arrays. "
-        "`preview`: RGB GeoTIFF and PNG of three principal components.",
+        "`preview`: RGB GeoTIFF and PNG of three principal components. `counts`: GeoTIFF of "
+        "observation counts. `vrt`: all dimensions for GDAL, over the arrays, which it has made. "
+        "`stac`: Collection and Items. `geotessera`: store of the geotessera client (int8, 128 "
+        "dimensions). `tiles`: the time series as reference tile folders; they are as large as "
+        "the scenes. `report`: HTML page with checks; it has the preview made.",
         min_length=1,
     )
     zarr_chunk: int = _key(
@@ -429,8 +437,32 @@ class Products(_Section):
         "px",
         ge=1,
     )
+    max_seam: float = _key(
+        1.5,
+        "Largest seam score that passes the check. The score is the difference across block "
+        "borders, divided by that beside them.",
+        gt=0,
+    )
+    max_saturated: float = _key(
+        10.0,
+        "Share of int8 codes at an end of their range above which it fails.",
+        "%",
+        ge=0,
+        le=100,
+    )
     preview_stretch: float = _key(
         2.0, "Percentile cut at both ends of each preview colour.", "%", ge=0, lt=50
+    )
+
+
+class Tiles(_Section):
+    """Reference tile folders in place of scenes (`source: tiles`)."""
+
+    location: str | None = _key(
+        None,
+        "Folder that holds the tile folders; `{region}` and `{period}` in it are replaced. The "
+        "tiles must lie on the region's grid, and `grid.patch_size` be their edge.",
+        min_length=1,
     )
 
 
@@ -456,6 +488,11 @@ class Config(_Section):
     regions: dict[Name, Region] = Field(..., description="Regions by name.", min_length=1)
     periods: dict[Name, Period] = Field(..., description="Periods by name.", min_length=1)
     model: Model = Field(..., description=Model.__doc__)
+    source: Literal["scenes", "tiles"] = _key(
+        "scenes",
+        "What embeddings are made from. `scenes`: Sentinel scenes. `tiles`: reference tile folders "
+        "that are there already.",
+    )
     arithmetic: Literal["exact", "reference"] = _key(
         "exact",
         "Baseline offset and no data. `exact`: as they physically are. `reference`: as in the "
@@ -465,6 +502,7 @@ class Config(_Section):
     sentinel2: Sentinel2 = Field(Sentinel2(), description=Sentinel2.__doc__)
     sentinel1: Sentinel1 = Field(Sentinel1(), description=Sentinel1.__doc__, validate_default=True)
     download: Download = Field(Download(), description=Download.__doc__)
+    tiles: Tiles = Field(Tiles(), description=Tiles.__doc__, validate_default=True)
     products: Products = Field(Products(), description=Products.__doc__)
     paths: Paths = Field(Paths(), description=Paths.__doc__)
 
@@ -498,6 +536,31 @@ class Config(_Section):
         ]
         if unknown:
             raise refused("\n".join(unknown))
+        return value
+
+    @field_validator("tiles", mode="after")
+    @classmethod
+    def _tiles_located(cls, value: Tiles, info: ValidationInfo) -> Tiles:
+        if info.data.get("source") == "tiles" and not value.location:
+            raise refused("source is tiles, so tiles.location is needed: the folder of the tiles.")
+        return value
+
+    @field_validator("products", mode="after")
+    @classmethod
+    def _products_possible(cls, value: Products, info: ValidationInfo) -> Products:
+        main = ("zarr", "arrays", "vrt", "geotessera")
+        if "stac" in value.formats and not set(main) & set(value.formats):
+            raise refused(
+                f"products.formats has stac but none of {', '.join(main)}: add one of them, as the "
+                "STAC Item must have an asset that holds the embeddings."
+            )
+        model = info.data.get("model")
+        readable = model is None or (model.dtype == "int8" and model.dim in (None, 128))
+        if "geotessera" in value.formats and not readable:
+            raise refused(
+                "products.formats has geotessera, whose client reads int8 with 128 dimensions: "
+                "take it out, or set model.dtype to int8 and model.dim to 128."
+            )
         return value
 
     @field_validator("sentinel1", mode="after")
@@ -615,6 +678,10 @@ def content_hash(config: Config, region: str, period: str) -> str:
         settings[sensor]["collection"] = settings[sensor]["collection"] or own
         # A token in an address is no setting, and must not show in a hash either.
         settings[sensor]["location"] = public_href(settings[sensor]["location"] or "") or None
+    if config.source == "scenes":
+        del settings["source"], settings["tiles"]
+    else:
+        del settings["sentinel2"], settings["sentinel1"]
     settings["region"] = config.regions[region].model_dump(mode="json", exclude={"periods"})
     settings["period"] = config.periods[period].model_dump(mode="json")
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -7,6 +7,7 @@ decides a job's result, so a changed setting reruns the steps it changes and no 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from .atomic import check_folder
@@ -16,8 +17,12 @@ from .grid import Block, RegionGrid
 from .hrefs import public_href
 from .models.published import PUBLISHED, weights_file
 from .plan import content_digest, load_plan, plan_folder
+from .provenance import tiles_location
 
 SENSORS = ("sentinel2", "sentinel1")
+
+# Products that a STAC Item does not name: itself, what tells of the run, what was there before.
+_NOT_DESCRIBED = ("stac", "report", "tiles")
 
 PATCH_MEMORY_MB = 4000
 """For inference beside the weights: a 500 px patch with 140 + 120 dates takes 2 GB."""
@@ -41,6 +46,15 @@ class Patterns:
     arrays_provenance: str
     preview: str
     preview_png: str
+    counts_cog: str
+    vrt: str
+    vrt_codes: str
+    geotessera: str
+    tiles: str
+    item: str
+    collection: str
+    checks: str
+    report: str
 
     @classmethod
     def below(cls, work: str, results: str) -> Patterns:
@@ -62,6 +76,15 @@ class Patterns:
             arrays_provenance=f"{products}/stitched_representation.json",
             preview=f"{products}/preview.tif",
             preview_png=f"{products}/preview.png",
+            counts_cog=f"{products}/counts.tif",
+            vrt=f"{products}/embeddings.vrt",
+            vrt_codes=f"{products}/embeddings_codes.vrt",
+            geotessera=f"{products}/geotessera",
+            tiles=f"{products}/tiles/{{block}}.json",
+            item=f"{products}/item.json",
+            checks=f"{products}/checks.json",
+            report=f"{products}/report.html",
+            collection=f"{results}/{{region}}/collection.json",
         )
 
 
@@ -104,24 +127,75 @@ class Layout:
         """A block by its name."""
         return self._blocks[region][block]
 
-    def products(self, region: str, period: str) -> list[str]:
-        """Product files asked for, of one region and period."""
-        wanted = {
+    def product_files(self, region: str, period: str) -> dict[str, list[str]]:
+        """Files of each product asked for, of one region and period."""
+        patterns = {
             "zarr": [self.paths.zarr],
             "arrays": list(self.array_files().values()),
             "preview": [self.paths.preview, self.paths.preview_png],
+            "counts": [self.paths.counts_cog],
+            "vrt": list(self.vrt_files().values()),
+            "geotessera": [self.paths.geotessera],
+            "stac": [self.paths.item, self.paths.collection],
+            "report": [self.paths.report, self.paths.checks],
         }
-        return [
-            path.format(region=region, period=period)
+        places = {"region": region, "period": period}
+        files: dict[str, list[str]] = {
+            product: [path.format(**places) for path in patterns[product]]
             for product in self.config.products.formats
-            for path in wanted[product]
+            if product in patterns
+        }
+        if "tiles" in self.config.products.formats:
+            files["tiles"] = [
+                self.paths.tiles.format(**places, block=block.id)
+                for block in self.grids[region].blocks
+            ]
+        return files
+
+    def products(self, region: str, period: str) -> list[str]:
+        """Product files asked for, of one region and period."""
+        return [path for files in self.product_files(region, period).values() for path in files]
+
+    def described_files(self, region: str, period: str) -> list[str]:
+        """The products that a STAC Item describes; it is written after them."""
+        files = self.product_files(region, period)
+        return [path for name in files if name not in _NOT_DESCRIBED for path in files[name]]
+
+    def product_names(self, region: str, period: str) -> dict[str, list[str]]:
+        """Names of the files of each product that a STAC Item describes."""
+        files = self.product_files(region, period)
+        return {
+            product: [PurePath(path).name for path in files[product]]
+            for product in files
+            if product not in _NOT_DESCRIBED
+        }
+
+    def openable(self, region: str, period: str) -> dict[str, list[str]]:
+        """Names of the products of which the report says how they are opened."""
+        names = self.product_names(region, period)
+        if "stac" in self.config.products.formats:
+            names["stac"] = [PurePath(self.paths.item).name]
+        if "tiles" in self.config.products.formats:
+            names["tiles"] = ["tiles"]
+        return names
+
+    def items_of(self, region: str) -> list[str]:
+        """The STAC Items of a region's periods."""
+        return [
+            self.paths.item.format(region=region, period=period)
+            for name, period in runs(self.config)
+            if name == region
         ]
 
     def all_products(self) -> list[str]:
         """Every product file of the run."""
-        return [
-            path for region, period in runs(self.config) for path in self.products(region, period)
-        ]
+        return list(
+            dict.fromkeys(
+                path
+                for region, period in runs(self.config)
+                for path in self.products(region, period)
+            )
+        )
 
     def array_files(self) -> dict[str, str]:
         """Named output patterns of the reference arrays; float32 has no scales."""
@@ -134,8 +208,22 @@ class Layout:
             files["scales"] = self.paths.scales
         return files
 
+    def vrt_files(self) -> dict[str, str]:
+        """Named output patterns of the VRT; float32 has no codes."""
+        files = {"vrt": self.paths.vrt}
+        if self.config.model.dtype == "int8":
+            files["codes"] = self.paths.vrt_codes
+        return files
+
+    def vrt_inputs(self) -> dict[str, str]:
+        """Named patterns of the arrays that the VRT reads."""
+        files = self.array_files()
+        return {name: files[name] for name in ("representation", "scales") if name in files}
+
     def manifests(self, region: str, period: str) -> list[str]:
-        """The lists of items of the sensors in use."""
+        """The lists of items of the sensors in use; tile folders have none."""
+        if self.config.source == "tiles":
+            return []
         return [
             self.paths.items.format(region=region, period=period, sensor=sensor)
             for sensor in self.sensors
@@ -212,6 +300,17 @@ class Layout:
             "patch_size": self.config.grid.patch_size,
             "downsample_rate": self.config.grid.downsample_rate,
             "needed": [sensor for sensor in needed if sensor in self.sensors],
+        }
+
+    def settings_import(self, region: str, period: str, block: str) -> dict[str, Any]:
+        """What decides a block's patches where they come from tile folders. The folders'
+        content is not among it: it is not looked at when the run is planned."""
+        window = self.block(region, block).window
+        return {
+            "location": tiles_location(self.config, region, period),
+            "window": [window.y0, window.x0, window.height, window.width],
+            "patch_size": self.config.grid.patch_size,
+            "downsample_rate": self.config.grid.downsample_rate,
         }
 
     def settings_infer(self, region: str, block: str) -> dict[str, Any]:

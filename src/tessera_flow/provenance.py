@@ -64,10 +64,11 @@ class SourceRecord:
     """Scenes of one sensor.
 
     Attributes:
-        sensor: `sentinel2` or `sentinel1`.
-        provider: `mpc`, `earth-search`, `opera` or `local`.
-        location: service, catalog or file of items, without credentials or query.
-        collection: STAC collection, or CMR's concept id.
+        sensor: `sentinel2` or `sentinel1`; `both` for tile folders.
+        provider: `mpc`, `earth-search`, `opera`, `local` or, for tile folders, `tiles`.
+        location: service, catalog, file of items or folder of tiles, without credentials or
+            query.
+        collection: STAC collection, or CMR's concept id; empty for tile folders.
         items: number of items in the manifest, where known.
     """
 
@@ -81,7 +82,7 @@ class SourceRecord:
     def uri(self) -> str:
         """A URI that names the data: the collection of an API, or the location itself."""
         parts = urlsplit(self.location)
-        if self.provider != "local":
+        if self.provider not in ("local", "tiles"):
             return provider(self.provider, "").collection_uri(self.location, self.collection)
         if parts.scheme and parts.netloc:
             return self.location
@@ -128,6 +129,13 @@ class Provenance:
         """A JSON-able form (lists and dictionaries of strings and finite numbers)."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return document
+
+    def tags(self) -> dict[str, str]:
+        """The record as metadata of a raster: the whole of it as JSON, under `PROVENANCE`."""
+        return {
+            "TIFFTAG_SOFTWARE": f"tessera-flow {self.software['tessera-flow']}",
+            "PROVENANCE": json.dumps(self.to_json(), sort_keys=True),
+        }
 
     @property
     def start(self) -> datetime.date:
@@ -218,7 +226,7 @@ def build_provenance(
             seed=config.model.seed,
             repeat_times=config.model.repeat_times,
         ),
-        sources=tuple(_sources(config, item_counts or {})),
+        sources=tuple(_sources(config, region, period, item_counts or {})),
         arithmetic=config.arithmetic,
         min_observations={
             "s2": config.model.min_observations.s2,
@@ -229,7 +237,17 @@ def build_provenance(
     )
 
 
-def _sources(config: Config, item_counts: Mapping[str, int]) -> list[SourceRecord]:
+def tiles_location(config: Config, region: str, period: str) -> str:
+    """The folder of a region's and period's tile folders."""
+    location = config.tiles.location or ""
+    return location.replace("{region}", region).replace("{period}", period)
+
+
+def _sources(
+    config: Config, region: str, period: str, item_counts: Mapping[str, int]
+) -> list[SourceRecord]:
+    if config.source == "tiles":
+        return [SourceRecord("both", "tiles", tiles_location(config, region, period), "")]
     records = []
     for sensor, source in (("sentinel2", config.sentinel2), ("sentinel1", config.sentinel1)):
         if source.enabled:

@@ -63,6 +63,9 @@ class TileArrays:
 ARRAYS = tuple(field.name for field in fields(TileArrays) if field.name != "roi")
 """Names of the seven arrays; each is `<name>.npy` in a tile folder."""
 
+TILE_PIXEL_ARRAYS = frozenset({"bands", "masks", "sar_ascending", "sar_descending"})
+"""Those with axes of rows and columns, after the one of time steps."""
+
 # Rank and type of each array; of days, any integers will do.
 _FORMS: dict[str, tuple[int, type[Any]]] = {
     "bands": (4, np.uint16),

@@ -186,6 +186,7 @@ def document(folder: Path, start: str, end: str) -> dict[str, Any]:
         "sentinel1": dict(source),
         "grid": {"block_size": 25, "patch_size": 20},
         "download": {"attempts": 1, "threads": 2},
+        "products": {"formats": ["zarr", "arrays", "preview"]},
     }
 
 

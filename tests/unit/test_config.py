@@ -57,7 +57,7 @@ def test_minimal_document_gives_the_defaults() -> None:
     assert (config.model.dim, config.model.dtype, config.arithmetic) == (None, "int8", "exact")
     assert (config.model.min_observations.s2, config.model.min_observations.s1) == (1, 0)
     assert config.sentinel2.max_cloud == 100.0
-    assert config.products.formats == ["zarr", "arrays", "preview"]
+    assert config.products.formats == ["zarr", "arrays", "preview", "counts", "stac", "report"]
 
 
 def test_document_is_left_as_it_was() -> None:
@@ -264,14 +264,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "misspelt product": (
         {"products": {"formats": ["zarr", "preveiw"]}},
-        "products.formats[1] is 'preveiw' (text), but must be one of zarr, arrays, preview (did "
-        "you mean preview?).",
+        "products.formats[1] is 'preveiw' (text), but must be one of zarr, arrays, preview, "
+        "counts, vrt, stac, geotessera, tiles, report (did you mean preview?).",
         True,
     ),
     "no product": (
         {"products": {"formats": []}},
         "products.formats is [] (list), but must be filled: at least one entry is needed. The "
-        "default is [zarr, arrays, preview].",
+        "default is [zarr, arrays, preview, counts, stac, report].",
         True,
     ),
     "text for a list": (

@@ -11,7 +11,9 @@ import pytest
 
 from tessera_flow.layout import Patterns
 from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
+from tessera_flow.products.vrt import write_vrt
 from tessera_flow.products.zarr_store import write_zarr
 
 from ..support.products_region import make_region
@@ -20,10 +22,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "outputs.md"
 
 
 def test_snippets_run_and_give_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    region = make_region(tmp_path / "blocks", 100, valid=np.ones((230, 170), bool))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    region = make_region(tmp_path / "blocks", 100, dim=128, valid=np.ones((230, 170), bool))
     inputs = (region.grid, region.blocks, region.provenance)
     files = {
-        name: Path(pattern.format(region="my_region", period="y2023", results="results"))
+        name: Path(pattern.format(region="my_region", period="y2023", block="{block}"))
         for name, pattern in vars(Patterns.below("work", "results")).items()
         if pattern.startswith("results/")
     }
@@ -33,13 +36,18 @@ def test_snippets_run_and_give_the_pixels(tmp_path: Path, monkeypatch: pytest.Mo
         files["arrays"], files["scales"], files["counts"], files["arrays_provenance"], *inputs
     )
     write_preview(files["preview"], files["preview_png"], *inputs)
+    write_vrt(
+        files["vrt"], files["vrt_codes"], files["arrays"], files["scales"],
+        region.grid, region.provenance,
+    )  # fmt: skip
+    write_geotessera(files["geotessera"], *inputs)
 
     page = PAGE.read_text(encoding="utf-8")
     for path in files.values():
-        assert f"`{path.name}" in page, f"{path.name} is not described"
+        assert f"`{path.name.removesuffix('{block}.json')}" in page, f"{path.name} is not described"
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(snippets) == 4
+    assert len(snippets) == 6
     for snippet in snippets:
         exec(snippet, namespace)
     vectors = region.embeddings * region.scales[..., None]
@@ -47,3 +55,5 @@ def test_snippets_run_and_give_the_pixels(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(namespace["pixel"], vectors[100, 50])
     assert (namespace["x"], namespace["y"]) == (600_505, 5_698_995)
     assert namespace["alpha"].min() == 255
+    assert namespace["first"][0, 0] == vectors[100, 50, 0]
+    assert namespace["client"].registry.get_available_years() == [2023]

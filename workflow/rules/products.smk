@@ -68,7 +68,12 @@ rule preview:
         weights=RUN.paths.weights,
     output:
         tif=RUN.paths.preview,
-        png=RUN.paths.preview_png,
+        png=report(
+            RUN.paths.preview_png,
+            caption="../report/preview.rst",
+            category="{region}",
+            labels={"period": "{period}", "what": "preview"},
+        ),
     log:
         f"{LOGS}/{{region}}/{{period}}/preview.log",
     benchmark:

@@ -45,3 +45,18 @@ def stitch_inputs(snakemake: Any, config: Config) -> dict[str, Any]:
         weights=Path(snakemake.input.weights),
         manifests=[Path(path) for path in snakemake.input.manifests],
     )
+
+
+def product_record(snakemake: Any, config: Config) -> dict[str, Any]:
+    """Grid and provenance for a product that is not made from the blocks."""
+    from tessera_flow.products.inputs import product_inputs
+
+    inputs = product_inputs(
+        config,
+        snakemake.wildcards.region,
+        snakemake.wildcards.period,
+        blocks=[],
+        weights=Path(snakemake.input.weights),
+        manifests=[Path(path) for path in snakemake.input.manifests],
+    )
+    return {name: inputs[name] for name in ("grid", "provenance")}

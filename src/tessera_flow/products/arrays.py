@@ -72,19 +72,19 @@ def _describe(source: RegionBlocks, name: str) -> dict[str, Any]:
 
 
 def _write_array(path: Path, source: RegionBlocks, name: str) -> None:
-    _allocate(path, source.shape + source.trailing(name), source.array_dtype(name))
+    allocate(path, source.shape + source.trailing(name), source.array_dtype(name))
     nodata = source.nodata(name)
     if nodata != 0:
         for cell in source.empty_cells():
             rows = max(1, WINDOW_BYTES // (cell.width * source.pixel_bytes(name)))
             for y0 in range(cell.y0, cell.y0 + cell.height, rows):
                 height = min(rows, cell.y0 + cell.height - y0)
-                _put(path, Window(y0, cell.x0, height, cell.width), nodata)
+                put(path, Window(y0, cell.x0, height, cell.width), nodata)
     for block_id, inside, window in source.pieces():
-        _put(path, window, source.read(block_id, name, inside))
+        put(path, window, source.read(block_id, name, inside))
 
 
-def _put(path: Path, window: Window, values: Any) -> None:
+def put(path: Path, window: Window, values: Any) -> None:
     """Write one window. The map is made anew each time: written pages of a map count as
     this process's memory until it is unmapped."""
     view = open_memmap(path, mode="r+")
@@ -92,7 +92,7 @@ def _put(path: Path, window: Window, values: Any) -> None:
     del view
 
 
-def _allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Make a .npy file of zeros with its space on disk reserved: a full disk is an OSError
     here, where a page that cannot be written later would be a fatal signal (SIGBUS)."""
     view = open_memmap(path, mode="w+", dtype=dtype, shape=shape)

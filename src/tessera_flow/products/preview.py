@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
-import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterWindow
 
-from ..atomic import atomic_output, output_error
+from ..atomic import atomic_output
 from ..grid import RegionGrid, Window
 from ..provenance import Provenance, product_crs
 from .blocks import RegionBlocks
 from .components import Components, fit_components, valid_pixels
+from .geotiff import (
+    GDAL_OPTIONS,
+    TILE,
+    band_sums,
+    copy_as_cog,
+    gdal_writes,
+    open_raster,
+    read_back,
+    scratch_folder,
+)
 
 PNG_EDGE = 2048
-TILE = 512
 
-# GDAL's cache is 5% of the machine's memory unless told otherwise; statistics files
-# (.aux.xml) beside a product would not be part of it.
-_GDAL = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_PAM_ENABLED": "NO"}
 _BATCH_VALUES = 2**22  # float64 values in one projection: 32 MiB
 
 logger = logging.getLogger(__name__)
@@ -66,7 +64,7 @@ def write_preview(
         source = stack.enter_context(RegionBlocks(grid, blocks, provenance))
         tif = stack.enter_context(atomic_output(output_tif))
         png = stack.enter_context(atomic_output(output_png))
-        stack.enter_context(rasterio.Env(**_GDAL))
+        stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
         components = fit_components(source, stretch)
         if components is None:
             logger.warning(
@@ -74,75 +72,28 @@ def write_preview(
                 provenance.region,
                 provenance.period,
             )
-        # Named so that a later writer removes what a killed one left (see atomic_output).
-        scratch = tif.with_name(tif.name.removesuffix(".part") + ".scratch.part")
+        scratch = stack.enter_context(scratch_folder(tif))
         tiled, cog = scratch / "tiled.tif", scratch / "cog.tif"
         needed = 6 * source.shape[0] * source.shape[1]  # four bands and overviews, uncompressed
-        scratch.mkdir()
-        try:
-            with _gdal_writes(output_tif, needed):
-                sums = _paint(tiled, source, components, _tags(provenance, components, stretch))
-                _read_back(tiled, sums)
-                _copy_as_cog(tiled, cog)
-                _read_back(cog, sums)
-            with _gdal_writes(output_png, needed):
-                _read_back(png, _write_png(tiled, png))
-            cog.replace(tif)
-        finally:
-            shutil.rmtree(scratch)
-
-
-@contextmanager
-def _gdal_writes(path: Path, needed: int) -> Iterator[None]:
-    """Say what GDAL's errors mean for the product `path`; GDAL keeps the system's own error
-    number to itself, so a full disk is told by less than `needed` bytes left on it."""
-    try:
-        yield
-    except (RasterioError, CPLE_BaseError) as error:
-        full = shutil.disk_usage(path.parent).free < needed
-        number, reason = (errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else (None, str(error))
-        raise output_error(path, OSError(number, reason)) from error
-
-
-def _read_back(path: Path, sums: NDArray[np.int64]) -> None:
-    """Make sure that the file holds what was written: GDAL reports some failures to write,
-    a full disk met when a file is closed among them, on standard error only.
-
-    Raises:
-        RasterioIOError: the sum of a band differs from `sums`, or the file cannot be read.
-    """
-    found = np.zeros(4, np.int64)
-    with _open(path) as file:
-        for y in range(0, file.height, TILE):
-            strip = RasterWindow(0, y, file.width, min(TILE, file.height - y))
-            found += _band_sums(file.read(window=strip))
-    if not np.array_equal(found, sums):
-        raise RasterioIOError("what was written differs when read back; is a quota used up?")
-
-
-def _band_sums(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
-    sums: NDArray[np.int64] = picture.sum(axis=(1, 2), dtype=np.int64)
-    return sums
-
-
-def _open(path: Path, *mode: str, **profile: Any) -> Any:
-    """`rasterio.open` for files with no place for a georeference (PNG), too."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, *mode, **profile)
+        with gdal_writes(output_tif, needed):
+            sums = _paint(tiled, source, components, _tags(provenance, components, stretch))
+            read_back(tiled, sums)
+            copy_as_cog(tiled, cog, "AVERAGE")
+            read_back(cog, sums)
+        with gdal_writes(output_png, needed):
+            read_back(png, _write_png(tiled, png))
+        cog.replace(tif)
 
 
 def _tags(provenance: Provenance, components: Components | None, stretch: float) -> dict[str, str]:
-    document = json.dumps(provenance.to_json(), sort_keys=True)
     shares = [] if components is None else [round(float(s), 6) for s in components.shares]
     return {
-        "TIFFTAG_SOFTWARE": f"tessera-flow {provenance.software['tessera-flow']}",
+        **provenance.tags(),
         "TIFFTAG_IMAGEDESCRIPTION": "First three principal components of TESSERA embeddings, "
         f"{provenance.region}, {provenance.period}; alpha 0 = no embedding",
         "PCA_VARIANCE_SHARES": json.dumps(shares),
         "PCA_SAMPLE_PIXELS": str(0 if components is None else components.pixels),
         "PCA_STRETCH_PERCENT": str(float(stretch)),
-        "PROVENANCE": document,
     }
 
 
@@ -189,7 +140,7 @@ def _paint(
             if picture is not None:
                 place = RasterWindow(window.x0, window.y0, window.width, window.height)
                 target.write(picture, window=place)
-                sums += _band_sums(picture)
+                sums += band_sums(picture)
     return sums
 
 
@@ -212,20 +163,6 @@ def _colour_piece(
     return picture.reshape(4, *inside.shape)
 
 
-def _copy_as_cog(source: Path, target: Path) -> None:
-    rasterio.shutil.copy(
-        source,
-        target,
-        driver="COG",
-        compress="DEFLATE",
-        predictor="YES",
-        blocksize=TILE,
-        overviews="IGNORE_EXISTING",
-        overview_resampling="AVERAGE",
-        bigtiff="IF_SAFER",
-    )
-
-
 def _write_png(source: Path, target: Path) -> NDArray[np.int64]:
     with rasterio.open(source) as full:
         step = -(-max(full.shape) // PNG_EDGE)
@@ -236,9 +173,9 @@ def _write_png(source: Path, target: Path) -> NDArray[np.int64]:
             strip = RasterWindow(0, y * step, full.width, min(rows * step, full.height - y * step))
             picture[:, y : y + rows] = shrink(full.read(window=strip), step)
     profile = {"height": height, "width": width, "count": 4, "dtype": "uint8"}
-    with _open(target, "w", driver="PNG", **profile) as png:
+    with open_raster(target, "w", driver="PNG", **profile) as png:
         png.write(picture)
-    return _band_sums(picture)
+    return band_sums(picture)
 
 
 def shrink(picture: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:

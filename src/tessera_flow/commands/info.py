@@ -1,0 +1,38 @@
+"""`tessera-flow info`: what is in a product."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `info` to the command line; its `func` takes the parsed arguments."""
+    parser = subparsers.add_parser(
+        "info",
+        help="say what is in a product",
+        description=(
+            "Say what a product states about itself: region, period, grid, model, sources, "
+            "versions. A folder of results is looked through."
+        ),
+    )
+    parser.add_argument("product", type=Path, nargs="+", help="a product, or a folder of products")
+    parser.add_argument("--json", action="store_true", help="the whole record, as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the records."""
+    from ..products.description import describe, find_products, read_record
+
+    paths = [path for given in arguments.product for path in find_products(given)]
+    if arguments.json:
+        print(json.dumps({str(path): read_record(path) for path in paths}, indent=2))
+    else:
+        print(describe(paths))
+    return 0

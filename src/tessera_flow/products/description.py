@@ -1,0 +1,113 @@
+"""What a product says about itself, whichever form it has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from ..errors import TileError
+from .sampling import open_store
+
+_RASTERS = (".tif", ".tiff", ".vrt")
+
+
+def find_products(path: Path) -> list[Path]:
+    """The products that `path` names: itself, or those in a folder of results.
+
+    Raises:
+        TileError: there is none.
+    """
+    if not path.exists():
+        raise TileError(f"{path} does not exist: check the path.")
+    if _is_product(path):
+        return [path]
+    found = sorted(p for p in _walk(path, depth=3) if _is_product(p)) if path.is_dir() else []
+    if not found:
+        raise TileError(
+            f"There is no product in {path}: name a product, or the folder of a region and period "
+            "in paths.results."
+        )
+    return found
+
+
+def _walk(path: Path, depth: int) -> Iterator[Path]:
+    for child in sorted(path.iterdir()):
+        if _is_product(child):
+            yield child
+        elif child.is_dir() and depth > 1 and child.name != "tiles":
+            yield from _walk(child, depth - 1)
+
+
+def _is_product(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    if path.is_dir():
+        return path.suffix == ".zarr" or (path / "registry.parquet").exists()
+    return path.suffix in _RASTERS or path.name in ("stitched_representation.json", "item.json")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record (see `provenance`) that a product carries.
+
+    Raises:
+        TileError: it carries none, or cannot be read.
+    """
+    record: Any = None
+    try:
+        if path.is_dir() and path.suffix == ".zarr":
+            record = open_store(path).attrs.get("provenance")
+        elif path.is_dir():
+            record = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+        elif path.suffix == ".json":
+            record = json.loads(path.read_text(encoding="utf-8"))
+            record = record.get("properties", record).get("provenance", record)
+        else:
+            with rasterio.open(path) as raster:
+                record = json.loads(raster.tags().get("PROVENANCE", "null"))
+    except (OSError, ValueError, AttributeError, RasterioError) as error:
+        raise TileError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(record, dict) or "configuration_sha256" not in record:
+        raise TileError(f"{path} carries no record: it was not written by tessera-flow.")
+    record.pop("arrays", None)  # stitched_representation.json says that, too
+    return record
+
+
+def describe(paths: list[Path]) -> str:
+    """The records of products as lines of text; products of one record stand together.
+
+    Raises:
+        TileError: see `read_record`.
+    """
+    records: dict[str, list[Path]] = {}
+    for path in paths:
+        records.setdefault(json.dumps(read_record(path), sort_keys=True), []).append(path)
+    return "\n".join(_lines(found, json.loads(text)) for text, found in records.items())
+
+
+def _lines(paths: list[Path], record: dict[str, Any]) -> str:
+    model = record["model"]
+    a, _, c, _, e, f = record["transform"]
+    height, width = record["shape"]
+    lines = [
+        *map(str, paths),
+        f"  region, period  {record['region']}, {record['period']} "
+        f"({record['period_start']} to {record['period_end']})",
+        f"  grid            {width} x {height} px of {a:g} in {record['crs']}, x {c:.10g} to "
+        f"{c + a * width:.10g}, y {f + e * height:.10g} to {f:.10g}",
+        f"  model           {model['name']} ({model['family']}), {model['dim']} dimensions, "
+        f"{model['dtype']}, weights {model['sha256'][:12]}",
+        *(
+            f"  source          {s['sensor']}: {s['location']} {s['collection']}"
+            + ("" if s["items"] is None else f", {s['items']} scenes")
+            for s in record["sources"]
+        ),
+        f"  arithmetic      {record['arithmetic']}",
+        f"  written by      tessera-flow {record['software']['tessera-flow']}, settings "
+        f"{record['configuration_sha256'][:12]}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,260 @@
+"""The layout that the `geotessera` client reads: tiles of 0.1 degree and lists of them.
+
+A tile is the part of the region's own grid that covers its cell of 0.1 degree, so its pixels
+are the region's pixels, not resampled; a land mask beside it tells CRS and transform.
+`registry.parquet` is what the client of version 0.7 reads, `manifest.parquet` that of 0.11.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import rasterio
+import shapely
+from numpy.typing import NDArray
+from pyproj import Transformer
+
+from ..atomic import atomic_output
+from ..errors import ConfigError
+from ..grid import RegionGrid, Window, crop
+from ..provenance import Provenance, product_crs
+from .arrays import allocate, put
+from .blocks import WINDOW_BYTES, RegionBlocks
+from .geotiff import GDAL_OPTIONS, gdal_writes, read_back
+
+EMBEDDINGS = "global_0.1_degree_representation"
+LANDMASKS = "global_0.1_degree_tiff_all"
+DIM = 128
+VERSION = "v1"
+_DENSIFY = 21
+
+
+@dataclass(frozen=True)
+class StoreTile:
+    """One cell of 0.1 degree.
+
+    Attributes:
+        lon, lat: hundredths of a degree of its centre (always ending in 5).
+        window: what covers it of the region's product grid.
+    """
+
+    lon: int
+    lat: int
+    window: Window
+
+    @property
+    def name(self) -> str:
+        """`grid_<lon>_<lat>`, degrees with two decimals."""
+        return f"grid_{self.lon / 100:.2f}_{self.lat / 100:.2f}"
+
+
+def write_geotessera(
+    output: Path, grid: RegionGrid, blocks: Mapping[str, Path], provenance: Provenance
+) -> None:
+    """Write the store; cells without an embedding are left out.
+
+    Args:
+        output: the folder to make.
+        grid: the region's grid.
+        blocks: embeddings file of every block, by block id.
+        provenance: stated in `provenance.json`; most days of its period lie in the year under
+            which the tiles stand.
+
+    Raises:
+        ConfigError: the embeddings are not int8 with 128 dimensions.
+        TileError: a block is missing, damaged or inconsistent; it is named.
+        OutputError: the store cannot be written.
+    """
+    year = main_year(provenance)
+    with RegionBlocks(grid, blocks, provenance) as source:
+        check_model(source.dim, source.dtype.name)
+        with atomic_output(output) as part, rasterio.Env(**GDAL_OPTIONS):
+            (part / LANDMASKS).mkdir(parents=True)
+            rows = [
+                row
+                for tile in store_tiles(grid)
+                if (row := _write_tile(part, source, tile, year, output)) is not None
+            ]
+            _write_lists(part, rows, year)
+            document = json.dumps(provenance.to_json(), indent=2)
+            (part / "provenance.json").write_text(document + "\n", encoding="utf-8")
+
+
+def check_model(dim: int, dtype: str) -> None:
+    """Refuse what the client cannot read.
+
+    Raises:
+        ConfigError: it is not int8 with 128 dimensions.
+    """
+    if (dim, dtype) != (DIM, "int8"):
+        raise ConfigError(
+            f"products.formats has geotessera, whose client reads int8 with {DIM} dimensions, but "
+            f"the embeddings are {dtype} with {dim}: take geotessera out, or change model.dim and "
+            "model.dtype."
+        )
+
+
+def main_year(provenance: Provenance) -> int:
+    """The calendar year in which most days of the period lie; the earlier one of two equals."""
+    start = provenance.start
+    end = datetime.date.fromisoformat(provenance.period_end)
+    days = {
+        year: (min(end, datetime.date(year, 12, 31)) - max(start, datetime.date(year, 1, 1))).days
+        for year in range(start.year, end.year + 1)
+    }
+    return max(days, key=lambda year: (days[year], -year))
+
+
+def store_tiles(grid: RegionGrid) -> Iterator[StoreTile]:
+    """The cells of 0.1 degree that touch the region's product grid, from south-west."""
+    geobox = grid.product_geobox
+    height, width = (int(n) for n in geobox.shape)
+    to_lonlat = Transformer.from_crs(product_crs(grid), "EPSG:4326", always_xy=True)
+    west, south, east, north = to_lonlat.transform_bounds(
+        *geobox.boundingbox.bbox, densify_pts=_DENSIFY
+    )
+    a, _, c, _, e, f = tuple(geobox.affine)[:6]
+    for row in range(int(np.floor(south * 10)), int(np.floor(north * 10)) + 1):
+        for column in range(int(np.floor(west * 10)), int(np.floor(east * 10)) + 1):
+            cell = (column / 10, row / 10, (column + 1) / 10, (row + 1) / 10)
+            left, bottom, right, top = to_lonlat.transform_bounds(
+                *cell, densify_pts=_DENSIFY, direction="INVERSE"
+            )
+            x0, x1 = (left - c) / a, (right - c) / a
+            y0, y1 = (top - f) / e, (bottom - f) / e
+            x0, y0 = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
+            x1, y1 = min(width, int(np.ceil(x1))), min(height, int(np.ceil(y1)))
+            if x0 < x1 and y0 < y1:
+                yield StoreTile(10 * column + 5, 10 * row + 5, Window(y0, x0, y1 - y0, x1 - x0))
+
+
+def _write_tile(
+    root: Path, source: RegionBlocks, tile: StoreTile, year: int, output: Path
+) -> dict[str, Any] | None:
+    """Write one tile; returns its row of the lists, or None where it has no embedding."""
+    valid = np.zeros(tile.window.shape, np.uint8)
+    for part, inside in _strips(tile.window, source.pixel_bytes("embeddings")):
+        scales = source.read_region("scales", part)
+        if scales is not None:
+            valid[inside.slices] = np.isfinite(scales)
+    if not valid.any():
+        return None
+    folder = root / EMBEDDINGS / str(year) / tile.name
+    folder.mkdir(parents=True)
+    codes, scales_file = folder / f"{tile.name}.npy", folder / f"{tile.name}_scales.npy"
+    for path, name in ((codes, "embeddings"), (scales_file, "scales")):
+        trailing, nodata = source.trailing(name), source.nodata(name)
+        allocate(path, (*tile.window.shape, *trailing), source.array_dtype(name))
+        for part, inside in _strips(tile.window, source.pixel_bytes("embeddings")):
+            values = source.read_region(name, part)
+            put(path, inside, nodata if values is None else values)
+    landmask = root / LANDMASKS / f"{tile.name}.tiff"
+    with gdal_writes(output, 2 * valid.size):
+        _write_landmask(landmask, source.grid, tile.window, valid)
+    return {
+        "lon": tile.lon,
+        "lat": tile.lat,
+        "hash": _digest(codes),
+        "scales_hash": _digest(scales_file),
+        "landmask_hash": _digest(landmask),
+        "file_size": codes.stat().st_size,
+        "scales_size": scales_file.stat().st_size,
+        "landmask_size": landmask.stat().st_size,
+    }
+
+
+def _strips(window: Window, pixel_bytes: int) -> Iterator[tuple[Window, Window]]:
+    """(part of the region, the same part inside `window`), of bounded size."""
+    rows = max(1, WINDOW_BYTES // (pixel_bytes * window.width))
+    for y0 in range(0, window.height, rows):
+        height = min(rows, window.height - y0)
+        yield (
+            Window(window.y0 + y0, window.x0, height, window.width),
+            Window(y0, 0, height, window.width),
+        )
+
+
+def _write_landmask(path: Path, grid: RegionGrid, window: Window, valid: NDArray[np.uint8]) -> None:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=window.height,
+        width=window.width,
+        count=1,
+        dtype="uint8",
+        crs=product_crs(grid).to_wkt(),
+        transform=crop(grid.product_geobox, window).affine,
+        compress="DEFLATE",
+    ) as target:
+        target.write(valid, 1)
+    read_back(path, valid.sum(dtype=np.int64).reshape(1))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _write_lists(root: Path, rows: list[dict[str, Any]], year: int) -> None:
+    columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+    lon_i = pa.array(columns.get("lon", []), pa.int32())
+    lat_i = pa.array(columns.get("lat", []), pa.int32())
+    place: dict[str, Any] = {
+        "lon": np.asarray(lon_i) / 100,
+        "lat": np.asarray(lat_i) / 100,
+    }
+    years = pa.array([year] * len(rows), pa.int32())
+
+    def column(name: str, kind: Any) -> Any:
+        return pa.array(columns.get(name, []), kind)
+
+    points = shapely.to_wkb(shapely.points(place["lon"], place["lat"]))
+    registry = pa.table(
+        {
+            "year": years,
+            **place,
+            "lon_i": lon_i,
+            "lat_i": lat_i,
+            "hash": column("hash", pa.string()),
+            "scales_hash": column("scales_hash", pa.string()),
+            "file_size": column("file_size", pa.int64()),
+            "scales_size": column("scales_size", pa.int64()),
+            "geometry": pa.array(list(points), pa.binary()),
+        }
+    )
+    geo = {
+        "version": "1.0.0",
+        "primary_column": "geometry",
+        "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Point"]}},
+    }
+    pq.write_table(
+        registry.replace_schema_metadata({"geo": json.dumps(geo)}), root / "registry.parquet"
+    )
+    manifest = pa.table(
+        {
+            "year": years,
+            **place,
+            "grid_size": column("file_size", pa.int64()),
+            "scales_size": column("scales_size", pa.int64()),
+            "version": pa.array([VERSION] * len(rows), pa.string()),
+        }
+    )
+    pq.write_table(manifest, root / "manifest.parquet")
+    landmasks = pa.table(
+        {
+            **place,
+            "hash": column("landmask_hash", pa.string()),
+            "file_size": column("landmask_size", pa.int64()),
+        }
+    )
+    pq.write_table(landmasks, root / "landmasks.parquet")

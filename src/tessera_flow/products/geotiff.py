@@ -1,0 +1,163 @@
+"""Cloud-optimised GeoTIFFs written with GDAL: in constant memory, and read back.
+
+GDAL's COG driver only copies, so a product is first a plain tiled file in a scratch folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.windows import Window as RasterWindow
+
+from ..atomic import atomic_output, output_error
+from ..grid import RegionGrid, Window
+from ..provenance import product_crs
+
+TILE = 512
+
+# GDAL's cache is 5% of the machine's memory unless told otherwise; statistics files
+# (.aux.xml) beside a product would not be part of it.
+GDAL_OPTIONS = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_PAM_ENABLED": "NO"}
+
+
+def write_cog(
+    output: Path,
+    grid: RegionGrid,
+    dtype: str,
+    bands: Sequence[str],
+    tags: Mapping[str, str],
+    pieces: Iterable[tuple[Window, NDArray[Any]]],
+    resampling: str = "NEAREST",
+) -> None:
+    """Write integer bands on the region's product grid; what no piece covers is 0.
+
+    Args:
+        output: the GeoTIFF to make.
+        grid: the region's grid.
+        dtype: an integer type.
+        bands: description of each band.
+        tags: of the file.
+        pieces: (window of the product grid, (bands, height, width) values); none overlap.
+        resampling: of the overviews, as GDAL names it.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    height, width = (int(n) for n in grid.product_geobox.shape)
+    needed = 2 * len(bands) * np.dtype(dtype).itemsize * height * width
+    with ExitStack() as stack:
+        part = stack.enter_context(atomic_output(output))
+        stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+        scratch = stack.enter_context(scratch_folder(part))
+        stack.enter_context(gdal_writes(output, needed))
+        tiled, cog = scratch / "tiled.tif", scratch / "cog.tif"
+        sums = np.zeros(len(bands), np.int64)
+        with rasterio.open(
+            tiled,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=len(bands),
+            dtype=dtype,
+            crs=product_crs(grid).to_wkt(),
+            transform=grid.product_geobox.affine,
+            tiled=True,
+            blockxsize=TILE,
+            blockysize=TILE,
+            compress="DEFLATE",
+            zlevel=1,
+            sparse_ok=True,
+            bigtiff="IF_SAFER",
+        ) as target:
+            target.update_tags(**tags)
+            target.descriptions = tuple(bands)
+            for window, values in pieces:
+                place = RasterWindow(window.x0, window.y0, window.width, window.height)
+                target.write(values, window=place)
+                sums += band_sums(values)
+        read_back(tiled, sums)
+        copy_as_cog(tiled, cog, resampling)
+        read_back(cog, sums)
+        cog.replace(part)
+
+
+@contextmanager
+def scratch_folder(part: Path) -> Iterator[Path]:
+    """A folder beside a temporary path of `atomic_output`, removed at the end."""
+    # Named so that a later writer removes what a killed one left (see atomic_output).
+    scratch = part.with_name(part.name.removesuffix(".part") + ".scratch.part")
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
+@contextmanager
+def gdal_writes(path: Path, needed: int) -> Iterator[None]:
+    """Say what GDAL's errors mean for the product `path`; GDAL keeps the system's own error
+    number to itself, so a full disk is told by less than `needed` bytes left on it."""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        full = shutil.disk_usage(path.parent).free < needed
+        number, reason = (errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else (None, str(error))
+        raise output_error(path, OSError(number, reason)) from error
+
+
+def read_back(path: Path, sums: NDArray[np.int64]) -> None:
+    """Make sure that the file holds what was written: GDAL reports some failures to write,
+    a full disk met when a file is closed among them, on standard error only.
+
+    Raises:
+        RasterioIOError: the sum of a band differs from `sums`, or the file cannot be read.
+    """
+    found = np.zeros(len(sums), np.int64)
+    with open_raster(path) as file:
+        for y in range(0, file.height, TILE):
+            strip = RasterWindow(0, y, file.width, min(TILE, file.height - y))
+            found += band_sums(file.read(window=strip))
+    if not np.array_equal(found, sums):
+        raise RasterioIOError("what was written differs when read back; is a quota used up?")
+
+
+def band_sums(values: NDArray[Any]) -> NDArray[np.int64]:
+    """(bands,) sums of (bands, height, width) integers."""
+    sums: NDArray[np.int64] = values.sum(axis=(1, 2), dtype=np.int64)
+    return sums
+
+
+def open_raster(path: Path, *mode: str, **profile: Any) -> Any:
+    """`rasterio.open` for files with no place for a georeference (PNG), too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, *mode, **profile)
+
+
+def copy_as_cog(source: Path, target: Path, resampling: str) -> None:
+    """Copy a raster as a cloud-optimised GeoTIFF with overviews made by `resampling`."""
+    rasterio.shutil.copy(
+        source,
+        target,
+        driver="COG",
+        compress="DEFLATE",
+        predictor="YES",
+        blocksize=TILE,
+        overviews="IGNORE_EXISTING",
+        overview_resampling=resampling,
+        bigtiff="IF_SAFER",
+    )

@@ -1,0 +1,303 @@
+"""The report of a region and period: one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..atomic import write_text
+from ..grid import RegionGrid
+from ..manifest import Manifest
+from ..provenance import Provenance
+from .figures import bars, data_uri, legend, map_png, rectangles
+from .report_text import CITATIONS, STYLE, methods, opening
+from .survey import (
+    Observations,
+    RuleCost,
+    days_per_month,
+    left_out,
+    months_of,
+    rule_costs,
+    survey_counts,
+    warnings_of,
+)
+
+_KINDS = {
+    "s2_valid": "Sentinel-2, valid",
+    "s1_ascending": "Sentinel-1, ascending",
+    "s1_descending": "Sentinel-1, descending",
+}
+
+
+def write_report(
+    output: Path,
+    grid: RegionGrid,
+    blocks: Mapping[str, Path],
+    provenance: Provenance,
+    checks: Path,
+    preview: Path,
+    manifests: Sequence[Manifest],
+    products: Mapping[str, Sequence[str]],
+    logs: Path,
+) -> None:
+    """Write the page.
+
+    Args:
+        output: the HTML file.
+        grid: the region's grid.
+        blocks: embeddings file of every block, by block id.
+        provenance: of the products.
+        checks: JSON file of `checks.write_checks`.
+        preview: the PNG of the preview.
+        manifests: the lists of scenes; none for tile folders.
+        products: names of the files of each product, to say how they are opened.
+        logs: folder of the logs and benchmark files of the region and period.
+
+    Raises:
+        TileError: a block is missing, damaged or inconsistent; it is named.
+        OutputError: the file cannot be written.
+    """
+    found = json.loads(checks.read_text(encoding="utf-8"))
+    observations = survey_counts(grid, blocks, provenance)
+    sections = {
+        "Summary": _summary(provenance, found, manifests),
+        "Checks": _checks(found),
+        "Blocks": _blocks(grid, found, observations),
+        "Preview": _preview(preview),
+        "Observations per pixel": _observations(observations),
+        "Days with scenes": _months(provenance, manifests),
+        "Left out": _left_out(manifests, logs),
+        "Seams": _seams(found),
+        "Time, memory and bytes": _costs(rule_costs(logs)),
+        "Methods": f"<p>{escape(methods(provenance, manifests))}</p>",
+        "Citations": _list(CITATIONS),
+        "How to open the products": _opening(provenance, products),
+        "Software and settings": _software(provenance),
+    }
+    title = f"{provenance.region}, {provenance.period}"
+    body = "".join(
+        f'<section id="{name.split()[0].lower()}"><h2>{name}</h2>{content}</section>'
+        for name, content in sections.items()
+    )
+    write_text(
+        output,
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>TESSERA embeddings: '
+        f'{escape(title)}</title><meta name="viewport" content="width=device-width">'
+        f"<style>{STYLE}</style></head><body><h1>TESSERA embeddings: {escape(title)}</h1>"
+        f"{body}</body></html>\n",
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    def cells(kind: str, row: Sequence[Any]) -> str:
+        return "".join(f"<{kind}>{escape(str(value))}</{kind}>" for value in row)
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _list(lines: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _summary(
+    provenance: Provenance, found: Mapping[str, Any], manifests: Sequence[Manifest]
+) -> str:
+    model, blocks = provenance.model, found["blocks"]
+    height, width = provenance.shape
+    pixels = sum(block["pixels"] for block in blocks)
+    share = found["embedded"] / pixels if pixels else 0.0
+    scenes = ", ".join(f"{len(m.items)} of {m.sensor}" for m in manifests) or "tile folders"
+    rows = [
+        ("Period", f"{provenance.period_start} to {provenance.period_end}"),
+        (
+            "Grid",
+            f"{width} x {height} px of {abs(provenance.transform[0]):g} in {provenance.crs}",
+        ),
+        ("Blocks", len(blocks)),
+        ("Pixels with an embedding", f"{found['embedded']:,} ({share:.1%} of the blocks)"),
+        ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
+        ("Scenes", scenes),
+    ]
+    verdict = (
+        '<p class="bad">Checks failed: see below.</p>'
+        if found["failures"]
+        else '<p class="good">All checks passed.</p>'
+    )
+    return verdict + _table(("", ""), rows)
+
+
+def _checks(found: Mapping[str, Any]) -> str:
+    limits = found["limits"]
+    saturated, seam = found["saturated_percent"], found["seam_score"]
+    rows = [
+        ("Pixels with values that are not finite", found["non_finite"], "0"),
+        ("Pixels with an embedding of zeros", found["all_zero"], "0"),
+        ("Dimensions that are the same everywhere", len(found["constant"]), "0"),
+        (
+            "Codes at an end of their range",
+            "does not apply" if saturated is None else f"{saturated:.2f} %",
+            f"{limits['max_saturated']:g} %",
+        ),
+        (
+            "Seam score",
+            "one block" if seam is None else f"{seam:.3f}",
+            f"{limits['max_seam']:g}",
+        ),
+    ]
+    failures = ""
+    if found["failures"]:
+        failures = f'<div class="bad">{_list(found["failures"])}</div>'
+    return failures + _table(("check", "found", "at most"), rows)
+
+
+def _blocks(grid: RegionGrid, found: Mapping[str, Any], observations: Observations) -> str:
+    states = {block["id"]: block for block in found["blocks"]}
+    cells = []
+    for block in grid.blocks:
+        place, state = grid.product_window(block), states[block.id]
+        kind = "none" if not state["embedded"] else "part"
+        if state["embedded"] == state["observed"] and state["embedded"]:
+            kind = "full"
+        text = (
+            f"{block.id}: {state['embedded']:,} of {state['pixels']:,} px with an embedding, "
+            f"{state['observed']:,} observed"
+        )
+        cells.append((place.y0, place.x0, place.height, place.width, kind, text))
+    height, width = (int(n) for n in grid.product_geobox.shape)
+    embedded = observations.maps["s2_valid"]
+    # A map of one colour: dark where there is an embedding.
+    outline = map_png(np.where(np.isfinite(embedded), 0.0, np.nan), 1.0)
+    return (
+        f"<figure>{rectangles((height, width), cells, outline)}<figcaption>Dark: pixels with an "
+        "embedding. North is up. "
+        '<span class="key full"></span> every observed pixel has an embedding '
+        '<span class="key part"></span> some have too few observations '
+        '<span class="key none"></span> none has one '
+        '<span class="key outside"></span> outside the region. Point at a block for its '
+        "numbers.</figcaption></figure>"
+    )
+
+
+def _preview(path: Path) -> str:
+    return (
+        f'<figure><img alt="Preview" src="{data_uri(path.read_bytes())}"><figcaption>The first '
+        "three principal components as red, green and blue, fitted on this region and period "
+        "alone; colours of two reports cannot be compared.</figcaption></figure>"
+    )
+
+
+def _observations(found: Observations) -> str:
+    parts = []
+    for kind, name in _KINDS.items():
+        starts, pixels = found.histograms[kind]
+        top = float(max(starts[-1], 1))
+        mean = found.means[kind]
+        told = "none" if math.isnan(mean) else f"{mean:.1f} on average"
+        chart = bars([str(start) for start in starts], {"pixels": pixels}, "pixels, by count")
+        parts.append(
+            f"<figure><h3>{name}: {told}</h3><img class='map' alt='Map of {name}' src='"
+            f"{data_uri(map_png(found.maps[kind], top))}'>{legend(top)}{chart}</figure>"
+        )
+    return (
+        "<p>Steps that an embedding is made from, for pixels that have one.</p>"
+        f'<div class="row">{"".join(parts)}</div>'
+    )
+
+
+def _months(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
+    if not manifests:
+        return "<p>The source is tile folders, which do not name scenes.</p>"
+    months = months_of(provenance)
+    series = {
+        sensor: [float(n) for n in days]
+        for sensor, days in days_per_month(manifests, months).items()
+    }
+    return (
+        "<p>Days of each month on which a scene of the list touches the region. Clouds come on "
+        f"top: see the counts.</p>{bars(months, series, 'days')}"
+    )
+
+
+def _left_out(manifests: Sequence[Manifest], logs: Path) -> str:
+    rows = [(sensor, n, why, one) for sensor, why, n, one in left_out(manifests)]
+    scenes = (
+        _table(("sensor", "scenes", "why", "one of them"), rows)
+        if rows
+        else "<p>No scene of the list was left out.</p>"
+    )
+    told = warnings_of(logs)
+    warnings = f"<h3>Warnings of the run</h3>{_list(told)}" if told else ""
+    return scenes + warnings
+
+
+def _seams(found: Mapping[str, Any]) -> str:
+    borders = [border for border in found["borders"] if border["ratio"] is not None]
+    if not borders:
+        return "<p>No two blocks meet, so there can be no seam.</p>"
+    worst = sorted(borders, key=lambda border: -border["ratio"])[:10]
+    rows = [
+        (
+            " | ".join(border["blocks"]),
+            f"{border['ratio']:.3f}",
+            f"{border['across']:.4g}",
+            f"{border['inside']:.4g}",
+            border["pairs"],
+        )
+        for border in worst
+    ]
+    return (
+        "<p>Mean absolute difference between the two pixels that meet at a border of blocks, "
+        "against that between neighbours on either side of it. 1 is no seam; a single border "
+        "strays from 1 where it runs along a field's edge. The borders that stray most:</p>"
+        + _table(("blocks", "ratio", "across", "inside", "pairs"), rows)
+    )
+
+
+def _costs(costs: Sequence[RuleCost]) -> str:
+    if not costs:
+        return "<p>There are no benchmark files.</p>"
+
+    def shown(value: float | None, digits: int = 0) -> str:
+        return "unknown" if value is None else f"{value:,.{digits}f}"
+
+    rows = [
+        (
+            cost.rule,
+            cost.jobs,
+            shown(cost.seconds, 1),
+            shown(cost.cpu_seconds, 1),
+            shown(cost.memory_mb),
+            shown(cost.read_mb, 1),
+            shown(cost.written_mb, 1),
+        )
+        for cost in costs
+    ]
+    head = ("rule", "jobs", "time, s", "processor, s", "most memory, MB", "read, MB", "written, MB")
+    return (
+        "<p>From the benchmark files of the last run of each job; times and bytes are sums over "
+        "the jobs. Bytes are those of disks, not of the network or a cache.</p>"
+        + _table(head, rows)
+    )
+
+
+def _opening(provenance: Provenance, products: Mapping[str, Sequence[str]]) -> str:
+    return "".join(
+        f"<h3>{escape(', '.join(products[name]))}</h3><pre>{escape(code)}</pre>"
+        for name, code in opening(provenance)
+        if name in products
+    )
+
+
+def _software(provenance: Provenance) -> str:
+    record = json.dumps(provenance.to_json(), indent=1)
+    return (
+        _table(("software", "version"), provenance.software.items())
+        + f"<details><summary>The whole record</summary><pre>{escape(record)}</pre></details>"
+    )

@@ -1,0 +1,146 @@
+"""Embeddings of single points, read from a Zarr store chunk by chunk."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+
+from ..errors import RegionError, TileError
+from ..points import Points
+from .blocks import COUNT_KINDS
+
+logger = logging.getLogger(__name__)
+
+INSIDE, NO_EMBEDDING, OUTSIDE = "ok", "no embedding", "outside"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a store holds at n points.
+
+    Attributes:
+        embeddings: (n, K) float32, NaN where there is none.
+        counts: (n, 3) uint16: valid S2, S1 ascending, S1 descending steps.
+        rows, columns: (n,) int64 place in the product grid, -1 outside.
+        state: (n,) `ok`, `no embedding` or `outside`.
+    """
+
+    embeddings: NDArray[np.float32]
+    counts: NDArray[np.uint16]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    state: NDArray[np.str_]
+
+    def columns_after(self, table: pa.Table) -> pa.Table:
+        """`table` with the sample's columns `row`, `column`, `state`, the counts and `e000`,
+        `e001`, ... after its own."""
+        new: dict[str, NDArray[Any]] = {
+            "row": self.rows,
+            "column": self.columns,
+            "state": self.state,
+            **{kind: self.counts[:, k] for k, kind in enumerate(COUNT_KINDS)},
+            **{f"e{k:03d}": self.embeddings[:, k] for k in range(self.embeddings.shape[1])},
+        }
+        for name, values in new.items():
+            table = table.append_column(name, pa.array(values))
+        return table
+
+
+def open_store(path: Path | Store) -> zarr.Group:
+    """A store written by `zarr_store.write_zarr`, for reading.
+
+    Raises:
+        TileError: it is none.
+    """
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise TileError(
+            f"{path} is not a Zarr v3 store: name embeddings.zarr of a region and period."
+        ) from error
+    if "embeddings" not in group or "spatial:transform" not in group.attrs:
+        raise TileError(f"{path} is not a store of embeddings: it has no array or no place.")
+    return group
+
+
+def sample_store(group: zarr.Group, points: Points) -> Sample:
+    """Sample the pixel in which each point lies; a chunk is read once for all its points.
+
+    Raises:
+        RegionError: there are points, but all of them lie outside the store.
+    """
+    attributes: dict[str, Any] = group.attrs.asdict()
+    crs = pyproj.CRS.from_user_input(attributes.get("proj:code") or attributes["proj:wkt2"])
+    height, width = (int(n) for n in attributes["spatial:shape"])
+    x, y = points.to(crs)
+    column, row = ~Affine(*attributes["spatial:transform"]) @ (x, y)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    if inside.size and not inside.any():
+        west, south, east, north = attributes["spatial:bbox"]
+        raise RegionError(
+            f"None of the {inside.size} points lies in the product, which covers x {west:g} to "
+            f"{east:g} and y {south:g} to {north:g} in {attributes.get('proj:code', 'its CRS')}: "
+            "check the points' CRS and the order of their coordinates."
+        )
+    rows = np.where(inside, row, -1).astype(np.int64)
+    columns = np.where(inside, column, -1).astype(np.int64)
+    embeddings, counts = _read(group, rows, columns)
+    valid = np.isfinite(embeddings).all(axis=1)
+    state = np.where(inside, np.where(valid, INSIDE, NO_EMBEDDING), OUTSIDE)
+    for name in (NO_EMBEDDING, OUTSIDE):
+        if number := int((state == name).sum()):
+            logger.warning("%d of %d points: %s", number, len(state), name)
+    return Sample(embeddings, counts, rows, columns, state)
+
+
+def _read(
+    group: zarr.Group, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    stored: dict[str, Any] = {
+        name: group[name]
+        for name in ("embeddings", "scales", "observation_counts")
+        if name in group
+    }
+    dim = stored["embeddings"].shape[1]
+    embeddings = np.full((len(rows), dim), np.nan, np.float32)
+    counts = np.zeros((len(rows), len(COUNT_KINDS)), np.uint16)
+    for name, target in (("observation_counts", counts), ("embeddings", embeddings)):
+        for y, x, chosen in _by_chunk(stored[name], rows, columns):
+            chunk = stored[name][0, :, y, x]
+            target[chosen] = chunk[:, rows[chosen] - y.start, columns[chosen] - x.start].T
+    if "scales" in stored:
+        for y, x, chosen in _by_chunk(stored["scales"], rows, columns):
+            scales = stored["scales"][0, y, x][rows[chosen] - y.start, columns[chosen] - x.start]
+            embeddings[chosen] *= scales[:, np.newaxis]
+    return embeddings, counts
+
+
+def _by_chunk(
+    array: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> list[tuple[slice, slice, NDArray[np.intp]]]:
+    """The chunks of an array that hold points: (rows, columns, which points)."""
+    height, width = array.shape[-2:]
+    edges = array.chunks[-2:]
+    inside = np.flatnonzero(rows >= 0)
+    places = np.stack([rows[inside] // edges[0], columns[inside] // edges[1]], axis=1)
+    chunks, which = np.unique(places, axis=0, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    parts = np.split(inside[order], np.cumsum(np.bincount(which, minlength=len(chunks)))[:-1])
+    return [
+        (
+            slice(int(r) * edges[0], min((int(r) + 1) * edges[0], height)),
+            slice(int(c) * edges[1], min((int(c) + 1) * edges[1], width)),
+            part,
+        )
+        for (r, c), part in zip(chunks, parts, strict=True)
+    ]

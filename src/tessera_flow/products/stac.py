@@ -1,0 +1,214 @@
+"""STAC documents of the products: an Item for each period, a Collection for each region.
+
+They follow the embedding extension (https://github.com/geo-embeddings/
+embeddings-stac-specification): type, dimensions, data type and model stand on the Collection,
+quantisation on the Item, whose asset `embeddings` is the main product, and links
+`emb:source-data` name the scenes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pystac
+
+from ..atomic import write_text
+from ..errors import ConfigError
+from ..grid import RegionGrid
+from ..manifest import Manifest
+from ..provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
+
+EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+ITEM_FILE = "item.json"
+
+_COG = pystac.MediaType.COG
+_NPY = "application/x-npy"
+# Key of the asset, title, media type and roles, by product and name of its file; the first
+# product of this order that is there is the asset `embeddings`.
+_MAIN = ("zarr", "arrays", "vrt", "geotessera")
+_ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
+    "zarr": {"embeddings.zarr": ("zarr", "Zarr v3 store", "application/vnd+zarr", ["data"])},
+    "arrays": {
+        "stitched_representation.npy": ("arrays", "Reference array", _NPY, ["data"]),
+        "stitched_representation_scales.npy": ("scales", "Scales", _NPY, ["data"]),
+        "stitched_representation_counts.npy": (
+            "counts_array",
+            "Observation counts as an array",
+            _NPY,
+            ["metadata"],
+        ),
+        "stitched_representation.json": (
+            "arrays_record",
+            "Record of the arrays",
+            pystac.MediaType.JSON,
+            ["metadata"],
+        ),
+    },
+    "vrt": {"embeddings.vrt": ("vrt", "All dimensions, for GDAL", "application/xml", ["data"])},
+    "geotessera": {
+        "geotessera": ("geotessera", "Store of the geotessera client", "inode/directory", ["data"])
+    },
+    "counts": {"counts.tif": ("counts", "Observation counts", _COG, ["metadata"])},
+    "preview": {
+        "preview.tif": ("visual", "First three principal components", _COG, ["visual"]),
+        "preview.png": ("thumbnail", "Preview", pystac.MediaType.PNG, ["thumbnail"]),
+    },
+}
+
+
+def write_item(
+    output: Path,
+    grid: RegionGrid,
+    provenance: Provenance,
+    products: Mapping[str, Sequence[str]],
+    manifests: Iterable[Manifest],
+) -> None:
+    """Write the Item of one region and period, beside its products.
+
+    Args:
+        output: the JSON file.
+        grid: the region's grid.
+        provenance: what the Item states.
+        products: names of the files of each product that was written.
+        manifests: the lists of scenes that were used.
+
+    Raises:
+        ConfigError: no product among them holds the embeddings.
+        OutputError: the file cannot be written.
+    """
+    main = next((name for name in _MAIN if name in products), None)
+    if main is None:
+        raise ConfigError(
+            f"products.formats has stac but none of {', '.join(_MAIN)}: add one of them, as the "
+            "Item must have an asset that holds the embeddings."
+        )
+    outline = grid.product_geobox.geographic_extent
+    item = pystac.Item(
+        id=f"{provenance.region}-{provenance.period}",
+        geometry=json.loads(json.dumps(outline.geom.__geo_interface__)),
+        bbox=[round(float(v), 7) for v in outline.boundingbox.bbox],
+        datetime=None,
+        start_datetime=_midnight(provenance.period_start),
+        end_datetime=_last_second(provenance.period_end),
+        properties=_properties(grid, provenance),
+        stac_extensions=[EXTENSION, PROJECTION],
+        collection=provenance.region,
+    )
+    for product, files in products.items():
+        for name in files:
+            if name in _ASSETS.get(product, {}):
+                key, title, media_type, roles = _ASSETS[product][name]
+                asset = pystac.Asset(f"./{name}", title, media_type=media_type, roles=roles)
+                # The extension wants an asset of this name.
+                is_main = product == main and key == main
+                item.add_asset("embeddings" if is_main else key, asset)
+    sources = {source.sensor: source for source in provenance.sources}
+    for manifest in manifests:
+        source = sources[manifest.sensor]
+        item.add_links([_source_link(source, scene.id) for scene in manifest.items])
+    for rel in ("collection", "parent", "root"):
+        item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
+    _write(output, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def write_collection(output: Path, items: Sequence[Path]) -> None:
+    """Write the Collection of one region from the Items of its periods.
+
+    Args:
+        output: the JSON file, in the folder above the Items' ones.
+        items: files of `write_item`; at least one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in items]
+    records = [document["properties"]["provenance"] for document in documents]
+    model = ModelRecord(**records[0]["model"])
+    region = records[0]["region"]
+    spans = [[_midnight(r["period_start"]), _last_second(r["period_end"])] for r in records]
+    whole = [min(start for start, _ in spans), max(end for _, end in spans)]
+    collection = pystac.Collection(
+        id=region,
+        title=f"TESSERA embeddings of {region}",
+        description=(
+            f"Pixel embeddings of Sentinel-1 and Sentinel-2 time series, {model.dim} dimensions, "
+            f"by {model.name} ({model.family})."
+        ),
+        extent=pystac.Extent(
+            pystac.SpatialExtent([documents[0]["bbox"]]),
+            # STAC: the first interval is the whole, further ones are its parts.
+            pystac.TemporalExtent([whole, *spans] if len(spans) > 1 else [whole]),
+        ),
+        license="other",
+        stac_extensions=[EXTENSION],
+        extra_fields={
+            "emb:type": "pixel",
+            "emb:dimensions": model.dim,
+            "data_type": model.dtype,
+            "emb:temporal_resolution": "multi_temporal",
+            **{k: v for k, v in documents[0]["properties"].items() if k == "gsd"},
+        },
+    )
+    collection.add_link(pystac.Link("emb:model", model.url, title=model.name))
+    sources = [SourceRecord(**source) for record in records for source in record["sources"]]
+    for uri, sensor in {source.uri: source.sensor for source in sources}.items():
+        collection.add_link(pystac.Link("emb:source-data", uri, title=sensor))
+    for path in items:
+        href = f"./{path.relative_to(output.parent).as_posix()}"
+        collection.add_link(pystac.Link("item", href, "application/geo+json"))
+    collection.add_link(pystac.Link("root", "./collection.json", pystac.MediaType.JSON))
+    _write(output, collection.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _properties(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:
+    geobox, crs, model = grid.product_geobox, product_crs(grid), provenance.model
+    code = crs_code(crs)
+    properties: dict[str, Any] = {
+        "title": f"TESSERA embeddings of {provenance.region}, {provenance.period}",
+        "proj:code": code,
+        **({} if code else {"proj:wkt2": crs.to_wkt()}),
+        "proj:shape": [int(n) for n in geobox.shape],
+        "proj:transform": [float(v) for v in list(geobox.affine)[:6]],
+        "emb:runtime_parameters": {
+            "arithmetic": provenance.arithmetic,
+            "min_observations": provenance.min_observations,
+            "precision": model.precision,
+        },
+        "provenance": provenance.to_json(),
+    }
+    if crs.is_projected:
+        properties["gsd"] = abs(geobox.affine.a) * crs.axis_info[0].unit_conversion_factor
+    if model.dtype == "int8":
+        properties["emb:quantization"] = {
+            "method": "per_pixel_scale",
+            "original_dtype": "float32",
+            "quantized_dtype": "int8",
+        }
+    return properties
+
+
+def _source_link(source: SourceRecord, scene: str) -> pystac.Link:
+    uri = source.uri
+    name = quote(scene, safe="")
+    href = f"{uri}/items/{name}" if "/collections/" in uri else f"{uri}#{name}"
+    return pystac.Link("emb:source-data", href, title=f"{source.sensor}: {scene}")
+
+
+def _midnight(day: str) -> datetime.datetime:
+    return datetime.datetime.combine(
+        datetime.date.fromisoformat(day), datetime.time(), datetime.UTC
+    )
+
+
+def _last_second(day: str) -> datetime.datetime:
+    return _midnight(day) + datetime.timedelta(days=1, seconds=-1)
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(document, indent=1) + "\n")

@@ -1,0 +1,78 @@
+"""Every product through the workflow, and its tile folders as the source of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+import xarray as xr
+
+from tests.support.workflow import change, leftovers, plan, product_bytes, run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+PLACE = Path("results") / "here" / "then"
+
+
+def test_every_product_then_the_same_from_its_tiles(finished: Path) -> None:
+    """`finished` has the patches; only products are made. Its tiles, as the source of a second
+    run in other folders, give the same embeddings and the same tiles."""
+    change(finished, {"products.formats": ["zarr", "vrt", "counts", "stac", "tiles", "report"]})
+    new = {"vrt": 1, "counts": 1, "stac_item": 1, "stac_collection": 1, "export_tiles": 4,
+           "checks": 1, "report": 1}  # fmt: skip
+    assert plan(finished) == new
+    run(finished)
+    assert plan(finished) == {}
+    assert leftovers(finished) == []
+    folder = finished / PLACE
+    ds = xr.open_zarr(folder / "embeddings.zarr")
+    expected = (ds.embeddings * ds.scales).values[0]
+    with rasterio.open(folder / "embeddings.vrt") as raster:
+        np.testing.assert_array_equal(raster.read(), expected)
+    with rasterio.open(folder / "counts.tif") as raster:
+        np.testing.assert_array_equal(raster.read(), ds.observation_counts.values[0])
+    (item,) = pystac.Collection.from_file(folder.parent / "collection.json").get_items()
+    for asset in item.assets.values():
+        assert Path(asset.get_absolute_href()).exists()
+    assert "visual" not in item.assets  # the preview was not asked for
+    assert len([link for link in item.links if link.rel == "emb:source-data"]) == 10
+    page = (folder / "report.html").read_text()
+    assert "<h2>Checks</h2>" in page
+    assert "<td>infer</td><td>4</td>" in page
+
+    change(
+        finished,
+        {
+            "source": "tiles",
+            "tiles.location": f"{folder.parent}/{{period}}/tiles",
+            "products.formats": ["arrays", "tiles"],
+            "paths.results": "results2",
+            "paths.work": "work2",
+            "paths.logs": "logs2",
+            "paths.keep": None,
+        },
+    )
+    assert plan(finished) == {
+        "roi": 1, "weights": 1, "import_tiles": 4, "infer": 4, "stitch_arrays": 1,
+        "export_tiles": 4,
+    }  # fmt: skip
+    run(finished)
+    again = finished / "results2" / "here" / "then"
+    for name in ("", "_scales", "_counts"):
+        file = f"stitched_representation{name}.npy"
+        assert (again / file).read_bytes() == (folder / file).read_bytes(), file
+    tiles = [
+        {k: v for k, v in product_bytes(top).items() if k.endswith((".npy", ".tiff"))}
+        for top in (_only_tiles(folder, finished / "a"), _only_tiles(again, finished / "b"))
+    ]
+    assert tiles[0] == tiles[1]
+    assert len(tiles[0]) == 12 * 8
+
+
+def _only_tiles(folder: Path, target: Path) -> Path:
+    """A folder in which `results` is the tiles alone."""
+    target.mkdir()
+    (target / "results").symlink_to(folder / "tiles", target_is_directory=True)
+    return target

@@ -1,0 +1,263 @@
+"""Checks of finished embeddings, and the report: what it says is what is there."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tessera_flow.manifest import Manifest, SourceItem
+from tessera_flow.products.checks import Checks, write_checks
+from tessera_flow.products.preview import write_preview
+from tessera_flow.products.report import write_report
+from tessera_flow.products.survey import left_out, rule_costs, survey_counts, warnings_of
+
+from ..support.products_region import Region, dequantised, landscape, make_region, write_block
+
+WHOLE = np.ones((120, 100), bool)
+
+
+def check(region: Region, folder: Path, seam: float = 1.5, saturated: float = 10.0) -> Checks:
+    return write_checks(
+        folder / "checks.json", region.grid, region.blocks, region.provenance, seam, saturated
+    )
+
+
+def change(region: Region, block: str, values: Any = None, scales: Any = None) -> None:
+    """Write one block anew with other values or scales in its first pixels."""
+    window = region.grid.product_window(region.grid.block(block)).slices
+    embeddings, old = region.embeddings[window].copy(), region.scales[window].copy()
+    if values is not None:
+        embeddings[: len(values), 0] = values
+    if scales is not None:
+        old[: len(scales), 0] = scales
+    write_block(region.blocks[block], embeddings, old, region.counts[window], 25)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_sound_embeddings_pass_and_are_counted(tmp_path: Path, dtype: str) -> None:
+    region = make_region(tmp_path / "blocks", 60, dtype=dtype)
+    found = check(region, tmp_path)
+    assert found.failures == []
+    assert found.embedded == region.valid.sum()
+    assert sum(block.embedded for block in found.blocks) == region.valid.sum()
+    assert sum(block.observed for block in found.blocks) == region.valid.sum()
+    assert 0.9 < found.seam_score < 1.1
+    if dtype == "int8":
+        codes = np.abs(region.embeddings[region.valid].astype(int))
+        np.testing.assert_allclose(found.saturated_percent, 100 * (codes >= 127).mean())
+    document = json.loads((tmp_path / "checks.json").read_text())
+    assert document["configuration_sha256"] == region.provenance.configuration_sha256
+    assert document["seam_score"] == found.seam_score
+
+
+def test_seam_score_is_the_ratio_over_all_borders(tmp_path: Path) -> None:
+    """Against differences of the whole picture, taken at once."""
+    region = make_region(tmp_path / "blocks", 50, valid=WHOLE)
+    values = dequantised(region).reshape(120, 100, 16)
+    across, inside = [], []
+    for axis, borders in ((0, (50, 100)), (1, (50,))):
+        steps = np.abs(np.diff(values, axis=axis)).mean(axis=-1)
+        steps = np.moveaxis(steps, axis, 0)
+        for at in borders:
+            across.append(steps[at - 1])
+            inside.append((steps[at - 2] + steps[at]) / 2)
+    expected = np.concatenate(across).mean() / np.concatenate(inside).mean()
+    found = check(region, tmp_path)
+    np.testing.assert_allclose(found.seam_score, expected, rtol=1e-6)
+    assert sum(border.pairs for border in found.borders) == 2 * 100 + 120
+
+
+def test_a_seam_is_seen_and_its_worst_border_named(tmp_path: Path) -> None:
+    values = landscape(120, 100, 16)
+    values[:50, 50:] += 3.0
+    region = make_region(tmp_path / "blocks", 50, valid=WHOLE, values=values)
+    found = check(region, tmp_path)
+    assert found.seam_score > 1.5
+    (sentence,) = found.failures
+    assert sentence.startswith(f"The seam score is {found.seam_score:.2f}, above 1.5; the worst")
+    assert "b000_001" in sentence
+    assert check(region, tmp_path, seam=100).failures == []
+
+
+def test_impossible_values_are_found(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    change(region, "b000_000", values=np.zeros((4, 16), np.int8))
+    change(region, "b001_000", scales=np.array([np.inf, -1.0, 0.0], np.float32))
+    found = check(region, tmp_path)
+    assert (found.non_finite, found.all_zero) == (3, 4)
+    assert found.failures == [
+        "3 pixels have a value that is not finite.",
+        "4 pixels have an embedding of zeros.",
+    ]
+
+
+def test_constant_dimensions_and_saturation_are_found(tmp_path: Path) -> None:
+    values = landscape(120, 100, 16)
+    values[..., 5] = 0.0
+    values[..., 8:] = values[..., 8:9]  # half of the codes are the largest of their pixel
+    values[..., 8:] *= 40
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE, values=values)
+    found = check(region, tmp_path)
+    assert found.constant == [5]
+    assert found.saturated_percent > 45
+    assert [re.sub(r"[\d.]+ %", "N %", s, count=1) for s in found.failures] == [
+        "1 dimensions are the same everywhere: 5.",
+        "N % of the codes are at an end of their range, more than 10 %.",
+    ]
+
+
+def test_one_block_has_no_seam_and_half_a_float_is_not_finite(tmp_path: Path) -> None:
+    values = landscape(120, 100, 16)
+    values[3, 4, 7] = np.inf
+    region = make_region(tmp_path / "blocks", 500, dtype="float32", valid=WHOLE, values=values)
+    found = check(region, tmp_path)
+    assert found.seam_score is None and found.borders == []
+    assert found.failures == ["1 pixels have a value that is not finite."]
+
+
+@pytest.mark.parametrize("block_size", [50, 64, 500])
+def test_maps_histograms_and_means_of_counts(
+    tmp_path: Path, block_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tessera_flow.products.survey.MAP_EDGE", 80)
+    region = make_region(tmp_path / "blocks", block_size)
+    found = survey_counts(region.grid, region.blocks, region.provenance)
+    for kind, name in enumerate(("s2_valid", "s1_ascending", "s1_descending")):
+        counts = region.counts[..., kind]
+        expected = np.where(region.valid, counts, np.nan)[::3, ::3]
+        np.testing.assert_array_equal(found.maps[name], expected)
+        starts, pixels = found.histograms[name]
+        chosen = counts[region.valid]
+        assert pixels == np.histogram(chosen, [*starts, 10**6])[0].tolist()
+        np.testing.assert_allclose(found.means[name], chosen.mean())
+
+
+def test_costs_from_benchmark_files(tmp_path: Path) -> None:
+    head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    (tmp_path / "infer").mkdir()
+    for name, row in (
+        ("infer/a", "10.5\t0:00:10\t563.3\t1\t1\t1\t2.0\t1.0\t64\t11.4"),
+        ("infer/b", "4.5\t0:00:04\t600.1\t1\t1\t1\t0.5\t1.5\t64\t8.6"),
+        ("counts", "0.1\t0:00:00\t-\t-\t-\t-\t-\t-\t-\tNA"),
+    ):
+        (tmp_path / f"{name}.bench.tsv").write_text(f"{head}{row}\n")
+    counts, infer = rule_costs(tmp_path)
+    assert (infer.rule, infer.jobs, infer.seconds, infer.memory_mb) == ("infer", 2, 15.0, 600.1)
+    assert (infer.cpu_seconds, infer.read_mb, infer.written_mb) == (20.0, 2.5, 2.5)
+    assert (counts.jobs, counts.seconds, counts.memory_mb) == (1, 0.1, None)
+
+
+def scene(name: str, day: str) -> SourceItem:
+    return SourceItem(name, datetime.date.fromisoformat(day), None, 0, None, {})
+
+
+def manifests() -> list[Manifest]:
+    scenes = tuple(scene(f"A{n}", day) for n, day in enumerate(
+        ["2023-07-01", "2023-07-01", "2023-07-09", "2024-06-30"]))  # fmt: skip
+    why = "older copy of the photograph in S2_"
+    out = (("S2_1_X", f"{why}9_Y"), ("S2_2_X", f"{why}8_Y"), ("S2_3", "has no <B04>"))
+    return [Manifest("sentinel2", scenes, out), Manifest("sentinel1", (), ())]
+
+
+def test_reasons_are_gathered() -> None:
+    assert [row[:3] for row in left_out(manifests())] == [
+        ("sentinel2", "older copy of the photograph in …", 2),
+        ("sentinel2", "has no <B04>", 1),
+    ]
+
+
+def test_warnings_are_told_once(tmp_path: Path) -> None:
+    (tmp_path / "infer").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "infer" / f"{name}.log").write_text(
+            "2026-01-02 03:04:05,678 WARNING S2_1 is left out: gone\n"
+            "2026-01-02 03:04:05,678 INFO patch\n"
+        )
+    assert warnings_of(tmp_path) == ["S2_1 is left out: gone (2 times)"]
+
+
+class Page(HTMLParser):
+    """Text, and what a browser would fetch."""
+
+    VOID = ("meta", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.fetched, self.open = "", [], []  # type: ignore[var-annotated]
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.fetched += [v for k, v in attrs if k in ("src", "href") and not v.startswith("#")]
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_the_page_stands_alone_and_says_what_was_found(tmp_path: Path, dtype: str) -> None:
+    values = landscape(120, 100, 16)
+    values[:50, 50:] += 3.0
+    region = make_region(tmp_path / "blocks", 50, valid=WHOLE, values=values, dtype=dtype)
+    inputs = (region.grid, region.blocks, region.provenance)
+    write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
+    found = check(region, tmp_path)
+    (tmp_path / "logs").mkdir()
+    for folder in ("one", "two"):
+        write_report(
+            tmp_path / folder / "report.html", *inputs, tmp_path / "checks.json",
+            tmp_path / "p.png", manifests(), {"zarr": ["embeddings.zarr"]}, tmp_path / "logs",
+        )  # fmt: skip
+    text = (tmp_path / "one" / "report.html").read_text()
+    assert text == (tmp_path / "two" / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.fetched and all(f.startswith("data:image/png;base64,") for f in page.fetched)
+    assert "@import" not in text and "url(#ramp)" in text and "<script" not in text
+    said = " ".join(page.text.split())
+    assert "Checks failed: see below." in said
+    assert found.failures[0] in said
+    assert "12,000 (100.0% of the blocks)" in said
+    assert "has no <B04>" in said and "older copy of the photograph in …" in said
+    assert "b000_001: 2,500 of 2,500 px with an embedding, 2,500 observed" in said
+    assert "sentinel2, 2023-07: 2" in said and "sentinel2, 2024-06: 1" in said
+    assert "from 4 Sentinel-2 L2A scenes (mpc, sentinel-2-l2a) and 0 Sentinel-1 RTC" in said
+    assert "ab" * 32 in said and "arXiv:2506.20380" in said
+    assert ("ds.embeddings * ds.scales" in said) == (dtype == "int8")
+    assert "GeoTessera" not in said
+
+
+def test_a_region_without_an_embedding_has_a_page_that_says_so(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    for block in region.grid.blocks:
+        shape = region.grid.product_window(block).shape
+        write_block(
+            region.blocks[block.id], np.zeros((*shape, 16), np.int8),
+            np.full(shape, np.nan, np.float32), np.zeros((*shape, 3), np.uint16), 25,
+        )  # fmt: skip
+    inputs = (region.grid, region.blocks, region.provenance)
+    assert check(region, tmp_path).failures == ["No pixel has an embedding."]
+    write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
+    write_report(
+        tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png", [],
+        {}, tmp_path / "logs",
+    )  # fmt: skip
+    text = (tmp_path / "report.html").read_text()
+    assert "No pixel has an embedding." in text
+    assert "no scenes" not in text and "does not name scenes" not in text
+    assert "which do not name scenes" in text

@@ -1,0 +1,198 @@
+"""STAC Items and Collections, read by pystac and held against their JSON schemas, offline."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pystac
+import pytest
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+from tessera_flow.errors import ConfigError
+from tessera_flow.manifest import Manifest, SourceItem
+from tessera_flow.products.stac import EXTENSION, write_collection, write_item
+
+from ..support.products_region import make_region
+
+PRODUCTS = {
+    "zarr": ["embeddings.zarr"],
+    "arrays": ["stitched_representation.npy", "stitched_representation_scales.npy"],
+    "counts": ["counts.tif"],
+    "preview": ["preview.tif", "preview.png"],
+}
+
+# What the extension's specification demands, said again: fields and links that must be
+# there, and no field of the prefix that it does not know.
+_KNOWN_ITEM = ["runtime_parameters", "preprocessing", "postprocessing", "fit_for_use",
+               "spatial_coverage", "uncertainty", "quantization"]  # fmt: skip
+_KNOWN_COLLECTION = ["type", "dimensions", "temporal_resolution", "fit_for_use", "uncertainty",
+                     "chip_layout"]  # fmt: skip
+
+
+def _only(names: list[str]) -> dict[str, Any]:
+    return {"propertyNames": {"pattern": f"^(?!emb:)|^emb:({'|'.join(names)})$"}}
+
+
+def _has_link(rel: str) -> dict[str, Any]:
+    link = {"required": ["rel", "href"], "properties": {"rel": {"const": rel}}}
+    return {"properties": {"links": {"contains": link}}}
+
+
+_QUANTIZATION = {
+    "type": "object",
+    "required": ["method", "original_dtype"],
+    "properties": {
+        "method": {"type": "string"},
+        "original_dtype": {"type": "string"},
+        "quantized_dtype": {"type": "string"},
+        "scale": {"type": "array"},
+        "offset": {"type": "array"},
+        "link": {"type": "object"},
+    },
+    "additionalProperties": False,
+}
+_DECLARED = {"properties": {"stac_extensions": {"contains": {"const": EXTENSION}}}}
+ITEM_RULES = {
+    "allOf": [
+        _DECLARED,
+        {
+            "required": ["assets", "properties"],
+            "properties": {
+                "assets": {"required": ["embeddings"], "additionalProperties": _only(["none"])},
+                "properties": {
+                    **_only(_KNOWN_ITEM),
+                    "properties": {"emb:quantization": _QUANTIZATION},
+                },
+            },
+        },
+    ]
+}
+COLLECTION_RULES = {
+    "required": ["emb:type", "emb:dimensions", "data_type", "links"],
+    "properties": {
+        "emb:type": {"enum": ["pixel", "chip"]},
+        "emb:dimensions": {"type": "integer", "minimum": 1},
+        "data_type": {"type": "string"},
+        "gsd": {"type": "number"},
+    },
+    **_only(_KNOWN_COLLECTION),
+    "allOf": [_DECLARED, _has_link("emb:model"), _has_link("emb:source-data")],
+}
+
+
+def scene(name: str) -> SourceItem:
+    return SourceItem(name, datetime.date(2023, 8, 1), None, 0, None, {})
+
+
+def manifests() -> list[Manifest]:
+    return [
+        Manifest("sentinel2", (scene("S2A_1"), scene("S2B 2")), (("S2A_9", "no data"),)),
+        Manifest("sentinel1", (scene("S1A_1"),), ()),
+    ]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> tuple[Path, list[Path]]:
+    """A Collection over Items of two periods."""
+    region = make_region(tmp_path / "blocks", 100)
+    items = []
+    for period, start, end in (
+        ("y2023", "2023-07-01", "2024-06-30"),
+        ("y2022", "2022-07-01", "2023-06-30"),
+    ):
+        record = replace(region.provenance, period=period, period_start=start, period_end=end)
+        items.append(tmp_path / "field" / period / "item.json")
+        write_item(items[-1], region.grid, record, PRODUCTS, manifests())
+    collection = tmp_path / "field" / "collection.json"
+    write_collection(collection, items)
+    return collection, items
+
+
+def validated(path: Path, rules: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The document, once it fits STAC's own schemas (pystac has them) and `rules`."""
+
+    def no_network(*arguments: object, **options: object) -> None:
+        raise AssertionError("a schema was fetched from the internet")
+
+    monkeypatch.setattr("pystac.StacIO.read_text", no_network)
+    document = json.loads(path.read_text())
+    kind = pystac.STACObjectType.ITEM if document["type"] == "Feature" else (
+        pystac.STACObjectType.COLLECTION
+    )  # fmt: skip
+    validator = JsonSchemaSTACValidator()
+    assert validator.validate_core(document, kind, "1.1.0") is not None
+    jsonschema.Draft7Validator(rules).validate(document)
+    return document
+
+
+def test_item_fits_the_schemas_and_says_everything(
+    written: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = validated(written[1][0], ITEM_RULES, monkeypatch)
+    assert item["id"] == "field-y2023"
+    assert item["properties"]["start_datetime"] == "2023-07-01T00:00:00Z"
+    assert item["properties"]["end_datetime"] == "2024-06-30T23:59:59Z"
+    assert item["properties"]["proj:code"] == "EPSG:32631"
+    assert item["properties"]["proj:transform"] == [10, 0, 600_000, 0, -10, 5_700_000]
+    assert item["properties"]["gsd"] == 10
+    assert item["properties"]["provenance"]["model"]["sha256"] == "ab" * 32
+    assert item["assets"]["embeddings"]["href"] == "./embeddings.zarr"
+    assert {a["href"] for a in item["assets"].values()} == {
+        f"./{name}" for names in PRODUCTS.values() for name in names
+    }
+    west, south, east, north = item["bbox"]
+    assert 4.4 < west < east < 4.5 and 51.4 < south < north < 51.5
+    links = [link["href"] for link in item["links"] if link["rel"] == "emb:source-data"]
+    base = "https://planetarycomputer.microsoft.com/api/stac/v1/collections"
+    assert links == [
+        f"{base}/sentinel-2-l2a/items/S2A_1",
+        f"{base}/sentinel-2-l2a/items/S2B%202",
+        f"{base}/sentinel-1-rtc/items/S1A_1",
+    ]
+
+
+def test_collection_fits_the_schemas_and_spans_its_periods(
+    written: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = validated(written[0], COLLECTION_RULES, monkeypatch)
+    assert (collection["emb:type"], collection["emb:dimensions"]) == ("pixel", 16)
+    assert collection["data_type"] == "int8"
+    intervals = collection["extent"]["temporal"]["interval"]
+    assert intervals[0] == ["2022-07-01T00:00:00Z", "2024-06-30T23:59:59Z"]
+    assert len(intervals) == 3
+
+
+def test_pystac_walks_from_the_collection_to_the_files(written: tuple[Path, list[Path]]) -> None:
+    collection = pystac.Collection.from_file(written[0])
+    items = list(collection.get_items())
+    assert [item.id for item in items] == ["field-y2023", "field-y2022"]
+    place = items[1].assets["embeddings"].get_absolute_href()
+    assert place == str(written[0].parent / "y2022" / "embeddings.zarr")
+    assert items[0].get_collection() is collection or items[0].get_collection().id == "field"
+
+
+def test_a_rule_that_is_broken_is_seen(
+    written: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = json.loads(written[1][0].read_text())
+    document["assets"]["zarr"] = document["assets"].pop("embeddings")
+    written[1][0].write_text(json.dumps(document))
+    with pytest.raises(jsonschema.ValidationError, match="'embeddings' is a required property"):
+        validated(written[1][0], ITEM_RULES, monkeypatch)
+
+
+def test_an_item_needs_a_product_that_holds_the_embeddings(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    with pytest.raises(ConfigError, match="stac but none of zarr, arrays, vrt, geotessera"):
+        write_item(
+            tmp_path / "item.json",
+            region.grid,
+            region.provenance,
+            {"preview": ["preview.tif"]},
+            manifests(),
+        )

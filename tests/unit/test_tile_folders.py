@@ -1,0 +1,204 @@
+"""Patches out as reference tile folders, and tile folders in as patches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tessera_flow.blockfile import create_array, create_block_file, open_block_file
+from tessera_flow.errors import TileError
+from tessera_flow.grid import RegionGrid, tiling
+from tessera_flow.products.tile_folders import export_tiles
+from tessera_flow.retile import TIME_CHUNK
+from tessera_flow.tile_import import import_tiles
+from tessera_flow.tiles import ARRAYS, read_tile_folder
+
+from ..support.products_region import cut
+
+PATCH, BLOCK, SHAPE = 20, 40, (70, 53)
+STEPS = {"bands": 19, "sar_ascending": 3, "sar_descending": 0}
+
+
+class Tiles:
+    """A region of 2 x 2 blocks with its mask and files of patches."""
+
+    def __init__(self, folder: Path) -> None:
+        random = np.random.default_rng(0)
+        self.inside = random.random(SHAPE) < 0.8
+        self.inside[:25, :25] = False  # the first patch holds no pixel of the region
+        self.grid: RegionGrid = cut(SHAPE, self.inside, BLOCK)
+        self.mask = folder / "roi.tif"
+        self.folder = folder / "tiles"
+        self.patches = {}
+        box = self.grid.geobox
+        with rasterio.open(
+            self.mask, "w", driver="GTiff", height=SHAPE[0], width=SHAPE[1], count=1,
+            dtype="uint8", crs="EPSG:32631", transform=box.affine,
+        ) as target:  # fmt: skip
+            target.write(self.inside.astype(np.uint8), 1)
+        for block in self.grid.blocks:
+            path = folder / f"{block.id}.zip"
+            inside = self.inside[block.window.slices]
+            parts = [p for p in tiling(*inside.shape, PATCH) if inside[p.slices].any()]
+            attributes = {
+                "shape": list(inside.shape),
+                "patch_size": PATCH,
+                "patches": [[p.y0, p.x0, p.height, p.width] for p in parts],
+            }
+            with create_block_file(path, attributes) as group:
+                for part in parts:
+                    patch = group.create_group(f"{part.y0}_{part.x0}")
+                    self._fill(patch, inside[part.slices], random)
+            self.patches[block.id] = path
+
+    def _fill(self, patch, inside: np.ndarray, random: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
+        h, w = inside.shape
+        t, a, d = STEPS.values()
+        content = {
+            "roi": inside.astype(np.uint8),
+            "bands": random.integers(1, 9000, (t, h, w, 10)).astype(np.uint16),
+            "masks": random.integers(0, 2, (t, h, w)).astype(np.uint8),
+            "doys": np.sort(random.integers(1, 367, t)).astype(np.uint16),
+            "sar_ascending": random.integers(0, 9000, (a, h, w, 2)).astype(np.int16),
+            "sar_ascending_doy": np.arange(1, a + 1).astype(np.int16),
+            "sar_descending": np.zeros((d, h, w, 2), np.int16),
+            "sar_descending_doy": np.zeros(d, np.int16),
+        }
+        for name, data in content.items():
+            first = data.shape[0] if name == "roi" else TIME_CHUNK
+            array = create_array(patch, name, data.shape, (first, *data.shape[1:]), data.dtype)
+            if data.size:
+                array[:] = data
+
+    def export(self) -> list[str]:
+        return [
+            name
+            for block in self.grid.blocks
+            for name in export_tiles(
+                self.patches[block.id], self.grid, block, self.folder / f"{block.id}.json", {"a": 1}
+            )
+        ]
+
+    def bring_in(self, output: Path, block: str = "b001_001", **options) -> Path:  # type: ignore[no-untyped-def]
+        import_tiles(
+            self.folder, self.grid, self.grid.block(block), self.mask, output, PATCH, **options
+        )
+        return output
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Tiles:
+    return Tiles(tmp_path)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
+
+
+def parts(path: Path) -> dict[str, bytes]:
+    """The files in a block file; their order depends on zarr's threads."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_names_padding_types_and_place_are_the_references(tiles: Tiles) -> None:
+    names = tiles.export()
+    assert "0_0_20_20" not in names
+    assert {"20_0_40_20", "40_60_53_70"} <= set(names)
+    assert sorted(names) == sorted(p.name for p in tiles.folder.iterdir() if p.is_dir())
+    tile = read_tile_folder(tiles.folder / "40_60_53_70")
+    assert tile.shape == (PATCH, PATCH)
+    assert tile.bands.dtype == np.uint16 and tile.sar_ascending.dtype == np.int16
+    assert tile.sar_descending.shape == (0, PATCH, PATCH, 2)
+    with open_block_file(tiles.patches["b001_001"]) as group:
+        np.testing.assert_array_equal(tile.bands[:, :10, :13], group["20_0/bands"][:])
+        np.testing.assert_array_equal(tile.doys, group["20_0/doys"][:])
+        np.testing.assert_array_equal(tile.roi[:10, :13], group["20_0/roi"][:])
+    for padded in (tile.bands[:, 10:], tile.bands[:, :, 13:], tile.masks[:, 10:], tile.roi[10:]):
+        assert padded.size and not padded.any()
+    with rasterio.open(tiles.folder / "40_60_53_70" / "roi.tiff") as roi:
+        assert roi.crs.to_epsg() == 32631
+        assert (roi.transform.c, roi.transform.f) == (600_400, 5_699_400)
+    record = json.loads((tiles.folder / "b001_001.json").read_text())
+    assert record["tiles"] == [n for n in names if n.startswith("40_") and n[3] in "46"]
+    assert record["a"] == 1
+
+
+def test_round_trips_are_byte_identical(tiles: Tiles, tmp_path: Path) -> None:
+    """Patches to tiles to patches, and tiles to patches to tiles."""
+    tiles.export()
+    before = digests(tiles.folder)
+    assert len(before) == 11 * 8 + 4
+    original = dict(tiles.patches)
+    for block in tiles.grid.blocks:
+        again = tiles.bring_in(tmp_path / f"{block.id}-again.zip", block.id)
+        assert parts(again) == parts(original[block.id])
+        tiles.patches[block.id] = again
+    shutil.rmtree(tiles.folder)
+    tiles.export()
+    assert digests(tiles.folder) == before
+
+
+def test_other_integers_for_days_and_no_roi_are_taken(tiles: Tiles, tmp_path: Path) -> None:
+    tiles.export()
+    for folder in tiles.folder.glob("*_*_*_*"):
+        (folder / "roi.tiff").unlink()
+        for name in ("doys", "sar_ascending_doy", "sar_descending_doy"):
+            days = np.load(folder / f"{name}.npy")
+            np.save(folder / f"{name}.npy", days.astype(np.int64))
+    again = tiles.bring_in(tmp_path / "again.zip")
+    assert parts(again) == parts(tiles.patches["b001_001"])
+
+
+def test_a_missing_tile_is_named_or_left_out(tiles: Tiles, tmp_path: Path) -> None:
+    tiles.export()
+    shutil.rmtree(tiles.folder / "40_60_53_70")
+    with pytest.raises(TileError, match=r"b001_001: 1 of its patches .*column 40, row 60"):
+        tiles.bring_in(tmp_path / "again.zip")
+    tiles.bring_in(tmp_path / "again.zip", missing="nodata")
+    with open_block_file(tmp_path / "again.zip") as group:
+        assert group.attrs["patches"] == [[0, 0, 20, 13]]
+
+
+def test_tiles_of_another_size_or_region_are_refused(tiles: Tiles, tmp_path: Path) -> None:
+    tiles.export()
+    odd = tiles.folder / "40_40_50_60"
+    shutil.copytree(tiles.folder / "40_40_53_60", odd)
+    with pytest.raises(TileError, match=r"40_40_50_60 covers 10 x 20 px .* no patch of 20 px"):
+        tiles.bring_in(tmp_path / "again.zip")
+    shutil.rmtree(odd)
+    with rasterio.open(tiles.folder / "40_40_53_60" / "roi.tiff", "r+") as roi:
+        roi.transform = roi.transform.translation(600_410, 5_699_600) @ roi.transform.scale(10, -10)
+    with pytest.raises(TileError, match=r"begins at 600410.0, .* at 600400.0, 5699600.0 in EPSG"):
+        tiles.bring_in(tmp_path / "again.zip")
+    assert not (tmp_path / "again.zip").exists()
+
+
+def test_a_label_less_than_a_pixel_off_is_the_references_and_warned_of(
+    tiles: Tiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiles.export()
+    with rasterio.open(tiles.folder / "40_40_53_60" / "roi.tiff", "r+") as roi:
+        roi.transform = roi.transform.translation(600_403, 5_699_600) @ roi.transform.scale(10, -10)
+    with caplog.at_level(logging.WARNING):
+        again = tiles.bring_in(tmp_path / "again.zip")
+    assert "is labelled 3.000 units beside" in caplog.text
+    assert parts(again) == parts(tiles.patches["b001_001"])
+
+
+def test_no_such_folder(tiles: Tiles, tmp_path: Path) -> None:
+    with pytest.raises(TileError, match=r"cannot be listed \(No such file.*check tiles.location"):
+        tiles.bring_in(tmp_path / "again.zip")
+    assert set(ARRAYS) == {*STEPS, "masks", "doys", "sar_ascending_doy", "sar_descending_doy"}

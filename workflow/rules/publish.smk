@@ -1,0 +1,165 @@
+# Further products, in the forms of other tools, one rule for each.
+# Needs: the embeddings of all blocks of a region and period, or products made from them; for
+# the provenance, the lists of scenes and the record of the weights.
+# Makes:
+#   counts           observation counts as a GeoTIFF
+#   vrt              all dimensions for GDAL, over the reference's arrays
+#   geotessera       the store of the geotessera client
+#   export_tiles     the time series of a block as reference tile folders
+#   stac_item        the STAC Item of a region and period
+#   stac_collection  the STAC Collection of a region
+
+
+rule counts:
+    input:
+        blocks=lambda wildcards: RUN.block_files(**wildcards),
+        manifests=lambda wildcards: RUN.manifests(**wildcards),
+        weights=RUN.paths.weights,
+    output:
+        tif=RUN.paths.counts_cog,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/counts.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/counts.bench.tsv"
+    priority: 4
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        settings=lambda wildcards: RUN.settings_stitch(
+            wildcards.region, wildcards.period
+        ),
+    message:
+        "Writing the observation counts of {wildcards.region}, {wildcards.period}"
+    script:
+        "../scripts/observation_counts.py"
+
+
+rule vrt:
+    input:
+        **RUN.vrt_inputs(),
+        manifests=lambda wildcards: RUN.manifests(**wildcards),
+        weights=RUN.paths.weights,
+    output:
+        **RUN.vrt_files(),
+    log:
+        f"{LOGS}/{{region}}/{{period}}/vrt.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/vrt.bench.tsv"
+    priority: 4
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        settings=lambda wildcards: RUN.settings_stitch(
+            wildcards.region, wildcards.period
+        ),
+    message:
+        "Writing the VRT of {wildcards.region}, {wildcards.period}"
+    script:
+        "../scripts/gdal_vrt.py"
+
+
+rule geotessera:
+    input:
+        blocks=lambda wildcards: RUN.block_files(**wildcards),
+        manifests=lambda wildcards: RUN.manifests(**wildcards),
+        weights=RUN.paths.weights,
+    output:
+        store=directory(RUN.paths.geotessera),
+    log:
+        f"{LOGS}/{{region}}/{{period}}/geotessera.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/geotessera.bench.tsv"
+    priority: 4
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        settings=lambda wildcards: RUN.settings_stitch(
+            wildcards.region, wildcards.period
+        ),
+    message:
+        "Writing the geotessera store of {wildcards.region}, {wildcards.period}"
+    script:
+        "../scripts/geotessera_store.py"
+
+
+rule export_tiles:
+    input:
+        patches=RUN.paths.patches,
+    output:
+        record=RUN.paths.tiles,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/export_tiles/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/export_tiles/{{block}}.bench.tsv"
+    priority: 4
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        settings=lambda wildcards: RUN.settings_stitch(
+            wildcards.region, wildcards.period
+        ),
+    message:
+        "Exporting the tiles of {wildcards.region} {wildcards.block}, {wildcards.period}"
+    script:
+        "../scripts/export_tiles.py"
+
+
+rule stac_item:
+    input:
+        products=lambda wildcards: RUN.described_files(**wildcards),
+        manifests=lambda wildcards: RUN.manifests(**wildcards),
+        weights=RUN.paths.weights,
+    output:
+        item=RUN.paths.item,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/stac_item.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/stac_item.bench.tsv"
+    priority: 4
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        settings=lambda wildcards: RUN.settings_stitch(
+            wildcards.region, wildcards.period
+        ),
+        products=lambda wildcards: RUN.product_names(**wildcards),
+    message:
+        "Describing the products of {wildcards.region}, {wildcards.period}"
+    script:
+        "../scripts/stac_item.py"
+
+
+rule stac_collection:
+    input:
+        parts=lambda wildcards: RUN.items_of(wildcards.region),
+    output:
+        collection=RUN.paths.collection,
+    log:
+        f"{LOGS}/{{region}}/stac_collection.log",
+    benchmark:
+        f"{LOGS}/{{region}}/stac_collection.bench.tsv"
+    priority: 4
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    message:
+        "Describing the periods of {wildcards.region}"
+    script:
+        "../scripts/stac_collection.py"

@@ -1,0 +1,28 @@
+# From reference tile folders to the patches of each block, in place of ingest.smk.
+# Needs: the region's mask, the tile folders (tiles.location).
+# Makes: the time series of each patch of a block.
+
+
+rule import_tiles:
+    input:
+        mask=RUN.paths.roi,
+    output:
+        patches=temporary("patches", RUN.paths.patches),
+    log:
+        f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.bench.tsv"
+    priority: 2
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=lambda wildcards: RUN.settings_import(
+            wildcards.region, wildcards.period, wildcards.block
+        ),
+    message:
+        "Reading the tiles of {wildcards.region} {wildcards.block}, {wildcards.period}"
+    script:
+        "../scripts/import_tiles.py"

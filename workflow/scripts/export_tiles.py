@@ -1,0 +1,17 @@
+"""Rule export_tiles: the patches of one block as reference tile folders."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.plan import load_plan
+from tessera_flow.products.tile_folders import export_tiles
+
+with job(snakemake) as config:
+    grid, _ = load_plan(config, snakemake.wildcards.region)
+    export_tiles(
+        Path(snakemake.input.patches),
+        grid,
+        grid.block(snakemake.wildcards.block),
+        Path(snakemake.output.record),
+        snakemake.params.settings,
+    )

@@ -1,0 +1,9 @@
+"""Rule geotessera: the store of the geotessera client of a region and period."""
+
+from pathlib import Path
+
+from adaptor import job, stitch_inputs
+from tessera_flow.products.geotessera_store import write_geotessera
+
+with job(snakemake) as config:
+    write_geotessera(Path(snakemake.output.store), **stitch_inputs(snakemake, config))

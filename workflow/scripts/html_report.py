@@ -1,0 +1,18 @@
+"""Rule report: the HTML page of a region and period."""
+
+from pathlib import Path
+
+from adaptor import job, stitch_inputs
+from tessera_flow.manifest import Manifest
+from tessera_flow.products.report import write_report
+
+with job(snakemake) as config:
+    write_report(
+        Path(snakemake.output.page),
+        **stitch_inputs(snakemake, config),
+        checks=Path(snakemake.input.checks),
+        preview=Path(snakemake.input.preview),
+        manifests=[Manifest.read(Path(path)) for path in snakemake.input.manifests],
+        products=snakemake.params.products,
+        logs=Path(snakemake.log[0]).parent,
+    )

@@ -1,0 +1,19 @@
+"""Rule import_tiles: the patches of one block from reference tile folders."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.plan import load_plan
+from tessera_flow.tile_import import import_tiles
+
+with job(snakemake) as config:
+    grid, _ = load_plan(config, snakemake.wildcards.region)
+    import_tiles(
+        Path(snakemake.params.settings["location"]),
+        grid,
+        grid.block(snakemake.wildcards.block),
+        Path(snakemake.input.mask),
+        Path(snakemake.output.patches),
+        snakemake.params.settings["patch_size"],
+        missing=config.download.empty_block,
+    )

@@ -1,0 +1,9 @@
+"""Rule counts: observation counts of a region and period as a GeoTIFF."""
+
+from pathlib import Path
+
+from adaptor import job, stitch_inputs
+from tessera_flow.products.counts import write_counts
+
+with job(snakemake) as config:
+    write_counts(Path(snakemake.output.tif), **stitch_inputs(snakemake, config))

@@ -1,0 +1,14 @@
+"""Rule checks: values that cannot be, and seams, in the embeddings of a region and period."""
+
+from pathlib import Path
+
+from adaptor import job, stitch_inputs
+from tessera_flow.products.checks import write_checks
+
+with job(snakemake) as config:
+    write_checks(
+        Path(snakemake.output.checks),
+        **stitch_inputs(snakemake, config),
+        max_seam=snakemake.params.settings["max_seam"],
+        max_saturated=snakemake.params.settings["max_saturated"],
+    )

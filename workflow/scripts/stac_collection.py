@@ -1,0 +1,11 @@
+"""Rule stac_collection: the STAC Collection of a region."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.products.stac import write_collection
+
+with job(snakemake):
+    write_collection(
+        Path(snakemake.output.collection), [Path(path) for path in snakemake.input.parts]
+    )

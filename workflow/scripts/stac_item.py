@@ -1,0 +1,15 @@
+"""Rule stac_item: the STAC Item of a region and period."""
+
+from pathlib import Path
+
+from adaptor import job, product_record
+from tessera_flow.manifest import Manifest
+from tessera_flow.products.stac import write_item
+
+with job(snakemake) as config:
+    write_item(
+        Path(snakemake.output.item),
+        **product_record(snakemake, config),
+        products=snakemake.params.products,
+        manifests=[Manifest.read(Path(path)) for path in snakemake.input.manifests],
+    )
