@@ -8,17 +8,23 @@ from snakemake.exceptions import WorkflowError
 # A clone works without installing the package.
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
 
+from tessera_flow.admission import EVERYTHING
 from tessera_flow.config import load_config
 from tessera_flow.errors import TesseraFlowError
-from tessera_flow.layout import SENSORS, Layout
+from tessera_flow.queue import refuse_orphans
+from tessera_flow.summary import end_of_run
+from tessera_flow.layout import ANY_BLOCK, SENSORS, Layout
 
 try:
     CONFIG = load_config(config)
-    RUN = Layout(CONFIG)
+    RUN = Layout(CONFIG, one_job=not workflow.is_main_process)
 except TesseraFlowError as error:
     raise WorkflowError(str(error)) from None
 
 LOGS = CONFIG.paths.logs
+
+workflow.localrules(*CONFIG.jobs.at_home)
+workflow.register_resource("in_flight", EVERYTHING)  # see `admission`
 
 
 wildcard_constraints:
@@ -26,9 +32,20 @@ wildcard_constraints:
     period="|".join(CONFIG.periods),
     sensor="|".join(SENSORS),
     slice=r"[\d-]+_[\d-]+",
-    block=r"b\d+_\d+",
+    block=ANY_BLOCK,
 
 
 def temporary(kind, path):
     """Deleted when no job needs it any more, unless `paths.keep` names it."""
     return path if kind in CONFIG.paths.keep else temp(path)
+
+
+onstart:
+    try:
+        refuse_orphans(Path.cwd())
+    except TesseraFlowError as error:
+        raise WorkflowError(str(error)) from None
+
+
+onerror:
+    print(end_of_run(RUN, sys.argv), file=sys.stderr)
