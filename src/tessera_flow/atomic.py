@@ -21,7 +21,9 @@ from pathlib import Path
 
 from .errors import OutputError
 
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+"""This machine's name, without dots."""
+
 _ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a change after which another host's temporary file counts as left behind."""
 
@@ -42,7 +44,7 @@ def _is_left_behind(part: Path, final: Path) -> bool:
     if writer is None:
         return False
     host, process = writer[1], int(writer[2])
-    if host != _HOST:
+    if host != HOST:
         return time.time() - part.stat().st_mtime > _ABANDONED_AFTER
     try:
         os.kill(process, 0)
@@ -97,7 +99,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
             missing permission.
     """
     final = Path(path)
-    part = final.parent / f".{final.name}.{_HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}.part"
+    part = final.parent / f".{final.name}.{HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}.part"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for stale in final.parent.glob(f".{final.name}.*.part"):

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -22,10 +23,12 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
+from . import __version__
 from .blockfile import create_array, create_block_file, open_block_file
 from .devices import DeviceName, Precision, describe, precision_name
 from .errors import TileError
 from .inference import Embedding, InferenceOptions, embed_tile, prepare_model
+from .models.checkpoint import sha256_of
 from .models.family import Heads, Model
 from .progress import Progress
 from .stopping import StopRequest
@@ -96,21 +99,22 @@ def infer_block(
     }
     with open_block_file(patches) as source:
         layout = _layout(source, os.fspath(patches))
-        progress = Progress(
-            output,
-            {
-                "attributes": attributes,
-                "weights": sha256,
-                "heads": heads,
-                "statistics": statistics,
-                "options": {k: v for k, v in asdict(options).items() if k != "batch_size"},
-                "origin": list(origin),
-                "patches": _content(patches),
-            },
-        )
-        _embed_patches(source, os.fspath(patches), layout, model, options, origin, progress, stop)
-    _write(output, attributes, layout, options, model, progress)
-    progress.remove()
+        making = {
+            "attributes": attributes,
+            "weights": sha256 or sha256_of(Path(checkpoint)),
+            "heads": heads,
+            "statistics": statistics,
+            "options": {k: v for k, v in asdict(options).items() if k != "batch_size"},
+            "origin": list(origin),
+            "patches": _content(patches),
+            "software": [__version__, torch.__version__],
+        }
+        with Progress(output, making) as progress:
+            _embed_patches(
+                source, os.fspath(patches), layout, model, options, origin, progress, stop
+            )
+            _write(output, attributes, layout, options, model, progress)
+            progress.remove()
 
 
 def _embed_patches(

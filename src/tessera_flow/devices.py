@@ -203,5 +203,9 @@ def for_each(jobs: Iterable[Job], do: Callable[[Job], None], device: torch.devic
     with ThreadPoolExecutor(
         torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        for task in [pool.submit(work, job) for job in jobs]:
-            task.result()
+        try:
+            for task in [pool.submit(work, job) for job in jobs]:
+                task.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

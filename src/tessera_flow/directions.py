@@ -53,7 +53,7 @@ def known_directions(
             except LostSceneError as error:
                 photograph.lose(copy, error)
             else:
-                others = [dataclasses.replace(other, orbit=orbit) for other in copy.copies]
+                others = [dataclasses.replace(other, orbit=orbit) for other in photograph.others]
                 return dataclasses.replace(copy, orbit=orbit, copies=tuple(others))
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,8 +65,9 @@ def _block_items(manifest: Manifest, part: Slice, geobox: GeoBox) -> list[Source
     return [item for item in manifest.items if item.date in part and item.overlaps(geobox)]
 
 
-def _in_order(calls: Iterable[Callable[[], T]], ahead: int) -> Iterator[T]:
-    """Results of the calls in their order; up to `ahead` run at a time."""
+def _in_order(calls: Iterable[Callable[[], T]], ahead: int, stop: threading.Event) -> Iterator[T]:
+    """Results of the calls in their order; up to `ahead` run at a time. An error sets `stop`:
+    the others need not try on."""
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(ahead, thread_name_prefix="day") as pool:
         try:
@@ -75,6 +77,9 @@ def _in_order(calls: Iterable[Callable[[], T]], ahead: int) -> Iterator[T]:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BaseException:
+            stop.set()
+            raise
         finally:
             for future in waiting:
                 future.cancel()
@@ -119,9 +124,21 @@ class _Job:
         result[self.box.slices] = image
         return result
 
-    def ahead(self, bytes_per_pixel: int) -> int:
-        """Days that may be under way at a time."""
-        day = max(1, self.box.height * self.box.width * bytes_per_pixel)
+    @property
+    def stop(self) -> threading.Event:
+        """Set when the job has failed."""
+        return self.reader.policy.stop
+
+    def ahead(self, days: Sequence[tuple[Any, Sequence[Any]]], whole: int, scene: int) -> int:
+        """Days that may be under way at a time.
+
+        Args:
+            days: with their scenes.
+            whole: bytes for a pixel of a day.
+            scene: bytes for a pixel of each scene of a day.
+        """
+        most = max((len(scenes) for _, scenes in days), default=1)
+        day = max(1, self.box.height * self.box.width * (whole + scene * most))
         return max(1, min(MOST_DAYS, DAYS_MEMORY // day))
 
     def log_day(self, what: str, index: int, days: int, day: datetime.date, found: str) -> None:
@@ -284,7 +301,9 @@ def download_sentinel2(
             )
             all_masks = create_array(group, "masks", shape, (1, CHUNK, CHUNK), np.uint8)
             calls = (partial(mosaics.read, items) for _, items in days)
-            for index, (mosaic, valid) in enumerate(_in_order(calls, job.ahead(60))):
+            for index, (mosaic, valid) in enumerate(
+                _in_order(calls, job.ahead(days, 40, 20), job.stop)
+            ):
                 day, items = days[index]
                 share = 100 * valid.sum() / (shape[1] * shape[2])
                 found = f"{len(items)} scenes, {share:.1f} % of the block valid"
@@ -373,7 +392,7 @@ def download_sentinel1(
                 )
                 kept = np.zeros(len(days), np.uint8)
                 calls = (partial(mosaics.read, day_items) for _, day_items in days)
-                for index, mosaic in enumerate(_in_order(calls, job.ahead(48))):
+                for index, mosaic in enumerate(_in_order(calls, job.ahead(days, 32, 16), job.stop)):
                     day, day_items = days[index]
                     kept[index] = mosaic.any()
                     found = f"{len(day_items)} scenes"

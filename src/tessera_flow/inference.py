@@ -137,7 +137,7 @@ def prepare_model(
     dtype = resolve_precision(precision, target)
     if dtype == torch.float32:
         return model.pack(dtype)
-    reason = _pack_if_alike(model, dtype)
+    reason = _pack_if_alike(model, dtype, dim or model.sizes.dims[-1])
     if reason is None:
         return model
     logger.warning(
@@ -151,8 +151,9 @@ def prepare_model(
     )
 
 
-def _pack_if_alike(model: Model, dtype: torch.dtype) -> str | None:
-    """Pack a model, and compare it on simulated pixels with itself as it was.
+def _pack_if_alike(model: Model, dtype: torch.dtype, dim: int) -> str | None:
+    """Pack a model, and compare it on simulated pixels with itself as it was, at the
+    dimensions that are stored.
 
     Returns:
         What speaks against `dtype`, or None.
@@ -166,7 +167,7 @@ def _pack_if_alike(model: Model, dtype: torch.dtype) -> str | None:
     measure = embed_pixels(s2, s1, pixels, model, options, (pixels, pixels))
     model.pack(dtype)
     found = embed_pixels(s2, s1, pixels, model, options, (pixels, pixels))
-    alike = agreement(measure, found, model.family.quantizer)
+    alike = agreement(measure[:, :dim], found[:, :dim], model.family.quantizer)
     logger.info(
         "smallest cosine to float32 on %d simulated pixels: %.6f", len(pixels), alike.cosine
     )

@@ -89,6 +89,11 @@ class Photograph:
         """The copy in use; None when all are lost."""
         return self._versions[0] if self._versions else None
 
+    @property
+    def others(self) -> tuple[SourceItem, ...]:
+        """The copies that are left beside the one in use."""
+        return tuple(self._versions[1:])
+
     def lose(self, item: SourceItem, error: LostSceneError) -> None:
         """Go on to the next copy, if `item` is still the one in use."""
         if self.item is item:

@@ -16,17 +16,19 @@ import io
 import json
 import logging
 import os
-import socket
+import re
 import struct
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .atomic import output_error
+from .atomic import HOST, output_error
+from .errors import TileError
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +54,25 @@ class Progress:
         self._output = Path(output)
         header = {"format": _FORMAT, "making": dict(making)}
         self._header = json.dumps(header, sort_keys=True).encode() + b"\n"
-        self._places: dict[str, tuple[Path, int]] = {}
-        self._own: Path | None = None
-        self._files = sorted(self._output.parent.glob(f"{_escape(self._output.name)}.*.progress"))
-        for path in self._files:
-            self._places |= {name: (path, place) for name, place in self._records(path)}
+        # Files stay open: another job that finishes the block removes them.
+        self._open = ExitStack()
+        self._own: BinaryIO | None = None
+        self._places: dict[str, tuple[BinaryIO, int]] = {}
+        for path in self._files():
+            try:
+                handle = self._open.enter_context(path.open("rb"))
+                for name, place in self._records(handle, path):
+                    self._places[name] = (handle, place)
+            except OSError as error:
+                logger.warning("cannot read %s (%s): not used", path, error.strerror)
         self.found = frozenset(self._places)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files; they stay."""
+        self._open.close()
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -73,12 +88,11 @@ class Progress:
         body = buffer.getvalue()
         try:
             own = self._own or self._create()
-            with own.open("ab") as handle:
-                place = handle.tell()
-                handle.write(_HEAD.pack(len(body), hashlib.sha256(body).digest()))
-                handle.write(body)
-                handle.flush()
-                os.fsync(handle.fileno())
+            place = own.seek(0, os.SEEK_END)
+            own.write(_HEAD.pack(len(body), hashlib.sha256(body).digest()))
+            own.write(body)
+            own.flush()
+            os.fsync(own.fileno())
         except OSError as error:
             raise output_error(self._output, error) from error
         self._places[name] = (own, place)
@@ -88,52 +102,59 @@ class Progress:
 
         Raises:
             KeyError: the patch is not finished.
+            TileError: its record changed on disk.
         """
-        path, place = self._places[name]
-        with path.open("rb") as handle:
-            handle.seek(place)
-            body = _body(handle)
+        handle, place = self._places[name]
+        handle.seek(place)
+        body = _body(handle)
         if body is None:
-            raise OSError(f"{path} changed while it was read")
+            raise TileError(
+                f"The finished patch {name} of {self._output} changed on disk: delete the files "
+                f"{self._output.name}.*.progress beside it and run again."
+            )
         with np.load(io.BytesIO(body), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files if key != "name"}
 
     def remove(self) -> None:
-        """Remove the files, of all jobs: the block is finished."""
-        for path in {*self._files, *([self._own] if self._own else [])}:
+        """Remove the files, of all jobs: the block is finished. Another job that still works
+        on it has its own open."""
+        for path in self._files():
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 logger.warning("cannot remove %s (%s): it is of no more use", path, error.strerror)
 
-    def _create(self) -> Path:
-        writer = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
-        own = self._output.with_name(f"{self._output.name}.{writer}.progress")
-        own.parent.mkdir(parents=True, exist_ok=True)
-        with own.open("xb") as handle:
-            handle.write(self._header)
-        self._own = own
-        return own
+    def _files(self) -> list[Path]:
+        pattern = rf"{re.escape(self._output.name)}\.[A-Za-z0-9-]+\.\d+\.[0-9a-f]{{12}}\.progress"
+        if not self._output.parent.is_dir():
+            return []
+        return sorted(
+            path for path in self._output.parent.iterdir() if re.fullmatch(pattern, path.name)
+        )
 
-    def _records(self, path: Path) -> Iterator[tuple[str, int]]:
+    def _create(self) -> BinaryIO:
+        writer = f"{HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
+        path = self._output.with_name(f"{self._output.name}.{writer}.progress")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._own = self._open.enter_context(path.open("x+b"))
+        self._own.write(self._header)
+        return self._own
+
+    def _records(self, handle: BinaryIO, path: Path) -> Iterator[tuple[str, int]]:
         """Names and places of a file's whole records, if it is of the same making."""
-        try:
-            with path.open("rb") as handle:
-                if handle.readline() != self._header:
-                    logger.info("%s is of another configuration: not used", path.name)
-                    return
-                while True:
-                    place = handle.tell()
-                    body = _body(handle)
-                    if body is None:
-                        return
-                    with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-                        yield str(stored["name"]), place
-        except OSError as error:
-            logger.warning("cannot read %s (%s): not used", path, error.strerror)
+        if handle.readline() != self._header:
+            logger.info("%s is of another configuration: not used", path.name)
+            return
+        while True:
+            place = handle.tell()
+            body = _body(handle)
+            if body is None:
+                return
+            with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+                yield str(stored["name"]), place
 
 
-def _body(handle: io.BufferedReader) -> bytes | None:
+def _body(handle: BinaryIO) -> bytes | None:
     """The record that begins here; None if there is no whole one."""
     head = handle.read(_HEAD.size)
     if len(head) < _HEAD.size:
@@ -141,8 +162,3 @@ def _body(handle: io.BufferedReader) -> bytes | None:
     length, digest = _HEAD.unpack(head)
     body = handle.read(length) if length < 2**40 else b""
     return body if len(body) == length and hashlib.sha256(body).digest() == digest else None
-
-
-def _escape(name: str) -> str:
-    """A name as a pattern that matches it alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -25,7 +25,7 @@ from .grid import RegionGrid
 from .hrefs import public_href
 from .providers import provider
 
-_SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo")
+_SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo", "odc-stac")
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def retries(download: Download) -> Retry:
         status_forcelist=RETRIED,
         allowed_methods=None,
         respect_retry_after_header=True,
+        retry_after_max=int(download.deadline),
         # The last answer itself is wanted, for its status.
         raise_on_status=False,
     )

@@ -203,7 +203,8 @@ class RangeClient:
         data, received = bytearray(length), 0
         began = time.monotonic()
         while received < length:
-            piece = response.raw.read(min(_PIECE, length - received))
+            # `read` would wait for the whole piece, however slowly it came.
+            piece = response.raw.read1(min(_PIECE, length - received))
             if not piece:
                 return Failure("transient", f"{received} of {length} bytes came")
             data[received : received + len(piece)] = piece

@@ -73,6 +73,10 @@ def of_exception(error: BaseException) -> Failure:
     """The failure that an exception of `requests` means. Its text may hold the signed address,
     so only the innermost system error's words are used, or the exception's name."""
     response = getattr(error, "response", None)
+    if isinstance(error, requests.TooManyRedirects):
+        return Failure("permanent", "the archive redirects without end")
+    if isinstance(error, requests.exceptions.SSLError):
+        return Failure("permanent", "the server's certificate is not accepted")
     if response is not None:  # of the service that signs
         failure = of_status(response.status_code, response.reason or "", None)
         kind: Kind = "refused" if failure.kind == "refused" else "transient"

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import affine
 import numpy as np
+import pyproj
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -99,12 +101,18 @@ class Reader:
             LostSceneError: the object is missing or corrupt.
             ReadError: it cannot be read, or used.
         """
-        part, pixels = self._use(
-            asset,
-            lambda dataset, before: read_window(
-                dataset, geobox, options, _described(asset), before
-            ),
-        )
+        try:
+            part, pixels = self._use(
+                asset,
+                lambda dataset, before: read_window(
+                    dataset, geobox, options, _described(asset), before
+                ),
+            )
+        except (pyproj.exceptions.ProjError, affine.AffineError) as error:
+            raise ReadError(
+                f"Cannot use {_described(asset)}: the file does not say where it lies "
+                f"({type(error).__name__}). Correct it or remove the item."
+            ) from error
         return part, as_dtype(pixels, np.dtype(dtype), asset)
 
     def tags(self, asset: AssetAddress) -> dict[str, str]:
@@ -135,7 +143,11 @@ class Reader:
                     dataset = stack.enter_context(
                         rasterio.open("asset.tif", opener=file.opener, sharing=False)
                     )
-                    return what(dataset, partial(self._fetched, file, dataset, stack))
+                    result = what(dataset, partial(self._fetched, file, dataset, stack))
+                    # GDAL takes what it could not read of a file's index for blocks of no data.
+                    if file.failure is not None:
+                        raise file.failure
+                    return result
                 except rasterio.errors.RasterioError as error:
                     if file.failure is not None:
                         raise file.failure from None

@@ -74,7 +74,7 @@ def retry_after(value: str | None) -> float | None:
     """Seconds that a `Retry-After` header asks for (a number, or a date); None for neither."""
     if not value:
         return None
-    if value.strip().isdigit():
+    if value.strip().isascii() and value.strip().isdigit():
         return float(value)
     try:
         moment = email.utils.parsedate_to_datetime(value)

@@ -33,7 +33,8 @@ class Fault:
         kind: `status` (answer with the code `value`), `busy` (429 with `Retry-After: value`),
             `reset` (the connection breaks in mid-body), `stall` (nothing for `value` seconds
             in mid-body), `truncate` (half of the body, then the end), `corrupt` (bytes that
-            differ from the object's; headers of files stay whole), `html` (a page, with
+            differ from the object's; headers of files stay whole), `drip` (a byte every `value`
+            seconds, and no end of it), `html` (a page, with
             status 200), `short` (fewer bytes than asked for, correctly labelled).
         path: part of the path of the requests meant; all if empty.
         skip: how many of these pass first.
@@ -228,6 +229,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.state.count(query, len(body))
         if fault is not None and fault.kind in ("reset", "stall", "truncate"):
             return self._break(body, fault)
+        if fault is not None and fault.kind == "drip":
+            for byte in body[:200]:
+                self.wfile.write(bytes([byte]))
+                time.sleep(fault.value)
+            return self.connection.close()
         self.wfile.write(body)
 
     def _break(self, body: bytes, fault: Fault) -> None:

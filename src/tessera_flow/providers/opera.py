@@ -15,7 +15,7 @@ from ..cmr import search_granules
 from ..config import Download, Period
 from ..credentials import earthdata_token
 from ..errors import CredentialsError
-from .base import HTTP_OPTIONS, GdalOption, Provider
+from .base import Provider
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +51,6 @@ class Opera(Provider):
     s1_assets: Mapping[str, str] = field(default_factory=lambda: {"vv": "VV", "vh": "VH"})
     s1_resampling: Literal["bilinear", "nearest"] = "bilinear"
     orbit_tag: str | None = "ORBIT_PASS_DIRECTION"
-    gdal_options: tuple[GdalOption, ...] = (
-        *HTTP_OPTIONS,
-        GdalOption(
-            "CPL_VSIL_CURL_AUTHORIZATION_HEADER_ALLOWED_IF_REDIRECT",
-            "IF_SAME_HOST",
-            "reads are redirected to signed addresses on S3, which must not see the token",
-        ),
-        GdalOption("GDAL_HTTP_NETRC", "NO", "the token is the only credential that is sent"),
-    )
 
     def collection_uri(self, location: str, collection: str) -> str:
         """See `Provider.collection_uri`; in CMR a collection is a concept."""
