@@ -25,8 +25,8 @@ rule counts:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("counts", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("counts", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -52,8 +52,8 @@ rule vrt:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("vrt", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("vrt", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -79,8 +79,8 @@ rule geotessera:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("geotessera", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("geotessera", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -104,8 +104,8 @@ rule export_tiles:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("export_tiles", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("export_tiles", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -131,8 +131,8 @@ rule stac_item:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stac_item", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("stac_item", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -157,8 +157,8 @@ rule stac_collection:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stac_collection", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("stac_collection", attempt),
     message:
         "Describing the periods of {wildcards.region}"
     script:

@@ -21,8 +21,8 @@ rule checks:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("checks", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("checks", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period, "max_seam", "max_saturated"
@@ -56,8 +56,8 @@ rule report:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("report", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("report", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period

@@ -16,8 +16,8 @@ rule import_tiles:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("import_tiles", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("import_tiles", attempt),
     params:
         settings=lambda wildcards: RUN.settings_import(
             wildcards.region, wildcards.period, wildcards.block

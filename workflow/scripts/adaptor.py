@@ -54,7 +54,7 @@ def _verdict(snakemake: Any, config: Config) -> tuple[Path, str, int]:
     return verdict_path(config.paths.work, *place), label, attempt
 
 
-def stitch_inputs(snakemake: Any, config: Config) -> dict[str, Any]:
+def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[str, Any]:
     """Grid, blocks and provenance for a product writer."""
     from tessera_flow.products.inputs import product_inputs
 
@@ -62,7 +62,7 @@ def stitch_inputs(snakemake: Any, config: Config) -> dict[str, Any]:
         config,
         snakemake.wildcards.region,
         snakemake.wildcards.period,
-        blocks=[Path(path) for path in snakemake.input.blocks],
+        blocks=[Path(path) for path in snakemake.input.blocks] if blocks else [],
         weights=Path(snakemake.input.weights),
         manifests=[Path(path) for path in snakemake.input.manifests],
     )
@@ -70,14 +70,5 @@ def stitch_inputs(snakemake: Any, config: Config) -> dict[str, Any]:
 
 def product_record(snakemake: Any, config: Config) -> dict[str, Any]:
     """Grid and provenance for a product that is not made from the blocks."""
-    from tessera_flow.products.inputs import product_inputs
-
-    inputs = product_inputs(
-        config,
-        snakemake.wildcards.region,
-        snakemake.wildcards.period,
-        blocks=[],
-        weights=Path(snakemake.input.weights),
-        manifests=[Path(path) for path in snakemake.input.manifests],
-    )
+    inputs = stitch_inputs(snakemake, config, blocks=False)
     return {name: inputs[name] for name in ("grid", "provenance")}
