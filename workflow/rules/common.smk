@@ -21,6 +21,17 @@ except TesseraFlowError as error:
 LOGS = CONFIG.paths.logs
 
 
+# Not when a run is planned: only one that would replace products is refused.
+onstart:
+    try:
+        if not (
+            workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
+        ):
+            RUN.refuse_replacing()
+    except TesseraFlowError as error:
+        raise WorkflowError(str(error)) from None
+
+
 wildcard_constraints:
     region="|".join(CONFIG.regions),
     period="|".join(CONFIG.periods),
