@@ -16,7 +16,7 @@ PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint generate lock clean
+.PHONY: help install demo test test-all test-slurm lint generate lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,7 +37,11 @@ test: lint ## Check style, types and the workflow, and run the tests
 	@$(PYTEST) -n 2
 
 test-all: lint ## The same with the slow tests
-	@$(PYTEST) -n 2 -m "not gpu and not online"
+	@$(PYTEST) -n 2 -m "not gpu and not online and not slurm"
+
+test-slurm: $(INSTALLED) ## Run the workflow on a real Slurm (Debian packages; as root)
+	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2
+	@$(PYTEST) -m slurm tests/slurm
 
 lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@ruff check

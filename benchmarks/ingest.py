@@ -229,7 +229,9 @@ def read(
     gdal = {option.name: option.value for option in PARTICULARS.gdal_options}
     with (
         ThreadPoolExecutor(arguments.threads) as pool,
-        Reader(lambda href, fresh=False: Access(href), gdal=gdal, connections=arguments.threads) as reader,
+        Reader(
+            lambda href, fresh=False: Access(href), gdal=gdal, connections=arguments.threads
+        ) as reader,
     ):
 
         def one(wanted: tuple[SourceItem, str, str]) -> int:

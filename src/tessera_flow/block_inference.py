@@ -28,6 +28,7 @@ from .errors import TileError
 from .inference import Embedding, InferenceOptions, embed_tile, prepare_model
 from .models.family import Heads, Model
 from .progress import Progress
+from .stopping import StopRequest
 from .tiles import TileArrays, read_patch
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def infer_block(
     statistics: str | None = None,
     origin: tuple[int, int] = (0, 0),
     precision: Precision = "auto",
+    stop: StopRequest | None = None,
 ) -> None:
     """Embed a block, patch by patch, going on where an earlier job was stopped.
 
@@ -76,8 +78,10 @@ def infer_block(
         heads, statistics: see `models.checkpoint.load_model`.
         origin: (row, column) in the region's grid of the block's upper left pixel.
         precision: see `devices.resolve_precision`.
+        stop: where a request to stop shows; it is honoured when the patch in hand is kept.
 
     Raises:
+        Stopped: a stop was asked for; what is finished is kept.
         CheckpointError, ConfigError: see `inference.prepare_model`.
         TileError: the patches file is incomplete.
         OutputError: the output cannot be written.
@@ -104,7 +108,7 @@ def infer_block(
                 "patches": _content(patches),
             },
         )
-        _embed_patches(source, os.fspath(patches), layout, model, options, origin, progress)
+        _embed_patches(source, os.fspath(patches), layout, model, options, origin, progress, stop)
     _write(output, attributes, layout, options, model, progress)
     progress.remove()
 
@@ -117,9 +121,12 @@ def _embed_patches(
     options: InferenceOptions,
     origin: tuple[int, int],
     progress: Progress,
+    stop: StopRequest | None,
 ) -> None:
     """Embed the patches that are not finished; with a GPU the next one is read and the one
     before is kept meanwhile."""
+    stop = stop or StopRequest()
+    stop.wait_for_check()
     names = [_name(window) for window in layout.windows]
     todo = [window for window in layout.windows if _name(window) not in progress]
     if progress.found:
@@ -149,6 +156,8 @@ def _embed_patches(
                 seconds,
                 embedding.pixels / max(seconds, 1e-9),
             )
+            if window != todo[-1]:
+                stop.check(f"{names.index(_name(window)) + 1} of {len(names)} patches are kept")
 
 
 def _ahead(device: torch.device) -> int:
@@ -222,7 +231,7 @@ def _write(
     """Put the patches together."""
     dim = options.dim or model.sizes.dims[-1]
     with create_block_file(output, attributes) as target:
-        arrays = _create_outputs(target, layout.shape, layout.size, dim, options.dtype)
+        arrays = create_outputs(target, layout.shape, layout.size, dim, options.dtype)
         for window in layout.windows:
             y0, x0, height, width = window
             place = (slice(y0, y0 + height), slice(x0, x0 + width))
@@ -258,9 +267,10 @@ def _layout(source: zarr.Group, where: str) -> _Layout:
         ) from error
 
 
-def _create_outputs(
+def create_outputs(
     target: zarr.Group, shape: tuple[int, int], size: int, dim: int, dtype: str
 ) -> dict[str, zarr.Array[Any]]:
+    """The empty arrays of an `embeddings` file: no pixel has an embedding yet."""
     # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
     chunk = (size, size)
     nodata = 0 if dtype == "int8" else np.nan

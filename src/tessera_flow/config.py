@@ -96,6 +96,30 @@ def _heads(value: Any) -> Any:
     return [parts[0], parts[-1]]
 
 
+def _shares(value: Any) -> Any:
+    """[CPU, GPU] from a list, from text such as `1:4`, or `auto`."""
+    parts = value
+    if isinstance(value, str):
+        if value.strip() == "auto":
+            return "auto"
+        parts = [int(p) if p.strip().isdigit() else p for p in re.split("[:,]", value.strip(" []"))]
+    whole = isinstance(parts, list | tuple) and all(type(p) is int and p >= 0 for p in parts)
+    if not whole or len(parts) != 2 or not any(parts):
+        raise expected(
+            "auto, or two whole numbers as in [1, 4]: shares of the blocks for CPUs and for GPUs, "
+            "not both 0"
+        )
+    return list(parts)
+
+
+_SHARES_SCHEMA = {
+    "anyOf": [
+        {"const": "auto"},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2},
+        {"type": "string", "pattern": r"^\s*\d+\s*[:,]\s*\d+\s*$"},
+    ]
+}
+
 _HEADS_SCHEMA = {
     "anyOf": [
         {"type": "integer", "minimum": 1},
@@ -110,6 +134,7 @@ _HEADS_SCHEMA = {
 }
 
 HeadCounts = Annotated[list[int], BeforeValidator(_heads), WithJsonSchema(_HEADS_SCHEMA)]
+Shares = Annotated[list[int] | str, BeforeValidator(_shares), WithJsonSchema(_SHARES_SCHEMA)]
 Day = Annotated[datetime.date, BeforeValidator(_day)]
 Name = Annotated[str, AfterValidator(_name)]
 NameReference = Annotated[list[str], BeforeValidator(_names_text), Field(min_length=1)]
@@ -302,7 +327,12 @@ class Sentinel1(_Source):
 class Download(_Section):
     """Reading scenes."""
 
-    slice_months: int = _key(2, "Months of a period that one download job reads.", "months", ge=1)
+    slice_months: int = _key(
+        4,
+        "Months of a period that one download job reads. Fewer make more and shorter jobs.",
+        "months",
+        ge=1,
+    )
     threads: int = _key(
         16,
         "Concurrent reads in one download job. They mostly wait for the archive, so more than "
@@ -466,6 +496,47 @@ class Tiles(_Section):
     )
 
 
+class Jobs(_Section):
+    """How the work is spread over machines. No key here changes an embedding."""
+
+    cpu_gpu: Shares = _key(
+        "auto",
+        "Shares of the blocks that CPUs and GPUs embed, such as [1, 4]. `[0, 1]`: all on GPUs. "
+        "Blocks take turns in the order of the grid, so that the choice repeats. `auto`: as "
+        "`model.device` says; where that is `auto`, GPUs if the machine that Snakemake runs on has "
+        "one. On a cluster whose login node has none, write it out.",
+    )
+    without_gpu: Literal["error", "cpu"] = _key(
+        "error",
+        "What a GPU job does that finds no GPU. `error` fails it, `cpu` runs it on the CPU.",
+    )
+    max_disk_gb: float | None = _key(
+        None,
+        "Most disk for intermediate files; limits the blocks in flight. At least one block is "
+        "always worked on. Default: no limit.",
+        "GB",
+        gt=0,
+    )
+    at_home: list[Literal["items", "weights", "download"]] = _key(
+        [],
+        "Rules that run where Snakemake itself runs. For clusters whose compute nodes have no "
+        "internet and that have no partition for transfers.",
+    )
+    scratch: str | None = _key(
+        None,
+        "Folder on a node's own disk to which jobs copy large inputs before they read them. "
+        "Environment variables are replaced on the node, as in `$TMPDIR`. Default: inputs are "
+        "read where they are.",
+        min_length=1,
+    )
+    failed_blocks: Literal["refuse", "hole"] = _key(
+        "refuse",
+        "What becomes of blocks that failed in an earlier run. `refuse`: they are computed again, "
+        "and no product is written without them. `hole`: products are written now, without "
+        "embeddings there; what was left out is stated in `work/<region>/<period>/holes`.",
+    )
+
+
 class Paths(_Section):
     """Where files go, relative to the working directory."""
 
@@ -504,6 +575,7 @@ class Config(_Section):
     download: Download = Field(Download(), description=Download.__doc__)
     tiles: Tiles = Field(Tiles(), description=Tiles.__doc__, validate_default=True)
     products: Products = Field(Products(), description=Products.__doc__)
+    jobs: Jobs = Field(Jobs(), description=Jobs.__doc__, validate_default=True)
     paths: Paths = Field(Paths(), description=Paths.__doc__)
 
     @field_validator("regions", "periods", mode="before")
@@ -602,6 +674,18 @@ class Config(_Section):
                 )
         return value
 
+    @field_validator("jobs", mode="after")
+    @classmethod
+    def _gpu_share_has_a_device(cls, value: Jobs, info: ValidationInfo) -> Jobs:
+        model = info.data.get("model")
+        asked = value.cpu_gpu != "auto" and value.cpu_gpu[1] != 0
+        if asked and model is not None and model.device == "cpu":
+            raise refused(
+                f"jobs.cpu_gpu is {value.cpu_gpu}, but model.device is cpu, so no block can be "
+                "embedded on a GPU: set jobs.cpu_gpu to [1, 0] or auto, or model.device to auto."
+            )
+        return value
+
 
 def load_config(document: Mapping[str, Any]) -> Config:
     """Check a configuration document (from YAML, or Snakemake's `config`).
@@ -669,7 +753,9 @@ def content_hash(config: Config, region: str, period: str) -> str:
     Raises:
         KeyError: no such region or period.
     """
-    settings = config.model_dump(mode="json", exclude={"regions", "periods", "products", "paths"})
+    settings = config.model_dump(
+        mode="json", exclude={"regions", "periods", "products", "jobs", "paths"}
+    )
     for section, keys in _NOT_NUMBERS.items():
         settings[section] = {k: v for k, v in settings[section].items() if k not in keys}
     for sensor in ("sentinel2", "sentinel1"):

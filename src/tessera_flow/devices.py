@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +47,37 @@ def resolve_device(device: DeviceName) -> torch.device:
             "cpu or auto, or install PyTorch for this GPU on a machine that has one."
         )
     return torch.device(device)
+
+
+def job_device(kind: str, device: DeviceName, without_gpu: str = "error") -> DeviceName:
+    """The device of an inference job that the workflow gave to CPUs or to GPUs.
+
+    Args:
+        kind: `cpu` or `gpu`.
+        device: `model.device` of the configuration.
+        without_gpu: `error`, or `cpu` to run there instead.
+
+    Raises:
+        ConfigError: a GPU job finds no GPU.
+    """
+    if kind == "cpu":
+        return "cpu"
+    found = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available()}
+    names: tuple[DeviceName, ...] = ("cuda", "xpu")
+    for name in names:
+        if found[name] and device in ("auto", name):
+            return name
+    where = (
+        f"{socket.gethostname()} (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')})"
+    )
+    if without_gpu == "cpu":
+        logger.warning("no GPU on %s: running on the CPU (jobs.without_gpu: cpu)", where)
+        return "cpu"
+    raise ConfigError(
+        f"This block is for a GPU, but PyTorch {torch.__version__} finds none on {where}: ask the "
+        "cluster for one (profiles/slurm: partition and `gpu` of infer_gpu), install PyTorch for "
+        "it (make install TORCH=gpu), or set jobs.cpu_gpu to [1, 0] or jobs.without_gpu to cpu."
+    )
 
 
 def has_bf16(device: torch.device) -> bool:

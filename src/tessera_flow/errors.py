@@ -39,3 +39,7 @@ class TileError(TesseraFlowError):
 
 class OutputError(TesseraFlowError):
     """A result cannot be written (disk full, not writable, in the way)."""
+
+
+class Stopped(TesseraFlowError):
+    """A job was asked to stop (SIGTERM) before it was done; it is to be run again."""

@@ -10,24 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from .admission import Admission
 from .atomic import check_folder
 from .config import Config, content_hash, runs
 from .dates import Slice, period_slices
 from .errors import OutputError, TileError
+from .estimates import block_disk_gb, dates
 from .grid import Block, RegionGrid
 from .hrefs import public_href
 from .models.published import PUBLISHED, weights_file
 from .plan import content_digest, load_plan, plan_folder
 from .products.description import read_record
 from .provenance import tiles_location
+from .resources import NEEDS, memory_mb, runtime_minutes
+from .sharing import gpu_blocks, pattern, shares
+from .verdicts import Verdict, not_done, read_verdicts, verdict_path
 
 SENSORS = ("sentinel2", "sentinel1")
+ANY_BLOCK = r"b\d+_\d+"
 
 # Products that a STAC Item does not name: itself, what tells of the run, what was there before.
 _NOT_DESCRIBED = ("stac", "report", "tiles")
 
-PATCH_MEMORY_MB = 4000
-"""For inference beside the weights: a 500 px patch with 140 + 120 dates takes 2 GB."""
+STAGES = ("download", "stack", "retile", "infer")
+"""Steps of a block, first to last: a later one goes first, so that its inputs can be deleted."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Patterns:
     patches: str
     weights: str
     embeddings: str
+    hole: str
+    holes: str
     zarr: str
     arrays: str
     scales: str
@@ -71,6 +79,8 @@ class Patterns:
             patches=f"{run}/patches/{{block}}.zip",
             weights=f"{work}/weights.json",
             embeddings=f"{run}/embeddings/{{block}}.zip",
+            hole=f"{run}/holes/{{block}}.zip",
+            holes=f"{products}/holes.json",
             zarr=f"{products}/embeddings.zarr",
             arrays=f"{products}/stitched_representation.npy",
             scales=f"{products}/stitched_representation_scales.npy",
@@ -107,8 +117,16 @@ class Layout:
         OutputError: a folder of `paths` cannot be written to.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, one_job: bool = False) -> None:
+        """Take the configuration.
+
+        Args:
+            config: the whole of it.
+            one_job: this is the process of one job, which was told which rule it is; the
+                division between CPUs and GPUs is not to be made again on another machine.
+        """
         self.config = config
+        self._one_job = one_job
         for folder in (config.paths.results, config.paths.work, config.paths.logs):
             check_folder(folder)
         self.paths = Patterns.below(config.paths.work, config.paths.results)
@@ -122,6 +140,12 @@ class Layout:
         self._blocks = {
             name: {block.id: block for block in grid.blocks} for name, grid in self.grids.items()
         }
+        self._weights_bytes = self._size_of_weights()
+        # All blocks in their order; a name that is in several regions stands once.
+        names = {block.id for grid in self.grids.values() for block in grid.blocks}
+        self._turns = {name: number for number, name in enumerate(sorted(names))}
+        self._holes: dict[tuple[str, str], dict[str, str]] = {}
+        self._admission = Admission(self.most_in_flight())
 
     @property
     def sensors(self) -> list[str]:
@@ -164,7 +188,11 @@ class Layout:
 
     def products(self, region: str, period: str) -> list[str]:
         """Product files asked for, of one region and period."""
-        return [path for files in self.product_files(region, period).values() for path in files]
+        files = self.product_files(region, period).values()
+        holes = [self.paths.holes] if self.holes(region, period) else []
+        return [path for some in files for path in some] + [
+            path.format(region=region, period=period) for path in holes
+        ]
 
     def described_files(self, region: str, period: str) -> list[str]:
         """The products that a STAC Item describes; it is written after them."""
@@ -283,11 +311,93 @@ class Layout:
         }
 
     def block_files(self, region: str, period: str) -> list[str]:
-        """The embeddings of all blocks, in the order of the region's grid."""
+        """The embeddings of all blocks, in the order of the region's grid; for a hole what
+        stands in its place."""
+        holes = self.holes(region, period)
         return [
-            self.paths.embeddings.format(region=region, period=period, block=block.id)
+            (self.paths.hole if block.id in holes else self.paths.embeddings).format(
+                region=region, period=period, block=block.id
+            )
             for block in self.grids[region].blocks
         ]
+
+    def embeddings_file(self, region: str, period: str, block: str) -> Path:
+        """The embeddings of one block."""
+        return Path(self.paths.embeddings.format(region=region, period=period, block=block))
+
+    def verdict_file(self, *names: str) -> Path:
+        """The verdicts of a block (region, period, block), or of jobs of all blocks."""
+        return verdict_path(self.config.paths.work, *names)
+
+    def failures(self, *names: str) -> list[Verdict]:
+        """Jobs of a block (region, period, block), or of all blocks, that did not end well."""
+        return not_done(read_verdicts(self.verdict_file(*names)))
+
+    def holes(self, region: str, period: str) -> dict[str, str]:
+        """Blocks that products are made without, with the reason: where the configuration
+        allows holes, those that an earlier run failed at."""
+        if self.config.jobs.failed_blocks == "refuse":
+            return {}
+        if (region, period) not in self._holes:
+            self._holes[region, period] = {
+                block.id: failures[-1].why().strip().splitlines()[-1]
+                for block in self.grids[region].blocks
+                if not self.embeddings_file(region, period, block.id).exists()
+                and (failures := self.failures(region, period, block.id))
+            }
+        return self._holes[region, period]
+
+    def blocks_on(self, kind: str) -> str:
+        """Regular expression of the names of the blocks that `cpu` or `gpu` embeds."""
+        if self._one_job:
+            return ANY_BLOCK
+        cpu, gpu = shares(self.config.jobs.cpu_gpu, self.config.model.device)
+        if not cpu or not gpu:
+            return ANY_BLOCK if {"cpu": cpu, "gpu": gpu}[kind] else pattern([])
+        chosen = set(gpu_blocks(list(self._turns), cpu, gpu))
+        return pattern([name for name in self._turns if (name in chosen) == (kind == "gpu")])
+
+    def priority(self, stage: str, block: str) -> int:
+        """What a job goes before others by: its step, and the place of its block.
+
+        So a block that is begun is finished before others are, and few are in flight.
+        """
+        return STAGES.index(stage) * len(self._turns) + len(self._turns) - self._turns[block]
+
+    def dates(self, period: str) -> dict[str, float]:
+        """How many dates a period is assumed to have, by sensor in use."""
+        chosen = self.config.periods[period]
+        return {name: dates(name, (chosen.end - chosen.start).days + 1) for name in self.sensors}
+
+    def most_in_flight(self) -> int:
+        """How many blocks may be in flight, by `jobs.max_disk_gb`: at least 1."""
+        limit = self.config.jobs.max_disk_gb
+        if limit is None:
+            return len(self._turns) * len(self.config.periods)
+        pixels = self.config.grid.block_size**2
+        largest = max(block_disk_gb(pixels, self.dates(name)) for name in self.config.periods)
+        return max(1, int(limit / largest))
+
+    def claim(self, region: str, period: str, block: str) -> int:
+        """What a download of a block claims of the disk; see `admission`."""
+        if self._one_job or self.config.jobs.max_disk_gb is None:
+            return 1
+        result = self.embeddings_file(region, period, block)
+        return self._admission.claim((region, period, block), result)
+
+    def memory_mb(self, rule: str, attempt: int) -> int:
+        """Memory for a job of a rule, in MB."""
+        grid = self.config.grid
+        weights = self._weights_bytes if rule.startswith("infer") or rule == "weights" else 0
+        return memory_mb(rule, attempt, grid.block_size, grid.patch_size, weights)
+
+    def runtime(self, rule: str, attempt: int) -> int:
+        """Time for a job of a rule, in minutes."""
+        return runtime_minutes(rule, attempt, self.config.grid.block_size)
+
+    def threads(self, rule: str) -> int:
+        """Cores for a job of a rule."""
+        return NEEDS[rule].threads
 
     def settings_roi(self, region: str) -> dict[str, Any]:
         """What decides a region's mask: the content of its file and the grid."""
@@ -363,13 +473,21 @@ class Layout:
         )  # fmt: skip
         return chosen | {"origin": [place.y0, place.x0]}
 
-    def infer_memory_mb(self, attempt: int) -> int:
-        """Memory for an inference job, in MB: that of a patch, and the weights twice (in the
-        file, mapped, and laid out for the device)."""
+    def settings_hole(self, region: str, period: str, block: str) -> dict[str, Any]:
+        """What decides the file that stands for a block without embeddings."""
+        place = self.grids[region].product_window(self.block(region, block))
+        return {
+            "shape": list(place.shape),
+            "patch_size": self.config.grid.patch_size,
+            "dim": self.config.model.dim,
+            "dtype": self.config.model.dtype,
+        }
+
+    def _size_of_weights(self) -> int:
+        """Bytes of the checkpoint, before it is downloaded as well."""
         file = weights_file(self.config.model.weights)
         published = PUBLISHED.get(self.config.model.weights)
-        size = 4 * published.parameters if published else file.stat().st_size if file else 0
-        return attempt * (PATCH_MEMORY_MB + 2 * size // 1_000_000)
+        return 4 * published.parameters if published else file.stat().st_size if file else 0
 
     def settings_stitch(self, region: str, period: str, *keys: str) -> dict[str, Any]:
         """What decides a product beside the blocks' embeddings: everything its provenance

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import odc.stac
 import pystac
+import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
@@ -15,6 +17,9 @@ from odc.loader import RioDriver
 from .manifest import SourceItem
 from .reading import AssetAddress, Reader
 from .windows import ReadOptions
+
+FOOTPRINT_MARGIN = 0.1
+"""Degrees around the grid; odc-stac must never find that an asset misses a part of it."""
 
 
 class _Source:
@@ -75,17 +80,31 @@ def load_asset(
     return pixels.astype(np.dtype(dtype), copy=False)
 
 
+@lru_cache(maxsize=8)
+def _box(geobox: GeoBox) -> tuple[float, float, float, float]:
+    """(west, south, east, north) in degrees, a little larger than the grid."""
+    box = geobox.geographic_extent.boundingbox
+    return (
+        max(-180.0, box.left - FOOTPRINT_MARGIN),
+        max(-90.0, box.bottom - FOOTPRINT_MARGIN),
+        min(180.0, box.right + FOOTPRINT_MARGIN),
+        min(90.0, box.top + FOOTPRINT_MARGIN),
+    )
+
+
 def _pystac_item(item: SourceItem, asset: AssetAddress, geobox: GeoBox) -> pystac.Item:
     """The item for odc-stac: what to open, and nothing to plan by.
 
-    The grid serves as footprint: published ones are simplified, and odc-stac would leave out
-    pixels beyond them, differently for each block. Type and role are set, since odc-stac
-    passes over assets that others mark as metadata; the file says for itself where it lies.
+    A box around the grid serves as footprint: published ones are simplified, and odc-stac
+    would leave out pixels beyond them, differently for each block. Type and role are set,
+    since odc-stac passes over assets that others mark as metadata; the file says for itself
+    where it lies.
     """
+    box = _box(geobox)
     found = pystac.Item(
         id=item.id,
-        geometry=geobox.geographic_extent.json,
-        bbox=list(geobox.geographic_extent.boundingbox),
+        geometry=shapely.geometry.mapping(shapely.box(*box)),
+        bbox=list(box),
         datetime=datetime.datetime.combine(item.date, datetime.time(), datetime.UTC),
         properties={},
         collection=item.stac["collection"],

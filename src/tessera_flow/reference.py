@@ -170,6 +170,7 @@ def _plain_type(annotation: Any) -> str:
         bool: "`true` or `false`",
         list[str]: "list of text",
         list[int]: "whole number or list of two",
+        list[int] | str: "list of two whole numbers, or `auto`",
         typing.get_args(Day)[0]: "date",
     }
     return plain[annotation]

@@ -67,8 +67,10 @@ def one_row(folder: Path, columns: int, **settings: Any) -> list[dict[str, Any]]
 
 
 def shown(output: str, sentence: str) -> None:
-    """The user sees the sentence (a regular expression), once, and no Python traceback."""
-    assert len(re.findall(sentence, output)) == 1, output
+    """The user sees the sentence (a regular expression) where the job fails and again in the
+    summary at the end, and no Python traceback."""
+    parts = output.split("What failed, and why:")
+    assert [len(re.findall(sentence, part)) for part in parts] == [1, 1], output
     assert "Traceback" not in output, output
 
 

@@ -78,7 +78,10 @@ def plan(folder: Path, *arguments: str, **options: Any) -> dict[str, int]:
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """Jobs by rule in the job statistics of a run, without the target rules."""
+    """Jobs by rule in the job statistics of a run, without the target rules.
+
+    `infer` counts `infer_cpu` and `infer_gpu`: which it is depends on the machine.
+    """
     table = re.search(r"^Job stats:\n.*\n-.*\n((?:\S+ +\d+\n)+)", output, re.MULTILINE)
     if table is None:
         assert "Nothing to be done" in output, output
@@ -86,6 +89,9 @@ def job_counts(output: str) -> dict[str, int]:
     counts = {name: int(n) for name, n in (line.split() for line in table[1].splitlines())}
     total = counts.pop("total")
     assert total == sum(counts.values())
+    kinds = [counts.pop(name) for name in ("infer_cpu", "infer_gpu") if name in counts]
+    if kinds:
+        counts["infer"] = sum(kinds)
     return {name: n for name, n in counts.items() if name not in ("all", "default")}
 
 
@@ -231,6 +237,7 @@ def four_blocks(folder: Path) -> Path:
     archive(folder, scenes(folder, days, (40, 50)))
     shutil.copy(CHECKPOINT, folder / "weights.pt")
     write_config(folder, document(folder, "2021-06-01", "2021-09-30"))
+    change(folder, {"download.slice_months": 2})
     return folder
 
 

@@ -20,8 +20,9 @@ from tessera_flow import block_inference
 from tessera_flow.atomic import atomic_output
 from tessera_flow.block_inference import infer_block, read_ahead
 from tessera_flow.blockfile import create_array, create_block_file, open_block_file
-from tessera_flow.errors import TileError
+from tessera_flow.errors import Stopped, TileError
 from tessera_flow.inference import InferenceOptions, embed_tile
+from tessera_flow.stopping import stop_requests
 from tessera_flow.tiles import ARRAYS, TileArrays
 
 from ..support import golden
@@ -223,6 +224,45 @@ def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
         "patches.zip",
         "undisturbed.zip",
     ]
+
+
+def test_a_preempted_job_keeps_the_patch_in_hand(
+    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM comes in the middle of the second patch: it is finished and kept, then the job
+    ends with an error, so that it is run again, and goes on with the third."""
+    undisturbed, output = tmp_path / "undisturbed.zip", tmp_path / "embeddings.zip"
+    infer(patches, undisturbed)
+    embedded = []
+
+    def embed(*arguments: Any) -> Any:
+        embedded.append(arguments)
+        if len(embedded) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return embed_tile(*arguments)
+
+    monkeypatch.setattr(block_inference, "embed_tile", embed)
+    sentence = "Stopped by SIGTERM; 2 of 6 patches are kept. Run again to go on."
+    with pytest.raises(Stopped, match=sentence), stop_requests() as stop:
+        infer(patches, output, stop=stop)
+    assert len(embedded) == 2 and not output.exists()
+    infer(patches, output)
+    assert len(embedded) == 6
+    assert output.read_bytes() == undisturbed.read_bytes()
+
+
+def test_sigterm_in_the_last_patch_loses_nothing(
+    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return embed_tile(*arguments)
+
+    write_patches(patches, tile("main"), 12, np.ones((12, 10), np.uint8))  # one patch
+    monkeypatch.setattr(block_inference, "embed_tile", embed)
+    with stop_requests() as stop:
+        infer(patches, tmp_path / "embeddings.zip", stop=stop)
+    assert (tmp_path / "embeddings.zip").exists()
 
 
 @pytest.mark.parametrize(

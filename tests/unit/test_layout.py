@@ -1,6 +1,7 @@
 """What decides a job's result: what the rules hand over."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,13 @@ import pytest
 from tessera_flow.config import Config, load_config
 from tessera_flow.errors import CheckpointError, ConfigError
 from tessera_flow.layout import Layout
+from tessera_flow.resources import NEEDS, SNAKEMAKE_MB, memory_mb, runtime_minutes
+from tessera_flow.sharing import gpu_blocks, pattern
 
 from ..support.pipeline import CRS, MODEL, write_polygon
 from .test_plan import RING
+
+RULES = Path(__file__).parents[2] / "workflow" / "rules"
 
 
 def layout(folder: Path, rate: int = 1, **model: object) -> Layout:
@@ -89,8 +94,47 @@ def test_missing_weights_are_known_before_anything_runs(
 
 def test_inference_asks_for_the_memory_of_its_weights(tmp_path: Path) -> None:
     small, teacher = (layout(tmp_path, weights=name) for name in ("v2-nano", "v2-teacher"))
-    assert small.infer_memory_mb(1) == 4008 and small.infer_memory_mb(3) == 3 * 4008
-    assert teacher.infer_memory_mb(1) == 4000 + 2 * 8257
+    needed = small.memory_mb("infer_cpu", 1)
+    assert small.memory_mb("infer_cpu", 3) == 3 * needed
+    assert abs(teacher.memory_mb("infer_cpu", 1) - needed - 1.5 * 2 * 8257) <= 120
     file = tmp_path / "own.pt"
     file.write_bytes(bytes(30_000_000))
-    assert layout(tmp_path, weights=str(file)).infer_memory_mb(1) == 4060
+    assert layout(tmp_path, weights=str(file)).memory_mb("infer_cpu", 1) - needed in (0, 100)
+
+
+def test_every_rule_has_its_needs(tmp_path: Path) -> None:
+    """At default settings no job on a CPU asks for more than 4 GiB, Snakemake included; a
+    larger block asks for more memory and time, and so does a second attempt."""
+    rules = set(
+        re.findall(r"^rule (\w+):", "".join(p.read_text() for p in RULES.glob("*.smk")), re.M)
+    )
+    assert rules - {"holes"} == set(NEEDS)
+    for rule in NEEDS:
+        asked = memory_mb(rule, 1, 2000, 500)
+        assert asked <= (9500 if rule == "infer_gpu" else 4096), rule
+        assert asked > NEEDS[rule].fixed_mb + NEEDS[rule].sized_mb + SNAKEMAKE_MB
+        assert memory_mb(rule, 2, 2000, 500) == 2 * asked
+        assert runtime_minutes(rule, 2, 2000) == 2 * runtime_minutes(rule, 1, 2000)
+    assert memory_mb("download", 1, 4000, 500) > memory_mb("download", 1, 2000, 1000)
+    assert memory_mb("retile", 1, 2000, 1000) > memory_mb("retile", 1, 4000, 500)
+    assert runtime_minutes("stack", 1, 4000) == 4 * runtime_minutes("stack", 1, 2000)
+    assert runtime_minutes("stack", 1, 100) == runtime_minutes("stack", 1, 2000)
+
+
+@pytest.mark.parametrize("shares", [(1, 1), (1, 4), (3, 1), (0, 1), (1, 0), (2, 3)])
+def test_blocks_take_turns_between_cpus_and_gpus(shares: tuple[int, int]) -> None:
+    cpu, gpu = shares
+    names = [f"b{number:03d}_000" for number in range(60)]
+    chosen = gpu_blocks(names, cpu, gpu)
+    assert len(chosen) == 60 * gpu // (cpu + gpu)
+    for start in range(0, 60, cpu + gpu):
+        assert len(set(names[start : start + cpu + gpu]) & set(chosen)) == gpu
+    assert [n for n in names if re.fullmatch(pattern(chosen), n)] == chosen
+
+
+def test_earlier_blocks_and_later_steps_go_first(tmp_path: Path) -> None:
+    run = layout(tmp_path)
+    first, *_, last = (block.id for block in run.grids["here"].blocks)
+    steps = ["download", "stack", "retile", "infer"]
+    order = [run.priority(step, block) for step in steps for block in (last, first)]
+    assert order == sorted(order) and len(set(order)) == 8 and order[0] > 0

@@ -8,22 +8,42 @@ from snakemake.exceptions import WorkflowError
 # A clone works without installing the package.
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
 
+from tessera_flow.admission import EVERYTHING
 from tessera_flow.config import load_config
 from tessera_flow.errors import TesseraFlowError
-from tessera_flow.layout import SENSORS, Layout
+from tessera_flow.queue import refuse_orphans
+from tessera_flow.summary import end_of_run
+from tessera_flow.layout import ANY_BLOCK, SENSORS, Layout
 
 try:
     CONFIG = load_config(config)
-    RUN = Layout(CONFIG)
+    RUN = Layout(CONFIG, one_job=not workflow.is_main_process)
 except TesseraFlowError as error:
     raise WorkflowError(str(error)) from None
 
 LOGS = CONFIG.paths.logs
 
+workflow.localrules(*CONFIG.jobs.at_home)
+workflow.register_resource("in_flight", EVERYTHING)  # see `admission`
+
+
+wildcard_constraints:
+    region="|".join(CONFIG.regions),
+    period="|".join(CONFIG.periods),
+    sensor="|".join(SENSORS),
+    slice=r"[\d-]+_[\d-]+",
+    block=ANY_BLOCK,
+
+
+def temporary(kind, path):
+    """Deleted when no job needs it any more, unless `paths.keep` names it."""
+    return path if kind in CONFIG.paths.keep else temp(path)
+
 
 # Not when a run is planned: only one that would replace products is refused.
 onstart:
     try:
+        refuse_orphans(Path.cwd())
         if not (
             workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
         ):
@@ -32,14 +52,5 @@ onstart:
         raise WorkflowError(str(error)) from None
 
 
-wildcard_constraints:
-    region="|".join(CONFIG.regions),
-    period="|".join(CONFIG.periods),
-    sensor="|".join(SENSORS),
-    slice=r"[\d-]+_[\d-]+",
-    block=r"b\d+_\d+",
-
-
-def temporary(kind, path):
-    """Deleted when no job needs it any more, unless `paths.keep` names it."""
-    return path if kind in CONFIG.paths.keep else temp(path)
+onerror:
+    print(end_of_run(RUN, sys.argv), file=sys.stderr)

@@ -1,9 +1,11 @@
 # From time series to embeddings, block by block.
 # Needs: a block's patches, the record of the weights.
 # Makes: embeddings, scales and observation counts of the block.
+#   infer_cpu, infer_gpu   the same step for the blocks that CPUs and that GPUs embed
+#   hole                   what stands for a block that failed, where products may have holes
 
 
-rule infer:
+rule infer_cpu:
     input:
         patches=RUN.paths.patches,
         weights=RUN.paths.weights,
@@ -13,16 +15,70 @@ rule infer:
         f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
-    priority: 3
+    wildcard_constraints:
+        block=RUN.blocks_on("cpu"),
+    priority: lambda wildcards: RUN.priority("infer", wildcards.block)
     conda:
         "../../envs/cpu.yaml"
-    threads: 2
+    threads: RUN.threads("infer_cpu")
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.infer_memory_mb(attempt),
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("infer_cpu", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("infer_cpu", attempt),
+        in_flight=1,
     params:
         settings=lambda wildcards: RUN.settings_infer(wildcards.region, wildcards.block),
     message:
         "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
         "../scripts/infer.py"
+
+
+rule infer_gpu:
+    input:
+        patches=RUN.paths.patches,
+        weights=RUN.paths.weights,
+    output:
+        embeddings=RUN.paths.embeddings,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
+    wildcard_constraints:
+        block=RUN.blocks_on("gpu"),
+    priority: lambda wildcards: RUN.priority("infer", wildcards.block)
+    conda:
+        "../../envs/gpu.yaml"
+    threads: RUN.threads("infer_gpu")
+    resources:
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("infer_gpu", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("infer_gpu", attempt),
+        in_flight=1,
+        gpu=1,
+    params:
+        settings=lambda wildcards: RUN.settings_infer(wildcards.region, wildcards.block),
+    message:
+        "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
+    script:
+        "../scripts/infer.py"
+
+
+rule hole:
+    input:
+        weights=RUN.paths.weights,
+    output:
+        hole=RUN.paths.hole,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.bench.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("hole", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("hole", attempt),
+    params:
+        settings=lambda wildcards: RUN.settings_hole(**wildcards),
+    message:
+        "Leaving out {wildcards.region} {wildcards.block}, {wildcards.period}"
+    script:
+        "../scripts/hole.py"

@@ -16,11 +16,16 @@ rule download:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.bench.tsv"
+    priority: lambda wildcards: RUN.priority("download", wildcards.block)
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("download", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("download", attempt),
+        downloads=1,
+        in_flight=lambda wildcards: RUN.claim(
+            wildcards.region, wildcards.period, wildcards.block
+        ),
     params:
         settings=lambda wildcards: RUN.settings_download(
             wildcards.region, wildcards.sensor, wildcards.block
@@ -40,12 +45,15 @@ rule stack:
         f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.bench.tsv"
-    priority: 1
+    priority: lambda wildcards: RUN.priority("stack", wildcards.block)
+    group:
+        "series"
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stack", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("stack", attempt),
+        in_flight=1,
     params:
         downsample_rate=CONFIG.grid.downsample_rate,
     message:
@@ -64,12 +72,15 @@ rule retile:
         f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.bench.tsv"
-    priority: 2
+    priority: lambda wildcards: RUN.priority("retile", wildcards.block)
+    group:
+        "series"
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("retile", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("retile", attempt),
+        in_flight=1,
     params:
         settings=lambda wildcards: RUN.settings_retile(
             wildcards.region, wildcards.block

@@ -18,8 +18,8 @@ rule roi:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=30,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("roi", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("roi", attempt),
     params:
         settings=lambda wildcards: RUN.settings_roi(wildcards.region),
     message:
@@ -40,8 +40,8 @@ rule items:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("items", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("items", attempt),
     params:
         settings=lambda wildcards: RUN.settings_items(
             wildcards.region, wildcards.period, wildcards.sensor
@@ -59,12 +59,12 @@ rule weights:
         f"{LOGS}/weights.log",
     benchmark:
         f"{LOGS}/weights.bench.tsv"
-    priority: 10  # weights that cannot be used are to be known before scenes are read
+    priority: 2000000  # weights that cannot be used are to be known before scenes are read
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("weights", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("weights", attempt),
     params:
         settings=RUN.settings_weights(),
     message:

@@ -4,6 +4,7 @@
 # Makes:
 #   stitch_zarr    the Zarr store
 #   stitch_arrays  the reference's arrays
+#   holes          the list of blocks left out, where products may have holes
 #   preview        three principal components as GeoTIFF and PNG
 
 
@@ -18,12 +19,12 @@ rule stitch_zarr:
         f"{LOGS}/{{region}}/{{period}}/stitch_zarr.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stitch_zarr.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stitch_zarr", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("stitch_zarr", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period, "zarr_chunk"
@@ -45,12 +46,12 @@ rule stitch_arrays:
         f"{LOGS}/{{region}}/{{period}}/stitch_arrays.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stitch_arrays.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stitch_arrays", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("stitch_arrays", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -78,12 +79,12 @@ rule preview:
         f"{LOGS}/{{region}}/{{period}}/preview.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/preview.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("preview", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("preview", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period, "preview_stretch"
@@ -92,3 +93,25 @@ rule preview:
         "Drawing the preview of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/preview.py"
+
+
+rule holes:
+    input:
+        blocks=lambda wildcards: RUN.block_files(**wildcards),
+    output:
+        record=RUN.paths.holes,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/holes.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/holes.bench.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("hole", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("hole", attempt),
+    params:
+        holes=lambda wildcards: RUN.holes(**wildcards),
+    message:
+        "Listing the holes of {wildcards.region}, {wildcards.period}"
+    script:
+        "../scripts/holes.py"

@@ -1,4 +1,4 @@
-"""What every script does around its one call: a log, and errors as one clear sentence."""
+"""What every script does around its one call: a log, a verdict, and errors as one sentence."""
 
 import logging
 import sys
@@ -12,25 +12,46 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from tessera_flow.config import Config, load_config
 from tessera_flow.errors import TesseraFlowError
+from tessera_flow.stopping import StopRequest, stop_requests
+from tessera_flow.verdicts import verdict, verdict_path
 
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[Config]:
+    """As `stoppable_job`, for jobs that end at once when they are asked to stop."""
+    with stoppable_job(snakemake) as (config, _):
+        yield config
+
+
+@contextmanager
+def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
     """Log to the job's log file, which Snakemake empties before each attempt and shows when the
-    job fails, and turn the package's errors into one line and exit status 1."""
+    job fails; record its verdict, which is kept; and turn the package's errors into one line
+    and exit status 1."""
     logging.basicConfig(
         filename=snakemake.log[0],
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
     )
     try:
-        yield load_config(snakemake.config)
+        config = load_config(snakemake.config)
+        with stop_requests() as stop, verdict(*_verdict(snakemake, config)):
+            yield config, stop
     except TesseraFlowError as error:
         logging.error("%s", error)
         sys.exit(1)
     except Exception:
         logging.exception("a defect of this program; please report it with this log")
         sys.exit(1)
+
+
+def _verdict(snakemake: Any, config: Config) -> tuple[Path, str, int]:
+    """Where the verdict of a job lies, which job it is, and the attempt."""
+    names = dict(snakemake.wildcards.items())
+    place = [names.pop(key) for key in ("region", "period", "block") if key in names]
+    label = " ".join([snakemake.rule, *names.values()])
+    attempt = snakemake.resources.get("attempt", 1)
+    return verdict_path(config.paths.work, *place), label, attempt
 
 
 def stitch_inputs(snakemake: Any, config: Config) -> dict[str, Any]:

@@ -1,15 +1,19 @@
-"""Rule infer: embeddings of one block."""
+"""Rules infer_cpu and infer_gpu: embeddings of one block."""
 
-from adaptor import job
+from adaptor import stoppable_job
 from tessera_flow.block_inference import infer_block
+from tessera_flow.devices import job_device
 from tessera_flow.inference import InferenceOptions
+from tessera_flow.scratch import staged
 from tessera_flow.weights import read_weights_record
 
-with job(snakemake) as config:
+with stoppable_job(snakemake) as (config, stop):
     record = read_weights_record(snakemake.input.weights)
     settings = snakemake.params.settings
+    kind = snakemake.rule.removeprefix("infer_")
+    (patches,) = staged([snakemake.input.patches], config.jobs.scratch)
     infer_block(
-        patches=snakemake.input.patches,
+        patches=patches,
         checkpoint=record.path,
         output=snakemake.output.embeddings,
         options=InferenceOptions(
@@ -22,11 +26,12 @@ with job(snakemake) as config:
             batch_size=config.model.batch_size,
         ),
         attributes={"block": snakemake.wildcards.block, "weights": record.sha256},
-        device=config.model.device,
+        device=job_device(kind, config.model.device, config.jobs.without_gpu),
         threads=snakemake.threads,
         sha256=record.sha256,
         heads=tuple(settings["heads"]) if settings["heads"] else None,
         statistics=settings["statistics"],
         origin=tuple(settings["origin"]),
         precision=settings["precision"],
+        stop=stop,
     )

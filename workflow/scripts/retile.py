@@ -5,12 +5,15 @@ from pathlib import Path
 from adaptor import job
 from tessera_flow.grid import Window
 from tessera_flow.retile import retile
+from tessera_flow.scratch import staged
 
 with job(snakemake) as config:
     settings = dict(snakemake.params.settings)
-    stacks = {sensor: snakemake.input.get(sensor) for sensor in ("sentinel2", "sentinel1")}
+    stacks = dict.fromkeys(("sentinel2", "sentinel1"))
+    used = {name: path for name, path in snakemake.input.items() if name in stacks}
+    stacks |= zip(used, staged(list(used.values()), config.jobs.scratch), strict=True)
     retile(
-        **{sensor: None if path is None else Path(path) for sensor, path in stacks.items()},
+        **stacks,
         roi_path=Path(snakemake.input.mask),
         block=snakemake.wildcards.block,
         window=Window(*settings.pop("window")),

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from adaptor import job
+from tessera_flow.scratch import staged
 from tessera_flow.stack import stack_sentinel1, stack_sentinel2
 
 STACKERS = {"sentinel2": stack_sentinel2, "sentinel1": stack_sentinel1}
 
-with job(snakemake):
+with job(snakemake) as config:
     STACKERS[snakemake.wildcards.sensor](
-        slices=[Path(path) for path in snakemake.input.slices],
+        slices=staged(snakemake.input.slices, config.jobs.scratch),
         output=Path(snakemake.output.stack),
         downsample_rate=snakemake.params.downsample_rate,
     )

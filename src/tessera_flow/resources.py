@@ -1,0 +1,86 @@
+"""What each rule needs: memory, time and threads, from measured peaks.
+
+`python -m benchmarks.memory` measures; `NEEDS` is its result, rounded up. A job that was killed
+gets more at its next attempt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+HEADROOM = 1.5
+"""What is asked for over a measured peak: other scenes, another allocator, a busier file cache."""
+
+SNAKEMAKE_MB = 400
+"""The processes of Snakemake and Slurm around a job, whose memory counts as the job's."""
+
+DEFAULT_BLOCK = 2000
+DEFAULT_PATCH = 500
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a job of one rule needs at the default block and patch size.
+
+    Attributes:
+        fixed_mb: peak memory that is there whatever the size: the interpreter and libraries.
+        sized_mb: peak memory that grows with the pixels of `unit`.
+        unit: whose pixels count.
+        minutes: longest time a job may take at its first attempt.
+        threads: cores.
+    """
+
+    fixed_mb: int
+    sized_mb: int
+    unit: Literal["block", "patch", "none"]
+    minutes: int
+    threads: int = 1
+
+
+NEEDS: Mapping[str, Need] = {
+    "roi": Need(200, 0, "none", 30),
+    "items": Need(200, 0, "none", 60),
+    "weights": Need(400, 0, "none", 60),
+    "download": Need(300, 600, "block", 60),
+    "stack": Need(200, 250, "block", 30),
+    "retile": Need(300, 450, "patch", 30),
+    "infer_cpu": Need(600, 1600, "patch", 240, threads=2),
+    # An allowance: the libraries of a GPU take 2 GB of a process, and two patches are there.
+    "infer_gpu": Need(2600, 3200, "patch", 60, threads=4),
+    "hole": Need(200, 0, "none", 10),
+    "stitch_zarr": Need(550, 0, "none", 120),
+    "stitch_arrays": Need(500, 0, "none", 120),
+    "preview": Need(600, 0, "none", 120),
+}
+"""Measured peaks (MB of resident memory) and generous times by rule."""
+
+
+def memory_mb(
+    rule: str, attempt: int, block_size: int, patch_size: int, weights_bytes: int = 0
+) -> int:
+    """Memory to ask for, in MB.
+
+    Args:
+        rule: a key of `NEEDS`.
+        attempt: from 1; each attempt is given as much again.
+        block_size, patch_size: edges in pixels.
+        weights_bytes: size of a checkpoint that the job loads; it is there twice, in the file
+            and laid out for the device.
+    """
+    need = NEEDS[rule]
+    edges = {"block": block_size / DEFAULT_BLOCK, "patch": patch_size / DEFAULT_PATCH, "none": 0.0}
+    peak = need.fixed_mb + need.sized_mb * edges[need.unit] ** 2 + 2 * weights_bytes / 1e6
+    return attempt * 100 * math.ceil((HEADROOM * peak + SNAKEMAKE_MB) / 100)
+
+
+def runtime_minutes(rule: str, attempt: int, block_size: int) -> int:
+    """Time to ask for, in minutes: that of a default block, more for a larger one.
+
+    A smaller block is given no less: starting up takes its time, too.
+    """
+    larger = max(1.0, (block_size / DEFAULT_BLOCK) ** 2)
+    sized = NEEDS[rule].unit != "none"
+    return attempt * round(NEEDS[rule].minutes * (larger if sized else 1.0))

@@ -1,0 +1,89 @@
+"""What a user is told at the end of a run, and in between: which blocks are done, which failed,
+why, and what to do. Read from verdicts, whose names follow from the plan."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import runs
+from .layout import Layout
+from .verdicts import Verdict
+
+_SHOWN = 20
+_WIDTH = 1000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that did not end well.
+
+    Attributes:
+        place: region, period and block, as far as the job has them.
+        verdict: what is known of it.
+        file: where all its attempts are recorded.
+    """
+
+    place: tuple[str, ...]
+    verdict: Verdict
+    file: Path
+
+    def line(self) -> str:
+        """One line: where, what, how often, why."""
+        reason = " ".join((self.verdict.why().strip().splitlines() or ["no reason recorded"])[-1:])
+        if len(reason) > _WIDTH:
+            reason = reason[:_WIDTH] + " ..."
+        tried = f"{self.verdict.attempts} attempts" if self.verdict.attempts > 1 else "1 attempt"
+        where = " ".join(self.place) or "all regions"
+        return f"{where}: {self.verdict.job} ({tried}): {reason}"
+
+
+def failures(run: Layout) -> list[Failure]:
+    """Jobs that did not end well and are still wanted, in the order of the plan."""
+    places: list[tuple[str, ...]] = [(), *((region,) for region in run.grids)]
+    for region, period in runs(run.config):
+        places.append((region, period))
+        places += [
+            (region, period, block.id)
+            for block in run.grids[region].blocks
+            if not run.embeddings_file(region, period, block.id).exists()
+        ]
+    return [
+        Failure(place, verdict, run.verdict_file(*place))
+        for place in places
+        for verdict in run.failures(*place)
+    ]
+
+
+def failed_blocks(found: Sequence[Failure]) -> list[tuple[str, ...]]:
+    """The blocks among the failures, each once."""
+    return list(dict.fromkeys(f.place for f in found if len(f.place) == 3))
+
+
+def end_of_run(run: Layout, command: Sequence[str]) -> str:
+    """The end of a run that failed: what, why, and the command that computes it.
+
+    Args:
+        run: the run.
+        command: the command line that was run.
+    """
+    found = failures(run)
+    blocks = failed_blocks(found)
+    lines = ["", "What failed, and why:"]
+    lines += [f"  {failure.line()}" for failure in found[:_SHOWN]]
+    if len(found) > _SHOWN:
+        lines.append(f"  and {len(found) - _SHOWN} more")
+    if not found:
+        lines.append("  nothing that left a record: see the messages above and the log below")
+    if found:
+        lines.append(f"Every attempt is recorded, the first of these in {found[0].file}")
+    again = shlex.join(["snakemake", *command[1:]])
+    lines += ["This computes what is missing, and nothing that is there:", f"  {again}"]
+    if blocks and run.config.jobs.failed_blocks == "refuse":
+        lines += [
+            f"This publishes without the failed blocks ({len(blocks)}), which become holes:",
+            f"  {again} --config 'jobs={{failed_blocks: hole}}'",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,143 @@
+"""What becomes of a run in which jobs fail, are stopped, or wait for their turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tessera_flow.config import read_config
+from tessera_flow.estimates import block_disk_gb, dates
+from tessera_flow.verdicts import read_verdicts, verdict_path
+from tests.support.workflow import (
+    box,
+    change,
+    kill_group,
+    plan,
+    product_bytes,
+    run,
+    start,
+    unstarted,
+)
+
+pytestmark = pytest.mark.e2e
+
+DAMAGED = "b000_001"
+SCALES = "results/here/then/stitched_representation_scales.npy"
+
+
+def patched(finished_run: Path, folder: Path) -> Path:
+    """`finished_run` with inference and products left to do."""
+    shutil.copytree(finished_run, folder)
+    shutil.rmtree(folder / "results")
+    for name in ("embeddings", "verdicts"):
+        shutil.rmtree(folder / "work" / "here" / "then" / name)
+    return folder
+
+
+def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path: Path) -> None:
+    """The patches of one block are damaged. The others are done all the same; nothing is
+    published until holes are allowed; then the products have a hole there, and say so; and when
+    the block is mended, they are those of an undisturbed run."""
+    folder = patched(finished_run, tmp_path / "run")
+    file = folder / "work" / "here" / "then" / "patches" / f"{DAMAGED}.zip"
+    whole, stat = file.read_bytes(), file.stat()
+    file.write_bytes(whole[:1000])
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    output = run(folder, fails=True)
+    summary = output.split("What failed, and why:")[1]
+    assert f"here then {DAMAGED}: infer_cpu (1 attempt): " in summary
+    assert "is not a complete block file" in summary
+    assert "--config 'jobs={failed_blocks: hole}'" in summary
+    assert not (folder / "results").exists()
+    assert plan(folder)["infer"] == 1
+
+    change(folder, {"jobs.failed_blocks": "hole"})
+    assert plan(folder) == {
+        "hole": 1, "holes": 1, "stitch_zarr": 1, "stitch_arrays": 1, "preview": 1,
+    }  # fmt: skip
+    run(folder)
+    scales = np.load(folder / SCALES)
+    hole = np.zeros_like(scales, bool)
+    hole[:25, 25:] = True
+    assert np.isnan(scales[hole]).all()
+    np.testing.assert_array_equal(scales[~hole], np.load(finished_run / SCALES)[~hole])
+    record = json.loads((folder / "results" / "here" / "then" / "holes.json").read_text())
+    (entry,) = record["holes"]
+    assert entry["block"] == DAMAGED and "not a complete block file" in entry["reason"]
+    left, bottom, right, top = entry["bounds"]
+    assert (right - left, top - bottom) == (250, 250)
+
+    file.write_bytes(whole)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    change(folder, {"jobs.failed_blocks": "refuse"})
+    run(folder)
+    assert product_bytes(finished_run).items() <= product_bytes(folder).items()
+    verdicts = read_verdicts(verdict_path(folder / "work", "here", "then", DAMAGED))
+    assert [(v.rule, v.state, v.attempts) for v in verdicts] == [("infer_cpu", "done", 2)]
+
+
+def test_a_job_that_is_asked_to_stop_is_run_again(finished_run: Path, tmp_path: Path) -> None:
+    """SIGTERM to the process that embeds a block, as by preemption: the run goes on, says which
+    job was stopped, and the next run finishes it."""
+    folder = patched(finished_run, tmp_path / "run")
+    block = "b001_000"
+    path = verdict_path(folder / "work", "here", "then", block)
+    process = start(folder)
+    try:
+        while not (found := read_verdicts(path)):
+            assert process.poll() is None
+            time.sleep(0.002)
+        os.kill(found[0].process, signal.SIGTERM)
+        assert process.wait(timeout=300) != 0
+    finally:
+        kill_group(process)
+    assert (
+        f"here then {block}: infer_cpu (1 attempt): Stopped by SIGTERM"
+        in (folder / "run.txt").read_text()
+    )
+    assert plan(folder)["infer"] == 1
+    run(folder)
+    assert product_bytes(folder) == product_bytes(finished_run)
+
+
+@pytest.mark.slow
+def test_few_blocks_are_in_flight_whatever_their_number(finished_run: Path, tmp_path: Path) -> None:
+    """With room for two blocks, no more than two have intermediate files at any time, among 4
+    blocks and among 12; and the products are the same as without a limit."""
+    peaks = []
+    for number, columns in enumerate((20, 50)):
+        folder = unstarted(finished_run, tmp_path / f"run{number}")
+        box(folder / "roi.geojson", (0, columns), (0, 20 if number == 0 else 25))
+        settings = {"grid.block_size": 10, "sentinel1.enabled": False, "paths.keep": []}
+        settings |= {"download.slice_months": 4, "products.formats": ["zarr"]}
+        change(folder, settings)
+        period = read_config(folder / "config.yaml").periods["then"]
+        assumed = {"sentinel2": dates("sentinel2", (period.end - period.start).days + 1)}
+        change(folder, {"jobs.max_disk_gb": 2.5 * block_disk_gb(100, assumed)})
+        peaks.append(most_in_flight(start(folder), folder))
+    assert peaks == [2, 2]
+
+
+def most_in_flight(process: subprocess.Popen[bytes], folder: Path) -> int:
+    """Most blocks that had intermediate files at once and no embeddings, while a run went on."""
+    most = 0
+    run_folder = folder / "work" / "here" / "then"
+    while process.poll() is None:
+        begun = {
+            path.stem
+            for name in ("slices", "stack", "patches")
+            for path in (run_folder / name).rglob("b*.zip")
+        }
+        done = {path.stem for path in (run_folder / "embeddings").glob("b*.zip")}
+        most = max(most, len(begun - done))
+        time.sleep(0.02)
+    assert process.returncode == 0, (folder / "run.txt").read_text()
+    return most

@@ -1,0 +1,55 @@
+"""A Slurm cluster of one node for these tests: real daemons on loopback (tools/slurm.sh)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.slurm import Cluster
+from tests.support.workflow import REPOSITORY
+
+SCRIPT = REPOSITORY / "tools" / "slurm.sh"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    missing = [name for name in ("slurmctld", "slurmd", "sbatch", "munged") if not which(name)]
+    if missing:
+        pytest.skip(f"NOT TESTED ON SLURM: no {', '.join(missing)} here; tools/install-slurm.sh")
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED ON SLURM: its daemons have to be started by root")
+    folder = tmp_path_factory.mktemp("slurm")
+    done = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED ON SLURM: {done.stderr.strip()}")
+    try:
+        yield Cluster(folder)
+    finally:
+        subprocess.run([SCRIPT, "stop", folder], check=True)
+
+
+def which(name: str) -> str | None:
+    """Daemons lie in sbin, which is not on everybody's PATH."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+
+
+@pytest.fixture(scope="session")
+def patched_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`finished_run` up to the patches of its blocks: inference and products are left to do."""
+    folder = tmp_path_factory.mktemp("patched") / "run"
+    shutil.copytree(finished_run, folder)
+    shutil.rmtree(folder / "results")
+    shutil.rmtree(folder / "work" / "here" / "then" / "embeddings")
+    shutil.rmtree(folder / "work" / "here" / "then" / "verdicts")
+    return folder
+
+
+@pytest.fixture
+def patched(cluster: Cluster, patched_run: Path, tmp_path: Path) -> Path:
+    """A copy of `patched_run` to work in."""
+    return Path(shutil.copytree(patched_run, tmp_path / "run"))

@@ -1,0 +1,172 @@
+"""The workflow on a real Slurm: whatever happens to its jobs or to its controller, the products
+have the bytes of an undisturbed run, and only what was lost is computed again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tessera_flow.simulate.demo import make_demo
+from tests.support.slurm import (
+    Cluster,
+    finish,
+    hold,
+    memory,
+    slurm,
+    start,
+    verdict,
+    wait_until,
+)
+from tests.support.workflow import (
+    REPOSITORY,
+    change,
+    kill_group,
+    leftovers,
+    product_bytes,
+    run,
+    snakemake,
+)
+
+pytestmark = pytest.mark.slurm
+
+BLOCKS = ["b000_000", "b000_001", "b001_000", "b001_001"]
+
+
+def attempts(folder: Path, rule: str = "infer_cpu") -> dict[str, int]:
+    """How often each block was begun to be embedded."""
+    found = {block: verdict(folder, block, rule) for block in BLOCKS}
+    return {block: v.attempts for block, v in found.items() if v is not None}
+
+
+def test_the_demo_runs_through_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    """As on one machine, to the last byte; stacks and patches of a block are one Slurm job."""
+    for name in ("here", "there"):
+        make_demo(tmp_path / name)
+    run(tmp_path / "here")
+    finish(start(tmp_path / "there"), tmp_path / "there")
+    assert product_bytes(tmp_path / "there") == product_bytes(tmp_path / "here")
+    assert len(product_bytes(tmp_path / "there")) > 5
+    series = cluster.jobs(tmp_path / "there", "series")
+    assert len(series) == 4
+    assert {job["JobState"] for job in cluster.jobs(tmp_path / "there", "")} == {"COMPLETED"}
+
+
+def test_jobs_that_are_cancelled_killed_requeued_or_out_of_time(
+    cluster: Cluster, patched: Path, finished_run: Path
+) -> None:
+    """Each of four blocks meets another fate, while it is being embedded.
+
+    A job that was killed (exit status 137, as by a full machine) or cancelled comes back with
+    twice the memory; one that is put back into the queue, as by preemption, with the same.
+    """
+    cancelled, killed, requeued, late = BLOCKS
+    limits = ["infer_cpu:runtime=1", "infer_cpu:mem_mb=800*attempt"]
+    process = start(patched, "--set-threads", "infer_cpu=1", "--set-resources", *limits)
+    try:
+        fates = {
+            cancelled: lambda pid: slurm("scancel", cluster.job(patched, cancelled)),
+            killed: lambda pid: os.kill(pid, signal.SIGKILL),
+            requeued: lambda pid: slurm("scontrol", "requeue", cluster.job(patched, requeued)),
+            late: lambda pid: None,
+        }
+        hold(patched, process, fates)
+        output = finish(process, patched)
+    finally:
+        kill_group(process)
+    states = {block: [job["JobState"] for job in cluster.jobs(patched, block)] for block in BLOCKS}
+    assert states == {
+        cancelled: ["CANCELLED", "COMPLETED"],
+        killed: ["FAILED", "COMPLETED"],
+        requeued: ["COMPLETED"],
+        late: ["TIMEOUT", "COMPLETED"],
+    }, output
+    for block in (cancelled, killed, late):
+        assert [memory(job) for job in cluster.jobs(patched, block)] == [800, 1600]
+    assert attempts(patched) == dict.fromkeys(BLOCKS, 2)
+    assert product_bytes(patched) == product_bytes(finished_run)
+    assert leftovers(patched) == []
+
+
+def test_a_job_over_its_memory_comes_back_with_more(
+    cluster: Cluster, patched: Path, finished_run: Path
+) -> None:
+    """Slurm watches memory here as it does on a cluster. 400 MB are too few for PyTorch beside
+    Snakemake; what one attempt was denied, a later one is given."""
+    process = start(patched, "--set-resources", "infer_cpu:mem_mb=400*attempt")
+    output = finish(process, patched)
+    for block in BLOCKS:
+        jobs = cluster.jobs(patched, block)
+        assert [memory(job) for job in jobs] == [400 * n for n in range(1, len(jobs) + 1)]
+        assert len(jobs) >= 2, output
+        assert [job["JobState"] == "COMPLETED" for job in jobs] == [False] * (len(jobs) - 1) + [
+            True
+        ]
+    assert product_bytes(patched) == product_bytes(finished_run)
+
+
+def test_the_controller_is_killed_and_started_again(
+    cluster: Cluster, patched: Path, finished_run: Path
+) -> None:
+    """Snakemake killed by SIGKILL leaves its lock and its jobs. Both are named, with the
+    command that removes them; then only what was not finished is computed."""
+    first, *others = BLOCKS
+    process = start(patched, "--set-threads", "infer_cpu=1")
+    try:
+        hold(patched, process, {first: lambda pid: None})
+        wait_until(lambda: (embeddings(patched, others[0])).exists(), process)
+        assert kill_group(process)
+        kept = {block: embeddings(patched, block) for block in BLOCKS}
+        kept = {block: file.stat().st_mtime_ns for block, file in kept.items() if file.exists()}
+        assert first not in kept
+        locked = snakemake(patched, *profile())
+        assert locked.returncode != 0 and "--unlock" in locked.stdout
+        assert snakemake(patched, "--unlock").returncode == 0
+        refused = finish(start(patched), patched, fails=True)
+        number = cluster.job(patched, first)
+        assert f"scancel {number}" in refused or f" {number}" in refused.split("scancel ")[1]
+        slurm("scancel", *refused.split("scancel ")[1].split(". ")[0].split())
+        deadline = ("RUNNING", "COMPLETING", "PENDING")
+        while any(job["JobState"] in deadline for job in cluster.jobs(patched, "")):
+            subprocess.run(["sleep", "0.2"], check=True)
+        finish(start(patched), patched)
+    finally:
+        kill_group(process)
+    for block, written in kept.items():
+        assert embeddings(patched, block).stat().st_mtime_ns == written, block
+        assert attempts(patched)[block] == 1
+    assert attempts(patched)[first] == 2
+    assert product_bytes(patched) == product_bytes(finished_run)
+
+
+def test_gpu_jobs(cluster: Cluster, patched: Path, finished_run: Path) -> None:
+    """Half the blocks go to the GPU partition and ask for a GPU. Slurm has one there, PyTorch
+    finds none: the jobs say so and fail, or compute on the CPU where that is allowed."""
+    change(patched, {"jobs.cpu_gpu": [1, 1]})
+    output = finish(start(patched, "--retries", "0"), patched, fails=True)
+    asked = {block: cluster.jobs(patched, block)[-1] for block in BLOCKS}
+    assert {block: job["Partition"] for block, job in asked.items()} == dict(
+        zip(BLOCKS, ["cpu", "gpu", "cpu", "gpu"], strict=True)
+    )
+    assert ["gres/gpu=1" in job["TRES"] for job in asked.values()] == [False, True, False, True]
+    for block in BLOCKS[1::2]:
+        sentence = f"here then {block}: infer_gpu (1 attempt): This block is for a GPU, but PyTorch"
+        assert output.count(sentence) == 1, output
+        assert not embeddings(patched, block).exists()
+    done = {block: embeddings(patched, block).stat().st_mtime_ns for block in BLOCKS[::2]}
+    change(patched, {"jobs.without_gpu": "cpu"})
+    finish(start(patched), patched)
+    for block, written in done.items():
+        assert embeddings(patched, block).stat().st_mtime_ns == written
+    assert product_bytes(patched) == product_bytes(finished_run)
+
+
+def embeddings(folder: Path, block: str) -> Path:
+    return folder / "work" / "here" / "then" / "embeddings" / f"{block}.zip"
+
+
+def profile() -> list[str]:
+    return ["--profile", str(REPOSITORY / "profiles" / "test")]

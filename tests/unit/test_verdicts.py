@@ -1,0 +1,132 @@
+"""What is recorded of jobs, and read from the records."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tessera_flow.admission import EVERYTHING, Admission
+from tessera_flow.devices import job_device
+from tessera_flow.errors import ConfigError, ItemError, OutputError, Stopped
+from tessera_flow.scratch import staged
+from tessera_flow.stopping import stop_requests
+from tessera_flow.verdicts import not_done, read_verdicts, verdict, verdict_path
+
+
+def test_every_attempt_is_kept_and_the_last_one_counts(tmp_path: Path) -> None:
+    path = verdict_path(tmp_path, "here", "then", "b000_001")
+    assert path == tmp_path / "here" / "then" / "verdicts" / "b000_001.jsonl"
+    with pytest.raises(ItemError), verdict(path, "download sentinel2 s", 1):
+        raise ItemError("no scene")
+    with pytest.raises(ZeroDivisionError), verdict(path, "retile"):
+        1 / 0  # noqa: B018
+    first, second = read_verdicts(path)
+    assert (first.job, first.rule, first.state, first.attempts, first.why()) == (
+        "download sentinel2 s", "download", "failed", 1, "no scene",
+    )  # fmt: skip
+    assert "ZeroDivisionError" in second.why() and "Traceback" in second.why()
+    with verdict(path, "download sentinel2 s", 2):
+        pass
+    first, second = read_verdicts(path)
+    assert (first.state, first.attempts) == ("done", 2)
+    assert not_done([first, second]) == [second]
+    assert "no scene" in path.read_text()
+
+
+def test_a_killed_job_is_known_by_its_missing_end(tmp_path: Path) -> None:
+    """Its process is gone; the line that it was writing does not matter."""
+    path = tmp_path / "b.jsonl"
+    code = f"""
+        import os, signal, sys
+        from pathlib import Path
+        from tessera_flow.verdicts import read_verdicts, verdict
+        with verdict(Path({str(path)!r}), "infer_cpu"):
+            assert read_verdicts(Path({str(path)!r}))[0].running
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with path.open("a") as handle:
+        handle.write('{"job": "infer_cpu", "state": "do')
+    (found,) = read_verdicts(path)
+    assert found.state == "begun" and not found.running
+    assert not_done([found]) == [found]
+    assert "was killed" in found.why()
+
+
+def test_nothing_fails_because_a_verdict_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with verdict(tmp_path / "file" / "b.jsonl", "stack"):
+        pass
+    assert read_verdicts(tmp_path / "file" / "b.jsonl") == []
+
+
+def test_sigterm_ends_a_job_at_once_or_at_the_next_check() -> None:
+    with pytest.raises(Stopped, match="nothing half-written is left"), stop_requests():
+        os.kill(os.getpid(), signal.SIGTERM)
+    reached = []
+    with (
+        pytest.raises(Stopped, match=r"SIGTERM; 2 of 3 are kept\. Run again"),
+        stop_requests() as s,
+    ):
+        s.wait_for_check()
+        s.check("1 of 3 are kept")
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append(s.asked)
+        s.check("2 of 3 are kept")
+    assert reached == [True]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_only_so_many_blocks_are_admitted(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in "abcd"}
+    files["a"].touch()  # of an earlier run, to be made again
+    gate = Admission(2)
+    assert [gate.claim(name, files[name]) for name in "abcab"] == [1, 1, EVERYTHING, 1, 1]
+    files["b"].write_text("new")
+    gate._looked = 0.0
+    assert [gate.claim(name, files[name]) for name in "cd"] == [1, EVERYTHING]
+    files["a"].unlink()
+    gate._looked = 0.0
+    assert gate.claim("d", files["d"]) == EVERYTHING
+    files["a"].write_text("made again")
+    os.utime(files["a"], ns=(1, 1))
+    gate._looked = 0.0
+    assert gate.claim("d", files["d"]) == 1
+
+
+def test_inputs_are_copied_to_the_nodes_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "b.zip").write_text(name)
+    files = [tmp_path / name / "b.zip" for name in ("one", "two")]
+    assert staged(files, None) == files
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    copies = staged(files, "$NODE_DISK/jobs")
+    assert [copy.read_text() for copy in copies] == ["one", "two"]
+    assert all(copy.is_relative_to(tmp_path / "disk" / "jobs") for copy in copies)
+    with pytest.raises(ConfigError, match=r"jobs\.scratch is \$NOWHERE/x, but \$NOWHERE is not"):
+        staged(files, "$NOWHERE/x")
+    with pytest.raises(OutputError, match="Cannot write"):
+        staged(files, str(files[0]))
+
+
+def test_a_gpu_job_without_a_gpu_says_so_or_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.xpu.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"for a GPU, but PyTorch .* finds none on .*cpu_gpu"):
+        job_device("gpu", "auto")
+    assert job_device("gpu", "auto", "cpu") == "cpu"
+    monkeypatch.setattr("torch.xpu.is_available", lambda: True)
+    assert job_device("gpu", "auto") == "xpu"
+    assert job_device("cpu", "auto") == "cpu"
+    with pytest.raises(ConfigError, match="finds none"):
+        job_device("gpu", "cuda")

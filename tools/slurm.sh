@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# A Slurm cluster of one node on loopback, for tests: no systemd, no cgroups, no accounting
+# database. Memory and cores are consumable, memory is watched every second, and there is one
+# GPU that is none (a gres on /dev/null).
+#
+# usage: tools/slurm.sh start|stop FOLDER     (as root)
+#
+# Keys, state and logs are in FOLDER. /etc/slurm/slurm.conf becomes a link into it: the executor
+# takes SLURM_CONF from the environment of jobs, so the default path has to lead there.
+set -euo pipefail
+action=${1:-}
+folder=$(realpath -m "${2:-slurm}")
+here=$(cd "$(dirname "$0")" && pwd)
+daemons=(slurmd slurmctld munged)
+
+fail() {
+    echo "tessera-flow: $*" >&2
+    exit 1
+}
+
+alive() { # whether the process of a pid file is there
+    [ -s "$folder/$1.pid" ] && kill -0 "$(cat "$folder/$1.pid")" 2>/dev/null
+}
+
+stop() {
+    [ ! -e "$folder/slurm.conf" ] || timeout 10 scancel --full --user=root 2>/dev/null || true
+    for daemon in "${daemons[@]}"; do
+        alive "$daemon" || continue
+        kill "$(cat "$folder/$daemon.pid")"
+        for _ in $(seq 50); do
+            alive "$daemon" || break
+            sleep 0.1
+        done
+    done
+    for name in slurm gres; do
+        if [ "$(readlink "/etc/slurm/$name.conf")" = "$folder/$name.conf" ]; then
+            rm "/etc/slurm/$name.conf"
+        fi
+    done
+}
+
+start() {
+    [ "$(id -u)" = 0 ] || fail "the daemons of Slurm have to be started by root"
+    for name in slurm gres; do
+        [ ! -e "/etc/slurm/$name.conf" ] || [ -L "/etc/slurm/$name.conf" ] ||
+            fail "/etc/slurm/$name.conf is there: this machine has a Slurm of its own"
+    done
+    [ ! -e /run/munge/munge.socket.2 ] || ! pgrep -x munged >/dev/null ||
+        fail "a munged is running: stop the cluster that it belongs to first"
+    mkdir -p "$folder"/{state,spool} /etc/slurm /run/munge
+    chmod 755 "$folder" /run/munge
+    local memory
+    memory=$(($(awk '/MemTotal/ { print $2 }' /proc/meminfo) / 1024 - 512))
+    for name in slurm gres; do
+        sed -e "s|@HOST@|$(hostname -s)|g; s|@RUN@|$folder|g; s|@CPUS@|$(nproc)|g; s|@MEM@|$memory|g" \
+            "$here/slurm/$name.conf.in" >"$folder/$name.conf"
+        ln -sfn "$folder/$name.conf" "/etc/slurm/$name.conf"
+    done
+    if [ ! -s "$folder/munge.key" ]; then
+        (umask 077 && head -c 1024 /dev/urandom >"$folder/munge.key")
+    fi
+    munged --force --key-file="$folder/munge.key" --pid-file="$folder/munged.pid" \
+        --log-file="$folder/munged.log" --seed-file="$folder/munge.seed"
+    slurmctld -c -i -f "$folder/slurm.conf"
+    slurmd -f "$folder/slurm.conf"
+    for _ in $(seq 100); do
+        if timeout 5 sinfo -h -o %T 2>/dev/null | grep -qx idle; then
+            echo "Slurm is up: $(sinfo -h -o '%P %c cores, %m MB, %G' | tr '\n' ';')"
+            return
+        fi
+        sleep 0.2
+    done
+    stop
+    fail "Slurm did not come up: see $folder/slurmctld.log and $folder/slurmd.log"
+}
+
+case $action in
+start) start ;;
+stop) stop ;;
+*) fail "usage: tools/slurm.sh start|stop FOLDER" ;;
+esac

@@ -1,0 +1,11 @@
+"""Rule holes: the list of blocks that products were made without."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.holes import write_hole_list
+from tessera_flow.plan import load_plan
+
+with job(snakemake) as config:
+    grid, _ = load_plan(config, snakemake.wildcards.region)
+    write_hole_list(Path(snakemake.output.record), grid, dict(snakemake.params.holes))
