@@ -21,12 +21,12 @@ rule counts:
         f"{LOGS}/{{region}}/{{period}}/counts.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/counts.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("counts", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("counts", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -48,12 +48,12 @@ rule vrt:
         f"{LOGS}/{{region}}/{{period}}/vrt.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/vrt.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("vrt", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("vrt", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -75,12 +75,12 @@ rule geotessera:
         f"{LOGS}/{{region}}/{{period}}/geotessera.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/geotessera.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("geotessera", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("geotessera", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -100,12 +100,12 @@ rule export_tiles:
         f"{LOGS}/{{region}}/{{period}}/export_tiles/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/export_tiles/{{block}}.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("export_tiles", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("export_tiles", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -127,12 +127,12 @@ rule stac_item:
         f"{LOGS}/{{region}}/{{period}}/stac_item.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stac_item.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stac_item", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("stac_item", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period
@@ -153,12 +153,12 @@ rule stac_collection:
         f"{LOGS}/{{region}}/stac_collection.log",
     benchmark:
         f"{LOGS}/{{region}}/stac_collection.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stac_collection", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("stac_collection", attempt),
     message:
         "Describing the periods of {wildcards.region}"
     script:

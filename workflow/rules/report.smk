@@ -17,12 +17,12 @@ rule checks:
         f"{LOGS}/{{region}}/{{period}}/checks.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/checks.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("checks", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("checks", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period, "max_seam", "max_saturated"
@@ -52,12 +52,12 @@ rule report:
         f"{LOGS}/{{region}}/{{period}}/report.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/report.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("report", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("report", attempt),
     params:
         settings=lambda wildcards: RUN.settings_stitch(
             wildcards.region, wildcards.period

@@ -12,12 +12,12 @@ rule import_tiles:
         f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.bench.tsv"
-    priority: 2
+    priority: lambda wildcards: RUN.priority("retile", wildcards.block)
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: RUN.memory_mb("import_tiles", attempt),
+        runtime=lambda wildcards, attempt: RUN.runtime("import_tiles", attempt),
     params:
         settings=lambda wildcards: RUN.settings_import(
             wildcards.region, wildcards.period, wildcards.block

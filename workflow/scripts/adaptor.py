@@ -54,30 +54,16 @@ def _verdict(snakemake: Any, config: Config) -> tuple[Path, str, int]:
     return verdict_path(config.paths.work, *place), label, attempt
 
 
-def stitch_inputs(snakemake: Any, config: Config) -> dict[str, Any]:
-    """Grid, blocks and provenance for a product writer."""
-    from tessera_flow.products.inputs import product_inputs
-
-    return product_inputs(
-        config,
-        snakemake.wildcards.region,
-        snakemake.wildcards.period,
-        blocks=[Path(path) for path in snakemake.input.blocks],
-        weights=Path(snakemake.input.weights),
-        manifests=[Path(path) for path in snakemake.input.manifests],
-    )
-
-
-def product_record(snakemake: Any, config: Config) -> dict[str, Any]:
-    """Grid and provenance for a product that is not made from the blocks."""
+def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[str, Any]:
+    """Grid, provenance and, if wanted, blocks for a product writer."""
     from tessera_flow.products.inputs import product_inputs
 
     inputs = product_inputs(
         config,
         snakemake.wildcards.region,
         snakemake.wildcards.period,
-        blocks=[],
+        blocks=[Path(path) for path in snakemake.input.blocks] if blocks else [],
         weights=Path(snakemake.input.weights),
         manifests=[Path(path) for path in snakemake.input.manifests],
     )
-    return {name: inputs[name] for name in ("grid", "provenance")}
+    return inputs if blocks else {name: inputs[name] for name in ("grid", "provenance")}
