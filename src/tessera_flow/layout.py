@@ -14,11 +14,13 @@ from .admission import Admission
 from .atomic import check_folder
 from .config import Config, content_hash, runs
 from .dates import Slice, period_slices
+from .errors import OutputError, TileError
 from .estimates import block_disk_gb, dates
 from .grid import Block, RegionGrid
 from .hrefs import public_href
 from .models.published import PUBLISHED, weights_file
 from .plan import content_digest, load_plan, plan_folder
+from .products.description import read_record
 from .provenance import tiles_location
 from .resources import NEEDS, memory_mb, runtime_minutes
 from .sharing import gpu_blocks, pattern, shares
@@ -96,6 +98,14 @@ class Patterns:
             report=f"{products}/report.html",
             collection=f"{results}/{{region}}/collection.json",
         )
+
+
+def _settings_of(product: Path) -> str | None:
+    """The hash of settings that a product states; None where it states none."""
+    try:
+        return str(read_record(product)["configuration_sha256"])
+    except TileError:
+        return None
 
 
 class Layout:
@@ -206,6 +216,31 @@ class Layout:
         if "tiles" in self.config.products.formats:
             names["tiles"] = ["tiles"]
         return names
+
+    def refuse_replacing(self) -> None:
+        """Refuse to replace products that were made with other settings.
+
+        Products without a record (see `products.description`) are not looked at.
+
+        Raises:
+            OutputError: there are such products; one is named for each region and period.
+        """
+        sentences = []
+        for region, period in runs(self.config):
+            wanted = content_hash(self.config, region, period)
+            found = [
+                path
+                for path in map(Path, self.products(region, period))
+                if path.exists() and _settings_of(path) not in (None, wanted)
+            ]
+            if found:
+                sentences.append(
+                    f"{found[0]} was made with other settings than those for region {region} and "
+                    f"period {period}: choose another paths.results, or run with --force to "
+                    "replace it" + (f" and {len(found) - 1} more." if found[1:] else ".")
+                )
+        if sentences:
+            raise OutputError("\n".join(sentences))
 
     def items_of(self, region: str) -> list[str]:
         """The STAC Items of a region's periods."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from .config import Config, GridSettings, Region
 from .grid import Block, RegionGrid, Window, block_id
 from .mask import mask_reader, no_pixel_error
 from .roi import VectorRoi, read_roi, region_geobox, reproject, roi_digest, roi_files
+
+log = logging.getLogger(__name__)
+
+_FAR_FROM_MERIDIAN = 4.0
+"""Degrees: a zone ends at 3, and scenes of a zone reach beyond it."""
 
 PLAN_VERSION = 1
 """Raised when a change of this module or of `roi` alters grids or blocks."""
@@ -46,7 +52,31 @@ def make_grid(name: str, region: Region, settings: GridSettings) -> RegionGrid:
                 blocks.append(Block(block_id(row, column), window))
     if not blocks:
         raise no_pixel_error(roi)
+    _warn_of_width(name, geobox)
     return RegionGrid(name, geobox, size, settings.downsample_rate, tuple(blocks))
+
+
+def _warn_of_width(name: str, geobox: Any) -> None:
+    """Say so where a region in a UTM zone reaches far beyond it. One grid for the whole region
+    is this program's choice: no seam between zones, at the price of distances."""
+    crs = pyproj.CRS.from_user_input(str(geobox.crs))
+    if crs.utm_zone is None:
+        return
+    west, _, east, _ = geobox.geographic_extent.boundingbox
+    middle = 6 * int(crs.utm_zone[:-1]) - 183
+    farthest = max(abs((edge - middle + 180) % 360 - 180) for edge in (west, east))
+    if farthest > _FAR_FROM_MERIDIAN:
+        log.warning(
+            "Region %s is wider than one UTM zone: it reaches %.1f degrees from the meridian of "
+            "zone %s. All of it is put on the one grid of %s, where its far edge is drawn larger "
+            "than it is; cut it into regions of one zone each, or choose another CRS in "
+            "regions.%s.crs, if that matters.",
+            name,
+            farthest,
+            crs.utm_zone,
+            geobox.crs,
+            name,
+        )
 
 
 def _kept_pixels(mask: Any, settings: GridSettings) -> bool:

@@ -54,16 +54,16 @@ NEEDS: Mapping[str, Need] = {
     "stitch_zarr": Need(550, 0, "none", 120),
     "stitch_arrays": Need(500, 0, "none", 120),
     "preview": Need(600, 0, "none", 120),
-    # Allowances: these rules read block by block or chunk by chunk, and were not measured.
-    "counts": Need(1000, 0, "none", 120),
-    "vrt": Need(1000, 0, "none", 30),
-    "geotessera": Need(1000, 0, "none", 120),
-    "import_tiles": Need(1000, 0, "none", 60),
-    "export_tiles": Need(1000, 0, "none", 120),
-    "stac_item": Need(1000, 0, "none", 30),
-    "stac_collection": Need(1000, 0, "none", 30),
-    "checks": Need(1000, 0, "none", 120),
-    "report": Need(1000, 0, "none", 60),
+    "counts": Need(450, 0, "none", 120),
+    "vrt": Need(400, 0, "none", 30),
+    "geotessera": Need(800, 0, "none", 120),
+    "stac_item": Need(400, 0, "none", 30),
+    "stac_collection": Need(400, 0, "none", 30),
+    "checks": Need(550, 0, "none", 120),
+    "report": Need(550, 0, "none", 60),
+    # Allowances, as for retile: they hold the same few dates of a patch.
+    "import_tiles": Need(300, 450, "patch", 60),
+    "export_tiles": Need(300, 450, "patch", 120),
 }
 """Measured peaks (MB of resident memory) and generous times by rule."""
 

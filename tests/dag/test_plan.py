@@ -111,6 +111,24 @@ def test_several_regions_and_periods(tmp_path: Path) -> None:
     }
 
 
+def test_every_product_has_its_rule(tmp_path: Path) -> None:
+    """The VRT has the arrays made, the report the preview and the checks."""
+    formats = ["zarr", "vrt", "counts", "stac", "geotessera", "tiles", "report"]
+    prepared(tmp_path, "2023-01-01", "2023-01-31", products={"formats": formats})
+    assert plan(tmp_path) == jobs(
+        4, 1, stitch_zarr=1, vrt=1, stitch_arrays=1, counts=1, stac_item=1, stac_collection=1,
+        geotessera=1, export_tiles=4, report=1, checks=1, preview=1,
+    )  # fmt: skip
+
+
+def test_tile_folders_take_the_place_of_scenes(tmp_path: Path) -> None:
+    tiles = {"location": "tiles/{region}/{period}"}
+    settings = prepared(tmp_path, *YEAR, products={"formats": ["zarr"]}, tiles=tiles)
+    write_config(tmp_path, settings | {"source": "tiles"})
+    assert plan(tmp_path) == {"roi": 1, "weights": 1, "import_tiles": 4, "infer": 4,
+                              "stitch_zarr": 1}  # fmt: skip
+
+
 def test_float32_has_no_scales_file(tmp_path: Path) -> None:
     prepared(tmp_path, "2023-01-01", "2023-01-31", model={"dtype": "float32"})
     output = snakemake(tmp_path, "--dry-run", "--quiet", "host").stdout  # shows the reasons

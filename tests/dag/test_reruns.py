@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.workflow import CHECKPOINT, REPOSITORY, Changes, box, change, plan, write_config
+from tests.support.workflow import (
+    CHECKPOINT,
+    REPOSITORY,
+    Changes,
+    box,
+    change,
+    plan,
+    product_bytes,
+    run,
+    write_config,
+)
 
 ZARR, ARRAYS, PREVIEW = {"stitch_zarr": 1}, {"stitch_arrays": 1}, {"preview": 1}
 PRODUCTS = ZARR | ARRAYS | PREVIEW
@@ -154,3 +164,20 @@ def test_the_order_of_keys_and_defaults_written_out_change_nothing(finished: Pat
     settings["arithmetic"] = "exact"
     write_config(finished, dict(reversed(settings.items())))
     assert plan(finished) == {}
+
+
+def test_products_of_other_settings_are_replaced_only_by_force(finished: Path) -> None:
+    """Planning stays free; a run is refused before anything is deleted."""
+    change(finished, {"download.empty_block": "nodata", "products.formats": ["zarr"]})
+    before = product_bytes(finished)
+    said = run(finished, fails=True)
+    assert "embeddings.zarr was made with other settings than those for region here and period" in (
+        said
+    )
+    assert "run with --force to replace it." in said
+    assert "Traceback" not in said
+    assert product_bytes(finished) == before
+    run(finished, "--force")
+    changed = product_bytes(finished)
+    assert changed.keys() == before.keys()
+    assert changed != before

@@ -11,7 +11,7 @@ import pytest
 import shapely
 
 from tessera_flow import plan
-from tessera_flow.config import Config, load_config
+from tessera_flow.config import Config, GridSettings, Region, load_config
 from tessera_flow.grid import RegionGrid, Window, subsample, tiling
 from tessera_flow.mask import mask_reader
 from tessera_flow.plan import load_plan, make_grid
@@ -103,3 +103,16 @@ def test_a_large_region_is_planned_quickly_and_only_its_border_is_drawn(
     grid = make_grid("here", chosen.regions["here"], chosen.grid)
     assert len(grid.blocks) == 10_000
     assert len(drawn) < 450
+
+
+@pytest.mark.parametrize(("east", "warned"), [(8.5, True), (6.5, False)])
+def test_a_region_wider_than_a_zone_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, east: float, warned: bool
+) -> None:
+    """Zone 31 is that of 0 to 6 degrees; its meridian is 3."""
+    strip = shapely.box(2.0, 50.0, east, 50.002)
+    roi = write_polygon(tmp_path / "strip.geojson", strip, "EPSG:4326")
+    region = Region(roi=str(roi), crs="EPSG:32631")
+    with caplog.at_level("WARNING"):
+        make_grid("strip", region, GridSettings(resolution=500.0, block_size=500))
+    assert ("strip is wider than one UTM zone: it reaches 5." in caplog.text) == warned

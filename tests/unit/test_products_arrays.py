@@ -15,6 +15,8 @@ import pytest
 from tessera_flow.errors import OutputError, TileError
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.blocks import RegionBlocks
+from tessera_flow.products.counts import write_counts
+from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.zarr_store import write_zarr
 
@@ -200,23 +202,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("product", ["arrays", "zarr", "preview"])
+@pytest.mark.parametrize("product", ["arrays", "zarr", "preview", "counts", "geotessera"])
 def test_full_disk(tmp_path: Path, small_disk: Path, product: str) -> None:
-    noise = np.random.default_rng(3).normal(size=(700, 500, 16)).astype(np.float32)
-    region = make_region(tmp_path / "blocks", 300, values=noise, valid=np.ones((700, 500), bool))
+    shape, dim = ((250, 200), 128) if product == "geotessera" else ((700, 500), 16)
+    noise = np.random.default_rng(3).normal(size=(*shape, dim)).astype(np.float32)
+    valid = np.ones(shape, bool)
+    region = make_region(tmp_path / "blocks", 300, dim=dim, values=noise, valid=valid)
+    inputs = (region.grid, region.blocks, region.provenance)
     with pytest.raises(OutputError, match="No space left while writing"):
         if product == "arrays":
             stitch(region, small_disk)
         elif product == "zarr":
-            write_zarr(small_disk / "e.zarr", region.grid, region.blocks, region.provenance)
+            write_zarr(small_disk / "e.zarr", *inputs)
+        elif product == "counts":
+            write_counts(small_disk / "c.tif", *inputs)
+        elif product == "geotessera":
+            write_geotessera(small_disk / "store", *inputs)
         else:
-            write_preview(
-                small_disk / "p.tif",
-                small_disk / "p.png",
-                region.grid,
-                region.blocks,
-                region.provenance,
-            )
+            write_preview(small_disk / "p.tif", small_disk / "p.png", *inputs)
     assert list(small_disk.iterdir()) == []
 
 
@@ -227,13 +230,17 @@ sys.path.insert(0, sys.argv[2])
 from tests.support.products_region import WEIGHTS, cut, make_config
 from tessera_flow.provenance import build_provenance
 from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.checks import write_checks
+from tessera_flow.products.counts import write_counts
+from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
+from tessera_flow.products.survey import survey_counts
 from tessera_flow.products.zarr_store import write_zarr
 import numpy as np, rasterio
 folder, product = Path(sys.argv[1]), sys.argv[3]
 grid = cut((4000, 4000), np.ones((4000, 4000), bool), 2000)
 blocks = {b.id: folder / f"{b.id}.zip" for b in grid.blocks}
-provenance = build_provenance(grid, make_config(64), "field", "y2023", WEIGHTS)
+provenance = build_provenance(grid, make_config(128), "field", "y2023", WEIGHTS)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 out = folder / product
 if product == "zarr":
@@ -242,6 +249,13 @@ elif product == "arrays":
     write_arrays(
         out / "r.npy", out / "s.npy", out / "c.npy", out / "p.json", grid, blocks, provenance
     )
+elif product == "counts":
+    write_counts(out / "c.tif", grid, blocks, provenance)
+elif product == "checks":
+    write_checks(out / "c.json", grid, blocks, provenance, 1.5, 10.0)
+    survey_counts(grid, blocks, provenance)
+elif product == "geotessera":
+    write_geotessera(out, grid, blocks, provenance)
 else:
     write_preview(out / "p.tif", out / "p.png", grid, blocks, provenance)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
@@ -250,17 +264,17 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 @pytest.mark.slow
 def test_memory_does_not_follow_the_region(tmp_path: Path) -> None:
-    """1 GB of embeddings (4000 x 4000 x 64 int8) in under 400 MB over the baseline."""
+    """2 GB of embeddings (4000 x 4000 x 128 int8) in under 400 MB over the baseline."""
     grid = cut((4000, 4000), np.ones((4000, 4000), bool), 2000)
     random = np.random.default_rng(0)
-    codes = random.integers(-127, 128, (2000, 2000, 64)).astype(np.int8)
+    codes = random.integers(-127, 128, (2000, 2000, 128)).astype(np.int8)
     scales = np.full((2000, 2000), 0.01, np.float32)
     for block in grid.blocks:
         write_block(
             tmp_path / f"{block.id}.zip", codes, scales, np.ones((2000, 2000, 3), np.uint16), 500
         )
     del codes
-    for product in ("zarr", "arrays", "preview"):
+    for product in ("counts", "checks", "geotessera", "zarr", "arrays", "preview"):
         root = Path(__file__).parents[2]
         command = [sys.executable, "-c", MEMORY_SCRIPT, str(tmp_path), str(root), product]
         result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -40,9 +40,14 @@ def temporary(kind, path):
     return path if kind in CONFIG.paths.keep else temp(path)
 
 
+# Not when a run is planned: only one that would replace products is refused.
 onstart:
     try:
         refuse_orphans(Path.cwd())
+        if not (
+            workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
+        ):
+            RUN.refuse_replacing()
     except TesseraFlowError as error:
         raise WorkflowError(str(error)) from None
 

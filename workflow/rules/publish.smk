@@ -21,7 +21,7 @@ rule counts:
         f"{LOGS}/{{region}}/{{period}}/counts.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/counts.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -48,7 +48,7 @@ rule vrt:
         f"{LOGS}/{{region}}/{{period}}/vrt.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/vrt.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -75,7 +75,7 @@ rule geotessera:
         f"{LOGS}/{{region}}/{{period}}/geotessera.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/geotessera.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -100,7 +100,7 @@ rule export_tiles:
         f"{LOGS}/{{region}}/{{period}}/export_tiles/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/export_tiles/{{block}}.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -127,7 +127,7 @@ rule stac_item:
         f"{LOGS}/{{region}}/{{period}}/stac_item.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stac_item.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -153,7 +153,7 @@ rule stac_collection:
         f"{LOGS}/{{region}}/stac_collection.log",
     benchmark:
         f"{LOGS}/{{region}}/stac_collection.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:

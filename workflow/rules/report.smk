@@ -17,7 +17,7 @@ rule checks:
         f"{LOGS}/{{region}}/{{period}}/checks.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/checks.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -52,7 +52,7 @@ rule report:
         f"{LOGS}/{{region}}/{{period}}/report.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/report.bench.tsv"
-    priority: 4
+    priority: 1000000
     conda:
         "../../envs/cpu.yaml"
     resources:

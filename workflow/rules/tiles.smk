@@ -12,7 +12,7 @@ rule import_tiles:
         f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.bench.tsv"
-    priority: 2
+    priority: lambda wildcards: RUN.priority("retile", wildcards.block)
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -55,10 +55,10 @@ def _verdict(snakemake: Any, config: Config) -> tuple[Path, str, int]:
 
 
 def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[str, Any]:
-    """Grid, blocks and provenance for a product writer."""
+    """Grid, provenance and, if wanted, blocks for a product writer."""
     from tessera_flow.products.inputs import product_inputs
 
-    return product_inputs(
+    inputs = product_inputs(
         config,
         snakemake.wildcards.region,
         snakemake.wildcards.period,
@@ -66,9 +66,4 @@ def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[s
         weights=Path(snakemake.input.weights),
         manifests=[Path(path) for path in snakemake.input.manifests],
     )
-
-
-def product_record(snakemake: Any, config: Config) -> dict[str, Any]:
-    """Grid and provenance for a product that is not made from the blocks."""
-    inputs = stitch_inputs(snakemake, config, blocks=False)
-    return {name: inputs[name] for name in ("grid", "provenance")}
+    return inputs if blocks else {name: inputs[name] for name in ("grid", "provenance")}

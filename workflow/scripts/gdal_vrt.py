@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from adaptor import job, product_record
+from adaptor import job, stitch_inputs
 from tessera_flow.products.vrt import write_vrt
 
 with job(snakemake) as config:
@@ -12,5 +12,5 @@ with job(snakemake) as config:
         None if codes is None else Path(codes),
         Path(snakemake.input.representation),
         None if scales is None else Path(scales),
-        **product_record(snakemake, config),
+        **stitch_inputs(snakemake, config, blocks=False),
     )

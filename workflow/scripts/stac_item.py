@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from adaptor import job, product_record
+from adaptor import job, stitch_inputs
 from tessera_flow.manifest import Manifest
 from tessera_flow.products.stac import write_item
 
 with job(snakemake) as config:
     write_item(
         Path(snakemake.output.item),
-        **product_record(snakemake, config),
+        **stitch_inputs(snakemake, config, blocks=False),
         products=snakemake.params.products,
         manifests=[Manifest.read(Path(path)) for path in snakemake.input.manifests],
     )

@@ -1,0 +1,52 @@
+"""Labels for the demo, from the simulated landscape itself: points with their land cover.
+
+python examples/demo_labels.py labels.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from pyproj import Transformer
+
+from tessera_flow.simulate import demo
+from tessera_flow.simulate.landscape import Cover, build_landscape
+from tessera_flow.simulate.scenes import CRS, MARGIN, Region
+
+PER_CLASS = 150
+
+
+def write_labels(path: Path, height: int = 160, width: int = 200) -> int:
+    """Write up to 150 pixels of each cover that fill their pixel; returns their number."""
+    region = Region(height, width, demo.SEED)
+    rows, columns = region.scene_shape
+    cells = build_landscape(2 * rows, 2 * columns, demo.SEED).cover
+    quarters = cells.reshape(rows, 2, columns, 2).transpose(0, 2, 1, 3).reshape(rows, columns, 4)
+    cover = quarters[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
+    pure = (cover == cover[..., :1]).all(axis=-1)
+    left, _, _, top = region.bounds
+    to_lonlat = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+    random = np.random.default_rng(0)
+    points = []
+    for kind in Cover:
+        y, x = np.nonzero(pure & (cover[..., 0] == kind))
+        if len(y) < 20:
+            continue
+        chosen = random.permutation(len(y))[:PER_CLASS]
+        lon, lat = to_lonlat.transform(left + 10 * (x[chosen] + 0.5), top - 10 * (y[chosen] + 0.5))
+        points += [(a, b, kind.name.lower()) for a, b in zip(lon, lat, strict=True)]
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["lon", "lat", "cover"])
+        writer.writerows(points)
+    return len(points)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    print(f"{arguments.out}: {write_labels(arguments.out)} points")
