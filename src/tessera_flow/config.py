@@ -517,6 +517,9 @@ class Jobs(_Section):
         "GB",
         gt=0,
     )
+    at_once: int = _key(
+        100, "Jobs at once that `snakemake plan` reckons with. The run itself has `--jobs`.", ge=1
+    )
     at_home: list[Literal["items", "weights", "download"]] = _key(
         [],
         "Rules that run where Snakemake itself runs. For clusters whose compute nodes have no "

@@ -140,11 +140,13 @@ class Layout:
         self._blocks = {
             name: {block.id: block for block in grid.blocks} for name, grid in self.grids.items()
         }
-        self._weights_bytes = self._size_of_weights()
+        self.weights_bytes = self._size_of_weights()
         # All blocks in their order; a name that is in several regions stands once.
         names = {block.id for grid in self.grids.values() for block in grid.blocks}
         self._turns = {name: number for number, name in enumerate(sorted(names))}
         self._holes: dict[tuple[str, str], dict[str, str]] = {}
+        cpu, gpu = shares(config.jobs.cpu_gpu, config.model.device)
+        self._on_gpu = frozenset(gpu_blocks(list(self._turns), cpu, gpu))
         self._admission = Admission(self.most_in_flight())
 
     @property
@@ -260,6 +262,15 @@ class Layout:
             )
         )
 
+    def all_manifests(self) -> list[str]:
+        """Every list of items of the run."""
+        return [path for run in runs(self.config) for path in self.manifests(*run)]
+
+    @property
+    def plan_folder(self) -> str:
+        """Where `snakemake plan` writes."""
+        return f"{self.config.paths.results}/plan"
+
     def array_files(self) -> dict[str, str]:
         """Named output patterns of the reference arrays; float32 has no scales."""
         files = {
@@ -347,15 +358,15 @@ class Layout:
             }
         return self._holes[region, period]
 
+    def kind(self, block: str) -> str:
+        """Whether `cpu` or `gpu` embeds a block."""
+        return "gpu" if block in self._on_gpu else "cpu"
+
     def blocks_on(self, kind: str) -> str:
         """Regular expression of the names of the blocks that `cpu` or `gpu` embeds."""
-        if self._one_job:
-            return ANY_BLOCK
-        cpu, gpu = shares(self.config.jobs.cpu_gpu, self.config.model.device)
-        if not cpu or not gpu:
-            return ANY_BLOCK if {"cpu": cpu, "gpu": gpu}[kind] else pattern([])
-        chosen = set(gpu_blocks(list(self._turns), cpu, gpu))
-        return pattern([name for name in self._turns if (name in chosen) == (kind == "gpu")])
+        chosen = [name for name in self._turns if self.kind(name) == kind]
+        everything = self._one_job or len(chosen) == len(self._turns)
+        return ANY_BLOCK if everything else pattern(chosen)
 
     def priority(self, stage: str, block: str) -> int:
         """What a job goes before others by: its step, and the place of its block.
@@ -388,7 +399,7 @@ class Layout:
     def memory_mb(self, rule: str, attempt: int) -> int:
         """Memory for a job of a rule, in MB."""
         grid = self.config.grid
-        weights = self._weights_bytes if rule.startswith("infer") or rule == "weights" else 0
+        weights = self.weights_bytes if rule.startswith("infer") or rule == "weights" else 0
         return memory_mb(rule, attempt, grid.block_size, grid.patch_size, weights)
 
     def runtime(self, rule: str, attempt: int) -> int:
@@ -398,6 +409,12 @@ class Layout:
     def threads(self, rule: str) -> int:
         """Cores for a job of a rule."""
         return NEEDS[rule].threads
+
+    def block_state(self, region: str, period: str, block: str) -> str:
+        """`done`, `failed`, or what is to embed it: `cpu` or `gpu`."""
+        if self.embeddings_file(region, period, block).exists():
+            return "done"
+        return "failed" if self.failures(region, period, block) else self.kind(block)
 
     def settings_roi(self, region: str) -> dict[str, Any]:
         """What decides a region's mask: the content of its file and the grid."""

@@ -3,14 +3,16 @@ why, and what to do. Read from verdicts, whose names follow from the plan."""
 
 from __future__ import annotations
 
+import datetime
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .config import runs
-from .layout import Layout
-from .verdicts import Verdict
+from .layout import STAGES, Layout
+from .verdicts import Verdict, read_verdicts
 
 _SHOWN = 20
 _WIDTH = 1000
@@ -87,3 +89,55 @@ def end_of_run(run: Layout, command: Sequence[str]) -> str:
             f"  {again} --config 'jobs={{failed_blocks: hole}}'",
         ]
     return "\n".join(lines) + "\n"
+
+
+def status(run: Layout) -> str:
+    """Blocks by state and step, failures with reasons, the rate and the time left.
+
+    Only files whose names follow from the plan are looked at.
+    """
+    counts: Counter[str] = Counter()
+    finished = []
+    for region, period in runs(run.config):
+        for block in run.grids[region].blocks:
+            verdicts = read_verdicts(run.verdict_file(region, period, block.id))
+            there = run.embeddings_file(region, period, block.id).exists()
+            counts[_state(verdicts, there)] += 1
+            if there:
+                finished += [v.time for v in verdicts if v.rule.startswith("infer")]
+    total = sum(counts.values())
+    lines = [f"{counts['done']} of {total} blocks have embeddings."]
+    lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
+    rate = _blocks_per_hour(finished)
+    if rate:
+        left = total - counts["done"]
+        lines.append(
+            f"{rate:.1f} blocks an hour lately; {left / rate:.1f} hours left at that rate."
+        )
+    found = failures(run)
+    lines += [f"  {failure.line()}" for failure in found[:_SHOWN]]
+    if len(found) > _SHOWN:
+        lines.append(f"  and {len(found) - _SHOWN} more failures")
+    return "\n".join(lines) + "\n"
+
+
+def _state(verdicts: Sequence[Verdict], there: bool) -> str:
+    """Of a block, in a word or two."""
+    if there:
+        return "done"
+    running = [v for v in verdicts if v.running]
+    if running:
+        return f"in {running[-1].rule.split('_')[0]}"
+    if any(v.state != "done" for v in verdicts):
+        return "failed or stopped"
+    reached = [stage for stage in STAGES for v in verdicts if v.rule.split("_")[0] == stage]
+    return f"waiting after {reached[-1]}" if reached else "not begun"
+
+
+def _blocks_per_hour(finished: Sequence[str]) -> float:
+    """From the times at which the latest blocks were finished."""
+    times = sorted(datetime.datetime.fromisoformat(text) for text in finished)[-50:]
+    if len(times) < 2:
+        return 0.0
+    seconds = (times[-1] - times[0]).total_seconds()
+    return 3600 * (len(times) - 1) / seconds if seconds else 0.0

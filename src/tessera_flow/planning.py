@@ -1,0 +1,297 @@
+"""What a run will need: jobs, gigabytes, hours. From assumptions, and, as far as they are there,
+from the lists of scenes and from what earlier jobs took."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from . import estimates
+from .atomic import write_text
+from .config import Config, runs
+from .errors import ItemError
+from .grid import Block, RegionGrid
+from .items import Manifest
+from .layout import STAGES, Layout
+from .models.published import PUBLISHED
+from .plan_map import draw_blocks
+from .verdicts import read_verdicts
+
+CALIBRATION_BLOCKS = 200
+"""Blocks whose verdicts are read for times: more would not change the mean."""
+
+SMALLEST_ENCODER = 1_000_000
+"""Parameters assumed where nothing is known of the weights."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will need, all regions and periods together.
+
+    Attributes:
+        blocks, blocks_left: blocks, and those without embeddings.
+        jobs: jobs by rule, for what is left.
+        items: scenes by sensor; None where their list is not there yet.
+        download_gb: to read from the archives.
+        peak_disk_gb: intermediate files at once, with `jobs_at_once` jobs.
+        final_disk_gb: embeddings of blocks and products.
+        cpu_hours: core hours of everything but GPU jobs.
+        gpu_hours: hours of GPUs.
+        jobs_at_once: assumed.
+        wall_hours: with so many jobs at once.
+        calibrated: rules whose times were measured on earlier blocks.
+        assumptions: in sentences.
+    """
+
+    blocks: int
+    blocks_left: int
+    jobs: dict[str, int]
+    items: dict[str, int | None]
+    download_gb: float
+    peak_disk_gb: float
+    final_disk_gb: float
+    cpu_hours: float
+    gpu_hours: float
+    jobs_at_once: int
+    wall_hours: float
+    calibrated: list[str]
+    assumptions: list[str]
+
+
+def make_plan(run: Layout, jobs_at_once: int) -> Plan:
+    """Work out what is left to do of a run; reads no scene and asks no archive.
+
+    Args:
+        run: the run.
+        jobs_at_once: how many jobs the cluster will run at the same time.
+    """
+    work = _Work(run, _measured_seconds(run))
+    blocks = 0
+    for region, period in runs(run.config):
+        work.look_at_lists(region, period)
+        for block in run.grids[region].blocks:
+            blocks += 1
+            if not run.embeddings_file(region, period, block.id).exists():
+                work.add(region, period, block)
+    once = max(1, min(run.most_in_flight(), jobs_at_once, work.blocks))
+    return Plan(
+        blocks=blocks,
+        blocks_left=work.blocks,
+        jobs=dict(work.jobs),
+        items=work.items,
+        download_gb=work.download_gb,
+        peak_disk_gb=once * work.largest_block_gb,
+        final_disk_gb=sum(_final_gb(run, run.grids[region]) for region, _ in runs(run.config)),
+        cpu_hours=work.core_seconds / 3600,
+        gpu_hours=work.gpu_seconds / 3600,
+        jobs_at_once=jobs_at_once,
+        wall_hours=work.job_seconds / 3600 / jobs_at_once,
+        calibrated=sorted(work.measured),
+        assumptions=_assumptions(run, work.items),
+    )
+
+
+class _Work:
+    """Sums over the blocks that are left."""
+
+    def __init__(self, run: Layout, measured: Mapping[str, float]) -> None:
+        self.run = run
+        self.measured = measured
+        self.blocks = 0
+        self.jobs: Counter[str] = Counter()
+        self.items: dict[str, int | None] = dict.fromkeys(run.sensors, 0)
+        self.download_gb = self.largest_block_gb = 0.0
+        self.core_seconds = self.gpu_seconds = self.job_seconds = 0.0
+        self._lists: dict[str, Manifest | None] = {}
+
+    def look_at_lists(self, region: str, period: str) -> None:
+        """Read the lists of scenes of a region and period, as far as they are there."""
+        for name in self.run.sensors:
+            found, known = _manifest(self.run, region, period, name), self.items[name]
+            self._lists[name] = found
+            self.items[name] = None if found is None or known is None else known + len(found.items)
+
+    def add(self, region: str, period: str, block: Block) -> None:
+        """Add what a block needs."""
+        run, kind = self.run, self.run.kind(block.id)
+        assumed = run.dates(period)
+        dates = {
+            name: assumed[name] if found is None else _dates(found, run.grids[region], block)
+            for name, found in self._lists.items()
+        }
+        pixels = float(block.window.height * block.window.width)
+        slices = len(run.slices(period))
+        self.blocks += 1
+        self.jobs.update(
+            {"download": slices * len(dates), "stack": len(dates), "retile": 1, f"infer_{kind}": 1}
+        )
+        self.download_gb += _read_bytes(pixels, dates) / estimates.GB
+        self.largest_block_gb = max(self.largest_block_gb, estimates.block_disk_gb(pixels, dates))
+        for rule, assumed_seconds in _block_seconds(run, pixels, dates, slices, kind).items():
+            rate = self.measured.get(rule)
+            seconds = assumed_seconds if rate is None else rate * pixels
+            self.job_seconds += seconds
+            if rule == "infer_gpu":
+                self.gpu_seconds += seconds
+            else:
+                self.core_seconds += seconds * run.threads(rule)
+
+
+def _read_bytes(pixels: float, dates: Mapping[str, float]) -> float:
+    return sum(pixels * n * estimates.SENSORS[name].read_bytes for name, n in dates.items())
+
+
+def _manifest(run: Layout, region: str, period: str, sensor: str) -> Manifest | None:
+    path = Path(run.paths.items.format(region=region, period=period, sensor=sensor))
+    try:
+        return Manifest.read(path) if path.exists() else None
+    except ItemError:
+        return None
+
+
+def _dates(manifest: Manifest, grid: RegionGrid, block: Block) -> float:
+    """Dates with a scene that touches the block."""
+    a, _, c, _, e, f = tuple(grid.geobox.affine)[:6]
+    w = block.window
+    left, top = c + a * w.x0, f + e * w.y0
+    right, bottom = left + a * w.width, top + e * w.height
+    days = set()
+    for item in manifest.items:
+        x = item.extent
+        if x is None or (x[0] < right and x[2] > left and x[1] < top and x[3] > bottom):
+            days.add((item.date, item.orbit))
+    return float(len(days))
+
+
+def _block_seconds(
+    run: Layout, pixels: float, dates: Mapping[str, float], slices: int, kind: str
+) -> dict[str, float]:
+    """Assumed seconds of a block's jobs by rule, for all jobs of the rule together."""
+    millions = pixels / 1e6
+    total = sum(dates.values())
+    read = _read_bytes(pixels, dates)
+    published = PUBLISHED.get(run.config.model.weights)
+    parameters = published.parameters if published else max(
+        SMALLEST_ENCODER, run.weights_bytes / 4
+    )  # fmt: skip
+    multiplications = pixels * parameters * total / 2  # each step goes through half the encoder
+    rate = (
+        estimates.GPU_MULTIPLICATIONS
+        if kind == "gpu"
+        else estimates.CPU_MULTIPLICATIONS * run.threads("infer_cpu")
+    )
+    start = estimates.START_SECONDS
+    return {
+        "download": slices * len(dates) * start + read / estimates.DOWNLOAD_BYTES_PER_SECOND,
+        "stack": len(dates) * start + estimates.STACK_SECONDS * millions * total,
+        "retile": start + estimates.RETILE_SECONDS * millions * total,
+        f"infer_{kind}": start + multiplications / rate,
+    }
+
+
+def _measured_seconds(run: Layout) -> dict[str, float]:
+    """Seconds for a pixel of a block, by rule, of jobs that are done."""
+    pixels: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    read = 0
+    for region, period in runs(run.config):
+        for block in run.grids[region].blocks:
+            if read == CALIBRATION_BLOCKS:
+                break
+            verdicts = read_verdicts(run.verdict_file(region, period, block.id))
+            read += bool(verdicts)
+            done = [v for v in verdicts if v.state == "done"]
+            if {v.rule.split("_")[0] for v in done} < set(STAGES):
+                continue  # only whole blocks can be compared
+            for rule in {v.rule for v in done}:
+                pixels[rule] = pixels.get(rule, 0) + block.window.height * block.window.width
+            for v in done:
+                seconds[v.rule] = seconds.get(v.rule, 0) + v.seconds
+    return {rule: seconds[rule] / pixels[rule] for rule in pixels}
+
+
+def _final_gb(run: Layout, grid: RegionGrid) -> float:
+    """Embeddings of blocks and every product, uncompressed."""
+    model = run.config.model
+    pixel = (model.dim or 128) * (1 if model.dtype == "int8" else 4) + 10
+    pixels = sum(block.window.height * block.window.width for block in grid.blocks)
+    height, width = grid.product_geobox.shape
+    formats = run.config.products.formats
+    stores = 1 + ("zarr" in formats)
+    arrays = pixel * float(height) * width if "arrays" in formats else 0.0
+    return (stores * pixel * pixels / grid.downsample_rate**2 + arrays) / estimates.GB
+
+
+def _assumptions(run: Layout, items: Mapping[str, int | None]) -> list[str]:
+    lines = []
+    for name, number in items.items():
+        sensor = estimates.SENSORS[name]
+        if number is None:
+            lines.append(
+                f"{name}: the lists of scenes are not there yet, so {sensor.dates_per_year:g} "
+                "dates a year are assumed (`snakemake lists` makes them; it needs the archive)."
+            )
+        lines.append(
+            f"{name}: {sensor.read_bytes:g} bytes read and {sensor.stored_bytes:g} bytes kept for "
+            "a pixel and a date."
+        )
+    lines.append(
+        "Times of rules that are not calibrated: "
+        f"{estimates.DOWNLOAD_BYTES_PER_SECOND / 1e6:g} MB/s for a download, and for inference "
+        f"{estimates.CPU_MULTIPLICATIONS / 1e9:g} billion multiplications a second and core, "
+        f"{estimates.GPU_MULTIPLICATIONS / 1e12:g} trillion on a GPU, at one pass per date."
+    )
+    lines.append("Waiting in a cluster's queue is not in the wall time.")
+    return lines
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as Markdown."""
+    rows = [
+        ("blocks", f"{plan.blocks}, of which {plan.blocks_left} are left"),
+        *((f"jobs of {rule}", f"{number:,}") for rule, number in plan.jobs.items()),
+        *(
+            (f"scenes of {name}", "not listed yet" if number is None else f"{number:,}")
+            for name, number in plan.items.items()
+        ),
+        ("to download", f"{plan.download_gb:,.1f} GB"),
+        ("intermediate files at most", f"{plan.peak_disk_gb:,.1f} GB"),
+        ("embeddings and products", f"{plan.final_disk_gb:,.1f} GB"),
+        ("CPU", f"{plan.cpu_hours:,.1f} core hours"),
+        ("GPU", f"{plan.gpu_hours:,.1f} hours"),
+        (f"wall time, {plan.jobs_at_once} jobs at once", f"{plan.wall_hours:,.1f} hours"),
+        ("calibrated on earlier blocks", ", ".join(plan.calibrated) or "nothing yet"),
+    ]
+    table = ["| what | how much |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
+    return "\n".join(["# Plan", "", *table, "", *(f"- {a}" for a in plan.assumptions), ""])
+
+
+def plan_json(plan: Plan) -> str:
+    """The plan as JSON."""
+    document: dict[str, Any] = asdict(plan)
+    return json.dumps(document, indent=2) + "\n"
+
+
+def write_plan(config: Config, folder: Path) -> str:
+    """Write `plan.json`, `plan.md` and `<region>_<period>.png` into a folder.
+
+    Returns:
+        The plan as text.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    run = Layout(config)
+    plan = make_plan(run, config.jobs.at_once)
+    text = plan_text(plan)
+    write_text(folder / "plan.json", plan_json(plan))
+    write_text(folder / "plan.md", text)
+    for region, period in runs(config):
+        grid = run.grids[region]
+        states = {b.id: run.block_state(region, period, b.id) for b in grid.blocks}
+        draw_blocks(grid, states, folder / f"{region}_{period}.png")
+    return text

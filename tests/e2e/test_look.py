@@ -1,0 +1,71 @@
+"""`snakemake plan` and `snakemake status`, before, during and after a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tessera_flow.plan_map import COLOURS
+from tests.support.workflow import plan, run
+
+pytestmark = pytest.mark.e2e
+
+
+def planned(folder: Path) -> dict[str, object]:
+    run(folder, "plan")
+    document: dict[str, object] = json.loads((folder / "results/plan/plan.json").read_text())
+    return document
+
+
+def colours(folder: Path) -> list[tuple[int, ...]]:
+    """Of the middle of each block in the picture, row by row."""
+    with rasterio.open(folder / "results/plan/here_then.png") as source:
+        picture = np.moveaxis(source.read(), 0, 2)
+    assert picture.shape == (25, 25, 3)
+    return [tuple(map(int, picture[y, x])) for y in (6, 18) for x in (6, 18)]
+
+
+def test_plan_and_status(finished: Path) -> None:
+    """Two of four blocks are lost: the plan counts what they need, from the scenes and times
+    that are known, as Snakemake does; without the lists of scenes it says what it assumes."""
+    work = finished / "work" / "here" / "then"
+    for name in ("b000_001", "b001_000"):
+        (work / "embeddings" / f"{name}.zip").unlink()
+    shutil.rmtree(work / "patches")
+    shutil.rmtree(work / "stack")
+    shutil.rmtree(work / "slices")
+    shutil.rmtree(finished / "results")
+    (work / "verdicts" / "b001_000.jsonl").write_text(
+        '{"job": "retile", "state": "begun", "time": "2026-01-01T00:00:00+00:00", "host": "x", '
+        '"process": 1}\n'
+        '{"job": "retile", "state": "failed", "time": "2026-01-01T00:00:01+00:00", "host": "x", '
+        '"process": 1, "seconds": 1, "reason": "the disk is full"}\n'
+    )
+    known = planned(finished)
+    assert (known["blocks"], known["blocks_left"]) == (4, 2)
+    expected = {k: n for k, n in plan(finished).items() if k in ("download", "stack", "retile")}
+    assert expected == {"download": 8, "stack": 4, "retile": 2}
+    assert known["jobs"] == expected | {"infer_cpu": 2}
+    assert known["items"] == {"sentinel2": 5, "sentinel1": 5}
+    assert known["calibrated"] == ["download", "infer_cpu", "retile", "stack"]
+    # 25 * 25 and 15 * 25 pixels, five dates of each sensor, seven bytes of each.
+    assert known["download_gb"] == pytest.approx(1000 * 10 * 7 / 1e9)
+    assert colours(finished) == [COLOURS[n] for n in ("done", "cpu", "failed", "done")]
+    text = (finished / "results/plan/plan.md").read_text()
+    assert "| blocks | 4, of which 2 are left |" in text
+    output = run(finished, "status")
+    assert "2 of 4 blocks have embeddings." in output
+    assert "here then b001_000: retile (1 attempt): the disk is full" in output
+
+    shutil.rmtree(work / "items")
+    unknown = planned(finished)
+    assert unknown["items"] == {"sentinel2": None, "sentinel1": None}
+    assert any("100 dates a year are assumed" in line for line in unknown["assumptions"])  # type: ignore[attr-defined]
+    # 122 days
+    dates = (100 + 90) * 122 / 365.25
+    assert unknown["download_gb"] == pytest.approx(1000 * dates * 7 / 1e9)

@@ -1,0 +1,9 @@
+"""Rule plan: what the run will need."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.planning import write_plan
+
+with job(snakemake) as config:
+    print(write_plan(config, Path(snakemake.params.folder)))
