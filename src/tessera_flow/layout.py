@@ -6,6 +6,7 @@ decides a job's result, so a changed setting reruns the steps it changes and no 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -389,12 +390,18 @@ class Layout:
         largest = max(block_disk_gb(pixels, self.dates(name)) for name in self.config.periods)
         return max(1, int(limit / largest))
 
-    def claim(self, region: str, period: str, block: str) -> int:
-        """What a download of a block claims of the disk; see `admission`."""
+    @property
+    def claim(self) -> int | Callable[[Any], int]:
+        """What a download of a block claims of the disk: a number, or a function of its
+        wildcards; see `admission`. A function costs time for every job of a dry run."""
         if self._one_job or self.config.jobs.max_disk_gb is None:
             return 1
-        result = self.embeddings_file(region, period, block)
-        return self._admission.claim((region, period, block), result)
+
+        def claim(wildcards: Any) -> int:
+            block = (wildcards.region, wildcards.period, wildcards.block)
+            return self._admission.claim(block, self.embeddings_file(*block))
+
+        return claim
 
     def memory_mb(self, rule: str, attempt: int) -> int:
         """Memory for a job of a rule, in MB."""

@@ -60,6 +60,17 @@ REGION = {"roi": 1} | BOTH_SENSORS
             },
             {},
         ),
+        (
+            {
+                "jobs.cpu_gpu": [0, 1],
+                "jobs.without_gpu": "cpu",
+                "jobs.max_disk_gb": 1.0,
+                "jobs.scratch": "$TMPDIR",
+                "jobs.at_home": ["download"],
+                "jobs.failed_blocks": "hole",
+            },
+            {},
+        ),
         # What the products state of their making changes, but no block.
         ({"download.empty_block": "nodata"}, PRODUCTS),
         (

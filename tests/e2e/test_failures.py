@@ -81,7 +81,10 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
     run(folder)
     assert product_bytes(finished_run).items() <= product_bytes(folder).items()
     verdicts = read_verdicts(verdict_path(folder / "work", "here", "then", DAMAGED))
-    assert [(v.rule, v.state, v.attempts) for v in verdicts] == [("infer_cpu", "done", 2)]
+    assert [(v.rule, v.state, v.attempts) for v in verdicts] == [
+        ("infer_cpu", "done", 2),
+        ("hole", "done", 1),
+    ]
 
 
 def test_a_job_that_is_asked_to_stop_is_run_again(finished_run: Path, tmp_path: Path) -> None:

@@ -23,9 +23,7 @@ rule download:
         mem_mb=lambda wildcards, attempt: RUN.memory_mb("download", attempt),
         runtime=lambda wildcards, attempt: RUN.runtime("download", attempt),
         downloads=1,
-        in_flight=lambda wildcards: RUN.claim(
-            wildcards.region, wildcards.period, wildcards.block
-        ),
+        in_flight=RUN.claim,
     params:
         settings=lambda wildcards: RUN.settings_download(
             wildcards.region, wildcards.sensor, wildcards.block

@@ -1,0 +1,121 @@
+"""How the job graph scales, and what a job costs beyond its work.
+
+    python -m benchmarks.scale FOLDER [--blocks 25,250,2500] [--slurm]
+
+For regions of so many blocks of the default size (one year, both sensors): the time to parse the
+workflow, of a dry run (`snakemake -n` as it is, and with `--quiet`), its memory, and its jobs.
+Then the overhead of a job on one machine: a run of small blocks on one core, less what its
+scripts took by their verdicts. `--slurm`: the same on the toy cluster that is up (tools/slurm.sh),
+in jobs a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import yaml
+from tests.support.pipeline import write_box
+from tests.support.workflow import (
+    REPOSITORY,
+    change,
+    command,
+    environment,
+    four_blocks,
+    job_counts,
+)
+
+from tessera_flow.verdicts import read_verdicts
+
+BLOCK = 20_000
+
+
+def region(folder: Path, blocks: int) -> Path:
+    """A configuration for a region that is as many blocks, nearly a square."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = next(n for n in range(math.isqrt(blocks), 0, -1) if blocks % n == 0)
+    columns = blocks // rows
+    left, top = 200_000, 6_000_000
+    write_box(folder / "roi.geojson", left, top - rows * BLOCK, left + columns * BLOCK, top)
+    (folder / "weights.pt").touch()
+    source = {"provider": "local", "location": "items.json"}
+    settings = {
+        "regions": {"here": {"roi": "roi.geojson", "crs": "EPSG:32631"}},
+        "periods": {"year": {"start": "2023-01-01", "end": "2023-12-31"}},
+        "model": {"weights": "weights.pt"},
+        "sentinel2": source,
+        "sentinel1": source,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def measured(folder: Path, *arguments: str) -> tuple[float, float, float, str]:
+    """Wall seconds, processor seconds, peak MB and output of a call of Snakemake."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command(folder, *arguments),
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, output[-3000:]
+    seconds = time.monotonic() - began
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output
+
+
+def dry_runs(folder: Path, sizes: list[int]) -> None:
+    heads = ("blocks", "jobs", "parse s", "-n s", "cpu s", "MB", "quiet s")
+    print("".join(f"{head:>9}" for head in heads))
+    for blocks in sizes:
+        here = region(folder / f"blocks{blocks}", blocks)
+        measured(here, "--list-rules")  # makes the plan, which is kept
+        parse = measured(here, "--list-rules")[0]
+        wall, cpu, memory, output = measured(here, "--dry-run")
+        jobs = sum(job_counts(output).values())
+        quiet = measured(here, "--dry-run", "--quiet")[0]
+        row = (blocks, jobs, parse, wall, cpu, memory, quiet)
+        print("".join(f"{value:9.1f}" for value in row), flush=True)
+
+
+def overhead(folder: Path, slurm: bool) -> None:
+    """Run 39 small jobs and print what they cost beyond their work."""
+    if not folder.exists():
+        four_blocks(folder)
+    change(folder, {"paths.keep": []})
+    how = ["--profile", str(REPOSITORY / "profiles" / "test")] if slurm else ["--cores", "1"]
+    wall, _, _, output = measured(folder, *how, "--forceall")
+    jobs = sum(job_counts(output).values())
+    files = [p for top in ("work",) for p in (folder / top).rglob("verdicts/*.jsonl")]
+    work = sum(v.seconds for path in files for v in read_verdicts(path))
+    where = "on Slurm" if slurm else "on one core"
+    print(
+        f"{jobs} jobs {where}: {wall:.0f} s, of which {work:.1f} s are work; "
+        f"{(wall - work) / jobs:.2f} s a job beyond it; {60 * jobs / wall:.1f} jobs a minute"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--blocks", default="25,250,2500")
+    parser.add_argument("--slurm", action="store_true")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder.resolve()
+    dry_runs(folder, [int(n) for n in arguments.blocks.split(",") if n])
+    overhead(folder / "jobs", slurm=False)
+    if arguments.slurm:
+        overhead(folder / "jobs_slurm", slurm=True)
+
+
+if __name__ == "__main__":
+    main()
