@@ -71,8 +71,9 @@ def infer_block(
         patches: the block's `patches` file.
         checkpoint: the checkpoint file.
         output: the `embeddings` file to make: `embeddings` (H, W, K), `scales` (H, W) for
-            int8, `counts` (H, W, 3); its attributes state `device` and `precision`. Beside
-            it, until it is there, lie files of progress; see `progress`.
+            int8, `counts` (H, W, 3); its attributes state `device`, `precision` and, from
+            the patches, `losses`. Beside it, until it is there, lie files of progress; see
+            `progress`.
         options: how to embed.
         attributes: JSON-able provenance, written into the file.
         device: see `devices.resolve_device`.
@@ -99,6 +100,8 @@ def infer_block(
     }
     with open_block_file(patches) as source:
         layout = _layout(source, os.fspath(patches))
+        # The patches are temporary: what the archive had lost is told by what stays.
+        attributes["losses"] = source.attrs.get("losses", {})
         making = {
             "attributes": attributes,
             "weights": sha256 or sha256_of(Path(checkpoint)),

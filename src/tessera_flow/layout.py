@@ -192,10 +192,25 @@ class Layout:
     def products(self, region: str, period: str) -> list[str]:
         """Product files asked for, of one region and period."""
         files = self.product_files(region, period).values()
-        holes = [self.paths.holes] if self.holes(region, period) else []
-        return [path for some in files for path in some] + [
-            path.format(region=region, period=period) for path in holes
-        ]
+        return [path for some in files for path in some] + self.hole_lists(region, period)
+
+    def hole_lists(self, region: str, period: str) -> list[str]:
+        """The list of holes of a region and period, where there are any."""
+        found = self.holes(region, period)
+        return [self.paths.holes.format(region=region, period=period)] if found else []
+
+    def drop_old_hole_lists(self) -> None:
+        """Delete `holes.json` where every product was made anew, without holes, since."""
+        for region, period in runs(self.config):
+            listed = Path(self.paths.holes.format(region=region, period=period))
+            if self.holes(region, period) or not listed.exists():
+                continue
+            written = listed.stat().st_mtime
+            files = self.product_files(region, period)
+            files.pop("tiles", None)  # made from the time series, with or without embeddings
+            made = [Path(path) for some in files.values() for path in some]
+            if all(path.exists() and path.stat().st_mtime > written for path in made):
+                listed.unlink()
 
     def described_files(self, region: str, period: str) -> list[str]:
         """The products that a STAC Item describes; it is written after them."""

@@ -18,6 +18,9 @@ from .read_errors import LostSceneError
 
 log = logging.getLogger(__name__)
 
+LOSSES = ("left_out", "replaced")
+"""Attributes of block files that hold the record."""
+
 
 class Losses:
     """What one job could not use. Filled by several threads; told in an order of its own."""

@@ -13,6 +13,7 @@ import zarr
 from .blockfile import create_array, create_block_file, get_array, open_block_file
 from .errors import ItemError
 from .grid import Window, tiling
+from .losses import LOSSES
 from .mask import read_mask
 from .sentinel1 import CHANNELS, ORBITS
 from .sentinel2 import BANDS
@@ -50,7 +51,8 @@ def retile(
         block: its name, for messages.
         window: the block's place in the region's grid, before downsampling.
         output: block file; a group per patch with the arrays of a reference tile folder and
-            `roi` (h, w) uint8.
+            `roi` (h, w) uint8. Attribute `losses`: by sensor, `left_out` and `replaced` of
+            its stack.
         patch_size: edge of a patch in product pixels.
         downsample_rate: as the stacks were made with.
         empty_block: whether a block that no scene covers is an error.
@@ -68,11 +70,6 @@ def retile(
         for part in tiling(inside.shape[0], inside.shape[1], patch_size)
         if inside[part.slices].any()
     ]
-    attributes = {
-        "shape": list(inside.shape),
-        "patch_size": patch_size,
-        "patches": [[w.y0, w.x0, w.height, w.width] for w in patches],
-    }
     with ExitStack() as stack:
         groups = {
             sensor: stack.enter_context(open_block_file(path))
@@ -80,6 +77,15 @@ def retile(
             if path is not None
         }
         _check_coverage(groups, block, empty_block, needed)
+        attributes = {
+            "shape": list(inside.shape),
+            "patch_size": patch_size,
+            "patches": [[w.y0, w.x0, w.height, w.width] for w in patches],
+            "losses": {
+                sensor: {key: group.attrs.get(key, []) for key in LOSSES}
+                for sensor, group in groups.items()
+            },
+        }
         target = stack.enter_context(create_block_file(output, attributes))
         for part in patches:
             rows, columns = part.slices

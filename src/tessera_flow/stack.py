@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .blockfile import CHUNK, create_array, create_block_file, get_array, open_block_file
 from .dates import day_of_year
 from .errors import TileError
+from .losses import LOSSES
 from .sentinel1 import CHANNELS, ORBITS
 from .sentinel2 import BANDS
 
@@ -54,7 +55,7 @@ def _kept_days(
 
 def _losses(paths: Sequence[Path]) -> dict[str, Any]:
     """`left_out` and `replaced` of all slices: what the archive had lost."""
-    found: dict[str, Any] = {"left_out": [], "replaced": []}
+    found: dict[str, Any] = {key: [] for key in LOSSES}
     for path in paths:
         with open_block_file(path) as group:
             for key, entries in found.items():

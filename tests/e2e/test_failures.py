@@ -144,3 +144,41 @@ def most_in_flight(process: subprocess.Popen[bytes], folder: Path) -> int:
         time.sleep(0.02)
     assert process.returncode == 0, (folder / "run.txt").read_text()
     return most
+
+
+@pytest.mark.slow
+def test_the_report_tells_what_was_lost_and_forgets_what_was_mended(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    """A scene is gone from the archive, and the patches of one block are damaged: the report of
+    the products with a hole says both, also long after the files in between are deleted; that
+    of the mended run says only the first, and the list of holes is gone."""
+    folder = unstarted(finished_run, tmp_path / "run")
+    change(folder, {"products.formats": ["zarr", "report"]})
+    (lost,) = (folder / "scenes").rglob("*20210801*B05*")
+    lost.unlink()
+    run(folder, "--until", "retile")
+    file = folder / "work" / "here" / "then" / "patches" / f"{DAMAGED}.zip"
+    whole, stat = file.read_bytes(), file.stat()
+
+    def write(content: bytes) -> None:
+        file.write_bytes(content)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    write(whole[:1000])
+    run(folder, fails=True)
+    change(folder, {"jobs.failed_blocks": "hole", "paths.keep": []})
+    run(folder)
+    results = folder / "results" / "here" / "then"
+    page = (results / "report.html").read_text()
+    assert "1 scenes left out, 0 replaced by another copy" in page
+    assert lost.name in page and "no such file" in page
+    assert f"<td>{DAMAGED}</td><td>" in page and "is not a complete block file" in page
+    assert (results / "holes.json").exists()
+
+    write(whole)
+    change(folder, {"jobs.failed_blocks": "refuse"})
+    run(folder)
+    page = (results / "report.html").read_text()
+    assert "no such file" in page and "not a complete block file" not in page
+    assert not (results / "holes.json").exists()

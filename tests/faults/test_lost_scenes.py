@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from tessera_flow.block_inference import infer_block
 from tessera_flow.blockfile import open_block_file
 from tessera_flow.errors import ReadError
+from tessera_flow.inference import InferenceOptions
 from tessera_flow.items import Manifest
+from tessera_flow.retile import retile
 from tessera_flow.stack import stack_sentinel2
 
-from ..support.fault_archive import HOST, Archive, one_asset, read, write_items
+from ..support import golden
+from ..support.fault_archive import HOST, WINDOW, Archive, one_asset, read, write_items
 from ..support.fault_server import Fault, FaultServer
 
 # What the archive has lost: the other copy, or a record
@@ -58,6 +62,14 @@ def test_a_lost_scene_is_left_out_whole_and_recorded(
     stack_sentinel2([tmp_path / "slice.zip"], tmp_path / "stack.zip")
     with open_block_file(tmp_path / "stack.zip") as group:
         assert group.attrs["left_out"] == attributes["left_out"]
+    stacks = (tmp_path / "stack.zip", None)
+    patches, embeddings = tmp_path / "patches.zip", tmp_path / "embeddings.zip"
+    retile(*stacks, archive.mask, "b", WINDOW, patches, patch_size=150)
+    small = InferenceOptions(min_s2=100)  # no pixel has as many: nothing to compute
+    infer_block(patches, golden.checkpoint("v2_student_noqk"), embeddings, small, {}, "cpu")
+    with open_block_file(embeddings) as group:
+        losses = {"left_out": attributes["left_out"], "replaced": []}
+        assert group.attrs["losses"] == {"sentinel2": losses}
 
 
 def test_a_date_whose_only_scene_is_lost_is_left_out_and_said_so(

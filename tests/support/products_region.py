@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,9 @@ def write_block(
     scales: np.ndarray | None,
     counts: np.ndarray,
     chunk: int,
+    attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    with create_block_file(path, {}) as group:
+    with create_block_file(path, attributes or {}) as group:
         for name, data in (("embeddings", embeddings), ("scales", scales), ("counts", counts)):
             if data is not None:
                 chunks = (chunk, chunk, *data.shape[2:])

@@ -279,3 +279,18 @@ def test_memory_does_not_follow_the_region(tmp_path: Path) -> None:
         command = [sys.executable, "-c", MEMORY_SCRIPT, str(tmp_path), str(root), product]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         assert float(result.stdout) < 400, f"{product}: {result.stdout} MB"
+
+
+def test_scales_of_int8_do_not_stay_beside_float32(tmp_path: Path) -> None:
+    """They would be taken for those of the new arrays, which have none."""
+    names = [
+        tmp_path / f"stitched{part}" for part in (".npy", "_scales.npy", "_counts.npy", ".json")
+    ]
+    region = make_region(tmp_path / "int8", 100)
+    write_arrays(*names, region.grid, region.blocks, region.provenance)
+    assert names[1].exists()
+    region = make_region(tmp_path / "float32", 100, dtype="float32")
+    names[1] = None  # type: ignore[call-overload]
+    write_arrays(*names, region.grid, region.blocks, region.provenance)
+    found = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    assert found == ["stitched.json", "stitched.npy", "stitched_counts.npy"]

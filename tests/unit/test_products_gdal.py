@@ -130,3 +130,11 @@ def test_an_array_of_another_shape_is_refused(tmp_path: Path) -> None:
             region.grid,
             region.provenance,
         )
+
+
+def test_codes_of_int8_do_not_stay_beside_float32(tmp_path: Path) -> None:
+    (tmp_path / "all_codes.vrt").touch()
+    vrt_of(make_region(tmp_path / "int8", 100), tmp_path)
+    assert (tmp_path / "all_codes.vrt").exists()
+    vrt_of(make_region(tmp_path / "float32", 100, dtype="float32"), tmp_path)
+    assert not (tmp_path / "all_codes.vrt").exists()

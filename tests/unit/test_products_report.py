@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import re
@@ -11,12 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 
+from tessera_flow.holes import write_hole, write_hole_list
 from tessera_flow.manifest import Manifest, SourceItem
 from tessera_flow.products.checks import Checks, write_checks
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.report import write_report
-from tessera_flow.products.survey import left_out, rule_costs, survey_counts, warnings_of
+from tessera_flow.products.survey import (
+    LostScene,
+    left_out,
+    lost_scenes,
+    rule_costs,
+    survey_counts,
+    warnings_of,
+)
 
 from ..support.products_region import Region, dequantised, landscape, make_region, write_block
 
@@ -171,6 +181,73 @@ def test_reasons_are_gathered() -> None:
         ("sentinel2", "older copy of the photograph in …", 2),
         ("sentinel2", "has no <B04>", 1),
     ]
+
+
+def lose(region: Region, block: str, sensor: str, **entries: list[dict[str, str]]) -> None:
+    """Write one block anew, with scenes lost at the archive."""
+    window = region.grid.product_window(region.grid.block(block)).slices
+    arrays = (region.embeddings[window], region.scales[window], region.counts[window])
+    losses = {"losses": {sensor: {"left_out": [], "replaced": []} | entries}}
+    write_block(region.blocks[block], *arrays, 25, losses)
+
+
+def test_lost_scenes_of_all_blocks_are_gathered(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    gone = {"item": "S2_B", "date": "2023-08-02", "reason": "asset B05: HTTP 404"}
+    early = {"item": "S2_A", "date": "2023-07-02", "reason": "asset SCL: corrupt"}
+    swapped = {"item": "S2_C", "date": "2023-07-01", "reason": "asset B02: gone", "copy": "S2_D"}
+    lose(region, "b000_000", "sentinel2", left_out=[early, gone], replaced=[swapped])
+    lose(region, "b001_001", "sentinel2", left_out=[gone])
+    lose(region, "b001_000", "sentinel1", left_out=[early | {"item": "S1"}])
+    assert lost_scenes(region.grid, region.blocks, region.provenance) == [
+        LostScene("sentinel1", "S1", "2023-07-02", "asset SCL: corrupt", "", 1),
+        LostScene("sentinel2", "S2_A", "2023-07-02", "asset SCL: corrupt", "", 1),
+        LostScene("sentinel2", "S2_B", "2023-08-02", "asset B05: HTTP 404", "", 2),
+        LostScene("sentinel2", "S2_C", "2023-07-01", "asset B02: gone", "S2_D", 1),
+    ]
+
+
+def test_the_page_tells_of_lost_scenes_and_holes(tmp_path: Path) -> None:
+    """What the archive had lost, which blocks are holes and why, and the region under both."""
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    entry = {"item": "S2_1_X", "date": "2023-07-02", "reason": "asset B05 <missing>"}
+    lose(region, "b000_000", "sentinel2", left_out=[entry])
+    hole = region.grid.product_window(region.grid.block("b001_001"))
+    write_hole(region.blocks["b001_001"], hole.shape, 25, 16, "int8")
+    holes = tmp_path / "holes.json"
+    write_hole_list(holes, region.grid, {"b001_001": "asset B02 of item S2_2: HTTP 403"})
+    inputs = (region.grid, region.blocks, region.provenance)
+    write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
+    check(region, tmp_path)
+    mask = WHOLE.astype(np.uint8)
+    mask[:10] = 0
+    profile = {"driver": "GTiff", "height": 120, "width": 100, "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "roi.tif", "w", **profile) as file:
+        file.write(mask, 1)
+    (tmp_path / "logs").mkdir()
+    line = "2026-01-02 03:04:05,678 WARNING S2_1_X is left out: asset B05 <missing>\n"
+    (tmp_path / "logs" / "download.log").write_text(line)
+    write_report(
+        tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
+        manifests(), {}, tmp_path / "logs", tmp_path / "roi.tif", holes,
+    )  # fmt: skip
+    text = (tmp_path / "report.html").read_text()
+    said = " ".join(Page(text).text.split())
+    assert "1 scenes left out, 0 replaced by another copy" in said
+    assert "4, 1 of them holes" in said
+    assert "sentinel22023-07-02S2_1_Xleft out1asset B05 <missing>" in said
+    assert "b001_001asset B02 of item S2_2: HTTP 403" in said
+    assert "b001_001: left out. asset B02 of item S2_2: HTTP 403" in said
+    assert "Warnings of the run" not in said, "told above, with the blocks"
+    (picture,) = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
+    with rasterio.MemoryFile(base64.b64decode(picture)) as memory, memory.open() as file:
+        red = file.read(1)
+    expected = np.where(mask > 0, 255, 228)
+    expected[hole.slices] = 255
+    embedded = np.ones((120, 100), bool)
+    embedded[hole.slices] = False
+    expected[embedded] = 80
+    np.testing.assert_array_equal(red, expected)
 
 
 def test_warnings_are_told_once(tmp_path: Path) -> None:

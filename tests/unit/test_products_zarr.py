@@ -7,14 +7,18 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 from zarr.storage import LocalStore
 
-from tessera_flow.errors import OutputError
+from tessera_flow.errors import OutputError, TileError
+from tessera_flow.points import Points
+from tessera_flow.products.sampling import sample_store
 from tessera_flow.products.zarr_store import shard_edges, write_zarr
 
 from ..support.products_region import HEIGHT, WIDTH, digest, make_region
@@ -207,6 +211,30 @@ def test_a_point_query_reads_one_chunk(tmp_path: Path) -> None:
         assert len({read.split()[0] for read in CountingStore.reads}) == 1
 
 
+def test_a_point_in_xarray_and_a_sampled_one_read_one_chunk_of_each_array(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    write_zarr(tmp_path / "e.zarr", region.grid, region.blocks, region.provenance, chunk=25)
+    store = CountingStore(tmp_path / "e.zarr", read_only=True)
+    x, y = 600_005 + 10 * 130, 5_699_995 - 10 * 150
+    expected = region.embeddings[150, 130] * region.scales[150, 130]
+
+    def arrays_read() -> dict[str, int]:
+        names = [read.split("/")[0] for read in CountingStore.reads]
+        return {name: names.count(name) for name in names if name not in ("x", "y", "kind")}
+
+    with xr.open_zarr(store) as ds:
+        point = ds.sel(x=x, y=y, method="nearest")
+        CountingStore.reads.clear()
+        np.testing.assert_array_equal((point.embeddings * point.scales).values[0], expected)
+    assert arrays_read() == {"embeddings": 2, "scales": 2}, CountingStore.reads
+
+    group = zarr.open_group(store, mode="r")
+    points = Points(np.array([x]), np.array([y]), CRS("EPSG:32631"), pa.table({"name": ["a"]}))
+    CountingStore.reads.clear()
+    np.testing.assert_array_equal(sample_store(group, points).embeddings[0], expected)
+    assert arrays_read() == {"embeddings": 2, "scales": 2, "observation_counts": 2}
+
+
 def test_bytes_repeat(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 64)
     first, second = tmp_path / "1" / "e.zarr", tmp_path / "2" / "e.zarr"
@@ -218,6 +246,30 @@ def test_bytes_repeat(tmp_path: Path) -> None:
     write_zarr(second, region.grid, region.blocks, region.provenance)
     assert digest(first) == digest(second)
     assert [p.name for p in second.parent.iterdir()] == ["e.zarr"]
+
+
+def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 50)
+    found = []
+    for threads in (1, 3, 40):
+        store = tmp_path / str(threads) / "e.zarr"
+        write_zarr(store, region.grid, region.blocks, region.provenance, 25, threads)
+        found.append(digest(store))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_damaged_block_ends_all_threads_and_leaves_nothing(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 50)
+    path = region.blocks["b002_001"]
+    content = bytearray(path.read_bytes())
+    at = content.index(b"embeddings/c/")
+    content[at + 40 : at + 4000] = bytes(3960)
+    path.write_bytes(content)
+    with pytest.raises(TileError, match="b002_001"):
+        write_zarr(
+            tmp_path / "e.zarr", region.grid, region.blocks, region.provenance, 25, threads=2
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["blocks"]
 
 
 def test_parent_is_a_file(tmp_path: Path) -> None:

@@ -52,5 +52,9 @@ onstart:
         raise WorkflowError(str(error)) from None
 
 
+onsuccess:
+    RUN.drop_old_hole_lists()
+
+
 onerror:
     print(end_of_run(RUN, sys.argv), file=sys.stderr)

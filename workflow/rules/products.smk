@@ -22,6 +22,7 @@ rule stitch_zarr:
     priority: 1000000
     conda:
         "../../envs/cpu.yaml"
+    threads: RUN.threads("stitch_zarr")
     resources:
         mem_mb=lambda wildcards, attempt: RUN.memory_mb("stitch_zarr", attempt),
         runtime=lambda wildcards, attempt: RUN.runtime("stitch_zarr", attempt),

@@ -1,6 +1,7 @@
 # What was found in the embeddings, and one page that tells it.
 # Needs: the embeddings of all blocks of a region and period, the lists of scenes, the record of
-# the weights; the preview; the logs and benchmark files that are there.
+# the weights; the mask, the preview, the list of holes where there are some; the logs and
+# benchmark files that are there.
 # Makes:
 #   checks  values that cannot be, and the seam score
 #   report  an HTML page that needs nothing beside it
@@ -41,6 +42,8 @@ rule report:
         checks=RUN.paths.checks,
         preview=RUN.paths.preview_png,
         products=lambda wildcards: RUN.described_files(**wildcards),
+        mask=RUN.paths.roi,
+        holes=lambda wildcards: RUN.hole_lists(**wildcards),
     output:
         page=report(
             RUN.paths.report,

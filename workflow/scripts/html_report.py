@@ -14,5 +14,7 @@ with job(snakemake) as config:
         preview=Path(snakemake.input.preview),
         manifests=[Manifest.read(Path(path)) for path in snakemake.input.manifests],
         products=snakemake.params.products,
+        mask=Path(snakemake.input.mask),
+        holes=next((Path(path) for path in snakemake.input.holes), None),
         logs=Path(snakemake.log[0]).parent,
     )

@@ -10,4 +10,5 @@ with job(snakemake) as config:
         Path(snakemake.output.store),
         **stitch_inputs(snakemake, config),
         chunk=snakemake.params.settings["zarr_chunk"],
+        threads=snakemake.threads,
     )

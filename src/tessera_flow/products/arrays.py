@@ -31,7 +31,9 @@ def write_arrays(
 
     Args:
         output_representation: (H, W, K) int8 or float32; int8 code 0 or NaN is nodata.
-        output_scales: (H, W) float32, NaN is nodata; needed for int8, None for float32.
+        output_scales: (H, W) float32, NaN is nodata; needed for int8, None for float32. Scales
+            of int8 arrays that were here before, `*_scales.npy` beside the representation,
+            are then deleted: they would be taken for those of the new ones.
         output_counts: (H, W, 3) uint16: valid S2, S1 ascending, S1 descending steps.
         output_provenance: JSON: the record, as .npy files hold no metadata.
         grid: the region's grid.
@@ -56,6 +58,9 @@ def write_arrays(
         }
         part = stack.enter_context(atomic_output(output_provenance))
         part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if output_scales is None:
+        stem = output_representation.stem
+        output_representation.with_name(f"{stem}_scales.npy").unlink(missing_ok=True)
 
 
 def _describe(source: RegionBlocks, name: str) -> dict[str, Any]:

@@ -6,10 +6,11 @@ asked for, so that memory does not grow with the block or the region.
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -102,6 +103,16 @@ class RegionBlocks:
         """Close every open file."""
         self.close()
 
+    @contextmanager
+    def another(self) -> Iterator[RegionBlocks]:
+        """The same blocks once more, with open files of its own, for another thread."""
+        twin = copy.copy(self)
+        twin._open = OrderedDict()
+        try:
+            yield twin
+        finally:
+            twin.close()
+
     def close(self) -> None:
         """Close every open file."""
         while self._open:
@@ -182,6 +193,16 @@ class RegionBlocks:
                 "delete that file and run again."
             ) from error
         return np.asarray(data)
+
+    def losses(self, block_id: str) -> dict[str, dict[str, list[dict[str, str]]]]:
+        """What the archive had lost of a block's scenes: by sensor `left_out` and `replaced`,
+        as `losses.Losses.attributes` has them. Empty where the source names no scenes.
+
+        Raises:
+            TileError: the block's file is missing or damaged.
+        """
+        found: Any = self._group(block_id).attrs.get("losses", {})
+        return dict(found)
 
     def read_region(self, name: str, window: Window) -> NDArray[Any] | None:
         """The array `name` in a window of the region, nodata where no block is.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
 from .geotiff import open_raster
 
@@ -36,13 +39,36 @@ def map_png(values: NDArray[np.float64], top: float) -> bytes:
     part = (share - low)[..., np.newaxis]
     colours = _RAMP[low] * (1 - part) + _RAMP[low + 1] * part
     picture = np.concatenate([colours, 255.0 * np.isfinite(values)[..., np.newaxis]], axis=-1)
-    data = np.moveaxis(np.rint(picture).astype(np.uint8), -1, 0)
+    return _png(np.moveaxis(np.rint(picture).astype(np.uint8), -1, 0))
+
+
+def _png(data: NDArray[np.uint8]) -> bytes:
+    """(bands, height, width) as a PNG file."""
+    bands, height, width = data.shape
+    profile = {"driver": "PNG", "height": height, "width": width, "count": bands}
     with MemoryFile(ext=".png") as memory:
-        height, width = values.shape
-        profile = {"driver": "PNG", "height": height, "width": width, "count": 4, "dtype": "uint8"}
-        with open_raster(memory.name, "w", **profile) as file:
+        with open_raster(memory.name, "w", dtype="uint8", **profile) as file:
             file.write(data)
         return bytes(memory.read())
+
+
+OUTSIDE, INSIDE, EMBEDDED = range(3)
+_CLASSES = np.array([[228, 228, 228], [255, 255, 255], [80, 96, 112]], np.uint8)
+
+
+def classes_png(classes: NDArray[np.integer[Any]]) -> bytes:
+    """A map of (height, width) pixels that are `OUTSIDE`, `INSIDE` or `EMBEDDED`, as a PNG file."""
+    return _png(np.moveaxis(_CLASSES[classes], -1, 0))
+
+
+def thinned_mask(path: Path, step: int) -> NDArray[np.bool_]:
+    """Every `step`-th pixel of a region's mask (`roi.tif`), in rows and columns."""
+    with open_raster(path) as file:
+        rows = [
+            file.read(1, window=Window(0, y, file.width, 1))[0, ::step]
+            for y in range(0, file.height, step)
+        ]
+    return np.stack(rows) > 0
 
 
 def legend(top: float) -> str:
@@ -114,14 +140,15 @@ def rectangles(
     """
     height, width = shape
     edge = max(height, width)
+    line = edge / 250
     drawn = "".join(
-        f'<rect class="{kind}" x="{x}" y="{y}" width="{w}" height="{h}">'
+        f'<rect class="{kind}" x="{x + line / 2:g}" y="{y + line / 2:g}" '
+        f'width="{max(w - line, line):g}" height="{max(h - line, line):g}">'
         f"<title>{escape(text)}</title></rect>"
         for y, x, h, w, kind, text in cells
     )
     return (
         f'<svg class="blocks" viewBox="0 0 {width} {height}" role="img" '
-        f'style="stroke-width:{edge / 300:g}"><rect class="outside" width="{width}" '
-        f'height="{height}"/><image href="{data_uri(background)}" width="{width}" '
+        f'style="stroke-width:{line:g}"><image href="{data_uri(background)}" width="{width}" '
         f'height="{height}" preserveAspectRatio="none"/>{drawn}</svg>'
     )

@@ -34,7 +34,6 @@ from .geotiff import GDAL_OPTIONS, gdal_writes, read_back
 EMBEDDINGS = "global_0.1_degree_representation"
 LANDMASKS = "global_0.1_degree_tiff_all"
 DIM = 128
-VERSION = "v1"
 _DENSIFY = 21
 
 
@@ -240,13 +239,13 @@ def _write_lists(root: Path, rows: list[dict[str, Any]], year: int) -> None:
     pq.write_table(
         registry.replace_schema_metadata({"geo": json.dumps(geo)}), root / "registry.parquet"
     )
+    # Without a version: the client then takes the list for that of the version it is asked for.
     manifest = pa.table(
         {
             "year": years,
             **place,
             "grid_size": column("file_size", pa.int64()),
             "scales_size": column("scales_size", pa.int64()),
-            "version": pa.array([VERSION] * len(rows), pa.string()),
         }
     )
     pq.write_table(manifest, root / "manifest.parquet")

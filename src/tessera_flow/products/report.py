@@ -15,19 +15,33 @@ from ..atomic import write_text
 from ..grid import RegionGrid
 from ..manifest import Manifest
 from ..provenance import Provenance
-from .figures import bars, data_uri, legend, map_png, rectangles
+from .figures import (
+    EMBEDDED,
+    INSIDE,
+    OUTSIDE,
+    bars,
+    classes_png,
+    data_uri,
+    legend,
+    map_png,
+    rectangles,
+    thinned_mask,
+)
 from .report_text import CITATIONS, STYLE, methods, opening
 from .survey import (
+    LostScene,
     Observations,
     RuleCost,
     days_per_month,
     left_out,
+    lost_scenes,
     months_of,
     rule_costs,
     survey_counts,
     warnings_of,
 )
 
+_MOST_LOST = 100
 _KINDS = {
     "s2_valid": "Sentinel-2, valid",
     "s1_ascending": "Sentinel-1, ascending",
@@ -45,6 +59,8 @@ def write_report(
     manifests: Sequence[Manifest],
     products: Mapping[str, Sequence[str]],
     logs: Path,
+    mask: Path | None = None,
+    holes: Path | None = None,
 ) -> None:
     """Write the page.
 
@@ -58,6 +74,8 @@ def write_report(
         manifests: the lists of scenes; none for tile folders.
         products: names of the files of each product, to say how they are opened.
         logs: folder of the logs and benchmark files of the region and period.
+        mask: the region's mask on its full grid (`roi.tif`), for the map of blocks.
+        holes: JSON file of `holes.write_hole_list`; None where no block is a hole.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -65,14 +83,16 @@ def write_report(
     """
     found = json.loads(checks.read_text(encoding="utf-8"))
     observations = survey_counts(grid, blocks, provenance)
+    lost = lost_scenes(grid, blocks, provenance)
+    missing = _holes(holes)
     sections = {
-        "Summary": _summary(provenance, found, manifests),
+        "Summary": _summary(provenance, found, manifests, lost, missing),
         "Checks": _checks(found),
-        "Blocks": _blocks(grid, found, observations),
+        "Blocks": _blocks(grid, found, observations, mask, missing),
         "Preview": _preview(preview),
         "Observations per pixel": _observations(observations),
         "Days with scenes": _months(provenance, manifests),
-        "Left out": _left_out(manifests, logs),
+        "Left out": _left_out(manifests, lost, missing, logs),
         "Seams": _seams(found),
         "Time, memory and bytes": _costs(rule_costs(logs)),
         "Methods": f"<p>{escape(methods(provenance, manifests))}</p>",
@@ -106,8 +126,20 @@ def _list(lines: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
+def _holes(path: Path | None) -> dict[str, str]:
+    """Reasons of the blocks that are holes."""
+    if path is None:
+        return {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return {hole["block"]: hole["reason"] for hole in document["holes"]}
+
+
 def _summary(
-    provenance: Provenance, found: Mapping[str, Any], manifests: Sequence[Manifest]
+    provenance: Provenance,
+    found: Mapping[str, Any],
+    manifests: Sequence[Manifest],
+    lost: Sequence[LostScene],
+    holes: Mapping[str, str],
 ) -> str:
     model, blocks = provenance.model, found["blocks"]
     height, width = provenance.shape
@@ -120,11 +152,19 @@ def _summary(
             "Grid",
             f"{width} x {height} px of {abs(provenance.transform[0]):g} in {provenance.crs}",
         ),
-        ("Blocks", len(blocks)),
+        ("Blocks", f"{len(blocks)}" + (f", {len(holes)} of them holes" if holes else "")),
         ("Pixels with an embedding", f"{found['embedded']:,} ({share:.1%} of the blocks)"),
         ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
         ("Scenes", scenes),
     ]
+    if lost:
+        gone = sum(not scene.copy for scene in lost)
+        rows.append(
+            (
+                "Lost at the archive",
+                f"{gone} scenes left out, {len(lost) - gone} replaced by another copy",
+            )
+        )
     verdict = (
         '<p class="bad">Checks failed: see below.</p>'
         if found["failures"]
@@ -157,7 +197,13 @@ def _checks(found: Mapping[str, Any]) -> str:
     return failures + _table(("check", "found", "at most"), rows)
 
 
-def _blocks(grid: RegionGrid, found: Mapping[str, Any], observations: Observations) -> str:
+def _blocks(
+    grid: RegionGrid,
+    found: Mapping[str, Any],
+    observations: Observations,
+    mask: Path | None,
+    holes: Mapping[str, str],
+) -> str:
     states = {block["id"]: block for block in found["blocks"]}
     cells = []
     for block in grid.blocks:
@@ -169,19 +215,26 @@ def _blocks(grid: RegionGrid, found: Mapping[str, Any], observations: Observatio
             f"{block.id}: {state['embedded']:,} of {state['pixels']:,} px with an embedding, "
             f"{state['observed']:,} observed"
         )
+        if block.id in holes:
+            kind, text = "hole", f"{block.id}: left out. {holes[block.id]}"
         cells.append((place.y0, place.x0, place.height, place.width, kind, text))
     height, width = (int(n) for n in grid.product_geobox.shape)
     embedded = observations.maps["s2_valid"]
-    # A map of one colour: dark where there is an embedding.
-    outline = map_png(np.where(np.isfinite(embedded), 0.0, np.nan), 1.0)
+    picture = np.where(np.isfinite(embedded), EMBEDDED, OUTSIDE)
+    if mask is not None:
+        inside = thinned_mask(mask, observations.step * grid.downsample_rate)
+        picture[inside & (picture == OUTSIDE)] = INSIDE
+    outline = classes_png(picture)
     return (
-        f"<figure>{rectangles((height, width), cells, outline)}<figcaption>Dark: pixels with an "
-        "embedding. North is up. "
+        f"<figure>{rectangles((height, width), cells, outline)}<figcaption>Pixels: "
+        '<span class="key embedded"></span> with an embedding '
+        '<span class="key inside"></span> of the region, without one '
+        '<span class="key outside"></span> outside it. Frames of blocks: '
         '<span class="key full"></span> every observed pixel has an embedding '
         '<span class="key part"></span> some have too few observations '
         '<span class="key none"></span> none has one '
-        '<span class="key outside"></span> outside the region. Point at a block for its '
-        "numbers.</figcaption></figure>"
+        '<span class="key hole"></span> hole: the block failed. North is up. Point at a block '
+        "for its numbers.</figcaption></figure>"
     )
 
 
@@ -225,16 +278,41 @@ def _months(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
     )
 
 
-def _left_out(manifests: Sequence[Manifest], logs: Path) -> str:
+def _left_out(
+    manifests: Sequence[Manifest],
+    lost: Sequence[LostScene],
+    holes: Mapping[str, str],
+    logs: Path,
+) -> str:
     rows = [(sensor, n, why, one) for sensor, why, n, one in left_out(manifests)]
-    scenes = (
-        _table(("sensor", "scenes", "why", "one of them"), rows)
-        if rows
-        else "<p>No scene of the list was left out.</p>"
+    scenes = _table(("sensor", "scenes", "why", "one of them"), rows) if rows else "<p>None.</p>"
+    parts = [f"<h3>Scenes that were found, but not put on the list</h3>{scenes}"]
+    parts.append(f"<h3>Scenes of the list that the archive had lost</h3>{_lost(lost)}")
+    missing = _table(("block", "why"), holes.items()) if holes else "<p>None.</p>"
+    parts.append(f"<h3>Blocks</h3>{missing}")
+    told = warnings_of(logs, [scene.reason for scene in lost])
+    parts.append(f"<h3>Warnings of the run</h3>{_list(told)}" if told else "")
+    return "".join(parts)
+
+
+def _lost(lost: Sequence[LostScene]) -> str:
+    if not lost:
+        return "<p>None.</p>"
+    rows = [
+        (
+            scene.sensor,
+            scene.date,
+            scene.item,
+            f"replaced by {scene.copy}" if scene.copy else "left out",
+            scene.blocks,
+            scene.reason,
+        )
+        for scene in lost[:_MOST_LOST]
+    ]
+    more = len(lost) - len(rows)
+    return _table(("sensor", "date", "scene", "what was done", "blocks", "why"), rows) + (
+        f"<p>and {more} more, in the attribute `losses` of the blocks' files.</p>" if more else ""
     )
-    told = warnings_of(logs)
-    warnings = f"<h3>Warnings of the run</h3>{_list(told)}" if told else ""
-    return scenes + warnings
 
 
 def _seams(found: Mapping[str, Any]) -> str:

@@ -27,10 +27,15 @@ img{min-width:min(100%,320px)}.map{width:100%;max-height:330px;object-fit:contai
 .row{display:flex;flex-wrap:wrap;gap:1.5em}.row figure{flex:1 1 300px;min-width:0}
 svg{display:block;margin:.4em 0;max-width:100%}svg text{font-size:10px;fill:#444}
 svg line{stroke:#999}.chart{width:420px}.legend{width:220px}
-.blocks{max-height:420px;max-width:600px;stroke:#fff}.blocks rect{fill-opacity:.6}
+.blocks{max-height:420px;max-width:600px}.blocks image{image-rendering:pixelated}
+.blocks rect{fill-opacity:.25}
 .s0{fill:#3b528b}.s1{fill:#d98032}.s2{fill:#5ec962}
-.full{fill:#2f8f5b;background:#2f8f5b}.part{fill:#9bcf8a;background:#9bcf8a}
-.none{fill:#c0504d;background:#c0504d}.outside{fill:#e4e4e4;background:#e4e4e4}
+.full{fill:#2f8f5b;stroke:#2f8f5b;background:#2f8f5b}
+.part{fill:#e0a030;stroke:#e0a030;background:#e0a030}
+.none{fill:#c0504d;stroke:#c0504d;background:#c0504d}
+.hole{fill:#7b2d8b;stroke:#7b2d8b;background:#7b2d8b}
+.outside{background:#e4e4e4}.inside{background:#fff;outline:1px solid #999}
+.embedded{background:#506070}
 .key{display:inline-block;width:.9em;height:.9em;margin-left:.6em;vertical-align:-.1em}
 .good{color:#1d6b41;font-weight:600}.bad{color:#a4211c;font-weight:600}
 """

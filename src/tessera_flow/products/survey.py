@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..grid import RegionGrid
+from ..losses import LOSSES
 from ..manifest import Manifest
 from ..provenance import Provenance
 from .blocks import COUNT_KINDS, RegionBlocks
@@ -27,6 +28,7 @@ class Observations:
     """Counts of a region's pixels.
 
     Attributes:
+        step: pixels of the product grid to one of the maps.
         maps: by kind, (h, w) float64 counts of every `step`-th pixel, NaN without an
             embedding.
         histograms: by kind, (lower ends of the bins, pixels in each) over the embedded
@@ -34,6 +36,7 @@ class Observations:
         means: by kind, over the embedded pixels; NaN where there are none.
     """
 
+    step: int
     maps: dict[str, NDArray[np.float64]]
     histograms: dict[str, tuple[list[int], list[int]]]
     means: dict[str, float]
@@ -69,6 +72,7 @@ def survey_counts(
     values = np.arange(2**16)
     pixels = tallies.sum(axis=1)
     return Observations(
+        step,
         dict(zip(COUNT_KINDS, maps, strict=True)),
         {kind: _histogram(tally) for kind, tally in zip(COUNT_KINDS, tallies, strict=True)},
         {
@@ -118,13 +122,57 @@ def left_out(manifests: Iterable[Manifest]) -> list[tuple[str, str, int, str]]:
     return sorted(rows, key=lambda row: (-row[2], row[:2]))
 
 
-def warnings_of(logs: Path) -> list[str]:
-    """Warnings in the log files of a region and period, each once, without their times."""
+@dataclass(frozen=True)
+class LostScene:
+    """A scene of the list that the archive had lost when it was read.
+
+    Attributes:
+        sensor, item, date: which.
+        reason: the first of its objects that was missing or corrupt, and how.
+        copy: the copy of the photograph that took its place; empty where there was none.
+        blocks: number of blocks that met the loss.
+    """
+
+    sensor: str
+    item: str
+    date: str
+    reason: str
+    copy: str
+    blocks: int
+
+
+def lost_scenes(
+    grid: RegionGrid, blocks: Mapping[str, Path], provenance: Provenance
+) -> list[LostScene]:
+    """What every block's file says was lost: first what was left out, then by date.
+
+    Raises:
+        TileError: a block is missing, damaged or inconsistent; it is named.
+    """
+    reasons: dict[tuple[str, str, str, str], list[str]] = {}
+    with RegionBlocks(grid, blocks, provenance) as source:
+        for block in grid.blocks:
+            for sensor, found in source.losses(block.id).items():
+                for entry in (entry for key in LOSSES for entry in found.get(key, [])):
+                    scene = (entry.get("copy", ""), entry["date"], sensor, entry["item"])
+                    reasons.setdefault(scene, []).append(entry["reason"])
+    return [
+        LostScene(sensor, item, date, why[0], copy, len(why))
+        for (copy, date, sensor, item), why in sorted(
+            reasons.items(), key=lambda lost: (lost[0][0] != "", *lost[0][1:])
+        )
+    ]
+
+
+def warnings_of(logs: Path, known: Iterable[str] = ()) -> list[str]:
+    """Warnings in the log files of a region and period, each once, without their times; those
+    that end in one of the `known` reasons are not repeated."""
+    told = tuple(known)
     found: dict[str, int] = {}
     for path in sorted(logs.rglob("*.log")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             match = re.match(r"[\d-]+ [\d:,]+ (?:WARNING|ERROR) (.*)", line)
-            if match:
+            if match and not match[1].endswith(told):
                 found[match[1]] = found.get(match[1], 0) + 1
     lines = [text if n == 1 else f"{text} ({n} times)" for text, n in found.items()]
     more = len(lines) - _MOST_LINES

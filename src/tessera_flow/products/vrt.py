@@ -36,7 +36,8 @@ def write_vrt(
     Args:
         output: K bands of float32 embeddings, NaN where there is none.
         output_codes: K bands of int8 codes and one of float32 scales; needed for int8, None
-            for float32.
+            for float32. One of int8 arrays that was here before, `*_codes.vrt` beside the
+            output, is then deleted: it would read float32 bytes as codes.
         representation: `stitched_representation.npy`, (H, W, K).
         scales: `stitched_representation_scales.npy`, (H, W) float32, or None.
         grid: the region's grid.
@@ -57,6 +58,7 @@ def write_vrt(
         for band in bands:
             xml.SubElement(band, "NoDataValue").text = "nan"
         _write(output, grid, provenance, bands)
+        output.with_name(f"{output.stem}_codes.vrt").unlink(missing_ok=True)
         return
     offset = _data_offset(scales, (height, width), "float32")
     bands.append(_raw_band(dim + 1, scales.name, "float32", offset, 4, 4 * width, "scale"))

@@ -9,8 +9,10 @@ a shard (one file) lies inside one block, so writers of different blocks never s
 from __future__ import annotations
 
 import datetime
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from ..atomic import atomic_output
-from ..grid import RegionGrid, tiling
+from ..grid import RegionGrid, Window, tiling
 from ..provenance import Provenance, crs_code, product_crs
 from .blocks import COUNT_KINDS, RegionBlocks
 
@@ -74,6 +76,7 @@ def write_zarr(
     blocks: Mapping[str, Path],
     provenance: Provenance,
     chunk: int = 100,
+    threads: int = 1,
 ) -> None:
     """Write the store, shard by shard, into a temporary folder that is renamed at the end.
 
@@ -83,6 +86,8 @@ def write_zarr(
         blocks: embeddings file of every block, by block id.
         provenance: stated in the group's attributes; its first day is the `time` coordinate.
         chunk: largest edge of a chunk, in pixels.
+        threads: shards that are written at a time; each is one thread's alone. The bytes do
+            not depend on it.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -93,7 +98,7 @@ def write_zarr(
         group = zarr.create_group(part, zarr_format=3, attributes=attributes)
         _write_coordinates(group, source, provenance)
         for name in source.names:
-            _write_array(group, source, name, chunk)
+            _write_array(group, source, name, chunk, threads)
         with warnings.catch_warnings():
             # Consolidated metadata is not yet in the Zarr v3 specification; xarray reads it,
             # and warns where it is absent.
@@ -222,7 +227,9 @@ def _coordinate(
     array[:] = values
 
 
-def _write_array(group: zarr.Group, source: RegionBlocks, name: str, chunk: int) -> None:
+def _write_array(
+    group: zarr.Group, source: RegionBlocks, name: str, chunk: int, threads: int
+) -> None:
     height, width = source.shape
     shard, size = shard_edges(source.edge, chunk, source.pixel_bytes(name))
     lead = (1, *source.trailing(name))
@@ -237,11 +244,35 @@ def _write_array(group: zarr.Group, source: RegionBlocks, name: str, chunk: int)
         dimension_names=_DIMENSIONS[name],
         attributes=_array_attributes(source, name),
     )
-    for window in tiling(height, width, shard):
-        data = source.read_region(name, window)
-        if data is not None:
-            rows, columns = window.slices
-            array[..., rows, columns] = np.moveaxis(data, (0, 1), (-2, -1))[np.newaxis]
+    windows = list(tiling(height, width, shard))
+    stop = threading.Event()
+    with ThreadPoolExecutor(threads) as pool:
+        parts = (windows[n::threads] for n in range(threads))
+        jobs = [pool.submit(_write_shards, array, source, name, part, stop) for part in parts]
+    for job in jobs:
+        job.result()
+
+
+def _write_shards(
+    array: zarr.Array[Any],
+    source: RegionBlocks,
+    name: str,
+    windows: Sequence[Window],
+    stop: threading.Event,
+) -> None:
+    """Write some shards of an array, one after another; an error stops the other threads, too."""
+    try:
+        with source.another() as mine:
+            for window in windows:
+                if stop.is_set():
+                    return
+                data = mine.read_region(name, window)
+                if data is not None:
+                    rows, columns = window.slices
+                    array[..., rows, columns] = np.moveaxis(data, (0, 1), (-2, -1))[np.newaxis]
+    except BaseException:
+        stop.set()
+        raise
 
 
 def _array_attributes(source: RegionBlocks, name: str) -> dict[str, Any]:

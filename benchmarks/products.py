@@ -1,0 +1,255 @@
+"""Speed of writing the Zarr store, and time and peak memory of every product of a large region.
+
+    python -m benchmarks.products FOLDER [--edge 10000] [--products zarr,arrays]
+
+Simulates the embeddings of a region of blocks of 2000 px with 128 int8 dimensions (the blocks are
+copies of one), then
+
+- writes the Zarr store, and the same chunks, compressed by the same codec on as many threads, with
+  plain files (the baseline), and the compressed bytes alone; the two take turns, and the fastest of
+  each counts. Both read the same block files;
+- makes every product, each in a process of its own, and prints its time and peak memory.
+
+Needs about four times the codes (edge x edge x 128 bytes) of disk below FOLDER for both, as
+products are deleted when they are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numcodecs import Zstd
+from tests.support.products_region import WEIGHTS, cut, landscape, make_config
+
+from tessera_flow.blockfile import create_block_file
+from tessera_flow.grid import tiling
+from tessera_flow.products.blocks import RegionBlocks
+from tessera_flow.provenance import build_provenance
+
+BLOCK, PATCH, DIM = 2000, 500, 128
+NOISE = 0.3
+
+
+def region(folder: Path, edge: int) -> dict[str, Any]:
+    """Grid, blocks and provenance of a square region; its block files are made if need be."""
+    grid = cut((edge, edge), np.ones((edge, edge), bool), BLOCK)
+    blocks = {block.id: folder / "blocks" / f"{block.id}.zip" for block in grid.blocks}
+    first = folder / "block.zip"
+    if not first.exists():
+        write_first(first)
+    for path in blocks.values():
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(first, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+    provenance = build_provenance(grid, make_config(DIM, "int8"), "field", "y2023", WEIGHTS)
+    return {"grid": grid, "blocks": blocks, "provenance": provenance}
+
+
+def write_first(path: Path) -> None:
+    """A block of smooth fields with noise; a seventh of its pixels have no embedding."""
+    from tessera_flow.block_inference import create_outputs
+
+    random = np.random.default_rng(0)
+    with create_block_file(path, {}) as group:
+        arrays = create_outputs(group, (BLOCK, BLOCK), PATCH, DIM, "int8")
+        for number, window in enumerate(tiling(BLOCK, BLOCK, PATCH)):
+            values = landscape(PATCH, PATCH, DIM, seed=number)
+            values += random.normal(0, NOISE, values.shape).astype(np.float32)
+            scales = (np.abs(values).max(axis=-1) / 127).astype(np.float32)
+            codes = np.rint(values / scales[..., None]).astype(np.int8)
+            y, x = np.mgrid[0:PATCH, 0:PATCH] - PATCH // 2
+            outside = y**2 + x**2 < (0.21 * PATCH) ** 2
+            codes[outside], scales[outside] = 0, np.nan
+            arrays["embeddings"][window.slices] = codes
+            arrays["scales"][window.slices] = scales
+            arrays["counts"][window.slices] = random.integers(1, 70, (PATCH, PATCH, 3), np.uint16)
+
+
+# Zarr against plain files
+
+
+def shards(source: RegionBlocks) -> Iterator[tuple[int, np.ndarray]]:
+    """Chunk edge and pixels (h, w, ...) of each shard of all arrays, as the store has them."""
+    from tessera_flow.products.zarr_store import shard_edges
+
+    for name in source.names:
+        shard, chunk = shard_edges(source.edge, 100, source.pixel_bytes(name))
+        for window in tiling(*source.shape, shard):
+            data = source.read_region(name, window)
+            assert data is not None
+            yield chunk, data
+
+
+def compressed(pool: ThreadPoolExecutor, chunk: int, data: np.ndarray) -> list[bytes]:
+    """The chunks of a shard, as the store compresses them."""
+    codec = Zstd(level=3)
+
+    def one(place: tuple[slice, slice]) -> bytes:
+        return bytes(codec.encode(np.ascontiguousarray(np.moveaxis(data[place], (0, 1), (-2, -1)))))
+
+    return list(pool.map(one, [window.slices for window in tiling(*data.shape[:2], chunk)]))
+
+
+def write_plain(folder: Path, inputs: dict[str, Any], threads: int) -> None:
+    """The chunks of all arrays, a file for each shard, one shard after another."""
+    folder.mkdir()
+    with (
+        RegionBlocks(inputs["grid"], inputs["blocks"], inputs["provenance"]) as source,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        for number, (chunk, data) in enumerate(shards(source)):
+            with (folder / str(number)).open("wb") as file:
+                file.writelines(compressed(pool, chunk, data))
+
+
+def write_again(folder: Path, plain: Path) -> float:
+    """Seconds to write the compressed bytes alone, from memory."""
+    folder.mkdir()
+    seconds = 0.0
+    for path in sorted(plain.iterdir()):
+        content = path.read_bytes()
+        began = time.monotonic()
+        (folder / path.name).write_bytes(content)
+        seconds += time.monotonic() - began
+    return seconds
+
+
+def write_store(folder: Path, inputs: dict[str, Any], threads: int) -> None:
+    from tessera_flow.products.zarr_store import write_zarr
+
+    write_zarr(folder, **inputs, threads=threads)
+
+
+def timed(call: Callable[..., None], target: Path, *arguments: Any) -> tuple[float, int]:
+    """Seconds of a call that writes a folder, and its bytes; the folder is deleted."""
+    began = time.monotonic()
+    call(target, *arguments)
+    seconds = time.monotonic() - began
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    return seconds, size
+
+
+def compare(folder: Path, edge: int, turns: int = 3) -> None:
+    """Print how fast the store is written, against plain files."""
+    inputs = region(folder, edge)
+    raw = edge * edge * DIM
+    print(f"Zarr store of {edge} x {edge} px, {raw / 1e9:.2f} GB of codes")
+    print(f"{'threads':>8}{'way':>18}{'s':>8}{'MB/s of codes':>15}{'GB written':>12}{'share':>8}")
+    for threads in sorted({1, os.cpu_count() or 1}):
+        best: dict[str, tuple[float, int]] = {}
+        for _ in range(turns):
+            for name, call in (("plain files", write_plain), ("Zarr store", write_store)):
+                target = folder / "out"
+                found = timed(call, target, inputs, threads)
+                if name == "plain files":
+                    alone = write_again(folder / "again", target)
+                    shutil.rmtree(folder / "again")
+                    least = best.get("bytes alone", (alone, 0))[0]
+                    best["bytes alone"] = (min(alone, least), found[1])
+                shutil.rmtree(target)
+                best[name] = min(best.get(name, found), found)
+        for name, (seconds, size) in best.items():
+            share = best["plain files"][0] / seconds
+            print(
+                f"{threads:>8}{name:>18}{seconds:>8.1f}{raw / 1e6 / seconds:>15.0f}"
+                f"{size / 1e9:>12.2f}{share:>8.2f}"
+            )
+
+
+# Every product, in a process of its own
+
+
+def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
+    """Write one product below `out`."""
+    if product == "zarr":
+        write_store(out / "embeddings.zarr", inputs, 1)
+    elif product == "arrays":
+        from tessera_flow.products.arrays import write_arrays
+
+        names = ("values.npy", "scales.npy", "counts.npy", "record.json")
+        write_arrays(*(out / name for name in names), **inputs)
+    elif product == "preview":
+        from tessera_flow.products.preview import write_preview
+
+        write_preview(out / "preview.tif", out / "preview.png", **inputs)
+    elif product == "counts":
+        from tessera_flow.products.counts import write_counts
+
+        write_counts(out / "counts.tif", **inputs)
+    elif product == "geotessera":
+        from tessera_flow.products.geotessera_store import write_geotessera
+
+        write_geotessera(out / "geotessera", **inputs)
+    elif product == "checks":
+        from tessera_flow.products.checks import write_checks
+
+        write_checks(out / "checks.json", **inputs, max_seam=1.5, max_saturated=10.0)
+    elif product == "report":
+        from tessera_flow.products.report import write_report
+
+        write_report(
+            out / "report.html", **inputs, checks=out / "checks.json",
+            preview=out / "preview.png", manifests=[], products={}, logs=out / "logs",
+        )  # fmt: skip
+
+
+PRODUCTS = ("zarr", "arrays", "counts", "geotessera", "preview", "checks", "report")
+_KEPT = ("checks.json", "preview.png")
+
+
+def measure(folder: Path, edge: int, products: list[str]) -> dict[str, float]:
+    """Print time, written bytes and peak memory of each product; returns the peaks in MiB."""
+    out = folder / "products"
+    out.mkdir(exist_ok=True)
+    region(folder, edge)
+    peaks = {}
+    print(f"{'product':>12}{'s':>8}{'GB':>8}{'peak MiB':>10}")
+    for product in products:
+        began = time.monotonic()
+        command = [sys.executable, "-m", "benchmarks.products", str(folder), "--edge", str(edge)]
+        process = subprocess.Popen([*command, "--make", product])
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, product
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        peaks[product] = usage.ru_maxrss / 1024
+        seconds = time.monotonic() - began
+        print(f"{product:>12}{seconds:>8.0f}{size / 1e9:>8.2f}{peaks[product]:>10.0f}", flush=True)
+        for path in out.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in _KEPT:
+                path.unlink()
+    return peaks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--edge", type=int, default=10_000)
+    parser.add_argument("--zarr-edge", type=int, default=4000)
+    parser.add_argument("--products", default=",".join(PRODUCTS))
+    parser.add_argument("--make", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if arguments.make:
+        make(arguments.make, folder / "products", region(folder, arguments.edge))
+        return
+    if arguments.zarr_edge:
+        compare(folder, arguments.zarr_edge)
+    measure(folder, arguments.edge, [name for name in arguments.products.split(",") if name])
+
+
+if __name__ == "__main__":
+    main()
