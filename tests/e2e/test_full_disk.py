@@ -17,6 +17,8 @@ from tessera_flow.blockfile import create_array, create_block_file, get_array, o
 from tessera_flow.errors import OutputError
 from tessera_flow.mask import write_mask
 from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.counts import write_counts
+from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.zarr_store import write_zarr
 from tessera_flow.roi import VectorRoi
@@ -60,6 +62,19 @@ def preview(folder: Path, region: Region) -> None:
     write_preview(*paths, region.grid, region.blocks, region.provenance)
 
 
+def zarr_store_by_threads(folder: Path, region: Region) -> None:
+    path, inputs = folder / "embeddings.zarr", (region.grid, region.blocks, region.provenance)
+    write_zarr(path, *inputs, chunk=20, threads=3)
+
+
+def counts(folder: Path, region: Region) -> None:
+    write_counts(folder / "counts.tif", region.grid, region.blocks, region.provenance)
+
+
+def geotessera(folder: Path, region: Region) -> None:
+    write_geotessera(folder / "geotessera", region.grid, region.blocks, region.provenance)
+
+
 def content(folder: Path) -> dict[str, str]:
     """What is in the folder; of a block file its arrays, as zip entries carry the time."""
     found = {name.partition("/")[2]: value for name, value in digest(folder).items()}
@@ -69,9 +84,16 @@ def content(folder: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("write", [text, mask, block_file, zarr_store, arrays, preview])
+WRITERS = [
+    *(text, mask, block_file, zarr_store, zarr_store_by_threads, arrays, preview, counts),
+    geotessera,
+]
+
+
+@pytest.mark.parametrize("write", WRITERS)
 def test_whole_or_nothing(tmp_path: Path, write: Writer) -> None:
-    region = make_region(tmp_path / "blocks", block_size=100)
+    dim = 128 if write is geotessera else 16
+    region = make_region(tmp_path / "blocks", block_size=100, dim=dim)
     enough = tmp_path / "enough"
     enough.mkdir()
     write(enough, region)

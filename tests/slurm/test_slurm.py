@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.simulate.demo import make_demo
+from tessera_flow.simulate.demo import PERIOD, make_demo
 from tests.support.slurm import (
     Cluster,
     finish,
@@ -49,8 +49,11 @@ def test_the_demo_runs_through_the_cluster(cluster: Cluster, tmp_path: Path) -> 
         make_demo(tmp_path / name)
     run(tmp_path / "here")
     finish(start(tmp_path / "there"), tmp_path / "there")
-    assert product_bytes(tmp_path / "there") == product_bytes(tmp_path / "here")
-    assert len(product_bytes(tmp_path / "there")) > 5
+    here, there = (product_bytes(tmp_path / name) for name in ("here", "there"))
+    for found in (here, there):  # but for the page that tells what the run cost
+        del found[f"demo/{PERIOD}/report.html"]
+    assert there == here
+    assert len(there) > 5
     series = cluster.jobs(tmp_path / "there", "series")
     assert len(series) == 4
     assert {job["JobState"] for job in cluster.jobs(tmp_path / "there", "")} == {"COMPLETED"}

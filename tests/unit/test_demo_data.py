@@ -17,7 +17,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from shapely.geometry import shape
 
-from tessera_flow.config import read_config
+from tessera_flow.config import Products, read_config
 from tessera_flow.inference import InferenceOptions, embed_tile
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.roi import read_roi, region_geobox
@@ -86,7 +86,7 @@ def test_region_period_and_config(paths: demo.DemoPaths) -> None:
     assert config.sentinel2.location == config.sentinel1.location == str(paths.items)
     assert config.model.weights == str(paths.weights)
     assert (config.grid.block_size, config.grid.patch_size) == (100, 50)
-    assert set(config.products.formats) == {"zarr", "arrays", "preview"}
+    assert config.products.formats == Products().formats, "what a user gets without a choice"
 
     geobox = region_geobox(read_roi(paths.roi), 10.0, "auto", "lattice")
     assert str(geobox.crs) == "EPSG:32631" and geobox.shape == (160, 200)

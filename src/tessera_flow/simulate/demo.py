@@ -88,7 +88,8 @@ download:
   threads: 4
 
 products:
-  formats: [zarr, arrays, preview]
+  # report.html is the place to begin.
+  formats: [zarr, arrays, preview, counts, stac, report]
 
 paths:
   results: {results}
