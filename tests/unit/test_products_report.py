@@ -210,7 +210,7 @@ def test_lost_scenes_of_all_blocks_are_gathered(tmp_path: Path) -> None:
 def test_the_page_tells_of_lost_scenes_and_holes(tmp_path: Path) -> None:
     """What the archive had lost, which blocks are holes and why, and the region under both."""
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
-    entry = {"item": "S2_1_X", "date": "2023-07-02", "reason": "asset B05 <missing>"}
+    entry = {"item": "S2_1_X", "date": "2023-07-02", "reason": "asset B05 of item S2_1_X <missing>"}
     lose(region, "b000_000", "sentinel2", left_out=[entry])
     hole = region.grid.product_window(region.grid.block("b001_001"))
     write_hole(region.blocks["b001_001"], hole.shape, 25, 16, "int8")
@@ -225,7 +225,9 @@ def test_the_page_tells_of_lost_scenes_and_holes(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "roi.tif", "w", **profile) as file:
         file.write(mask, 1)
     (tmp_path / "logs").mkdir()
-    line = "2026-01-02 03:04:05,678 WARNING S2_1_X is left out: asset B05 <missing>\n"
+    line = (
+        "2026-01-02 03:04:05,678 WARNING S2_1_X is left out: asset B05 of item S2_1_X <missing>\n"
+    )
     (tmp_path / "logs" / "download.log").write_text(line)
     write_report(
         tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
@@ -233,9 +235,9 @@ def test_the_page_tells_of_lost_scenes_and_holes(tmp_path: Path) -> None:
     )  # fmt: skip
     text = (tmp_path / "report.html").read_text()
     said = " ".join(Page(text).text.split())
-    assert "1 scenes left out, 0 replaced by another copy" in said
-    assert "4, 1 of them holes" in said
-    assert "sentinel22023-07-02S2_1_Xleft out1asset B05 <missing>" in said
+    assert "Scenes lost at the archiveleft out: 1, replaced by another copy: 0" in said
+    assert "Blocks without embeddings because they failed: 1." in said
+    assert "sentinel22023-07-021S2_1_X is left out: asset B05 <missing>" in said
     assert "b001_001asset B02 of item S2_2: HTTP 403" in said
     assert "b001_001: left out. asset B02 of item S2_2: HTTP 403" in said
     assert "Warnings of the run" not in said, "told above, with the blocks"

@@ -114,12 +114,15 @@ def write_report(
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], style: str = "") -> str:
+    """A table; in the style `wide` long words of its last column are taken apart."""
+
     def cells(kind: str, row: Sequence[Any]) -> str:
         return "".join(f"<{kind}>{escape(str(value))}</{kind}>" for value in row)
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
+    top = f"<thead><tr>{cells('th', head)}</tr></thead>"
+    return f'<table class="{style}">{top}<tbody>{body}</tbody></table>'
 
 
 def _list(lines: Iterable[str]) -> str:
@@ -152,7 +155,7 @@ def _summary(
             "Grid",
             f"{width} x {height} px of {abs(provenance.transform[0]):g} in {provenance.crs}",
         ),
-        ("Blocks", f"{len(blocks)}" + (f", {len(holes)} of them holes" if holes else "")),
+        ("Blocks", len(blocks)),
         ("Pixels with an embedding", f"{found['embedded']:,} ({share:.1%} of the blocks)"),
         ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
         ("Scenes", scenes),
@@ -161,8 +164,8 @@ def _summary(
         gone = sum(not scene.copy for scene in lost)
         rows.append(
             (
-                "Lost at the archive",
-                f"{gone} scenes left out, {len(lost) - gone} replaced by another copy",
+                "Scenes lost at the archive",
+                f"left out: {gone}, replaced by another copy: {len(lost) - gone}",
             )
         )
     verdict = (
@@ -170,6 +173,10 @@ def _summary(
         if found["failures"]
         else '<p class="good">All checks passed.</p>'
     )
+    if holes:
+        verdict += (
+            f'<p class="bad">Blocks without embeddings because they failed: {len(holes)}.</p>'
+        )
     return verdict + _table(("", ""), rows)
 
 
@@ -288,7 +295,7 @@ def _left_out(
     scenes = _table(("sensor", "scenes", "why", "one of them"), rows) if rows else "<p>None.</p>"
     parts = [f"<h3>Scenes that were found, but not put on the list</h3>{scenes}"]
     parts.append(f"<h3>Scenes of the list that the archive had lost</h3>{_lost(lost)}")
-    missing = _table(("block", "why"), holes.items()) if holes else "<p>None.</p>"
+    missing = _table(("block", "why"), holes.items(), "wide") if holes else "<p>None.</p>"
     parts.append(f"<h3>Blocks</h3>{missing}")
     told = warnings_of(logs, [scene.reason for scene in lost])
     parts.append(f"<h3>Warnings of the run</h3>{_list(told)}" if told else "")
@@ -302,15 +309,15 @@ def _lost(lost: Sequence[LostScene]) -> str:
         (
             scene.sensor,
             scene.date,
-            scene.item,
-            f"replaced by {scene.copy}" if scene.copy else "left out",
             scene.blocks,
-            scene.reason,
+            f"{scene.item} is {f'replaced by {scene.copy}' if scene.copy else 'left out'}: "
+            + scene.reason.replace(f" of item {scene.item}", ""),
         )
         for scene in lost[:_MOST_LOST]
     ]
     more = len(lost) - len(rows)
-    return _table(("sensor", "date", "scene", "what was done", "blocks", "why"), rows) + (
+    head = ("sensor", "date", "blocks", "scene, and why")
+    return _table(head, rows, "wide") + (
         f"<p>and {more} more, in the attribute `losses` of the blocks' files.</p>" if more else ""
     )
 

@@ -20,6 +20,7 @@ h1{font-size:1.6em}h2{font-size:1.2em;border-bottom:1px solid #ccc;margin-top:2e
 h3{font-size:1em;margin:1em 0 .3em}
 table{border-collapse:collapse;margin:.5em 0}th,td{border-bottom:1px solid #ddd;padding:.25em .8em;
 text-align:left;vertical-align:top}th{color:#555;font-weight:600}
+.wide td{white-space:nowrap}.wide td:last-child{white-space:normal;overflow-wrap:anywhere}
 pre{background:#f4f4f4;padding:.7em;overflow-x:auto;font-size:13px}
 figure{margin:.5em 0}figcaption{color:#555;font-size:.9em;max-width:46em}
 img{max-width:100%;max-height:560px;image-rendering:pixelated;background:#eee}
@@ -29,6 +30,7 @@ svg{display:block;margin:.4em 0;max-width:100%}svg text{font-size:10px;fill:#444
 svg line{stroke:#999}.chart{width:420px}.legend{width:220px}
 .blocks{max-height:420px;max-width:600px}.blocks image{image-rendering:pixelated}
 .blocks rect{fill-opacity:.25}
+.blocks .full{fill-opacity:0}
 .s0{fill:#3b528b}.s1{fill:#d98032}.s2{fill:#5ec962}
 .full{fill:#2f8f5b;stroke:#2f8f5b;background:#2f8f5b}
 .part{fill:#e0a030;stroke:#e0a030;background:#e0a030}
