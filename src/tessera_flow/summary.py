@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import runs
-from .layout import STAGES, Layout
+from .layout import Layout
+from .scheduling import STAGES
 from .verdicts import Verdict, read_verdicts
 
 _SHOWN = 20

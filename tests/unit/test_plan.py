@@ -12,7 +12,8 @@ import rasterio
 import shapely
 
 from tessera_flow import plan
-from tessera_flow.config import Config, GridSettings, Region, load_config
+from tessera_flow.config import Config, load_config
+from tessera_flow.config_sections import GridSettings, Region
 from tessera_flow.grid import RegionGrid, Window, subsample, tiling
 from tessera_flow.mask import mask_reader
 from tessera_flow.plan import load_plan, make_grid
