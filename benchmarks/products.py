@@ -5,13 +5,13 @@
 Simulates the embeddings of a region of blocks of 2000 px with 128 int8 dimensions (the blocks are
 copies of one), then
 
-- writes the Zarr store, and the same chunks, compressed by the same codec on as many threads, with
-  plain files (the baseline), and the compressed bytes alone; the two take turns, and the fastest of
-  each counts. Both read the same block files;
+- writes the Zarr store, and the baseline: the same chunks, from the same block files, compressed by
+  the same codec on as many threads and written to plain files, one for each shard. They take turns,
+  and the fastest of each counts. "bytes alone" writes the compressed bytes from memory;
 - makes every product, each in a process of its own, and prints its time and peak memory.
 
-Needs about four times the codes (edge x edge x 128 bytes) of disk below FOLDER for both, as
-products are deleted when they are measured.
+Needs about twice the codes (edge x edge x 128 bytes) of disk below FOLDER: products are deleted
+when they are measured.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tessera_flow.blockfile import create_block_file
 from tessera_flow.grid import tiling
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.provenance import build_provenance
+from tessera_flow.resources import NEEDS
 
 BLOCK, PATCH, DIM = 2000, 500, 128
 NOISE = 0.3
@@ -135,7 +136,7 @@ def write_store(folder: Path, inputs: dict[str, Any], threads: int) -> None:
 
 
 def timed(call: Callable[..., None], target: Path, *arguments: Any) -> tuple[float, int]:
-    """Seconds of a call that writes a folder, and its bytes; the folder is deleted."""
+    """Seconds of a call that writes a folder, and the bytes in it."""
     began = time.monotonic()
     call(target, *arguments)
     seconds = time.monotonic() - began
@@ -176,7 +177,7 @@ def compare(folder: Path, edge: int, turns: int = 3) -> None:
 def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
     """Write one product below `out`."""
     if product == "zarr":
-        write_store(out / "embeddings.zarr", inputs, 1)
+        write_store(out / "embeddings.zarr", inputs, NEEDS["stitch_zarr"].threads)
     elif product == "arrays":
         from tessera_flow.products.arrays import write_arrays
 
