@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,15 @@ import pytest
 import rasterio
 import xarray as xr
 
-from tests.support.workflow import change, leftovers, plan, product_bytes, run
+from tests.support.workflow import (
+    change,
+    command,
+    environment,
+    leftovers,
+    plan,
+    product_bytes,
+    run,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 PLACE = Path("results") / "here" / "then"
@@ -41,6 +51,7 @@ def test_every_product_then_the_same_from_its_tiles(finished: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "<h2>Checks</h2>" in page
     assert "<td>infer</td><td>4</td>" in page
+    assert page.encode() in packed_without_a_network(finished)
 
     change(
         finished,
@@ -69,6 +80,19 @@ def test_every_product_then_the_same_from_its_tiles(finished: Path) -> None:
     ]
     assert tiles[0] == tiles[1]
     assert len(tiles[0]) == 12 * 8
+
+
+def packed_without_a_network(folder: Path) -> list[bytes]:
+    """The files of `snakemake --report`, made where there is no network, where one may do so."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    allowed = subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
+    report = [*(alone if allowed else []), *command(folder, "--report", str(folder / "r.zip"))]
+    done = subprocess.run(
+        report, env=environment(folder), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(folder / "r.zip") as archive:
+        return [archive.read(name) for name in archive.namelist()]
 
 
 def _only_tiles(folder: Path, target: Path) -> Path:
