@@ -51,7 +51,7 @@ NEEDS: Mapping[str, Need] = {
     # An allowance: the libraries of a GPU take 2 GB of a process, and two patches are there.
     "infer_gpu": Need(2600, 3200, "patch", 60, threads=4),
     "hole": Need(200, 0, "none", 10),
-    "stitch_zarr": Need(550, 0, "none", 120, threads=2),
+    "stitch_zarr": Need(900, 0, "none", 120, threads=2),
     "stitch_arrays": Need(500, 0, "none", 120),
     "preview": Need(600, 0, "none", 120),
     "counts": Need(450, 0, "none", 120),
