@@ -18,7 +18,8 @@ from .grid import Block, RegionGrid
 from .items import Manifest
 from .layout import Layout
 from .models.published import PUBLISHED
-from .plan_map import draw_blocks
+from .plan_map import LEGEND, draw_blocks
+from .roi import read_roi
 from .scheduling import STAGES, Schedule
 from .verdicts import read_verdicts
 
@@ -287,6 +288,7 @@ def write_plan(config: Config, folder: Path) -> str:
         The plan as text.
 
     Raises:
+        RegionError: a region cannot be read.
         OutputError: a file cannot be written.
     """
     run = Layout(config)
@@ -294,9 +296,22 @@ def write_plan(config: Config, folder: Path) -> str:
     plan = make_plan(run, schedule, config.jobs.at_once)
     text = plan_text(plan)
     write_text(folder / "plan.json", plan_json(plan))
-    write_text(folder / "plan.md", text)
+    maps = [_map_text(region, period) for region, period in runs(config)]
+    write_text(folder / "plan.md", "\n".join([text, *maps]))
     for region, period in runs(config):
-        grid = run.grids[region]
+        grid, chosen = run.grids[region], config.regions[region]
         states = {b.id: schedule.block_state(region, period, b.id) for b in grid.blocks}
-        draw_blocks(grid, states, folder / f"{region}_{period}.png")
+        draw_blocks(
+            grid, read_roi(chosen.roi, chosen.layer), states, folder / _map_name(region, period)
+        )
     return text
+
+
+def _map_name(region: str, period: str) -> str:
+    return f"{region}_{period}.png"
+
+
+def _map_text(region: str, period: str) -> str:
+    """The picture of a region's blocks, and what its colours mean, as Markdown."""
+    title = f"Blocks of {region}, {period}"
+    return f"![{title}]({_map_name(region, period)})\n\n{title}. {LEGEND}\n"

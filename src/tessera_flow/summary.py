@@ -110,8 +110,8 @@ def status(run: Layout) -> str:
     lines = [f"{counts['done']} of {total} blocks have embeddings."]
     lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
     rate = _blocks_per_hour(finished)
-    if rate:
-        left = total - counts["done"]
+    left = total - counts["done"]
+    if rate and left:
         lines.append(
             f"{rate:.1f} blocks an hour lately; {left / rate:.1f} hours left at that rate."
         )

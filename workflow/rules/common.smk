@@ -49,13 +49,15 @@ def temporary(kind, path):
     return path if kind in CONFIG.paths.keep else temp(path)
 
 
-# Not when a run is planned: only one that would replace products is refused.
+# Not when a run is planned, nor when it only looks (rules/look.smk): one that writes is refused.
 onstart:
+    writes = any(job.output for job in workflow.dag.needrun_jobs())
+    SCHEDULE.expect(workflow.dag.needrun_jobs())
+    forced = workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
     try:
-        refuse_orphans(Path.cwd())
-        if not (
-            workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
-        ):
+        if writes:
+            refuse_orphans(Path.cwd())
+        if writes and not forced:
             refuse_replacing(RUN)
     except TesseraFlowError as error:
         raise WorkflowError(str(error)) from None
