@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,28 @@ def test_module_imports_only_from_its_layer_or_below(module: str) -> None:
     own = max(layer_numbers(module), default=-1)
     upwards = {name for name in own_imports(module) if min(layer_numbers(name), default=99) > own}
     assert not upwards, f"{module} ({LAYERS[own][0]}) imports from layers above it: {upwards}"
+
+
+def reached(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Whom each layer reaches, by one arrow or several."""
+    while True:
+        more = {(a, d) for a, b in edges for c, d in edges if b == c and a != d} - edges
+        if not more:
+            return edges
+        edges = edges | more
+
+
+def test_the_picture_of_imports_is_true() -> None:
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    section = text.split("## Modules of `tessera_flow`", 1)[1].split("```")[1]
+    names = [name for name, _ in LAYERS]
+    drawn = set()
+    for line in section.splitlines():
+        chain = [part.strip() for part in line.split("──►")]
+        drawn |= {(a, b) for a, b in pairwise(chain) if a in names}
+    layer = {module: names[layer_numbers(module)[0]] for module in MODULES if module}
+    found = {(layer[module], layer[other]) for module in layer for other in own_imports(module)}
+    assert reached(drawn) == reached({(a, b) for a, b in found if a != b})
 
 
 @pytest.mark.parametrize("module", MODULES)
