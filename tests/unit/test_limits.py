@@ -25,7 +25,7 @@ RULE_FILE_LINES = 150
 SCRIPT_LINES = 40
 ADAPTOR_LINES = 80
 """Of a script that other scripts import: what all of them do is there, once."""
-DRAWERS = {"utils", "util", "common", "misc", "helpers", "helper", "tools", "base_utils"}
+DRAWERS = {"utils", "util", "common", "misc", "helpers", "helper", "tools"}
 """Names that say nothing of what is in a module."""
 
 MODULE_OF = {
