@@ -113,7 +113,11 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
     """At default settings no job on a CPU asks for more than 4 GiB, Snakemake included; a
     larger block asks for more memory and time, and so does a second attempt."""
     rules = set(
-        re.findall(r"^rule (\w+):", "".join(p.read_text() for p in RULES.glob("*.smk")), re.M)
+        re.findall(
+            r"^(?:use rule \w+ as|rule) (\w+)",
+            "".join(p.read_text() for p in RULES.glob("*.smk")),
+            re.M,
+        )
     )
     assert rules - {"holes", "lists", "plan", "status"} == set(NEEDS)
     for rule in NEEDS:
