@@ -17,7 +17,7 @@ rule infer_cpu:
         f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
     wildcard_constraints:
         block=SCHEDULE.blocks_on("cpu"),
-    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards)
     conda:
         "../../envs/cpu.yaml"
     threads: SCHEDULE.threads("infer_cpu")
