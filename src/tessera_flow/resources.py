@@ -68,6 +68,18 @@ NEEDS: Mapping[str, Need] = {
 """Measured peaks (MB of resident memory) and generous times by rule."""
 
 
+def rule_name(name: str) -> str:
+    """The rule of this workflow, by the name that another workflow may have given to it.
+
+    `use rule * from ... as maps_*` makes `maps_roi` of `roi`. Rules that are not in `NEEDS`
+    keep the name they have.
+    """
+    longest_first = sorted(NEEDS, key=len, reverse=True)
+    ends = [rule for rule in longest_first if name.endswith(rule)]
+    begins = [rule for rule in longest_first if name.startswith(f"{rule}_")]
+    return next(iter([*ends, *begins]), name)
+
+
 def memory_mb(
     rule: str, attempt: int, block_size: int, patch_size: int, weights_bytes: int = 0
 ) -> int:
