@@ -5,7 +5,7 @@ Nothing here changes a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .admission import Admission
@@ -95,6 +95,19 @@ class Schedule:
             return self._admission.claim(block, self._layout.embeddings_file(*block))
 
         return claim
+
+    def expect(self, jobs: Iterable[Any]) -> None:
+        """Take the jobs that a run will do, so that blocks are admitted by their priority.
+
+        Args:
+            jobs: Snakemake's jobs; those of blocks have the wildcards region, period and block.
+        """
+        if self._config.jobs.max_disk_gb is None:
+            return
+        wildcards = [job.wildcards_dict or {} for job in jobs]
+        blocks = {(w["region"], w["period"], w["block"]) for w in wildcards if "block" in w}
+        ordered = sorted(blocks, key=lambda block: self._turns[block[2]])
+        self._admission.expect((block, self._layout.embeddings_file(*block)) for block in ordered)
 
     def memory_mb(self, rule: str, attempt: int) -> int:
         """Memory for a job of a rule, in MB."""
