@@ -92,4 +92,4 @@ def test_for_a_gpu_nothing_is_chosen(tmp_path: Path) -> None:
 
 def test_both_scripts_choose_by_the_same_one() -> None:
     for name in ("install.sh", "lock.sh"):
-        assert "tools/torch.sh \"$" in (ROOT / "tools" / name).read_text()
+        assert 'tools/torch.sh "$' in (ROOT / "tools" / name).read_text()
