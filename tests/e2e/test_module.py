@@ -163,3 +163,13 @@ def test_from_a_commit_of_a_clone_is_refused(outer: Path, tmp_path: Path) -> Non
     assert "cannot be read from a commit of a local clone" in done.stdout, done.stdout
     assert "Traceback" not in done.stdout
     assert not os.listdir(outer).count("work")
+
+
+def test_without_the_packages_it_says_where_they_are_listed(outer: Path, tmp_path: Path) -> None:
+    """As where Snakemake alone is installed, which is how the catalogue's visitors begin."""
+    (tmp_path / "pyogrio.py").write_text("raise ModuleNotFoundError(\"No module named 'pyogrio'\")")
+    source = repr(str(REPOSITORY / "workflow" / "Snakefile"))
+    done = snakemake(outer, source, "--dry-run", PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert "No module named 'pyogrio'. Snakemake has to run in an environment" in done.stdout
+    assert "Traceback" not in done.stdout

@@ -30,16 +30,22 @@ def package_folder():
 
 sys.path.insert(0, str(package_folder()))
 
-from tessera_flow.admission import EVERYTHING
-from tessera_flow.config import load_config
-from tessera_flow.errors import TesseraFlowError
-from tessera_flow.job_settings import JobSettings
-from tessera_flow.layout import Layout
-from tessera_flow.paths import ANY_BLOCK, SENSORS
-from tessera_flow.queue import refuse_orphans
-from tessera_flow.replacing import refuse_replacing
-from tessera_flow.scheduling import Schedule
-from tessera_flow.summary import end_of_run
+try:
+    from tessera_flow.admission import EVERYTHING
+    from tessera_flow.config import load_config
+    from tessera_flow.errors import TesseraFlowError
+    from tessera_flow.job_settings import JobSettings
+    from tessera_flow.layout import Layout
+    from tessera_flow.paths import ANY_BLOCK, SENSORS
+    from tessera_flow.queue import refuse_orphans
+    from tessera_flow.replacing import refuse_replacing
+    from tessera_flow.scheduling import Schedule
+    from tessera_flow.summary import end_of_run
+except ModuleNotFoundError as error:
+    raise WorkflowError(
+        f"{error}. Snakemake has to run in an environment that has the packages of "
+        "requirements/cpu.txt or requirements/cuda.txt: see docs/environments.md."
+    ) from None
 
 try:
     CONFIG = load_config(config)
