@@ -48,7 +48,7 @@ USES = {
     "rasterio": "reading and writing rasters (GDAL)",
     "requests": "byte ranges of scenes, CMR, static catalogs",
     "rio-cogeo": "checking our GeoTIFFs in the tests",
-    "rioxarray": "clipping the store by a polygon, in the tutorial and the tests",
+    "rioxarray": "what a user clips and plots the store with",
     "ruff": "style",
     "scikit-learn": "the tutorial's class map in the tests",
     "shapely": "regions and footprints",
@@ -60,7 +60,7 @@ USES = {
     "torch": "the encoders",
     "types-PyYAML": "types of pyyaml",
     "urllib3": "retries under requests",
-    "xarray": "what a user opens the store with; odc-stac brings it",
+    "xarray": "what a user opens the store with",
     "zarr": "the Zarr product and the files between steps",
 }
 

@@ -30,6 +30,7 @@ CONDA_NAMES = {
     "pyyaml": "pyyaml",
     "requests": "requests",
     "rasterio": "rasterio",
+    "rioxarray": "rioxarray",
     "shapely": "shapely",
     # bioconda's `snakemake` adds what this workflow does not use; both have the same version.
     "snakemake": "snakemake-minimal",
