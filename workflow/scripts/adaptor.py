@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from tessera_flow.config import Config, load_config
 from tessera_flow.errors import TesseraFlowError
+from tessera_flow.resources import rule_name
 from tessera_flow.stopping import StopRequest, stop_requests
 from tessera_flow.verdicts import verdict, verdict_path
 
@@ -49,7 +50,7 @@ def _verdict(snakemake: Any, config: Config) -> tuple[Path, str, int]:
     """Where the verdict of a job lies, which job it is, and the attempt."""
     names = dict(snakemake.wildcards.items())
     place = [names.pop(key) for key in ("region", "period", "block") if key in names]
-    label = " ".join([snakemake.rule, *names.values()])
+    label = " ".join([rule_name(snakemake.rule), *names.values()])
     attempt = snakemake.resources.get("attempt", 1)
     return verdict_path(config.paths.work, *place), label, attempt
 
