@@ -14,7 +14,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,7 +181,9 @@ def _sentences(store: Store, what: str) -> Iterator[None]:
             raise output_error(store.folder, error) from error
         reason = " ".join(redacted(str(error) or type(error).__name__).split())
         if store.location is not None:
-            raise ItemError(f"{what} of {store} cannot be used ({reason}): mend it there.") from None
+            raise ItemError(
+                f"{what} of {store} cannot be used ({reason}): mend it there."
+            ) from None
         raise ReadError(
             f"{what} could not be read from {store} ({reason}). Run again with a connection, or "
             "set geotessera.location to a copy on disk."
@@ -300,13 +302,13 @@ def _describe(files: StoreFiles, lon: int, lat: int, sha256: Mapping[str, str]) 
     registry = files.client.registry
     degrees = lon / 100, lat / 100
     sizes = {}
-    for file, size in (
-        ("codes", lambda: registry.get_tile_file_size(files.year, *degrees)),
-        ("scales", lambda: registry.get_scales_file_size(files.year, *degrees)),
-        ("landmask", lambda: registry.get_landmask_file_size(*degrees)),
+    for file, size_of, place in (
+        ("codes", registry.get_tile_file_size, (files.year, *degrees)),
+        ("scales", registry.get_scales_file_size, (files.year, *degrees)),
+        ("landmask", registry.get_landmask_file_size, degrees),
     ):
         try:
-            sizes[file] = int(size())
+            sizes[file] = int(size_of(*place))
         except ValueError:
             continue  # the store does not list it
     unknown = StoredTile(lon, lat, "", (), (0, 0), sizes, sha256)
@@ -333,7 +335,7 @@ def _describe(files: StoreFiles, lon: int, lat: int, sha256: Mapping[str, str]) 
     )
 
 
-def _touches_any(tile: StoredTile, grid: RegionGrid, blocks: list[tuple[float, ...]]) -> bool:
+def _touches_any(tile: StoredTile, grid: RegionGrid, blocks: Sequence[tuple[float, ...]]) -> bool:
     left, bottom, right, top = tile_bounds(tile, grid)
     return any(left < b[2] and right > b[0] and bottom < b[3] and top > b[1] for b in blocks)
 
@@ -399,10 +401,10 @@ class StoreFiles:
         degrees = tile.lon / 100, tile.lat / 100
         if file == "landmask":
             name = registry.tile_to_landmask_filename(*degrees)
-            return self.store.folder / registry.LANDMASKS_DIR_NAME / str(name)
+            return self.store.folder / str(registry.LANDMASKS_DIR_NAME) / str(name)
         codes, scales = registry.tile_to_embedding_paths(*degrees, self.year)
         chosen = codes if file == "codes" else scales
-        return self.store.folder / registry.EMBEDDINGS_DIR_NAME / str(chosen)
+        return self.store.folder / str(registry.EMBEDDINGS_DIR_NAME) / str(chosen)
 
     def _download(self, tile: StoredTile, file: File, path: Path) -> None:
         """Have the client download a file, under its name only when it is whole."""

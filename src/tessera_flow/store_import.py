@@ -167,10 +167,9 @@ class _Pixels:
         codes = np.zeros((*window.shape, STORE_DIM), np.int8)
         scales = np.full(window.shape, np.nan, np.float32)
         rows, columns = np.nonzero(wanted)
-        x, y = self._grid.product_geobox.affine @ (
-            window.x0 + columns + 0.5,
-            window.y0 + rows + 0.5,
-        )
+        # Affine's annotations know numbers only; arrays work the same.
+        place: Any = (window.x0 + columns + 0.5, window.y0 + rows + 0.5)
+        x, y = self._grid.product_geobox.affine @ place
         lon, lat = self._to_lonlat.transform(x, y)
         cell = np.floor(np.stack([lon, lat]) * 10).astype(np.int64) * 10 + 5
         near = [tile for tile in self._tiles if _holds_any(tile.bounds, x, y)]
@@ -211,9 +210,7 @@ def _holds_any(
     bounds: tuple[float, float, float, float], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> bool:
     left, bottom, right, top = bounds
-    return bool(
-        x.min() < right and x.max() > left and y.min() < top and y.max() > bottom
-    )
+    return bool(x.min() < right and x.max() > left and y.min() < top and y.max() > bottom)
 
 
 def _load(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:

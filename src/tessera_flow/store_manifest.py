@@ -68,7 +68,7 @@ class StoredTile:
             return False
         a, b, c, d, e, f = tuple(~box.affine @ self.affine)[:6]
         steps = (a - 1, b, d, e - 1, c - round(c), f - round(f))
-        return max(abs(step) for step in steps) < _ON_LATTICE
+        return bool(max(abs(step) for step in steps) < _ON_LATTICE)
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
         {"model": {}},
         "model.weights is missing and has no default: set it (path of a checkpoint file, or a "
         "published name).",
-        True,
+        False,  # published embeddings need none
     ),
     "misspelt key": (
         {"grid": {"blocksize": 50}},
@@ -403,7 +403,7 @@ def test_missing_sections() -> None:
     assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == [
         "regions",
         "periods",
-        "model",
+        "model.weights",
     ]
 
 
@@ -527,6 +527,73 @@ def test_content_hash_ignores_what_changes_no_number(sections: dict[str, Any]) -
 )
 def test_content_hash_sees_what_changes_numbers(sections: dict[str, Any]) -> None:
     assert hash_of(**sections) != content_hash(BASE, "fens", "y2023")
+
+
+PUBLISHED: dict[str, Any] = {
+    "regions": {"fens": {"roi": "fens.geojson"}},
+    "periods": {"y2023": PERIOD},
+    "source": "geotessera",
+}
+
+
+def test_published_embeddings_need_no_weights_and_have_no_counts() -> None:
+    config = load_config(PUBLISHED)
+    assert config.weights is None
+    assert config.products.formats == ["zarr", "arrays", "preview", "stac", "report"]
+    chosen = load_config(PUBLISHED | {"products": {"zarr_chunk": 50}, "model": {"weights": "x"}})
+    assert chosen.weights is None
+    assert "counts" not in chosen.products.formats
+    assert follows_schema(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        (
+            {"periods": {"a": {"start": "2023-01-01", "end": "2023-12-30"}}},
+            "source is geotessera, whose embeddings are of calendar years, but periods.a is "
+            "2023-01-01 to 2023-12-30: set it to 2023-01-01 to 2023-12-31, or to another year.",
+        ),
+        (
+            {"model": {"dim": 64}},
+            "source is geotessera, whose embeddings have 128 dimensions, but model.dim is 64: "
+            "leave it out.",
+        ),
+        (
+            {"products": {"formats": ["zarr", "counts"]}},
+            "products.formats has counts, but source is geotessera, and published embeddings come "
+            "without observation counts: take it out.",
+        ),
+        (
+            {"products": {"formats": ["zarr", "tiles"]}},
+            "products.formats has tiles, but source is geotessera, and published embeddings come "
+            "without time series: take it out.",
+        ),
+        (
+            {"geotessera": {"location": "https://user:secret@example.org/store"}},
+            "geotessera: location must be a folder, as the client reads folders and its own "
+            "public store: mount or copy the store, or leave location out for the public one.",
+        ),
+    ],
+)
+def test_what_published_embeddings_cannot_give(sections: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PUBLISHED | sections)
+    assert str(caught.value) == sentence
+
+
+def test_content_hash_of_published_embeddings() -> None:
+    """What decides them, and nothing of the model that did not make them here."""
+
+    def hashed(**sections: Any) -> str:
+        return content_hash(load_config(PUBLISHED | sections), "fens", "y2023")
+
+    same = hashed()
+    assert hashed(model={"weights": "x.pt", "seed": 3}, arithmetic="reference") == same
+    assert hashed(geotessera={"cache": "elsewhere"}, sentinel2={"max_cloud": 5}) == same
+    assert hashed(model={"dtype": "float32"}) != same
+    assert hashed(geotessera={"version": "v1.1"}) != same
+    assert hashed(geotessera={"location": "store"}) != same
 
 
 def test_every_key_is_described() -> None:

@@ -37,9 +37,7 @@ EAST = (Tile(605, 5145, 32), Tile(605, 5155, 32))
 def make_grid(left: float, top: float, shape: tuple[int, int], block: int) -> RegionGrid:
     """A grid of 100 m pixels in zone 31 with all its blocks."""
     box = GeoBox(shape, Affine(PIXEL, 0, left, 0, -PIXEL, top), "EPSG:32631")
-    blocks = tuple(
-        Block(block_id(w.y0 // block, w.x0 // block), w) for w in tiling(*shape, block)
-    )
+    blocks = tuple(Block(block_id(w.y0 // block, w.x0 // block), w) for w in tiling(*shape, block))
     return RegionGrid("here", box, block, 1, blocks)
 
 
@@ -112,7 +110,10 @@ def expected(grid: RegionGrid, tiles: tuple[Tile, ...]) -> tuple[np.ndarray, np.
                 transform, (h, w) = tile.grid()
                 c, r = (int(np.floor(v)) for v in ~transform @ moves[tile].transform(x, y))
                 if 0 <= r < h and 0 <= c < w and 0 < data[tile][1][r, c] < 1:
-                    codes[row, column], scales[row, column] = data[tile][0][r, c], data[tile][1][r, c]
+                    codes[row, column], scales[row, column] = (
+                        data[tile][0][r, c],
+                        data[tile][1][r, c],
+                    )
                     break
     return codes, scales
 
@@ -257,7 +258,9 @@ def test_a_year_or_a_place_that_is_not_there(two_zones: Path, tmp_path: Path) ->
     with pytest.raises(ItemError, match=r"v1, has no embeddings of 2016; it has 2021: choose"):
         list_tiles(store, around_the_border(), 2016)
     far = make_grid(500_000, 5_500_000, (20, 20), 20)
-    with pytest.raises(ItemError, match=r"has no tile of 2021 that touches region here \(longitude"):
+    with pytest.raises(
+        ItemError, match=r"has no tile of 2021 that touches region here \(longitude"
+    ):
         list_tiles(store, far, YEAR)
 
 
@@ -278,7 +281,7 @@ def test_a_block_that_no_tile_covers(two_zones: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_store(two_zones: Path, tmp_path: Path) -> None:
     grid = around_the_border()
-    with pytest.raises(ItemError, match="There is no folder .*nowhere: set geotessera.location"):
+    with pytest.raises(ItemError, match=r"There is no folder .*nowhere: set geotessera.location"):
         list_tiles(local(tmp_path / "nowhere", tmp_path), grid, YEAR)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ItemError, match=r"empty has no registry.parquet, which geotessera 0.7.5"):

@@ -15,10 +15,10 @@ rule store_tiles:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("store_tiles", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("store_tiles", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("store_tiles", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("store_tiles", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_store_tiles(
+        settings=lambda wildcards: SETTINGS.store_tiles(
             wildcards.region, wildcards.period
         ),
     message:
@@ -37,15 +37,19 @@ rule import_embeddings:
         f"{LOGS}/{{region}}/{{period}}/import_embeddings/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/import_embeddings/{{block}}.bench.tsv"
-    priority: lambda wildcards: RUN.priority("infer", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards.block)
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("import_embeddings", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("import_embeddings", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb(
+            "import_embeddings", attempt
+        ),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime(
+            "import_embeddings", attempt
+        ),
         downloads=1,
     params:
-        settings=lambda wildcards: RUN.settings_import_embeddings(
+        settings=lambda wildcards: SETTINGS.import_embeddings(
             wildcards.region, wildcards.period, wildcards.block
         ),
     message:

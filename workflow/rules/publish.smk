@@ -14,7 +14,7 @@ rule counts:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         tif=RUN.paths.counts_cog,
     log:
@@ -39,7 +39,7 @@ rule vrt:
     input:
         **RUN.vrt_inputs(),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         **RUN.vrt_files(),
     log:
@@ -64,7 +64,7 @@ rule geotessera:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         store=directory(RUN.paths.geotessera),
     log:
@@ -112,7 +112,7 @@ rule stac_item:
     input:
         products=lambda wildcards: RUN.described_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         item=RUN.paths.item,
     log:

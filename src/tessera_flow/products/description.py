@@ -111,8 +111,7 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
         f"  model           {model['name']} ({model['family']}), {model['dim']} dimensions, "
         f"{model['dtype']}, weights {(model['sha256'] or 'unknown')[:12]}",
         *(
-            f"  source          {s['sensor']}: {s['location']} {s['collection']}"
-            + _items(s)
+            f"  source          {s['sensor']}: {s['location']} {s['collection']}" + _items(s)
             for s in record["sources"]
         ),
         f"  arithmetic      {record['arithmetic']}",

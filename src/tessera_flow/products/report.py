@@ -268,9 +268,7 @@ def _tiles(grid: RegionGrid, store: StoreManifest) -> str:
 def _left_out(manifests: Sequence[Manifest], logs: Path) -> str:
     rows = [(sensor, n, why, one) for sensor, why, n, one in left_out(manifests)]
     none = "No scene of the list was left out." if manifests else "There is no list of scenes."
-    scenes = (
-        _table(("sensor", "scenes", "why", "one of them"), rows) if rows else f"<p>{none}</p>"
-    )
+    scenes = _table(("sensor", "scenes", "why", "one of them"), rows) if rows else f"<p>{none}</p>"
     told = warnings_of(logs)
     warnings = f"<h3>Warnings of the run</h3>{_list(told)}" if told else ""
     return scenes + warnings
