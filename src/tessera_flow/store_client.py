@@ -102,18 +102,12 @@ def client_version() -> str:
         return "none"
 
 
-def open_client(
-    store: Store,
-    lists: Path | None = None,
-    bounds: tuple[float, float, float, float] | None = None,
-) -> Any:
+def open_client(store: Store, lists: Path | None = None) -> Any:
     """A `geotessera.GeoTessera` over a store.
 
     Args:
         store: the store.
         lists: folder with lists of tiles to read in place of the store's own.
-        bounds: (west, south, east, north) in degrees: a client that can reads the list of
-            these tiles alone.
 
     Raises:
         ConfigError: the package is not installed, or does not know variants.
@@ -125,8 +119,7 @@ def open_client(
     except ImportError as error:
         raise ConfigError(
             f"source is geotessera, but the package {PACKAGE} cannot be imported ({error}): "
-            f"install it (`pip install {PACKAGE}=={TESTED}` for Python 3.11), or set source to "
-            "scenes."
+            f"install it (`pip install {PACKAGE}=={TESTED}`), or set source to scenes."
         ) from error
     options: dict[str, Any] = {
         "dataset_version": store.version,
@@ -141,8 +134,6 @@ def open_client(
             f"geotessera.variant is {store.variant}, but {PACKAGE} {client_version()} knows no "
             "variants: leave it out, or install 0.11 or newer (Python 3.12)."
         )
-    if bounds is not None and "bbox" in known:
-        options["bbox"] = bounds
     folder = lists or store.location
     if folder is not None:
         _check_lists(store, folder, "manifest" if "dataset_variant" in known else "registry")
@@ -208,7 +199,7 @@ def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> S
     """
     bounds = tuple(float(v) for v in grid.product_geobox.geographic_extent.boundingbox.bbox)
     west, south, east, north = bounds
-    client = open_client(store, bounds=(west, south, east, north))
+    client = open_client(store)
     with _sentences(store, "its list of tiles"):
         years = [int(y) for y in client.registry.get_available_years()]
         found = client.registry.load_blocks_for_region(bounds, year)

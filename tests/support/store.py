@@ -59,7 +59,8 @@ class Tile:
         return Affine(PIXEL, 0, x0, 0, -PIXEL, y0), (height, width)
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Codes (h, w, 128) int8 and scales (h, w) float32; a block of NaN in the corner."""
+        """Codes (h, w, 128) int8 and scales (h, w) float32; NaN in a block that no other tile
+        reaches, and along the eastern edge, where the next tile reaches some of it."""
         _, (height, width) = self.grid()
         random = np.random.default_rng([self.lon, self.lat])
         codes = random.integers(-127, 128, (height, width, 128)).astype(np.int8)
@@ -68,12 +69,13 @@ class Tile:
             codes[..., band] = values
         scales = random.uniform(0.01, 0.1, (height, width)).astype(np.float32)
         codes[40:50, 30:40], scales[40:50, 30:40] = 0, np.nan
+        codes[:, -4:], scales[:, -4:] = 0, np.nan
         scales[60, 30:33] = 0.0, 3e38, np.inf  # what published files have, where nothing is
         return codes, scales
 
 
 def write_store(folder: Path, tiles: Iterable[Tile], year: int = YEAR) -> Path:
-    """The files and lists of a store as the client of version 0.7 has them."""
+    """The files of a store, and its lists as clients of version 0.7 and of 0.11 have them."""
     rows: list[dict[str, Any]] = []
     masks: list[dict[str, Any]] = []
     for tile in tiles:
@@ -105,5 +107,9 @@ def write_store(folder: Path, tiles: Iterable[Tile], year: int = YEAR) -> Path:
     gpd.GeoDataFrame(frame, geometry=points, crs="EPSG:4326").to_parquet(
         folder / "registry.parquet"
     )
+    manifest = frame.rename(columns={"file_size": "grid_size"})
+    manifest[["year", "lon", "lat", "grid_size", "scales_size"]].assign(
+        version="1.0", variant="vultr"
+    ).to_parquet(folder / "manifest.parquet")
     pd.DataFrame(masks).to_parquet(folder / "landmasks.parquet")
     return folder

@@ -118,6 +118,16 @@ def expected(grid: RegionGrid, tiles: tuple[Tile, ...]) -> tuple[np.ndarray, np.
     return codes, scales
 
 
+def lent(grid: RegionGrid, codes: np.ndarray, scales: np.ndarray) -> int:
+    """Pixels that are another tile's than that in whose cell they lie."""
+    rows, columns = np.nonzero(np.isfinite(scales))
+    x, y = grid.product_geobox.affine @ (columns + 0.5, rows + 0.5)
+    to_lonlat = Transformer.from_crs(grid.geobox.crs, "EPSG:4326", always_xy=True)
+    lon, lat = (np.floor(v * 10).astype(int) * 10 + 5 for v in to_lonlat.transform(x, y))
+    own = [Tile(a, b, 0).number for a, b in zip(lon.tolist(), lat.tolist(), strict=True)]
+    return int((codes[rows, columns, 0] != np.array(own)).sum())
+
+
 @pytest.fixture(scope="module")
 def two_zones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("two_zones"), WEST + EAST)
@@ -139,6 +149,7 @@ def test_pixels_of_two_zones_are_copied_or_the_nearest(two_zones: Path, tmp_path
     numbers = set(np.unique(codes[..., 0][np.isfinite(scales)]))
     assert numbers == {tile.number for tile in WEST + EAST}
     assert np.isnan(scales).any()  # the hole of a tile, which no other covers
+    assert lent(grid, codes, scales) > 20
     # West of the border, pixels are those of the tile byte for byte.
     transform, shape = WEST[0].grid()
     left, top = (round(v) for v in ~grid.geobox.affine @ (transform.c, transform.f))
