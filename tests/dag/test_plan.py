@@ -139,7 +139,7 @@ def test_published_embeddings_take_the_place_of_inference(tmp_path: Path) -> Non
     products = {"stitch_zarr": 1, "stitch_arrays": 1, "preview": 1, "stac_item": 1,
                 "stac_collection": 1, "report": 1, "checks": 1}  # fmt: skip
     assert plan(tmp_path) == {"roi": 1, "store_tiles": 1, "import_embeddings": 4, **products}
-    assert plan(tmp_path, "lists") == {"store_tiles": 1}
+    assert plan(tmp_path, "lists") == {"store_tiles": 1, "lists": 1}
 
 
 def test_float32_has_no_scales_file(tmp_path: Path) -> None:
