@@ -24,6 +24,7 @@ from tests.support.workflow import change, four_blocks, leftovers, plan, run, wr
 from tests.unit.test_geotessera_source import EAST, WEST, around_the_border, expected
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+PLACE = Path("results") / "here" / "then"
 ARRAYS = ("stitched_representation.npy", "stitched_representation_scales.npy")
 
 
@@ -45,35 +46,41 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_was_computed_comes_back(computed: Path, tmp_path: Path) -> None:
-    """compute -> geotessera store -> source: geotessera -> the same codes and scales."""
-    shutil.copy(computed / "roi.geojson", tmp_path)
-    first = computed / "results" / "here" / "then"
+@pytest.fixture(scope="module")
+def taken(computed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose source is that store, in other blocks, with every product that it can have."""
+    folder = tmp_path_factory.mktemp("taken")
+    shutil.copy(computed / "roi.geojson", folder)
+    formats = ["zarr", "arrays", "preview", "vrt", "stac", "geotessera", "report"]
     write_config(
-        tmp_path,
+        folder,
         {
             "regions": {"here": {"roi": "roi.geojson"}},
             "periods": {"then": {"start": f"{YEAR}-01-01", "end": f"{YEAR}-12-31"}},
             "source": "geotessera",
-            "geotessera": {"location": f"{first.parent}/{{period}}/geotessera"},
+            "geotessera": {"location": f"{computed}/results/here/{{period}}/geotessera"},
             "grid": {"block_size": 30, "patch_size": 20},
-            "products": {"formats": ["zarr", "arrays", "preview", "vrt", "stac", "geotessera",
-                                     "report"]},
+            "products": {"formats": formats},
         },
-    )  # fmt: skip
-    assert plan(tmp_path) == {
+    )
+    assert plan(folder) == {
         "roi": 1, "store_tiles": 1, "import_embeddings": 4, "stitch_zarr": 1, "stitch_arrays": 1,
         "preview": 1, "vrt": 1, "geotessera": 1, "stac_item": 1, "stac_collection": 1, "checks": 1,
         "report": 1,
     }  # fmt: skip
-    run(tmp_path, "plan")
-    planned = json.loads((tmp_path / "results/plan/plan.json").read_text())
+    run(folder, "plan")
+    planned = json.loads((folder / "results/plan/plan.json").read_text())
     assert planned["jobs"] == {"import_embeddings": 4}
     assert (planned["items"], planned["download_gb"]) == ({"geotessera": None}, 0.0)
-    run(tmp_path)
-    assert plan(tmp_path) == {}
-    assert leftovers(tmp_path) == []
-    again = tmp_path / "results" / "here" / "then"
+    run(folder)
+    assert plan(folder) == {}
+    assert leftovers(folder) == []
+    return folder
+
+
+def test_what_was_computed_comes_back(computed: Path, taken: Path) -> None:
+    """compute -> geotessera store -> source: geotessera -> the same codes and scales."""
+    first, again = computed / PLACE, taken / PLACE
     for name in ARRAYS:
         assert (again / name).read_bytes() == (first / name).read_bytes(), name
     assert not (again / "stitched_representation_counts.npy").exists()
@@ -81,47 +88,53 @@ def test_what_was_computed_comes_back(computed: Path, tmp_path: Path) -> None:
     names = sorted(p.relative_to(first) for p in (first / tiles).rglob("*.npy"))
     assert names and names == sorted(p.relative_to(again) for p in (again / tiles).rglob("*.npy"))
     assert all((first / name).read_bytes() == (again / name).read_bytes() for name in names)
-
     ds = xr.open_zarr(again / "embeddings.zarr")
     assert "observation_counts" not in ds and "kind" not in ds.coords
-    np.testing.assert_array_equal(
-        ds.embeddings.values[0].transpose(1, 2, 0), np.load(first / ARRAYS[0])
-    )
-    points = Points(ds.x.values[[5, 20]], ds.y.values[[7, 30]], CRS(32631), pa.table({"n": [1, 2]}))
+    codes = ds.embeddings.values[0].transpose(1, 2, 0)
+    np.testing.assert_array_equal(codes, np.load(first / ARRAYS[0]))
+    with rasterio.open(again / "embeddings.vrt") as raster:
+        np.testing.assert_array_equal(raster.read(), (ds.embeddings * ds.scales).values[0])
+    places = ds.x.values[[5, 20]], ds.y.values[[7, 30]]
+    points = Points(*places, CRS(32631), pa.table({"n": [1, 2]}))
     sample = sample_store(open_store(again / "embeddings.zarr"), points)
-    assert sample.columns_after(points.table).column_names[:5] == [
-        "n", "row", "column", "state", "e000"
-    ]  # fmt: skip
+    columns = sample.columns_after(points.table).column_names
+    assert columns[:5] == ["n", "row", "column", "state", "e000"]
     vector = (ds.embeddings * ds.scales).values[0, :, 7, 5]
     np.testing.assert_array_equal(sample.embeddings[0], vector)
-    record = ds.attrs["provenance"]
+
+
+def test_products_say_where_they_are_from(computed: Path, taken: Path) -> None:
+    first, again = computed / PLACE, taken / PLACE
+    record = xr.open_zarr(again / "embeddings.zarr").attrs["provenance"]
     (source,) = record["sources"]
     assert (source["provider"], source["collection"]) == ("geotessera", f"v1, {YEAR}")
     assert (source["items"], source["resampled"]) == (1, 0)
-    computed_by = json.loads((first / "geotessera" / "provenance.json").read_text())["model"]
-    assert record["model"]["sha256"] == computed_by["sha256"]
+    made = json.loads((first / "geotessera" / "provenance.json").read_text())["model"]
+    assert record["model"]["sha256"] == made["sha256"]
     assert record["software"]["geotessera"] == "0.7.5"
-    with rasterio.open(again / "embeddings.vrt") as raster:
-        np.testing.assert_array_equal(raster.read(), (ds.embeddings * ds.scales).values[0])
     (item,) = pystac.Collection.from_file(again.parent / "collection.json").get_items()
-    links = [link for link in item.links if link.rel == "emb:source-data"]
-    assert [link.title for link in links] == [f"both: {names[0].stem.removesuffix('_scales')}"]
+    (link,) = [link for link in item.links if link.rel == "emb:source-data"]
+    (tile,) = (first / "geotessera" / "global_0.1_degree_representation" / str(YEAR)).iterdir()
+    assert link.title == f"both: {tile.name}"
     page = (again / "report.html").read_text()
     assert "does not say how many observations" in page
     assert "All of them lie on the region's grid" in page
     assert "<td>import_embeddings</td><td>4</td>" in page
-    assert "Published pixel embeddings of 2021" in page
-    assert "4 of 4 blocks have embeddings." in run(tmp_path, "status")
+    assert f"Published pixel embeddings of {YEAR}" in page
+    assert "4 of 4 blocks have embeddings." in run(taken, "status")
 
-    # A lost block is taken again, and a changed type takes all of them again.
-    (tmp_path / "work/here/then/embeddings/b000_001.zip").unlink()
-    assert plan(tmp_path)["import_embeddings"] == 1
-    change(tmp_path, {"model": {"dtype": "float32"}, "products.formats": ["arrays"]})
-    assert plan(tmp_path) == {"import_embeddings": 4, "stitch_arrays": 1}
-    run(tmp_path, "--force", "results/here/then/stitched_representation.npy")
+
+def test_a_lost_block_is_taken_again_and_another_type_takes_all(
+    computed: Path, taken: Path
+) -> None:
+    first, again = computed / PLACE, taken / PLACE
+    (taken / "work/here/then/embeddings/b000_001.zip").unlink()
+    assert plan(taken)["import_embeddings"] == 1
+    change(taken, {"model": {"dtype": "float32"}, "products.formats": ["arrays"]})
+    assert plan(taken) == {"import_embeddings": 4, "stitch_arrays": 1}
+    run(taken, "--force", str(PLACE / ARRAYS[0]))
     codes, scales = (np.load(first / name) for name in ARRAYS)
-    found = np.load(again / ARRAYS[0])
-    np.testing.assert_array_equal(found, codes * scales[..., np.newaxis])
+    np.testing.assert_array_equal(np.load(again / ARRAYS[0]), codes * scales[..., np.newaxis])
 
 
 def test_tiles_of_two_zones(tmp_path: Path) -> None:
@@ -141,7 +154,7 @@ def test_tiles_of_two_zones(tmp_path: Path) -> None:
         },
     )
     run(tmp_path)
-    folder = tmp_path / "results" / "here" / "then"
+    folder = tmp_path / PLACE
     codes, scales = expected(grid, WEST + EAST)
     np.testing.assert_array_equal(np.load(folder / ARRAYS[0]), codes)
     np.testing.assert_array_equal(np.load(folder / ARRAYS[1]), scales)

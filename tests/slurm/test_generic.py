@@ -37,7 +37,8 @@ def test_the_generic_profile(cluster: Cluster, patched: Path, finished_run: Path
         partition = "gpu" if name == "infer_gpu" else "cpu"
         assert {job["Partition"] for job in found} == {partition}
         assert {job["JobState"] for job in found} == {"COMPLETED"}
-        assert {"gpu" in job["TRES"] for job in found} == {name == "infer_gpu"}
+        asked = {"gpu:1" in job.get("TresPerJob", "") for job in found}
+        assert asked == {name == "infer_gpu"}
     assert {job["TimeLimit"] for job in jobs["infer_cpu"]} == {"04:00:00"}
     assert {memory(job) for job in jobs["stitch"]} == {1200, 1300}
     assert slurm("squeue", "--noheader") == ""

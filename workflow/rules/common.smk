@@ -52,6 +52,7 @@ def temporary(kind, path):
 # Not when a run is planned, nor when it only looks (rules/look.smk): one that writes is refused.
 onstart:
     writes = any(job.output for job in workflow.dag.needrun_jobs())
+    SCHEDULE.expect(workflow.dag.needrun_jobs())
     forced = workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
     try:
         if writes:

@@ -37,7 +37,7 @@ rule import_embeddings:
         f"{LOGS}/{{region}}/{{period}}/import_embeddings/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/import_embeddings/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards)
     conda:
         "../../envs/cpu.yaml"
     resources:
