@@ -25,7 +25,7 @@ DEVELOP = "# Needed to test and to develop:"
 USES = {
     "affine": "geotransforms",
     "editables": "installing the clone in place",
-    "geotessera": "its client reads our store in the tests",
+    "geotessera": "reads the published embeddings (`source: geotessera`) and our store",
     "hatchling": "building the package",
     "httpx2": "errors of the downloads from Hugging Face",
     "huggingface_hub": "downloading published weights",

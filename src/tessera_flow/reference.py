@@ -60,9 +60,9 @@ def configuration_page() -> str:
         f"<!-- {_NOTICE} -->",
         "",
         "One YAML file, `config/config.yaml` or another given by `--configfile`. Required: "
-        "`regions`, `periods` and `model.weights`; every other key may be left out. Paths are "
-        "relative to the working directory. A key that does not exist is refused, with the "
-        "nearest one that does.",
+        "`regions`, `periods` and, unless published embeddings are taken, `model.weights`; every "
+        "other key may be left out. Paths are relative to the working directory. A key that does "
+        "not exist is refused, with the nearest one that does.",
         "",
         *_table("Top level", None, Config),
     ]

@@ -63,6 +63,9 @@ NEEDS: Mapping[str, Need] = {
     "report": Need(550, 0, "none", 60),
     # Allowances, as for retile: they hold the same few dates of a patch.
     "import_tiles": Need(300, 450, "patch", 60),
+    # The client reads the list of the whole world.
+    "store_tiles": Need(2400, 0, "none", 60),
+    "import_embeddings": Need(500, 100, "patch", 120),
     "export_tiles": Need(300, 450, "patch", 120),
 }
 """Measured peaks (MB of resident memory) and generous times by rule."""

@@ -64,7 +64,7 @@ def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[s
         snakemake.wildcards.region,
         snakemake.wildcards.period,
         blocks=[Path(path) for path in snakemake.input.blocks] if blocks else [],
-        weights=Path(snakemake.input.weights),
+        weights=Path(snakemake.input.weights) if snakemake.input.get("weights") else None,
         manifests=[Path(path) for path in snakemake.input.manifests],
     )
     return inputs if blocks else {name: inputs[name] for name in ("grid", "provenance")}

@@ -15,6 +15,7 @@ from ..atomic import write_text
 from ..grid import RegionGrid
 from ..manifest import Manifest
 from ..provenance import Provenance
+from ..store_manifest import StoreManifest, resampled
 from .figures import (
     EMBEDDED,
     INSIDE,
@@ -42,6 +43,7 @@ from .survey import (
 )
 
 _MOST_LOST = 100
+_LONG = 20
 _KINDS = {
     "s2_valid": "Sentinel-2, valid",
     "s1_ascending": "Sentinel-1, ascending",
@@ -61,6 +63,7 @@ def write_report(
     logs: Path,
     mask: Path | None = None,
     holes: Path | None = None,
+    store: StoreManifest | None = None,
 ) -> None:
     """Write the page.
 
@@ -71,11 +74,12 @@ def write_report(
         provenance: of the products.
         checks: JSON file of `checks.write_checks`.
         preview: the PNG of the preview.
-        manifests: the lists of scenes; none for tile folders.
+        manifests: the lists of scenes; none for tile folders and published embeddings.
         products: names of the files of each product, to say how they are opened.
         logs: folder of the logs and benchmark files of the region and period.
         mask: the region's mask on its full grid (`roi.tif`), for the map of blocks.
         holes: JSON file of `holes.write_hole_list`; None where no block is a hole.
+        store: the tiles of published embeddings.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -86,16 +90,17 @@ def write_report(
     lost = lost_scenes(grid, blocks, provenance)
     missing = _holes(holes)
     sections = {
-        "Summary": _summary(provenance, found, manifests, lost, missing),
+        "Summary": _summary(provenance, found, manifests, store, lost, missing),
         "Checks": _checks(found),
         "Blocks": _blocks(grid, found, observations, mask, missing),
         "Preview": _preview(preview),
         "Observations per pixel": _observations(observations),
         "Days with scenes": _months(provenance, manifests),
+        **({} if store is None else {"Tiles of the store": _tiles(grid, store)}),
         "Left out": _left_out(manifests, lost, missing, logs),
         "Seams": _seams(found),
         "Time, memory and bytes": _costs(rule_costs(logs)),
-        "Methods": f"<p>{escape(methods(provenance, manifests))}</p>",
+        "Methods": f"<p>{escape(methods(provenance, manifests, store))}</p>",
         "Citations": _list(CITATIONS),
         "How to open the products": _opening(provenance, products),
         "Software and settings": _software(provenance),
@@ -141,6 +146,7 @@ def _summary(
     provenance: Provenance,
     found: Mapping[str, Any],
     manifests: Sequence[Manifest],
+    store: StoreManifest | None,
     lost: Sequence[LostScene],
     holes: Mapping[str, str],
 ) -> str:
@@ -149,6 +155,10 @@ def _summary(
     pixels = sum(block["pixels"] for block in blocks)
     share = found["embedded"] / pixels if pixels else 0.0
     scenes = ", ".join(f"{len(m.items)} of {m.sensor}" for m in manifests) or "tile folders"
+    source = ("Scenes", scenes)
+    if store is not None:
+        told = f"published embeddings of dataset {store.dataset}: {len(store.tiles)} tiles"
+        source = ("Source", f"{told} from {store.location}")
     rows = [
         ("Period", f"{provenance.period_start} to {provenance.period_end}"),
         (
@@ -158,7 +168,7 @@ def _summary(
         ("Blocks", len(blocks)),
         ("Pixels with an embedding", f"{found['embedded']:,} ({share:.1%} of the blocks)"),
         ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
-        ("Scenes", scenes),
+        source,
     ]
     if lost:
         gone = sum(not scene.copy for scene in lost)
@@ -216,29 +226,32 @@ def _blocks(
     for block in grid.blocks:
         place, state = grid.product_window(block), states[block.id]
         kind = "none" if not state["embedded"] else "part"
-        if state["embedded"] == state["observed"] and state["embedded"]:
+        counted = state["observed"] is not None
+        most = state["observed"] if counted else state["pixels"]
+        if state["embedded"] == most and state["embedded"]:
             kind = "full"
-        text = (
-            f"{block.id}: {state['embedded']:,} of {state['pixels']:,} px with an embedding, "
-            f"{state['observed']:,} observed"
-        )
+        text = f"{block.id}: {state['embedded']:,} of {state['pixels']:,} px with an embedding"
+        if counted:
+            text += f", {state['observed']:,} observed"
         if block.id in holes:
             kind, text = "hole", f"{block.id}: left out. {holes[block.id]}"
         cells.append((place.y0, place.x0, place.height, place.width, kind, text))
     height, width = (int(n) for n in grid.product_geobox.shape)
-    embedded = observations.maps["s2_valid"]
-    picture = np.where(np.isfinite(embedded), EMBEDDED, OUTSIDE)
+    picture = np.where(observations.embedded, EMBEDDED, OUTSIDE)
     if mask is not None:
         inside = thinned_mask(mask, observations.step * grid.downsample_rate)
         picture[inside & (picture == OUTSIDE)] = INSIDE
     outline = classes_png(picture)
+    full, part = "every observed pixel has an embedding", "some have too few observations"
+    if not observations.maps:
+        full, part = "every pixel has an embedding", "some have none"
     return (
         f"<figure>{rectangles((height, width), cells, outline)}<figcaption>Pixels: "
         '<span class="key embedded"></span> with an embedding '
         '<span class="key inside"></span> of the region, without one '
         '<span class="key outside"></span> outside it. Frames of blocks: '
-        '<span class="key full"></span> every observed pixel has an embedding '
-        '<span class="key part"></span> some have too few observations '
+        f'<span class="key full"></span> {full} '
+        f'<span class="key part"></span> {part} '
         '<span class="key none"></span> none has one '
         '<span class="key hole"></span> hole: the block failed. North is up. Point at a block '
         "for its numbers.</figcaption></figure>"
@@ -254,6 +267,11 @@ def _preview(path: Path) -> str:
 
 
 def _observations(found: Observations) -> str:
+    if not found.maps:
+        return (
+            "<p>Not known: the store of published embeddings does not say how many observations "
+            "a pixel's embedding was made from.</p>"
+        )
     parts = []
     for kind, name in _KINDS.items():
         starts, pixels = found.histograms[kind]
@@ -273,7 +291,8 @@ def _observations(found: Observations) -> str:
 
 def _months(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
     if not manifests:
-        return "<p>The source is tile folders, which do not name scenes.</p>"
+        source = "tile folders" if provenance.counted else "published embeddings"
+        return f"<p>The source is {source}, which do not name scenes.</p>"
     months = months_of(provenance)
     series = {
         sensor: [float(n) for n in days]
@@ -285,6 +304,25 @@ def _months(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
     )
 
 
+def _tiles(grid: RegionGrid, store: StoreManifest) -> str:
+    rows = [
+        (tile.name, tile.crs if len(tile.crs) < _LONG else "its own",
+         "copied" if tile.lies_on(grid) else "nearest")
+        for tile in store.tiles
+    ]  # fmt: skip
+    nearest = resampled(store.tiles, grid)
+    told = (
+        f"{nearest} of them lie in another UTM zone or beside the region's grid: each pixel is "
+        "the nearest of the tile's, its codes and its scale together."
+        if nearest
+        else "All of them lie on the region's grid, so that their pixels are copied."
+    )
+    return (
+        f"<p>{len(rows)} tiles touch a block of the region. {told}</p><details><summary>The tiles"
+        f"</summary>{_table(('tile', 'CRS', 'pixels'), rows)}</details>"
+    )
+
+
 def _left_out(
     manifests: Sequence[Manifest],
     lost: Sequence[LostScene],
@@ -292,7 +330,8 @@ def _left_out(
     logs: Path,
 ) -> str:
     rows = [(sensor, n, why, one) for sensor, why, n, one in left_out(manifests)]
-    scenes = _table(("sensor", "scenes", "why", "one of them"), rows) if rows else "<p>None.</p>"
+    none = "None." if manifests else "There is no list of scenes."
+    scenes = _table(("sensor", "scenes", "why", "one of them"), rows) if rows else f"<p>{none}</p>"
     parts = [f"<h3>Scenes that were found, but not put on the list</h3>{scenes}"]
     parts.append(f"<h3>Scenes of the list that the archive had lost</h3>{_lost(lost)}")
     missing = _table(("block", "why"), holes.items(), "wide") if holes else "<p>None.</p>"
