@@ -54,14 +54,11 @@ controller() { # stops it, or starts it again with what it knew
 start_accounting() {
     chmod 600 "$folder/slurmdbd.conf"
     if [ ! -d "$folder/mariadb/mysql" ]; then
-        mkdir -p "$folder/mariadb"
-        chown mysql: "$folder/mariadb"
-        mariadb-install-db --no-defaults --user=mysql --datadir="$folder/mariadb" \
+        # As root, like everything here: test folders are closed to other users.
+        mariadb-install-db --no-defaults --user=root --datadir="$folder/mariadb" \
             --skip-test-db --auth-root-authentication-method=socket >"$folder/mariadb.log" 2>&1
     fi
-    # Its pid file and its socket are made by the user mysql.
-    chmod 777 "$folder"
-    setsid mariadbd --no-defaults --user=mysql --datadir="$folder/mariadb" --skip-networking \
+    setsid mariadbd --no-defaults --user=root --datadir="$folder/mariadb" --skip-networking \
         --socket="$MYSQL_UNIX_PORT" --pid-file="$folder/mariadbd.pid" \
         --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 \
         >>"$folder/mariadb.log" 2>&1 </dev/null &
@@ -90,7 +87,7 @@ start() {
     done
     [ ! -e /run/munge/munge.socket.2 ] || ! pgrep -x munged >/dev/null ||
         fail "a munged is running: stop the cluster that it belongs to first"
-    trap stop ERR # nothing half-started stays
+    trap 'stop; fail "Slurm did not come up: see the logs in $folder"' ERR # nothing half-started stays
     mkdir -p "$folder"/{state,spool} /etc/slurm /run/munge
     chmod 755 "$folder" /run/munge
     local memory

@@ -27,7 +27,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("slurm")
     done = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"NOT TESTED ON SLURM: {done.stderr.strip()}")
+        pytest.fail(f"Slurm is installed, and does not start: {done.stderr.strip()}")
     try:
         yield Cluster(folder)
     finally:
