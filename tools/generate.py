@@ -13,10 +13,16 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
+import messages  # noqa: E402
 from tessera_flow import reference  # noqa: E402
 from tessera_flow.atomic import write_text  # noqa: E402
+
+TROUBLESHOOTING = "docs/troubleshooting.md"
+BEGIN = (
+    "<!-- Below: generated from src/tessera_flow by `make generate`; edit the sentences there. -->"
+)
 
 # The Python of the conda environments: the one the lock was made and tested with.
 CONDA_PYTHON = "3.11"
@@ -29,10 +35,19 @@ def generated() -> dict[str, str]:
     return {
         "workflow/schemas/config.schema.json": reference.config_schema(),
         "docs/configuration.md": reference.configuration_page(),
+        TROUBLESHOOTING: _with_every_sentence((ROOT / TROUBLESHOOTING).read_text("utf-8")),
         "config/config.yaml": reference.default_config(),
         "envs/cpu.yaml": reference.conda_environment(dependencies, CONDA_PYTHON, gpu=False),
         "envs/gpu.yaml": reference.conda_environment(dependencies, CONDA_PYTHON, gpu=True),
     }
+
+
+def _with_every_sentence(page: str) -> str:
+    """The page with the list of error sentences in place of what follows its marker."""
+    written, marker, _ = page.partition(BEGIN)
+    if not marker:
+        raise ValueError(f"{TROUBLESHOOTING} has lost its line: {BEGIN}")
+    return f"{written}{BEGIN}\n\n{messages.reference(ROOT / 'src' / 'tessera_flow')}"
 
 
 def differences() -> str:
