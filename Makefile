@@ -16,7 +16,7 @@ PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slurm lint generate lock clean
+.PHONY: help install demo test test-all test-slurm mutations lint docs generate lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,11 +51,18 @@ lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@$(SNAKEMAKE) --lint --configfile tests/lint/config.yaml
 	@python tools/generate.py --check
 
-generate: $(INSTALLED) ## Write the schema, the reference page, config.yaml and envs/
+mutations: $(INSTALLED) ## Change central lines, one at a time: a test has to fail for each
+	@python tools/mutations.py
+
+docs: $(INSTALLED) ## Build docs/ as a site; fails at a link or an anchor that leads nowhere
+	@python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+generate: $(INSTALLED) ## Write what follows from the source: reference pages, schema, config.yaml, envs/
 	@python tools/generate.py
 
 lock: ## Resolve the pins of pyproject.toml anew into requirements/lock.txt
 	@PATH="$(SYSTEM_PATH)" tools/lock.sh $(PYTHON)
 
 clean: ## Remove .venv, the demo and caches (never results or work)
-	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(DEMO) docs/_build .pytest_cache .ruff_cache .mypy_cache

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
 import messages  # noqa: E402
+
 from tessera_flow import reference  # noqa: E402
 from tessera_flow.atomic import write_text  # noqa: E402
 

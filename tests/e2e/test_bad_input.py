@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import shapely
 
 from tessera_flow.config import load_config
 from tessera_flow.errors import CheckpointError, RegionError
 from tessera_flow.layout import Layout
 from tessera_flow.weights import fetch_weights
-from tests.support.broken import damaged_checkpoint, one_row, shown
-from tests.support.pipeline import write_polygon
+from tests.support.broken import damaged_checkpoint, one_row, region_without_crs, shown
 from tests.support.scenes import optical
 from tests.support.workflow import (
     CHECKPOINT,
@@ -193,17 +191,6 @@ def test_results_on_a_disk_that_may_not_be_written_to(tmp_path: Path) -> None:
         assert "Traceback" not in done.stdout
 
 
-def _no_crs(folder: Path) -> Path:
-    path = write_polygon(folder / "roi.geojson", shapely.box(LEFT, TOP - 200, LEFT + 200, TOP))
-    import pyogrio
-
-    meta, _, geometry, fields = pyogrio.raw.read(path)
-    meta["crs"] = None
-    pyogrio.raw.write(folder / "no_crs.shp", geometry, fields, meta["fields"],
-                      geometry_type="Polygon", driver="ESRI Shapefile")  # fmt: skip
-    return folder / "no_crs.shp"
-
-
 def _no_pixel(folder: Path) -> Path:
     path = folder / "zeros.tif"
     grid = {"crs": "EPSG:32631", "transform": rasterio.Affine(10, 0, LEFT, 0, -10, TOP)}
@@ -216,7 +203,10 @@ def _no_pixel(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (_no_crs, r"no_crs\.shp has no coordinate reference system: assign one .*\.prj file"),
+        (
+            region_without_crs,
+            r"no_crs\.shp has no coordinate reference system: assign one .*\.prj file",
+        ),
         (_no_pixel, r"The mask .*zeros\.tif has no positive pixel .*: mark the inside"),
     ],
 )

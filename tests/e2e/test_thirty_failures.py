@@ -29,8 +29,7 @@ from tessera_flow.layout import Layout
 from tessera_flow.products.zarr_store import write_zarr
 from tessera_flow.verdicts import read_verdicts, verdict_path
 from tests.support.archives import opera_burst, opera_item
-from tests.support.broken import damaged_checkpoint, one_row, patched
-from tests.support.pipeline import write_polygon
+from tests.support.broken import damaged_checkpoint, one_row, patched, region_without_crs
 from tests.support.products_region import make_region
 from tests.support.servers import closed_port, serve_files
 from tests.support.workflow import (
@@ -121,11 +120,8 @@ def _(folder: Path) -> None:
 
 @failure(READ, "The region has no coordinate reference system")
 def _(folder: Path) -> None:
-    import shapely
-
-    write_polygon(folder / "region.shp", shapely.box(LEFT, TOP - 200, LEFT + 200, TOP))
-    (folder / "region.prj").unlink()
-    change(folder, {"regions.here.roi": "region.shp"})
+    path = region_without_crs(folder)
+    change(folder, {"regions.here.roi": path.name})
 
 
 @failure(READ, "The folder of the results is not one")

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
+import shapely
 import torch
 
+from .pipeline import write_polygon
 from .scenes import optical
-from .workflow import CHECKPOINT, archive, box, document, write_config
+from .workflow import CHECKPOINT, LEFT, TOP, archive, box, document, write_config
 
 SHAPE = (20, 40)
 """Rows and columns of the scene that covers the first block and a half."""
@@ -67,3 +70,13 @@ def damaged_checkpoint(folder: Path, kind: str) -> Path:
     else:
         torch.save({"model": {"conv1.weight": torch.zeros(3, 3), "fc.bias": torch.zeros(3)}}, path)
     return path
+
+
+def region_without_crs(folder: Path) -> Path:
+    """A shapefile without its .prj."""
+    path = write_polygon(folder / "roi.geojson", shapely.box(LEFT, TOP - 200, LEFT + 200, TOP))
+    meta, _, geometry, fields = pyogrio.raw.read(path)
+    meta["crs"] = None
+    pyogrio.raw.write(folder / "no_crs.shp", geometry, fields, meta["fields"],
+                      geometry_type="Polygon", driver="ESRI Shapefile")  # fmt: skip
+    return folder / "no_crs.shp"

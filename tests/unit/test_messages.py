@@ -19,50 +19,11 @@ PACKAGE = ROOT / "src" / "tessera_flow"
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SENTENCES = messages.sentences(PACKAGE)
 
-ADVICE = [
-    "add",
-    "ask",
-    "assign",
-    "buffer",
-    "cancel",
-    "change",
-    "check",
-    "choose",
-    "complete",
-    "copy",
-    "correct",
-    "cut",
-    "delete",
-    "did",
-    "download",
-    "draw",
-    "embed",
-    "enable",
-    "enlarge",
-    "free",
-    "get",
-    "give",
-    "leave",
-    "make",
-    "mark",
-    "mend",
-    "name",
-    "point",
-    "put",
-    "raise",
-    "remove",
-    "rename",
-    "repair",
-    "run",
-    "say",
-    "see",
-    "set",
-    "split",
-    "take",
-    "use",
-    "warp",
-    "write",
-]
+ADVICE = (
+    "add|ask|assign|buffer|cancel|change|check|choose|complete|copy|correct|cut|delete|did|"
+    "download|draw|embed|enable|enlarge|free|get|give|leave|make|mark|mend|name|point|put|raise|"
+    "remove|rename|repair|run|say|see|set|split|take|use|warp|write"
+)
 """Verbs that begin what a user is told to do."""
 
 NO_ADVICE = {
@@ -79,8 +40,7 @@ NO_ADVICE = {
 def advises(sentence: str) -> bool:
     """After a colon, a semicolon, a comma, a stop or a bracket, or at the sentence's start after
     one of these, a verb of advice; or words after which stands what has to be there."""
-    verbs = "|".join(ADVICE)
-    found = re.search(rf"(?:[:;,.]|\bor|\band|\bso) (?:{verbs})\b", sentence, re.IGNORECASE)
+    found = re.search(rf"(?:[:;,.]|\bor|\band|\bso) (?:{ADVICE})\b", sentence, re.IGNORECASE)
     stated = re.search(r" must be | is needed: | belongs elsewhere, as ", sentence)
     return found is not None or stated is not None
 
@@ -132,13 +92,10 @@ def test_a_printed_sentence_is_recognised() -> None:
 
 def test_what_is_said_outside_the_package_is_in_the_page() -> None:
     """The installer, the scripts and the front end."""
-    texts = re.findall(
-        r'fail "((?:[^"\\]|\\.)*)"', (ROOT / "tools/install.sh").read_text(encoding="utf-8")
-    )
-    texts += re.findall(
-        r'logging\.exception\("(.*)"\)',
-        (ROOT / "workflow/scripts/adaptor.py").read_text(encoding="utf-8"),
-    )
+    installer = (ROOT / "tools/install.sh").read_text(encoding="utf-8")
+    adaptor = (ROOT / "workflow/scripts/adaptor.py").read_text(encoding="utf-8")
+    texts = re.findall(r'fail "(.*)"$', installer, flags=re.MULTILINE)
+    texts += re.findall(r'logging\.exception\("(.*)"\)', adaptor)
     texts += ["was killed (out of memory, out of time, cancelled, or its machine went down)"]
     assert texts[-1] in (PACKAGE / "verdicts.py").read_text(encoding="utf-8")
     assert len(texts) == 5
