@@ -34,10 +34,10 @@ demo: $(INSTALLED) ## Run the whole workflow on a small simulated landscape
 	@find $(DEMO)/results -mindepth 3 -maxdepth 3 -not -name '.*' | sort | sed 's/^/  /'
 
 test: lint ## Check style, types and the workflow, and run the tests
-	@$(PYTEST) -n 2
+	@$(PYTEST) -n 2 --dist worksteal
 
 test-all: lint ## The same with the slow tests
-	@$(PYTEST) -n 2 -m "not gpu and not online and not slurm"
+	@$(PYTEST) -n 2 --dist worksteal -m "not gpu and not online and not slurm"
 
 test-slurm: $(INSTALLED) ## Run the workflow on a real Slurm (Debian packages; as root)
 	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2

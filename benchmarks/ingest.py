@@ -40,7 +40,8 @@ from odc.geo.geobox import GeoBox
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from tessera_flow.config import Download, load_config
+from tessera_flow.config import load_config
+from tessera_flow.config_sections import Download
 from tessera_flow.dates import Slice
 from tessera_flow.download import download_sentinel1, download_sentinel2
 from tessera_flow.grid import Window

@@ -138,7 +138,7 @@ def _search(form: str, location: str, folder: Path, pipe: Connection) -> None:
     """In a process of its own: the list of scenes, as rule items makes it."""
     from affine import Affine
 
-    from tessera_flow.config import Download, Period, Sentinel1, Sentinel2
+    from tessera_flow.config_sections import Download, Period, Sentinel1, Sentinel2
     from tessera_flow.items import list_items
 
     source: Sentinel1 | Sentinel2

@@ -16,7 +16,7 @@ from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
-from .config import Download, Period
+from .config_sections import Download, Period
 from .errors import ItemError
 from .geoparquet import is_parquet, read_items
 from .hrefs import absolute_href, is_url, keep_secrets_out_of_log, public_href, redacted

@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from .config import Download, Period
+from .config_sections import Download, Period
 from .errors import ItemError
 from .hrefs import public_href, redacted
 from .queries import (

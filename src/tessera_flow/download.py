@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from .blockfile import CHUNK, create_array, create_block_file
-from .config import Download, Sentinel1, Sentinel2
+from .config_sections import Download, Sentinel1, Sentinel2
 from .dates import Slice
 from .directions import known_directions
 from .grid import Window, crop

@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 
 from .catalogs import search_items
 from .choice import choose_sentinel1, choose_sentinel2
-from .config import Download, Period, Sentinel1, Sentinel2
+from .config_sections import Download, Period, Sentinel1, Sentinel2
 from .dates import utc_date
 from .errors import ItemError
 from .hrefs import absolute_location, public_href

@@ -1,154 +1,51 @@
-"""Where every file of a run lies, which files each job reads, and what decides its result.
+"""Which files the jobs of a configuration read and make.
 
-The rules ask this module and hold no logic of their own. `settings_*` return exactly what
-decides a job's result, so a changed setting reruns the steps it changes and no others.
+The rules ask this module and hold no logic of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
-from .admission import Admission
 from .atomic import check_folder
-from .config import Config, content_hash, runs
+from .config import Config, runs
 from .dates import Slice, period_slices
-from .errors import OutputError, TileError
-from .estimates import block_disk_gb, dates
 from .grid import Block, RegionGrid
-from .hrefs import public_href
-from .models.published import PUBLISHED, weights_file
-from .plan import content_digest, load_plan, plan_folder
-from .products.description import read_record
-from .provenance import tiles_location
-from .resources import NEEDS, memory_mb, runtime_minutes
-from .sharing import gpu_blocks, pattern, shares
+from .paths import SENSORS, Patterns
+from .plan import load_plan
 from .verdicts import Verdict, not_done, read_verdicts, verdict_path
-
-SENSORS = ("sentinel2", "sentinel1")
-ANY_BLOCK = r"b\d+_\d+"
 
 # Products that a STAC Item does not name: itself, what tells of the run, what was there before.
 _NOT_DESCRIBED = ("stac", "report", "tiles")
 
-STAGES = ("download", "stack", "retile", "infer")
-"""Steps of a block, first to last: a later one goes first, so that its inputs can be deleted."""
-
-
-@dataclass(frozen=True)
-class Patterns:
-    """Path patterns with Snakemake's wildcards in braces."""
-
-    roi: str
-    items: str
-    slices: str
-    stack: str
-    patches: str
-    weights: str
-    embeddings: str
-    hole: str
-    holes: str
-    zarr: str
-    arrays: str
-    scales: str
-    counts: str
-    arrays_provenance: str
-    preview: str
-    preview_png: str
-    counts_cog: str
-    vrt: str
-    vrt_codes: str
-    geotessera: str
-    tiles: str
-    item: str
-    collection: str
-    checks: str
-    report: str
-
-    @classmethod
-    def below(cls, work: str, results: str) -> Patterns:
-        """The patterns for a working and a results folder."""
-        run = f"{work}/{{region}}/{{period}}"
-        products = f"{results}/{{region}}/{{period}}"
-        return cls(
-            roi=f"{work}/{{region}}/roi.tif",
-            items=f"{run}/items/{{sensor}}.json",
-            slices=f"{run}/slices/{{sensor}}/{{slice}}/{{block}}.zip",
-            stack=f"{run}/stack/{{sensor}}/{{block}}.zip",
-            patches=f"{run}/patches/{{block}}.zip",
-            weights=f"{work}/weights.json",
-            embeddings=f"{run}/embeddings/{{block}}.zip",
-            hole=f"{run}/holes/{{block}}.zip",
-            holes=f"{products}/holes.json",
-            zarr=f"{products}/embeddings.zarr",
-            arrays=f"{products}/stitched_representation.npy",
-            scales=f"{products}/stitched_representation_scales.npy",
-            counts=f"{products}/stitched_representation_counts.npy",
-            arrays_provenance=f"{products}/stitched_representation.json",
-            preview=f"{products}/preview.tif",
-            preview_png=f"{products}/preview.png",
-            counts_cog=f"{products}/counts.tif",
-            vrt=f"{products}/embeddings.vrt",
-            vrt_codes=f"{products}/embeddings_codes.vrt",
-            geotessera=f"{products}/geotessera",
-            tiles=f"{products}/tiles/{{block}}.json",
-            item=f"{products}/item.json",
-            checks=f"{products}/checks.json",
-            report=f"{products}/report.html",
-            collection=f"{results}/{{region}}/collection.json",
-        )
-
-
-def _settings_of(product: Path) -> str | None:
-    """The hash of settings that a product states; None where it states none."""
-    try:
-        return str(read_record(product)["configuration_sha256"])
-    except TileError:
-        return None
-
 
 class Layout:
-    """The files and jobs of one configuration.
+    """The files of one configuration.
+
+    Attributes:
+        config: the configuration.
+        paths: patterns of all files.
+        grids: the grid and blocks of each region.
+        roi_digests: SHA-256 of the content of each region's file.
 
     Raises:
         RegionError: a region cannot be read or used.
-        ConfigError, CheckpointError: the weights are neither a file nor a published name.
         OutputError: a folder of `paths` cannot be written to.
     """
 
-    def __init__(self, config: Config, one_job: bool = False) -> None:
-        """Take the configuration.
-
-        Args:
-            config: the whole of it.
-            one_job: this is the process of one job, which was told which rule it is; the
-                division between CPUs and GPUs is not to be made again on another machine.
-        """
+    def __init__(self, config: Config) -> None:
+        """Take the configuration."""
         self.config = config
-        self._one_job = one_job
         for folder in (config.paths.results, config.paths.work, config.paths.logs):
             check_folder(folder)
         self.paths = Patterns.below(config.paths.work, config.paths.results)
         plans = {name: load_plan(config, name) for name in config.regions}
         self.grids: dict[str, RegionGrid] = {name: plan[0] for name, plan in plans.items()}
-        self._digests = {name: plan[1] for name, plan in plans.items()}
-        file = weights_file(config.model.weights)
-        self._weights_digest = (
-            None if file is None else content_digest(file, plan_folder(config) / "weights.json")
-        )
+        self.roi_digests = {name: plan[1] for name, plan in plans.items()}
         self._blocks = {
             name: {block.id: block for block in grid.blocks} for name, grid in self.grids.items()
         }
-        self.weights_bytes = self._size_of_weights()
-        # All blocks in their order; a name that is in several regions stands once.
-        names = {block.id for grid in self.grids.values() for block in grid.blocks}
-        self._turns = {name: number for number, name in enumerate(sorted(names))}
         self._holes: dict[tuple[str, str], dict[str, str]] = {}
-        cpu, gpu = shares(config.jobs.cpu_gpu, config.model.device)
-        self._on_gpu = frozenset(gpu_blocks(list(self._turns), cpu, gpu))
-        self._admission = Admission(self.most_in_flight())
 
     @property
     def sensors(self) -> list[str]:
@@ -219,31 +116,6 @@ class Layout:
         if "tiles" in self.config.products.formats:
             names["tiles"] = ["tiles"]
         return names
-
-    def refuse_replacing(self) -> None:
-        """Refuse to replace products that were made with other settings.
-
-        Products without a record (see `products.description`) are not looked at.
-
-        Raises:
-            OutputError: there are such products; one is named for each region and period.
-        """
-        sentences = []
-        for region, period in runs(self.config):
-            wanted = content_hash(self.config, region, period)
-            found = [
-                path
-                for path in map(Path, self.products(region, period))
-                if path.exists() and _settings_of(path) not in (None, wanted)
-            ]
-            if found:
-                sentences.append(
-                    f"{found[0]} was made with other settings than those for region {region} and "
-                    f"period {period}: choose another paths.results, or run with --force to "
-                    "replace it" + (f" and {len(found) - 1} more." if found[1:] else ".")
-                )
-        if sentences:
-            raise OutputError("\n".join(sentences))
 
     def items_of(self, region: str) -> list[str]:
         """The STAC Items of a region's periods."""
@@ -358,173 +230,3 @@ class Layout:
                 and (failures := self.failures(region, period, block.id))
             }
         return self._holes[region, period]
-
-    def kind(self, block: str) -> str:
-        """Whether `cpu` or `gpu` embeds a block."""
-        return "gpu" if block in self._on_gpu else "cpu"
-
-    def blocks_on(self, kind: str) -> str:
-        """Regular expression of the names of the blocks that `cpu` or `gpu` embeds."""
-        chosen = [name for name in self._turns if self.kind(name) == kind]
-        everything = self._one_job or len(chosen) == len(self._turns)
-        return ANY_BLOCK if everything else pattern(chosen)
-
-    def priority(self, stage: str, block: str) -> int:
-        """What a job goes before others by: its step, and the place of its block.
-
-        So a block that is begun is finished before others are, and few are in flight.
-        """
-        return STAGES.index(stage) * len(self._turns) + len(self._turns) - self._turns[block]
-
-    def dates(self, period: str) -> dict[str, float]:
-        """How many dates a period is assumed to have, by sensor in use."""
-        chosen = self.config.periods[period]
-        return {name: dates(name, (chosen.end - chosen.start).days + 1) for name in self.sensors}
-
-    def most_in_flight(self) -> int:
-        """How many blocks may be in flight, by `jobs.max_disk_gb`: at least 1."""
-        limit = self.config.jobs.max_disk_gb
-        if limit is None:
-            return len(self._turns) * len(self.config.periods)
-        pixels = self.config.grid.block_size**2
-        largest = max(block_disk_gb(pixels, self.dates(name)) for name in self.config.periods)
-        return max(1, int(limit / largest))
-
-    @property
-    def claim(self) -> int | Callable[[Any], int]:
-        """What a download of a block claims of the disk: a number, or a function of its
-        wildcards; see `admission`. A function costs time for every job of a dry run."""
-        if self._one_job or self.config.jobs.max_disk_gb is None:
-            return 1
-
-        def claim(wildcards: Any) -> int:
-            block = (wildcards.region, wildcards.period, wildcards.block)
-            return self._admission.claim(block, self.embeddings_file(*block))
-
-        return claim
-
-    def memory_mb(self, rule: str, attempt: int) -> int:
-        """Memory for a job of a rule, in MB."""
-        grid = self.config.grid
-        weights = self.weights_bytes if rule.startswith("infer") or rule == "weights" else 0
-        return memory_mb(rule, attempt, grid.block_size, grid.patch_size, weights)
-
-    def runtime(self, rule: str, attempt: int) -> int:
-        """Time for a job of a rule, in minutes."""
-        return runtime_minutes(rule, attempt, self.config.grid.block_size)
-
-    def threads(self, rule: str) -> int:
-        """Cores for a job of a rule."""
-        return NEEDS[rule].threads
-
-    def block_state(self, region: str, period: str, block: str) -> str:
-        """`done`, `failed`, or what is to embed it: `cpu` or `gpu`."""
-        if self.embeddings_file(region, period, block).exists():
-            return "done"
-        return "failed" if self.failures(region, period, block) else self.kind(block)
-
-    def settings_roi(self, region: str) -> dict[str, Any]:
-        """What decides a region's mask: the content of its file and the grid."""
-        document = self.grids[region].to_json()
-        grid = {key: document[key] for key in ("crs", "transform", "shape")}
-        layer = self.config.regions[region].layer
-        return {"content": self._digests[region], "layer": layer, **grid}
-
-    def settings_items(self, region: str, period: str, sensor: str) -> dict[str, Any]:
-        """What decides the list of items."""
-        source = getattr(self.config, sensor).model_dump(mode="json")
-        # Snakemake writes parameters to its records: no credentials in them.
-        source["location"] = public_href(source["location"] or "")
-        return {
-            "source": source,
-            "period": self.config.periods[period].model_dump(mode="json"),
-            **self._arithmetic(sensor),
-        }
-
-    def _arithmetic(self, sensor: str) -> dict[str, str]:
-        """Sentinel-1 is read the same way in both."""
-        return {"arithmetic": self.config.arithmetic} if sensor == "sentinel2" else {}
-
-    def settings_download(self, region: str, sensor: str, block: str) -> dict[str, Any]:
-        """What decides a block's daily mosaics, apart from the manifest and the mask."""
-        source = getattr(self.config, sensor)
-        window = self.block(region, block).window
-        return {
-            "window": [window.y0, window.x0, window.height, window.width],
-            "source": source.model_dump(mode="json", include={"provider", "imitates"}),
-            **self._arithmetic(sensor),
-        }
-
-    def settings_retile(self, region: str, block: str) -> dict[str, Any]:
-        """What decides a block's patches, apart from its stacks and the mask.
-
-        `download.empty_block` is not among it: it decides whether a block fails, and a block
-        that did not fail need not be read again because of it.
-        """
-        window = self.block(region, block).window
-        least = self.config.model.min_observations
-        needed = [s for s, n in (("sentinel2", least.s2), ("sentinel1", least.s1)) if n > 0]
-        return {
-            "window": [window.y0, window.x0, window.height, window.width],
-            "patch_size": self.config.grid.patch_size,
-            "downsample_rate": self.config.grid.downsample_rate,
-            "needed": [sensor for sensor in needed if sensor in self.sensors],
-        }
-
-    def settings_import(self, region: str, period: str, block: str) -> dict[str, Any]:
-        """What decides a block's patches where they come from tile folders. The folders'
-        content is not among it: it is not looked at when the run is planned."""
-        window = self.block(region, block).window
-        return {
-            "location": tiles_location(self.config, region, period),
-            "window": [window.y0, window.x0, window.height, window.width],
-            "patch_size": self.config.grid.patch_size,
-            "downsample_rate": self.config.grid.downsample_rate,
-        }
-
-    def settings_infer(self, region: str, block: str) -> dict[str, Any]:
-        """What decides a block's embeddings, apart from its patches and the weights.
-
-        `origin` is the (row, column) in the region's product grid of its upper left pixel.
-        """
-        place = self.grids[region].product_window(self.block(region, block))
-        chosen = self.config.model.model_dump(
-            mode="json",
-            include={
-                "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times",
-                "precision",
-            },
-        )  # fmt: skip
-        return chosen | {"origin": [place.y0, place.x0]}
-
-    def settings_hole(self, region: str, period: str, block: str) -> dict[str, Any]:
-        """What decides the file that stands for a block without embeddings."""
-        place = self.grids[region].product_window(self.block(region, block))
-        return {
-            "shape": list(place.shape),
-            "patch_size": self.config.grid.patch_size,
-            "dim": self.config.model.dim,
-            "dtype": self.config.model.dtype,
-        }
-
-    def _size_of_weights(self) -> int:
-        """Bytes of the checkpoint, before it is downloaded as well."""
-        file = weights_file(self.config.model.weights)
-        published = PUBLISHED.get(self.config.model.weights)
-        return 4 * published.parameters if published else file.stat().st_size if file else 0
-
-    def settings_stitch(self, region: str, period: str, *keys: str) -> dict[str, Any]:
-        """What decides a product beside the blocks' embeddings: everything its provenance
-        states, and the named keys of `products`."""
-        return {
-            "configuration": content_hash(self.config, region, period),
-            **self.config.products.model_dump(mode="json", include=set(keys)),
-        }
-
-    def settings_weights(self) -> dict[str, Any]:
-        """What decides the record of the weights: their name, or path and content."""
-        return {
-            "weights": self.config.model.weights,
-            "heads": self.config.model.heads,
-            "content": self._weights_digest,
-        }

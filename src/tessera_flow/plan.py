@@ -16,7 +16,8 @@ import pyproj
 import shapely
 
 from .atomic import write_text
-from .config import Config, GridSettings, Region
+from .config import Config
+from .config_sections import GridSettings, Region
 from .grid import Block, RegionGrid, Window, block_id
 from .mask import mask_reader, no_pixel_error
 from .roi import VectorRoi, read_roi, region_geobox, reproject, roi_digest, roi_files

@@ -16,9 +16,11 @@ from .config import Config, runs
 from .errors import ItemError
 from .grid import Block, RegionGrid
 from .items import Manifest
-from .layout import STAGES, Layout
+from .layout import Layout
 from .models.published import PUBLISHED
-from .plan_map import draw_blocks
+from .plan_map import LEGEND, draw_blocks
+from .roi import read_roi
+from .scheduling import STAGES, Schedule
 from .verdicts import read_verdicts
 
 CALIBRATION_BLOCKS = 200
@@ -62,14 +64,15 @@ class Plan:
     assumptions: list[str]
 
 
-def make_plan(run: Layout, jobs_at_once: int) -> Plan:
+def make_plan(run: Layout, schedule: Schedule, jobs_at_once: int) -> Plan:
     """Work out what is left to do of a run; reads no scene and asks no archive.
 
     Args:
         run: the run.
+        schedule: its jobs.
         jobs_at_once: how many jobs the cluster will run at the same time.
     """
-    work = _Work(run, _measured_seconds(run))
+    work = _Work(run, schedule, _measured_seconds(run))
     blocks = 0
     for region, period in runs(run.config):
         work.look_at_lists(region, period)
@@ -77,7 +80,7 @@ def make_plan(run: Layout, jobs_at_once: int) -> Plan:
             blocks += 1
             if not run.embeddings_file(region, period, block.id).exists():
                 work.add(region, period, block)
-    once = max(1, min(run.most_in_flight(), jobs_at_once, work.blocks))
+    once = max(1, min(schedule.most_in_flight(), jobs_at_once, work.blocks))
     return Plan(
         blocks=blocks,
         blocks_left=work.blocks,
@@ -98,8 +101,9 @@ def make_plan(run: Layout, jobs_at_once: int) -> Plan:
 class _Work:
     """Sums over the blocks that are left."""
 
-    def __init__(self, run: Layout, measured: Mapping[str, float]) -> None:
+    def __init__(self, run: Layout, schedule: Schedule, measured: Mapping[str, float]) -> None:
         self.run = run
+        self.schedule = schedule
         self.measured = measured
         self.blocks = 0
         self.jobs: Counter[str] = Counter()
@@ -117,8 +121,9 @@ class _Work:
 
     def add(self, region: str, period: str, block: Block) -> None:
         """Add what a block needs."""
-        run, kind = self.run, self.run.kind(block.id)
-        assumed = run.dates(period)
+        run, schedule = self.run, self.schedule
+        kind = schedule.kind(block.id)
+        assumed = schedule.dates(period)
         dates = {
             name: assumed[name] if found is None else _dates(found, run.grids[region], block)
             for name, found in self._lists.items()
@@ -131,14 +136,14 @@ class _Work:
         )
         self.download_gb += _read_bytes(pixels, dates) / estimates.GB
         self.largest_block_gb = max(self.largest_block_gb, estimates.block_disk_gb(pixels, dates))
-        for rule, assumed_seconds in _block_seconds(run, pixels, dates, slices, kind).items():
+        for rule, assumed_seconds in _block_seconds(schedule, pixels, dates, slices, kind).items():
             rate = self.measured.get(rule)
             seconds = assumed_seconds if rate is None else rate * pixels
             self.job_seconds += seconds
             if rule == "infer_gpu":
                 self.gpu_seconds += seconds
             else:
-                self.core_seconds += seconds * run.threads(rule)
+                self.core_seconds += seconds * schedule.threads(rule)
 
 
 def _read_bytes(pixels: float, dates: Mapping[str, float]) -> float:
@@ -168,21 +173,21 @@ def _dates(manifest: Manifest, grid: RegionGrid, block: Block) -> float:
 
 
 def _block_seconds(
-    run: Layout, pixels: float, dates: Mapping[str, float], slices: int, kind: str
+    schedule: Schedule, pixels: float, dates: Mapping[str, float], slices: int, kind: str
 ) -> dict[str, float]:
     """Assumed seconds of a block's jobs by rule, for all jobs of the rule together."""
     millions = pixels / 1e6
     total = sum(dates.values())
     read = _read_bytes(pixels, dates)
-    published = PUBLISHED.get(run.config.model.weights)
+    published = PUBLISHED.get(schedule.weights)
     parameters = published.parameters if published else max(
-        SMALLEST_ENCODER, run.weights_bytes / 4
+        SMALLEST_ENCODER, schedule.weights_bytes / 4
     )  # fmt: skip
     multiplications = pixels * parameters * total / 2  # each step goes through half the encoder
     rate = (
         estimates.GPU_MULTIPLICATIONS
         if kind == "gpu"
-        else estimates.CPU_MULTIPLICATIONS * run.threads("infer_cpu")
+        else estimates.CPU_MULTIPLICATIONS * schedule.threads("infer_cpu")
     )
     start = estimates.START_SECONDS
     return {
@@ -283,15 +288,30 @@ def write_plan(config: Config, folder: Path) -> str:
         The plan as text.
 
     Raises:
+        RegionError: a region cannot be read.
         OutputError: a file cannot be written.
     """
     run = Layout(config)
-    plan = make_plan(run, config.jobs.at_once)
+    schedule = Schedule(run)
+    plan = make_plan(run, schedule, config.jobs.at_once)
     text = plan_text(plan)
     write_text(folder / "plan.json", plan_json(plan))
-    write_text(folder / "plan.md", text)
+    maps = [_map_text(region, period) for region, period in runs(config)]
+    write_text(folder / "plan.md", "\n".join([text, *maps]))
     for region, period in runs(config):
-        grid = run.grids[region]
-        states = {b.id: run.block_state(region, period, b.id) for b in grid.blocks}
-        draw_blocks(grid, states, folder / f"{region}_{period}.png")
+        grid, chosen = run.grids[region], config.regions[region]
+        states = {b.id: schedule.block_state(region, period, b.id) for b in grid.blocks}
+        draw_blocks(
+            grid, read_roi(chosen.roi, chosen.layer), states, folder / _map_name(region, period)
+        )
     return text
+
+
+def _map_name(region: str, period: str) -> str:
+    return f"{region}_{period}.png"
+
+
+def _map_text(region: str, period: str) -> str:
+    """The picture of a region's blocks, and what its colours mean, as Markdown."""
+    title = f"Blocks of {region}, {period}"
+    return f"![{title}]({_map_name(region, period)})\n\n{title}. {LEGEND}\n"

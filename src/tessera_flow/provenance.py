@@ -19,7 +19,8 @@ from urllib.parse import quote, urlsplit
 from pyproj import CRS
 
 from . import __version__
-from .config import Config, content_hash
+from .config import Config
+from .config_hash import content_hash
 from .errors import RegionError
 from .grid import RegionGrid
 from .hrefs import public_href

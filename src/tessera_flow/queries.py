@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from urllib3.util import Retry
 
-from .config import Download, Period
+from .config_sections import Download, Period
 
 log = logging.getLogger(__name__)
 

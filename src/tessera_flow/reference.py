@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from .config import NAME_PATTERN, Config, Day
+from .config import Config
 from .config_errors import as_yaml, first_sentence, literals, section_of
+from .config_values import NAME_PATTERN, Day
 
 _LINE = 100
 _NOTICE = "Generated from src/tessera_flow/config.py by `make generate`; edit that instead."

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import runs
-from .layout import STAGES, Layout
+from .layout import Layout
+from .scheduling import STAGES
 from .verdicts import Verdict, read_verdicts
 
 _SHOWN = 20
@@ -109,8 +110,8 @@ def status(run: Layout) -> str:
     lines = [f"{counts['done']} of {total} blocks have embeddings."]
     lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
     rate = _blocks_per_hour(finished)
-    if rate:
-        left = total - counts["done"]
+    left = total - counts["done"]
+    if rate and left:
         lines.append(
             f"{rate:.1f} blocks an hour lately; {left / rate:.1f} hours left at that rate."
         )

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from tessera_flow.plan_map import COLOURS
-from tests.support.workflow import plan, run
+from tests.support.workflow import change, plan, run
 
 pytestmark = pytest.mark.e2e
 
@@ -26,8 +26,8 @@ def colours(folder: Path) -> list[tuple[int, ...]]:
     """Of the middle of each block in the picture, row by row."""
     with rasterio.open(folder / "results/plan/here_then.png") as source:
         picture = np.moveaxis(source.read(), 0, 2)
-    assert picture.shape == (25, 25, 3)
-    return [tuple(map(int, picture[y, x])) for y in (6, 18) for x in (6, 18)]
+    assert picture.shape == (241, 241, 3)
+    return [tuple(map(int, picture[y, x])) for y in (60, 150) for x in (60, 150)]
 
 
 def test_plan_and_status(finished: Path) -> None:
@@ -69,3 +69,15 @@ def test_plan_and_status(finished: Path) -> None:
     # 122 days
     dates = (100 + 90) * 122 / 365.25
     assert unknown["download_gb"] == pytest.approx(1000 * dates * 7 / 1e9)
+
+
+def test_looking_is_never_refused(finished: Path) -> None:
+    """Products of other settings are there, and a run would be refused; to look at what it
+    would need, or at how far it is, replaces nothing."""
+    change(finished, {"model.dim": 16})
+    refused = run(finished, fails=True)
+    assert "was made with other settings" in refused
+    assert planned(finished)["blocks"] == 4
+    output = run(finished, "status")
+    assert "4 of 4 blocks have embeddings." in output
+    assert "Warning" not in output and "hours left" not in output

@@ -4,7 +4,10 @@ product has the bytes of a run that nothing disturbed."""
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +19,7 @@ from tests.support.workflow import (
     job_counts,
     kill_group,
     leftovers,
+    members,
     product_bytes,
     run,
     snakemake,
@@ -92,22 +96,71 @@ def test_kills_at_chosen_moments(finished_run: Path, tmp_path: Path) -> None:
     )
 
 
+KILLS = 100
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_kills_at_random_moments(finished_run: Path, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", [2026])
+def test_a_hundred_kills_at_random_moments(finished_run: Path, tmp_path: Path, seed: int) -> None:
+    """SIGKILL to whatever is there: to the whole run, to Snakemake alone, whose jobs go on and
+    whose successor starts beside them, or to any process of a job. At every moment a product is
+    whole or absent; every run that comes to its end has the bytes of an undisturbed one."""
     folder = fresh(finished_run, tmp_path / "run")
     undisturbed = product_bytes(finished_run)
     moments = random.Random(seed)
-    kills = 0
-    for _ in range(40):
+    kills = {"all": 0, "controller": 0, "job": 0}
+    ends = 0
+    while sum(kills.values()) < KILLS:
         process = start(folder)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=moments.uniform(2, 9))
-        going = kill_group(process)
+            process.wait(timeout=moments.uniform(1, 9))
+        victim = moments.choice(sorted(kills))
+        if not strike(process, victim, moments):
+            if process.wait() == 0:
+                assert product_bytes(folder) == undisturbed
+                ends += 1
+                for name in ("work", "results"):
+                    shutil.rmtree(folder / name)
+            continue
+        kills[victim] += 1
         assert_products_whole_or_absent(folder, undisturbed)
-        if not going:
-            break
-        kills += 1
-        assert snakemake(folder, "--unlock").returncode == 0
-    assert kills >= 5
+        if victim != "job":
+            assert snakemake(folder, "--unlock").returncode == 0
+    wait_for_orphans(folder)
+    assert min(kills.values()) >= 20
+    assert ends >= 1, "no run came to its end between the kills"
     finish(folder, undisturbed)
+
+
+def strike(process: subprocess.Popen[bytes], victim: str, moments: random.Random) -> bool:
+    """Kill all of a run, its Snakemake, or one process of its jobs (then the run ends by
+    itself, with a failure); False if there is no such process any more."""
+    if victim == "all":
+        return kill_group(process)
+    chosen = [process.pid]
+    if victim == "job":
+        chosen = [pid for pid in members(process.pid) if pid != process.pid]
+    if process.poll() is not None or not chosen:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(moments.choice(chosen), signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def wait_for_orphans(folder: Path) -> None:
+    """Until no job of any run in a folder is left."""
+    for _ in range(600):
+        if not any(str(folder) in line for line in commands()):
+            return
+        time.sleep(0.1)
+    raise AssertionError("jobs of a killed Snakemake do not end")
+
+
+def commands() -> list[str]:
+    """Command lines of the processes of this machine (Linux)."""
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tessera_flow.simulate.demo import make_demo
 from tests.support.slurm import (
+    USERS_PROFILE,
     Cluster,
     finish,
     hold,
@@ -44,16 +46,20 @@ def attempts(folder: Path, rule: str = "infer_cpu") -> dict[str, int]:
 
 
 def test_the_demo_runs_through_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
-    """As on one machine, to the last byte; stacks and patches of a block are one Slurm job."""
-    for name in ("here", "there"):
-        make_demo(tmp_path / name)
-    run(tmp_path / "here")
-    finish(start(tmp_path / "there"), tmp_path / "there")
-    assert product_bytes(tmp_path / "there") == product_bytes(tmp_path / "here")
-    assert len(product_bytes(tmp_path / "there")) > 5
-    series = cluster.jobs(tmp_path / "there", "series")
+    """As on one machine, to the last byte, with the profile that users take; stacks and patches
+    of a block are one Slurm job."""
+    folder = tmp_path / "demo"
+    make_demo(folder)
+    run(folder)
+    expected = product_bytes(folder)
+    for name in ("work", "results", "logs", ".snakemake"):
+        shutil.rmtree(folder / name)
+    finish(start(folder, profile=USERS_PROFILE), folder)
+    assert product_bytes(folder) == expected
+    assert len(expected) > 5
+    series = cluster.jobs(folder, "series")
     assert len(series) == 4
-    assert {job["JobState"] for job in cluster.jobs(tmp_path / "there", "")} == {"COMPLETED"}
+    assert {job["JobState"] for job in cluster.jobs(folder, "")} == {"COMPLETED"}
 
 
 def test_jobs_that_are_cancelled_killed_requeued_or_out_of_time(
@@ -125,6 +131,9 @@ def test_the_controller_is_killed_and_started_again(
         locked = snakemake(patched, *profile())
         assert locked.returncode != 0 and "--unlock" in locked.stdout
         assert snakemake(patched, "--unlock").returncode == 0
+        looked = snakemake(patched, "--cores", "1", "status")
+        assert looked.returncode == 0, looked.stdout
+        assert f"{len(kept)} of 4 blocks have embeddings." in looked.stdout
         refused = finish(start(patched), patched, fails=True)
         number = cluster.job(patched, first)
         named = refused.split("scancel ")[1].split(". ")[0].split()

@@ -17,6 +17,7 @@ from tessera_flow.config import Config, load_config
 from tessera_flow.dates import Slice
 from tessera_flow.download import download_sentinel1, download_sentinel2
 from tessera_flow.items import Manifest, list_items
+from tessera_flow.job_settings import JobSettings
 from tessera_flow.layout import Layout
 from tessera_flow.mask import mask_geobox, write_mask
 from tessera_flow.retile import retile
@@ -111,7 +112,7 @@ def ingest(config: Config, until: str = "patches") -> Layout:
             stacker(paths, stack, config.grid.downsample_rate)
         if until == "stack":
             continue
-        settings = layout.settings_retile(region, block.id)
+        settings = JobSettings(layout).retile(region, block.id)
         settings.pop("window")
         stacks = layout.stack_files(region, period, block.id)
         retile(

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,12 @@ from tessera_flow.verdicts import Verdict, read_verdicts, verdict_path
 from .workflow import REPOSITORY, command, environment
 
 PROFILE = ["--profile", str(REPOSITORY / "profiles" / "test")]
+USERS_PROFILE = [
+    *("--profile", str(REPOSITORY / "profiles" / "slurm")),
+    # One disk and one machine: files are there at once, and a job takes seconds.
+    *("--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"),
+    *("--max-status-checks-per-second", "2", "--slurm-no-account"),
+]
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,13 @@ def verdict(folder: Path, block: str, rule: str) -> Verdict | None:
     return next((v for v in read_verdicts(path) if v.rule == rule), None)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, *arguments: str, profile: Sequence[str] = PROFILE
+) -> subprocess.Popen[bytes]:
     """Begin a run on the cluster, in a process group of its own; output goes to `run.txt`."""
     with (folder / "run.txt").open("ab") as output:
         return subprocess.Popen(
-            command(folder, *PROFILE, *arguments),
+            command(folder, *profile, *arguments),
             cwd=folder,
             env=environment(folder),
             stdout=output,

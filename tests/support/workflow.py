@@ -121,13 +121,13 @@ def kill_group(process: subprocess.Popen[bytes]) -> bool:
         pass
     process.wait()
     deadline = time.monotonic() + 30
-    while _members(process.pid):
+    while members(process.pid):
         assert time.monotonic() < deadline, "processes of the run outlived SIGKILL"
         time.sleep(0.005)
     return going
 
 
-def _members(group: int) -> list[int]:
+def members(group: int) -> list[int]:
     """Living processes of a process group (Linux)."""
     members = []
     for entry in Path("/proc").iterdir():

@@ -11,7 +11,8 @@ import pytest
 import shapely
 
 from tessera_flow.cmr import search_granules
-from tessera_flow.config import Download, Period, load_config
+from tessera_flow.config import load_config
+from tessera_flow.config_sections import Download, Period
 from tessera_flow.errors import ItemError
 from tessera_flow.providers.opera import granule_item
 from tessera_flow.queries import MOST_REFUSED, QueryRefused, by_date

@@ -12,8 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
-from tessera_flow.config import Config, content_hash, load_config, read_config, runs
+from tessera_flow.config import Config, load_config, read_config, runs
 from tessera_flow.config_errors import key_paths
+from tessera_flow.config_hash import content_hash
 from tessera_flow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -98,7 +98,12 @@ def test_table_is_found() -> None:
 
 
 def test_resolution_of_imports() -> None:
-    assert own_imports("config") == {"config_errors", "errors", "hrefs"}
+    assert own_imports("config") == {
+        "config_errors",
+        "config_sections",
+        "config_values",
+        "errors",
+    }
     assert "atomic" in own_imports("products.arrays")
     assert "products.blocks" in own_imports("products.arrays")
 

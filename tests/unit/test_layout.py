@@ -1,4 +1,4 @@
-"""What decides a job's result: what the rules hand over."""
+"""What the rules ask for: what decides a job's result, what it needs, what goes first."""
 
 import os
 import re
@@ -8,8 +8,10 @@ import pytest
 
 from tessera_flow.config import Config, load_config
 from tessera_flow.errors import CheckpointError, ConfigError
+from tessera_flow.job_settings import JobSettings
 from tessera_flow.layout import Layout
 from tessera_flow.resources import NEEDS, SNAKEMAKE_MB, memory_mb, runtime_minutes
+from tessera_flow.scheduling import Schedule
 from tessera_flow.sharing import gpu_blocks, pattern
 
 from ..support.pipeline import CRS, MODEL, write_polygon
@@ -40,7 +42,7 @@ def layout(folder: Path, rate: int = 1, **model: object) -> Layout:
 def test_inference_knows_where_its_block_lies(tmp_path: Path, rate: int) -> None:
     """v1.0's draws follow the pixel's row and column in the product's grid."""
     run = layout(tmp_path, rate)
-    origins = {block.id: run.settings_infer("here", block.id)["origin"] for block in
+    origins = {block.id: JobSettings(run).infer("here", block.id)["origin"] for block in
                run.grids["here"].blocks}  # fmt: skip
     assert len(origins) > 4
     for name, origin in origins.items():
@@ -52,7 +54,7 @@ def test_choices_that_change_numbers_are_handed_to_inference(tmp_path: Path) -> 
     run = layout(
         tmp_path, statistics="mpc", heads=[4, 2], seed=5, repeat_times=3, dim=64, batch_size=7
     )
-    settings = run.settings_infer("here", run.grids["here"].blocks[0].id)
+    settings = JobSettings(run).infer("here", run.grids["here"].blocks[0].id)
     del settings["origin"]
     assert settings == {
         "statistics": "mpc",
@@ -64,18 +66,18 @@ def test_choices_that_change_numbers_are_handed_to_inference(tmp_path: Path) -> 
         "min_observations": {"s2": 1, "s1": 0},
         "precision": "auto",
     }
-    assert run.settings_weights()["heads"] == [4, 2]
+    assert JobSettings(run).weights()["heads"] == [4, 2]
 
 
 def test_weights_count_by_content_not_by_time(tmp_path: Path) -> None:
     """Touched or copied weights must not have every scene read again."""
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"one")
-    first = layout(tmp_path, weights=str(weights)).settings_weights()
+    first = JobSettings(layout(tmp_path, weights=str(weights))).weights()
     os.utime(weights, (1, 1))
-    assert layout(tmp_path, weights=str(weights)).settings_weights() == first
+    assert JobSettings(layout(tmp_path, weights=str(weights))).weights() == first
     weights.write_bytes(b"two")
-    assert layout(tmp_path, weights=str(weights)).settings_weights() != first
+    assert JobSettings(layout(tmp_path, weights=str(weights))).weights() != first
 
 
 @pytest.mark.parametrize(
@@ -88,18 +90,23 @@ def test_weights_count_by_content_not_by_time(tmp_path: Path) -> None:
 def test_missing_weights_are_known_before_anything_runs(
     tmp_path: Path, weights: str, error: type[Exception], sentence: str
 ) -> None:
-    with pytest.raises(error, match=sentence):
-        layout(tmp_path, weights=weights)
+    run = layout(tmp_path, weights=weights)
+    for part in (JobSettings, Schedule):
+        with pytest.raises(error, match=sentence):
+            part(run)
 
 
 def test_inference_asks_for_the_memory_of_its_weights(tmp_path: Path) -> None:
-    small, teacher = (layout(tmp_path, weights=name) for name in ("v2-nano", "v2-teacher"))
+    small, teacher = (
+        Schedule(layout(tmp_path, weights=name)) for name in ("v2-nano", "v2-teacher")
+    )
     needed = small.memory_mb("infer_cpu", 1)
     assert small.memory_mb("infer_cpu", 3) == 3 * needed
     assert abs(teacher.memory_mb("infer_cpu", 1) - needed - 1.5 * 2 * 8257) <= 120
     file = tmp_path / "own.pt"
     file.write_bytes(bytes(30_000_000))
-    assert layout(tmp_path, weights=str(file)).memory_mb("infer_cpu", 1) - needed in (0, 100)
+    own = Schedule(layout(tmp_path, weights=str(file)))
+    assert own.memory_mb("infer_cpu", 1) - needed in (0, 100)
 
 
 def test_every_rule_has_its_needs(tmp_path: Path) -> None:
@@ -134,7 +141,8 @@ def test_blocks_take_turns_between_cpus_and_gpus(shares: tuple[int, int]) -> Non
 
 def test_earlier_blocks_and_later_steps_go_first(tmp_path: Path) -> None:
     run = layout(tmp_path)
+    schedule = Schedule(run)
     first, *_, last = (block.id for block in run.grids["here"].blocks)
     steps = ["download", "stack", "retile", "infer"]
-    order = [run.priority(step, block) for step in steps for block in (last, first)]
+    order = [schedule.priority(step, block) for step in steps for block in (last, first)]
     assert order == sorted(order) and len(set(order)) == 8 and order[0] > 0

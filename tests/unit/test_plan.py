@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 
 from tessera_flow import plan
-from tessera_flow.config import Config, GridSettings, Region, load_config
+from tessera_flow.config import Config, load_config
+from tessera_flow.config_sections import GridSettings, Region
 from tessera_flow.grid import RegionGrid, Window, subsample, tiling
 from tessera_flow.mask import mask_reader
 from tessera_flow.plan import load_plan, make_grid
+from tessera_flow.plan_map import COLOURS, draw_blocks
 from tessera_flow.roi import read_roi
 
 from ..support.pipeline import CRS, ORIGIN, write_polygon
@@ -50,6 +53,42 @@ def test_blocks_are_exactly_those_with_a_pixel(tmp_path: Path) -> None:
         covered[block.window.slices] = True
     assert covered[mask].all()
     assert RegionGrid.from_json(json.loads(json.dumps(grid.to_json()))) == grid
+
+
+def test_the_map_of_the_blocks_shows_the_region_inside_them(tmp_path: Path) -> None:
+    """Full colour where a pixel lies inside the region, pale in the rest of its block, white
+    where there is no block, as the mask of the region says."""
+    roi = read_roi(write_polygon(tmp_path / "r.geojson", RING))
+    chosen = config(tmp_path, tmp_path / "r.geojson")
+    grid = make_grid("here", chosen.regions["here"], chosen.grid)
+    states = {block.id: "cpu" for block in grid.blocks} | {grid.blocks[3].id: "failed"}
+    draw_blocks(grid, roi, states, tmp_path / "map.png")
+    with rasterio.open(tmp_path / "map.png") as source:
+        picture = np.moveaxis(source.read(), 0, 2)
+    mask = mask_reader(roi, grid.geobox)(Window(0, 0, *grid.geobox.shape))
+    cell = (picture.shape[1] - 1) // -(-mask.shape[1] // 20)
+    assert cell > 20
+    begun = {(block.window.y0 // 20, block.window.x0 // 20): block.id for block in grid.blocks}
+    seen = set()
+    for y, x in np.ndindex(mask.shape):
+        block = begun.get((y // 20, x // 20))
+        place = picture[int((y + 0.5) * cell / 20), int((x + 0.5) * cell / 20)]
+        if tuple(place) == (90, 90, 90) or _near_edge(mask, y, x):
+            continue  # a line, or a pixel that the finer picture divides
+        if block is None:
+            expected = (255, 255, 255)
+        elif mask[y, x]:
+            expected = COLOURS[states[block]]
+        else:
+            expected = tuple(round(255 - 0.3 * (255 - c)) for c in COLOURS[states[block]])
+        seen.add(expected)
+        assert np.abs(place.astype(int) - expected).max() <= 1, (y, x)
+    assert len(seen) == 5
+
+
+def _near_edge(mask: np.ndarray, y: int, x: int) -> bool:
+    around = np.pad(mask, 1)[y : y + 3, x : x + 3]
+    return bool(around.any() != around.all())
 
 
 def test_the_plan_is_cached_by_content_and_settings(tmp_path: Path, monkeypatch) -> None:

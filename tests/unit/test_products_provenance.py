@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from odc.geo.geobox import GeoBox
 
-from tessera_flow.config import content_hash
+from tessera_flow.config_hash import content_hash
 from tessera_flow.errors import RegionError
 from tessera_flow.provenance import Provenance, SourceRecord, build_provenance
 

@@ -101,6 +101,19 @@ def test_only_so_many_blocks_are_admitted(tmp_path: Path) -> None:
     assert gate.claim("d", files["d"]) == 1
 
 
+def test_blocks_are_admitted_in_the_order_expected(tmp_path: Path) -> None:
+    """Not in the order of asking: where nothing runs yet, Snakemake begins the block of the
+    highest priority, even one that claims everything, beside those that were admitted."""
+    files = {name: tmp_path / name for name in "abcde"}
+    gate = Admission(2)
+    gate.expect(files.items())
+    assert [gate.claim(name, files[name]) for name in "edcba"] == [EVERYTHING] * 3 + [1, 1]
+    files["a"].touch()
+    files["c"].touch()
+    gate._looked = 0.0
+    assert [gate.claim(name, files[name]) for name in "edb"] == [EVERYTHING, 1, 1]
+
+
 def test_inputs_are_copied_to_the_nodes_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,8 @@
 # Reads and checks the configuration, asks the domain package for the blocks, and says what
-# wildcards may be. Needs: config. Makes: CONFIG, RUN (every path, and what each job needs).
+# wildcards may be.
+# Needs: config.
+# Makes: CONFIG, RUN (which files each job reads and makes), SETTINGS (what decides its result),
+# SCHEDULE (when, where and with how much it runs).
 import sys
 from pathlib import Path
 
@@ -11,13 +14,19 @@ sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
 from tessera_flow.admission import EVERYTHING
 from tessera_flow.config import load_config
 from tessera_flow.errors import TesseraFlowError
+from tessera_flow.job_settings import JobSettings
+from tessera_flow.layout import Layout
+from tessera_flow.paths import ANY_BLOCK, SENSORS
 from tessera_flow.queue import refuse_orphans
+from tessera_flow.replacing import refuse_replacing
+from tessera_flow.scheduling import Schedule
 from tessera_flow.summary import end_of_run
-from tessera_flow.layout import ANY_BLOCK, SENSORS, Layout
 
 try:
     CONFIG = load_config(config)
-    RUN = Layout(CONFIG, one_job=not workflow.is_main_process)
+    RUN = Layout(CONFIG)
+    SETTINGS = JobSettings(RUN)
+    SCHEDULE = Schedule(RUN, one_job=not workflow.is_main_process)
 except TesseraFlowError as error:
     raise WorkflowError(str(error)) from None
 
@@ -40,14 +49,16 @@ def temporary(kind, path):
     return path if kind in CONFIG.paths.keep else temp(path)
 
 
-# Not when a run is planned: only one that would replace products is refused.
+# Not when a run is planned, nor when it only looks (rules/look.smk): one that writes is refused.
 onstart:
+    writes = any(job.output for job in workflow.dag.needrun_jobs())
+    SCHEDULE.expect(workflow.dag.needrun_jobs())
+    forced = workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
     try:
-        refuse_orphans(Path.cwd())
-        if not (
-            workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
-        ):
-            RUN.refuse_replacing()
+        if writes:
+            refuse_orphans(Path.cwd())
+        if writes and not forced:
+            refuse_replacing(RUN)
     except TesseraFlowError as error:
         raise WorkflowError(str(error)) from None
 

@@ -16,17 +16,17 @@ rule infer_cpu:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
     wildcard_constraints:
-        block=RUN.blocks_on("cpu"),
-    priority: lambda wildcards: RUN.priority("infer", wildcards.block)
+        block=SCHEDULE.blocks_on("cpu"),
+    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards.block)
     conda:
         "../../envs/cpu.yaml"
-    threads: RUN.threads("infer_cpu")
+    threads: SCHEDULE.threads("infer_cpu")
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("infer_cpu", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("infer_cpu", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("infer_cpu", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("infer_cpu", attempt),
         in_flight=1,
     params:
-        settings=lambda wildcards: RUN.settings_infer(wildcards.region, wildcards.block),
+        settings=lambda wildcards: SETTINGS.infer(wildcards.region, wildcards.block),
     message:
         "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
@@ -44,18 +44,18 @@ rule infer_gpu:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
     wildcard_constraints:
-        block=RUN.blocks_on("gpu"),
-    priority: lambda wildcards: RUN.priority("infer", wildcards.block)
+        block=SCHEDULE.blocks_on("gpu"),
+    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards.block)
     conda:
         "../../envs/gpu.yaml"
-    threads: RUN.threads("infer_gpu")
+    threads: SCHEDULE.threads("infer_gpu")
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("infer_gpu", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("infer_gpu", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("infer_gpu", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("infer_gpu", attempt),
         in_flight=1,
         gpu=1,
     params:
-        settings=lambda wildcards: RUN.settings_infer(wildcards.region, wildcards.block),
+        settings=lambda wildcards: SETTINGS.infer(wildcards.region, wildcards.block),
     message:
         "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
@@ -74,10 +74,10 @@ rule hole:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("hole", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("hole", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("hole", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("hole", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_hole(**wildcards),
+        settings=lambda wildcards: SETTINGS.hole(**wildcards),
     message:
         "Leaving out {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:

@@ -16,16 +16,16 @@ rule download:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.bench.tsv"
-    priority: lambda wildcards: RUN.priority("download", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("download", wildcards.block)
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("download", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("download", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("download", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("download", attempt),
         downloads=1,
-        in_flight=RUN.claim,
+        in_flight=SCHEDULE.claim,
     params:
-        settings=lambda wildcards: RUN.settings_download(
+        settings=lambda wildcards: SETTINGS.download(
             wildcards.region, wildcards.sensor, wildcards.block
         ),
     message:
@@ -43,14 +43,14 @@ rule stack:
         f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.bench.tsv"
-    priority: lambda wildcards: RUN.priority("stack", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("stack", wildcards.block)
     group:
         "series"
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stack", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("stack", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stack", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stack", attempt),
         in_flight=1,
     params:
         downsample_rate=CONFIG.grid.downsample_rate,
@@ -70,19 +70,17 @@ rule retile:
         f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.bench.tsv"
-    priority: lambda wildcards: RUN.priority("retile", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("retile", wildcards.block)
     group:
         "series"
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("retile", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("retile", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("retile", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("retile", attempt),
         in_flight=1,
     params:
-        settings=lambda wildcards: RUN.settings_retile(
-            wildcards.region, wildcards.block
-        ),
+        settings=lambda wildcards: SETTINGS.retile(wildcards.region, wildcards.block),
     message:
         "Retiling {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:

@@ -18,10 +18,10 @@ rule roi:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("roi", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("roi", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("roi", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("roi", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_roi(wildcards.region),
+        settings=lambda wildcards: SETTINGS.roi(wildcards.region),
     message:
         "Drawing the mask of region {wildcards.region}"
     script:
@@ -40,10 +40,10 @@ rule items:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("items", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("items", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("items", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("items", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_items(
+        settings=lambda wildcards: SETTINGS.items(
             wildcards.region, wildcards.period, wildcards.sensor
         ),
     message:
@@ -63,10 +63,10 @@ rule weights:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("weights", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("weights", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("weights", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("weights", attempt),
     params:
-        settings=RUN.settings_weights(),
+        settings=SETTINGS.weights(),
     message:
         "Checking the model weights"
     script:

@@ -23,10 +23,10 @@ rule stitch_zarr:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stitch_zarr", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("stitch_zarr", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stitch_zarr", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stitch_zarr", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
+        settings=lambda wildcards: SETTINGS.stitch(
             wildcards.region, wildcards.period, "zarr_chunk"
         ),
     message:
@@ -50,12 +50,10 @@ rule stitch_arrays:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stitch_arrays", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("stitch_arrays", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stitch_arrays", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stitch_arrays", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
-            wildcards.region, wildcards.period
-        ),
+        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
     message:
         "Writing the arrays of {wildcards.region}, {wildcards.period}"
     script:
@@ -83,10 +81,10 @@ rule preview:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("preview", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("preview", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("preview", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("preview", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
+        settings=lambda wildcards: SETTINGS.stitch(
             wildcards.region, wildcards.period, "preview_stretch"
         ),
     message:
@@ -107,8 +105,8 @@ rule holes:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("hole", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("hole", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("hole", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("hole", attempt),
     params:
         holes=lambda wildcards: RUN.holes(**wildcards),
     message:

@@ -25,12 +25,10 @@ rule counts:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("counts", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("counts", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("counts", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("counts", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
-            wildcards.region, wildcards.period
-        ),
+        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
     message:
         "Writing the observation counts of {wildcards.region}, {wildcards.period}"
     script:
@@ -52,12 +50,10 @@ rule vrt:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("vrt", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("vrt", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("vrt", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("vrt", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
-            wildcards.region, wildcards.period
-        ),
+        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
     message:
         "Writing the VRT of {wildcards.region}, {wildcards.period}"
     script:
@@ -79,12 +75,10 @@ rule geotessera:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("geotessera", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("geotessera", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("geotessera", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("geotessera", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
-            wildcards.region, wildcards.period
-        ),
+        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
     message:
         "Writing the geotessera store of {wildcards.region}, {wildcards.period}"
     script:
@@ -104,12 +98,10 @@ rule export_tiles:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("export_tiles", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("export_tiles", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("export_tiles", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("export_tiles", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
-            wildcards.region, wildcards.period
-        ),
+        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
     message:
         "Exporting the tiles of {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
@@ -131,12 +123,10 @@ rule stac_item:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stac_item", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("stac_item", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stac_item", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stac_item", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
-            wildcards.region, wildcards.period
-        ),
+        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
         products=lambda wildcards: RUN.product_names(**wildcards),
     message:
         "Describing the products of {wildcards.region}, {wildcards.period}"
@@ -157,8 +147,8 @@ rule stac_collection:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("stac_collection", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("stac_collection", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stac_collection", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stac_collection", attempt),
     message:
         "Describing the periods of {wildcards.region}"
     script:

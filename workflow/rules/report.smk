@@ -21,10 +21,10 @@ rule checks:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("checks", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("checks", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("checks", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("checks", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
+        settings=lambda wildcards: SETTINGS.stitch(
             wildcards.region, wildcards.period, "max_seam", "max_saturated"
         ),
     message:
@@ -56,12 +56,10 @@ rule report:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("report", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("report", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("report", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("report", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_stitch(
-            wildcards.region, wildcards.period
-        ),
+        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
         products=lambda wildcards: RUN.openable(**wildcards),
     message:
         "Writing the report of {wildcards.region}, {wildcards.period}"

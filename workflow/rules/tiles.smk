@@ -12,14 +12,14 @@ rule import_tiles:
         f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.bench.tsv"
-    priority: lambda wildcards: RUN.priority("retile", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("retile", wildcards.block)
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: RUN.memory_mb("import_tiles", attempt),
-        runtime=lambda wildcards, attempt: RUN.runtime("import_tiles", attempt),
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("import_tiles", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("import_tiles", attempt),
     params:
-        settings=lambda wildcards: RUN.settings_import(
+        settings=lambda wildcards: SETTINGS.import_tiles(
             wildcards.region, wildcards.period, wildcards.block
         ),
     message:

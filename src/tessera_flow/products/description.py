@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import rasterio
 from rasterio.errors import RasterioError
 
 from ..errors import TileError
+from .geotiff import open_raster
 from .sampling import open_store
 
 _RASTERS = (".tif", ".tiff", ".vrt")
@@ -67,7 +67,7 @@ def read_record(path: Path) -> dict[str, Any]:
             record = json.loads(path.read_text(encoding="utf-8"))
             record = record.get("properties", record).get("provenance", record)
         else:
-            with rasterio.open(path) as raster:
+            with open_raster(path) as raster:
                 record = json.loads(raster.tags().get("PROVENANCE", "null"))
     except (OSError, ValueError, AttributeError, RasterioError) as error:
         raise TileError(

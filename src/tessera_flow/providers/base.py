@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..access import Access
 from ..catalogs import search_items
-from ..config import Download, Period
+from ..config_sections import Download, Period
 from ..errors import ItemError
 from ..sentinel2 import BOA_OFFSET, Arithmetic
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ..access import Access
 from ..cmr import search_granules
-from ..config import Download, Period
+from ..config_sections import Download, Period
 from ..credentials import earthdata_token
 from ..errors import CredentialsError
 from .base import Provider

@@ -1,0 +1,72 @@
+"""Where every file of a run lies: path patterns, and what their wildcards may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SENSORS = ("sentinel2", "sentinel1")
+ANY_BLOCK = r"b\d+_\d+"
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Path patterns with Snakemake's wildcards in braces."""
+
+    roi: str
+    items: str
+    slices: str
+    stack: str
+    patches: str
+    weights: str
+    embeddings: str
+    hole: str
+    holes: str
+    zarr: str
+    arrays: str
+    scales: str
+    counts: str
+    arrays_provenance: str
+    preview: str
+    preview_png: str
+    counts_cog: str
+    vrt: str
+    vrt_codes: str
+    geotessera: str
+    tiles: str
+    item: str
+    collection: str
+    checks: str
+    report: str
+
+    @classmethod
+    def below(cls, work: str, results: str) -> Patterns:
+        """The patterns for a working and a results folder."""
+        run = f"{work}/{{region}}/{{period}}"
+        products = f"{results}/{{region}}/{{period}}"
+        return cls(
+            roi=f"{work}/{{region}}/roi.tif",
+            items=f"{run}/items/{{sensor}}.json",
+            slices=f"{run}/slices/{{sensor}}/{{slice}}/{{block}}.zip",
+            stack=f"{run}/stack/{{sensor}}/{{block}}.zip",
+            patches=f"{run}/patches/{{block}}.zip",
+            weights=f"{work}/weights.json",
+            embeddings=f"{run}/embeddings/{{block}}.zip",
+            hole=f"{run}/holes/{{block}}.zip",
+            holes=f"{products}/holes.json",
+            zarr=f"{products}/embeddings.zarr",
+            arrays=f"{products}/stitched_representation.npy",
+            scales=f"{products}/stitched_representation_scales.npy",
+            counts=f"{products}/stitched_representation_counts.npy",
+            arrays_provenance=f"{products}/stitched_representation.json",
+            preview=f"{products}/preview.tif",
+            preview_png=f"{products}/preview.png",
+            counts_cog=f"{products}/counts.tif",
+            vrt=f"{products}/embeddings.vrt",
+            vrt_codes=f"{products}/embeddings_codes.vrt",
+            geotessera=f"{products}/geotessera",
+            tiles=f"{products}/tiles/{{block}}.json",
+            item=f"{products}/item.json",
+            checks=f"{products}/checks.json",
+            report=f"{products}/report.html",
+            collection=f"{results}/{{region}}/collection.json",
+        )

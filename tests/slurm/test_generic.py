@@ -1,0 +1,44 @@
+"""profiles/generic, with Slurm in the part of a cluster that is not Slurm: sbatch as the command
+that submits. What the profile asks for reaches the cluster, and the products are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.slurm import Cluster, finish, memory, slurm, start
+from tests.support.workflow import REPOSITORY, change, product_bytes
+
+pytestmark = pytest.mark.slurm
+
+PROFILE = [
+    *("--profile", str(REPOSITORY / "profiles" / "generic")),
+    "--cluster-generic-submit-cmd",
+    "sbatch --parsable --output=/dev/null --partition={resources.queue} --cpus-per-task={threads} "
+    "--mem={resources.mem_mb} --time={resources.runtime} --gpus={resources.gpu} "
+    "--comment={rule}",
+    *("--cluster-generic-cancel-cmd", "scancel"),
+    *("--default-resources", "queue=cpu", "gpu=0", "runtime=5", "mem_mb=1000"),
+    # One disk and one machine: files are there at once.
+    *("--latency-wait", "5", "--max-status-checks-per-second", "10"),
+    *("--set-threads", "infer_gpu=1"),
+]
+
+
+def test_the_generic_profile(cluster: Cluster, patched: Path, finished_run: Path) -> None:
+    """CPU and GPU jobs go to their queues with the memory, time and GPUs of the one table."""
+    change(patched, {"jobs.cpu_gpu": [1, 1], "jobs.without_gpu": "cpu"})
+    finish(start(patched, profile=PROFILE), patched)
+    assert product_bytes(patched) == product_bytes(finished_run)
+    jobs = {name: cluster.jobs(patched, name) for name in ("infer_cpu", "infer_gpu", "stitch")}
+    assert [len(found) for found in jobs.values()] == [2, 2, 2]
+    for name, found in jobs.items():
+        partition = "gpu" if name == "infer_gpu" else "cpu"
+        assert {job["Partition"] for job in found} == {partition}
+        assert {job["JobState"] for job in found} == {"COMPLETED"}
+        asked = {"gpu:1" in job.get("TresPerJob", "") for job in found}
+        assert asked == {name == "infer_gpu"}
+    assert {job["TimeLimit"] for job in jobs["infer_cpu"]} == {"04:00:00"}
+    assert {memory(job) for job in jobs["stitch"]} == {1200, 1300}
+    assert slurm("squeue", "--noheader") == ""
