@@ -25,8 +25,10 @@ import yaml
 from tessera_flow.cli import main
 from tessera_flow.config import load_config
 from tessera_flow.errors import TesseraFlowError
+from tessera_flow.job_settings import JobSettings
 from tessera_flow.layout import Layout
 from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.scheduling import Schedule
 from tessera_flow.verdicts import read_verdicts, verdict_path
 from tests.support.archives import opera_burst, opera_item
 from tests.support.broken import damaged_checkpoint, one_row, patched, region_without_crs
@@ -309,6 +311,13 @@ def test_the_page_lists_these_thirty() -> None:
     assert len(ROWS) == 30
 
 
+def read_as_snakemake_does() -> None:
+    """What `workflow/rules/common.smk` does with the configuration of the working directory."""
+    layout = Layout(load_config(yaml.safe_load(Path("config.yaml").read_text())))
+    JobSettings(layout)
+    Schedule(layout)
+
+
 @pytest.mark.parametrize("what", [what for what in ROWS if what in READ])
 def test_when_the_configuration_is_read(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -316,10 +325,10 @@ def test_when_the_configuration_is_read(
     folder = tmp_path / "run"
     one_row(folder, 25)
     monkeypatch.chdir(folder)
-    Layout(load_config(yaml.safe_load(Path("config.yaml").read_text())))
+    read_as_snakemake_does()
     READ[what].make(folder)
     with pytest.raises(TesseraFlowError) as caught:
-        Layout(load_config(yaml.safe_load(Path("config.yaml").read_text())))
+        read_as_snakemake_does()
     assert_printed(what, str(caught.value))
 
 
