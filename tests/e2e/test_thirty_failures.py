@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from snakemake import exceptions
 
 from tessera_flow.cli import main
 from tessera_flow.config import load_config
@@ -365,6 +366,26 @@ def test_in_a_run(
     assert_printed(what, output)
     if RUNS[what].job:
         assert_printed(what, output.partition(SUMMARY)[2])
+
+
+@pytest.mark.slow
+def test_what_snakemake_says_in_its_own_words(tmp_path: Path) -> None:
+    """The first column of that table, where it can be made here."""
+    section = PAGE.partition("## In Snakemake's own words")[2].partition("\n## ")[0]
+    words = re.findall(r"^\| `([^`]+)`", section, flags=re.MULTILINE)
+    folder = tmp_path / "run"
+    one_row(folder, 25)
+    (folder / "tab.yaml").write_text("regions:\n\there: 1\n")
+    made = [
+        snakemake(folder, "--dry-run", "--configfile", str(folder / "tab.yaml")),
+        snakemake(folder, "--dry-run", "--configfile", str(folder / "absent.yaml")),
+        snakemake(folder, "--dry-run", "results/here/then/embedings.zarr"),
+    ]
+    for done, said in zip(made, words, strict=False):
+        assert done.returncode != 0
+        assert said in done.stdout
+    assert len(words) == len(made) + 1
+    assert words[-1] in Path(exceptions.__file__).read_text(encoding="utf-8")
 
 
 def test_other_output_is_not_taken_for_a_sentence() -> None:

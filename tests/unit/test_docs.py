@@ -60,6 +60,18 @@ def test_links_of_pages_outside_the_site(name: str) -> None:
             assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    named = [
+        (page.name, *found)
+        for page in (ROOT / "docs").glob("*.md")
+        for found in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text("utf-8"))
+    ]
+    assert len(named) > 40
+    for page, file, test in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in text, f"{page}: {file}::{test}"
+
+
 @pytest.mark.online
 def test_links_to_other_sites(repository: Path) -> None:
     done = build(repository / "docs", repository / "links", "linkcheck")
