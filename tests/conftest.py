@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,14 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of `finished_run` to change; times of files are copied, too."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small tensors; waiting for a second thread costs more than it brings."""
+    import torch  # takes seconds, and most tests have no need of it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -75,14 +75,7 @@ def embed_folders(
     # Taken before anything is read: a tile that changes meanwhile differs from what it states.
     inputs = {folder: folder_fingerprint(folder) for folder in folders}
     options = replace(options, dim=check_dim(options.dim, weights.dims, weights.path))
-    settings = {
-        "weights_sha256": weights.sha256,
-        **asdict(options),
-        "heads": None if heads is None else list(heads),
-        "statistics": statistics,
-        "precision": precision,
-    }
-    del settings["batch_size"]
+    settings = _settings(weights, options, heads, statistics, precision)
     todo = [f for f in folders if overwrite or not _finished(out, f, settings, inputs[f])]
     finished = len(folders) - len(todo)
     if finished:
@@ -92,13 +85,8 @@ def embed_folders(
     model = prepare_model(
         weights.path, options.dim, device, threads, weights.sha256, heads, statistics, precision
     )
-    errors = _embed_each(
-        {folder: inputs[folder] for folder in todo},
-        out,
-        model,
-        options,
-        _statement(weights, settings, model),
-    )
+    left, statement = {f: inputs[f] for f in todo}, _statement(weights, settings, model)
+    errors = _embed_each(left, out, model, options, statement)
     if errors:
         listed = "\n".join(f"- {error}" for error in errors)
         raise TileError(
@@ -106,6 +94,25 @@ def embed_folders(
             f"{out}.\n{listed}"
         )
     return len(todo), finished
+
+
+def _settings(
+    weights: WeightsRecord,
+    options: InferenceOptions,
+    heads: Heads | None,
+    statistics: str | None,
+    precision: Precision,
+) -> dict[str, Any]:
+    """What decides the numbers of a result; it is stated beside it."""
+    settings = {
+        "weights_sha256": weights.sha256,
+        **asdict(options),
+        "heads": None if heads is None else list(heads),
+        "statistics": statistics,
+        "precision": precision,
+    }
+    del settings["batch_size"]
+    return settings
 
 
 def _embed_each(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .admission import Admission
+from .config import runs
 from .estimates import block_disk_gb, dates
 from .layout import Layout
 from .models.published import PUBLISHED, weights_file
@@ -43,11 +44,18 @@ class Schedule:
         self._one_job = one_job
         self.weights = layout.config.model.weights
         self.weights_bytes = self._size_of_weights()
-        # All blocks in their order; a name that is in several regions stands once.
-        names = {block.id for grid in layout.grids.values() for block in grid.blocks}
-        self._turns = {name: number for number, name in enumerate(sorted(names))}
+        # One period of a region after the other, so that its products are there first. No two
+        # turns are alike: see `admission`.
+        keys = [
+            (region, period, block.id)
+            for region, period in runs(layout.config)
+            for block in layout.grids[region].blocks
+        ]
+        self._turns = {key: number for number, key in enumerate(keys)}
+        # A name that is in several regions stands once: rules know blocks by their names.
+        self._names = sorted({block for _, _, block in keys})
         cpu, gpu = shares(layout.config.jobs.cpu_gpu, layout.config.model.device)
-        self._on_gpu = frozenset(gpu_blocks(list(self._turns), cpu, gpu))
+        self._on_gpu = frozenset(gpu_blocks(self._names, cpu, gpu))
         self._admission = Admission(self.most_in_flight())
 
     def kind(self, block: str) -> str:
@@ -56,16 +64,21 @@ class Schedule:
 
     def blocks_on(self, kind: str) -> str:
         """Regular expression of the names of the blocks that `cpu` or `gpu` embeds."""
-        chosen = [name for name in self._turns if self.kind(name) == kind]
-        everything = self._one_job or len(chosen) == len(self._turns)
+        chosen = [name for name in self._names if self.kind(name) == kind]
+        everything = self._one_job or len(chosen) == len(self._names)
         return ANY_BLOCK if everything else pattern(chosen)
 
-    def priority(self, stage: str, block: str) -> int:
+    def priority(self, stage: str, wildcards: Any) -> int:
         """What a job goes before others by: its step, and the place of its block.
 
         So a block that is begun is finished before others are, and few are in flight.
+
+        Args:
+            stage: one of `STAGES`.
+            wildcards: of the job: region, period and block.
         """
-        return STAGES.index(stage) * len(self._turns) + len(self._turns) - self._turns[block]
+        turn = self._turns[wildcards.region, wildcards.period, wildcards.block]
+        return (STAGES.index(stage) + 1) * len(self._turns) - turn
 
     def dates(self, period: str) -> dict[str, float]:
         """How many dates a period is assumed to have, by sensor in use."""
@@ -78,7 +91,7 @@ class Schedule:
         """How many blocks may be in flight, by `jobs.max_disk_gb`: at least 1."""
         limit = self._config.jobs.max_disk_gb
         if limit is None:
-            return len(self._turns) * len(self._config.periods)
+            return len(self._turns)
         pixels = self._config.grid.block_size**2
         largest = max(block_disk_gb(pixels, self.dates(name)) for name in self._config.periods)
         return max(1, int(limit / largest))
@@ -106,7 +119,7 @@ class Schedule:
             return
         wildcards = [job.wildcards_dict or {} for job in jobs]
         blocks = {(w["region"], w["period"], w["block"]) for w in wildcards if "block" in w}
-        ordered = sorted(blocks, key=lambda block: self._turns[block[2]])
+        ordered = sorted(blocks, key=self._turns.__getitem__)
         self._admission.expect((block, self._layout.embeddings_file(*block)) for block in ordered)
 
     def memory_mb(self, rule: str, attempt: int) -> int:

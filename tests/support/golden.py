@@ -1,6 +1,6 @@
 """The recorded numbers of the published code, and what compares a model with them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +88,48 @@ def assert_inputs(
         assert not seen[group.pixels].any()
         seen[group.pixels] = True
     return seen
+
+
+def assert_parts_of_v2(model: Model, data: Any, parts: Mapping[str, nn.Module]) -> None:
+    """Every part of a v2 model puts out what was recorded of it.
+
+    Args:
+        model: as it is loaded.
+        data: the recorded inputs and outputs.
+        parts: those behind the encoders, by the names they were recorded under.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, encoder in (("s2_backbone", model.s2), ("s1_backbone", model.s1)):
+        recorded(encoder, found, f"{name}.pooled")
+        for index, layer in enumerate(encoder.layers):
+            recorded(layer, found, f"{name}.layer{index}")
+    for name, part in parts.items():
+        recorded(part, found, name)
+    found["out"] = model(*inputs(data["s2_x"]), *inputs(data["s1_x"])).numpy()
+    for sensor in ("s2", "s1"):
+        x = data[f"{sensor}_x"]
+        encoder, days = getattr(model, sensor), inputs(x)[1]
+        found[f"{sensor}_backbone.embedding"] = embedded(encoder, x)
+        found[f"{sensor}_backbone.doy_encoding"] = model.s2.codes[days].numpy()
+    found["dim_reducer.2"] = found["dim_reducer.3"] = np.maximum(found["dim_reducer.1"], 0)
+    expected = {key for key in data.files if key not in ("s2_x", "s1_x")}
+    assert set(found) == {key for key in expected if not key.startswith("out_T1")}
+    for key, value in found.items():
+        np.testing.assert_allclose(value, data[key], atol=TOLERANCE, rtol=0, err_msg=key)
+
+
+def assert_absent_sensor_is_zeros(model: Model, data: Any) -> None:
+    """Without a sensor a v2 model gives what was recorded with one row of zeros for it."""
+    s2, s1 = model.s2(*inputs(data["s2_x"])), model.s1(*inputs(data["s1_x"]))
+    for key, out in (
+        ("out_T1_zeros_s2", model.fusion(model.s2.absent().expand(4, -1), s1)),
+        ("out_T1_zeros_s1", model.fusion(s2, model.s1.absent().expand(4, -1))),
+    ):
+        np.testing.assert_allclose(out.numpy(), data[key], atol=TOLERANCE, rtol=0)
+
+
+def assert_order_of_steps_does_not_matter(model: Model, data: Any) -> None:
+    """A v2 model takes the time steps as a set."""
+    order = np.random.default_rng(1).permutation(24)
+    turned = model(*inputs(data["s2_x"][:, order]), *inputs(data["s1_x"])).numpy()
+    np.testing.assert_allclose(turned, data["out"], atol=TOLERANCE, rtol=0)

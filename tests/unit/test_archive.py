@@ -21,8 +21,9 @@ from tessera_flow.simulate.archive import (
     write_item_collection,
     write_sentinel1_scene,
     write_sentinel2_scene,
-    write_static_catalog,
 )
+
+from ..support.static_catalog import write_static_catalog
 
 ITEMS = Path(__file__).parents[3] / "shared" / "items"
 CRS, ORIGIN = "EPSG:32631", (318000.0, 5800020.0)

@@ -14,7 +14,6 @@ import yaml
 
 from tessera_flow.config import Config, load_config, read_config, runs
 from tessera_flow.config_errors import key_paths
-from tessera_flow.config_hash import content_hash
 from tessera_flow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -478,57 +477,6 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-BASE = load_config(yaml.safe_load(MINIMAL))
-
-
-def hash_of(**sections: Any) -> str:
-    return content_hash(load_config(changed(**sections)), "fens", "y2023")
-
-
-def test_content_hash_is_stable() -> None:
-    """A changed hash tells every user that all their products are other products."""
-    assert content_hash(BASE, "fens", "y2023") == (
-        "d58265af586ad3c1aec82ca0a4d68518403f02e9bce987a2706835dd116d1a57"
-    )
-    assert hash_of(grid={"resolution": 10}) == content_hash(BASE, "fens", "y2023")
-
-
-@pytest.mark.parametrize(
-    "sections",
-    [
-        {"paths": {"results": "elsewhere"}},
-        {"products": {"formats": ["arrays"], "zarr_chunk": 50}},
-        {"download": {"threads": 1, "attempts": 9, "timeout": 5, "slice_months": 1}},
-        {"model": {"weights": "student.pt", "device": "cpu", "batch_size": 7, "cache": "c"}},
-        {"regions": {"fens": {"roi": "fens.geojson", "periods": ["y2023"]}, "b": {"roi": "b"}}},
-        {"periods": {"y2023": PERIOD, "y2022": {"start": "2022-01-01", "end": "2022-12-31"}}},
-    ],
-)
-def test_content_hash_ignores_what_changes_no_number(sections: dict[str, Any]) -> None:
-    assert hash_of(**sections) == content_hash(BASE, "fens", "y2023")
-
-
-@pytest.mark.parametrize(
-    "sections",
-    [
-        {"arithmetic": "reference"},
-        {"grid": {"resolution": 20}},
-        {"grid": {"downsample_rate": 2}},
-        {"model": {"weights": "other.pt"}},
-        {"model": {"weights": "student.pt", "dim": 64}},
-        {"model": {"weights": "student.pt", "min_observations": {"s2": 2}}},
-        {"sentinel2": {"max_cloud": 80}},
-        {"sentinel1": {"orbits": "ascending"}},
-        {"download": {"empty_block": "nodata"}},
-        {"regions": {"fens": {"roi": "other.geojson"}}},
-        {"regions": {"fens": {"roi": "fens.geojson", "crs": "EPSG:32631"}}},
-        {"periods": {"y2023": {"start": "2023-01-02", "end": "2023-12-31"}}},
-    ],
-)
-def test_content_hash_sees_what_changes_numbers(sections: dict[str, Any]) -> None:
-    assert hash_of(**sections) != content_hash(BASE, "fens", "y2023")
-
-
 def test_every_key_is_described() -> None:
     paths = list(key_paths(Config))
     assert "grid.block_size" in paths
@@ -575,13 +523,6 @@ def test_statistics_of_another_source_are_refused(provider: str) -> None:
     assert meant.model.statistics == "aws"
     right = load_config(changed(model=model | {"statistics": "mpc"}, **sections))
     assert right.model.statistics == "mpc"
-
-
-@pytest.mark.parametrize(
-    "model", [{"statistics": "mpc"}, {"heads": 8}, {"seed": 1}, {"repeat_times": 3}]
-)
-def test_content_hash_follows_the_choices_of_v1(model: dict[str, Any]) -> None:
-    assert hash_of(model={"weights": "student.pt", **model}) != content_hash(BASE, "fens", "y2023")
 
 
 def test_an_end_beyond_any_calendar_is_refused() -> None:

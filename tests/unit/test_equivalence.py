@@ -1,7 +1,6 @@
 """The contract of docs/equivalence.md, on simulated and on real pixels."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,8 @@ from tessera_flow.tiles import ARRAYS, TileArrays, read_tile_folder
 from ..support import golden
 from ..support.golden import checkpoint, plain, sequences
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared/real/tile_31UFS_monthly"
 FAMILIES = (
@@ -49,15 +50,6 @@ ALL = InferenceOptions(dtype="float32", min_s2=0, min_s1=0)
 needs_bf16 = pytest.mark.skipif(
     not has_bf16(torch.device("cpu")), reason="this processor does not compute in bfloat16"
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors; waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def source(name: str) -> Any:

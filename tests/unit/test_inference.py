@@ -1,5 +1,4 @@
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,10 @@ from tessera_flow.tiles import ARRAYS, TileArrays
 from ..support import golden as recorded
 from ..support.golden import GOLDEN, TILES, TOLERANCE, assert_inputs, packed, tile
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VARIANTS = ("noqk", "qk")
 ALL = InferenceOptions(dtype="float32", min_s2=0, min_s1=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors; waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def checkpoint(variant: str) -> Path:

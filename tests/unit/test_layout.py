@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,12 +21,17 @@ from .test_plan import RING
 RULES = Path(__file__).parents[2] / "workflow" / "rules"
 
 
-def layout(folder: Path, rate: int = 1, **model: object) -> Layout:
+YEAR = {"then": {"start": "2021-01-01", "end": "2021-12-31"}}
+
+
+def layout(
+    folder: Path, rate: int = 1, periods: dict[str, object] = YEAR, **model: object
+) -> Layout:
     roi = write_polygon(folder / "r.geojson", RING)
     config: Config = load_config(
         {
             "regions": {"here": {"roi": str(roi), "crs": CRS}},
-            "periods": {"then": {"start": "2021-01-01", "end": "2021-12-31"}},
+            "periods": periods,
             "model": MODEL | model,
             "grid": {"block_size": 20, "patch_size": 5, "downsample_rate": rate},
             "paths": {
@@ -113,7 +119,11 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
     """At default settings no job on a CPU asks for more than 4 GiB, Snakemake included; a
     larger block asks for more memory and time, and so does a second attempt."""
     rules = set(
-        re.findall(r"^rule (\w+):", "".join(p.read_text() for p in RULES.glob("*.smk")), re.M)
+        re.findall(
+            r"^(?:use rule \w+ as|rule) (\w+)",
+            "".join(p.read_text() for p in RULES.glob("*.smk")),
+            re.M,
+        )
     )
     assert rules - {"holes", "lists", "plan", "status"} == set(NEEDS)
     for rule in NEEDS:
@@ -140,9 +150,18 @@ def test_blocks_take_turns_between_cpus_and_gpus(shares: tuple[int, int]) -> Non
 
 
 def test_earlier_blocks_and_later_steps_go_first(tmp_path: Path) -> None:
-    run = layout(tmp_path)
+    """And no two blocks of a step alike, in two periods either: only the first is admitted."""
+    periods = {
+        "early": {"start": "2021-01-01", "end": "2021-12-31"},
+        "late": {"start": "2022-01-01", "end": "2022-12-31"},
+    }
+    run = layout(tmp_path, periods=periods)
     schedule = Schedule(run)
     first, *_, last = (block.id for block in run.grids["here"].blocks)
-    steps = ["download", "stack", "retile", "infer"]
-    order = [schedule.priority(step, block) for step in steps for block in (last, first)]
-    assert order == sorted(order) and len(set(order)) == 8 and order[0] > 0
+    places = [("late", last), ("late", first), ("early", last), ("early", first)]
+    order = [
+        schedule.priority(step, SimpleNamespace(region="here", period=period, block=block))
+        for step in ["download", "stack", "retile", "infer"]
+        for period, block in places
+    ]
+    assert order == sorted(order) and len(set(order)) == 16 and order[0] > 0

@@ -21,12 +21,13 @@ from tessera_flow.mask import mask_geobox
 from tessera_flow.reading import AssetAddress, Reader
 from tessera_flow.retries import RetryPolicy
 from tessera_flow.sentinel1 import power_to_scaled_decibels
-from tessera_flow.simulate.archive import write_item_collection, write_static_catalog
+from tessera_flow.simulate.archive import write_item_collection
 from tessera_flow.windows import ReadOptions
 
 from ..support.pipeline import ORIGIN, configuration, ingest, manifest, stacked, write_box
 from ..support.scenes import optical, radar
 from ..support.servers import FileServer, closed_port, serve_files, serve_stac
+from ..support.static_catalog import write_static_catalog
 
 LEFT, TOP = ORIGIN
 SHAPE = (40, 50)

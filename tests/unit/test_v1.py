@@ -1,7 +1,6 @@
 """v1.0 float, v1.0 QAT and v1.1 against numbers recorded from the published code."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,8 @@ from ..support.golden import (
     tile,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FLOAT, QAT = "v1_0", "v1_0_qat"
 DRAWN = [
     (FLOAT, "main__rep1"),
@@ -45,14 +46,6 @@ DRAWN = [
 ]
 SOURCES = ("mpc", "aws")
 ALL = InferenceOptions(dtype="float32", min_s2=0, min_s1=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model(name: str, source: str | None = None) -> Model:

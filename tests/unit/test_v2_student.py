@@ -8,7 +8,14 @@ from tessera_flow.models.family import Model
 from tessera_flow.models.parts import day_codes
 from tessera_flow.models.v2_student import V2_STUDENT, StudentSizes
 
-from ..support.golden import GOLDEN, TOLERANCE, embedded, inputs, plain, recorded
+from ..support.golden import (
+    GOLDEN,
+    assert_absent_sensor_is_zeros,
+    assert_order_of_steps_does_not_matter,
+    assert_parts_of_v2,
+    inputs,
+    plain,
+)
 
 VARIANTS = ("noqk", "qk")
 
@@ -23,48 +30,24 @@ def unit(variant: str) -> Any:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_part_equals_the_reference(variant: str) -> None:
-    model, golden = student(variant), unit(variant)
-    found: dict[str, np.ndarray] = {}
-    for name, encoder in (("s2_backbone", model.s2), ("s1_backbone", model.s1)):
-        recorded(encoder, found, f"{name}.pooled")
-        for index, layer in enumerate(encoder.layers):
-            recorded(layer, found, f"{name}.layer{index}")
-    recorded(model.fusion.expand, found, "dim_reducer.0")
-    recorded(model.fusion.norm, found, "dim_reducer.1")
-    recorded(model.fusion.reduce, found, "dim_reducer.4")
-    recorded(model.fusion.output_norm, found, "dim_reducer.5")
-    found["out"] = model(*inputs(golden["s2_x"]), *inputs(golden["s1_x"])).numpy()
-    for sensor in ("s2", "s1"):
-        x = golden[f"{sensor}_x"]
-        encoder, days = getattr(model, sensor), inputs(x)[1]
-        found[f"{sensor}_backbone.embedding"] = embedded(encoder, x)
-        found[f"{sensor}_backbone.doy_encoding"] = model.s2.codes[days].numpy()
-    found["dim_reducer.2"] = found["dim_reducer.3"] = np.maximum(found["dim_reducer.1"], 0)
-
-    expected = {key for key in golden.files if key not in ("s2_x", "s1_x")}
-    assert set(found) == {key for key in expected if not key.startswith("out_T1")}
-    for key, value in found.items():
-        np.testing.assert_allclose(value, golden[key], atol=TOLERANCE, rtol=0, err_msg=key)
+    model = student(variant)
+    parts = {
+        "dim_reducer.0": model.fusion.expand,
+        "dim_reducer.1": model.fusion.norm,
+        "dim_reducer.4": model.fusion.reduce,
+        "dim_reducer.5": model.fusion.output_norm,
+    }
+    assert_parts_of_v2(model, unit(variant), parts)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_absent_sensor_is_one_row_of_zeros(variant: str) -> None:
-    model, golden = student(variant), unit(variant)
-    s2 = model.s2(*inputs(golden["s2_x"]))
-    s1 = model.s1(*inputs(golden["s1_x"]))
-    for key, out in (
-        ("out_T1_zeros_s2", model.fusion(model.s2.absent().expand(4, -1), s1)),
-        ("out_T1_zeros_s1", model.fusion(s2, model.s1.absent().expand(4, -1))),
-    ):
-        np.testing.assert_allclose(out.numpy(), golden[key], atol=TOLERANCE, rtol=0)
+    assert_absent_sensor_is_zeros(student(variant), unit(variant))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_order_of_time_steps_does_not_matter(variant: str) -> None:
-    model, golden = student(variant), unit(variant)
-    order = np.random.default_rng(1).permutation(24)
-    out = model(*inputs(golden["s2_x"][:, order]), *inputs(golden["s1_x"]))
-    np.testing.assert_allclose(out.numpy(), golden["out"], atol=TOLERANCE, rtol=0)
+    assert_order_of_steps_does_not_matter(student(variant), unit(variant))
 
 
 def test_the_norm_of_queries_and_keys_is_not_idle() -> None:

@@ -1,12 +1,10 @@
 """The v2 teacher against numbers recorded from the published code."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tessera_flow.draws import Stream
 from tessera_flow.inference import InferenceOptions, embed_tile
@@ -19,25 +17,20 @@ from ..support.golden import (
     GOLDEN,
     TILES,
     TOLERANCE,
+    assert_absent_sensor_is_zeros,
     assert_inputs,
-    embedded,
+    assert_order_of_steps_does_not_matter,
+    assert_parts_of_v2,
     inputs,
     packed,
     plain,
-    recorded,
     tile,
 )
 from .test_v1 import key_list
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ALL = InferenceOptions(dtype="float32", min_s2=0, min_s1=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def teacher() -> Model:
@@ -49,40 +42,21 @@ def golden(name: str) -> Any:
 
 
 def test_every_part_equals_the_reference() -> None:
-    model, data = teacher(), golden("unit")
+    model = teacher()
     fusion = model.fusion
     assert isinstance(fusion, TokenFusion)
-    found: dict[str, np.ndarray] = {}
-    for name, encoder in (("s2_backbone", model.s2), ("s1_backbone", model.s1)):
-        recorded(encoder, found, f"{name}.pooled")
-        for index, layer in enumerate(encoder.layers):
-            recorded(layer, found, f"{name}.layer{index}")
-    recorded(fusion.layers[-1], found, "fusion_out")
-    recorded(fusion.reducer.expand, found, "dim_reducer.0")
-    recorded(fusion.reducer.norm, found, "dim_reducer.1")
-    recorded(fusion.reducer.reduce, found, "dim_reducer.4")
-    recorded(fusion.reducer.output_norm, found, "dim_reducer.5")
-    found["out"] = model(*inputs(data["s2_x"]), *inputs(data["s1_x"])).numpy()
-    for sensor in ("s2", "s1"):
-        x = data[f"{sensor}_x"]
-        encoder, days = getattr(model, sensor), inputs(x)[1]
-        found[f"{sensor}_backbone.embedding"] = embedded(encoder, x)
-        found[f"{sensor}_backbone.doy_encoding"] = model.s2.codes[days].numpy()
-    found["dim_reducer.2"] = found["dim_reducer.3"] = np.maximum(found["dim_reducer.1"], 0)
-    expected = {key for key in data.files if key not in ("s2_x", "s1_x")}
-    assert set(found) == {key for key in expected if not key.startswith("out_T1")}
-    for key, value in found.items():
-        np.testing.assert_allclose(value, data[key], atol=TOLERANCE, rtol=0, err_msg=key)
+    parts = {
+        "fusion_out": fusion.layers[-1],
+        "dim_reducer.0": fusion.reducer.expand,
+        "dim_reducer.1": fusion.reducer.norm,
+        "dim_reducer.4": fusion.reducer.reduce,
+        "dim_reducer.5": fusion.reducer.output_norm,
+    }
+    assert_parts_of_v2(model, golden("unit"), parts)
 
 
 def test_an_absent_sensor_is_one_row_of_zeros() -> None:
-    model, data = teacher(), golden("unit")
-    s2, s1 = model.s2(*inputs(data["s2_x"])), model.s1(*inputs(data["s1_x"]))
-    for key, out in (
-        ("out_T1_zeros_s2", model.fusion(model.s2.absent().expand(4, -1), s1)),
-        ("out_T1_zeros_s1", model.fusion(s2, model.s1.absent().expand(4, -1))),
-    ):
-        np.testing.assert_allclose(out.numpy(), data[key], atol=TOLERANCE, rtol=0)
+    assert_absent_sensor_is_zeros(teacher(), golden("unit"))
 
 
 @pytest.mark.parametrize("name", TILES)
@@ -111,11 +85,7 @@ def test_inputs_and_bins_equal_the_reference(name: str) -> None:
 
 
 def test_the_order_of_time_steps_does_not_matter() -> None:
-    model, data = teacher(), golden("unit")
-    wanted = model(*inputs(data["s2_x"]), *inputs(data["s1_x"])).numpy()
-    order = np.random.default_rng(1).permutation(24)
-    turned = model(*inputs(data["s2_x"][:, order]), *inputs(data["s1_x"])).numpy()
-    assert np.abs(turned - wanted).max() < 1e-5
+    assert_order_of_steps_does_not_matter(teacher(), golden("unit"))
 
 
 def test_two_swapped_bands_are_noticed() -> None:

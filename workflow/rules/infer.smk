@@ -17,7 +17,7 @@ rule infer_cpu:
         f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
     wildcard_constraints:
         block=SCHEDULE.blocks_on("cpu"),
-    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards)
     conda:
         "../../envs/cpu.yaml"
     threads: SCHEDULE.threads("infer_cpu")
@@ -33,19 +33,9 @@ rule infer_cpu:
         "../scripts/infer.py"
 
 
-rule infer_gpu:
-    input:
-        patches=RUN.paths.patches,
-        weights=RUN.paths.weights,
-    output:
-        embeddings=RUN.paths.embeddings,
-    log:
-        f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.log",
-    benchmark:
-        f"{LOGS}/{{region}}/{{period}}/infer/{{block}}.bench.tsv"
+use rule infer_cpu as infer_gpu with:
     wildcard_constraints:
         block=SCHEDULE.blocks_on("gpu"),
-    priority: lambda wildcards: SCHEDULE.priority("infer", wildcards.block)
     conda:
         "../../envs/gpu.yaml"
     threads: SCHEDULE.threads("infer_gpu")
@@ -54,12 +44,6 @@ rule infer_gpu:
         runtime=lambda wildcards, attempt: SCHEDULE.runtime("infer_gpu", attempt),
         in_flight=1,
         gpu=1,
-    params:
-        settings=lambda wildcards: SETTINGS.infer(wildcards.region, wildcards.block),
-    message:
-        "Embedding {wildcards.region} {wildcards.block}, {wildcards.period}"
-    script:
-        "../scripts/infer.py"
 
 
 rule hole:

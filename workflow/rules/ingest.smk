@@ -16,7 +16,7 @@ rule download:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("download", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("download", wildcards)
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -43,7 +43,7 @@ rule stack:
         f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("stack", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("stack", wildcards)
     group:
         "series"
     conda:
@@ -70,7 +70,7 @@ rule retile:
         f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("retile", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("retile", wildcards)
     group:
         "series"
     conda:

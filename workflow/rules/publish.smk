@@ -2,12 +2,10 @@
 # Needs: the embeddings of all blocks of a region and period, or products made from them; for
 # the provenance, the lists of scenes and the record of the weights.
 # Makes:
-#   counts           observation counts as a GeoTIFF
-#   vrt              all dimensions for GDAL, over the reference's arrays
-#   geotessera       the store of the geotessera client
-#   export_tiles     the time series of a block as reference tile folders
-#   stac_item        the STAC Item of a region and period
-#   stac_collection  the STAC Collection of a region
+#   counts        observation counts as a GeoTIFF
+#   vrt           all dimensions for GDAL, over the reference's arrays
+#   geotessera    the store of the geotessera client
+#   export_tiles  the time series of a block as reference tile folders
 
 
 rule counts:
@@ -106,50 +104,3 @@ rule export_tiles:
         "Exporting the tiles of {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
         "../scripts/export_tiles.py"
-
-
-rule stac_item:
-    input:
-        products=lambda wildcards: RUN.described_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
-    output:
-        item=RUN.paths.item,
-    log:
-        f"{LOGS}/{{region}}/{{period}}/stac_item.log",
-    benchmark:
-        f"{LOGS}/{{region}}/{{period}}/stac_item.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stac_item", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stac_item", attempt),
-    params:
-        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
-        products=lambda wildcards: RUN.product_names(**wildcards),
-    message:
-        "Describing the products of {wildcards.region}, {wildcards.period}"
-    script:
-        "../scripts/stac_item.py"
-
-
-rule stac_collection:
-    input:
-        parts=lambda wildcards: RUN.items_of(wildcards.region),
-    output:
-        collection=RUN.paths.collection,
-    log:
-        f"{LOGS}/{{region}}/stac_collection.log",
-    benchmark:
-        f"{LOGS}/{{region}}/stac_collection.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stac_collection", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stac_collection", attempt),
-    message:
-        "Describing the periods of {wildcards.region}"
-    script:
-        "../scripts/stac_collection.py"

@@ -12,7 +12,7 @@ rule import_tiles:
         f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("retile", wildcards.block)
+    priority: lambda wildcards: SCHEDULE.priority("retile", wildcards)
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -51,6 +51,15 @@ def register(subparsers: Subparsers) -> None:
             "is not embedded again while its files and the settings stay the same."
         ),
     )
+    _add_files(parser)
+    _add_results(parser)
+    _add_model(parser)
+    _add_running(parser)
+    parser.set_defaults(func=run, when_interrupted="finished tiles are kept")
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """What is read and where results go."""
     add = parser.add_argument
     add(
         "--weights",
@@ -63,6 +72,11 @@ def register(subparsers: Subparsers) -> None:
     )
     add("--tiles", required=True, metavar="DIR", help="a tile folder, or a folder of tile folders")
     add("--out", required=True, metavar="DIR", help="folder for the results")
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    """What is stored."""
+    add = parser.add_argument
     add(
         "--dim",
         type=_at_least(1),
@@ -76,6 +90,11 @@ def register(subparsers: Subparsers) -> None:
         default=None,
         help="what to store (default: float32 for v1.0 float and the v2 teacher, else int8)",
     )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """How the model is to be understood, and which pixels it embeds."""
+    add = parser.add_argument
     add(
         "--statistics",
         choices=("mpc", "aws"),
@@ -92,34 +111,39 @@ def register(subparsers: Subparsers) -> None:
             "states; where it is silent 8 for v1.0 float, else 4)"
         ),
     )
-    add(
+    _add_number(
+        parser,
         "--seed",
-        type=_at_least(0),
+        "for v1.0: seed of the random draws of observations (default: %(default)s)",
         default=0,
-        metavar="N",
-        help="for v1.0: seed of the random draws of observations (default: %(default)s)",
+        least=0,
     )
-    add(
+    _add_number(
+        parser,
         "--repeat-times",
-        type=_at_least(1),
+        "for v1.0: number of draws to average (default: %(default)s)",
         default=1,
-        metavar="N",
-        help="for v1.0: number of draws to average (default: %(default)s)",
+        least=1,
     )
-    add(
+    _add_number(
+        parser,
         "--min-s2",
-        type=_at_least(0),
+        "valid Sentinel-2 steps a pixel needs (default: %(default)s)",
         default=1,
-        metavar="N",
-        help="valid Sentinel-2 steps a pixel needs (default: %(default)s)",
+        least=0,
     )
-    add(
+    _add_number(
+        parser,
         "--min-s1",
-        type=_at_least(0),
+        "valid Sentinel-1 steps a pixel needs (default: %(default)s)",
         default=0,
-        metavar="N",
-        help="valid Sentinel-1 steps a pixel needs (default: %(default)s)",
+        least=0,
     )
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    """Where and how it runs."""
+    add = parser.add_argument
     add(
         "--device",
         choices=("auto", "cpu", "cuda", "xpu"),
@@ -135,19 +159,15 @@ def register(subparsers: Subparsers) -> None:
             "(default: %(default)s)"
         ),
     )
-    add(
+    _add_number(
+        parser,
         "--batch-size",
-        type=_at_least(1),
+        "most pixels in one forward pass on a GPU (default: %(default)s)",
         default=4096,
-        metavar="N",
-        help="most pixels in one forward pass on a GPU (default: %(default)s)",
+        least=1,
     )
-    add(
-        "--threads",
-        type=_at_least(1),
-        default=None,
-        metavar="N",
-        help="CPU threads (default: PyTorch's choice)",
+    _add_number(
+        parser, "--threads", "CPU threads (default: PyTorch's choice)", default=None, least=1
     )
     add(
         "--cache",
@@ -156,7 +176,13 @@ def register(subparsers: Subparsers) -> None:
         help="folder for weights downloaded by name (default: the Hugging Face cache)",
     )
     add("--overwrite", action="store_true", help="embed finished tiles again")
-    parser.set_defaults(func=run, when_interrupted="finished tiles are kept")
+
+
+def _add_number(
+    parser: argparse.ArgumentParser, flag: str, meaning: str, *, default: int | None, least: int
+) -> None:
+    """Add an option that takes a whole number, `least` or more."""
+    parser.add_argument(flag, type=_at_least(least), default=default, metavar="N", help=meaning)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -25,7 +25,6 @@ from ..provenance import ModelRecord, Provenance, SourceRecord, crs_code, produc
 
 EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-ITEM_FILE = "item.json"
 
 _COG = pystac.MediaType.COG
 _NPY = "application/x-npy"

@@ -1,0 +1,70 @@
+"""Which settings decide the numbers of a product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tessera_flow.config import load_config
+from tessera_flow.config_hash import content_hash
+
+from .test_config import MINIMAL, PERIOD, changed
+
+BASE = load_config(yaml.safe_load(MINIMAL))
+
+
+def hash_of(**sections: Any) -> str:
+    return content_hash(load_config(changed(**sections)), "fens", "y2023")
+
+
+def test_content_hash_is_stable() -> None:
+    """A changed hash tells every user that all their products are other products."""
+    assert content_hash(BASE, "fens", "y2023") == (
+        "d58265af586ad3c1aec82ca0a4d68518403f02e9bce987a2706835dd116d1a57"
+    )
+    assert hash_of(grid={"resolution": 10}) == content_hash(BASE, "fens", "y2023")
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"paths": {"results": "elsewhere"}},
+        {"products": {"formats": ["arrays"], "zarr_chunk": 50}},
+        {"download": {"threads": 1, "attempts": 9, "timeout": 5, "slice_months": 1}},
+        {"model": {"weights": "student.pt", "device": "cpu", "batch_size": 7, "cache": "c"}},
+        {"regions": {"fens": {"roi": "fens.geojson", "periods": ["y2023"]}, "b": {"roi": "b"}}},
+        {"periods": {"y2023": PERIOD, "y2022": {"start": "2022-01-01", "end": "2022-12-31"}}},
+    ],
+)
+def test_content_hash_ignores_what_changes_no_number(sections: dict[str, Any]) -> None:
+    assert hash_of(**sections) == content_hash(BASE, "fens", "y2023")
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"arithmetic": "reference"},
+        {"grid": {"resolution": 20}},
+        {"grid": {"downsample_rate": 2}},
+        {"model": {"weights": "other.pt"}},
+        {"model": {"weights": "student.pt", "dim": 64}},
+        {"model": {"weights": "student.pt", "min_observations": {"s2": 2}}},
+        {"sentinel2": {"max_cloud": 80}},
+        {"sentinel1": {"orbits": "ascending"}},
+        {"download": {"empty_block": "nodata"}},
+        {"regions": {"fens": {"roi": "other.geojson"}}},
+        {"regions": {"fens": {"roi": "fens.geojson", "crs": "EPSG:32631"}}},
+        {"periods": {"y2023": {"start": "2023-01-02", "end": "2023-12-31"}}},
+    ],
+)
+def test_content_hash_sees_what_changes_numbers(sections: dict[str, Any]) -> None:
+    assert hash_of(**sections) != content_hash(BASE, "fens", "y2023")
+
+
+@pytest.mark.parametrize(
+    "model", [{"statistics": "mpc"}, {"heads": 8}, {"seed": 1}, {"repeat_times": 3}]
+)
+def test_content_hash_follows_the_choices_of_v1(model: dict[str, Any]) -> None:
+    assert hash_of(model={"weights": "student.pt", **model}) != content_hash(BASE, "fens", "y2023")

@@ -1,0 +1,128 @@
+"""How long a file and a function may be, and what no module may be called: the code as it can
+be read."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from .test_layers import MODULES, SCRIPTS, adaptors, imports, own_imports, package_imports
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FILE_LINES = {"src": 500, "workflow": 500, "tools": 500, "benchmarks": 500, "examples": 500,
+              "tests": 600}  # fmt: skip
+FUNCTION_LINES = {"src": 60, "workflow": 60, "tools": 60, "benchmarks": 60, "examples": 60,
+                  "tests": 70}  # fmt: skip
+"""Without the docstring: that of a function with many arguments is long because it is whole."""
+SNAKEFILE_LINES = 60
+RULE_FILE_LINES = 150
+SCRIPT_LINES = 40
+ADAPTOR_LINES = 80
+"""Of a script that other scripts import: what all of them do is there, once."""
+DRAWERS = {"utils", "util", "common", "misc", "helpers", "helper", "tools"}
+"""Names that say nothing of what is in a module."""
+
+MODULE_OF = {
+    "odc-geo": "odc.geo",
+    "odc-loader": "odc.loader",
+    "odc-stac": "odc.stac",
+    "planetary-computer": "planetary_computer",
+    "pystac-client": "pystac_client",
+    "pyyaml": "yaml",
+}
+"""Of the packages whose module has another name."""
+RUN_NOT_IMPORTED = {"snakemake-executor-plugin-slurm"}
+FOR_USERS = {"xarray", "rioxarray"}
+"""With which users open the products, in the environment in which they made them (README)."""
+
+PYTHON = sorted(
+    path.relative_to(ROOT) for folder in FILE_LINES for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def lines(path: Path) -> int:
+    return (ROOT / path).read_text(encoding="utf-8").count("\n")
+
+
+def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """From `def` to the end, without the docstring."""
+    length = (node.end_lineno or node.lineno) - node.lineno + 1
+    if ast.get_docstring(node) is None:
+        return length
+    docstring = node.body[0]
+    return length - ((docstring.end_lineno or docstring.lineno) - docstring.lineno + 1)
+
+
+def long_functions(source: str, limit: int) -> list[str]:
+    return [
+        f"{node.name} ({function_lines(node)} lines)"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function_lines(node) > limit
+    ]
+
+
+def test_a_long_function_is_found() -> None:
+    body = "\n".join(["    x = 1"] * 5)
+    source = f'async def f():\n    """One.\n\n    Two.\n    """\n{body}\n'
+    assert long_functions(source, 6) == []
+    assert long_functions(source, 5) == ["f (6 lines)"]
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=str)
+def test_files_and_functions_can_be_read_at_once(path: Path) -> None:
+    folder = path.parts[0]
+    assert lines(path) <= FILE_LINES[folder], f"{path} has {lines(path)} lines: split it"
+    source = (ROOT / path).read_text(encoding="utf-8")
+    found = long_functions(source, FUNCTION_LINES[folder])
+    assert not found, f"{path}: {', '.join(found)}: split them"
+
+
+def test_the_workflow_is_short() -> None:
+    limits = {ROOT / "Snakefile": SNAKEFILE_LINES, ROOT / "workflow/Snakefile": SNAKEFILE_LINES}
+    limits |= dict.fromkeys((ROOT / "workflow/rules").glob("*.smk"), RULE_FILE_LINES)
+    assert len(limits) > 8
+    long = {path.name: lines(path) for path, limit in limits.items() if lines(path) > limit}
+    assert not long, f"too long: {long}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name])
+def test_a_module_says_what_it_is_for(module: str) -> None:
+    assert module.rpartition(".")[2] not in DRAWERS, f"{module}: name it after what is in it"
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{module} has no docstring that says its one reason"
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    try:
+        order = list(TopologicalSorter({m: own_imports(m) for m in MODULES if m}).static_order())
+    except CycleError as error:
+        pytest.fail(f"modules import one another in a circle: {' -> '.join(error.args[1])}")
+    assert order.index("errors") < order.index("layout")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_short(path: Path) -> None:
+    limit = ADAPTOR_LINES if path.stem in adaptors() else SCRIPT_LINES
+    assert lines(path) <= limit, f"{path.name} has {lines(path)} lines; at most {limit} is thin"
+
+
+def test_every_dependency_is_imported_or_run() -> None:
+    """A package that only tests and examples import is one of the extra `dev`."""
+    with (ROOT / "pyproject.toml").open("rb") as handle:
+        pins = tomllib.load(handle)["project"]["dependencies"]
+    imported = {name for module in MODULES for name in package_imports(module)}
+    imported |= {name for path in SCRIPTS for name in imports(path)}
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    imported |= set(re.findall(r"^from ([\w.]+) import", rules, flags=re.M))
+    unused = {
+        name
+        for name in (re.split("[=<>~ ;\\[]", pin)[0] for pin in pins)
+        if not any(f"{i}.".startswith(f"{MODULE_OF.get(name, name)}.") for i in imported)
+    }
+    assert unused == RUN_NOT_IMPORTED | FOR_USERS
