@@ -205,8 +205,9 @@ def _(folder: Path, _finished: Path) -> str:
 def _(folder: Path, _finished: Path) -> str:
     one_row(folder, 25)
     host = "https://cumulus.asf.earthdatacloud.nasa.gov/OPERA"
-    burst = opera_item(opera_burst(folder / "bursts", "2021-06-05T06:00:00", size=60), folder)
-    text = json.dumps({"type": "FeatureCollection", "features": [burst]})
+    power = np.full((10, 20), 0.1)
+    burst = opera_burst(folder, "2021-06-05T06:00:00", power, power, (LEFT, TOP))
+    text = json.dumps({"type": "FeatureCollection", "features": [opera_item(burst, folder)]})
     (folder / "bursts.json").write_text(re.sub(r'"href": "[^"]*/', f'"href": "{host}/', text))
     source = {"provider": "local", "imitates": "opera", "location": "bursts.json"}
     change(folder, {"sentinel1": source})
