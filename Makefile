@@ -6,6 +6,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 DEMO := demo
 CORES ?= 2
+CONDA_EXE ?= conda
 
 SYSTEM_PATH := $(PATH)
 # .venv first: snakefmt looks for shfmt, and Snakemake for Python, on PATH.
@@ -16,14 +17,14 @@ PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slurm mutations lint docs generate lock clean
+.PHONY: help install demo test test-all test-slurm mutations lint docs generate lock check-conda clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## Make .venv with the pinned packages (demo and test do it themselves)
 
-$(INSTALLED): requirements/lock.txt pyproject.toml tools/install.sh
+$(INSTALLED): requirements/lock.txt pyproject.toml tools/install.sh tools/torch.sh
 	@PATH="$(SYSTEM_PATH)" tools/install.sh $(PYTHON) $(VENV)
 	@touch $@
 
@@ -58,11 +59,17 @@ docs: $(INSTALLED) ## Build docs/ as a site; fails at a link or an anchor that l
 	@python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-generate: $(INSTALLED) ## Write what follows from the source: reference pages, schema, config.yaml, envs/
+generate: $(INSTALLED) ## Write every generated file (schema, config.yaml, envs/, container/ ...)
 	@python tools/generate.py
 
-lock: ## Resolve the pins of pyproject.toml anew into requirements/lock.txt
+lock: ## Resolve the pins of pyproject.toml anew (then: make generate)
 	@PATH="$(SYSTEM_PATH)" tools/lock.sh $(PYTHON)
+
+check-conda: ## Solve envs/*.yaml with conda (needs conda-forge; installs nothing)
+	@for file in envs/*.yaml; do \
+		echo "$$file"; \
+		CONDA_OVERRIDE_CUDA=13.0 $(CONDA_EXE) env create --dry-run --file $$file --name check || exit 1; \
+	done
 
 clean: ## Remove .venv, the demo and caches (never results or work)
 	rm -rf $(VENV) $(DEMO) docs/_build .pytest_cache .ruff_cache .mypy_cache

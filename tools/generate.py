@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
+import environments  # noqa: E402
 import messages  # noqa: E402
 
 from tessera_flow import reference  # noqa: E402
@@ -25,21 +26,24 @@ BEGIN = (
     "<!-- Below: generated from src/tessera_flow by `make generate`; edit the sentences there. -->"
 )
 
-# The Python of the conda environments: the one the lock was made and tested with.
-CONDA_PYTHON = "3.11"
-
 
 def generated() -> dict[str, str]:
     """Text of each generated file by its path in the repository."""
     with (ROOT / "pyproject.toml").open("rb") as handle:
         dependencies: list[str] = tomllib.load(handle)["project"]["dependencies"]
+    lock = (ROOT / "requirements/lock.txt").read_text(encoding="utf-8")
     return {
         "workflow/schemas/config.schema.json": reference.config_schema(),
         "docs/configuration.md": reference.configuration_page(),
         TROUBLESHOOTING: _with_every_sentence((ROOT / TROUBLESHOOTING).read_text("utf-8")),
+        "workflow/sources.txt": sources(),
         "config/config.yaml": reference.default_config(),
-        "envs/cpu.yaml": reference.conda_environment(dependencies, CONDA_PYTHON, gpu=False),
-        "envs/gpu.yaml": reference.conda_environment(dependencies, CONDA_PYTHON, gpu=True),
+        "requirements/cpu.txt": environments.requirements(lock, gpu=False),
+        "requirements/cuda.txt": environments.requirements(lock, gpu=True),
+        "envs/cpu.yaml": environments.conda_environment(dependencies, gpu=False),
+        "envs/gpu.yaml": environments.conda_environment(dependencies, gpu=True),
+        "container/apptainer.def": environments.apptainer_definition(),
+        "container/Containerfile": environments.containerfile(),
     }
 
 
@@ -49,6 +53,12 @@ def _with_every_sentence(page: str) -> str:
     if not marker:
         raise ValueError(f"{TROUBLESHOOTING} has lost its line: {BEGIN}")
     return f"{written}{BEGIN}\n\n{messages.reference(ROOT / 'src' / 'tessera_flow')}"
+
+
+def sources() -> str:
+    """What Snakemake fetches beside the rules where the workflow is on a git host."""
+    files = [ROOT / "workflow/scripts/adaptor.py", *(ROOT / "src/tessera_flow").rglob("*.py")]
+    return "".join(f"{name}\n" for name in sorted(str(p.relative_to(ROOT)) for p in files))
 
 
 def differences() -> str:

@@ -28,14 +28,8 @@ pip() {
     "$venv/bin/python" -m pip --disable-pip-version-check --quiet --no-input "$@"
 }
 
-# The CPU build of torch, if there is one for this system: the default Linux build brings
-# gigabytes of CUDA libraries. For a GPU: make install TORCH=gpu
-torch=$(grep -E '^torch==' requirements/lock.txt)
-if [ "${TORCH:-cpu}" = cpu ] && [ "$(uname -s)" = Linux ]; then
-    pip install "$torch+cpu" 2>/dev/null ||
-        pip install "$torch+cpu" --index-url https://download.pytorch.org/whl/cpu --no-deps 2>/dev/null ||
-        echo "No CPU build of $torch can be reached; taking the registry's own build." >&2
-fi
-echo "torch is installed; now $(grep -c '==' requirements/lock.txt) pinned packages."
+# For a GPU: make install TORCH=gpu
+tools/torch.sh "$venv/bin/python" "$(grep -E '^torch==' requirements/lock.txt)"
+echo "Now $(grep -c '==' requirements/lock.txt) pinned packages."
 pip install --use-pep517 --requirement requirements/lock.txt
 pip install --no-deps --no-build-isolation --editable .

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Resolve the direct pins of pyproject.toml and write everything they bring to
-# requirements/lock.txt, from an environment that holds nothing else. `make lock` calls this.
+# Resolve the direct pins of pyproject.toml in an environment that holds nothing else; write
+# everything they bring to requirements/lock.txt, and what each weighs to docs/dependencies.md.
+# `make lock` calls this; `make generate` follows.
 #
 # usage: tools/lock.sh PYTHON
 set -euo pipefail
@@ -19,13 +20,14 @@ PYTHON
 pip() {
     "$folder/venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"
 }
-torch=$(grep -E '^torch==' "$folder/direct.txt")
-pip install "$torch+cpu" 2>/dev/null ||
-    pip install "$torch+cpu" --index-url https://download.pytorch.org/whl/cpu
+TORCH=cpu tools/torch.sh "$folder/venv/bin/python" "$(grep -E '^torch==' "$folder/direct.txt")"
 pip install --requirement "$folder/direct.txt"
-{
-    echo "# Every package of a working environment, pinned; written by \`make lock\`, not by hand."
-    echo "# tools/install.sh chooses the CPU build of torch before it reads this file."
-    pip freeze | sed 's/+cpu$//'
-} >"$folder/lock.txt"
+pip freeze >"$folder/freeze.txt"
+if grep -q '^nvidia-' "$folder/freeze.txt"; then
+    echo "tessera-flow: the lock file is made with the CPU build of torch, which could not be had" >&2
+    exit 1
+fi
+"$folder/venv/bin/python" tools/dependencies.py lock <"$folder/freeze.txt" >"$folder/lock.txt"
+"$folder/venv/bin/python" tools/dependencies.py page >"$folder/page.md"
 cp "$folder/lock.txt" requirements/lock.txt
+cp "$folder/page.md" docs/dependencies.md

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# A Slurm cluster of one node on loopback, for tests: no systemd, no cgroups, no accounting
-# database. Memory and cores are consumable, memory is watched every second, and there is one
-# GPU that is none (a gres on /dev/null).
+# A Slurm cluster of one node on loopback, for tests: no systemd, no cgroups, but with accounting
+# (slurmdbd on a MariaDB of its own), as clusters have it. Memory and cores are consumable, memory
+# is watched every second, and there is one GPU that is none (a gres on /dev/null).
 #
 # usage: tools/slurm.sh start|stop FOLDER     (as root)
+#        tools/slurm.sh down|up FOLDER        its controller only: killed, started again
 #
 # Keys, state and logs are in FOLDER. /etc/slurm/slurm.conf becomes a link into it: the executor
 # takes SLURM_CONF from the environment of jobs, so the default path has to lead there.
-set -euo pipefail
+set -Eeuo pipefail
 action=${1:-}
 folder=$(realpath -m "${2:-slurm}")
 here=$(cd "$(dirname "$0")" && pwd)
-daemons=(slurmd slurmctld munged)
+daemons=(slurmd slurmctld slurmdbd mariadbd munged)
+# Clients and slurmdbd find the database by it, wherever this machine has one of its own.
+export MYSQL_UNIX_PORT=$folder/mariadb.sock
 
 fail() {
     echo "tessera-flow: $*" >&2
@@ -31,12 +34,52 @@ stop() {
             alive "$daemon" || break
             sleep 0.1
         done
+        alive "$daemon" && kill -KILL "$(cat "$folder/$daemon.pid")"
     done
     for name in slurm gres; do
         if [ "$(readlink "/etc/slurm/$name.conf")" = "$folder/$name.conf" ]; then
             rm "/etc/slurm/$name.conf"
         fi
     done
+}
+
+controller() { # stops it, or starts it again with what it knew
+    if [ "$1" = down ]; then
+        kill -KILL "$(cat "$folder/slurmctld.pid")"
+    else
+        slurmctld -f "$folder/slurm.conf"
+    fi
+}
+
+start_accounting() {
+    chmod 600 "$folder/slurmdbd.conf"
+    if [ ! -d "$folder/mariadb/mysql" ]; then
+        mkdir -p "$folder/mariadb"
+        chown mysql: "$folder/mariadb"
+        mariadb-install-db --no-defaults --user=mysql --datadir="$folder/mariadb" \
+            --skip-test-db --auth-root-authentication-method=socket >"$folder/mariadb.log" 2>&1
+    fi
+    # Its pid file and its socket are made by the user mysql.
+    chmod 777 "$folder"
+    setsid mariadbd --no-defaults --user=mysql --datadir="$folder/mariadb" --skip-networking \
+        --socket="$MYSQL_UNIX_PORT" --pid-file="$folder/mariadbd.pid" \
+        --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 \
+        >>"$folder/mariadb.log" 2>&1 </dev/null &
+    for _ in $(seq 100); do
+        mariadb-admin --no-defaults ping >/dev/null 2>&1 && break
+        sleep 0.2
+    done
+    mariadb --no-defaults -e "create database if not exists slurm_acct_db;
+        create user if not exists 'slurm'@'localhost' identified by 'toy';
+        grant all on slurm_acct_db.* to 'slurm'@'localhost';"
+    SLURM_CONF="$folder/slurm.conf" slurmdbd
+    for _ in $(seq 50); do
+        timeout 5 sacctmgr --noheader show cluster >/dev/null 2>&1 && break
+        sleep 0.2
+    done
+    sacctmgr --immediate add cluster toy >/dev/null 2>&1 || true
+    sacctmgr --immediate add account toy description=toy organization=toy >/dev/null 2>&1 || true
+    sacctmgr --immediate add user root account=toy >/dev/null 2>&1 || true
 }
 
 start() {
@@ -47,13 +90,15 @@ start() {
     done
     [ ! -e /run/munge/munge.socket.2 ] || ! pgrep -x munged >/dev/null ||
         fail "a munged is running: stop the cluster that it belongs to first"
+    trap stop ERR # nothing half-started stays
     mkdir -p "$folder"/{state,spool} /etc/slurm /run/munge
     chmod 755 "$folder" /run/munge
     local memory
     memory=$(($(awk '/MemTotal/ { print $2 }' /proc/meminfo) / 1024 - 512))
-    for name in slurm gres; do
+    for name in slurm gres slurmdbd; do
         sed -e "s|@HOST@|$(hostname -s)|g; s|@RUN@|$folder|g; s|@CPUS@|$(nproc)|g; s|@MEM@|$memory|g" \
             "$here/slurm/$name.conf.in" >"$folder/$name.conf"
+        [ "$name" != slurmdbd ] || continue
         ln -sfn "$folder/$name.conf" "/etc/slurm/$name.conf"
     done
     if [ ! -s "$folder/munge.key" ]; then
@@ -61,6 +106,7 @@ start() {
     fi
     munged --force --key-file="$folder/munge.key" --pid-file="$folder/munged.pid" \
         --log-file="$folder/munged.log" --seed-file="$folder/munge.seed"
+    start_accounting
     slurmctld -c -i -f "$folder/slurm.conf"
     slurmd -f "$folder/slurm.conf"
     for _ in $(seq 100); do
@@ -77,5 +123,6 @@ start() {
 case $action in
 start) start ;;
 stop) stop ;;
-*) fail "usage: tools/slurm.sh start|stop FOLDER" ;;
+down | up) controller "$action" ;;
+*) fail "usage: tools/slurm.sh start|stop|down|up FOLDER" ;;
 esac

@@ -29,6 +29,9 @@ _ABANDONED_AFTER = 24 * 3600.0
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+DISK_ERRORS = {*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+"""Codes of an `OSError` that tell of this machine's disks, where it could be the network's."""
+
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():

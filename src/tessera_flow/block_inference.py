@@ -272,9 +272,15 @@ def _layout(source: zarr.Group, where: str) -> _Layout:
 
 
 def create_outputs(
-    target: zarr.Group, shape: tuple[int, int], size: int, dim: int, dtype: str
+    target: zarr.Group,
+    shape: tuple[int, int],
+    size: int,
+    dim: int,
+    dtype: str,
+    counts: bool = True,
 ) -> dict[str, zarr.Array[Any]]:
-    """The empty arrays of an `embeddings` file: no pixel has an embedding yet."""
+    """The empty arrays of an `embeddings` file: no pixel has an embedding yet. Without `counts`
+    where it is not known what embeddings were made from."""
     # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
     chunk = (size, size)
     nodata = 0 if dtype == "int8" else np.nan
@@ -282,8 +288,9 @@ def create_outputs(
         "embeddings": create_array(
             target, "embeddings", (*shape, dim), (*chunk, dim), dtype, nodata
         ),
-        "counts": create_array(target, "counts", (*shape, 3), (*chunk, 3), np.uint16),
     }
+    if counts:
+        arrays["counts"] = create_array(target, "counts", (*shape, 3), (*chunk, 3), np.uint16)
     if dtype == "int8":
         arrays["scales"] = create_array(target, "scales", shape, chunk, np.float32, np.nan)
     return arrays

@@ -20,8 +20,10 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from .config_errors import refused, sentences, shown
 from .config_sections import (
     Download,
+    Geotessera,
     GridSettings,
     Jobs,
+    MinObservations,
     Model,
     Paths,
     Period,
@@ -43,11 +45,12 @@ class Config(Section):
 
     regions: dict[Name, Region] = Field(..., description="Regions by name.", min_length=1)
     periods: dict[Name, Period] = Field(..., description="Periods by name.", min_length=1)
-    model: Model = Field(..., description=Model.__doc__)
-    source: Literal["scenes", "tiles"] = key(
+    model: Model = Field(Model(min_observations=MinObservations()), description=Model.__doc__)
+    source: Literal["scenes", "tiles", "geotessera"] = key(
         "scenes",
         "What embeddings are made from. `scenes`: Sentinel scenes. `tiles`: reference tile folders "
-        "that are there already.",
+        "that are there already. `geotessera`: nothing, as published embeddings are taken.",
+        validate_default=True,
     )
     arithmetic: Literal["exact", "reference"] = key(
         "exact",
@@ -59,7 +62,10 @@ class Config(Section):
     sentinel1: Sentinel1 = Field(Sentinel1(), description=Sentinel1.__doc__, validate_default=True)
     download: Download = Field(Download(), description=Download.__doc__)
     tiles: Tiles = Field(Tiles(), description=Tiles.__doc__, validate_default=True)
-    products: Products = Field(Products(), description=Products.__doc__)
+    geotessera: Geotessera = Field(
+        Geotessera(), description=Geotessera.__doc__, validate_default=True
+    )
+    products: Products = Field(Products(), description=Products.__doc__, validate_default=True)
     jobs: Jobs = Field(Jobs(), description=Jobs.__doc__, validate_default=True)
     paths: Paths = Field(Paths(), description=Paths.__doc__)
 
@@ -95,6 +101,44 @@ class Config(Section):
             raise refused("\n".join(unknown))
         return value
 
+    @property
+    def weights(self) -> str | None:
+        """The weights in use: none where embeddings are published ones."""
+        return None if self.source == "geotessera" else self.model.weights
+
+    @field_validator("source", mode="after")
+    @classmethod
+    def _weights_given(cls, value: str, info: ValidationInfo) -> str:
+        model = info.data.get("model")
+        if value != "geotessera" and model is not None and model.weights is None:
+            raise refused(
+                "model.weights is missing and has no default: set it (path of a checkpoint file, "
+                "or a published name)."
+            )
+        return value
+
+    @field_validator("geotessera", mode="after")
+    @classmethod
+    def _store_has_it(cls, value: Geotessera, info: ValidationInfo) -> Geotessera:
+        if info.data.get("source") != "geotessera":
+            return value
+        lines = [
+            f"source is geotessera, whose embeddings are of calendar years, but periods.{name} is "
+            f"{period.start} to {period.end}: set it to {period.start.year}-01-01 to "
+            f"{period.start.year}-12-31, or to another year."
+            for name, period in info.data.get("periods", {}).items()
+            if period.year is None
+        ]
+        model = info.data.get("model")
+        if model is not None and model.dim not in (None, 128):
+            lines.append(
+                f"source is geotessera, whose embeddings have 128 dimensions, but model.dim is "
+                f"{model.dim}: leave it out."
+            )
+        if lines:
+            raise refused("\n".join(lines))
+        return value
+
     @field_validator("tiles", mode="after")
     @classmethod
     def _tiles_located(cls, value: Tiles, info: ValidationInfo) -> Tiles:
@@ -105,6 +149,8 @@ class Config(Section):
     @field_validator("products", mode="after")
     @classmethod
     def _products_possible(cls, value: Products, info: ValidationInfo) -> Products:
+        if info.data.get("source") == "geotessera":
+            value = _of_published(value)
         main = ("zarr", "arrays", "vrt", "geotessera")
         if "stac" in value.formats and not set(main) & set(value.formats):
             raise refused(
@@ -170,6 +216,22 @@ class Config(Section):
                 "embedded on a GPU: set jobs.cpu_gpu to [1, 0] or auto, or model.device to auto."
             )
         return value
+
+
+def _of_published(products: Products) -> Products:
+    """The products of published embeddings: those that need what a store does not tell are
+    refused where they are asked for, and not among the default ones."""
+    unknown = {"counts": "observation counts", "tiles": "time series"}
+    if "formats" not in products.model_fields_set:
+        formats = [name for name in products.formats if name not in unknown]
+        return products.model_copy(update={"formats": formats})
+    for name in products.formats:
+        if name in unknown:
+            raise refused(
+                f"products.formats has {name}, but source is geotessera, and published embeddings "
+                f"come without {unknown[name]}: take it out."
+            )
+    return products
 
 
 def load_config(document: Mapping[str, Any]) -> Config:

@@ -40,6 +40,12 @@ def content_hash(config: Config, region: str, period: str) -> str:
         del settings["source"], settings["tiles"]
     else:
         del settings["sentinel2"], settings["sentinel1"]
+    if config.source == "geotessera":
+        settings["model"] = {"dtype": config.model.dtype}
+        del settings["arithmetic"], settings["tiles"], settings["geotessera"]["cache"]
+        settings["download"] = {"empty_block": config.download.empty_block}
+    else:
+        del settings["geotessera"]
     settings["region"] = config.regions[region].model_dump(mode="json", exclude={"periods"})
     settings["period"] = config.periods[period].model_dump(mode="json")
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

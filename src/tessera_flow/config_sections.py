@@ -53,6 +53,13 @@ class Period(Section):
     start: Day = key(..., "First day (UTC).")
     end: Day = key(..., "Last day (UTC), included.")
 
+    @property
+    def year(self) -> int | None:
+        """The calendar year that it is, if it is one."""
+        start, end = self.start, self.end
+        whole = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
+        return start.year if whole and start.year == end.year else None
+
     @model_validator(mode="after")
     def _ordered(self) -> Period:
         if self.end.year > _LAST_YEAR:
@@ -199,8 +206,8 @@ class Download(Section):
     )
     empty_block: Literal["error", "nodata"] = key(
         "error",
-        "What becomes of a block that no scene covers. `error` fails it, `nodata` publishes it "
-        "without embeddings.",
+        "What becomes of a block that no scene, or no published tile, covers. `error` fails it, "
+        "`nodata` publishes it without embeddings.",
     )
 
 
@@ -214,11 +221,12 @@ class MinObservations(Section):
 class Model(Section):
     """The encoder and how it is run."""
 
-    weights: str = key(
-        ...,
+    weights: str | None = key(
+        None,
         "Path of a checkpoint file, or a published name. Names: `v2-nano`, `v2-small`, "
         "`v2-medium`, `v2-large`, `v2-teacher` (downloaded once from Hugging Face). Checkpoints of "
-        "v1.0 and v1.1 are files of yours. The family is recognised from the content.",
+        "v1.0 and v1.1 are files of yours. The family is recognised from the content. Must be set, "
+        "unless `source` is `geotessera`.",
         min_length=1,
     )
     cache: str | None = key(
@@ -334,6 +342,37 @@ class Tiles(Section):
     )
 
 
+class Geotessera(Section):
+    """Published embeddings in place of scenes (`source: geotessera`)."""
+
+    location: str | None = key(
+        None,
+        "Folder of a store that the geotessera client reads; `{region}` and `{period}` in it are "
+        "replaced. Default: the public store.",
+        min_length=1,
+    )
+    version: str = key("v1", "Version of the dataset, in the client's words.", min_length=1)
+    variant: str | None = key(
+        None, "Variant of the dataset, for clients from 0.11 on. Default: the client's.",
+        min_length=1,
+    )  # fmt: skip
+    cache: str | None = key(
+        None,
+        "Folder that keeps downloaded tiles; runs can share it. Default: `geotessera` in "
+        "`paths.work`.",
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _a_folder(self) -> Geotessera:
+        if self.location is not None and "://" in self.location:
+            raise ValueError(
+                "location must be a folder, as the client reads folders and its own public store: "
+                "mount or copy the store, or leave location out for the public one"
+            )
+        return self
+
+
 class Jobs(Section):
     """How the work is spread over machines. No key here changes an embedding."""
 
@@ -358,10 +397,12 @@ class Jobs(Section):
     at_once: int = key(
         100, "Jobs at once that `snakemake plan` reckons with. The run itself has `--jobs`.", ge=1
     )
-    at_home: list[Literal["items", "weights", "download"]] = key(
-        [],
-        "Rules that run where Snakemake itself runs. For clusters whose compute nodes have no "
-        "internet and that have no partition for transfers.",
+    at_home: list[Literal["items", "weights", "download", "store_tiles", "import_embeddings"]] = (
+        key(
+            [],
+            "Rules that run where Snakemake runs. For clusters whose compute nodes have no "
+            "internet and that have no partition for transfers.",
+        )
     )
     scratch: str | None = key(
         None,

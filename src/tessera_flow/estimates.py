@@ -29,6 +29,11 @@ SENSORS = {
     "sentinel1": Sensor(90.0, 7.0, 4.0),
 }
 
+PUBLISHED_BYTES = 1.25 * 133
+"""To read of a store of published embeddings for a pixel: 128 codes, a scale and a mask, and a
+quarter more for the parts of tiles that lie outside a region."""
+IMPORT_SECONDS = 2.0
+"""For a million pixels of published embeddings, beside their download."""
 DOWNLOAD_BYTES_PER_SECOND = 25e6
 """Of one download job with eight threads."""
 STACK_SECONDS = 0.12

@@ -12,7 +12,14 @@ from .blockfile import create_block_file
 from .grid import RegionGrid
 
 
-def write_hole(output: Path, shape: Sequence[int], patch_size: int, dim: int, dtype: str) -> None:
+def write_hole(
+    output: Path,
+    shape: Sequence[int],
+    patch_size: int,
+    dim: int,
+    dtype: str,
+    counts: bool = True,
+) -> None:
     """Write an `embeddings` file in which no pixel has an embedding.
 
     Args:
@@ -20,12 +27,13 @@ def write_hole(output: Path, shape: Sequence[int], patch_size: int, dim: int, dt
         shape: (H, W) of the block in the products.
         patch_size: edge of a stored chunk.
         dim, dtype: dimensions and type of the embeddings of the other blocks.
+        counts: whether the other blocks have observation counts.
 
     Raises:
         OutputError: the file cannot be written.
     """
     with create_block_file(output, {"hole": True}) as group:
-        create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype)
+        create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype, counts)
 
 
 def write_hole_list(output: Path, grid: RegionGrid, holes: Mapping[str, str]) -> None:

@@ -14,6 +14,8 @@ from .layout import Layout
 from .models.published import weights_file
 from .plan import content_digest, plan_folder
 from .provenance import tiles_location
+from .store_client import store_location
+from .store_manifest import STORE_DIM
 
 
 class JobSettings:
@@ -26,7 +28,8 @@ class JobSettings:
     def __init__(self, layout: Layout) -> None:
         """Take the files of a configuration."""
         self._layout, self._config = layout, layout.config
-        file = weights_file(layout.config.model.weights)
+        weights = layout.config.weights
+        file = None if weights is None else weights_file(weights)
         cache = plan_folder(layout.config) / "weights.json"
         self._weights_digest = None if file is None else content_digest(file, cache)
 
@@ -89,6 +92,28 @@ class JobSettings:
             "downsample_rate": self._config.grid.downsample_rate,
         }
 
+    def store_tiles(self, region: str, period: str) -> dict[str, Any]:
+        """What decides the list of a store's tiles. What is in the store is not among it: it is
+        not looked at when the run is planned."""
+        return {
+            "store": self._config.geotessera.model_dump(
+                mode="json", include={"version", "variant"}
+            ),
+            "location": store_location(self._config, region, period),
+            "year": self._config.periods[period].year,
+            "grid": self._layout.grids[region].to_json(),
+        }
+
+    def import_embeddings(self, region: str, period: str, block: str) -> dict[str, Any]:
+        """What decides a block's embeddings where they are published ones, apart from the list
+        of tiles and the mask."""
+        window = self._layout.block(region, block).window
+        return {
+            "window": [window.y0, window.x0, window.height, window.width],
+            "downsample_rate": self._config.grid.downsample_rate,
+            "dtype": self._config.model.dtype,
+        }
+
     def infer(self, region: str, block: str) -> dict[str, Any]:
         """What decides a block's embeddings, apart from its patches and the weights.
 
@@ -106,12 +131,14 @@ class JobSettings:
 
     def hole(self, region: str, period: str, block: str) -> dict[str, Any]:
         """What decides the file that stands for a block without embeddings."""
+        published = self._config.source == "geotessera"
         place = self._layout.grids[region].product_window(self._layout.block(region, block))
         return {
             "shape": list(place.shape),
             "patch_size": self._config.grid.patch_size,
-            "dim": self._config.model.dim,
+            "dim": STORE_DIM if published else self._config.model.dim,
             "dtype": self._config.model.dtype,
+            "counts": not published,
         }
 
     def stitch(self, region: str, period: str, *keys: str) -> dict[str, Any]:

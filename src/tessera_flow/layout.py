@@ -49,7 +49,9 @@ class Layout:
 
     @property
     def sensors(self) -> list[str]:
-        """The sensors in use."""
+        """The sensors in use; published embeddings need none."""
+        if self.config.source == "geotessera":
+            return []
         return [sensor for sensor in SENSORS if getattr(self.config, sensor).enabled]
 
     def slices(self, period: str) -> list[Slice]:
@@ -145,12 +147,11 @@ class Layout:
         return f"{self.config.paths.results}/plan"
 
     def array_files(self) -> dict[str, str]:
-        """Named output patterns of the reference arrays; float32 has no scales."""
-        files = {
-            "representation": self.paths.arrays,
-            "counts": self.paths.counts,
-            "provenance": self.paths.arrays_provenance,
-        }
+        """Named output patterns of the reference arrays; float32 has no scales, published
+        embeddings have no counts."""
+        files = {"representation": self.paths.arrays, "provenance": self.paths.arrays_provenance}
+        if self.config.source != "geotessera":
+            files["counts"] = self.paths.counts
         if self.config.model.dtype == "int8":
             files["scales"] = self.paths.scales
         return files
@@ -167,10 +168,17 @@ class Layout:
         files = self.array_files()
         return {name: files[name] for name in ("representation", "scales") if name in files}
 
+    def weights_record(self) -> str | list[str]:
+        """The record of the weights; published embeddings have none."""
+        return [] if self.config.weights is None else self.paths.weights
+
     def manifests(self, region: str, period: str) -> list[str]:
-        """The lists of items of the sensors in use; tile folders have none."""
+        """The lists of items of the sensors in use, or that of a store's tiles; tile folders have
+        none."""
         if self.config.source == "tiles":
             return []
+        if self.config.source == "geotessera":
+            return [self.paths.store_tiles.format(region=region, period=period)]
         return [
             self.paths.items.format(region=region, period=period, sensor=sensor)
             for sensor in self.sensors

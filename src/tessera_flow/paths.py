@@ -14,6 +14,7 @@ class Patterns:
 
     roi: str
     items: str
+    store_tiles: str
     slices: str
     stack: str
     patches: str
@@ -46,6 +47,7 @@ class Patterns:
         return cls(
             roi=f"{work}/{{region}}/roi.tif",
             items=f"{run}/items/{{sensor}}.json",
+            store_tiles=f"{run}/store_tiles.json",
             slices=f"{run}/slices/{{sensor}}/{{slice}}/{{block}}.zip",
             stack=f"{run}/stack/{{sensor}}/{{block}}.zip",
             patches=f"{run}/patches/{{block}}.zip",

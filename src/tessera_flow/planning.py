@@ -21,7 +21,11 @@ from .models.published import PUBLISHED
 from .plan_map import LEGEND, draw_blocks
 from .roi import read_roi
 from .scheduling import STAGES, Schedule
+from .store_manifest import StoreManifest
 from .verdicts import read_verdicts
+
+STORE = "geotessera"
+"""Stands for a store of published embeddings where sensors stand for scenes."""
 
 CALIBRATION_BLOCKS = 200
 """Blocks whose verdicts are read for times: more would not change the mean."""
@@ -37,7 +41,7 @@ class Plan:
     Attributes:
         blocks, blocks_left: blocks, and those without embeddings.
         jobs: jobs by rule, for what is left.
-        items: scenes by sensor; None where their list is not there yet.
+        items: scenes by sensor, or tiles of a store; None where their list is not there yet.
         download_gb: to read from the archives.
         peak_disk_gb: intermediate files at once, with `jobs_at_once` jobs.
         final_disk_gb: embeddings of blocks and products.
@@ -111,16 +115,31 @@ class _Work:
         self.download_gb = self.largest_block_gb = 0.0
         self.core_seconds = self.gpu_seconds = self.job_seconds = 0.0
         self._lists: dict[str, Manifest | None] = {}
+        self._tile_gb: float | None = None
+        if run.config.source == "geotessera":
+            self.items[STORE] = 0
 
     def look_at_lists(self, region: str, period: str) -> None:
-        """Read the lists of scenes of a region and period, as far as they are there."""
+        """Read the lists of scenes, or of a store's tiles, of a region and period, as far as
+        they are there."""
+        if STORE in self.items:
+            tiles = _store_manifest(self.run, region, period)
+            self._count(STORE, None if tiles is None else len(tiles.tiles))
+            self._tile_gb = None if tiles is None else tiles.bytes / estimates.GB
         for name in self.run.sensors:
-            found, known = _manifest(self.run, region, period, name), self.items[name]
+            found = _manifest(self.run, region, period, name)
             self._lists[name] = found
-            self.items[name] = None if found is None or known is None else known + len(found.items)
+            self._count(name, None if found is None else len(found.items))
+
+    def _count(self, name: str, number: int | None) -> None:
+        known = self.items[name]
+        self.items[name] = None if number is None or known is None else known + number
 
     def add(self, region: str, period: str, block: Block) -> None:
         """Add what a block needs."""
+        if STORE in self.items:
+            self._add_published(region, block)
+            return
         run, schedule = self.run, self.schedule
         kind = schedule.kind(block.id)
         assumed = schedule.dates(period)
@@ -136,14 +155,32 @@ class _Work:
         )
         self.download_gb += _read_bytes(pixels, dates) / estimates.GB
         self.largest_block_gb = max(self.largest_block_gb, estimates.block_disk_gb(pixels, dates))
-        for rule, assumed_seconds in _block_seconds(schedule, pixels, dates, slices, kind).items():
+        self._add_seconds(pixels, _block_seconds(schedule, pixels, dates, slices, kind))
+
+    def _add_published(self, region: str, block: Block) -> None:
+        """Add what a block of published embeddings needs."""
+        pixels = float(block.window.height * block.window.width)
+        gb = pixels * estimates.PUBLISHED_BYTES / estimates.GB
+        if self._tile_gb is not None:
+            gb = self._tile_gb / len(self.run.grids[region].blocks)
+        if self.run.config.geotessera.location is not None:
+            gb = 0.0
+        self.blocks += 1
+        self.jobs["import_embeddings"] += 1
+        self.download_gb += gb
+        seconds = estimates.START_SECONDS + estimates.IMPORT_SECONDS * pixels / 1e6
+        seconds += gb * estimates.GB / estimates.DOWNLOAD_BYTES_PER_SECOND
+        self._add_seconds(pixels, {"import_embeddings": seconds})
+
+    def _add_seconds(self, pixels: float, assumed: Mapping[str, float]) -> None:
+        for rule, assumed_seconds in assumed.items():
             rate = self.measured.get(rule)
             seconds = assumed_seconds if rate is None else rate * pixels
             self.job_seconds += seconds
             if rule == "infer_gpu":
                 self.gpu_seconds += seconds
             else:
-                self.core_seconds += seconds * schedule.threads(rule)
+                self.core_seconds += seconds * self.schedule.threads(rule)
 
 
 def _read_bytes(pixels: float, dates: Mapping[str, float]) -> float:
@@ -154,6 +191,14 @@ def _manifest(run: Layout, region: str, period: str, sensor: str) -> Manifest | 
     path = Path(run.paths.items.format(region=region, period=period, sensor=sensor))
     try:
         return Manifest.read(path) if path.exists() else None
+    except ItemError:
+        return None
+
+
+def _store_manifest(run: Layout, region: str, period: str) -> StoreManifest | None:
+    path = Path(run.paths.store_tiles.format(region=region, period=period))
+    try:
+        return StoreManifest.read(path) if path.exists() else None
     except ItemError:
         return None
 
@@ -232,6 +277,8 @@ def _final_gb(run: Layout, grid: RegionGrid) -> float:
 
 
 def _assumptions(run: Layout, items: Mapping[str, int | None]) -> list[str]:
+    if STORE in items:
+        return _assumptions_of_store(items[STORE])
     lines = []
     for name, number in items.items():
         sensor = estimates.SENSORS[name]
@@ -254,13 +301,34 @@ def _assumptions(run: Layout, items: Mapping[str, int | None]) -> list[str]:
     return lines
 
 
+def _assumptions_of_store(tiles: int | None) -> list[str]:
+    lines = []
+    if tiles is None:
+        lines.append(
+            f"The lists of the store's tiles are not there yet, so {estimates.PUBLISHED_BYTES:g} "
+            "bytes are assumed for a pixel (`snakemake lists` makes them; it needs the store)."
+        )
+    lines.append(
+        "Times, where not calibrated: "
+        f"{estimates.DOWNLOAD_BYTES_PER_SECOND / 1e6:g} MB/s for a download, and "
+        f"{estimates.IMPORT_SECONDS:g} s for a million pixels. Tiles in geotessera.cache are not "
+        "downloaded again, which is not reckoned with."
+    )
+    lines.append("Waiting in a cluster's queue is not in the wall time.")
+    return lines
+
+
+def _named(source: str) -> str:
+    return "tiles of the store" if source == STORE else f"scenes of {source}"
+
+
 def plan_text(plan: Plan) -> str:
     """The plan as Markdown."""
     rows = [
         ("blocks", f"{plan.blocks}, of which {plan.blocks_left} are left"),
         *((f"jobs of {rule}", f"{number:,}") for rule, number in plan.jobs.items()),
         *(
-            (f"scenes of {name}", "not listed yet" if number is None else f"{number:,}")
+            (_named(name), "not listed yet" if number is None else f"{number:,}")
             for name, number in plan.items.items()
         ),
         ("to download", f"{plan.download_gb:,.1f} GB"),

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -25,7 +25,9 @@ from .errors import RegionError
 from .grid import RegionGrid
 from .hrefs import public_href
 from .providers import provider
+from .store_manifest import STORE_DIM, StoreManifest, resampled
 
+_MODEL_PAGE = "https://github.com/ucam-eo/tessera"
 _SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo", "odc-stac")
 
 
@@ -36,7 +38,8 @@ class ModelRecord:
     Attributes:
         family: architecture, such as `v2-student`.
         name: published name or file name of the checkpoint.
-        sha256: SHA-256 of the checkpoint file, hexadecimal.
+        sha256: SHA-256 of the checkpoint file, hexadecimal; None where a store of embeddings
+            does not tell it.
         dim: dimensions stored per pixel.
         dtype: `int8` or `float32`.
         url: where the checkpoint is published; `urn:sha256:...` for one that is not.
@@ -49,7 +52,7 @@ class ModelRecord:
 
     family: str
     name: str
-    sha256: str
+    sha256: str | None
     dim: int
     dtype: str
     url: str
@@ -62,15 +65,19 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """Scenes of one sensor.
+    """Scenes of one sensor, or what stood in their place.
 
     Attributes:
-        sensor: `sentinel2` or `sentinel1`; `both` for tile folders.
-        provider: `mpc`, `earth-search`, `opera`, `local` or, for tile folders, `tiles`.
-        location: service, catalog, file of items or folder of tiles, without credentials or
-            query.
-        collection: STAC collection, or CMR's concept id; empty for tile folders.
-        items: number of items in the manifest, where known.
+        sensor: `sentinel2` or `sentinel1`; `both` for tile folders and published embeddings.
+        provider: `mpc`, `earth-search`, `opera` or `local`; `tiles` for tile folders,
+            `geotessera` for published embeddings.
+        location: service, catalog, file of items, folder of tiles or store, without credentials
+            or query.
+        collection: STAC collection, or CMR's concept id; empty for tile folders; version and
+            year of published embeddings.
+        items: number of items in the manifest, where known; of a store, tiles.
+        resampled: tiles of a store that do not lie on the region's grid: of these, each pixel
+            is the nearest one. None for others.
     """
 
     sensor: str
@@ -78,12 +85,13 @@ class SourceRecord:
     location: str
     collection: str
     items: int | None = None
+    resampled: int | None = None
 
     @property
     def uri(self) -> str:
         """A URI that names the data: the collection of an API, or the location itself."""
         parts = urlsplit(self.location)
-        if self.provider not in ("local", "tiles"):
+        if self.provider not in ("local", "tiles", "geotessera"):
             return provider(self.provider, "").collection_uri(self.location, self.collection)
         if parts.scheme and parts.netloc:
             return self.location
@@ -104,8 +112,8 @@ class Provenance:
         shape: (height, width) in pixels.
         nodata: value of a pixel without an embedding, per array.
         model, sources: see their types.
-        arithmetic: `exact` or `reference`.
-        min_observations: valid steps a pixel needs (s2, s1).
+        arithmetic: `exact` or `reference`; `unknown` for published embeddings.
+        min_observations: valid steps a pixel needs (s2, s1); empty for published embeddings.
         software: version by package.
         configuration_sha256: see `config.content_hash`.
     """
@@ -137,6 +145,11 @@ class Provenance:
             "TIFFTAG_SOFTWARE": f"tessera-flow {self.software['tessera-flow']}",
             "PROVENANCE": json.dumps(self.to_json(), sort_keys=True),
         }
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is known how many observations each embedding was made from."""
+        return all(source.provider != "geotessera" for source in self.sources)
 
     @property
     def start(self) -> datetime.date:
@@ -177,8 +190,9 @@ def build_provenance(
     config: Config,
     region: str,
     period: str,
-    weights: Mapping[str, Any],
+    weights: Mapping[str, Any] | None,
     *,
+    store: StoreManifest | None = None,
     item_counts: Mapping[str, int] | None = None,
     roi_sha256: str | None = None,
 ) -> Provenance:
@@ -191,19 +205,25 @@ def build_provenance(
         period: name of the period in `config`.
         weights: the weights record: `path`, `sha256`, `family`, and, for published weights,
             `name` and `url`; `dims` where `model.dim` is left out. Of the path only the file
-            name is recorded, where there is no name.
+            name is recorded, where there is no name. None for published embeddings.
+        store: the tiles of published embeddings.
         item_counts: items in the manifest by sensor, where known.
         roi_sha256: SHA-256 of the region file's content, where known.
 
     Raises:
         KeyError: no such region, period or key of the weights record.
         RegionError: the grid has no CRS.
+        ValueError: neither weights nor a store is given.
     """
+    if (weights is None) == (store is None):
+        raise ValueError("either weights or a store made the embeddings")
     geobox = grid.product_geobox
     crs = product_crs(grid)
     days = config.periods[period]
     int8 = config.model.dtype == "int8"
-    sha256 = str(weights["sha256"])
+    software = software_versions()
+    if store is not None:
+        software["geotessera"] = store.client
     return Provenance(
         region=region,
         period=period,
@@ -214,27 +234,65 @@ def build_provenance(
         transform=tuple(float(v) for v in list(geobox.affine)[:6]),
         shape=(int(geobox.shape[0]), int(geobox.shape[1])),
         nodata={"embeddings": "0", "scales": "NaN"} if int8 else {"embeddings": "NaN"},
-        model=ModelRecord(
-            family=str(weights["family"]),
-            name=str(weights.get("name") or PurePath(weights["path"]).name),
-            sha256=sha256,
-            dim=config.model.dim or int(weights["dims"][-1]),
-            dtype=config.model.dtype,
-            url=str(weights.get("url") or f"urn:sha256:{sha256}"),
-            statistics=config.model.statistics,
-            heads=config.model.heads,
-            precision=config.model.precision,
-            seed=config.model.seed,
-            repeat_times=config.model.repeat_times,
+        model=_model(config, weights) if store is None else _published_model(config, store),
+        sources=(
+            tuple(_sources(config, region, period, item_counts or {}))
+            if store is None
+            else (_store_source(store, grid),)
         ),
-        sources=tuple(_sources(config, region, period, item_counts or {})),
-        arithmetic=config.arithmetic,
-        min_observations={
-            "s2": config.model.min_observations.s2,
-            "s1": config.model.min_observations.s1,
-        },
-        software=software_versions(),
+        arithmetic=config.arithmetic if store is None else "unknown",
+        min_observations=config.model.min_observations.model_dump() if store is None else {},
+        software=software,
         configuration_sha256=content_hash(config, region, period),
+    )
+
+
+def _model(config: Config, weights: Mapping[str, Any] | None) -> ModelRecord:
+    assert weights is not None
+    sha256 = str(weights["sha256"])
+    return ModelRecord(
+        family=str(weights["family"]),
+        name=str(weights.get("name") or PurePath(weights["path"]).name),
+        sha256=sha256,
+        dim=config.model.dim or int(weights["dims"][-1]),
+        dtype=config.model.dtype,
+        url=str(weights.get("url") or f"urn:sha256:{sha256}"),
+        statistics=config.model.statistics,
+        heads=config.model.heads,
+        precision=config.model.precision,
+        seed=config.model.seed,
+        repeat_times=config.model.repeat_times,
+    )
+
+
+def _published_model(config: Config, store: StoreManifest) -> ModelRecord:
+    """What a store states of its model, where this program wrote it; else its dataset's name."""
+    unknown = ModelRecord(
+        family="TESSERA",
+        name=f"dataset {store.version}" + (f" {store.variant}" if store.variant else ""),
+        sha256=None,
+        dim=STORE_DIM,
+        dtype=config.model.dtype,
+        url=_MODEL_PAGE,
+        statistics=None,
+        heads=None,
+        precision="unknown",
+        seed=0,
+        repeat_times=1,
+    )
+    known = {field.name for field in fields(ModelRecord)} - {"dim", "dtype"}
+    stated = {key: value for key, value in (store.model or {}).items() if key in known}
+    return replace(unknown, **stated)
+
+
+def _store_source(store: StoreManifest, grid: RegionGrid) -> SourceRecord:
+    return SourceRecord(
+        sensor="both",
+        provider="geotessera",
+        location=public_href(store.location),
+        collection=store.dataset,
+        items=len(store.tiles),
+        resampled=resampled(store.tiles, grid),
     )
 
 

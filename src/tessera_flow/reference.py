@@ -1,4 +1,4 @@
-"""The pages and files that follow from the configuration models and the pinned packages.
+"""The pages and files that follow from the configuration models.
 
 `tools/generate.py` writes them; a test fails when one is out of date. Each function
 returns the whole text of one file.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import textwrap
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -60,9 +60,9 @@ def configuration_page() -> str:
         f"<!-- {_NOTICE} -->",
         "",
         "One YAML file, `config/config.yaml` or another given by `--configfile`. Required: "
-        "`regions`, `periods` and `model.weights`; every other key may be left out. Paths are "
-        "relative to the working directory. A key that does not exist is refused, with the "
-        "nearest one that does.",
+        "`regions`, `periods` and, unless published embeddings are taken, `model.weights`; every "
+        "other key may be left out. Paths are relative to the working directory. A key that does "
+        "not exist is refused, with the nearest one that does.",
         "",
         *_table("Top level", None, Config),
     ]
@@ -86,36 +86,6 @@ def default_config() -> str:
         lines.append("")
         lines += _comment(field.description if section else _short(field, required=False))
         lines += _entry(key, field, key, "")
-    return "\n".join(lines) + "\n"
-
-
-def conda_environment(dependencies: Sequence[str], python: str, *, gpu: bool) -> str:
-    """A conda environment file with the same pins as `pyproject.toml`.
-
-    Args:
-        dependencies: `name==version` as in `pyproject.toml`.
-        python: the Python version, such as `3.11`.
-        gpu: with the CUDA build of PyTorch instead of the CPU one.
-
-    Raises:
-        ValueError: a dependency is not pinned with `==`.
-    """
-    names = {"torch": "pytorch-gpu" if gpu else "pytorch-cpu"}
-    lines = [
-        "# Generated from pyproject.toml by `make generate`; edit that instead.",
-        "# The package itself is not listed: the workflow's scripts find it in src/.",
-        "channels:",
-        "  - conda-forge",
-        "  - bioconda",
-        "  - nodefaults",
-        "dependencies:",
-        f"  - python ={python}",
-    ]
-    for dependency in dependencies:
-        name, equals, version = dependency.partition("==")
-        if not equals:
-            raise ValueError(f"{dependency} is not pinned with == in pyproject.toml")
-        lines.append(f"  - {names.get(name, name)} =={version}")
     return "\n".join(lines) + "\n"
 
 

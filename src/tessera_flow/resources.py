@@ -63,9 +63,24 @@ NEEDS: Mapping[str, Need] = {
     "report": Need(550, 0, "none", 60),
     # Allowances, as for retile: they hold the same few dates of a patch.
     "import_tiles": Need(300, 450, "patch", 60),
+    # The client reads the list of the whole world.
+    "store_tiles": Need(2400, 0, "none", 60),
+    "import_embeddings": Need(500, 100, "patch", 120),
     "export_tiles": Need(300, 450, "patch", 120),
 }
 """Measured peaks (MB of resident memory) and generous times by rule."""
+
+
+def rule_name(name: str) -> str:
+    """The rule of this workflow, by the name that another workflow may have given to it.
+
+    `use rule * from ... as maps_*` makes `maps_roi` of `roi`. Rules that are not in `NEEDS`
+    keep the name they have.
+    """
+    longest_first = sorted(NEEDS, key=len, reverse=True)
+    ends = [rule for rule in longest_first if name.endswith(rule)]
+    begins = [rule for rule in longest_first if name.startswith(f"{rule}_")]
+    return next(iter([*ends, *begins]), name)
 
 
 def memory_mb(

@@ -20,12 +20,15 @@ from .sharing import gpu_blocks, pattern, shares
 STAGES = ("download", "stack", "retile", "infer")
 """Steps of a block, first to last: a later one goes first, so that its inputs can be deleted."""
 
+LAST_STEPS = ("infer", "import_embeddings")
+"""What the rules begin with that make a block's embeddings."""
+
 
 class Schedule:
     """The order, the place and the needs of the jobs of one configuration.
 
     Attributes:
-        weights: the weights as the configuration names them.
+        weights: the weights as the configuration names them; empty where none are used.
         weights_bytes: size of the checkpoint.
 
     Raises:
@@ -42,7 +45,7 @@ class Schedule:
         """
         self._layout, self._config = layout, layout.config
         self._one_job = one_job
-        self.weights = layout.config.model.weights
+        self.weights = layout.config.weights or ""
         self.weights_bytes = self._size_of_weights()
         # One period of a region after the other, so that its products are there first. No two
         # turns are alike: see `admission`.
@@ -90,7 +93,7 @@ class Schedule:
     def most_in_flight(self) -> int:
         """How many blocks may be in flight, by `jobs.max_disk_gb`: at least 1."""
         limit = self._config.jobs.max_disk_gb
-        if limit is None:
+        if limit is None or not self._layout.sensors:
             return len(self._turns)
         pixels = self._config.grid.block_size**2
         largest = max(block_disk_gb(pixels, self.dates(name)) for name in self._config.periods)
@@ -144,6 +147,6 @@ class Schedule:
 
     def _size_of_weights(self) -> int:
         """Bytes of the checkpoint, before it is downloaded as well."""
-        file = weights_file(self.weights)
+        file = weights_file(self.weights) if self.weights else None
         published = PUBLISHED.get(self.weights)
         return 4 * published.parameters if published else file.stat().st_size if file else 0

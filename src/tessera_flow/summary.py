@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .config import runs
 from .layout import Layout
-from .scheduling import STAGES
+from .scheduling import LAST_STEPS, STAGES
 from .verdicts import Verdict, read_verdicts
 
 _SHOWN = 20
@@ -105,7 +105,7 @@ def status(run: Layout) -> str:
             there = run.embeddings_file(region, period, block.id).exists()
             counts[_state(verdicts, there)] += 1
             if there:
-                finished += [v.time for v in verdicts if v.rule.startswith("infer")]
+                finished += [v.time for v in verdicts if v.rule.startswith(LAST_STEPS)]
     total = sum(counts.values())
     lines = [f"{counts['done']} of {total} blocks have embeddings."]
     lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]

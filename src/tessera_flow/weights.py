@@ -8,7 +8,6 @@ sent. Checkpoints of v1.x are not there: the user names the path of a file.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -21,23 +20,13 @@ import httpx2
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from .atomic import output_error, write_text
+from .atomic import DISK_ERRORS, output_error, write_text
 from .errors import CheckpointError
 from .models.checkpoint import FAMILIES, inspect_checkpoint, sha256_of
 from .models.family import Heads, check_dim
 from .models.published import HUB, PUBLISHED, Published, weights_file
 
 logger = logging.getLogger(__name__)
-
-_DISK_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-}
 
 
 @dataclass(frozen=True)
@@ -143,7 +132,7 @@ def _download(name: str, published: Published, cache: str | None) -> Path:
             )
         )
     except (OSError, httpx2.HTTPError) as error:
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise output_error(Path(cache or error.filename or "the cache"), error) from error
         # The library's texts may quote a mirror's address with its password: not passed on.
         raise CheckpointError(

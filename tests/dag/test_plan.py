@@ -129,6 +129,19 @@ def test_tile_folders_take_the_place_of_scenes(tmp_path: Path) -> None:
                               "stitch_zarr": 1}  # fmt: skip
 
 
+def test_published_embeddings_take_the_place_of_inference(tmp_path: Path) -> None:
+    """No scenes, no weights, one job for each block; the default products but the counts."""
+    settings = prepared(tmp_path, *YEAR)
+    for key in ("model", "products", "sentinel2", "sentinel1"):
+        del settings[key]
+    (tmp_path / "weights.pt").unlink()
+    write_config(tmp_path, settings | {"source": "geotessera"})
+    products = {"stitch_zarr": 1, "stitch_arrays": 1, "preview": 1, "stac_item": 1,
+                "stac_collection": 1, "report": 1, "checks": 1}  # fmt: skip
+    assert plan(tmp_path) == {"roi": 1, "store_tiles": 1, "import_embeddings": 4, **products}
+    assert plan(tmp_path, "lists") == {"store_tiles": 1, "lists": 1}
+
+
 def test_float32_has_no_scales_file(tmp_path: Path) -> None:
     prepared(tmp_path, "2023-01-01", "2023-01-31", model={"dtype": "float32"})
     output = snakemake(tmp_path, "--dry-run", "--quiet", "host").stdout  # shows the reasons
@@ -160,7 +173,7 @@ def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
     )
     assert done.returncode == 0, done.stdout
     rules = sorted((REPOSITORY / "workflow" / "rules").glob("*.smk"))
-    assert len(rules) == 9
+    assert len(rules) == 11
     for path in rules:
         assert not re.search(r"^\s*(run|shell):", path.read_text(), re.MULTILINE), path
 

@@ -13,12 +13,13 @@ import pytest
 from tests.support.slurm import Cluster
 from tests.support.workflow import REPOSITORY
 
+DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd")
 SCRIPT = REPOSITORY / "tools" / "slurm.sh"
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    missing = [name for name in ("slurmctld", "slurmd", "sbatch", "munged") if not which(name)]
+    missing = [name for name in DAEMONS if not which(name)]
     if missing:
         pytest.skip(f"NOT TESTED ON SLURM: no {', '.join(missing)} here; tools/install-slurm.sh")
     if os.geteuid() != 0:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,26 @@ def test_the_controller_is_killed_and_started_again(
         assert embeddings(patched, block).stat().st_mtime_ns == written, block
         assert attempts(patched)[block] == 1
     assert attempts(patched)[first] == 2
+    assert product_bytes(patched) == product_bytes(finished_run)
+
+
+def test_the_cluster_loses_its_controller_for_a_while(
+    cluster: Cluster, patched: Path, finished_run: Path
+) -> None:
+    """slurmctld is killed while jobs run, and started again after several questions for their
+    state were not answered: the run goes on, and no job is done twice."""
+    process = start(patched, "--set-threads", "infer_cpu=1")
+    held = []
+    try:
+        hold(patched, process, {BLOCKS[0]: held.append})
+        cluster.controller("down")
+        time.sleep(12)
+        cluster.controller("up")
+        os.kill(held[0], signal.SIGCONT)
+        finish(process, patched)
+    finally:
+        kill_group(process)
+    assert attempts(patched) == dict.fromkeys(BLOCKS, 1)
     assert product_bytes(patched) == product_bytes(finished_run)
 
 

@@ -40,6 +40,10 @@ class Cluster:
                 found.append(fields)
         return sorted(found, key=lambda fields: int(fields["JobId"]))
 
+    def controller(self, action: str) -> None:
+        """`down`: kill slurmctld; `up`: start it again."""
+        subprocess.run([REPOSITORY / "tools" / "slurm.sh", action, self.folder], check=True)
+
     def job(self, folder: Path, word: str) -> str:
         """Number of the one job of a run that is in the queue and has a word in its comment."""
         waiting = ("PENDING", "RUNNING", "COMPLETING")

@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
         {"model": {}},
         "model.weights is missing and has no default: set it (path of a checkpoint file, or a "
         "published name).",
-        True,
+        False,  # published embeddings need none
     ),
     "misspelt key": (
         {"grid": {"blocksize": 50}},
@@ -402,7 +402,7 @@ def test_missing_sections() -> None:
     assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == [
         "regions",
         "periods",
-        "model",
+        "model.weights",
     ]
 
 
@@ -475,6 +475,59 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML text: .*line 2") as caught:
         read_config(broken)
     assert "\n" not in str(caught.value)
+
+
+PUBLISHED: dict[str, Any] = {
+    "regions": {"fens": {"roi": "fens.geojson"}},
+    "periods": {"y2023": PERIOD},
+    "source": "geotessera",
+}
+
+
+def test_published_embeddings_need_no_weights_and_have_no_counts() -> None:
+    config = load_config(PUBLISHED)
+    assert config.weights is None
+    assert config.products.formats == ["zarr", "arrays", "preview", "stac", "report"]
+    chosen = load_config(PUBLISHED | {"products": {"zarr_chunk": 50}, "model": {"weights": "x"}})
+    assert chosen.weights is None
+    assert "counts" not in chosen.products.formats
+    assert follows_schema(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        (
+            {"periods": {"a": {"start": "2023-01-01", "end": "2023-12-30"}}},
+            "source is geotessera, whose embeddings are of calendar years, but periods.a is "
+            "2023-01-01 to 2023-12-30: set it to 2023-01-01 to 2023-12-31, or to another year.",
+        ),
+        (
+            {"model": {"dim": 64}},
+            "source is geotessera, whose embeddings have 128 dimensions, but model.dim is 64: "
+            "leave it out.",
+        ),
+        (
+            {"products": {"formats": ["zarr", "counts"]}},
+            "products.formats has counts, but source is geotessera, and published embeddings come "
+            "without observation counts: take it out.",
+        ),
+        (
+            {"products": {"formats": ["zarr", "tiles"]}},
+            "products.formats has tiles, but source is geotessera, and published embeddings come "
+            "without time series: take it out.",
+        ),
+        (
+            {"geotessera": {"location": "https://user:secret@example.org/store"}},
+            "geotessera: location must be a folder, as the client reads folders and its own "
+            "public store: mount or copy the store, or leave location out for the public one.",
+        ),
+    ],
+)
+def test_what_published_embeddings_cannot_give(sections: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PUBLISHED | sections)
+    assert str(caught.value) == sentence
 
 
 def test_every_key_is_described() -> None:

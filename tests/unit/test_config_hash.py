@@ -10,7 +10,7 @@ import yaml
 from tessera_flow.config import load_config
 from tessera_flow.config_hash import content_hash
 
-from .test_config import MINIMAL, PERIOD, changed
+from .test_config import MINIMAL, PERIOD, PUBLISHED, changed
 
 BASE = load_config(yaml.safe_load(MINIMAL))
 
@@ -68,3 +68,17 @@ def test_content_hash_sees_what_changes_numbers(sections: dict[str, Any]) -> Non
 )
 def test_content_hash_follows_the_choices_of_v1(model: dict[str, Any]) -> None:
     assert hash_of(model={"weights": "student.pt", **model}) != content_hash(BASE, "fens", "y2023")
+
+
+def test_content_hash_of_published_embeddings() -> None:
+    """What decides them, and nothing of the model that did not make them here."""
+
+    def hashed(**sections: Any) -> str:
+        return content_hash(load_config(PUBLISHED | sections), "fens", "y2023")
+
+    same = hashed()
+    assert hashed(model={"weights": "x.pt", "seed": 3}, arithmetic="reference") == same
+    assert hashed(geotessera={"cache": "elsewhere"}, sentinel2={"max_cloud": 5}) == same
+    assert hashed(model={"dtype": "float32"}) != same
+    assert hashed(geotessera={"version": "v1.1"}) != same
+    assert hashed(geotessera={"location": "store"}) != same

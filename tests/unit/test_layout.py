@@ -11,7 +11,7 @@ from tessera_flow.config import Config, load_config
 from tessera_flow.errors import CheckpointError, ConfigError
 from tessera_flow.job_settings import JobSettings
 from tessera_flow.layout import Layout
-from tessera_flow.resources import NEEDS, SNAKEMAKE_MB, memory_mb, runtime_minutes
+from tessera_flow.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
 from tessera_flow.scheduling import Schedule
 from tessera_flow.sharing import gpu_blocks, pattern
 
@@ -136,6 +136,14 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
     assert memory_mb("retile", 1, 2000, 1000) > memory_mb("retile", 1, 4000, 500)
     assert runtime_minutes("stack", 1, 4000) == 4 * runtime_minutes("stack", 1, 2000)
     assert runtime_minutes("stack", 1, 100) == runtime_minutes("stack", 1, 2000)
+
+
+def test_rules_are_known_under_the_names_that_another_workflow_gives_them() -> None:
+    for rule in [*NEEDS, "holes", "status"]:
+        assert rule_name(rule) == rule
+    for rule in NEEDS:
+        for changed in ("maps_{}", "{}_maps", "geotessera_{}", "my_items_{}"):
+            assert rule_name(changed.format(rule)) == rule
 
 
 @pytest.mark.parametrize("shares", [(1, 1), (1, 4), (3, 1), (0, 1), (1, 0), (2, 3)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +231,10 @@ def test_a_renewed_token_is_used_without_a_new_start(
 
     def renewing(*arguments: Any) -> Any:
         answer = respond(*arguments)
-        file.write_text(f"Bearer {TOKEN}\n")
+        renewed = tmp_path / f"token.{threading.get_ident()}"
+        renewed.write_text(f"Bearer {TOKEN}\n")
+        renewed.chmod(0o600)
+        renewed.replace(file)  # other threads are reading it
         return answer
 
     services.asf.respond = renewing  # type: ignore[method-assign]

@@ -8,19 +8,44 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# A clone works without installing the package.
-sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
 
-from tessera_flow.admission import EVERYTHING
-from tessera_flow.config import load_config
-from tessera_flow.errors import TesseraFlowError
-from tessera_flow.job_settings import JobSettings
-from tessera_flow.layout import Layout
-from tessera_flow.paths import ANY_BLOCK, SENSORS
-from tessera_flow.queue import refuse_orphans
-from tessera_flow.replacing import refuse_replacing
-from tessera_flow.scheduling import Schedule
-from tessera_flow.summary import end_of_run
+def package_folder():
+    """The package's sources beside this workflow, which are used without being installed.
+
+    Of a workflow on a git host, Snakemake fetches only the files that it is asked for; it keeps
+    them in a cache, each in its place.
+    """
+    here = str(workflow.current_basedir)
+    if here.startswith("git+file:"):
+        raise WorkflowError(
+            "This workflow cannot be read from a commit of a local clone (gitfile, git+file): "
+            "give the path of workflow/Snakefile in a clone, or github(...) or gitlab(...)."
+        )
+    if workflow.current_basedir.is_local:
+        return Path(here).parents[1] / "src"
+    for name in Path(workflow.source_path("../sources.txt")).read_text().split():
+        workflow.source_path(f"../../{name}")
+    return Path(workflow.source_path("../scripts/adaptor.py")).parents[2] / "src"
+
+
+sys.path.insert(0, str(package_folder()))
+
+try:
+    from tessera_flow.admission import EVERYTHING
+    from tessera_flow.config import load_config
+    from tessera_flow.errors import TesseraFlowError
+    from tessera_flow.job_settings import JobSettings
+    from tessera_flow.layout import Layout
+    from tessera_flow.paths import ANY_BLOCK, SENSORS
+    from tessera_flow.queue import refuse_orphans
+    from tessera_flow.replacing import refuse_replacing
+    from tessera_flow.scheduling import Schedule
+    from tessera_flow.summary import end_of_run
+except ModuleNotFoundError as error:
+    raise WorkflowError(
+        f"{error}. Snakemake has to run in an environment that has the packages of "
+        "requirements/cpu.txt or requirements/cuda.txt: see docs/environments.md."
+    ) from None
 
 try:
     CONFIG = load_config(config)
@@ -32,7 +57,6 @@ except TesseraFlowError as error:
 
 LOGS = CONFIG.paths.logs
 
-workflow.localrules(*CONFIG.jobs.at_home)
 workflow.register_resource("in_flight", EVERYTHING)  # see `admission`
 
 

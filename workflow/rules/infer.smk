@@ -2,7 +2,6 @@
 # Needs: a block's patches, the record of the weights.
 # Makes: embeddings, scales and observation counts of the block.
 #   infer_cpu, infer_gpu   the same step for the blocks that CPUs and that GPUs embed
-#   hole                   what stands for a block that failed, where products may have holes
 
 
 rule infer_cpu:
@@ -44,25 +43,3 @@ use rule infer_cpu as infer_gpu with:
         runtime=lambda wildcards, attempt: SCHEDULE.runtime("infer_gpu", attempt),
         in_flight=1,
         gpu=1,
-
-
-rule hole:
-    input:
-        weights=RUN.paths.weights,
-    output:
-        hole=RUN.paths.hole,
-    log:
-        f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.log",
-    benchmark:
-        f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.bench.tsv"
-    conda:
-        "../../envs/cpu.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("hole", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("hole", attempt),
-    params:
-        settings=lambda wildcards: SETTINGS.hole(**wildcards),
-    message:
-        "Leaving out {wildcards.region} {wildcards.block}, {wildcards.period}"
-    script:
-        "../scripts/hole.py"

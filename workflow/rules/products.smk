@@ -4,6 +4,7 @@
 # Makes:
 #   stitch_zarr    the Zarr store
 #   stitch_arrays  the reference's arrays
+#   hole           what stands for a block that failed, where products may have holes
 #   holes          the list of blocks left out, where products may have holes
 #   preview        three principal components as GeoTIFF and PNG
 
@@ -12,7 +13,7 @@ rule stitch_zarr:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         store=directory(RUN.paths.zarr),
     log:
@@ -39,7 +40,7 @@ rule stitch_arrays:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         **RUN.array_files(),
     log:
@@ -64,7 +65,7 @@ rule preview:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         tif=RUN.paths.preview,
         png=report(
@@ -91,6 +92,28 @@ rule preview:
         "Drawing the preview of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/preview.py"
+
+
+rule hole:
+    input:
+        weights=RUN.weights_record(),
+    output:
+        hole=RUN.paths.hole,
+    log:
+        f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.log",
+    benchmark:
+        f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.bench.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("hole", attempt),
+        runtime=lambda wildcards, attempt: SCHEDULE.runtime("hole", attempt),
+    params:
+        settings=lambda wildcards: SETTINGS.hole(**wildcards),
+    message:
+        "Leaving out {wildcards.region} {wildcards.block}, {wildcards.period}"
+    script:
+        "../scripts/hole.py"
 
 
 rule holes:

@@ -12,7 +12,7 @@ rule counts:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         tif=RUN.paths.counts_cog,
     log:
@@ -37,7 +37,7 @@ rule vrt:
     input:
         **RUN.vrt_inputs(),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         **RUN.vrt_files(),
     log:
@@ -62,7 +62,7 @@ rule geotessera:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         store=directory(RUN.paths.geotessera),
     log:

@@ -10,7 +10,7 @@ rule checks:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         checks=RUN.paths.checks,
     log:
@@ -37,7 +37,7 @@ rule report:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
         checks=RUN.paths.checks,
         preview=RUN.paths.preview_png,
         products=lambda wildcards: RUN.described_files(**wildcards),

@@ -10,7 +10,7 @@ rule stac_item:
     input:
         products=lambda wildcards: RUN.described_files(**wildcards),
         manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.paths.weights,
+        weights=RUN.weights_record(),
     output:
         item=RUN.paths.item,
     log:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from tessera_flow.config import Config, load_config
 from tessera_flow.errors import TesseraFlowError
+from tessera_flow.resources import rule_name
 from tessera_flow.stopping import StopRequest, stop_requests
 from tessera_flow.verdicts import verdict, verdict_path
 
@@ -49,7 +50,7 @@ def _verdict(snakemake: Any, config: Config) -> tuple[Path, str, int]:
     """Where the verdict of a job lies, which job it is, and the attempt."""
     names = dict(snakemake.wildcards.items())
     place = [names.pop(key) for key in ("region", "period", "block") if key in names]
-    label = " ".join([snakemake.rule, *names.values()])
+    label = " ".join([rule_name(snakemake.rule), *names.values()])
     attempt = snakemake.resources.get("attempt", 1)
     return verdict_path(config.paths.work, *place), label, attempt
 
@@ -63,7 +64,7 @@ def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[s
         snakemake.wildcards.region,
         snakemake.wildcards.period,
         blocks=[Path(path) for path in snakemake.input.blocks] if blocks else [],
-        weights=Path(snakemake.input.weights),
+        weights=Path(snakemake.input.weights) if snakemake.input.get("weights") else None,
         manifests=[Path(path) for path in snakemake.input.manifests],
     )
     return inputs if blocks else {name: inputs[name] for name in ("grid", "provenance")}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job, stitch_inputs
-from tessera_flow.manifest import Manifest
+from tessera_flow.products.inputs import source_lists
 from tessera_flow.products.report import write_report
 
 with job(snakemake) as config:
@@ -12,7 +12,7 @@ with job(snakemake) as config:
         **stitch_inputs(snakemake, config),
         checks=Path(snakemake.input.checks),
         preview=Path(snakemake.input.preview),
-        manifests=[Manifest.read(Path(path)) for path in snakemake.input.manifests],
+        **source_lists(config, map(Path, snakemake.input.manifests)),
         products=snakemake.params.products,
         logs=Path(snakemake.log[0]).parent,
     )

@@ -4,13 +4,14 @@ from adaptor import stoppable_job
 from tessera_flow.block_inference import infer_block
 from tessera_flow.devices import job_device
 from tessera_flow.inference import InferenceOptions
+from tessera_flow.resources import rule_name
 from tessera_flow.scratch import staged
 from tessera_flow.weights import read_weights_record
 
 with stoppable_job(snakemake) as (config, stop):
     record = read_weights_record(snakemake.input.weights)
     settings = snakemake.params.settings
-    kind = snakemake.rule.removeprefix("infer_")
+    kind = rule_name(snakemake.rule).removeprefix("infer_")
     (patches,) = staged([snakemake.input.patches], config.jobs.scratch)
     infer_block(
         patches=patches,

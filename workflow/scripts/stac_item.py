@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job, stitch_inputs
-from tessera_flow.manifest import Manifest
+from tessera_flow.products.inputs import source_lists
 from tessera_flow.products.stac import write_item
 
 with job(snakemake) as config:
@@ -11,5 +11,5 @@ with job(snakemake) as config:
         Path(snakemake.output.item),
         **stitch_inputs(snakemake, config, blocks=False),
         products=snakemake.params.products,
-        manifests=[Manifest.read(Path(path)) for path in snakemake.input.manifests],
+        **source_lists(config, map(Path, snakemake.input.manifests)),
     )

@@ -6,11 +6,11 @@ from adaptor import job, stitch_inputs
 from tessera_flow.products.arrays import write_arrays
 
 with job(snakemake) as config:
-    scales = snakemake.output.get("scales")
+    scales, counts = snakemake.output.get("scales"), snakemake.output.get("counts")
     write_arrays(
         Path(snakemake.output.representation),
         None if scales is None else Path(scales),
-        Path(snakemake.output.counts),
+        None if counts is None else Path(counts),
         Path(snakemake.output.provenance),
         **stitch_inputs(snakemake, config),
     )

@@ -21,7 +21,7 @@ from .blocks import COUNT_KINDS, WINDOW_BYTES, RegionBlocks
 def write_arrays(
     output_representation: Path,
     output_scales: Path | None,
-    output_counts: Path,
+    output_counts: Path | None,
     output_provenance: Path,
     grid: RegionGrid,
     blocks: Mapping[str, Path],
@@ -32,7 +32,8 @@ def write_arrays(
     Args:
         output_representation: (H, W, K) int8 or float32; int8 code 0 or NaN is nodata.
         output_scales: (H, W) float32, NaN is nodata; needed for int8, None for float32.
-        output_counts: (H, W, 3) uint16: valid S2, S1 ascending, S1 descending steps.
+        output_counts: (H, W, 3) uint16: valid S2, S1 ascending, S1 descending steps; None for
+            published embeddings, of which they are not known.
         output_provenance: JSON: the record, as .npy files hold no metadata.
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
@@ -41,12 +42,17 @@ def write_arrays(
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
         OutputError: a file cannot be written.
-        ValueError: `output_scales` does not fit the blocks' data type.
+        ValueError: `output_scales` does not fit the blocks' data type, or `output_counts`
+            what is known.
     """
     with RegionBlocks(grid, blocks, provenance) as source, ExitStack() as stack:
         if source.quantised != (output_scales is not None):
             raise ValueError(f"output_scales is {output_scales} for {source.dtype} embeddings")
-        targets = {"embeddings": output_representation, "counts": output_counts}
+        if source.counted != (output_counts is not None):
+            raise ValueError(f"output_counts is {output_counts}, but counted: {source.counted}")
+        targets = {"embeddings": output_representation}
+        if output_counts is not None:
+            targets["counts"] = output_counts
         if output_scales is not None:
             targets["scales"] = output_scales
         for name, target in targets.items():

@@ -41,6 +41,7 @@ class RegionBlocks:
         edge: edge of a block on the product grid, in pixels.
         dim: K, dimensions of an embedding.
         dtype: int8 or float32.
+        counted: whether it is known what each embedding was made from.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class RegionBlocks:
         Args:
             grid: the region's grid.
             blocks: embeddings file of every block of `grid`, by block id.
-            provenance: if given, K and dtype must be those it states.
+            provenance: if given, K and dtype must be those it states; embeddings of a store
+                have no counts.
 
         Raises:
             TileError: a block of the grid has no file in `blocks`, or it does not exist.
@@ -76,6 +78,7 @@ class RegionBlocks:
         self.dtype: np.dtype[Any] = np.dtype("int8")
         self._paths = dict(blocks)
         self._provenance = provenance
+        self.counted = provenance is None or provenance.counted
         self._windows = {block.id: grid.product_window(block) for block in grid.blocks}
         self._cells = {
             (window.y0 // self.edge, window.x0 // self.edge): block_id
@@ -115,7 +118,8 @@ class RegionBlocks:
     @property
     def names(self) -> tuple[str, ...]:
         """The arrays of every block."""
-        return ("embeddings", "scales", "counts") if self.quantised else ("embeddings", "counts")
+        scales = ("scales",) if self.quantised else ()
+        return ("embeddings", *scales, *(("counts",) if self.counted else ()))
 
     def trailing(self, name: str) -> tuple[int, ...]:
         """Shape of one pixel of the array `name`: (K,), () or (3,)."""

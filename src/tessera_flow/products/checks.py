@@ -30,12 +30,13 @@ _BATCH_VALUES = 2**22
 
 @dataclass
 class BlockState:
-    """One block: pixels of its window, pixels with an embedding, pixels observed at all."""
+    """One block: pixels of its window, pixels with an embedding, pixels observed at all (None
+    where that is not known)."""
 
     id: str
     pixels: int = 0
     embedded: int = 0
-    observed: int = 0
+    observed: int | None = 0
 
 
 @dataclass
@@ -151,7 +152,8 @@ def _failures(checks: Checks) -> list[str]:
 
 
 def _check_values(source: RegionBlocks) -> Checks:
-    states = {block.id: BlockState(block.id) for block in source.grid.blocks}
+    observed = 0 if source.counted else None
+    states = {b.id: BlockState(b.id, observed=observed) for b in source.grid.blocks}
     checks = Checks(list(states.values()))
     low = np.full(source.dim, np.inf, np.float32)
     high = np.full(source.dim, -np.inf, np.float32)
@@ -159,8 +161,9 @@ def _check_values(source: RegionBlocks) -> Checks:
     for block_id, inside, _ in source.pieces():
         state = states[block_id]
         state.pixels += inside.height * inside.width
-        counts = source.read(block_id, "counts", inside)
-        state.observed += int(counts.any(axis=-1).sum())
+        if state.observed is not None:
+            counts = source.read(block_id, "counts", inside)
+            state.observed += int(counts.any(axis=-1).sum())
         values = source.read(block_id, "embeddings", inside).reshape(-1, source.dim)
         scales = source.read(block_id, "scales", inside).ravel() if source.quantised else None
         # Half a float embedding is an embedding with values that are not finite.

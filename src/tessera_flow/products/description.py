@@ -94,6 +94,15 @@ def describe(paths: list[Path]) -> str:
     return "\n".join(_lines(found, json.loads(text)) for text, found in records.items())
 
 
+def _items(source: dict[str, Any]) -> str:
+    if source["items"] is None:
+        return ""
+    if source["provider"] != "geotessera":
+        return f", {source['items']} scenes"
+    nearest = source["resampled"]
+    return f", {source['items']} tiles" + (f" ({nearest} resampled)" if nearest else "")
+
+
 def _lines(paths: list[Path], record: dict[str, Any]) -> str:
     model = record["model"]
     a, _, c, _, e, f = record["transform"]
@@ -105,10 +114,9 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
         f"  grid            {width} x {height} px of {a:g} in {record['crs']}, x {c:.10g} to "
         f"{c + a * width:.10g}, y {f + e * height:.10g} to {f:.10g}",
         f"  model           {model['name']} ({model['family']}), {model['dim']} dimensions, "
-        f"{model['dtype']}, weights {model['sha256'][:12]}",
+        f"{model['dtype']}, weights {(model['sha256'] or 'unknown')[:12]}",
         *(
-            f"  source          {s['sensor']}: {s['location']} {s['collection']}"
-            + ("" if s["items"] is None else f", {s['items']} scenes")
+            f"  source          {s['sensor']}: {s['location']} {s['collection']}" + _items(s)
             for s in record["sources"]
         ),
         f"  arithmetic      {record['arithmetic']}",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from .geotiff import GDAL_OPTIONS, gdal_writes, read_back
 EMBEDDINGS = "global_0.1_degree_representation"
 LANDMASKS = "global_0.1_degree_tiff_all"
 DIM = 128
-VERSION = "v1"
 _DENSIFY = 21
 
 
@@ -84,7 +83,7 @@ def write_geotessera(
                 for tile in store_tiles(grid)
                 if (row := _write_tile(part, source, tile, year, output)) is not None
             ]
-            _write_lists(part, rows, year)
+            write_lists(part, rows, year)
             document = json.dumps(provenance.to_json(), indent=2)
             (part / "provenance.json").write_text(document + "\n", encoding="utf-8")
 
@@ -205,7 +204,16 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _write_lists(root: Path, rows: list[dict[str, Any]], year: int) -> None:
+def write_lists(root: Path, rows: Sequence[Mapping[str, Any]], year: int) -> None:
+    """Write the lists of tiles that the client reads, of 0.7 and of 0.11.
+
+    Args:
+        root: the store's folder.
+        rows: for each tile `lon` and `lat` (hundredths of a degree), and for each of its files
+            the SHA-256 (`hash`, `scales_hash`, `landmask_hash`) and the bytes (`file_size`,
+            `scales_size`, `landmask_size`), or None.
+        year: calendar year of all of them.
+    """
     columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
     lon_i = pa.array(columns.get("lon", []), pa.int32())
     lat_i = pa.array(columns.get("lat", []), pa.int32())
@@ -240,13 +248,13 @@ def _write_lists(root: Path, rows: list[dict[str, Any]], year: int) -> None:
     pq.write_table(
         registry.replace_schema_metadata({"geo": json.dumps(geo)}), root / "registry.parquet"
     )
+    # Without a version: the client then takes the list for that of the version it is asked for.
     manifest = pa.table(
         {
             "year": years,
             **place,
             "grid_size": column("file_size", pa.int64()),
             "scales_size": column("scales_size", pa.int64()),
-            "version": pa.array([VERSION] * len(rows), pa.string()),
         }
     )
     pq.write_table(manifest, root / "manifest.parquet")

@@ -11,6 +11,7 @@ from ..config import Config
 from ..items import Manifest
 from ..plan import load_plan
 from ..provenance import build_provenance
+from ..store_manifest import StoreManifest
 from ..weights import read_weights_record
 
 
@@ -19,7 +20,7 @@ def product_inputs(
     region: str,
     period: str,
     blocks: Iterable[Path],
-    weights: Path,
+    weights: Path | None,
     manifests: Iterable[Path],
 ) -> dict[str, Any]:
     """The keyword arguments `grid`, `blocks` and `provenance` of the product writers.
@@ -28,11 +29,11 @@ def product_inputs(
         config: the whole configuration.
         region, period: names in `config`.
         blocks: embeddings files, named after their blocks.
-        weights: the weights record.
-        manifests: lists of items of the sensors in use.
+        weights: the weights record; None for published embeddings.
+        manifests: lists of items of the sensors in use, or that of a store's tiles.
     """
     grid, roi_sha256 = load_plan(config, region)
-    read = [Manifest.read(path) for path in manifests]
+    lists = source_lists(config, manifests)
     return {
         "grid": grid,
         "blocks": {path.stem: path for path in blocks},
@@ -41,8 +42,18 @@ def product_inputs(
             config,
             region,
             period,
-            asdict(read_weights_record(weights)),
-            item_counts={manifest.sensor: len(manifest.items) for manifest in read},
+            None if weights is None else asdict(read_weights_record(weights)),
+            store=lists["store"],
+            item_counts={scenes.sensor: len(scenes.items) for scenes in lists["manifests"]},
             roi_sha256=roi_sha256,
         ),
     }
+
+
+def source_lists(config: Config, paths: Iterable[Path]) -> dict[str, Any]:
+    """What embeddings were made from: `manifests`, a list of scenes for each sensor in use, and
+    `store`, the tiles of published embeddings, or None."""
+    if config.source == "geotessera":
+        (path,) = paths
+        return {"manifests": [], "store": StoreManifest.read(path)}
+    return {"manifests": [Manifest.read(path) for path in paths], "store": None}

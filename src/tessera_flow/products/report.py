@@ -15,6 +15,7 @@ from ..atomic import write_text
 from ..grid import RegionGrid
 from ..manifest import Manifest
 from ..provenance import Provenance
+from ..store_manifest import StoreManifest, resampled
 from .figures import bars, data_uri, legend, map_png, rectangles
 from .report_text import CITATIONS, STYLE, methods, opening
 from .survey import (
@@ -28,6 +29,7 @@ from .survey import (
     warnings_of,
 )
 
+_LONG = 20
 _KINDS = {
     "s2_valid": "Sentinel-2, valid",
     "s1_ascending": "Sentinel-1, ascending",
@@ -45,6 +47,7 @@ def write_report(
     manifests: Sequence[Manifest],
     products: Mapping[str, Sequence[str]],
     logs: Path,
+    store: StoreManifest | None = None,
 ) -> None:
     """Write the page.
 
@@ -55,9 +58,10 @@ def write_report(
         provenance: of the products.
         checks: JSON file of `checks.write_checks`.
         preview: the PNG of the preview.
-        manifests: the lists of scenes; none for tile folders.
+        manifests: the lists of scenes; none for tile folders and published embeddings.
         products: names of the files of each product, to say how they are opened.
         logs: folder of the logs and benchmark files of the region and period.
+        store: the tiles of published embeddings.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -66,16 +70,17 @@ def write_report(
     found = json.loads(checks.read_text(encoding="utf-8"))
     observations = survey_counts(grid, blocks, provenance)
     sections = {
-        "Summary": _summary(provenance, found, manifests),
+        "Summary": _summary(provenance, found, manifests, store),
         "Checks": _checks(found),
         "Blocks": _blocks(grid, found, observations),
         "Preview": _preview(preview),
         "Observations per pixel": _observations(observations),
         "Days with scenes": _months(provenance, manifests),
+        **({} if store is None else {"Tiles of the store": _tiles(grid, store)}),
         "Left out": _left_out(manifests, logs),
         "Seams": _seams(found),
         "Time, memory and bytes": _costs(rule_costs(logs)),
-        "Methods": f"<p>{escape(methods(provenance, manifests))}</p>",
+        "Methods": f"<p>{escape(methods(provenance, manifests, store))}</p>",
         "Citations": _list(CITATIONS),
         "How to open the products": _opening(provenance, products),
         "Software and settings": _software(provenance),
@@ -107,13 +112,20 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _summary(
-    provenance: Provenance, found: Mapping[str, Any], manifests: Sequence[Manifest]
+    provenance: Provenance,
+    found: Mapping[str, Any],
+    manifests: Sequence[Manifest],
+    store: StoreManifest | None,
 ) -> str:
     model, blocks = provenance.model, found["blocks"]
     height, width = provenance.shape
     pixels = sum(block["pixels"] for block in blocks)
     share = found["embedded"] / pixels if pixels else 0.0
     scenes = ", ".join(f"{len(m.items)} of {m.sensor}" for m in manifests) or "tile folders"
+    source = ("Scenes", scenes)
+    if store is not None:
+        told = f"published embeddings of dataset {store.dataset}: {len(store.tiles)} tiles"
+        source = ("Source", f"{told} from {store.location}")
     rows = [
         ("Period", f"{provenance.period_start} to {provenance.period_end}"),
         (
@@ -123,7 +135,7 @@ def _summary(
         ("Blocks", len(blocks)),
         ("Pixels with an embedding", f"{found['embedded']:,} ({share:.1%} of the blocks)"),
         ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
-        ("Scenes", scenes),
+        source,
     ]
     verdict = (
         '<p class="bad">Checks failed: see below.</p>'
@@ -163,22 +175,25 @@ def _blocks(grid: RegionGrid, found: Mapping[str, Any], observations: Observatio
     for block in grid.blocks:
         place, state = grid.product_window(block), states[block.id]
         kind = "none" if not state["embedded"] else "part"
-        if state["embedded"] == state["observed"] and state["embedded"]:
+        counted = state["observed"] is not None
+        most = state["observed"] if counted else state["pixels"]
+        if state["embedded"] == most and state["embedded"]:
             kind = "full"
-        text = (
-            f"{block.id}: {state['embedded']:,} of {state['pixels']:,} px with an embedding, "
-            f"{state['observed']:,} observed"
-        )
+        text = f"{block.id}: {state['embedded']:,} of {state['pixels']:,} px with an embedding"
+        if counted:
+            text += f", {state['observed']:,} observed"
         cells.append((place.y0, place.x0, place.height, place.width, kind, text))
     height, width = (int(n) for n in grid.product_geobox.shape)
-    embedded = observations.maps["s2_valid"]
     # A map of one colour: dark where there is an embedding.
-    outline = map_png(np.where(np.isfinite(embedded), 0.0, np.nan), 1.0)
+    outline = map_png(np.where(observations.embedded, 0.0, np.nan), 1.0)
+    full, part = "every observed pixel has an embedding", "some have too few observations"
+    if not observations.maps:
+        full, part = "every pixel has an embedding", "some have none"
     return (
         f"<figure>{rectangles((height, width), cells, outline)}<figcaption>Dark: pixels with an "
         "embedding. North is up. "
-        '<span class="key full"></span> every observed pixel has an embedding '
-        '<span class="key part"></span> some have too few observations '
+        f'<span class="key full"></span> {full} '
+        f'<span class="key part"></span> {part} '
         '<span class="key none"></span> none has one '
         '<span class="key outside"></span> outside the region. Point at a block for its '
         "numbers.</figcaption></figure>"
@@ -194,6 +209,11 @@ def _preview(path: Path) -> str:
 
 
 def _observations(found: Observations) -> str:
+    if not found.maps:
+        return (
+            "<p>Not known: the store of published embeddings does not say how many observations "
+            "a pixel's embedding was made from.</p>"
+        )
     parts = []
     for kind, name in _KINDS.items():
         starts, pixels = found.histograms[kind]
@@ -213,7 +233,8 @@ def _observations(found: Observations) -> str:
 
 def _months(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
     if not manifests:
-        return "<p>The source is tile folders, which do not name scenes.</p>"
+        source = "tile folders" if provenance.counted else "published embeddings"
+        return f"<p>The source is {source}, which do not name scenes.</p>"
     months = months_of(provenance)
     series = {
         sensor: [float(n) for n in days]
@@ -225,13 +246,29 @@ def _months(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
     )
 
 
+def _tiles(grid: RegionGrid, store: StoreManifest) -> str:
+    rows = [
+        (tile.name, tile.crs if len(tile.crs) < _LONG else "its own",
+         "copied" if tile.lies_on(grid) else "nearest")
+        for tile in store.tiles
+    ]  # fmt: skip
+    nearest = resampled(store.tiles, grid)
+    told = (
+        f"{nearest} of them lie in another UTM zone or beside the region's grid: each pixel is "
+        "the nearest of the tile's, its codes and its scale together."
+        if nearest
+        else "All of them lie on the region's grid, so that their pixels are copied."
+    )
+    return (
+        f"<p>{len(rows)} tiles touch a block of the region. {told}</p><details><summary>The tiles"
+        f"</summary>{_table(('tile', 'CRS', 'pixels'), rows)}</details>"
+    )
+
+
 def _left_out(manifests: Sequence[Manifest], logs: Path) -> str:
     rows = [(sensor, n, why, one) for sensor, why, n, one in left_out(manifests)]
-    scenes = (
-        _table(("sensor", "scenes", "why", "one of them"), rows)
-        if rows
-        else "<p>No scene of the list was left out.</p>"
-    )
+    none = "No scene of the list was left out." if manifests else "There is no list of scenes."
+    scenes = _table(("sensor", "scenes", "why", "one of them"), rows) if rows else f"<p>{none}</p>"
     told = warnings_of(logs)
     warnings = f"<h3>Warnings of the run</h3>{_list(told)}" if told else ""
     return scenes + warnings

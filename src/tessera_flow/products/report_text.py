@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..manifest import Manifest
 from ..provenance import Provenance
+from ..store_manifest import StoreManifest
 
 CITATIONS = (
     "Feng et al. (2025). TESSERA: Temporal Embeddings of Surface Spectra for Earth Representation "
@@ -36,8 +37,12 @@ svg line{stroke:#999}.chart{width:420px}.legend{width:220px}
 """
 
 
-def methods(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
+def methods(
+    provenance: Provenance, manifests: Sequence[Manifest], store: StoreManifest | None = None
+) -> str:
     """A paragraph for a paper: what was done, with the numbers of this region and period."""
+    if store is not None:
+        return _methods_of_store(provenance, store)
     model = provenance.model
     if manifests:
         sources = {source.sensor: source for source in provenance.sources}
@@ -65,6 +70,33 @@ def methods(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
         f"({model.family}; weights SHA-256 {model.sha256}); {model.dim} dimensions were kept and "
         f"{stored}. Pixels needed at least {least['s2']} valid Sentinel-2 and {least['s1']} "
         "Sentinel-1 steps."
+    )
+
+
+def _methods_of_store(provenance: Provenance, store: StoreManifest) -> str:
+    model = provenance.model
+    height, width = provenance.shape
+    nearest = provenance.sources[0].resampled
+    pixels = (
+        f"pixels of {nearest} tiles, which lie on other grids, were resampled by nearest neighbour "
+        "and all others copied"
+        if nearest
+        else "pixels were copied without resampling"
+    )
+    weights = f" (weights SHA-256 {model.sha256})" if model.sha256 else ""
+    stored = (
+        "int8 codes with one float32 scale per pixel"
+        if model.dtype == "int8"
+        else "float32, the products of codes and scales"
+    )
+    return (
+        f"Published pixel embeddings of {store.year} ({model.dim} dimensions, {model.family} "
+        f"{model.name}{weights}; Feng et al., 2025) were taken from {store.location} (dataset "
+        f"{store.version}) with geotessera {store.client} and tessera-flow "
+        f"{provenance.software['tessera-flow']}: {len(store.tiles)} tiles, on a grid of {width} x "
+        f"{height} pixels of {abs(provenance.transform[0]):g} units in {provenance.crs}; {pixels}. "
+        f"They are stored as {stored}. The store does not tell the scenes and the number of "
+        "observations that they were made from."
     )
 
 

@@ -30,7 +30,8 @@ class Sample:
 
     Attributes:
         embeddings: (n, K) float32, NaN where there is none.
-        counts: (n, 3) uint16: valid S2, S1 ascending, S1 descending steps.
+        counts: (n, 3) uint16: valid S2, S1 ascending, S1 descending steps; (n, 0) where the
+            store does not know them.
         rows, columns: (n,) int64 place in the product grid, -1 outside.
         state: (n,) `ok`, `no embedding` or `outside`.
     """
@@ -48,7 +49,7 @@ class Sample:
             "row": self.rows,
             "column": self.columns,
             "state": self.state,
-            **{kind: self.counts[:, k] for k, kind in enumerate(COUNT_KINDS)},
+            **dict(zip(COUNT_KINDS, self.counts.T, strict=False)),
             **{f"e{k:03d}": self.embeddings[:, k] for k in range(self.embeddings.shape[1])},
         }
         for name, values in new.items():
@@ -116,8 +117,11 @@ def _read(
     }
     dim = stored["embeddings"].shape[1]
     embeddings = np.full((len(rows), dim), np.nan, np.float32)
-    counts = np.zeros((len(rows), len(COUNT_KINDS)), np.uint16)
-    for name, target in (("observation_counts", counts), ("embeddings", embeddings)):
+    counted = "observation_counts" in stored
+    counts = np.zeros((len(rows), len(COUNT_KINDS) if counted else 0), np.uint16)
+    targets = {"observation_counts": counts, "embeddings": embeddings}
+    for name in (name for name in targets if name in stored):
+        target = targets[name]
         for y, x, chosen in _by_chunk(stored[name], rows, columns):
             chunk = stored[name][0, :, y, x]
             target[chosen] = chunk[:, rows[chosen] - y.start, columns[chosen] - x.start].T

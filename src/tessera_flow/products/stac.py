@@ -22,6 +22,7 @@ from ..errors import ConfigError
 from ..grid import RegionGrid
 from ..manifest import Manifest
 from ..provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
+from ..store_manifest import StoreManifest
 
 EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -67,6 +68,7 @@ def write_item(
     provenance: Provenance,
     products: Mapping[str, Sequence[str]],
     manifests: Iterable[Manifest],
+    store: StoreManifest | None = None,
 ) -> None:
     """Write the Item of one region and period, beside its products.
 
@@ -76,6 +78,7 @@ def write_item(
         provenance: what the Item states.
         products: names of the files of each product that was written.
         manifests: the lists of scenes that were used.
+        store: the tiles of published embeddings that were used.
 
     Raises:
         ConfigError: no product among them holds the embeddings.
@@ -111,6 +114,9 @@ def write_item(
     for manifest in manifests:
         source = sources[manifest.sensor]
         item.add_links([_source_link(source, scene.id) for scene in manifest.items])
+    if store is not None:
+        source = provenance.sources[0]
+        item.add_links([_source_link(source, tile.name) for tile in store.tiles])
     for rel in ("collection", "parent", "root"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     _write(output, item.to_dict(include_self_link=False, transform_hrefs=False))

@@ -27,13 +27,16 @@ class Observations:
     """Counts of a region's pixels.
 
     Attributes:
-        maps: by kind, (h, w) float64 counts of every `step`-th pixel, NaN without an
-            embedding.
+        embedded: (h, w) bool, of every `step`-th pixel whether it has an embedding.
+        maps: by kind, (h, w) float64 counts of these pixels, NaN without an embedding.
         histograms: by kind, (lower ends of the bins, pixels in each) over the embedded
             pixels.
         means: by kind, over the embedded pixels; NaN where there are none.
+
+    Where counts are not known, the last three are empty.
     """
 
+    embedded: NDArray[np.bool_]
     maps: dict[str, NDArray[np.float64]]
     histograms: dict[str, tuple[list[int], list[int]]]
     means: dict[str, float]
@@ -52,23 +55,31 @@ def survey_counts(
         step = -(-max(height, width) // MAP_EDGE)
         shape = (len(COUNT_KINDS), -(-height // step), -(-width // step))
         maps = np.full(shape, np.nan)
+        embedded = np.zeros(shape[1:], bool)
         tallies = np.zeros((len(COUNT_KINDS), 2**16), np.int64)
         for block_id, inside, window in source.pieces():
             if source.quantised:
                 valid = np.isfinite(source.read(block_id, "scales", inside))
             else:
                 valid = np.isfinite(source.read(block_id, "embeddings", inside)).all(axis=-1)
-            counts = source.read(block_id, "counts", inside)
             y0, x0 = -window.y0 % step, -window.x0 % step
-            rows = slice((window.y0 + y0) // step, None)
-            some = np.where(valid, np.moveaxis(counts, -1, 0), np.nan)[:, y0::step, x0::step]
-            columns = slice((window.x0 + x0) // step, (window.x0 + x0) // step + some.shape[2])
-            maps[:, rows.start : rows.start + some.shape[1], columns] = some
+            some_valid = valid[y0::step, x0::step]
+            top, left = (window.y0 + y0) // step, (window.x0 + x0) // step
+            place = slice(top, top + some_valid.shape[0]), slice(left, left + some_valid.shape[1])
+            embedded[place] = some_valid
+            if not source.counted:
+                continue
+            counts = source.read(block_id, "counts", inside)
+            some = np.moveaxis(counts[y0::step, x0::step], -1, 0)
+            maps[:, *place] = np.where(some_valid, some, np.nan)
             for kind in range(len(COUNT_KINDS)):
                 tallies[kind] += np.bincount(counts[..., kind][valid], minlength=2**16)
+    if not source.counted:
+        return Observations(embedded, {}, {}, {})
     values = np.arange(2**16)
     pixels = tallies.sum(axis=1)
     return Observations(
+        embedded,
         dict(zip(COUNT_KINDS, maps, strict=True)),
         {kind: _histogram(tally) for kind, tally in zip(COUNT_KINDS, tallies, strict=True)},
         {

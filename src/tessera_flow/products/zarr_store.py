@@ -196,8 +196,9 @@ def _write_coordinates(group: zarr.Group, source: RegionBlocks, provenance: Prov
     )
     bands = np.arange(source.dim, dtype=np.int32)
     _coordinate(group, "band", bands, {"long_name": "dimension of the embedding"})
-    kinds = np.array(COUNT_KINDS, dtype=np.dtypes.StringDType())
-    _coordinate(group, "kind", kinds, {"long_name": "kind of observation"})
+    if source.counted:
+        kinds = np.array(COUNT_KINDS, dtype=np.dtypes.StringDType())
+        _coordinate(group, "kind", kinds, {"long_name": "kind of observation"})
     a, b, c, d, e, f = (float(v) for v in list(affine)[:6])
     group.create_array(
         "spatial_ref",

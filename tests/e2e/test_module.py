@@ -1,0 +1,175 @@
+"""The workflow as a module of another one: from a clone, and from a git host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.workflow import REPOSITORY, environment, job_counts, unstarted
+
+pytestmark = pytest.mark.e2e
+
+OUTER = """
+configfile: "settings.yaml"
+
+
+module tessera_flow:
+    snakefile:
+        {source}
+    config:
+        config["maps"]
+
+
+use rule * from tessera_flow as maps_*
+
+
+rule listing:
+    default_target: True
+    input:
+        rules.maps_all.input,
+    output:
+        "listing.txt",
+    shell:
+        "ls -d {{input}} > {{output}}"
+
+
+onstart:
+    tessera_flow.onstart()
+
+
+onerror:
+    tessera_flow.onerror()
+"""
+HOSTED = 'github("someone/tessera-flow", path="workflow/Snakefile", tag="v9")'
+FOLDER = "results/here/then"
+JOBS = {
+    "maps_roi": 1, "maps_items": 2, "maps_weights": 1, "maps_download": 2, "maps_stack": 2,
+    "maps_retile": 1, "maps_infer_cpu": 1, "maps_stitch_arrays": 1, "listing": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def outer(finished_run: Path, tmp_path: Path) -> Path:
+    """The folder of an outer workflow, without its Snakefile: one block, one slice, arrays."""
+    folder = unstarted(finished_run, tmp_path / "outer")
+    maps = yaml.safe_load((folder / "config.yaml").read_text())
+    maps["grid"]["block_size"] = 50
+    maps["download"]["slice_months"] = 4
+    maps["products"]["formats"] = ["arrays"]
+    maps["jobs"] = {"cpu_gpu": [1, 0], "at_home": ["items"]}
+    (folder / "config.yaml").unlink()
+    (folder / "settings.yaml").write_text(yaml.safe_dump({"maps": maps, "other": 1}))
+    return folder
+
+
+def snakemake(
+    folder: Path, source: str, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Snakemake started in the folder of the outer workflow, as its user does."""
+    (folder / "Snakefile").write_text(OUTER.format(source=source))
+    return subprocess.run(
+        [shutil.which("snakemake") or "snakemake", "--cores", "2", *arguments],
+        cwd=folder,
+        env={**environment(folder), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (folder / FOLDER / "stitched_representation.json").read_text()
+    )
+    return document
+
+
+def labels(folder: Path) -> set[str]:
+    """What the verdicts of all jobs call them."""
+    files = (folder / "work").rglob("verdicts/*.jsonl")
+    return {json.loads(line)["job"] for file in files for line in file.read_text().splitlines()}
+
+
+def test_from_a_clone(outer: Path, finished_run: Path) -> None:
+    """Its rules have other names, its configuration is a part of another one."""
+    source = repr(str(REPOSITORY / "workflow" / "Snakefile"))
+    planned = snakemake(outer, source, "--dry-run")
+    assert job_counts(planned.stdout) == JOBS, planned.stdout
+    weights = (outer / "weights.pt").read_bytes()
+    (outer / "weights.pt").write_bytes(b"not a checkpoint")
+    failed = snakemake(outer, source, "work/weights.json")
+    assert failed.returncode != 0
+    assert "What failed, and why:\n  all regions: weights (1 attempt): " in failed.stdout
+    (outer / "weights.pt").write_bytes(weights)
+    done = snakemake(outer, source)
+    assert done.returncode == 0, done.stdout
+    name = f"{FOLDER}/stitched_representation.npy"
+    assert (outer / name).read_bytes() == (finished_run / name).read_bytes()
+    assert name in (outer / "listing.txt").read_text().split()
+    assert labels(outer) >= {"infer_cpu", "roi", "items sentinel1", "weights", "retile"}
+    assert not [label for label in labels(outer) if label.startswith("maps")]
+    looked = snakemake(outer, source, "maps_status")
+    assert "1 of 1 blocks have embeddings." in looked.stdout, looked.stdout
+
+
+def published(folder: Path) -> dict[str, str]:
+    """A git repository with a tag, and the variables by which git takes it for one on GitHub.
+
+    Its package states a version of its own, so that products tell which package made them.
+    """
+    folder.mkdir()
+    skipped = shutil.ignore_patterns("__pycache__")
+    for name in ("workflow", "src", "envs"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=skipped, symlinks=True)
+    package = folder / "src" / "tessera_flow" / "__init__.py"
+    text = package.read_text()
+    package.write_text(text.split("__version__")[0] + '__version__ = "9.9.9"\n')
+    git = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"], ["tag", "v9"]):
+        subprocess.run([*git, *arguments], check=True)
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{folder.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/someone/tessera-flow",
+    }
+
+
+def test_from_a_git_host(outer: Path, finished_run: Path, tmp_path: Path) -> None:
+    """Snakemake fetches only the files it is asked for; the package that it fetches is used,
+    not one that happens to be installed."""
+    done = snakemake(outer, HOSTED, **published(tmp_path / "hosted"))
+    assert done.returncode == 0, done.stdout
+    assert job_counts(done.stdout) == JOBS
+    name = f"{FOLDER}/stitched_representation.npy"
+    assert (outer / name).read_bytes() == (finished_run / name).read_bytes()
+    assert provenance(outer)["software"]["tessera-flow"] == "9.9.9"
+
+
+def test_from_a_commit_of_a_clone_is_refused(outer: Path, tmp_path: Path) -> None:
+    """Snakemake's cache gives such files names that Python cannot import."""
+    published(tmp_path / "clone")
+    source = f'gitfile({str(tmp_path / "clone")!r}, path="workflow/Snakefile", tag="v9")'
+    done = snakemake(outer, source, "--dry-run")
+    assert done.returncode != 0
+    assert "cannot be read from a commit of a local clone" in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+    assert not os.listdir(outer).count("work")
+
+
+def test_without_the_packages_it_says_where_they_are_listed(outer: Path, tmp_path: Path) -> None:
+    """As where Snakemake alone is installed, which is how the catalogue's visitors begin."""
+    (tmp_path / "pyogrio.py").write_text("raise ModuleNotFoundError(\"No module named 'pyogrio'\")")
+    source = repr(str(REPOSITORY / "workflow" / "Snakefile"))
+    done = snakemake(outer, source, "--dry-run", PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert "No module named 'pyogrio'. Snakemake has to run in an environment" in done.stdout
+    assert "Traceback" not in done.stdout

@@ -1,0 +1,24 @@
+"""Rule import_embeddings: the embeddings of one block from a store of published ones."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.plan import load_plan
+from tessera_flow.store_client import configured_store
+from tessera_flow.store_import import import_embeddings
+from tessera_flow.store_manifest import StoreManifest
+
+with job(snakemake) as config:
+    region, period = snakemake.wildcards.region, snakemake.wildcards.period
+    grid, _ = load_plan(config, region)
+    import_embeddings(
+        configured_store(config, region, period),
+        StoreManifest.read(Path(snakemake.input.manifest)),
+        grid,
+        grid.block(snakemake.wildcards.block),
+        Path(snakemake.input.mask),
+        Path(snakemake.output.embeddings),
+        config.grid.patch_size,
+        dtype=snakemake.params.settings["dtype"],
+        missing=config.download.empty_block,
+    )
