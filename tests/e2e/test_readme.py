@@ -92,11 +92,12 @@ def test_a_run_on_a_laptop(clone: Path) -> None:
     os.chdir(clone)
     try:
         exec(block, namespace)
-        values = namespace["values"].values[0]
+        values, scales = namespace["values"].values[0], namespace["ds"].scales.values[0]
     finally:
         os.chdir(folder)
     assert values.shape == (128, 40, 50)
-    assert np.isfinite(values).all()
+    np.testing.assert_array_equal(np.isfinite(values).all(axis=0), np.isfinite(scales))
+    assert np.isfinite(scales).mean() > 0.9  # a pixel may be under cloud on every day
 
 
 @pytest.mark.slow
