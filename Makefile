@@ -17,7 +17,7 @@ PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slurm lint generate lock check-conda clean
+.PHONY: help install demo test test-all test-slurm mutations lint docs generate lock check-conda clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,13 @@ lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@$(SNAKEMAKE) --lint --configfile tests/lint/config.yaml
 	@python tools/generate.py --check
 
+mutations: $(INSTALLED) ## Change central lines, one at a time: a test has to fail for each
+	@python tools/mutations.py
+
+docs: $(INSTALLED) ## Build docs/ as a site; fails at a link or an anchor that leads nowhere
+	@python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 generate: $(INSTALLED) ## Write every generated file (schema, config.yaml, envs/, container/ ...)
 	@python tools/generate.py
 
@@ -65,4 +72,4 @@ check-conda: ## Solve envs/*.yaml with conda (needs conda-forge; installs nothin
 	done
 
 clean: ## Remove .venv, the demo and caches (never results or work)
-	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(DEMO) docs/_build .pytest_cache .ruff_cache .mypy_cache

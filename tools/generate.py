@@ -16,9 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
 import environments  # noqa: E402
+import messages  # noqa: E402
 
 from tessera_flow import reference  # noqa: E402
 from tessera_flow.atomic import write_text  # noqa: E402
+
+TROUBLESHOOTING = "docs/troubleshooting.md"
+BEGIN = (
+    "<!-- Below: generated from src/tessera_flow by `make generate`; edit the sentences there. -->"
+)
 
 
 def generated() -> dict[str, str]:
@@ -29,6 +35,7 @@ def generated() -> dict[str, str]:
     return {
         "workflow/schemas/config.schema.json": reference.config_schema(),
         "docs/configuration.md": reference.configuration_page(),
+        TROUBLESHOOTING: _with_every_sentence((ROOT / TROUBLESHOOTING).read_text("utf-8")),
         "workflow/sources.txt": sources(),
         "config/config.yaml": reference.default_config(),
         "requirements/cpu.txt": environments.requirements(lock, gpu=False),
@@ -38,6 +45,14 @@ def generated() -> dict[str, str]:
         "container/apptainer.def": environments.apptainer_definition(),
         "container/Containerfile": environments.containerfile(),
     }
+
+
+def _with_every_sentence(page: str) -> str:
+    """The page with the list of error sentences in place of what follows its marker."""
+    written, marker, _ = page.partition(BEGIN)
+    if not marker:
+        raise ValueError(f"{TROUBLESHOOTING} has lost its line: {BEGIN}")
+    return f"{written}{BEGIN}\n\n{messages.reference(ROOT / 'src' / 'tessera_flow')}"
 
 
 def sources() -> str:

@@ -81,7 +81,10 @@ def read_points(
         try:
             values.append(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False))
         except pa.ArrowException as error:
-            raise RegionError(f"{path}: column {name} holds no numbers ({error}).") from error
+            raise RegionError(
+                f"{path}: column {name} holds no numbers ({error}): correct it, or name the "
+                "columns of the coordinates with --x and --y."
+            ) from error
     return Points(values[0], values[1], _crs(crs or LONLAT), table)
 
 

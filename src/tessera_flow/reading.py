@@ -126,7 +126,9 @@ class Reader:
 
     def _use(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
         if self.policy.stop.is_set():
-            raise ReadError(f"{_described(asset)} was not read: the job has ended.")
+            raise ReadError(
+                f"{_described(asset)} was not read, as the job had ended: see the error before."
+            )
         with rasterio.Env(**self._gdal):
             if is_url(asset.href):
                 return self._use_remote(asset, what)

@@ -129,7 +129,10 @@ def _read_vector(path: Path, layer: str | None) -> VectorRoi:
                 "polygons: buffer it, or remove it."
             )
         if not np.isfinite(shapely.get_coordinates(geometry)).all():
-            raise RegionError(f"{path}: feature {number} has a coordinate that is not a number.")
+            raise RegionError(
+                f"{path}: feature {number} has a coordinate that is not a number: draw it again, "
+                "or remove it."
+            )
         if not geometry.is_valid:
             raise RegionError(
                 f"{path}: feature {number} is not a valid polygon "
@@ -147,7 +150,9 @@ def _read_raster(path: Path) -> RasterRoi:
         with rasterio.open(path) as dataset:
             crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
     except rasterio.errors.RasterioIOError as error:
-        raise RegionError(f"{path} cannot be read as a raster mask ({error}).") from error
+        raise RegionError(
+            f"{path} cannot be read as a raster mask ({error}): give a GeoTIFF that opens in QGIS."
+        ) from error
     if crs is None:
         raise RegionError(
             f"{path} has no coordinate reference system: assign one (gdal_edit.py -a_srs, or in "

@@ -223,6 +223,6 @@ def _load(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise TileError(
             f"The tile {path} is {array.shape} {array.dtype}, but its land mask and the layout say "
-            f"{shape} {np.dtype(dtype)}: such a store cannot be used."
+            f"{shape} {np.dtype(dtype)}: get the tile again, or use another store."
         )
     return array

@@ -83,7 +83,10 @@ def read_window(
     """
     before = before or nothing
     if dataset.crs is None:
-        raise ReadError(f"{label} has no coordinate reference system.")
+        raise ReadError(
+            f"{label} has no coordinate reference system: assign the right one "
+            "(gdal_edit.py -a_srs), or remove the item."
+        )
     rows, columns = _overlap(dataset, geobox)
     part = geobox[rows, columns]
     if 0 in part.shape:

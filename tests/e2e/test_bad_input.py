@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import shapely
-import torch
 
 from tessera_flow.config import load_config
 from tessera_flow.errors import CheckpointError, RegionError
 from tessera_flow.layout import Layout
 from tessera_flow.weights import fetch_weights
-from tests.support.pipeline import write_polygon
+from tests.support.broken import damaged_checkpoint, one_row, region_without_crs, shown
 from tests.support.scenes import optical
 from tests.support.workflow import (
     CHECKPOINT,
@@ -38,40 +36,9 @@ from tests.support.workflow import (
     run,
     small_disk,
     snakemake,
-    write_config,
 )
 
 pytestmark = pytest.mark.e2e
-
-SHAPE = (20, 40)
-"""Rows and columns of the scene that covers the first block and a half."""
-
-
-def one_row(folder: Path, columns: int, **settings: Any) -> list[dict[str, Any]]:
-    """A region of 20 rows of pixels, in blocks of 25, with Sentinel-2 alone; returns the
-    scenes, which cover its first 40 columns."""
-    folder.mkdir(exist_ok=True)
-    box(folder / "roi.geojson", (0, columns), (0, 20))
-    random = np.random.default_rng(1)
-    items = [
-        optical(folder / "scenes", f"{day}T10:00:00", random.integers(1, 9000, (*SHAPE, 10)))
-        for day in ("2021-06-03", "2021-06-13")
-    ]
-    archive(folder, items)
-    shutil.copy(CHECKPOINT, folder / "weights.pt")
-    configuration = document(folder, "2021-06-01", "2021-06-30")
-    configuration["sentinel1"] = {"enabled": False}
-    configuration["products"] = {"formats": ["arrays"]}
-    write_config(folder, configuration | settings)
-    return items
-
-
-def shown(output: str, sentence: str) -> None:
-    """The user sees the sentence (a regular expression) where the job fails and again in the
-    summary at the end, and no Python traceback."""
-    parts = output.split("What failed, and why:")
-    assert [len(re.findall(sentence, part)) for part in parts] == [1, 1], output
-    assert "Traceback" not in output, output
 
 
 def files(folder: Path, pattern: str) -> list[str]:
@@ -157,22 +124,6 @@ def test_no_radar_scene_at_all(tmp_path: Path) -> None:
     assert plan(folder)["items"] == 1
 
 
-def damaged_checkpoint(folder: Path, kind: str) -> Path:
-    path = folder / f"{kind}.pt"
-    if kind == "cut":
-        path.write_bytes(CHECKPOINT.read_bytes()[:100_000])
-    elif kind == "text":
-        path.write_text("not a checkpoint")
-    elif kind == "keys":
-        checkpoint = torch.load(CHECKPOINT, weights_only=True)
-        state = next(v for v in checkpoint.values() if isinstance(v, dict) and len(v) > 20)
-        del state[next(iter(state))]
-        torch.save(checkpoint, path)
-    else:
-        torch.save({"model": {"conv1.weight": torch.zeros(3, 3), "fc.bias": torch.zeros(3)}}, path)
-    return path
-
-
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
@@ -240,17 +191,6 @@ def test_results_on_a_disk_that_may_not_be_written_to(tmp_path: Path) -> None:
         assert "Traceback" not in done.stdout
 
 
-def _no_crs(folder: Path) -> Path:
-    path = write_polygon(folder / "roi.geojson", shapely.box(LEFT, TOP - 200, LEFT + 200, TOP))
-    import pyogrio
-
-    meta, _, geometry, fields = pyogrio.raw.read(path)
-    meta["crs"] = None
-    pyogrio.raw.write(folder / "no_crs.shp", geometry, fields, meta["fields"],
-                      geometry_type="Polygon", driver="ESRI Shapefile")  # fmt: skip
-    return folder / "no_crs.shp"
-
-
 def _no_pixel(folder: Path) -> Path:
     path = folder / "zeros.tif"
     grid = {"crs": "EPSG:32631", "transform": rasterio.Affine(10, 0, LEFT, 0, -10, TOP)}
@@ -263,7 +203,10 @@ def _no_pixel(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (_no_crs, r"no_crs\.shp has no coordinate reference system: assign one .*\.prj file"),
+        (
+            region_without_crs,
+            r"no_crs\.shp has no coordinate reference system: assign one .*\.prj file",
+        ),
         (_no_pixel, r"The mask .*zeros\.tif has no positive pixel .*: mark the inside"),
     ],
 )

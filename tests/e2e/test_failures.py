@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ import pytest
 from tessera_flow.config import read_config
 from tessera_flow.estimates import block_disk_gb, dates
 from tessera_flow.verdicts import read_verdicts, verdict_path
+from tests.support.broken import patched
 from tests.support.workflow import (
     box,
     change,
@@ -32,15 +32,6 @@ pytestmark = pytest.mark.e2e
 
 DAMAGED = "b000_001"
 SCALES = "results/here/then/stitched_representation_scales.npy"
-
-
-def patched(finished_run: Path, folder: Path) -> Path:
-    """`finished_run` with inference and products left to do."""
-    shutil.copytree(finished_run, folder)
-    shutil.rmtree(folder / "results")
-    for name in ("embeddings", "verdicts"):
-        shutil.rmtree(folder / "work" / "here" / "then" / name)
-    return folder
 
 
 def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path: Path) -> None:

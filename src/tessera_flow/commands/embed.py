@@ -17,7 +17,9 @@ def _at_least(smallest: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         number = int(text)
         if number < smallest:
-            raise argparse.ArgumentTypeError(f"{number} is below {smallest}")
+            raise argparse.ArgumentTypeError(
+                f"{number} is below {smallest}: give {smallest} or more"
+            )
         return number
 
     convert.__name__ = "whole number"
@@ -28,7 +30,9 @@ def _heads(text: str) -> tuple[int, int]:
     """`4` or `4,2`: heads of the Sentinel-2 and of the Sentinel-1 encoder."""
     counts = [_at_least(1)(part) for part in text.split(",")]
     if len(counts) > 2:
-        raise argparse.ArgumentTypeError(f"{text} is more than two numbers")
+        raise argparse.ArgumentTypeError(
+            f"{text} is more than two numbers: give one, or two as in 4,2"
+        )
     return counts[0], counts[-1]
 
 

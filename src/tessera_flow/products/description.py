@@ -70,9 +70,14 @@ def read_record(path: Path) -> dict[str, Any]:
             with open_raster(path) as raster:
                 record = json.loads(raster.tags().get("PROVENANCE", "null"))
     except (OSError, ValueError, AttributeError, RasterioError) as error:
-        raise TileError(f"{path} cannot be read ({error}).") from error
+        raise TileError(
+            f"{path} cannot be read ({error}): delete it and run again to make it anew."
+        ) from error
     if not isinstance(record, dict) or "configuration_sha256" not in record:
-        raise TileError(f"{path} carries no record: it was not written by tessera-flow.")
+        raise TileError(
+            f"{path} carries no record, so it was not written by tessera-flow: name one of its "
+            "products (docs/outputs.md)."
+        )
     record.pop("arrays", None)  # stitched_representation.json says that, too
     return record
 

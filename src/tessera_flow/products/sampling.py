@@ -70,7 +70,10 @@ def open_store(path: Path | Store) -> zarr.Group:
             f"{path} is not a Zarr v3 store: name embeddings.zarr of a region and period."
         ) from error
     if "embeddings" not in group or "spatial:transform" not in group.attrs:
-        raise TileError(f"{path} is not a store of embeddings: it has no array or no place.")
+        raise TileError(
+            f"{path} is a Zarr store without embeddings or without their place: name "
+            "embeddings.zarr of a region and period."
+        )
     return group
 
 

@@ -33,5 +33,7 @@ def provider(kind: str, imitates: str) -> Provider:
     """
     key = imitates if kind == "local" else kind
     if key not in PROVIDERS:
-        raise ConfigError(f"There is no provider {key!r}; known are {', '.join(PROVIDERS)}.")
+        raise ConfigError(
+            f"There is no provider {key!r}; known are {', '.join(PROVIDERS)}: choose one of these."
+        )
     return PROVIDERS[key]

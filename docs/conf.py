@@ -1,0 +1,10 @@
+"""Sphinx reads the pages of this folder as they are (MyST Markdown); `make docs` builds them."""
+
+project = "tessera-flow"
+author = "tessera-flow contributors"
+extensions = ["myst_parser"]
+exclude_patterns = ["_build"]
+# GitHub's rule for the anchors of headings, so that links hold there and here.
+myst_heading_anchors = 4
+html_theme = "alabaster"
+html_theme_options = {"page_width": "1100px", "description": "TESSERA embeddings on a cluster"}

@@ -1,0 +1,65 @@
+"""Tile folders and checkpoints of the reference, as they are, through the whole workflow.
+
+`tessera-flow embed` on the same tiles: tests/unit/test_embed_command.py and test_families.py."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from tests.support.golden import GOLDEN, TILES, checkpoint
+from tests.support.workflow import LEFT, PIXEL, TOP, leftovers, plan, run, write_config
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+EDGE = 12
+"""Edge of the largest recorded tile; the others are smaller, as a region's edge tiles are."""
+
+
+def test_the_references_tiles_through_the_workflow(tmp_path: Path) -> None:
+    """Each recorded tile is a region of its own, of one patch; the weights are those that the
+    reference's numbers were recorded with."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shapes = {}
+    for name in TILES:
+        shapes[name] = height, width = np.load(GOLDEN / "tiles" / name / "masks.npy").shape[1:]
+        tile = folder / "tiles" / name / f"0_0_{width}_{height}"
+        shutil.copytree(GOLDEN / "tiles" / name, tile)
+        with rasterio.open(
+            folder / f"{name}.tif", "w", driver="GTiff", height=height, width=width, count=1,
+            dtype="uint8", crs="EPSG:32631", transform=Affine(PIXEL, 0, LEFT, 0, -PIXEL, TOP),
+        ) as raster:  # fmt: skip
+            raster.write(np.ones((1, height, width), np.uint8))
+    shutil.copy(checkpoint("v2_student_qk"), folder / "weights.pt")
+    write_config(
+        folder,
+        {
+            "regions": {name: {"roi": f"{name}.tif"} for name in TILES},
+            "periods": {"then": {"start": "2021-01-01", "end": "2021-12-31"}},
+            "source": "tiles",
+            "tiles": {"location": "tiles/{region}"},
+            "model": {
+                "weights": "weights.pt",
+                "dtype": "float32",
+                "min_observations": {"s2": 0, "s1": 0},
+            },
+            "grid": {"block_size": EDGE, "patch_size": EDGE},
+            "products": {"formats": ["arrays"]},
+        },
+    )
+    assert plan(folder)["import_tiles"] == len(TILES)
+    run(folder)
+    assert leftovers(folder) == []
+    for name in TILES:
+        found = np.load(folder / "results" / name / "then" / "stitched_representation.npy")
+        expected = dict(np.load(GOLDEN / "v2" / f"student_qk__{name}.npz"))
+        defined = ~expected["undefined"]
+        assert found.shape == (*shapes[name], 128)
+        np.testing.assert_allclose(found[defined], expected["emb"][defined], atol=5e-5, rtol=0)
+        assert np.isnan(found[~defined]).all()

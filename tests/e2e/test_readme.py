@@ -1,0 +1,145 @@
+"""Every command of README.md, run as it stands where it can run without internet or a cluster,
+else parsed by the program that it is for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tessera_flow.cli import parser
+from tessera_flow.config import load_config
+from tests.support.workflow import REPOSITORY, change, environment, four_blocks
+
+pytestmark = pytest.mark.e2e
+
+PAGE = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
+INLINE = re.findall(r"`(snakemake [^`]+|make [^`]+)`", PAGE)
+ON_SLURM = [line for line in LINES if "profiles/slurm" in line]
+COMMANDS = [line for line in LINES if line.startswith("tessera-flow ")]
+MAKE = [line for line in [*LINES, *INLINE] if line.startswith("make ")]
+ON_A_LAPTOP = [
+    line
+    for line in LINES
+    if line not in (*ON_SLURM, *MAKE) and not line.startswith("tessera-flow embed")
+]
+"""In their order, these are a whole run."""
+
+NAMES = {"regions": "my_region", "periods": "y2023"}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The repository as a user has it, with the small archive of these tests as configured, under
+    the names that the page uses."""
+    folder = four_blocks(tmp_path / "clone")
+    for name in ("Snakefile", "workflow", "src", "profiles", "envs"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "path" / "to").mkdir(parents=True)
+    shutil.move(folder / "roi.geojson", folder / "path" / "to" / "region.geojson")
+    change(folder, {"regions.here.roi": "path/to/region.geojson"})
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    for section, name in NAMES.items():
+        settings[section] = {name: next(iter(settings[section].values()))}
+    (folder / "config").mkdir()
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def shell(folder: Path, command: str) -> str:
+    """Output of a command in a shell that has the environment of `.venv` active."""
+    done = subprocess.run(
+        ["bash", "-euc", f"[ -e .venv/bin/activate ] && . .venv/bin/activate; {command}"],
+        cwd=folder,
+        env={**environment(folder), "PYTHONPATH": str(REPOSITORY / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
+
+
+def test_the_page_has_the_commands() -> None:
+    assert LINES[:2] == ["make demo", "make test"]
+    assert len(ON_A_LAPTOP) == 7 and len(ON_SLURM) == 2 and len(COMMANDS) == 3
+    assert len(LINES) == len(ON_A_LAPTOP) + len(ON_SLURM) + 2 + 1
+
+
+@pytest.mark.slow
+def test_a_run_on_a_laptop(clone: Path) -> None:
+    outputs = {line: shell(clone, line) for line in ON_A_LAPTOP}
+    assert "This was a dry-run" in outputs[next(k for k in outputs if k.startswith("snakemake -n"))]
+    assert (clone / "mask.tif").exists() and (clone / "results" / "plan" / "plan.md").exists()
+    assert "4 of 4 blocks have embeddings." in outputs["snakemake --cores 1 status"]
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    namespace: dict[str, Any] = {}
+    folder = Path.cwd()
+    os.chdir(clone)
+    try:
+        exec(block, namespace)
+        values, scales = namespace["values"].values[0], namespace["ds"].scales.values[0]
+    finally:
+        os.chdir(folder)
+    assert values.shape == (128, 40, 50)
+    np.testing.assert_array_equal(np.isfinite(values).all(axis=0), np.isfinite(scales))
+    assert np.isfinite(scales).mean() > 0.9  # a pixel may be under cloud on every day
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ON_SLURM)
+def test_a_run_on_slurm_is_planned(clone: Path, line: str) -> None:
+    assert "infer" in shell(clone, f"{line.partition('#')[0]} -n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in INLINE if line.startswith("snakemake")])
+def test_commands_in_the_text(clone: Path, line: str) -> None:
+    shell(clone, f"{line} -n")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_are_understood(line: str) -> None:
+    parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize("line", MAKE)
+def test_targets_exist(line: str) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("there is no make here")
+    done = subprocess.run(
+        ["make", "-n", *line.split()[1:]], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_configuration_is_one() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    config = load_config(yaml.safe_load(block))
+    assert set(config.regions) == {NAMES["regions"]}
+    assert set(config.periods) == {NAMES["periods"]}
+
+
+def test_keys_in_the_text_exist() -> None:
+    from tessera_flow.config import Config
+    from tessera_flow.config_errors import key_paths
+
+    known = set(key_paths(Config))
+    sections = "|".join(Config.model_fields)
+    named = re.findall(rf"`((?:{sections})\.[a-z_0-9.]+)", PAGE)
+    assert len(named) > 5
+    assert not [name for name in named if name not in known]
