@@ -116,13 +116,14 @@ class Schedule:
         """Take the jobs that a run will do, so that blocks are admitted by their priority.
 
         Args:
-            jobs: Snakemake's jobs; those of blocks have the wildcards region, period and block.
+            jobs: Snakemake's jobs, those of other workflows among them; those of blocks have the
+                wildcards region, period and block.
         """
         if self._config.jobs.max_disk_gb is None:
             return
         wildcards = [job.wildcards_dict or {} for job in jobs]
-        blocks = {(w["region"], w["period"], w["block"]) for w in wildcards if "block" in w}
-        ordered = sorted(blocks, key=self._turns.__getitem__)
+        blocks = {tuple(map(w.get, ("region", "period", "block"))) for w in wildcards}
+        ordered = sorted(blocks & self._turns.keys(), key=self._turns.__getitem__)
         self._admission.expect((block, self._layout.embeddings_file(*block)) for block in ordered)
 
     def memory_mb(self, rule: str, attempt: int) -> int:
