@@ -27,7 +27,6 @@ CONDA_NAMES = {
     "pyproj": "pyproj",
     "pystac": "pystac",
     "pystac-client": "pystac-client",
-    "pyyaml": "pyyaml",
     "requests": "requests",
     "rasterio": "rasterio",
     "rioxarray": "rioxarray",

@@ -9,12 +9,9 @@ checks everything at once and speaks in sentences.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from .config_errors import refused, sentences, shown
@@ -249,29 +246,6 @@ def load_config(document: Mapping[str, Any]) -> Config:
         return Config.model_validate(document)
     except ValidationError as error:
         raise ConfigError("\n".join(sentences(error, Config))) from error
-
-
-def read_config(path: str | os.PathLike[str]) -> Config:
-    """Read and check the YAML file at `path`.
-
-    Raises:
-        ConfigError: the file cannot be read or is not YAML, or one line for each problem
-            in it, beginning with the path.
-    """
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot read the configuration {path} ({error.strerror}): check the path."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML text: {reason}. Mend it there.") from error
-    try:
-        return load_config(document)
-    except ConfigError as error:
-        lines = str(error).splitlines()
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error
 
 
 def runs(config: Config) -> list[tuple[str, str]]:

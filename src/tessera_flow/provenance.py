@@ -115,7 +115,7 @@ class Provenance:
         arithmetic: `exact` or `reference`; `unknown` for published embeddings.
         min_observations: valid steps a pixel needs (s2, s1); empty for published embeddings.
         software: version by package.
-        configuration_sha256: see `config.content_hash`.
+        configuration_sha256: see `config_hash.content_hash`.
     """
 
     region: str

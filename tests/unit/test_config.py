@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tessera_flow.config import Config, load_config, read_config, runs
+from tessera_flow.config import Config, load_config, runs
 from tessera_flow.config_errors import key_paths
 from tessera_flow.errors import ConfigError
 
@@ -453,28 +453,6 @@ def test_value_of_an_unknown_key_is_not_shown() -> None:
 def test_accepted_by_both(sections: dict[str, Any]) -> None:
     assert load_config(changed(**sections))
     assert follows_schema(changed(**sections))
-
-
-def test_file_is_read_and_its_path_begins_every_line(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(MINIMAL, encoding="utf-8")
-    assert read_config(path) == load_config(yaml.safe_load(MINIMAL))
-    path.write_text(MINIMAL + "arithmetic: none\nzzz: 1\n", encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        read_config(path)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 2
-    assert all(line.startswith(f"{path}: ") for line in lines)
-
-
-def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Cannot read .*absent\.yaml \(No such file"):
-        read_config(tmp_path / "absent.yaml")
-    broken = tmp_path / "broken.yaml"
-    broken.write_text("grid: {block_size: 50\npaths: [", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML text: .*line 2") as caught:
-        read_config(broken)
-    assert "\n" not in str(caught.value)
 
 
 PUBLISHED: dict[str, Any] = {
