@@ -20,7 +20,6 @@ from .config_sections import (
     Geotessera,
     GridSettings,
     Jobs,
-    MinObservations,
     Model,
     Paths,
     Period,
@@ -42,7 +41,7 @@ class Config(Section):
 
     regions: dict[Name, Region] = Field(..., description="Regions by name.", min_length=1)
     periods: dict[Name, Period] = Field(..., description="Periods by name.", min_length=1)
-    model: Model = Field(Model(min_observations=MinObservations()), description=Model.__doc__)
+    model: Model = Field(Model(), description=Model.__doc__)
     source: Literal["scenes", "tiles", "geotessera"] = key(
         "scenes",
         "What embeddings are made from. `scenes`: Sentinel scenes. `tiles`: reference tile folders "
