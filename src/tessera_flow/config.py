@@ -166,7 +166,9 @@ class Config(Section):
     @classmethod
     def _statistics_of_the_source(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
         sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
-        if sentinel2 is None or model is None or model.allow_statistics_mismatch:
+        if sentinel2 is None or model is None or info.data.get("source") != "scenes":
+            return value
+        if model.allow_statistics_mismatch:
             return value
         for sensor, source in (("sentinel2", sentinel2), ("sentinel1", value)):
             if source.enabled and model.statistics not in (None, source.data_source):
@@ -182,7 +184,7 @@ class Config(Section):
     @classmethod
     def _enough_sensors(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
         sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
-        if sentinel2 is None or model is None:
+        if sentinel2 is None or model is None or info.data.get("source") != "scenes":
             return value
         least = model.min_observations
         if not (value.enabled or sentinel2.enabled):
@@ -206,6 +208,8 @@ class Config(Section):
     def _gpu_share_has_a_device(cls, value: Jobs, info: ValidationInfo) -> Jobs:
         model = info.data.get("model")
         asked = value.cpu_gpu != "auto" and value.cpu_gpu[1] != 0
+        if info.data.get("source") == "geotessera":
+            return value
         if asked and model is not None and model.device == "cpu":
             raise refused(
                 f"jobs.cpu_gpu is {value.cpu_gpu}, but model.device is cpu, so no block can be "

@@ -473,6 +473,19 @@ def test_published_embeddings_need_no_weights_and_have_no_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"statistics": "aws", "min_observations": {"s1": 3}}},
+        {"sentinel2": {"enabled": False}, "sentinel1": {"enabled": False}},
+        {"model": {"device": "cpu"}, "jobs": {"cpu_gpu": [0, 1]}},
+    ],
+)
+def test_what_published_embeddings_do_not_use_is_not_looked_at(sections: dict[str, Any]) -> None:
+    """A configuration for scenes becomes one for published embeddings by its source alone."""
+    assert load_config(PUBLISHED | sections)
+
+
+@pytest.mark.parametrize(
     ("sections", "sentence"),
     [
         (
@@ -554,6 +567,13 @@ def test_statistics_of_another_source_are_refused(provider: str) -> None:
     assert meant.model.statistics == "aws"
     right = load_config(changed(model=model | {"statistics": "mpc"}, **sections))
     assert right.model.statistics == "mpc"
+
+
+def test_statistics_of_tile_folders_are_the_users_to_know() -> None:
+    """No scenes are read, so where they would come from says nothing of the folders."""
+    model = {"weights": "x.pt", "statistics": "aws"}
+    tiles = {"source": "tiles", "tiles": {"location": "tiles"}}
+    assert load_config(changed(model=model, **tiles)).model.statistics == "aws"
 
 
 def test_an_end_beyond_any_calendar_is_refused() -> None:
