@@ -160,8 +160,9 @@ def page() -> str:
     """`docs/dependencies.md`."""
     run, develop = direct()
     names = [pin.partition("==")[0] for pin in run]
-    everything = {normal(name) for name in names} | brought(names)
-    total = sum(megabytes(name) for name in everything if name != "setuptools")
+    # setuptools: torch asks for it; `pip freeze` leaves it out, and so does the lock file.
+    everything = ({normal(name) for name in names} | brought(names)) - {"setuptools"}
+    total = sum(map(megabytes, everything))
     head = ["| package | used for | licence | MB | brings |", "|---|---|---|---|---|"]
     return "\n".join(
         [

@@ -22,7 +22,7 @@ command -v "$python" >/dev/null ||
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "this Python cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"
 
-echo "Installing into $venv (about 1.5 GB, a few minutes)."
+echo "Installing into $venv (about 2.2 GB, a few minutes)."
 "$python" -m venv "$venv"
 pip() {
     "$venv/bin/python" -m pip --disable-pip-version-check --quiet --no-input "$@"

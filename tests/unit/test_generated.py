@@ -186,6 +186,15 @@ def test_dependencies_page_says_what_is_installed() -> None:
             assert len(dependencies.brought([name])) == int(brought), name
 
 
+@pytest.mark.skipif(not metadata.version("torch").endswith("+cpu"), reason="of the CPU build")
+def test_the_size_of_an_installation_is_told() -> None:
+    found = sum(map(dependencies.megabytes, pins(LOCK))) / 1e3
+    for page in ("README.md", "tools/install.sh"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        (told,) = re.findall(r"\(about ([\d.]+) GB, (?:CPU only|a few minutes)\)", text)
+        assert 0.85 < found / float(told) < 1.15, page
+
+
 def test_no_dependency_is_left_over() -> None:
     """What src does not import is there for a reason that is not an import."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
