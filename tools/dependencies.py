@@ -160,8 +160,7 @@ def page() -> str:
     """`docs/dependencies.md`."""
     run, develop = direct()
     names = [pin.partition("==")[0] for pin in run]
-    # setuptools: torch asks for it; `pip freeze` leaves it out, and so does the lock file.
-    everything = ({normal(name) for name in names} | brought(names)) - {"setuptools"}
+    everything = {normal(name) for name in names} | brought(names)
     total = sum(map(megabytes, everything))
     head = ["| package | used for | licence | MB | brings |", "|---|---|---|---|---|"]
     return "\n".join(

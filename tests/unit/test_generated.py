@@ -98,11 +98,10 @@ def test_the_lock_has_what_is_needed_to_run_and_no_more_in_its_first_part() -> N
     """Its two parts together are an environment; the first one alone is, too."""
     run = pins("\n".join(environments.run_pins(LOCK)))
     names = [pin.partition("==")[0] for pin in PYPROJECT["dependencies"]]
-    # setuptools: torch asks for it, pip freeze does not name it.
     on_cpu = metadata.version("torch").endswith("+cpu")
     if on_cpu and sys.version_info[:2] == (3, 11):
         needed = {normal(name) for name in names} | dependencies.brought(names)
-        assert set(run) == needed - {"setuptools"}, "run `make lock`"
+        assert set(run) == needed, "run `make lock`"
     assert {"pytest", "ruff", "geotessera"}.isdisjoint(run)
     with pytest.raises(ValueError, match="has lost its headings"):
         environments.run_pins("numpy==2.4.6\n")
