@@ -45,7 +45,7 @@ USES = {
     "pystac-client": "searching STAC APIs",
     "pytest": "tests",
     "pytest-xdist": "tests on several cores",
-    "pyyaml": "configuration files in the tests",
+    "pyyaml": "configuration files",
     "rasterio": "reading and writing rasters (GDAL)",
     "requests": "byte ranges of scenes, CMR, static catalogs",
     "rio-cogeo": "checking our GeoTIFFs in the tests",

@@ -27,6 +27,7 @@ CONDA_NAMES = {
     "pyproj": "pyproj",
     "pystac": "pystac",
     "pystac-client": "pystac-client",
+    "pyyaml": "pyyaml",
     "requests": "requests",
     "rasterio": "rasterio",
     "rioxarray": "rioxarray",

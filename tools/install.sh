@@ -22,6 +22,13 @@ command -v "$python" >/dev/null ||
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "this Python cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"
 
+# Kept as it is by `python -m venv`, whatever is wrong with it.
+if [ -e "$venv/bin/python" ] || [ -L "$venv/bin/python" ]; then
+    version='import sys; print(sys.version_info[:2])'
+    [ "$("$venv/bin/python" -c "$version" 2>/dev/null)" = "$("$python" -c "$version")" ] ||
+        fail "$venv was made by another Python than $("$python" --version), or by one that is gone: remove it (rm -r $venv) and run again."
+fi
+
 echo "Installing into $venv (about 2.2 GB, a few minutes)."
 "$python" -m venv "$venv"
 pip() {

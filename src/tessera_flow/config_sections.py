@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from .config_errors import expected
 from .config_values import Day, HeadCounts, NameReference, Section, Shares, key
 
 _LAST_YEAR = 2200
@@ -430,3 +431,13 @@ class Paths(Section):
         "Intermediate files to keep. The others are deleted when no job needs them any more. Keep "
         "`patches` to try several models or settings without reading the scenes again.",
     )
+
+    @field_validator("results", "work", "logs", mode="after")
+    @classmethod
+    def _no_wildcards(cls, value: str) -> str:
+        if "{" in value or "}" in value:
+            raise expected(
+                "a path without braces, which Snakemake takes for wildcards (folders for each "
+                "region and period are made in it)"
+            )
+        return value

@@ -223,20 +223,31 @@ class Layout:
         """The verdicts of a block (region, period, block), or of jobs of all blocks."""
         return verdict_path(self.config.paths.work, *names)
 
-    def failures(self, *names: str) -> list[Verdict]:
-        """Jobs of a block (region, period, block), or of all blocks, that did not end well."""
-        return not_done(read_verdicts(self.verdict_file(*names)))
+    def failures(self, *names: str, over: bool = False) -> list[Verdict]:
+        """Jobs of a block (region, period, block), or of all blocks, that did not end well;
+        `over` as in `verdicts.not_done`."""
+        return not_done(read_verdicts(self.verdict_file(*names)), over)
 
     def holes(self, region: str, period: str) -> dict[str, str]:
         """Blocks that products are made without, with the reason: where the configuration
-        allows holes, those that an earlier run failed at."""
+        allows holes, those that an earlier run failed at. A block at which it was interrupted
+        has not failed."""
         if self.config.jobs.failed_blocks == "refuse":
             return {}
         if (region, period) not in self._holes:
-            self._holes[region, period] = {
-                block.id: failures[-1].why().strip().splitlines()[-1]
+            # A run looks at this before it begins, and one at a time runs.
+            failed = {
+                block.id: [
+                    verdict
+                    for verdict in self.failures(region, period, block.id, over=True)
+                    if verdict.state != "interrupted"
+                ]
                 for block in self.grids[region].blocks
                 if not self.embeddings_file(region, period, block.id).exists()
-                and (failures := self.failures(region, period, block.id))
+            }
+            self._holes[region, period] = {
+                name: found[-1].why().strip().splitlines()[-1]
+                for name, found in failed.items()
+                if found
             }
         return self._holes[region, period]

@@ -111,7 +111,9 @@ class _Work:
         self.measured = measured
         self.blocks = 0
         self.jobs: Counter[str] = Counter()
-        self.items: dict[str, int | None] = dict.fromkeys(run.sensors, 0)
+        self.from_tiles = run.config.source == "tiles"
+        sensors = () if self.from_tiles else run.sensors
+        self.items: dict[str, int | None] = dict.fromkeys(sensors, 0)
         self.download_gb = self.largest_block_gb = 0.0
         self.core_seconds = self.gpu_seconds = self.job_seconds = 0.0
         self._lists: dict[str, Manifest | None] = {}
@@ -127,9 +129,10 @@ class _Work:
             self._count(STORE, None if tiles is None else len(tiles.tiles))
             self._tile_gb = None if tiles is None else tiles.bytes / estimates.GB
         for name in self.run.sensors:
-            found = _manifest(self.run, region, period, name)
-            self._lists[name] = found
-            self._count(name, None if found is None else len(found.items))
+            self._lists[name] = None
+            if not self.from_tiles:
+                found = self._lists[name] = _manifest(self.run, region, period, name)
+                self._count(name, None if found is None else len(found.items))
 
     def _count(self, name: str, number: int | None) -> None:
         known = self.items[name]
@@ -149,13 +152,19 @@ class _Work:
         }
         pixels = float(block.window.height * block.window.width)
         slices = len(run.slices(period))
+        seconds = _block_seconds(schedule, pixels, dates, slices, kind)
+        if self.from_tiles:
+            jobs = {"import_tiles": 1}
+            seconds = {"import_tiles": seconds["retile"], f"infer_{kind}": seconds[f"infer_{kind}"]}
+            disk_gb = estimates.series_gb(pixels, dates)
+        else:
+            jobs = {"download": slices * len(dates), "stack": len(dates), "retile": 1}
+            self.download_gb += _read_bytes(pixels, dates) / estimates.GB
+            disk_gb = estimates.block_disk_gb(pixels, dates)
         self.blocks += 1
-        self.jobs.update(
-            {"download": slices * len(dates), "stack": len(dates), "retile": 1, f"infer_{kind}": 1}
-        )
-        self.download_gb += _read_bytes(pixels, dates) / estimates.GB
-        self.largest_block_gb = max(self.largest_block_gb, estimates.block_disk_gb(pixels, dates))
-        self._add_seconds(pixels, _block_seconds(schedule, pixels, dates, slices, kind))
+        self.jobs.update(jobs | {f"infer_{kind}": 1})
+        self.largest_block_gb = max(self.largest_block_gb, disk_gb)
+        self._add_seconds(pixels, seconds)
 
     def _add_published(self, region: str, block: Block) -> None:
         """Add what a block of published embeddings needs."""
@@ -280,6 +289,12 @@ def _assumptions(run: Layout, items: Mapping[str, int | None]) -> list[str]:
     if STORE in items:
         return _assumptions_of_store(items[STORE])
     lines = []
+    if run.config.source == "tiles":
+        lines.append(
+            "The tile folders are not looked at: "
+            + " and ".join(f"{estimates.SENSORS[s].dates_per_year:g} of {s}" for s in run.sensors)
+            + " are assumed for the dates of a year, and that nothing has to be downloaded."
+        )
     for name, number in items.items():
         sensor = estimates.SENSORS[name]
         if number is None:
@@ -293,7 +308,12 @@ def _assumptions(run: Layout, items: Mapping[str, int | None]) -> list[str]:
         )
     lines.append(
         "Times of rules that are not calibrated: "
-        f"{estimates.DOWNLOAD_BYTES_PER_SECOND / 1e6:g} MB/s for a download, and for inference "
+        + (
+            f"{estimates.DOWNLOAD_BYTES_PER_SECOND / 1e6:g} MB/s for a download, and "
+            if items
+            else ""
+        )
+        + "for inference "
         f"{estimates.CPU_MULTIPLICATIONS / 1e9:g} billion multiplications a second and core, "
         f"{estimates.GPU_MULTIPLICATIONS / 1e12:g} trillion on a GPU, at one pass per date."
     )

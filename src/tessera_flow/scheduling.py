@@ -6,6 +6,7 @@ Nothing here changes a result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from .admission import Admission
@@ -116,15 +117,14 @@ class Schedule:
         """Take the jobs that a run will do, so that blocks are admitted by their priority.
 
         Args:
-            jobs: Snakemake's jobs, those of other workflows among them; those of blocks have the
-                wildcards region, period and block.
+            jobs: Snakemake's jobs. Blocks of which they do not make the embeddings (holes, blocks
+                of other workflows) do not count: those would never be done.
         """
         if self._config.jobs.max_disk_gb is None:
             return
-        wildcards = [job.wildcards_dict or {} for job in jobs]
-        blocks = {tuple(map(w.get, ("region", "period", "block"))) for w in wildcards}
-        ordered = sorted(blocks & self._turns.keys(), key=self._turns.__getitem__)
-        self._admission.expect((block, self._layout.embeddings_file(*block)) for block in ordered)
+        made = {Path(path) for job in jobs for path in job.output}
+        blocks = [(block, self._layout.embeddings_file(*block)) for block in self._turns]
+        self._admission.expect((block, path) for block, path in blocks if path in made)
 
     def memory_mb(self, rule: str, attempt: int) -> int:
         """Memory for a job of a rule, in MB."""

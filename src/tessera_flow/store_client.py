@@ -9,6 +9,7 @@ that the store lists, and that a local store is never filled from the internet.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.metadata
 import inspect
 import json
@@ -196,30 +197,34 @@ def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> S
         ReadError: the public store cannot be reached.
         OutputError: what is downloaded cannot be written.
     """
-    bounds = tuple(float(v) for v in grid.product_geobox.geographic_extent.boundingbox.bbox)
-    west, south, east, north = bounds
+    places = _lonlat_boxes(grid)
     client = open_client(store)
     with _sentences(store, "its list of tiles"):
         years = [int(y) for y in client.registry.get_available_years()]
-        found = client.registry.load_blocks_for_region(bounds, year)
+        found = [
+            place for box in places for place in client.registry.load_blocks_for_region(box, year)
+        ]
     if year not in years:
         raise ItemError(
             f"{store}, {store.version}, has no embeddings of {year}; it has "
             f"{', '.join(map(str, years)) or 'none'}: choose another period."
         )
-    places = sorted((round(lat * 100), round(lon * 100)) for _, lon, lat in found)
+    centres = sorted({(round(lat * 100), round(lon * 100)) for _, lon, lat in found})
     files = StoreFiles(store, client, year)
-    hashes = _hashes(store, year, bounds)
+    hashes: dict[tuple[int, int], dict[str, str]] = {}
+    for box in places:
+        hashes |= _hashes(store, year, box)
 
     def describe(place: tuple[int, int]) -> StoredTile:
         lat, lon = place
         return _describe(files, lon, lat, hashes.get((lon, lat), {}))
 
     with ThreadPoolExecutor(threads) as pool:
-        tiles = list(pool.map(describe, places))
+        tiles = list(pool.map(describe, centres))
     blocks = [crop(grid.geobox, block.window).boundingbox.bbox for block in grid.blocks]
     chosen = tuple(tile for tile in tiles if _touches_any(tile, grid, blocks))
     if not chosen:
+        west, south, east, north = places[0]
         raise ItemError(
             f"{store}, {store.version}, has no tile of {year} that touches region {grid.name} "
             f"(longitude {west:.2f} to {east:.2f}, latitude {south:.2f} to {north:.2f}): it is "
@@ -235,6 +240,19 @@ def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> S
         tiles=chosen,
         model=_model(store),
     )
+
+
+def _lonlat_boxes(grid: RegionGrid) -> list[tuple[float, float, float, float]]:
+    """(west, south, east, north) in degrees around a region; two where its grid, which is snapped
+    outwards, reaches over the antimeridian."""
+    box = grid.product_geobox
+    to_lonlat = Transformer.from_crs(CRS.from_user_input(str(box.crs)), "EPSG:4326", always_xy=True)
+    west, south, east, north = to_lonlat.transform_bounds(
+        *box.boundingbox.bbox, densify_pts=_DENSIFY
+    )
+    if west <= east:
+        return [(west, south, east, north)]
+    return [(west, south, 180.0, north), (-180.0, south, east, north)]
 
 
 def _address(store: Store) -> str:
@@ -358,32 +376,41 @@ class StoreFiles:
         self.year = year
 
     def fetch(self, tile: StoredTile, file: File) -> Path:
-        """Path of one file of a tile.
+        """Path of one file of a tile, of the size and the hash that the store lists.
 
         Raises:
-            TileError: a local store lacks it, or it has another size than the store lists.
+            TileError: a local store lacks it, or has another one than it lists.
             ReadError: it cannot be downloaded.
             OutputError: it cannot be written.
         """
         path = self._path(tile, file)
-        size = tile.sizes.get(file)
         if self.store.location is not None:
-            if not path.exists():
-                raise TileError(
-                    f"{self.store} lists {tile.name} of {self.year}, but {path} is not there: "
-                    "copy it, or the whole store, again."
-                )
-        elif not _is_whole(path, size):
+            self._check_local(tile, file, path)
+        elif not _is_listed(path, tile, file):
             with _one_at_a_time(self.store.folder / "locks" / f"{tile.name}.lock"):
-                if not _is_whole(path, size):
+                if not _is_listed(path, tile, file):
                     self._download(tile, file, path)
+        return path
+
+    def _check_local(self, tile: StoredTile, file: File, path: Path) -> None:
+        if not path.exists():
+            raise TileError(
+                f"{self.store} lists {tile.name} of {self.year}, but {path} is not there: "
+                "copy it, or the whole store, again."
+            )
+        size = tile.sizes.get(file)
         if not _is_whole(path, size):
             raise TileError(
                 f"{path} has {path.stat().st_size} bytes, but {self.store} lists {size}: copy it "
                 "again, or, if the store has been renewed, list its tiles anew (--forcerun "
                 "store_tiles)."
             )
-        return path
+        # A renewed tile has the size of the one before.
+        if not _is_listed(path, tile, file):
+            raise TileError(
+                f"{path} has another SHA-256 than {self.store} lists: copy it again, or, if the "
+                "store has been renewed, list its tiles anew (--forcerun store_tiles)."
+            )
 
     def _path(self, tile: StoredTile, file: File) -> Path:
         from geotessera import registry
@@ -398,7 +425,7 @@ class StoreFiles:
 
     def _download(self, tile: StoredTile, file: File, path: Path) -> None:
         """Have the client download a file, under its name only when it is whole."""
-        path.unlink(missing_ok=True)  # of another size: the client would keep it
+        path.unlink(missing_ok=True)  # not as listed: the client would keep it
         lon, lat = tile.lon / 100, tile.lat / 100
         log.info("downloading %s", path.name)
         with _sentences(self.store, f"{path.name} of {self.year}"):
@@ -418,6 +445,17 @@ class StoreFiles:
 
 def _is_whole(path: Path, size: int | None) -> bool:
     return path.exists() and (size is None or path.stat().st_size == size)
+
+
+def _is_listed(path: Path, tile: StoredTile, file: File) -> bool:
+    """Whether a file is there and has the size and the hash of the list, as far as it has them."""
+    if not _is_whole(path, tile.sizes.get(file)):
+        return False
+    listed = tile.sha256.get(file)
+    if listed is None:
+        return True
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() == listed.lower()
 
 
 @contextmanager

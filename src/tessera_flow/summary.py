@@ -43,8 +43,9 @@ class Failure:
         return f"{where}: {self.verdict.job} ({tried}): {reason}"
 
 
-def failures(run: Layout) -> list[Failure]:
-    """Jobs that did not end well and are still wanted, in the order of the plan."""
+def failures(run: Layout, over: bool = False) -> list[Failure]:
+    """Jobs that did not end well and are still wanted, in the order of the plan; `over` as in
+    `verdicts.not_done`."""
     places: list[tuple[str, ...]] = [(), *((region,) for region in run.grids)]
     for region, period in runs(run.config):
         places.append((region, period))
@@ -56,7 +57,7 @@ def failures(run: Layout) -> list[Failure]:
     return [
         Failure(place, verdict, run.verdict_file(*place))
         for place in places
-        for verdict in run.failures(*place)
+        for verdict in run.failures(*place, over=over)
     ]
 
 
@@ -72,7 +73,7 @@ def end_of_run(run: Layout, command: Sequence[str]) -> str:
         run: the run.
         command: the command line that was run.
     """
-    found = failures(run)
+    found = failures(run, over=True)
     blocks = failed_blocks(found)
     lines = ["", "What failed, and why:"]
     lines += [f"  {failure.line()}" for failure in found[:_SHOWN]]

@@ -4,9 +4,9 @@ Snakemake empties a job's log before each attempt, so the reason of the first fa
 there; here it stays. Status, summary and holes are read from these files, whose names follow
 from the plan: no folder is ever scanned.
 
-A line is a JSON object: `job`, `state` (begun, done, failed, stopped), `time` (UTC), `host`,
-`process`, `attempt` and, at the end of a job, `seconds`, `peak_mb` and `reason`. A job that was
-killed has a line for its beginning and none for its end.
+A line is a JSON object: `job`, `state` (begun, done, failed, stopped, interrupted), `time` (UTC),
+`host`, `process`, `attempt` and, at the end of a job, `seconds`, `peak_mb` and `reason`. A job that
+was killed has a line for its beginning and none for its end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from .errors import Stopped, TesseraFlowError
 
-State = Literal["begun", "done", "failed", "stopped"]
+State = Literal["begun", "done", "failed", "stopped", "interrupted"]
 REGION_WIDE = "all"
 """In place of a block's name: jobs of a whole region."""
 
@@ -74,7 +74,7 @@ class Verdict:
         if self.state == "begun":
             ended = "was killed (out of memory, out of time, cancelled, or its machine went down)"
             return ended if not self.reason else f"{ended}; before that: {self.reason}"
-        return self.reason
+        return self.reason.strip() or "no reason recorded"
 
 
 def verdict_path(work: str | os.PathLike[str], *names: str) -> Path:
@@ -92,10 +92,11 @@ def verdict(path: Path, job: str, attempt: int = 1) -> Iterator[None]:
     began = time.monotonic()
     about = {"job": job, "host": socket.gethostname(), "process": os.getpid(), "attempt": attempt}
     _append(path, about | {"state": "begun"})
-    state: State = "done"
+    state: State = "interrupted"
     reason = ""
     try:
         yield
+        state = "done"
     except Stopped as error:
         state, reason = "stopped", str(error)
         raise
@@ -104,6 +105,10 @@ def verdict(path: Path, job: str, attempt: int = 1) -> Iterator[None]:
         raise
     except Exception:
         state, reason = "failed", traceback.format_exc(limit=-8)
+        raise
+    except BaseException as error:
+        # Ctrl-C reaches the jobs on this machine as well as Snakemake; that is no failure.
+        reason = f"Interrupted ({type(error).__name__}). Run again to go on."
         raise
     finally:
         about["seconds"] = round(time.monotonic() - began, 3)
@@ -148,20 +153,28 @@ def read_verdicts(path: Path) -> list[Verdict]:
 
 def _next(before: Verdict | None, record: dict[str, Any]) -> Verdict:
     state: State = record["state"]
+    datetime.datetime.fromisoformat(record["time"])
     reason = record.get("reason") or (before.reason if before and state == "begun" else "")
     seconds = record["seconds"] if state == "done" else before.seconds if before else 0.0
     return Verdict(
-        job=record["job"],
+        job=str(record["job"]),
         state=state,
         attempts=(before.attempts if before else 0) + (state == "begun"),
         time=record["time"],
-        reason=reason,
+        reason=str(reason),
         seconds=float(seconds),
         host=str(record["host"]),
         process=int(record["process"]),
     )
 
 
-def not_done(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Of a block's verdicts those whose job failed, was stopped or was killed."""
-    return [v for v in verdicts if v.state != "done" and not v.running]
+def not_done(verdicts: Sequence[Verdict], over: bool = False) -> list[Verdict]:
+    """Of a block's verdicts those whose job failed, was stopped or was killed.
+
+    Args:
+        verdicts: of one block.
+        over: no run is going on, so that a job that was begun on another machine and did not end
+            was killed there.
+    """
+    elsewhere = [v for v in verdicts if over and v.host != socket.gethostname()]
+    return [v for v in verdicts if v.state != "done" and (v in elsewhere or not v.running)]

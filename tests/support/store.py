@@ -62,7 +62,7 @@ class Tile:
         """Codes (h, w, 128) int8 and scales (h, w) float32; NaN in a block that no other tile
         reaches, and along the eastern edge, where the next tile reaches some of it."""
         _, (height, width) = self.grid()
-        random = np.random.default_rng([self.lon, self.lat])
+        random = np.random.default_rng([self.lon % 36000, self.lat])
         codes = random.integers(-127, 128, (height, width, 128)).astype(np.int8)
         rows, columns = np.mgrid[0:height, 0:width]
         for band, values in enumerate((np.full_like(rows, self.number), rows, columns)):

@@ -227,6 +227,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
         "regions.fens.layer is 3 (whole number), but must be text. Put quotes around it: '3'.",
         True,
     ),
+    "wildcard in a path": (
+        {"paths": {"results": "out/{region}"}},
+        "paths.results is 'out/{region}' (text), but must be a path without braces, which "
+        "Snakemake takes for wildcards (folders for each region and period are made in it). "
+        "The default is results.",
+        False,
+    ),
     "empty text": (
         {"paths": {"work": ""}},
         "paths.work is '' (text), but must be filled. The default is work.",

@@ -198,7 +198,8 @@ def test_no_dependency_is_left_over() -> None:
     """What src does not import is there for a reason that is not an import."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
     direct = {normal(pin.partition("==")[0]) for pin in PYPROJECT["dependencies"]}
-    workflow, users = {"snakemake", "snakemake-executor-plugin-slurm"}, {"xarray", "rioxarray"}
+    workflow = {"snakemake", "snakemake-executor-plugin-slurm", "pyyaml"}
+    users = {"xarray", "rioxarray"}
     assert direct - imported == workflow | users
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import shutil
 import sys
 import threading
 from collections import Counter
@@ -12,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 from affine import Affine
@@ -20,7 +23,7 @@ from pyproj import Transformer
 
 from tessera_flow.blockfile import open_block_file
 from tessera_flow.errors import ConfigError, ItemError, ReadError, TileError
-from tessera_flow.grid import Block, RegionGrid, block_id, tiling
+from tessera_flow.grid import Block, RegionGrid, Window, block_id, tiling
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.store_client import Store, StoreFiles, list_tiles, open_client
 from tessera_flow.store_import import import_embeddings
@@ -319,8 +322,16 @@ def test_a_local_store_is_never_filled_from_the_internet(
     with pytest.raises(TileError, match=r"grid_5.95_51.45.npy has \d+ bytes, but .* lists \d+"):
         taken(store, grid, tmp_path / "blocks")
     codes.write_bytes(b"x" * len(content))
-    with pytest.raises(TileError, match=r"grid_5.95_51.45.npy cannot be read"):
+    with pytest.raises(TileError, match=r"grid_5.95_51.45.npy has another SHA-256 than"):
         taken(store, grid, tmp_path / "blocks")
+    unhashed = tmp_path / "unhashed"
+    shutil.copytree(folder, unhashed)
+    table = pq.read_table(unhashed / "registry.parquet")
+    nothing = pa.nulls(table.num_rows, pa.string())
+    table = table.set_column(table.column_names.index("hash"), "hash", nothing)
+    pq.write_table(table, unhashed / "registry.parquet")
+    with pytest.raises(TileError, match=r"grid_5.95_51.45.npy cannot be read"):
+        taken(local(unhashed, tmp_path), grid, tmp_path / "blocks")
     codes.unlink()
     with pytest.raises(TileError, match=r"lists grid_5.95_51.45 of 2021, but .* is not there"):
         taken(store, grid, tmp_path / "blocks")
@@ -462,9 +473,62 @@ def test_downloads_that_fail(public: _Server, tmp_path: Path) -> None:
     assert files.fetch(tile, "codes").stat().st_size == tile.sizes["codes"]
 
 
+def renew(codes: Path) -> None:
+    """Other codes in a file of the same size, as a renewed dataset has."""
+    array = np.load(codes)
+    array[..., 3:] = 1
+    np.save(codes, array)
+
+
+def test_a_store_that_is_renewed_between_listing_and_reading(tmp_path: Path) -> None:
+    """Every version of a tile has the same size, so only its hash tells them apart."""
+    folder = write_store(tmp_path / "store", WEST + EAST)
+    grid, store = around_the_border(), local(folder, tmp_path)
+    manifest = list_tiles(store, grid, YEAR)
+    roi = write_roi(tmp_path / "roi.tif", grid, np.ones(grid.geobox.shape, bool))
+    renew(folder / f"global_0.1_degree_representation/{YEAR}/grid_5.95_51.45/grid_5.95_51.45.npy")
+    with pytest.raises(TileError, match=r"grid_5.95_51.45.npy has another SHA-256 than .*anew"):
+        import_embeddings(store, manifest, grid, grid.blocks[0], roi, tmp_path / "block.zip", 33)
+    assert not (tmp_path / "block.zip").exists()
+
+
+def test_a_cached_tile_of_an_older_version_is_downloaded_again(
+    public: _Server, tmp_path: Path
+) -> None:
+    grid, store = around_the_border(), Store(None, "v1", None, tmp_path / "cache")
+    tile = list_tiles(store, grid, YEAR).tiles[0]
+    files = StoreFiles(store, open_client(store), YEAR)
+    path = files.fetch(tile, "codes")
+    right = path.read_bytes()
+    renew(path)
+    assert path.stat().st_size == len(right)
+    assert files.fetch(tile, "codes").read_bytes() == right
+    assert public.asked[path.relative_to(store.folder).as_posix()] == 2
+
+
 def test_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geotessera.registry.TESSERA_BASE_URL", "http://u:secret@127.0.0.1:9")
     monkeypatch.setattr("geotessera.registry.time.sleep", lambda seconds: None)
     with pytest.raises(ReadError, match="could not be read from the public") as caught:
         list_tiles(Store(None, "v1", None, tmp_path), around_the_border(), YEAR)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_grid_that_reaches_over_the_antimeridian_asks_for_no_tile_between(tmp_path: Path) -> None:
+    """A region that ends at 180 degrees does, as its grid is snapped outwards; tiles of the same
+    latitudes all around the earth would have their land masks downloaded."""
+    here, beyond, far = Tile(17995, 1705, 60), Tile(-17995, 1705, 1), Tile(5, 1705, 31)
+    store = local(write_store(tmp_path / "store", (here, beyond, far)), tmp_path)
+    (store.location / "global_0.1_degree_tiff_all" / f"{far.name}.tiff").unlink()  # type: ignore[operator]
+    move = Transformer.from_crs("EPSG:4326", "EPSG:32660", always_xy=True)
+    left, bottom, right, top = move.transform_bounds(179.92, 17.02, 179.999, 17.08)
+    left, top = np.floor(left / PIXEL) * PIXEL, np.ceil(top / PIXEL) * PIXEL
+    shape = int(np.ceil((top - bottom) / PIXEL)), int(np.ceil((right - left) / PIXEL)) + 2
+    box = GeoBox(shape, Affine(PIXEL, 0, left, 0, -PIXEL, top), "EPSG:32660")
+    grid = RegionGrid("here", box, 200, 1, (Block("b000_000", Window(0, 0, *shape)),))
+    assert [t.name for t in list_tiles(store, grid, YEAR).tiles] == [beyond.name, here.name]
+    found = taken(store, grid, tmp_path / "blocks")
+    codes, scales = expected(grid, (here, beyond))
+    np.testing.assert_array_equal(found["scales"], scales)
+    np.testing.assert_array_equal(found["embeddings"], codes)
+    assert np.isfinite(scales).mean() > 0.9

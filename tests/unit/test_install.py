@@ -93,3 +93,27 @@ def test_for_a_gpu_nothing_is_chosen(tmp_path: Path) -> None:
 def test_both_scripts_choose_by_the_same_one() -> None:
     for name in ("install.sh", "lock.sh"):
         assert 'tools/torch.sh "$' in (ROOT / "tools" / name).read_text()
+
+
+@pytest.mark.parametrize("python", [None, "#!/bin/sh\necho '(3, 9)'\n", "junk"])
+def test_an_environment_of_another_python_is_not_filled(tmp_path: Path, python: str | None) -> None:
+    """`python -m venv` keeps what is there: a link to a Python that is gone since, or one of
+    another version, into which the packages would go."""
+    there = tmp_path / "venv" / "bin" / "python"
+    there.parent.mkdir(parents=True)
+    if python is None:
+        there.symlink_to(tmp_path / "gone")
+    else:
+        there.write_text(python)
+        there.chmod(0o755)
+    done = subprocess.run(
+        [str(ROOT / "tools" / "install.sh"), sys.executable, str(tmp_path / "venv")],
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "was made by another Python than Python 3." in done.stderr, done.stderr
+    assert sorted(path.name for path in there.parent.iterdir()) == ["python"]

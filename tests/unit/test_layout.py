@@ -14,6 +14,7 @@ from tessera_flow.config_sections import Jobs
 from tessera_flow.errors import CheckpointError, ConfigError
 from tessera_flow.job_settings import JobSettings
 from tessera_flow.layout import Layout
+from tessera_flow.planning import make_plan, plan_text
 from tessera_flow.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
 from tessera_flow.scheduling import Schedule
 from tessera_flow.sharing import gpu_blocks, pattern
@@ -31,7 +32,7 @@ def layout(
     folder: Path,
     rate: int = 1,
     periods: dict[str, object] = YEAR,
-    jobs: dict[str, object] | None = None,
+    sections: dict[str, object] | None = None,
     **model: object,
 ) -> Layout:
     roi = write_polygon(folder / "r.geojson", RING)
@@ -39,7 +40,6 @@ def layout(
         {
             "regions": {"here": {"roi": str(roi), "crs": CRS}},
             "periods": periods,
-            "jobs": jobs,
             "model": MODEL | model,
             "grid": {"block_size": 20, "patch_size": 5, "downsample_rate": rate},
             "paths": {
@@ -47,6 +47,7 @@ def layout(
                 "results": str(folder / "results"),
                 "logs": str(folder / "logs"),
             },
+            **(sections or {}),
         }
     )
     return Layout(config)
@@ -178,13 +179,13 @@ def test_blocks_take_turns_between_cpus_and_gpus(shares: tuple[int, int]) -> Non
 
 
 def test_jobs_of_another_workflow_are_not_waited_for(tmp_path: Path) -> None:
-    """As a module the workflow shares its run with rules whose wildcards mean something else."""
-    run = layout(tmp_path, jobs={"max_disk_gb": 1e-9})
+    """As a module the workflow shares its run with rules whose files are none of its own."""
+    run = layout(tmp_path, sections={"jobs": {"max_disk_gb": 1e-9}})
     schedule = Schedule(run)
     first, second, *_ = (block.id for block in run.grids["here"].blocks)
     ours = {"region": "here", "period": "then", "block": second}
-    wildcards = [None, {"block": "7"}, {"region": "x", "period": "y", "block": "z"}, ours]
-    schedule.expect(SimpleNamespace(wildcards_dict=names) for names in wildcards)
+    outputs = [[], ["maps/7.tif"], [str(run.embeddings_file("here", "then", second))]]
+    schedule.expect(SimpleNamespace(output=paths) for paths in outputs)
     claims = [schedule.claim(SimpleNamespace(**ours | {"block": name})) for name in (first, second)]
     assert claims == [EVERYTHING, 1]
 
@@ -205,3 +206,46 @@ def test_earlier_blocks_and_later_steps_go_first(tmp_path: Path) -> None:
         for period, block in places
     ]
     assert order == sorted(order) and len(set(order)) == 16 and order[0] > 0
+
+
+def test_blocks_that_are_left_out_and_those_of_others_do_not_wait_their_turn(
+    tmp_path: Path,
+) -> None:
+    """No job of this run makes their embeddings: waited for, they would hold a place for ever."""
+    run = layout(tmp_path, sections={"jobs": {"max_disk_gb": 1e-6}})
+    schedule = Schedule(run)
+    names = [block.id for block in run.grids["here"].blocks]
+    wildcards = {"region": "here", "period": "then"}
+
+    def job(block: str, output: str, **others: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            wildcards_dict=wildcards | {"block": block} | others, output=[output]
+        )
+
+    hole, wanted, later = names[:3]
+    schedule.expect(
+        [
+            job(hole, run.paths.hole.format(**wildcards, block=hole)),
+            job(later, str(run.embeddings_file("here", "then", later))),
+            job(wanted, str(run.embeddings_file("here", "then", wanted))),
+            job("b1", "elsewhere/b1.txt", region="another", period="time"),
+            SimpleNamespace(wildcards_dict={"block": "b2"}, output=["b2.txt"]),
+            SimpleNamespace(wildcards_dict={}, output=[]),
+        ]
+    )
+    assert callable(schedule.claim)
+    claims = [schedule.claim(SimpleNamespace(**wildcards, block=name)) for name in (later, wanted)]
+    assert claims == [EVERYTHING, 1]
+
+
+def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -> None:
+    run = layout(tmp_path, sections={"source": "tiles", "tiles": {"location": "tiles"}})
+    planned = make_plan(run, Schedule(run), 10)
+    blocks = len(run.grids["here"].blocks)
+    assert set(planned.jobs) - {"infer_gpu"} <= {"import_tiles", "infer_cpu"}
+    assert planned.jobs["import_tiles"] == blocks and sum(planned.jobs.values()) == 2 * blocks
+    assert (planned.items, planned.download_gb) == ({}, 0.0)
+    assert planned.peak_disk_gb > 0
+    text = plan_text(planned)
+    assert "The tile folders are not looked at" in text
+    assert "scenes" not in text and "MB/s" not in text

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -294,3 +295,18 @@ def test_scales_of_int8_do_not_stay_beside_float32(tmp_path: Path) -> None:
     write_arrays(*names, region.grid, region.blocks, region.provenance)
     found = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
     assert found == ["stitched.json", "stitched.npy", "stitched_counts.npy"]
+
+
+def test_counts_of_scenes_do_not_stay_beside_published_embeddings(tmp_path: Path) -> None:
+    """They would be taken for those of the new arrays, of which they are not known."""
+    names = [
+        tmp_path / f"stitched{part}" for part in (".npy", "_scales.npy", "_counts.npy", ".json")
+    ]
+    region = make_region(tmp_path / "scenes", 100)
+    write_arrays(*names, region.grid, region.blocks, region.provenance)
+    assert names[2].exists()
+    source = replace(region.provenance.sources[0], provider="geotessera")
+    published = replace(region.provenance, sources=(source,))
+    write_arrays(*names[:2], None, names[3], region.grid, region.blocks, published)
+    found = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    assert found == ["stitched.json", "stitched.npy", "stitched_scales.npy"]

@@ -341,3 +341,20 @@ def test_the_region_itself_is_not_overwritten(tmp_path: Path, capsys) -> None:
     assert main(["roi", str(path), "--out", str(path)]) == 1
     assert "is the region itself" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+def test_the_region_and_the_mask_are_not_overwritten_by_the_hull(tmp_path: Path, capsys) -> None:
+    path = write_box(tmp_path / "r.geojson", 600_000, 5_700_000, 600_050, 5_700_050)
+    before, out = path.read_bytes(), tmp_path / "m.tif"
+    assert main(["roi", str(path), "--out", str(out), "--hull", str(path)]) == 1
+    assert "is the region itself" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert main(["roi", str(path), "--out", str(out), "--hull", str(out)]) == 1
+    assert "is --out as well" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["0", "-10", "nan", "inf"])
+def test_a_resolution_that_is_none(tmp_path: Path, capsys, size: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["roi", "r.geojson", "--out", str(tmp_path / "m.tif"), f"--resolution={size}"])
+    assert f"{size} is no size of a pixel: give a number above 0" in capsys.readouterr().err

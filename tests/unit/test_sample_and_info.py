@@ -180,3 +180,25 @@ def test_info_of_a_folder_names_each_product_and_the_record_once(
 def test_info_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(tmp_path)]) == 1
     assert "There is no product in" in capsys.readouterr().err
+
+
+def test_a_table_without_a_point(tmp_path: Path) -> None:
+    _, store = stored(tmp_path)
+    (tmp_path / "p.csv").write_text("name,lon,lat\n")
+    out = tmp_path / "out.csv"
+    assert main(["sample", str(store), str(tmp_path / "p.csv"), "--out", str(out)]) == 0
+    lines = out.read_text().splitlines()
+    assert len(lines) == 1 and lines[0].startswith('"name","lon","lat","row","column","state"')
+
+
+def test_a_table_that_has_been_sampled_is_not_given_the_same_columns_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two columns e000, readers take the first: that of the other year."""
+    _, store = stored(tmp_path)
+    (tmp_path / "p.csv").write_text("x,y,e000\n600005,5699995,0.5\n")
+    out = tmp_path / "out.csv"
+    points = [str(tmp_path / "p.csv"), "--crs", "EPSG:32631"]
+    assert main(["sample", str(store), *points, "--out", str(out)]) == 1
+    assert "have the columns e000 already" in capsys.readouterr().err
+    assert not out.exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,14 @@ import pytest
 from tessera_flow.admission import EVERYTHING, Admission
 from tessera_flow.devices import job_device
 from tessera_flow.errors import ConfigError, ItemError, OutputError, Stopped
+from tessera_flow.planning import make_plan
+from tessera_flow.scheduling import Schedule
 from tessera_flow.scratch import staged
 from tessera_flow.stopping import stop_requests
+from tessera_flow.summary import end_of_run, status
 from tessera_flow.verdicts import not_done, read_verdicts, verdict, verdict_path
+
+from .test_layout import layout
 
 
 def test_every_attempt_is_kept_and_the_last_one_counts(tmp_path: Path) -> None:
@@ -58,6 +65,65 @@ def test_a_killed_job_is_known_by_its_missing_end(tmp_path: Path) -> None:
     assert found.state == "begun" and not found.running
     assert not_done([found]) == [found]
     assert "was killed" in found.why()
+
+
+def test_an_interrupted_job_is_not_done(tmp_path: Path) -> None:
+    """Ctrl-C goes to the jobs of a run, too; counted as done, the job's seconds would be taken
+    for what a block takes, and its block would be no failed one."""
+    path = tmp_path / "b.jsonl"
+    with pytest.raises(KeyboardInterrupt), verdict(path, "infer_cpu"):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    (found,) = read_verdicts(path)
+    assert (found.state, found.seconds) == ("interrupted", 0.0)
+    assert not_done([found]) == [found]
+    assert found.why() == "Interrupted (KeyboardInterrupt). Run again to go on."
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"time": "yesterday"}, {"time": 5}, {"job": 5}, {"reason": ["a"]}, {"reason": " \n"}, {}],
+)
+def test_a_damaged_record_stops_neither_status_nor_plan(tmp_path: Path, wrong: object) -> None:
+    run = layout(tmp_path, sections={"jobs": {"failed_blocks": "hole"}})
+    line = {"job": "infer_cpu", "state": "failed", "time": "2026-01-01T00:00:00+00:00",
+            "host": "h", "process": 1, "attempt": 1, "seconds": 1.0}  # fmt: skip
+    assert isinstance(wrong, dict)
+    names = [block.id for block in run.grids["here"].blocks[:2]]
+    for name, state in zip(names, ("failed", "done"), strict=True):
+        path = run.verdict_file("here", "then", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(line | {"state": state} | wrong) + "\n")
+    done = run.embeddings_file("here", "then", names[1])
+    done.parent.mkdir(parents=True)
+    done.touch()
+    assert status(run).startswith("1 of ")
+    assert make_plan(run, Schedule(run), 10).blocks_left == len(run.grids["here"].blocks) - 1
+    assert set(run.holes("here", "then").values()) <= {"no reason recorded", "['a']"}
+
+
+def test_what_was_killed_on_another_machine_has_failed_when_the_run_is_over(
+    tmp_path: Path,
+) -> None:
+    """As compute nodes are: nobody there can be asked whether the process still runs. While the
+    run goes on it is taken for running; at the run's end, and for holes, it has failed. A block
+    at which a run was interrupted has not."""
+    run = layout(tmp_path, sections={"jobs": {"failed_blocks": "hole"}})
+    killed, interrupted = [block.id for block in run.grids["here"].blocks[:2]]
+    line = {"job": "infer_gpu", "state": "begun", "time": "2026-01-01T00:00:00+00:00",
+            "host": "node7", "process": 1, "attempt": 1}  # fmt: skip
+    for name, lines in (
+        (killed, [line]),
+        (interrupted, [line, line | {"state": "interrupted", "seconds": 1.0, "reason": "Ctrl"}]),
+    ):
+        path = run.verdict_file("here", "then", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    assert "  in infer: 1\n" in status(run)
+    assert f"here then {killed}" not in status(run)
+    told = end_of_run(run, ["snakemake"])
+    assert f"here then {killed}: infer_gpu (1 attempt): was killed (out of memory" in told
+    assert list(run.holes("here", "then")) == [killed]
 
 
 def test_nothing_fails_because_a_verdict_cannot_be_written(tmp_path: Path) -> None:

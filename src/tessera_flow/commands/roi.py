@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,17 @@ def register(subparsers: Subparsers) -> None:
         help="convex hull to write (default: <out>_convex_hull.tif)")  # fmt: skip
     add("--layer", default=None, help="layer of a file with several")
     add("--crs", default="auto", help="CRS such as EPSG:32631 (default: the UTM zone)")
-    add("--resolution", type=float, default=10.0, help="pixel size (default: %(default)s)")
+    add("--resolution", type=_resolution, default=10.0, help="pixel size (default: %(default)s)")
     add("--align", choices=("lattice", "roi"), default="lattice",
         help="snap to multiples of the resolution, or keep the region's corner")  # fmt: skip
     parser.set_defaults(func=run)
+
+
+def _resolution(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no size of a pixel: give a number above 0")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,8 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ..mask import write_mask
     from ..roi import VectorRoi, convex_hull, read_roi, region_geobox
 
-    if arguments.out.resolve() == arguments.region.resolve():
-        raise RegionError(f"--out {arguments.out} is the region itself: name another file.")
+    hull: Path = arguments.hull or arguments.out.with_name(f"{arguments.out.stem}_convex_hull.tif")
+    for name, path in (("out", arguments.out), ("hull", hull)):
+        if path.resolve() == arguments.region.resolve():
+            raise RegionError(f"--{name} {path} is the region itself: name another file.")
+    if hull.resolve() == arguments.out.resolve():
+        raise RegionError(f"--hull {hull} is --out as well: name another file.")
     roi = read_roi(arguments.region, arguments.layer)
     geobox = region_geobox(roi, arguments.resolution, arguments.crs, arguments.align)
     inside = write_mask(roi, geobox, arguments.out)
@@ -50,7 +62,5 @@ def run(arguments: argparse.Namespace) -> int:
         f"{inside} inside ({inside / (width * height):.1%})"
     )
     if isinstance(roi, VectorRoi):
-        out: Path = arguments.out
-        hull = arguments.hull or out.with_name(f"{out.stem}_convex_hull.tif")
         print(f"{hull}: the convex hull, {write_mask(convex_hull(roi), geobox, hull)} px inside")
     return 0

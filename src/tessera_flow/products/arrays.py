@@ -33,7 +33,7 @@ def write_arrays(
         output_representation: (H, W, K) int8 or float32; int8 code 0 or NaN is nodata.
         output_scales: (H, W) float32, NaN is nodata; needed for int8, None for float32. Scales
             of int8 arrays that were here before, `*_scales.npy` beside the representation,
-            are then deleted: they would be taken for those of the new ones.
+            are then deleted: they would be taken for those of the new ones. So are counts.
         output_counts: (H, W, 3) uint16: valid S2, S1 ascending, S1 descending steps; None for
             published embeddings, of which they are not known.
         output_provenance: JSON: the record, as .npy files hold no metadata.
@@ -64,9 +64,10 @@ def write_arrays(
         }
         part = stack.enter_context(atomic_output(output_provenance))
         part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    if output_scales is None:
-        stem = output_representation.stem
-        output_representation.with_name(f"{stem}_scales.npy").unlink(missing_ok=True)
+    for name, output in (("scales", output_scales), ("counts", output_counts)):
+        if output is None:
+            old = output_representation.with_name(f"{output_representation.stem}_{name}.npy")
+            old.unlink(missing_ok=True)
 
 
 def _describe(source: RegionBlocks, name: str) -> dict[str, Any]:

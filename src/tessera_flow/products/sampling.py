@@ -21,6 +21,7 @@ from .blocks import COUNT_KINDS
 
 logger = logging.getLogger(__name__)
 
+_NAMES_IN_MESSAGE = 5
 INSIDE, NO_EMBEDDING, OUTSIDE = "ok", "no embedding", "outside"
 
 
@@ -44,7 +45,12 @@ class Sample:
 
     def columns_after(self, table: pa.Table) -> pa.Table:
         """`table` with the sample's columns `row`, `column`, `state`, the counts and `e000`,
-        `e001`, ... after its own."""
+        `e001`, ... after its own.
+
+        Raises:
+            RegionError: the table has such a column already: of two with one name, readers take
+                the first.
+        """
         new: dict[str, NDArray[Any]] = {
             "row": self.rows,
             "column": self.columns,
@@ -52,6 +58,11 @@ class Sample:
             **dict(zip(COUNT_KINDS, self.counts.T, strict=False)),
             **{f"e{k:03d}": self.embeddings[:, k] for k in range(self.embeddings.shape[1])},
         }
+        if taken := [name for name in new if name in table.column_names]:
+            raise RegionError(
+                f"The points have the columns {', '.join(taken[:_NAMES_IN_MESSAGE])} already, "
+                "which the table of embeddings would have twice: rename them or take them out."
+            )
         for name, values in new.items():
             table = table.append_column(name, pa.array(values))
         return table
@@ -142,7 +153,8 @@ def _by_chunk(
     places = np.stack([rows[inside] // edges[0], columns[inside] // edges[1]], axis=1)
     chunks, which = np.unique(places, axis=0, return_inverse=True)
     order = np.argsort(which, kind="stable")
-    parts = np.split(inside[order], np.cumsum(np.bincount(which, minlength=len(chunks)))[:-1])
+    ends = np.cumsum(np.bincount(which, minlength=len(chunks)))
+    parts = np.split(inside[order], ends[:-1])[: len(chunks)]  # of nothing, split makes one part
     return [
         (
             slice(int(r) * edges[0], min((int(r) + 1) * edges[0], height)),
