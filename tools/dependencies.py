@@ -161,7 +161,7 @@ def page() -> str:
     run, develop = direct()
     names = [pin.partition("==")[0] for pin in run]
     everything = {normal(name) for name in names} | brought(names)
-    total = sum(megabytes(name) for name in everything if name != "setuptools")
+    total = sum(map(megabytes, everything))
     head = ["| package | used for | licence | MB | brings |", "|---|---|---|---|---|"]
     return "\n".join(
         [

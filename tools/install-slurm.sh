@@ -20,7 +20,14 @@ if [ -n "$(missing)" ]; then
     [ "$(id -u)" = 0 ] || fail "packages can be installed only by root"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    # Packages start their services where there is a systemd; here nothing is to be started.
+    # Where there is a systemd, packages would start their services, and a munged of theirs would
+    # be in the way of the tests' own.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
     apt-get install -y -qq --no-install-recommends \
         slurmctld slurmd slurmdbd slurm-client munge mariadb-server >/dev/null
 fi

@@ -29,7 +29,7 @@ if [ -e "$venv/bin/python" ] || [ -L "$venv/bin/python" ]; then
         fail "$venv was made by another Python than $("$python" --version), or by one that is gone: remove it (rm -r $venv) and run again."
 fi
 
-echo "Installing into $venv (about 1.5 GB, a few minutes)."
+echo "Installing into $venv (about 2.2 GB, a few minutes)."
 "$python" -m venv "$venv"
 pip() {
     "$venv/bin/python" -m pip --disable-pip-version-check --quiet --no-input "$@"

@@ -22,7 +22,7 @@ pip() {
 }
 TORCH=cpu tools/torch.sh "$folder/venv/bin/python" "$(grep -E '^torch==' "$folder/direct.txt")"
 pip install --requirement "$folder/direct.txt"
-pip freeze >"$folder/freeze.txt"
+pip freeze --all --exclude pip >"$folder/freeze.txt" # --all: setuptools, which torch needs
 if grep -q '^nvidia-' "$folder/freeze.txt"; then
     echo "tessera-flow: the lock file is made with the CPU build of torch, which could not be had" >&2
     exit 1

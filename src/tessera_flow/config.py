@@ -9,12 +9,9 @@ checks everything at once and speaks in sentences.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from .config_errors import refused, sentences, shown
@@ -23,7 +20,6 @@ from .config_sections import (
     Geotessera,
     GridSettings,
     Jobs,
-    MinObservations,
     Model,
     Paths,
     Period,
@@ -45,7 +41,7 @@ class Config(Section):
 
     regions: dict[Name, Region] = Field(..., description="Regions by name.", min_length=1)
     periods: dict[Name, Period] = Field(..., description="Periods by name.", min_length=1)
-    model: Model = Field(Model(min_observations=MinObservations()), description=Model.__doc__)
+    model: Model = Field(Model(), description=Model.__doc__)
     source: Literal["scenes", "tiles", "geotessera"] = key(
         "scenes",
         "What embeddings are made from. `scenes`: Sentinel scenes. `tiles`: reference tile folders "
@@ -170,7 +166,9 @@ class Config(Section):
     @classmethod
     def _statistics_of_the_source(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
         sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
-        if sentinel2 is None or model is None or model.allow_statistics_mismatch:
+        if sentinel2 is None or model is None or info.data.get("source") != "scenes":
+            return value
+        if model.allow_statistics_mismatch:
             return value
         for sensor, source in (("sentinel2", sentinel2), ("sentinel1", value)):
             if source.enabled and model.statistics not in (None, source.data_source):
@@ -186,7 +184,7 @@ class Config(Section):
     @classmethod
     def _enough_sensors(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
         sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
-        if sentinel2 is None or model is None:
+        if sentinel2 is None or model is None or info.data.get("source") != "scenes":
             return value
         least = model.min_observations
         if not (value.enabled or sentinel2.enabled):
@@ -210,6 +208,8 @@ class Config(Section):
     def _gpu_share_has_a_device(cls, value: Jobs, info: ValidationInfo) -> Jobs:
         model = info.data.get("model")
         asked = value.cpu_gpu != "auto" and value.cpu_gpu[1] != 0
+        if info.data.get("source") == "geotessera":
+            return value
         if asked and model is not None and model.device == "cpu":
             raise refused(
                 f"jobs.cpu_gpu is {value.cpu_gpu}, but model.device is cpu, so no block can be "
@@ -249,29 +249,6 @@ def load_config(document: Mapping[str, Any]) -> Config:
         return Config.model_validate(document)
     except ValidationError as error:
         raise ConfigError("\n".join(sentences(error, Config))) from error
-
-
-def read_config(path: str | os.PathLike[str]) -> Config:
-    """Read and check the YAML file at `path`.
-
-    Raises:
-        ConfigError: the file cannot be read or is not YAML, or one line for each problem
-            in it, beginning with the path.
-    """
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot read the configuration {path} ({error.strerror}): check the path."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML text: {reason}. Mend it there.") from error
-    try:
-        return load_config(document)
-    except ConfigError as error:
-        lines = str(error).splitlines()
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error
 
 
 def runs(config: Config) -> list[tuple[str, str]]:

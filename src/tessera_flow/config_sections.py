@@ -269,7 +269,7 @@ class Model(Section):
     )
     repeat_times: int = key(1, "For v1.0: number of draws that are averaged.", ge=1)
     min_observations: MinObservations = Field(
-        MinObservations(), description=MinObservations.__doc__
+        default=MinObservations(), description=MinObservations.__doc__
     )
     device: Literal["auto", "cpu", "cuda", "xpu"] = key(
         "auto",

@@ -115,7 +115,7 @@ class Provenance:
         arithmetic: `exact` or `reference`; `unknown` for published embeddings.
         min_observations: valid steps a pixel needs (s2, s1); empty for published embeddings.
         software: version by package.
-        configuration_sha256: see `config.content_hash`.
+        configuration_sha256: see `config_hash.content_hash`.
     """
 
     region: str
@@ -213,17 +213,24 @@ def build_provenance(
     Raises:
         KeyError: no such region, period or key of the weights record.
         RegionError: the grid has no CRS.
-        ValueError: neither weights nor a store is given.
+        ValueError: weights and a store are given, or neither.
     """
-    if (weights is None) == (store is None):
+    software = software_versions()
+    arithmetic, least = "unknown", {}
+    sources: tuple[SourceRecord, ...]
+    if weights is not None and store is None:
+        model = _model(config, weights)
+        sources = tuple(_sources(config, region, period, item_counts or {}))
+        arithmetic, least = config.arithmetic, config.model.min_observations.model_dump()
+    elif store is not None and weights is None:
+        model, sources = _published_model(config, store), (_store_source(store, grid),)
+        software["geotessera"] = store.client
+    else:
         raise ValueError("either weights or a store made the embeddings")
     geobox = grid.product_geobox
     crs = product_crs(grid)
     days = config.periods[period]
     int8 = config.model.dtype == "int8"
-    software = software_versions()
-    if store is not None:
-        software["geotessera"] = store.client
     return Provenance(
         region=region,
         period=period,
@@ -234,21 +241,16 @@ def build_provenance(
         transform=tuple(float(v) for v in list(geobox.affine)[:6]),
         shape=(int(geobox.shape[0]), int(geobox.shape[1])),
         nodata={"embeddings": "0", "scales": "NaN"} if int8 else {"embeddings": "NaN"},
-        model=_model(config, weights) if store is None else _published_model(config, store),
-        sources=(
-            tuple(_sources(config, region, period, item_counts or {}))
-            if store is None
-            else (_store_source(store, grid),)
-        ),
-        arithmetic=config.arithmetic if store is None else "unknown",
-        min_observations=config.model.min_observations.model_dump() if store is None else {},
+        model=model,
+        sources=sources,
+        arithmetic=arithmetic,
+        min_observations=least,
         software=software,
         configuration_sha256=content_hash(config, region, period),
     )
 
 
-def _model(config: Config, weights: Mapping[str, Any] | None) -> ModelRecord:
-    assert weights is not None
+def _model(config: Config, weights: Mapping[str, Any]) -> ModelRecord:
     sha256 = str(weights["sha256"])
     return ModelRecord(
         family=str(weights["family"]),

@@ -20,7 +20,7 @@ from .config_errors import as_yaml, first_sentence, literals, section_of
 from .config_values import NAME_PATTERN, Day
 
 _LINE = 100
-_NOTICE = "Generated from src/tessera_flow/config.py by `make generate`; edit that instead."
+_NOTICE = "Generated from src/tessera_flow/config*.py by `make generate`; edit those instead."
 
 # What the default config.yaml holds where a key has no default, or a better example than it.
 _EXAMPLE_NAMES = {"regions": "my_region", "periods": "y2023"}

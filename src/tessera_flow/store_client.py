@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "geotessera"
 TESTED = "0.7.5"
-FILES = ("codes", "scales", "landmask")
 File = Literal["codes", "scales", "landmask"]
 
 _DENSIFY = 21

@@ -25,6 +25,7 @@ from .errors import TileError
 from .grid import Block, RegionGrid, Window, tiling
 from .mask import read_mask
 from .products.geotessera_store import write_lists
+from .quantize import dequantize
 from .store_client import Store, StoreFiles, open_client, tile_bounds
 from .store_manifest import STORE_DIM, StoredTile, StoreManifest
 
@@ -85,7 +86,7 @@ def import_embeddings(
                     arrays["embeddings"][part.slices] = codes
                     arrays["scales"][part.slices] = scales
                 else:
-                    arrays["embeddings"][part.slices] = codes * scales[..., np.newaxis]
+                    arrays["embeddings"][part.slices] = dequantize(codes, scales)
             if not source.used:
                 _report_empty(block, manifest, missing)
             target.attrs["tiles"] = sorted(source.used)

@@ -44,6 +44,10 @@ onstart:
     tessera_flow.onstart()
 
 
+onsuccess:
+    tessera_flow.onsuccess()
+
+
 onerror:
     tessera_flow.onerror()
 """
@@ -110,8 +114,12 @@ def test_from_a_clone(outer: Path, finished_run: Path) -> None:
     assert failed.returncode != 0
     assert "What failed, and why:\n  all regions: weights (1 attempt): " in failed.stdout
     (outer / "weights.pt").write_bytes(weights)
+    holes = outer / FOLDER / "holes.json"
+    holes.parent.mkdir(parents=True)
+    holes.write_text("of an earlier run")
     done = snakemake(outer, source)
     assert done.returncode == 0, done.stdout
+    assert not holes.exists()
     name = f"{FOLDER}/stitched_representation.npy"
     assert (outer / name).read_bytes() == (finished_run / name).read_bytes()
     assert name in (outer / "listing.txt").read_text().split()

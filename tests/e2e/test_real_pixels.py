@@ -18,7 +18,6 @@ import torch
 import xarray as xr
 
 from tessera_flow.blockfile import open_block_file
-from tessera_flow.config import read_config
 from tessera_flow.inference import Embedding, InferenceOptions, embed_tile, prepare_model
 from tessera_flow.layout import Layout
 from tessera_flow.sentinel2 import BANDS
@@ -26,7 +25,7 @@ from tessera_flow.simulate.archive import write_item_collection
 from tessera_flow.tiles import ARRAYS, read_tile_folder
 
 from ..support import workflow
-from ..support.pipeline import configuration, ingest, stacked, write_box
+from ..support.pipeline import configuration, ingest, read_config, stacked, write_box
 from ..support.scenes import optical, radar
 from ..support.servers import FileServer, serve_files
 

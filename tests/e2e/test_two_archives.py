@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.config import read_config
 from tessera_flow.layout import Layout
 from tessera_flow.sentinel1 import power_to_scaled_decibels
 
@@ -28,7 +27,7 @@ from ..support.cmr_server import (
     S3Server,
 )
 from ..support.internet import internet
-from ..support.pipeline import ORIGIN, stacked
+from ..support.pipeline import ORIGIN, read_config, stacked
 from ..support.scenes import optical
 from ..support.servers import FileServer, Server, StacServer
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tessera_flow.resources import memory_mb
 from tests.support.slurm import Cluster, finish, memory, slurm, start
 from tests.support.workflow import REPOSITORY, change, product_bytes
 
@@ -40,5 +41,6 @@ def test_the_generic_profile(cluster: Cluster, patched: Path, finished_run: Path
         asked = {"gpu:1" in job.get("TresPerJob", "") for job in found}
         assert asked == {name == "infer_gpu"}
     assert {job["TimeLimit"] for job in jobs["infer_cpu"]} == {"04:00:00"}
-    assert {memory(job) for job in jobs["stitch"]} == {1200, 1300}
+    for job in jobs["stitch"]:
+        assert memory(job) == memory_mb(job["Comment"], 1, block_size=25, patch_size=20)
     assert slurm("squeue", "--noheader") == ""

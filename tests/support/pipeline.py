@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyproj
 import shapely
+import yaml
 
 from tessera_flow.blockfile import open_block_file
 from tessera_flow.config import Config, load_config
@@ -28,6 +29,11 @@ from tessera_flow.stack import stack_sentinel1, stack_sentinel2
 ORIGIN = (600_000.0, 5_700_000.0)
 CRS = "EPSG:32631"
 MODEL = {"weights": str(Path(__file__).parents[1] / "golden" / "checkpoints" / "v2_student_qk.pt")}
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a file, as Snakemake hands it over."""
+    return load_config(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def write_box(path: Path, left: float, bottom: float, right: float, top: float) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tessera_flow.verdicts import Verdict, read_verdicts, verdict_path
 
-from .workflow import REPOSITORY, command, environment
+from .workflow import REPOSITORY, command, environment, kill_group
 
 PROFILE = ["--profile", str(REPOSITORY / "profiles" / "test")]
 USERS_PROFILE = [
@@ -83,8 +83,13 @@ def start(
 
 
 def finish(process: subprocess.Popen[bytes], folder: Path, fails: bool = False) -> str:
-    """Wait for the end of a run; returns what it printed."""
-    process.wait(timeout=600)
+    """Wait for the end of a run, and of all that is left of it where it does not come; returns
+    what it printed."""
+    try:
+        process.wait(timeout=600)
+    except BaseException:
+        kill_group(process)
+        raise
     output = (folder / "run.txt").read_text()
     assert (process.returncode != 0) == fails, output
     return output

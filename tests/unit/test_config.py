@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tessera_flow.config import Config, load_config, read_config, runs
+from tessera_flow.config import Config, load_config, runs
 from tessera_flow.config_errors import key_paths
 from tessera_flow.errors import ConfigError
 
@@ -462,28 +462,6 @@ def test_accepted_by_both(sections: dict[str, Any]) -> None:
     assert follows_schema(changed(**sections))
 
 
-def test_file_is_read_and_its_path_begins_every_line(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(MINIMAL, encoding="utf-8")
-    assert read_config(path) == load_config(yaml.safe_load(MINIMAL))
-    path.write_text(MINIMAL + "arithmetic: none\nzzz: 1\n", encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        read_config(path)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 2
-    assert all(line.startswith(f"{path}: ") for line in lines)
-
-
-def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Cannot read .*absent\.yaml \(No such file"):
-        read_config(tmp_path / "absent.yaml")
-    broken = tmp_path / "broken.yaml"
-    broken.write_text("grid: {block_size: 50\npaths: [", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML text: .*line 2") as caught:
-        read_config(broken)
-    assert "\n" not in str(caught.value)
-
-
 PUBLISHED: dict[str, Any] = {
     "regions": {"fens": {"roi": "fens.geojson"}},
     "periods": {"y2023": PERIOD},
@@ -499,6 +477,19 @@ def test_published_embeddings_need_no_weights_and_have_no_counts() -> None:
     assert chosen.weights is None
     assert "counts" not in chosen.products.formats
     assert follows_schema(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"statistics": "aws", "min_observations": {"s1": 3}}},
+        {"sentinel2": {"enabled": False}, "sentinel1": {"enabled": False}},
+        {"model": {"device": "cpu"}, "jobs": {"cpu_gpu": [0, 1]}},
+    ],
+)
+def test_what_published_embeddings_do_not_use_is_not_looked_at(sections: dict[str, Any]) -> None:
+    """A configuration for scenes becomes one for published embeddings by its source alone."""
+    assert load_config(PUBLISHED | sections)
 
 
 @pytest.mark.parametrize(
@@ -583,6 +574,13 @@ def test_statistics_of_another_source_are_refused(provider: str) -> None:
     assert meant.model.statistics == "aws"
     right = load_config(changed(model=model | {"statistics": "mpc"}, **sections))
     assert right.model.statistics == "mpc"
+
+
+def test_statistics_of_tile_folders_are_the_users_to_know() -> None:
+    """No scenes are read, so where they would come from says nothing of the folders."""
+    model = {"weights": "x.pt", "statistics": "aws"}
+    tiles = {"source": "tiles", "tiles": {"location": "tiles"}}
+    assert load_config(changed(model=model, **tiles)).model.statistics == "aws"
 
 
 def test_an_end_beyond_any_calendar_is_refused() -> None:

@@ -17,7 +17,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from shapely.geometry import shape
 
-from tessera_flow.config import Products, read_config
+from tessera_flow.config import Products
 from tessera_flow.inference import InferenceOptions, embed_tile
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.roi import read_roi, region_geobox
@@ -28,6 +28,8 @@ from tessera_flow.simulate.scenes import Region
 from tessera_flow.simulate.sky import make_sky
 from tessera_flow.simulate.weights import NOTE, demo_state, write_demo_weights
 from tessera_flow.tiles import TileArrays
+
+from ..support.pipeline import read_config
 
 Item = dict[str, Any]
 

@@ -98,11 +98,10 @@ def test_the_lock_has_what_is_needed_to_run_and_no_more_in_its_first_part() -> N
     """Its two parts together are an environment; the first one alone is, too."""
     run = pins("\n".join(environments.run_pins(LOCK)))
     names = [pin.partition("==")[0] for pin in PYPROJECT["dependencies"]]
-    # setuptools: torch asks for it, pip freeze does not name it.
     on_cpu = metadata.version("torch").endswith("+cpu")
     if on_cpu and sys.version_info[:2] == (3, 11):
         needed = {normal(name) for name in names} | dependencies.brought(names)
-        assert set(run) == needed - {"setuptools"}, "run `make lock`"
+        assert set(run) == needed, "run `make lock`"
     assert {"pytest", "ruff", "geotessera"}.isdisjoint(run)
     with pytest.raises(ValueError, match="has lost its headings"):
         environments.run_pins("numpy==2.4.6\n")
@@ -186,11 +185,21 @@ def test_dependencies_page_says_what_is_installed() -> None:
             assert len(dependencies.brought([name])) == int(brought), name
 
 
+@pytest.mark.skipif(not metadata.version("torch").endswith("+cpu"), reason="of the CPU build")
+def test_the_size_of_an_installation_is_told() -> None:
+    found = sum(map(dependencies.megabytes, pins(LOCK))) / 1e3
+    for page in ("README.md", "tools/install.sh"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        (told,) = re.findall(r"\(about ([\d.]+) GB, (?:CPU only|a few minutes)\)", text)
+        assert 0.85 < found / float(told) < 1.15, page
+
+
 def test_no_dependency_is_left_over() -> None:
     """What src does not import is there for a reason that is not an import."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
     direct = {normal(pin.partition("==")[0]) for pin in PYPROJECT["dependencies"]}
-    workflow, users = {"snakemake", "snakemake-executor-plugin-slurm"}, {"xarray", "rioxarray"}
+    workflow = {"snakemake", "snakemake-executor-plugin-slurm", "pyyaml"}
+    users = {"xarray", "rioxarray"}
     assert direct - imported == workflow | users
 
 

@@ -4,11 +4,13 @@ import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from tessera_flow.admission import EVERYTHING
 from tessera_flow.config import Config, load_config
+from tessera_flow.config_sections import Jobs
 from tessera_flow.errors import CheckpointError, ConfigError
 from tessera_flow.job_settings import JobSettings
 from tessera_flow.layout import Layout
@@ -145,6 +147,18 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
     assert runtime_minutes("stack", 1, 100) == runtime_minutes("stack", 1, 2000)
 
 
+def test_every_rule_that_may_run_at_home_asks_the_configuration() -> None:
+    """`jobs.at_home`: a name that is accepted and changes nothing would wait on a node without
+    internet."""
+    (names,) = get_args(Jobs.model_fields["at_home"].annotation)
+    text = "".join(path.read_text() for path in RULES.glob("*.smk"))
+    rules = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE))
+    asking = {name for name in rules if "CONFIG.jobs.at_home" in rules[name]}
+    assert asking == set(get_args(names))
+    for name in asking:
+        assert f'\n    localrule: "{name}" in CONFIG.jobs.at_home\n' in rules[name]
+
+
 def test_rules_are_known_under_the_names_that_another_workflow_gives_them() -> None:
     for rule in [*NEEDS, "holes", "status"]:
         assert rule_name(rule) == rule
@@ -162,6 +176,18 @@ def test_blocks_take_turns_between_cpus_and_gpus(shares: tuple[int, int]) -> Non
     for start in range(0, 60, cpu + gpu):
         assert len(set(names[start : start + cpu + gpu]) & set(chosen)) == gpu
     assert [n for n in names if re.fullmatch(pattern(chosen), n)] == chosen
+
+
+def test_jobs_of_another_workflow_are_not_waited_for(tmp_path: Path) -> None:
+    """As a module the workflow shares its run with rules whose files are none of its own."""
+    run = layout(tmp_path, sections={"jobs": {"max_disk_gb": 1e-9}})
+    schedule = Schedule(run)
+    first, second, *_ = (block.id for block in run.grids["here"].blocks)
+    ours = {"region": "here", "period": "then", "block": second}
+    outputs = [[], ["maps/7.tif"], [str(run.embeddings_file("here", "then", second))]]
+    schedule.expect(SimpleNamespace(output=paths) for paths in outputs)
+    claims = [schedule.claim(SimpleNamespace(**ours | {"block": name})) for name in (first, second)]
+    assert claims == [EVERYTHING, 1]
 
 
 def test_earlier_blocks_and_later_steps_go_first(tmp_path: Path) -> None:

@@ -4,14 +4,12 @@ be read."""
 from __future__ import annotations
 
 import ast
-import re
-import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from .test_layers import MODULES, SCRIPTS, adaptors, imports, own_imports, package_imports
+from .test_layers import MODULES, SCRIPTS, adaptors, own_imports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,19 +25,6 @@ ADAPTOR_LINES = 80
 """Of a script that other scripts import: what all of them do is there, once."""
 DRAWERS = {"utils", "util", "common", "misc", "helpers", "helper", "tools"}
 """Names that say nothing of what is in a module."""
-
-MODULE_OF = {
-    "odc-geo": "odc.geo",
-    "odc-loader": "odc.loader",
-    "odc-stac": "odc.stac",
-    "planetary-computer": "planetary_computer",
-    "pystac-client": "pystac_client",
-    "pyyaml": "yaml",
-}
-"""Of the packages whose module has another name."""
-RUN_NOT_IMPORTED = {"snakemake-executor-plugin-slurm"}
-FOR_USERS = {"xarray", "rioxarray"}
-"""With which users open the products, in the environment in which they made them (README)."""
 
 PYTHON = sorted(
     path.relative_to(ROOT) for folder in FILE_LINES for path in (ROOT / folder).rglob("*.py")
@@ -110,19 +95,3 @@ def test_nothing_imports_in_a_circle() -> None:
 def test_scripts_are_short(path: Path) -> None:
     limit = ADAPTOR_LINES if path.stem in adaptors() else SCRIPT_LINES
     assert lines(path) <= limit, f"{path.name} has {lines(path)} lines; at most {limit} is thin"
-
-
-def test_every_dependency_is_imported_or_run() -> None:
-    """A package that only tests and examples import is one of the extra `dev`."""
-    with (ROOT / "pyproject.toml").open("rb") as handle:
-        pins = tomllib.load(handle)["project"]["dependencies"]
-    imported = {name for module in MODULES for name in package_imports(module)}
-    imported |= {name for path in SCRIPTS for name in imports(path)}
-    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    imported |= set(re.findall(r"^from ([\w.]+) import", rules, flags=re.M))
-    unused = {
-        name
-        for name in (re.split("[=<>~ ;\\[]", pin)[0] for pin in pins)
-        if not any(f"{i}.".startswith(f"{MODULE_OF.get(name, name)}.") for i in imported)
-    }
-    assert unused == RUN_NOT_IMPORTED | FOR_USERS

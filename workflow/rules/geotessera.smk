@@ -12,6 +12,7 @@ rule store_tiles:
         f"{LOGS}/{{region}}/{{period}}/store_tiles.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/store_tiles.bench.tsv"
+    localrule: "store_tiles" in CONFIG.jobs.at_home
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -38,6 +39,7 @@ rule import_embeddings:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/import_embeddings/{{block}}.bench.tsv"
     priority: lambda wildcards: SCHEDULE.priority("infer", wildcards)
+    localrule: "import_embeddings" in CONFIG.jobs.at_home
     conda:
         "../../envs/cpu.yaml"
     resources:
