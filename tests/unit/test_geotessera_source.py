@@ -24,7 +24,7 @@ from pyproj import Transformer
 from tessera_flow.blockfile import open_block_file
 from tessera_flow.errors import ConfigError, ItemError, ReadError, TileError
 from tessera_flow.grid import Block, RegionGrid, Window, block_id, tiling
-from tessera_flow.products.geotessera_store import write_geotessera
+from tessera_flow.products.geotessera_store import store_tiles, write_geotessera
 from tessera_flow.store_client import Store, StoreFiles, list_tiles, open_client
 from tessera_flow.store_import import import_embeddings
 from tessera_flow.store_manifest import StoreManifest, resampled
@@ -527,6 +527,11 @@ def test_a_grid_that_reaches_over_the_antimeridian_asks_for_no_tile_between(tmp_
     box = GeoBox(shape, Affine(PIXEL, 0, left, 0, -PIXEL, top), "EPSG:32660")
     grid = RegionGrid("here", box, 200, 1, (Block("b000_000", Window(0, 0, *shape)),))
     assert [t.name for t in list_tiles(store, grid, YEAR).tiles] == [beyond.name, here.name]
+    assert sorted(tile.name for tile in store_tiles(grid)) == [beyond.name, here.name]
+    reached = np.zeros(shape, bool)
+    for tile in store_tiles(grid):
+        reached[tile.window.slices] = True
+    assert reached.all(), "pixels of the region are in no tile of the store that it writes"
     found = taken(store, grid, tmp_path / "blocks")
     codes, scales = expected(grid, (here, beyond))
     np.testing.assert_array_equal(found["scales"], scales)

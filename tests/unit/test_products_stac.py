@@ -11,6 +11,9 @@ from typing import Any
 import jsonschema
 import pystac
 import pytest
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from tessera_flow.errors import ConfigError
@@ -196,3 +199,19 @@ def test_an_item_needs_a_product_that_holds_the_embeddings(tmp_path: Path) -> No
             {"preview": ["preview.tif"]},
             manifests(),
         )
+
+
+def test_the_outline_of_a_grid_over_the_antimeridian_does_not_go_around_the_earth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A region that ends at 180 degrees has such a grid, as that is snapped outwards."""
+    region = make_region(tmp_path / "blocks", 100)
+    shape = region.grid.geobox.shape
+    box = GeoBox(shape, Affine(10, 0, 818_500, 0, -10, 1_885_000), "EPSG:32660")
+    grid = replace(region.grid, geobox=box)
+    write_item(tmp_path / "item.json", grid, region.provenance, PRODUCTS, manifests())
+    item = validated(tmp_path / "item.json", ITEM_RULES, monkeypatch)
+    parts = [shapely.box(*part.bounds) for part in shapely.geometry.shape(item["geometry"]).geoms]
+    west, south, east, north = item["bbox"]
+    assert 179.98 < west < 180 and -180 < east < -179.99 and 17.0 < south < north < 17.1
+    assert len(parts) == 2 and sum(part.area for part in parts) < 0.001

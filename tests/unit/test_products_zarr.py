@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +21,13 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from zarr.storage import LocalStore
 
-from tessera_flow.errors import OutputError, TileError
+from tessera_flow.errors import OutputError, Stopped, TileError
+from tessera_flow.grid import Window
 from tessera_flow.points import Points
+from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.sampling import sample_store
 from tessera_flow.products.zarr_store import shard_edges, write_zarr
+from tessera_flow.stopping import stop_requests
 
 from ..support.products_region import HEIGHT, WIDTH, digest, make_region
 
@@ -277,3 +285,30 @@ def test_parent_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("in the way")
     with pytest.raises(OutputError, match=r"Cannot write .*e\.zarr"):
         write_zarr(tmp_path / "results" / "e.zarr", region.grid, region.blocks, region.provenance)
+
+
+def test_a_store_that_is_stopped_leaves_neither_threads_nor_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM comes to the main thread, which waits for those that write."""
+    region = make_region(tmp_path / "blocks", 25)
+    read = RegionBlocks.read_region
+    writers: set[threading.Thread] = set()
+    windows: list[Window] = []
+
+    def slowly(self: RegionBlocks, name: str, window: Window) -> Any:
+        windows.append(window)
+        writers.add(threading.current_thread())
+        if len(windows) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        return read(self, name, window)
+
+    monkeypatch.setattr(RegionBlocks, "read_region", slowly)
+    output = tmp_path / "store" / "embeddings.zarr"
+    with pytest.raises(Stopped), stop_requests():
+        write_zarr(output, region.grid, region.blocks, region.provenance, chunk=25, threads=2)
+    assert len(writers) == 2
+    assert not [thread for thread in writers if thread.is_alive()]
+    assert len(windows) <= 5
+    assert list(output.parent.iterdir()) == []

@@ -122,8 +122,13 @@ def store_tiles(grid: RegionGrid) -> Iterator[StoreTile]:
         *geobox.boundingbox.bbox, densify_pts=_DENSIFY
     )
     a, _, c, _, e, f = tuple(geobox.affine)[:6]
+    first, last = int(np.floor(west * 10)), int(np.floor(east * 10))
+    # A grid reaches over the antimeridian where its region ends near it.
+    columns = (
+        [*range(first, 1800), *range(-1800, last + 1)] if west > east else range(first, last + 1)
+    )
     for row in range(int(np.floor(south * 10)), int(np.floor(north * 10)) + 1):
-        for column in range(int(np.floor(west * 10)), int(np.floor(east * 10)) + 1):
+        for column in columns:
             cell = (column / 10, row / 10, (column + 1) / 10, (row + 1) / 10)
             left, bottom, right, top = to_lonlat.transform_bounds(
                 *cell, densify_pts=_DENSIFY, direction="INVERSE"

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pystac
+from odc.geo.geom import Geometry
 
 from ..atomic import write_text
 from ..errors import ConfigError
@@ -90,11 +91,11 @@ def write_item(
             f"products.formats has stac but none of {', '.join(_MAIN)}: add one of them, as the "
             "Item must have an asset that holds the embeddings."
         )
-    outline = grid.product_geobox.geographic_extent
+    outline, bbox = _footprint(grid)
     item = pystac.Item(
         id=f"{provenance.region}-{provenance.period}",
         geometry=json.loads(json.dumps(outline.geom.__geo_interface__)),
-        bbox=[round(float(v), 7) for v in outline.boundingbox.bbox],
+        bbox=[round(float(v), 7) for v in bbox],
         datetime=None,
         start_datetime=_midnight(provenance.period_start),
         end_datetime=_last_second(provenance.period_end),
@@ -169,6 +170,20 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
         collection.add_link(pystac.Link("item", href, "application/geo+json"))
     collection.add_link(pystac.Link("root", "./collection.json", pystac.MediaType.JSON))
     _write(output, collection.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _footprint(grid: RegionGrid) -> tuple[Geometry, Sequence[float]]:
+    """The outline of a region's grid in degrees, and (west, south, east, north). Over the
+    antimeridian, as RFC 7946 has it: in two parts, and with west greater than east."""
+    outline = grid.product_geobox.geographic_extent
+    split = grid.product_geobox.extent.to_crs("EPSG:4326", wrapdateline=True)
+    if split.geom.geom_type != "MultiPolygon":
+        return outline, outline.boundingbox.bbox
+    _, south, _, north = split.boundingbox.bbox
+    bounds = [part.bounds for part in split.geom.geoms]
+    west = min(west for west, *_ in bounds if west > 0)
+    east = max(east for _, _, east, _ in bounds if east < 0)
+    return split, (west, south, east, north)
 
 
 def _properties(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import datetime
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +251,11 @@ def _write_array(
     with ThreadPoolExecutor(threads) as pool:
         parts = (windows[n::threads] for n in range(threads))
         jobs = [pool.submit(_write_shards, array, source, name, part, stop) for part in parts]
+        try:
+            wait(jobs)
+        except BaseException:  # a request to stop reaches this thread alone
+            stop.set()
+            raise
     for job in jobs:
         job.result()
 
