@@ -17,7 +17,7 @@ PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slurm mutations lint docs generate lock check-conda clean
+.PHONY: help install demo test test-all test-slurm coverage mutations lint docs generate lock check-conda clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@snakefmt --check $(WORKFLOW)
 	@$(SNAKEMAKE) --lint --configfile tests/lint/config.yaml
 	@python tools/generate.py --check
+
+coverage: $(INSTALLED) ## Which lines of the package the fast tests run, in jobs' processes, too
+	@$(PYTEST) -n 2 --dist worksteal --cov --cov-report=term
 
 mutations: $(INSTALLED) ## Change central lines, one at a time: a test has to fail for each
 	@python tools/mutations.py

@@ -44,6 +44,7 @@ USES = {
     "pystac": "STAC documents",
     "pystac-client": "searching STAC APIs",
     "pytest": "tests",
+    "pytest-cov": "which lines the tests run",
     "pytest-xdist": "tests on several cores",
     "pyyaml": "configuration files",
     "rasterio": "reading and writing rasters (GDAL)",

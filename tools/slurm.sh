@@ -18,7 +18,7 @@ export MYSQL_UNIX_PORT=$folder/mariadb.sock
 
 fail() {
     echo "tessera-flow: $*" >&2
-    exit 1
+    exit "${status:-1}"
 }
 
 alive() { # whether the process of a pid file is there
@@ -80,6 +80,7 @@ start_accounting() {
 }
 
 start() {
+    local status=3 # not here: another machine is needed, nothing is broken
     [ "$(id -u)" = 0 ] || fail "the daemons of Slurm have to be started by root"
     for name in slurm gres; do
         [ ! -e "/etc/slurm/$name.conf" ] || [ -L "/etc/slurm/$name.conf" ] ||
@@ -87,6 +88,7 @@ start() {
     done
     [ ! -e /run/munge/munge.socket.2 ] || ! pgrep -x munged >/dev/null ||
         fail "a munged is running: stop the cluster that it belongs to first"
+    status=1
     trap 'stop; fail "Slurm did not come up: see the logs in $folder"' ERR # nothing half-started stays
     mkdir -p "$folder"/{state,spool} /etc/slurm /run/munge
     chmod 755 "$folder" /run/munge
