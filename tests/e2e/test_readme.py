@@ -85,7 +85,7 @@ def test_a_run_on_a_laptop(clone: Path) -> None:
     outputs = {line: shell(clone, line) for line in ON_A_LAPTOP}
     assert "This was a dry-run" in outputs[next(k for k in outputs if k.startswith("snakemake -n"))]
     assert (clone / "mask.tif").exists() and (clone / "results" / "plan" / "plan.md").exists()
-    assert "4 of 4 blocks have embeddings." in outputs["snakemake --cores 1 status"]
+    assert "4 of 4 blocks have embeddings." in outputs["snakemake --cores 1 --nolock status"]
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     namespace: dict[str, Any] = {}
     folder = Path.cwd()
