@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import rasterio
 
 from tessera_flow.plan_map import COLOURS
-from tests.support.workflow import change, plan, run
+from tests.support.workflow import change, kill_group, plan, run, start, unstarted
 
 pytestmark = pytest.mark.e2e
 
@@ -81,3 +82,23 @@ def test_looking_is_never_refused(finished: Path) -> None:
     output = run(finished, "status")
     assert "4 of 4 blocks have embeddings." in output
     assert "Warning" not in output and "hours left" not in output
+
+
+def test_looking_leaves_the_lock_of_a_run_where_it_is(finished: Path, tmp_path: Path) -> None:
+    """Snakemake, at its end, removes all locks of the folder, whoever holds them: after a look
+    from another terminal a second run would have begun beside the first."""
+    folder = unstarted(finished, tmp_path / "again")
+    process = start(folder)
+    locks = folder / ".snakemake" / "locks"
+    try:
+        while not (locks.exists() and len(list(locks.iterdir())) == 2):
+            assert process.poll() is None
+            time.sleep(0.01)
+        held = {path: path.read_bytes() for path in locks.iterdir()}
+        assert "0 of 4 blocks" in run(folder, "status")
+        run(folder, "plan")
+        assert process.poll() is None, "the run ended too soon to show anything"
+        assert {path: path.read_bytes() for path in locks.iterdir()} == held
+        assert "LockException" in run(folder, fails=True)
+    finally:
+        kill_group(process)

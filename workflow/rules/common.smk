@@ -78,6 +78,9 @@ onstart:
     writes = any(job.output for job in workflow.dag.needrun_jobs())
     SCHEDULE.expect(workflow.dag.needrun_jobs())
     forced = workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
+    if not writes:
+        # At its end Snakemake removes all locks of the folder, those of a run going on, too.
+        workflow.persistence.unlock = lambda: None
     try:
         if writes:
             refuse_orphans(Path.cwd())
