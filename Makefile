@@ -33,6 +33,7 @@ demo: $(INSTALLED) ## Run the whole workflow on a small simulated landscape
 	@$(SNAKEMAKE) --configfile $(DEMO)/config.yaml --cores $(CORES)
 	@echo "Products (from simulated scenes and untrained weights):"
 	@find $(DEMO)/results -mindepth 3 -maxdepth 3 -not -name '.*' | sort | sed 's/^/  /'
+	@echo "Open the report first: $$(echo $(DEMO)/results/*/*/report.html)"
 
 test: lint ## Check style, types and the workflow, and run the tests
 	@$(PYTEST) -n 2 --dist worksteal

@@ -2,6 +2,7 @@
 
 project = "tessera-flow"
 author = "tessera-flow contributors"
+copyright = author
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 # GitHub's rule for the anchors of headings, so that links hold there and here.

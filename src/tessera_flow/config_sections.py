@@ -292,7 +292,7 @@ class Model(Section):
 
 
 class Products(Section):
-    """What is written at the end. Changing these keys reruns only stitching and later."""
+    """What is written at the end. Changes rerun only stitching (but `tiles`: docs/outputs.md)."""
 
     formats: list[
         Literal[

@@ -351,16 +351,24 @@ def plan_text(plan: Plan) -> str:
             (_named(name), "not listed yet" if number is None else f"{number:,}")
             for name, number in plan.items.items()
         ),
-        ("to download", f"{plan.download_gb:,.1f} GB"),
-        ("intermediate files at most", f"{plan.peak_disk_gb:,.1f} GB"),
-        ("embeddings and products", f"{plan.final_disk_gb:,.1f} GB"),
-        ("CPU", f"{plan.cpu_hours:,.1f} core hours"),
-        ("GPU", f"{plan.gpu_hours:,.1f} hours"),
-        (f"wall time, {plan.jobs_at_once} jobs at once", f"{plan.wall_hours:,.1f} hours"),
+        ("to download", _size(plan.download_gb)),
+        ("intermediate files at most", _size(plan.peak_disk_gb)),
+        ("embeddings and products", _size(plan.final_disk_gb)),
+        ("CPU", f"{_time(plan.cpu_hours)} of one core"),
+        ("GPU", f"{_time(plan.gpu_hours)} of one GPU"),
+        (f"wall time, {plan.jobs_at_once} jobs at once", _time(plan.wall_hours)),
         ("calibrated on earlier blocks", ", ".join(plan.calibrated) or "nothing yet"),
     ]
     table = ["| what | how much |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
     return "\n".join(["# Plan", "", *table, "", *(f"- {a}" for a in plan.assumptions), ""])
+
+
+def _size(gb: float) -> str:
+    return f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
+
+
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:,.1f} minutes"
 
 
 def plan_json(plan: Plan) -> str:

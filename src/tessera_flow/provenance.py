@@ -168,6 +168,12 @@ def product_crs(grid: RegionGrid) -> CRS:
     return CRS.from_wkt(grid.product_geobox.crs.to_wkt())
 
 
+def pixel_text(crs: str, width: float) -> str:
+    """A pixel's width with its unit, such as `10 m`, to be read by people."""
+    unit = CRS.from_user_input(crs).axis_info[0].unit_name
+    return f"{abs(width):g} {'m' if unit == 'metre' else unit}"
+
+
 def crs_code(crs: CRS) -> str | None:
     """`AUTHORITY:code` of a CRS, or None if it has none."""
     authority = crs.to_authority(min_confidence=100)

@@ -113,9 +113,9 @@ def status(run: Layout) -> str:
     rate = _blocks_per_hour(finished)
     left = total - counts["done"]
     if rate and left:
-        lines.append(
-            f"{rate:.1f} blocks an hour lately; {left / rate:.1f} hours left at that rate."
-        )
+        hours = left / rate
+        wait = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+        lines.append(f"{rate:.1f} blocks an hour lately; at that rate {wait} are left.")
     found = failures(run)
     lines += [f"  {failure.line()}" for failure in found[:_SHOWN]]
     if len(found) > _SHOWN:

@@ -81,7 +81,7 @@ def test_looking_is_never_refused(finished: Path) -> None:
     assert planned(finished)["blocks"] == 4
     output = run(finished, "status")
     assert "4 of 4 blocks have embeddings." in output
-    assert "Warning" not in output and "hours left" not in output
+    assert "Warning" not in output and "are left" not in output
 
 
 def test_looking_leaves_the_lock_of_a_run_where_it_is(finished: Path, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_info_of_a_folder_names_each_product_and_the_record_once(
     ]  # fmt: skip
     text = "\n".join(lines[3:])
     assert "field, y2023 (2023-07-01 to 2024-06-30)" in text
-    assert "170 x 230 px of 10 in EPSG:32631, x 600000 to 601700, y 5697700 to 5700000" in text
+    assert "170 x 230 px of 10 m in EPSG:32631, x 600000 to 601700, y 5697700 to 5700000" in text
     assert text.count("weights abababababab") == 1
     assert main(["info", "--json", str(folder / "counts.tif")]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -10,6 +10,7 @@ from typing import Any
 from rasterio.errors import RasterioError
 
 from ..errors import TileError
+from ..provenance import pixel_text
 from .geotiff import open_raster
 from .sampling import open_store
 
@@ -75,7 +76,7 @@ def read_record(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(record, dict) or "configuration_sha256" not in record:
         raise TileError(
-            f"{path} carries no record, so it was not written by tessera-flow: name one of its "
+            f"{path} carries no record, so it is no product of tessera-flow: name one of its "
             "products (docs/outputs.md)."
         )
     record.pop("arrays", None)  # stitched_representation.json says that, too
@@ -111,8 +112,8 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
         *map(str, paths),
         f"  region, period  {record['region']}, {record['period']} "
         f"({record['period_start']} to {record['period_end']})",
-        f"  grid            {width} x {height} px of {a:g} in {record['crs']}, x {c:.10g} to "
-        f"{c + a * width:.10g}, y {f + e * height:.10g} to {f:.10g}",
+        f"  grid            {width} x {height} px of {pixel_text(record['crs'], a)} in {record['crs']}, "
+        f"x {c:.10g} to {c + a * width:.10g}, y {f + e * height:.10g} to {f:.10g}",
         f"  model           {model['name']} ({model['family']}), {model['dim']} dimensions, "
         f"{model['dtype']}, weights {(model['sha256'] or 'unknown')[:12]}",
         *(

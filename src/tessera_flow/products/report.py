@@ -14,7 +14,7 @@ import numpy as np
 from ..atomic import write_text
 from ..grid import RegionGrid
 from ..manifest import Manifest
-from ..provenance import Provenance
+from ..provenance import Provenance, pixel_text
 from ..store_manifest import StoreManifest, resampled
 from .figures import (
     EMBEDDED,
@@ -163,7 +163,8 @@ def _summary(
         ("Period", f"{provenance.period_start} to {provenance.period_end}"),
         (
             "Grid",
-            f"{width} x {height} px of {abs(provenance.transform[0]):g} in {provenance.crs}",
+            f"{width} x {height} px of {pixel_text(provenance.crs, provenance.transform[0])} in "
+            f"{provenance.crs}",
         ),
         ("Blocks", len(blocks)),
         ("Pixels with an embedding", f"{found['embedded']:,} ({share:.1%} of the blocks)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..manifest import Manifest
-from ..provenance import Provenance
+from ..provenance import Provenance, pixel_text
 from ..store_manifest import StoreManifest
 
 CITATIONS = (
@@ -71,7 +71,7 @@ def methods(
     return (
         f"Pixel embeddings of {provenance.period_start} to {provenance.period_end} were computed "
         f"with tessera-flow {provenance.software['tessera-flow']} from {used}, on a grid of "
-        f"{width} x {height} pixels of {abs(provenance.transform[0]):g} units in "
+        f"{width} x {height} pixels of {pixel_text(provenance.crs, provenance.transform[0])} in "
         f"{provenance.crs}. Time series followed the {provenance.arithmetic} arithmetic of the "
         f"TESSERA preprocessing (Feng et al., 2025). The encoder was {model.name} "
         f"({model.family}; weights SHA-256 {model.sha256}); {model.dim} dimensions were kept and "
@@ -101,7 +101,8 @@ def _methods_of_store(provenance: Provenance, store: StoreManifest) -> str:
         f"{model.name}{weights}; Feng et al., 2025) were taken from {store.location} (dataset "
         f"{store.version}) with geotessera {store.client} and tessera-flow "
         f"{provenance.software['tessera-flow']}: {len(store.tiles)} tiles, on a grid of {width} x "
-        f"{height} pixels of {abs(provenance.transform[0]):g} units in {provenance.crs}; {pixels}. "
+        f"{height} pixels of {pixel_text(provenance.crs, provenance.transform[0])} in "
+        f"{provenance.crs}; {pixels}. "
         f"They are stored as {stored}. The store does not tell the scenes and the number of "
         "observations that they were made from."
     )
