@@ -112,8 +112,8 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
         *map(str, paths),
         f"  region, period  {record['region']}, {record['period']} "
         f"({record['period_start']} to {record['period_end']})",
-        f"  grid            {width} x {height} px of {pixel_text(record['crs'], a)} in {record['crs']}, "
-        f"x {c:.10g} to {c + a * width:.10g}, y {f + e * height:.10g} to {f:.10g}",
+        f"  grid            {width} x {height} px of {pixel_text(record['crs'], a)} in "
+        f"{record['crs']}, x {c:.10g} to {c + a * width:.10g}, y {f + e * height:.10g} to {f:.10g}",
         f"  model           {model['name']} ({model['family']}), {model['dim']} dimensions, "
         f"{model['dtype']}, weights {(model['sha256'] or 'unknown')[:12]}",
         *(
