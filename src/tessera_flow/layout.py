@@ -82,9 +82,11 @@ class Layout:
             if product in patterns
         }
         if "tiles" in self.config.products.formats:
+            holes = self.holes(region, period)  # what failed there would fail again
             files["tiles"] = [
                 self.paths.tiles.format(**places, block=block.id)
                 for block in self.grids[region].blocks
+                if block.id not in holes
             ]
         return files
 

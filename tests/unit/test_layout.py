@@ -18,6 +18,7 @@ from tessera_flow.planning import make_plan, plan_text
 from tessera_flow.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
 from tessera_flow.scheduling import Schedule
 from tessera_flow.sharing import gpu_blocks, pattern
+from tessera_flow.verdicts import verdict
 
 from ..support.pipeline import CRS, MODEL, write_polygon
 from .test_plan import RING
@@ -249,3 +250,15 @@ def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -
     text = plan_text(planned)
     assert "The tile folders are not looked at" in text
     assert "scenes" not in text and "MB/s" not in text
+
+
+def test_no_tile_folders_of_a_hole_are_asked_for(tmp_path: Path) -> None:
+    """Its time series could not be made, and would fail the run that goes on without it."""
+    sections = {"jobs": {"failed_blocks": "hole"}, "products": {"formats": ["zarr", "tiles"]}}
+    run = layout(tmp_path, sections=sections)
+    first, *others = (block.id for block in run.grids["here"].blocks)
+    with pytest.raises(ConfigError), verdict(run.verdict_file("here", "then", first), "retile"):
+        raise ConfigError("no scene there")
+    assert list(run.holes("here", "then")) == [first]
+    names = [Path(path).stem for path in run.product_files("here", "then")["tiles"]]
+    assert names == others
