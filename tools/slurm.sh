@@ -22,7 +22,7 @@ fail() {
 }
 
 alive() { # whether the process of a pid file is there
-    [ -s "$folder/$1.pid" ] && kill -0 "$(cat "$folder/$1.pid")" 2>/dev/null
+    [ -s "$folder/$1.pid" ] && kill -0 "$(cat "$folder/$1.pid" 2>/dev/null)" 2>/dev/null
 }
 
 stop() {
@@ -34,7 +34,7 @@ stop() {
             alive "$daemon" || break
             sleep 0.1
         done
-        alive "$daemon" && kill -KILL "$(cat "$folder/$daemon.pid")"
+        alive "$daemon" && kill -KILL "$(cat "$folder/$daemon.pid")" || true
     done
     for name in slurm gres; do
         if [ "$(readlink "/etc/slurm/$name.conf")" = "$folder/$name.conf" ]; then
