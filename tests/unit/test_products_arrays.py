@@ -282,11 +282,14 @@ def test_memory_does_not_follow_the_region(tmp_path: Path) -> None:
         assert float(result.stdout) < 400, f"{product}: {result.stdout} MB"
 
 
+def array_names(folder: Path) -> list[Path]:
+    parts = (".npy", "_scales.npy", "_counts.npy", ".json")
+    return [folder / f"stitched{part}" for part in parts]
+
+
 def test_scales_of_int8_do_not_stay_beside_float32(tmp_path: Path) -> None:
     """They would be taken for those of the new arrays, which have none."""
-    names = [
-        tmp_path / f"stitched{part}" for part in (".npy", "_scales.npy", "_counts.npy", ".json")
-    ]
+    names = array_names(tmp_path)
     region = make_region(tmp_path / "int8", 100)
     write_arrays(*names, region.grid, region.blocks, region.provenance)
     assert names[1].exists()
@@ -299,9 +302,7 @@ def test_scales_of_int8_do_not_stay_beside_float32(tmp_path: Path) -> None:
 
 def test_counts_of_scenes_do_not_stay_beside_published_embeddings(tmp_path: Path) -> None:
     """They would be taken for those of the new arrays, of which they are not known."""
-    names = [
-        tmp_path / f"stitched{part}" for part in (".npy", "_scales.npy", "_counts.npy", ".json")
-    ]
+    names = array_names(tmp_path)
     region = make_region(tmp_path / "scenes", 100)
     write_arrays(*names, region.grid, region.blocks, region.provenance)
     assert names[2].exists()
