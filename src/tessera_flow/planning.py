@@ -22,6 +22,7 @@ from .plan_map import LEGEND, draw_blocks
 from .roi import read_roi
 from .scheduling import STAGES, Schedule
 from .store_manifest import StoreManifest
+from .summary import duration
 from .verdicts import read_verdicts
 
 STORE = "geotessera"
@@ -354,9 +355,9 @@ def plan_text(plan: Plan) -> str:
         ("to download", _size(plan.download_gb)),
         ("intermediate files at most", _size(plan.peak_disk_gb)),
         ("embeddings and products", _size(plan.final_disk_gb)),
-        ("CPU", f"{_time(plan.cpu_hours)} of one core"),
-        ("GPU", f"{_time(plan.gpu_hours)} of one GPU"),
-        (f"wall time, {plan.jobs_at_once} jobs at once", _time(plan.wall_hours)),
+        ("CPU", f"{duration(plan.cpu_hours)} of one core"),
+        ("GPU", f"{duration(plan.gpu_hours)} of one GPU"),
+        (f"wall time, {plan.jobs_at_once} jobs at once", duration(plan.wall_hours)),
         ("calibrated on earlier blocks", ", ".join(plan.calibrated) or "nothing yet"),
     ]
     table = ["| what | how much |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
@@ -365,10 +366,6 @@ def plan_text(plan: Plan) -> str:
 
 def _size(gb: float) -> str:
     return f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
-
-
-def _time(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:,.1f} minutes"
 
 
 def plan_json(plan: Plan) -> str:

@@ -93,6 +93,11 @@ def end_of_run(run: Layout, command: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def duration(hours: float) -> str:
+    """Hours, or minutes below one, to be read by people."""
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:,.1f} minutes"
+
+
 def status(run: Layout) -> str:
     """Blocks by state and step, failures with reasons, the rate and the time left.
 
@@ -113,8 +118,7 @@ def status(run: Layout) -> str:
     rate = _blocks_per_hour(finished)
     left = total - counts["done"]
     if rate and left:
-        hours = left / rate
-        wait = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+        wait = duration(left / rate)
         lines.append(f"{rate:.1f} blocks an hour lately; at that rate {wait} are left.")
     found = failures(run)
     lines += [f"  {failure.line()}" for failure in found[:_SHOWN]]
