@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tessera_flow.devices import has_bf16, precision_name
-from tessera_flow.draws import Stream
-from tessera_flow.inference import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.inference.device import has_bf16, precision_name
+from tessera_flow.inference.embed import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
+from tessera_flow.inference.tile import ARRAYS, TileArrays, read_tile_folder
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
+from tessera_flow.models.layers import AttentionPool, Encoder
 from tessera_flow.models.linear import Linear
-from tessera_flow.models.parts import AttentionPool, Encoder
-from tessera_flow.sequences import sentinel1_steps, sentinel2_steps
-from tessera_flow.tiles import ARRAYS, TileArrays, read_tile_folder
+from tessera_flow.models.philox import Stream
 
 from .plain import Plain, embed
 from .tiles import MODELS, write_checkpoint, write_tile

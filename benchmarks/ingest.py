@@ -40,16 +40,16 @@ from odc.geo.geobox import GeoBox
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from tessera_flow.config import load_config
-from tessera_flow.config_sections import Download
+from tessera_flow.archives.providers import PROVIDERS
+from tessera_flow.config.configuration import load_config
+from tessera_flow.config.sections import Download
 from tessera_flow.dates import Slice
-from tessera_flow.download import download_sentinel1, download_sentinel2
-from tessera_flow.grid import Window
-from tessera_flow.items import Manifest, SourceItem
-from tessera_flow.mask import read_mask
-from tessera_flow.providers import PROVIDERS
-from tessera_flow.sentinel1 import CHANNELS, ORBITS
-from tessera_flow.sentinel2 import BANDS, SCL
+from tessera_flow.ingest.download import download_sentinel1, download_sentinel2
+from tessera_flow.region.grid import Window
+from tessera_flow.region.mask import read_mask
+from tessera_flow.scenes.search import Manifest, SourceItem
+from tessera_flow.sensors.sentinel1 import CHANNELS, ORBITS
+from tessera_flow.sensors.sentinel2 import BANDS, SCL
 
 CRS = "EPSG:32631"
 SIZE = 10980
@@ -222,9 +222,9 @@ def read(
 ) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
-    from tessera_flow.access import Access
-    from tessera_flow.reading import AssetAddress, Reader
-    from tessera_flow.windows import ReadOptions
+    from tessera_flow.archives.signing import Access
+    from tessera_flow.raster.reader import AssetAddress, Reader
+    from tessera_flow.raster.resample import ReadOptions
 
     geobox = read_mask(mask, Window(0, 0, arguments.size, arguments.size))[1]
     gdal = {option.name: option.value for option in PARTICULARS.gdal_options}

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tessera_flow.draws import Stream
-from tessera_flow.models.parts import StackSizes
-from tessera_flow.observations import BinsV11, Draws, draw_steps, positions, positions_v1_1
-from tessera_flow.quantize import quantize
-from tessera_flow.sequences import SensorSteps, sentinel1_steps, sentinel2_steps
+from tessera_flow.inference.inputs import SensorSteps, sentinel1_steps, sentinel2_steps
+from tessera_flow.models.layers import StackSizes
+from tessera_flow.models.philox import Stream
+from tessera_flow.models.quantize import quantize
+from tessera_flow.models.sampling import BinsV11, Draws, draw_steps, positions, positions_v1_1
 
 BATCH = 1024
 

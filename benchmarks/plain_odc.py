@@ -11,12 +11,12 @@ import numpy as np
 import odc.stac
 import pystac
 
-from tessera_flow.blockfile import CHUNK, create_array, create_block_file
-from tessera_flow.grid import Window
-from tessera_flow.items import Manifest
-from tessera_flow.mask import read_mask
-from tessera_flow.sentinel1 import CHANNELS, add_to_mosaic, power_to_scaled_decibels
-from tessera_flow.sentinel2 import BANDS, SCL, remove_offset, select_first_valid
+from tessera_flow.block_file import CHUNK, create_array, create_block_file
+from tessera_flow.region.grid import Window
+from tessera_flow.region.mask import read_mask
+from tessera_flow.scenes.search import Manifest
+from tessera_flow.sensors.sentinel1 import CHANNELS, add_to_mosaic, power_to_scaled_decibels
+from tessera_flow.sensors.sentinel2 import BANDS, SCL, remove_offset, select_first_valid
 
 
 def read_with_odc(

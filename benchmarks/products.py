@@ -31,11 +31,11 @@ import numpy as np
 from numcodecs import Zstd
 from tests.support.products_region import WEIGHTS, cut, make_config
 
-from tessera_flow.blockfile import create_block_file
-from tessera_flow.grid import tiling
+from tessera_flow.block_file import create_block_file
+from tessera_flow.jobs.resources import NEEDS
 from tessera_flow.products.blocks import RegionBlocks
-from tessera_flow.provenance import build_provenance
-from tessera_flow.resources import NEEDS
+from tessera_flow.products.provenance import build_provenance
+from tessera_flow.region.grid import tiling
 
 BLOCK, PATCH, DIM = 2000, 500, 128
 NOISE = 0.3
@@ -60,7 +60,7 @@ def region(folder: Path, edge: int) -> dict[str, Any]:
 
 def write_first(path: Path, noise: float = NOISE) -> None:
     """A block of smooth fields with noise; a seventh of its pixels have no embedding."""
-    from tessera_flow.block_inference import create_outputs
+    from tessera_flow.inference.block import create_outputs
 
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:PATCH, 0:PATCH].astype(np.float32)
@@ -200,7 +200,7 @@ def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
 
         write_checks(out / "checks.json", **inputs, max_seam=1.5, max_saturated=10.0)
     elif product == "report":
-        from tessera_flow.products.report import write_report
+        from tessera_flow.products.report.page import write_report
 
         write_report(
             out / "report.html", **inputs, checks=out / "checks.json",

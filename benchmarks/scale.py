@@ -29,7 +29,7 @@ from tests.support.workflow import (
     job_counts,
 )
 
-from tessera_flow.verdicts import read_verdicts
+from tessera_flow.jobs.journal import read_verdicts
 
 BLOCK = 20_000
 

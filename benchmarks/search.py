@@ -48,7 +48,7 @@ def _outline(column: int, row: int) -> tuple[list[float], shapely.Polygon]:
 
 def optical_items(count: int) -> list[dict[str, Any]]:
     """Items in Earth Search's form, padded to the size of real ones."""
-    from tessera_flow.providers import EarthSearch
+    from tessera_flow.archives.earth_search import EarthSearch
 
     keys = list(EarthSearch().s2_assets.values())
     items = []
@@ -138,8 +138,8 @@ def _search(form: str, location: str, folder: Path, pipe: Connection) -> None:
     """In a process of its own: the list of scenes, as rule items makes it."""
     from affine import Affine
 
-    from tessera_flow.config_sections import Download, Period, Sentinel1, Sentinel2
-    from tessera_flow.items import list_items
+    from tessera_flow.config.sections import Download, Period, Sentinel1, Sentinel2
+    from tessera_flow.scenes.search import list_items
 
     source: Sentinel1 | Sentinel2
     if form == "cmr":

@@ -11,7 +11,7 @@ import torch
 
 from tessera_flow.models.checkpoint import FAMILIES
 from tessera_flow.models.family import Family
-from tessera_flow.models.parts import StackSizes
+from tessera_flow.models.layers import StackSizes
 from tessera_flow.models.v1 import V1Sizes
 from tessera_flow.models.v2_student import StudentSizes
 from tessera_flow.models.v2_teacher import TeacherSizes

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 from pyproj import Transformer
 
-from tessera_flow.simulate import demo
-from tessera_flow.simulate.landscape import Cover, build_landscape
-from tessera_flow.simulate.scenes import CRS, MARGIN, Region
+from tessera_flow.demo import build
+from tessera_flow.demo.landscape import Cover, build_landscape
+from tessera_flow.demo.scenes import CRS, MARGIN, Region
 
 PER_CLASS = 150
 
 
 def write_labels(path: Path, height: int = 160, width: int = 200) -> int:
     """Write up to 150 pixels of each cover that fill their pixel; returns their number."""
-    region = Region(height, width, demo.SEED)
+    region = Region(height, width, build.SEED)
     rows, columns = region.scene_shape
-    cells = build_landscape(2 * rows, 2 * columns, demo.SEED).cover
+    cells = build_landscape(2 * rows, 2 * columns, build.SEED).cover
     quarters = cells.reshape(rows, 2, columns, 2).transpose(0, 2, 1, 3).reshape(rows, columns, 4)
     cover = quarters[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
     pure = (cover == cover[..., :1]).all(axis=-1)

@@ -15,10 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
+import config_reference  # noqa: E402
 import environments  # noqa: E402
 import messages  # noqa: E402
 
-from tessera_flow import reference  # noqa: E402
 from tessera_flow.atomic import write_text  # noqa: E402
 
 TROUBLESHOOTING = "docs/troubleshooting.md"
@@ -33,11 +33,11 @@ def generated() -> dict[str, str]:
         dependencies: list[str] = tomllib.load(handle)["project"]["dependencies"]
     lock = (ROOT / "requirements/lock.txt").read_text(encoding="utf-8")
     return {
-        "workflow/schemas/config.schema.json": reference.config_schema(),
-        "docs/configuration.md": reference.configuration_page(),
+        "workflow/schemas/config.schema.json": config_reference.config_schema(),
+        "docs/configuration.md": config_reference.configuration_page(),
         TROUBLESHOOTING: _with_every_sentence((ROOT / TROUBLESHOOTING).read_text("utf-8")),
         "workflow/sources.txt": sources(),
-        "config/config.yaml": reference.default_config(),
+        "config/config.yaml": config_reference.default_config(),
         "requirements/cpu.txt": environments.requirements(lock, gpu=False),
         "requirements/cuda.txt": environments.requirements(lock, gpu=True),
         "envs/cpu.yaml": environments.conda_environment(dependencies, gpu=False),

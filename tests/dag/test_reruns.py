@@ -161,7 +161,7 @@ def test_a_changed_comment_reruns_nothing(finished: Path, tmp_path: Path) -> Non
         "workflow/rules/common.smk",
         "workflow/scripts/infer.py",
         "workflow/scripts/adaptor.py",
-        "src/tessera_flow/inference.py",
+        "src/tessera_flow/inference/embed.py",
     ):
         path = repository / name
         path.write_text("# A comment.\n" + path.read_text())

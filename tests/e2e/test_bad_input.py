@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from tessera_flow.config import load_config
+from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import CheckpointError, RegionError
-from tessera_flow.layout import Layout
-from tessera_flow.weights import fetch_weights
+from tessera_flow.jobs.files import Layout
+from tessera_flow.models.weights import fetch_weights
 from tests.support.broken import damaged_checkpoint, one_row, region_without_crs, shown
 from tests.support.scenes import optical
 from tests.support.workflow import (

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tessera_flow.estimates import block_disk_gb, dates
-from tessera_flow.verdicts import read_verdicts, verdict_path
+from tessera_flow.jobs.assumptions import block_disk_gb, dates
+from tessera_flow.jobs.journal import read_verdicts, verdict_path
 from tests.support.broken import patched
 from tests.support.pipeline import read_config
 from tests.support.workflow import (

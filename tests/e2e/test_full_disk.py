@@ -13,15 +13,15 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from tessera_flow.atomic import write_text
-from tessera_flow.blockfile import create_array, create_block_file, get_array, open_block_file
+from tessera_flow.block_file import create_array, create_block_file, get_array, open_block_file
 from tessera_flow.errors import OutputError
-from tessera_flow.mask import write_mask
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.counts import write_counts
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.zarr_store import write_zarr
-from tessera_flow.roi import VectorRoi
+from tessera_flow.region.mask import write_mask
+from tessera_flow.region.roi import VectorRoi
 from tests.support.pipeline import CRS
 from tests.support.products_region import Region, digest, make_region
 from tests.support.workflow import LEFT, TOP, small_disk

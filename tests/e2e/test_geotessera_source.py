@@ -15,9 +15,9 @@ import rasterio
 import xarray as xr
 from pyproj import CRS
 
-from tessera_flow.points import Points
+from tessera_flow.demo.weights import write_demo_weights
+from tessera_flow.products.points import Points
 from tessera_flow.products.sampling import open_store, sample_store
-from tessera_flow.simulate.weights import write_demo_weights
 from tests.support.pipeline import write_box
 from tests.support.store import PIXEL, YEAR, write_store
 from tests.support.workflow import change, four_blocks, leftovers, plan, run, write_config

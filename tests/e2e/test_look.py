@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from tessera_flow.plan_map import COLOURS
+from tessera_flow.jobs.block_map import COLOURS
 from tests.support.workflow import change, kill_group, plan, run, start, unstarted
 
 pytestmark = pytest.mark.e2e

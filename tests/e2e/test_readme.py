@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tessera_flow.cli import parser
-from tessera_flow.config import load_config
+from tessera_flow.cli.main import parser
+from tessera_flow.config.configuration import load_config
 from tests.support.workflow import REPOSITORY, change, environment, four_blocks
 
 pytestmark = pytest.mark.e2e
@@ -135,8 +135,8 @@ def test_the_configuration_is_one() -> None:
 
 
 def test_keys_in_the_text_exist() -> None:
-    from tessera_flow.config import Config
-    from tessera_flow.config_errors import key_paths
+    from tessera_flow.config.configuration import Config
+    from tessera_flow.config.messages import key_paths
 
     known = set(key_paths(Config))
     sections = "|".join(Config.model_fields)

@@ -23,14 +23,14 @@ import pytest
 import yaml
 from snakemake import exceptions
 
-from tessera_flow.cli import main
-from tessera_flow.config import load_config
+from tessera_flow.cli.main import main
+from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import TesseraFlowError
-from tessera_flow.job_settings import JobSettings
-from tessera_flow.layout import Layout
+from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.journal import read_verdicts, verdict_path
+from tessera_flow.jobs.params import JobSettings
+from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.products.zarr_store import write_zarr
-from tessera_flow.scheduling import Schedule
-from tessera_flow.verdicts import read_verdicts, verdict_path
 from tests.support.archives import opera_burst, opera_item
 from tests.support.broken import damaged_checkpoint, one_row, patched, region_without_crs
 from tests.support.products_region import make_region

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.simulate.demo import PERIOD, make_demo
+from tessera_flow.demo.build import PERIOD, make_demo
 from tests.support.workflow import REPOSITORY, change, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

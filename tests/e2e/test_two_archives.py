@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.layout import Layout
-from tessera_flow.sentinel1 import power_to_scaled_decibels
+from tessera_flow.jobs.files import Layout
+from tessera_flow.sensors.sentinel1 import power_to_scaled_decibels
 
 from ..support import workflow
 from ..support.archives import earth_search_item, opera_burst

@@ -10,7 +10,7 @@ import pytest
 from planetary_computer import sas
 from planetary_computer.settings import Settings
 
-from tessera_flow import retries
+from tessera_flow.raster import retry
 
 from ..support.fault_archive import HOST, SETTINGS, SHAPE, Archive, read
 from ..support.fault_server import FaultServer, serve_with_faults
@@ -57,7 +57,7 @@ def server(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultS
         monkeypatch.setenv("http_proxy", running.url)
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("PC_SDK_SAS_URL", "http://signing.example/sas")
-        monkeypatch.setattr(retries, "FIRST_PAUSE", 0.002)
+        monkeypatch.setattr(retry, "FIRST_PAUSE", 0.002)
         Settings.get.cache_clear()
         sas.TOKEN_CACHE.clear()
         yield running

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow import retries
-from tessera_flow.access import Access
+from tessera_flow.archives.signing import Access
 from tessera_flow.errors import ReadError
-from tessera_flow.mask import mask_geobox
-from tessera_flow.reading import AssetAddress, Reader
-from tessera_flow.windows import ReadOptions
+from tessera_flow.raster import retry
+from tessera_flow.raster.reader import AssetAddress, Reader
+from tessera_flow.raster.resample import ReadOptions
+from tessera_flow.region.mask import mask_geobox
 
 from ..support.fault_archive import Archive, one_asset
 from ..support.fault_server import Fault, serve_with_faults
@@ -47,7 +47,7 @@ def test_a_bearer_token_goes_to_its_host_and_not_along_with_a_redirect(archive: 
         assert not any("authorization" in headers for headers in store.headers)
         front.redirect, front.faults = "", [Fault("status", count=None, value=401)]
         with (
-            Reader(access, retries.RetryPolicy(attempts=2)) as reader,
+            Reader(access, retry.RetryPolicy(attempts=2)) as reader,
             pytest.raises(ReadError, match="HTTP 401") as raised,
         ):
             reader.read(asset, geobox, "uint16", ReadOptions("nearest", True))

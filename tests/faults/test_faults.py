@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tessera_flow import retries
 from tessera_flow.errors import ReadError
+from tessera_flow.raster import retry
 
 from ..support.fault_archive import HOST, Archive, both, one_asset, read
 from ..support.fault_server import Fault, FaultServer
@@ -210,20 +210,20 @@ def test_retry_after_is_waited_for(archive: Archive, server: FaultServer, tmp_pa
      ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
 )  # fmt: skip
 def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert retries.retry_after(value) == seconds
+    assert retry.retry_after(value) == seconds
 
 
 def test_pauses_double_with_jitter_and_end_at_the_deadline() -> None:
-    tries = retries.Tries(retries.RetryPolicy(attempts=20, deadline=1000.0))
+    tries = retry.Tries(retry.RetryPolicy(attempts=20, deadline=1000.0))
     pauses = [tries.pause() for _ in range(12)]
     for number, pause in enumerate(pauses):
         middle = min(60.0, 0.5 * 2**number)
         assert pause is not None and 0.5 * middle <= pause <= 1.5 * middle
     assert len(set(pauses)) == 12
-    assert retries.Tries(retries.RetryPolicy(deadline=5.0)).pause(retry_after=6.0) is None
-    stopped = retries.RetryPolicy()
+    assert retry.Tries(retry.RetryPolicy(deadline=5.0)).pause(retry_after=6.0) is None
+    stopped = retry.RetryPolicy()
     stopped.stop.set()
-    assert retries.Tries(stopped).pause() is None
+    assert retry.Tries(stopped).pause() is None
 
 
 # Mixtures

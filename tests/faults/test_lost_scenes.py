@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tessera_flow.block_inference import infer_block
-from tessera_flow.blockfile import open_block_file
+from tessera_flow.block_file import open_block_file
 from tessera_flow.errors import ReadError
-from tessera_flow.inference import InferenceOptions
-from tessera_flow.items import Manifest
-from tessera_flow.retile import retile
-from tessera_flow.stack import stack_sentinel2
+from tessera_flow.inference.block import infer_block
+from tessera_flow.inference.embed import InferenceOptions
+from tessera_flow.ingest.retile import retile
+from tessera_flow.ingest.stack import stack_sentinel2
+from tessera_flow.scenes.search import Manifest
 
 from ..support import golden
 from ..support.fault_archive import HOST, WINDOW, Archive, one_asset, read, write_items

@@ -12,14 +12,14 @@ import requests
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from tessera_flow import retries
-from tessera_flow.access import Access
-from tessera_flow.download import _in_order
+from tessera_flow.archives.signing import Access
 from tessera_flow.errors import ReadError
-from tessera_flow.read_errors import of_exception
-from tessera_flow.reading import AssetAddress, Reader
-from tessera_flow.retries import RetryPolicy
-from tessera_flow.windows import ReadOptions
+from tessera_flow.ingest.download import _in_order
+from tessera_flow.raster import retry
+from tessera_flow.raster.failures import of_exception
+from tessera_flow.raster.reader import AssetAddress, Reader
+from tessera_flow.raster.resample import ReadOptions
+from tessera_flow.raster.retry import RetryPolicy
 
 from ..support.fault_server import Fault, FaultServer, serve_with_faults
 
@@ -55,7 +55,7 @@ def test_an_outage_while_the_index_of_a_file_is_read_is_no_hole(
     many_tiles: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GDAL takes tiles whose index it could not read for tiles without data."""
-    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
     whole = read(many_tiles, RetryPolicy(attempts=2))
     assert whole.all()
     count = len(many_tiles.paths)

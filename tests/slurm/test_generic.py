@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.resources import memory_mb
+from tessera_flow.jobs.resources import memory_mb
 from tests.support.slurm import Cluster, finish, memory, slurm, start
 from tests.support.workflow import REPOSITORY, change, product_bytes
 

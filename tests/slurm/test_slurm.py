@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.simulate.demo import PERIOD, make_demo
+from tessera_flow.demo.build import PERIOD, make_demo
 from tests.support.slurm import (
     USERS_PROFILE,
     Cluster,

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tessera_flow.blockfile import open_block_file
-from tessera_flow.config import Config
+from tessera_flow.block_file import open_block_file
+from tessera_flow.config.configuration import Config
 from tessera_flow.dates import Slice
-from tessera_flow.download import download_sentinel1, download_sentinel2
-from tessera_flow.grid import Window
-from tessera_flow.items import Manifest, SourceItem
-from tessera_flow.layout import Layout
+from tessera_flow.ingest.download import download_sentinel1, download_sentinel2
+from tessera_flow.jobs.files import Layout
+from tessera_flow.region.grid import Window
+from tessera_flow.scenes.search import Manifest, SourceItem
 
 from ..support.pipeline import ORIGIN, manifest
 

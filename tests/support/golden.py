@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from tessera_flow.inference.inputs import SensorSteps
+from tessera_flow.inference.tile import TileArrays, read_tile_folder
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
-from tessera_flow.models.parts import Encoder
-from tessera_flow.observations import Group
-from tessera_flow.sequences import SensorSteps
-from tessera_flow.tiles import TileArrays, read_tile_folder
+from tessera_flow.models.layers import Encoder
+from tessera_flow.models.sampling import Group
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TILES = ("main", "long", "one", "none")

@@ -13,18 +13,18 @@ import pyproj
 import shapely
 import yaml
 
-from tessera_flow.blockfile import open_block_file
-from tessera_flow.config import Config, load_config
+from tessera_flow.block_file import open_block_file
+from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.dates import Slice
-from tessera_flow.download import download_sentinel1, download_sentinel2
-from tessera_flow.items import Manifest, list_items
-from tessera_flow.job_settings import JobSettings
-from tessera_flow.layout import Layout
-from tessera_flow.mask import mask_geobox, write_mask
-from tessera_flow.retile import retile
-from tessera_flow.roi import read_roi
-from tessera_flow.simulate.archive import write_item_collection
-from tessera_flow.stack import stack_sentinel1, stack_sentinel2
+from tessera_flow.demo.archive import write_item_collection
+from tessera_flow.ingest.download import download_sentinel1, download_sentinel2
+from tessera_flow.ingest.retile import retile
+from tessera_flow.ingest.stack import stack_sentinel1, stack_sentinel2
+from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.params import JobSettings
+from tessera_flow.region.mask import mask_geobox, write_mask
+from tessera_flow.region.roi import read_roi
+from tessera_flow.scenes.search import Manifest, list_items
 
 ORIGIN = (600_000.0, 5_700_000.0)
 CRS = "EPSG:32631"

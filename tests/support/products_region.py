@@ -12,10 +12,10 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from tessera_flow.blockfile import create_array, create_block_file
-from tessera_flow.config import Config
-from tessera_flow.grid import Block, RegionGrid, block_id, tiling
-from tessera_flow.provenance import Provenance, build_provenance
+from tessera_flow.block_file import create_array, create_block_file
+from tessera_flow.config.configuration import Config
+from tessera_flow.products.provenance import Provenance, build_provenance
+from tessera_flow.region.grid import Block, RegionGrid, block_id, tiling
 
 HEIGHT, WIDTH = 230, 170
 WEIGHTS = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tessera_flow.sentinel2 import BANDS
-from tessera_flow.simulate.archive import write_sentinel1_scene, write_sentinel2_scene
+from tessera_flow.demo.archive import write_sentinel1_scene, write_sentinel2_scene
+from tessera_flow.sensors.sentinel2 import BANDS
 
 from .pipeline import CRS, ORIGIN, utc
 

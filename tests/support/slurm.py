@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tessera_flow.verdicts import Verdict, read_verdicts, verdict_path
+from tessera_flow.jobs.journal import Verdict, read_verdicts, verdict_path
 
 from .workflow import REPOSITORY, command, environment, kill_group
 

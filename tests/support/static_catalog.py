@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tessera_flow.simulate.cog import write_if_different
-from tessera_flow.simulate.documents import link
+from tessera_flow.demo.cog import write_if_different
+from tessera_flow.demo.documents import link
 
 
 def write_static_catalog(folder: Path, items: Iterable[Mapping[str, Any]]) -> Path:

@@ -15,7 +15,7 @@ import rasterio
 from rasterio.warp import transform as transform_points
 from shapely.geometry import Point, shape
 
-from tessera_flow.simulate.archive import (
+from tessera_flow.demo.archive import (
     PIXEL_SIZES,
     cloud_percentage,
     write_item_collection,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tessera_flow.atomic import atomic_output, write_text
-from tessera_flow.blockfile import create_array, create_block_file, open_block_file
+from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import OutputError, TileError
 
 

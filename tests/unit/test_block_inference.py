@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import zarr
 
-from tessera_flow import block_inference
 from tessera_flow.atomic import atomic_output
-from tessera_flow.block_inference import infer_block, read_ahead
-from tessera_flow.blockfile import create_array, create_block_file, open_block_file
+from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import Stopped, TileError
-from tessera_flow.inference import InferenceOptions, embed_tile
-from tessera_flow.stopping import stop_requests
-from tessera_flow.tiles import ARRAYS, TileArrays
+from tessera_flow.inference import block
+from tessera_flow.inference.block import infer_block, read_ahead
+from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.tile import ARRAYS, TileArrays
+from tessera_flow.signals import stop_requests
 
 from ..support import golden
 from ..support.golden import packed, tile
@@ -166,15 +166,15 @@ def infer(patches: Path, output: Path, **changed: Any) -> None:
 
 STOPPED = """
 import os, signal, sys
-from tessera_flow import block_inference
+from tessera_flow.inference import block
 from tests.unit.test_block_inference import Path, infer
 
-kept = block_inference.Progress.add
+kept = block.Progress.add
 def add(self, name, arrays):
     kept(self, name, arrays)
     if name == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
-block_inference.Progress.add = add
+block.Progress.add = add
 infer(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
@@ -232,7 +232,7 @@ def test_a_preempted_job_keeps_the_patch_in_hand(
             os.kill(os.getpid(), signal.SIGTERM)
         return embed_tile(*arguments)
 
-    monkeypatch.setattr(block_inference, "embed_tile", embed)
+    monkeypatch.setattr(block, "embed_tile", embed)
     sentence = "Stopped by SIGTERM; 2 of 6 patches are kept. Run again to go on."
     with pytest.raises(Stopped, match=sentence), stop_requests() as stop:
         infer(patches, output, stop=stop)
@@ -250,7 +250,7 @@ def test_sigterm_in_the_last_patch_loses_nothing(
         return embed_tile(*arguments)
 
     write_patches(patches, tile("main"), 12, np.ones((12, 10), np.uint8))  # one patch
-    monkeypatch.setattr(block_inference, "embed_tile", embed)
+    monkeypatch.setattr(block, "embed_tile", embed)
     with stop_requests() as stop:
         infer(patches, tmp_path / "embeddings.zip", stop=stop)
     assert (tmp_path / "embeddings.zip").exists()
@@ -318,7 +318,7 @@ def test_reading_and_keeping_beside_the_computation_changes_nothing(
 ) -> None:
     """What a GPU does, on the CPU: the next patch is read and the last one kept meanwhile."""
     infer(patches, tmp_path / "one_by_one.zip")
-    monkeypatch.setattr(block_inference, "_ahead", lambda device: 1)
+    monkeypatch.setattr(block, "_ahead", lambda device: 1)
     infer(patches, tmp_path / "overlapping.zip")
     assert (tmp_path / "one_by_one.zip").read_bytes() == (tmp_path / "overlapping.zip").read_bytes()
 
@@ -329,7 +329,7 @@ def test_an_error_while_a_patch_is_kept_is_not_lost(
     def full(*_: Any) -> None:
         raise TileError("the disk is full")
 
-    monkeypatch.setattr(block_inference, "_ahead", lambda device: 1)
-    monkeypatch.setattr(block_inference.Progress, "add", full)
+    monkeypatch.setattr(block, "_ahead", lambda device: 1)
+    monkeypatch.setattr(block.Progress, "add", full)
     with pytest.raises(TileError, match="the disk is full"):
         infer(patches, tmp_path / "embeddings.zip")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tessera_flow.blockfile import create_array, create_block_file, open_block_file
+from tessera_flow.block_file import create_array, create_block_file, open_block_file
 
 
 def test_attributes_set_while_arrays_are_written_are_kept(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import shapely
 
-from tessera_flow.cmr import search_granules
-from tessera_flow.config import load_config
-from tessera_flow.config_sections import Download, Period
+from tessera_flow.archives.cmr import search_granules
+from tessera_flow.archives.opera import granule_item
+from tessera_flow.archives.query import MOST_REFUSED, QueryRefused, by_date
+from tessera_flow.config.configuration import load_config
+from tessera_flow.config.sections import Download, Period
 from tessera_flow.errors import ItemError
-from tessera_flow.providers.opera import granule_item
-from tessera_flow.queries import MOST_REFUSED, QueryRefused, by_date
 
 from ..support.archives import opera_title
 from ..support.cmr_server import CONCEPT, CmrServer, granule, serve_cmr

@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
-from tessera_flow.config import Config, load_config, runs
-from tessera_flow.config_errors import key_paths
+from tessera_flow.config.configuration import Config, load_config, runs
+from tessera_flow.config.messages import key_paths
 from tessera_flow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tessera_flow.config import load_config
-from tessera_flow.config_hash import content_hash
+from tessera_flow.config.configuration import load_config
+from tessera_flow.config.fingerprint import content_hash
 
 from .test_config import MINIMAL, PERIOD, PUBLISHED, changed
 

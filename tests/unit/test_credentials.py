@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.access import Access
-from tessera_flow.credentials import earthdata_token, warn_if_shared
+from tessera_flow.archives.credentials import earthdata_token, warn_if_shared
+from tessera_flow.archives.opera import Opera
+from tessera_flow.archives.signing import Access
 from tessera_flow.errors import CredentialsError
-from tessera_flow.providers import Opera
 
 ASF = "https://cumulus.asf.earthdatacloud.nasa.gov/OPERA/x_VV.tif"
 TOKEN = "eyJ0.abc-DEF_123~x/y+z=="

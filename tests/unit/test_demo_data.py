@@ -17,17 +17,17 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from shapely.geometry import shape
 
-from tessera_flow.config import Products
-from tessera_flow.inference import InferenceOptions, embed_tile
+from tessera_flow.config.configuration import Products
+from tessera_flow.demo import build, phenology, schedule
+from tessera_flow.demo.landscape import Cover, Crop, Landscape, build_landscape
+from tessera_flow.demo.radar import gamma0
+from tessera_flow.demo.scenes import Region
+from tessera_flow.demo.sky import make_sky
+from tessera_flow.demo.weights import NOTE, demo_state, write_demo_weights
+from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.tile import TileArrays
 from tessera_flow.models.checkpoint import load_model
-from tessera_flow.roi import read_roi, region_geobox
-from tessera_flow.simulate import demo, phenology, schedule
-from tessera_flow.simulate.landscape import Cover, Crop, Landscape, build_landscape
-from tessera_flow.simulate.radar import gamma0
-from tessera_flow.simulate.scenes import Region
-from tessera_flow.simulate.sky import make_sky
-from tessera_flow.simulate.weights import NOTE, demo_state, write_demo_weights
-from tessera_flow.tiles import TileArrays
+from tessera_flow.region.roi import read_roi, region_geobox
 
 from ..support.pipeline import read_config
 
@@ -35,19 +35,19 @@ Item = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory: pytest.TempPathFactory) -> demo.DemoPaths:
-    return demo.make_demo(tmp_path_factory.mktemp("demo"))
+def paths(tmp_path_factory: pytest.TempPathFactory) -> build.DemoPaths:
+    return build.make_demo(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")
-def items(paths: demo.DemoPaths) -> list[Item]:
+def items(paths: build.DemoPaths) -> list[Item]:
     features: list[Item] = json.loads(paths.items.read_text())["features"]
     return features
 
 
 @pytest.fixture(scope="module")
 def landscape() -> Landscape:
-    return build_landscape(384, 464, demo.SEED)
+    return build_landscape(384, 464, build.SEED)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def sentinel1(items: list[Item]) -> list[Item]:
     return [item for item in items if item["collection"] == "sentinel-1-rtc"]
 
 
-def read(paths: demo.DemoPaths, item: Item, key: str) -> Any:
+def read(paths: build.DemoPaths, item: Item, key: str) -> Any:
     with rasterio.open(paths.items.parent / item["assets"][key]["href"]) as dataset:
         return dataset.read(1)
 
@@ -80,7 +80,7 @@ def find(items: list[Item], day: str, tile: str) -> Item:
     return item
 
 
-def test_region_period_and_config(paths: demo.DemoPaths) -> None:
+def test_region_period_and_config(paths: build.DemoPaths) -> None:
     config = read_config(paths.config)
     assert list(config.periods) == ["2021-07_2022-06"]
     period = config.periods["2021-07_2022-06"]
@@ -92,7 +92,7 @@ def test_region_period_and_config(paths: demo.DemoPaths) -> None:
 
     geobox = region_geobox(read_roi(paths.roi), 10.0, "auto", "lattice")
     assert str(geobox.crs) == "EPSG:32631" and geobox.shape == (160, 200)
-    assert geobox.boundingbox.bbox == Region(160, 200, demo.SEED).bounds
+    assert geobox.boundingbox.bbox == Region(160, 200, build.SEED).bounds
     polygon = shape(json.loads(paths.roi.read_text())["features"][0]["geometry"])
     assert polygon.is_valid and len(polygon.interiors) == 1
     assert not any(polygon.covers(corner) for corner in shapely_corners(geobox))
@@ -127,10 +127,10 @@ def test_dates_orbits_and_tiles(items: list[Item]) -> None:
     assert len({item["id"] for item in items}) == len(items)
 
 
-def test_tiles_overlap_and_cover_the_region(paths: demo.DemoPaths, items: list[Item]) -> None:
+def test_tiles_overlap_and_cover_the_region(paths: build.DemoPaths, items: list[Item]) -> None:
     north, south = (find(items, "2021-07-04", tile) for tile in ("31UCU", "31UCT"))
     boxes = [item["assets"]["B02"]["proj:bbox"] for item in (north, south)]
-    left, bottom, right, top = Region(160, 200, demo.SEED).bounds
+    left, bottom, right, top = Region(160, 200, build.SEED).bounds
     assert boxes[0][1] < boxes[1][3], "no overlap"
     assert boxes[1][1] < bottom and boxes[0][3] > top
     assert all(box[0] < left and box[2] > right for box in boxes)
@@ -144,7 +144,7 @@ def test_tiles_overlap_and_cover_the_region(paths: demo.DemoPaths, items: list[I
 
 
 def test_every_scene_class_is_used_and_half_is_clear(
-    paths: demo.DemoPaths, items: list[Item]
+    paths: build.DemoPaths, items: list[Item]
 ) -> None:
     classes: set[int] = set()
     clear = []
@@ -159,7 +159,7 @@ def test_every_scene_class_is_used_and_half_is_clear(
     assert overcast["properties"]["eo:cloud_cover"] == 100.0
 
 
-def test_scene_classes_agree_with_the_pixels(paths: demo.DemoPaths, items: list[Item]) -> None:
+def test_scene_classes_agree_with_the_pixels(paths: build.DemoPaths, items: list[Item]) -> None:
     checked = 0
     for item in sentinel2(items)[::3]:
         scl = read(paths, item, "SCL")
@@ -185,7 +185,7 @@ def test_scene_classes_agree_with_the_pixels(paths: demo.DemoPaths, items: list[
 
 
 def test_offset_is_in_the_pixels_exactly_from_baseline_4_on(
-    paths: demo.DemoPaths, items: list[Item]
+    paths: build.DemoPaths, items: list[Item]
 ) -> None:
     water = {}
     for item in sentinel2(items):
@@ -205,7 +205,7 @@ def test_offset_is_in_the_pixels_exactly_from_baseline_4_on(
     assert max(before) < 350 and all(1000 < value < 1350 for value in after)
 
 
-def test_one_photograph_is_there_twice(paths: demo.DemoPaths, items: list[Item]) -> None:
+def test_one_photograph_is_there_twice(paths: build.DemoPaths, items: list[Item]) -> None:
     by_photograph: dict[tuple[str, str], list[Item]] = {}
     for item in sentinel2(items):
         properties = item["properties"]
@@ -219,7 +219,7 @@ def test_one_photograph_is_there_twice(paths: demo.DemoPaths, items: list[Item])
     assert (b - 1000 != a).any()
 
 
-def test_swath_edge_and_missing_radar(paths: demo.DemoPaths, items: list[Item]) -> None:
+def test_swath_edge_and_missing_radar(paths: build.DemoPaths, items: list[Item]) -> None:
     orbit_137 = [i for i in sentinel2(items) if i["properties"]["sat:relative_orbit"] == 137]
     for item in orbit_137:
         numbers = read(paths, item, "B02")
@@ -244,16 +244,16 @@ def test_second_call_touches_nothing_and_damage_is_mended(tmp_path: Path) -> Non
             if path.is_file()
         }
 
-    paths = demo.make_demo(tmp_path, height=80, width=80)
+    paths = build.make_demo(tmp_path, height=80, width=80)
     before = state()
     paths.config.write_text(paths.config.read_text() + "# mine\n")
     edited = state()
-    demo.make_demo(tmp_path, height=80, width=80)
+    build.make_demo(tmp_path, height=80, width=80)
     assert state() == edited, "an edited configuration is left alone, too"
 
     scene = next(paths.archive.rglob("*SCL_20m.tif"))
     scene.write_bytes(b"")
-    demo.make_demo(tmp_path, height=80, width=80)
+    build.make_demo(tmp_path, height=80, width=80)
     assert {name: size for name, (_, size) in state().items()} == {
         name: size for name, (_, size) in before.items()
     }
@@ -261,7 +261,7 @@ def test_second_call_touches_nothing_and_damage_is_mended(tmp_path: Path) -> Non
     paths.marker.write_text(json.dumps(marker | {"generator": -1}))
     stray = paths.archive / "of_an_older_version.tif"
     stray.write_bytes(b"1")
-    demo.make_demo(tmp_path, height=80, width=80)
+    build.make_demo(tmp_path, height=80, width=80)
     assert json.loads(paths.marker.read_text()) == marker
     assert not stray.exists()
 
@@ -271,7 +271,7 @@ def test_same_bytes_anywhere(tmp_path: Path) -> None:
     written = []
     for name in ("a", "b"):
         folder = tmp_path / name
-        paths = demo.make_demo(folder, height=80, width=80)
+        paths = build.make_demo(folder, height=80, width=80)
         written.append(
             {
                 path.relative_to(folder): path.read_bytes()
@@ -281,10 +281,10 @@ def test_same_bytes_anywhere(tmp_path: Path) -> None:
         )
     assert written[0] == written[1]
     with pytest.raises(ValueError, match="even numbers"):
-        demo.make_demo(tmp_path / "c", height=81)
+        build.make_demo(tmp_path / "c", height=81)
 
 
-def test_size_and_form(paths: demo.DemoPaths, items: list[Item]) -> None:
+def test_size_and_form(paths: build.DemoPaths, items: list[Item]) -> None:
     total = sum(path.stat().st_size for path in paths.folder.rglob("*") if path.is_file())
     assert total < 60e6
     for item in items:
@@ -420,10 +420,10 @@ def test_weights_tell_covers_apart(tmp_path: Path, landscape: Landscape) -> None
     assert (spread < 0.8 * apart.min(axis=1)).all(), "pixels of one cover are alike"
 
 
-def test_command(paths: demo.DemoPaths) -> None:
+def test_command(paths: build.DemoPaths) -> None:
     before = paths.marker.stat().st_mtime_ns
     done = subprocess.run(
-        [sys.executable, "-m", "tessera_flow.cli", "demo", "--out", str(paths.folder)],
+        [sys.executable, "-m", "tessera_flow.cli.main", "demo", "--out", str(paths.folder)],
         capture_output=True,
         text=True,
         check=True,
@@ -439,7 +439,7 @@ def test_config_has_paths_relative_to_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = demo.make_demo(Path("here"), height=80, width=80)
+    paths = build.make_demo(Path("here"), height=80, width=80)
     config = read_config(paths.config)
     assert config.regions["demo"].roi == "here/roi.geojson"
     assert config.paths.results == "here/results"
@@ -447,6 +447,6 @@ def test_config_has_paths_relative_to_the_working_directory(
     scenes = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tif")}
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    again = demo.make_demo(tmp_path / "here", height=80, width=80)
+    again = build.make_demo(tmp_path / "here", height=80, width=80)
     assert read_config(again.config).regions["demo"].roi == str(tmp_path / "here" / "roi.geojson")
     assert {path: path.stat().st_mtime_ns for path in scenes} == scenes

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from tessera_flow import devices
-from tessera_flow.devices import (
+from tessera_flow.errors import ConfigError
+from tessera_flow.inference import device
+from tessera_flow.inference.device import (
     PassLimit,
     for_each,
     has_bf16,
     resolve_device,
     resolve_precision,
 )
-from tessera_flow.errors import ConfigError
-from tessera_flow.inference import InferenceOptions, embed_tile
-from tessera_flow.models.parts import Encoder
-from tessera_flow.observations import Group
+from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.models.layers import Encoder
+from tessera_flow.models.sampling import Group
 
 from ..support.golden import packed, tile
 
@@ -143,7 +143,7 @@ def test_every_job_is_done_and_errors_come_out(threads: int) -> None:
 def test_smaller_passes_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     options = InferenceOptions(dtype="float32", min_s2=0)
     whole = embed_tile(tile("main"), packed("v2_student_noqk"), options).values
-    monkeypatch.setattr(devices, "CPU_PASS_STEPS", 1)
+    monkeypatch.setattr(device, "CPU_PASS_STEPS", 1)
     alone = dataclasses.replace(options, batch_size=1)
     found = embed_tile(tile("main"), packed("v2_student_noqk"), alone).values
     np.testing.assert_allclose(found, whole, atol=5e-6)

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 import shapely
 
-from tessera_flow.blockfile import open_block_file
+from tessera_flow.block_file import open_block_file
 
 from ..support.fault_server import serve_with_faults
 from ..support.pipeline import ORIGIN, configuration, ingest, write_polygon

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tessera_flow.draws import Stream, draw_ranks, philox
-from tessera_flow.observations import Draws, candidates, draw_steps
+from tessera_flow.models.philox import Stream, draw_ranks, philox
+from tessera_flow.models.sampling import Draws, candidates, draw_steps
 
 
 def stream(pixels: int, seed: int = 1, sensor: int = 0, repeat: int = 0) -> Stream:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tessera_flow import embed_folders
-from tessera_flow.cli import main
-from tessera_flow.commands import embed
+from tessera_flow.cli import embed
+from tessera_flow.cli.main import main
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError, TileError
+from tessera_flow.tile_folders import embed as embed_folders
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WEIGHTS = GOLDEN / "checkpoints/v2_student_qk.pt"

@@ -11,10 +11,13 @@ import torch
 from benchmarks.plain import Plain, padded
 from benchmarks.tiles import write_checkpoint
 
-from tessera_flow import devices, inference
-from tessera_flow.devices import has_bf16
-from tessera_flow.draws import Stream
-from tessera_flow.equivalence import (
+from tessera_flow.inference import device
+from tessera_flow.inference import embed as embedding
+from tessera_flow.inference.device import has_bf16
+from tessera_flow.inference.embed import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
+from tessera_flow.inference.tile import ARRAYS, TileArrays, read_tile_folder
+from tessera_flow.inference.tolerance import (
     BF16,
     FLOAT32,
     SAME_MACHINE,
@@ -22,14 +25,12 @@ from tessera_flow.equivalence import (
     agreement,
     sample_steps,
 )
-from tessera_flow.inference import InferenceOptions, embed_tile, prepare_model
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
+from tessera_flow.models.philox import Stream
+from tessera_flow.models.quantize import V2
+from tessera_flow.models.sampling import positions
 from tessera_flow.models.statistics import V2_STUDENT
-from tessera_flow.observations import positions
-from tessera_flow.quantize import V2
-from tessera_flow.sequences import sentinel1_steps, sentinel2_steps
-from tessera_flow.tiles import ARRAYS, TileArrays, read_tile_folder
 
 from ..support import golden
 from ..support.golden import checkpoint, plain, sequences
@@ -120,8 +121,8 @@ def test_another_batch_run_or_number_of_threads(name: str, monkeypatch: pytest.M
     for title, arrays in tiles(12).items():
         whole = values(arrays, model)
         with monkeypatch.context() as patch:
-            patch.setattr(inference, "RUN_PIXELS", 31)
-            patch.setattr(devices, "CPU_PASS_STEPS", 200)
+            patch.setattr(embedding, "RUN_PIXELS", 31)
+            patch.setattr(device, "CPU_PASS_STEPS", 200)
             parts = embed_tile(arrays, model, replace(ALL, batch_size=5)).values
         assert_alike(whole, parts, model, SAME_MACHINE, f"{name} {title}")
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tessera_flow import __version__, reference
-from tessera_flow.config import Config, load_config
-from tessera_flow.config_errors import key_paths
+from tessera_flow import __version__
+from tessera_flow.config.configuration import Config, load_config
+from tessera_flow.config.messages import key_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
+import config_reference  # noqa: E402
 import dependencies  # noqa: E402
 import environments  # noqa: E402
 import generate  # noqa: E402
@@ -74,7 +75,7 @@ def test_default_config_and_page_have_every_key() -> None:
 
 
 def test_schema_is_closed_and_described() -> None:
-    schema = json.loads(reference.config_schema())
+    schema = json.loads(config_reference.config_schema())
     sections = [schema, *schema["$defs"].values()]
     assert len(sections) == 14
     for section in sections:

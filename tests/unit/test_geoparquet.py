@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tessera_flow.archives.stac_geoparquet import read_items
 from tessera_flow.errors import ItemError
-from tessera_flow.geoparquet import read_items
 
 from ..support.pipeline import ORIGIN, configuration, ingest, manifest, stacked, write_box
 from ..support.scenes import optical, radar

@@ -21,13 +21,13 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from tessera_flow.blockfile import open_block_file
+from tessera_flow.block_file import open_block_file
 from tessera_flow.errors import ConfigError, ItemError, ReadError, TileError
-from tessera_flow.grid import Block, RegionGrid, Window, block_id, tiling
+from tessera_flow.geotessera.client import Store, StoreFiles, list_tiles, open_client
+from tessera_flow.geotessera.importer import import_embeddings
+from tessera_flow.geotessera.manifest import StoreManifest, resampled
 from tessera_flow.products.geotessera_store import store_tiles, write_geotessera
-from tessera_flow.store_client import Store, StoreFiles, list_tiles, open_client
-from tessera_flow.store_import import import_embeddings
-from tessera_flow.store_manifest import StoreManifest, resampled
+from tessera_flow.region.grid import Block, RegionGrid, Window, block_id, tiling
 
 from ..support.products_region import Region, make_region
 from ..support.store import PIXEL, YEAR, Tile, write_store

@@ -10,10 +10,10 @@ import pytest
 import torch
 from benchmarks.tiles import write_checkpoint
 
-from tessera_flow.devices import has_bf16
-from tessera_flow.equivalence import BF16, FLOAT32, agreement
-from tessera_flow.inference import InferenceOptions, embed_tile, prepare_model
-from tessera_flow.tiles import TileArrays
+from tessera_flow.inference.device import has_bf16
+from tessera_flow.inference.embed import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.inference.tile import TileArrays
+from tessera_flow.inference.tolerance import BF16, FLOAT32, agreement
 
 from ..support import golden
 from ..support.golden import TILES, TOLERANCE, checkpoint

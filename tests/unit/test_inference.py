@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from tessera_flow import devices, inference
 from tessera_flow.errors import CheckpointError, ConfigError
-from tessera_flow.inference import InferenceOptions, embed_pixels, embed_tile, prepare_model
+from tessera_flow.inference import device
+from tessera_flow.inference import embed as embedding
+from tessera_flow.inference.embed import InferenceOptions, embed_pixels, embed_tile, prepare_model
+from tessera_flow.inference.inputs import SensorSteps, sentinel1_steps, sentinel2_steps
+from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.models import statistics
 from tessera_flow.models.family import Model
-from tessera_flow.observations import group_by_length
-from tessera_flow.quantize import quantize
-from tessera_flow.sentinel1 import CHANNELS
-from tessera_flow.sentinel2 import BANDS
-from tessera_flow.sequences import SensorSteps, sentinel1_steps, sentinel2_steps
-from tessera_flow.tiles import ARRAYS, TileArrays
+from tessera_flow.models.quantize import quantize
+from tessera_flow.models.sampling import group_by_length
+from tessera_flow.sensors.sentinel1 import CHANNELS
+from tessera_flow.sensors.sentinel2 import BANDS
 
 from ..support import golden as recorded
 from ..support.golden import GOLDEN, TILES, TOLERANCE, assert_inputs, packed, tile
@@ -157,8 +158,8 @@ def test_batches_and_runs_change_nothing_but_rounding(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = embed_tile(tile(name), student("qk"), dataclasses.replace(ALL, batch_size=4096))
-    monkeypatch.setattr(inference, "RUN_PIXELS", 7)
-    monkeypatch.setattr(devices, "CPU_PASS_STEPS", 100)
+    monkeypatch.setattr(embedding, "RUN_PIXELS", 7)
+    monkeypatch.setattr(device, "CPU_PASS_STEPS", 100)
     for batch_size in (1, 3, 1024):
         options = dataclasses.replace(ALL, batch_size=batch_size)
         found = embed_tile(tile(name), student("qk"), options)

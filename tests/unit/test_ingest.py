@@ -9,11 +9,11 @@ import pytest
 import rasterio
 import shapely
 
-from tessera_flow.blockfile import open_block_file
+from tessera_flow.block_file import open_block_file
+from tessera_flow.demo.archive import write_sentinel2_scene
 from tessera_flow.errors import ItemError, ReadError
-from tessera_flow.sentinel1 import power_to_scaled_decibels
-from tessera_flow.sentinel2 import BANDS
-from tessera_flow.simulate.archive import write_sentinel2_scene
+from tessera_flow.sensors.sentinel1 import power_to_scaled_decibels
+from tessera_flow.sensors.sentinel2 import BANDS
 
 from ..support.pipeline import (
     CRS,

@@ -1,11 +1,10 @@
-"""Who may import whom, as docs/design.md says it; the table there is the one that is tested."""
+"""Packages import only those below them in the table of docs/design.md."""
 
 from __future__ import annotations
 
 import ast
 import re
 import sys
-from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,29 +25,22 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def layers() -> list[tuple[str, list[str]]]:
-    """(name, module patterns) of each row of the table in docs/design.md, lowest first."""
+def packages() -> list[str]:
+    """Names of the packages in the table of docs/design.md, lowest first."""
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
-    section = text.split("## Modules of `tessera_flow`", 1)[1].split("\n## ", 1)[0]
-    rows = re.findall(r"^\| (\w+) \| (`[^|]*`) \|", section, flags=re.MULTILINE)
-    return [(name, re.findall(r"`([^`]+)`", patterns)) for name, patterns in rows]
+    section = text.split("## Packages of `tessera_flow`", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"^\| `([a-z_.]+)` \|", section, flags=re.MULTILINE)
 
 
-LAYERS = layers()
+PACKAGES = packages()
+BASE = "tessera_flow"
+"""The row of the files directly in the package's folder."""
 
 
-def matches(module: str, pattern: str) -> bool:
-    """`models.*` stands for the package `models` and what is in it."""
-    return fnmatch(module, pattern) or pattern == f"{module}.*"
-
-
-def layer_numbers(module: str) -> list[int]:
-    """The rows of the table that name a module."""
-    return [
-        number
-        for number, (_, patterns) in enumerate(LAYERS)
-        if any(matches(module, pattern) for pattern in patterns)
-    ]
+def package_of(module: str) -> str:
+    """The row of a module: the longest package name that it is in."""
+    names = [name for name in PACKAGES if module == name or module.startswith(f"{name}.")]
+    return max(names, key=len, default=BASE)
 
 
 def imports(path: Path, package: str | None = None) -> set[str]:
@@ -92,50 +84,50 @@ def own_imports(module: str) -> set[str]:
     return found
 
 
-def test_table_is_found() -> None:
-    assert [name for name, _ in LAYERS][:2] == ["base", "settings"]
-    assert LAYERS[-1][0] == "front"
-    assert "errors" in LAYERS[0][1]
+def test_every_package_is_in_the_table_once() -> None:
+    folders = {module_name(path) for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE}
+    assert len(PACKAGES) == len(set(PACKAGES))
+    assert set(PACKAGES) == folders | {BASE}
+
+
+def test_the_package_folder_can_be_read_at_a_glance() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+    assert len(PACKAGES) - 1 <= 16
 
 
 def test_resolution_of_imports() -> None:
-    assert own_imports("config") == {
-        "config_errors",
-        "config_sections",
-        "config_values",
-        "errors",
-    }
-    assert "atomic" in own_imports("products.arrays")
-    assert "products.blocks" in own_imports("products.arrays")
+    assert own_imports("products.arrays") >= {"atomic", "npy_file", "products.blocks"}
+    assert package_of("products.arrays") == "products"
+    assert package_of("products.report.page") == "products.report"
+    assert package_of("atomic") == BASE
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name])
-def test_every_module_stands_once_in_the_table(module: str) -> None:
-    rows = layer_numbers(module)
-    assert len(rows) == 1, (
-        f"{module} stands in {len(rows)} rows of the module table in docs/design.md: put it in "
-        "exactly one"
-    )
+def test_module_imports_only_from_its_package_or_those_below(module: str) -> None:
+    own = PACKAGES.index(package_of(module))
+    upwards = {name for name in own_imports(module) if PACKAGES.index(package_of(name)) > own}
+    assert not upwards, f"{module} ({PACKAGES[own]}) imports from packages above it: {upwards}"
 
 
-def test_the_table_names_no_module_that_is_gone() -> None:
-    patterns = [pattern for _, row in LAYERS for pattern in row]
-    gone = [p for p in patterns if not any(matches(module, p) for module in MODULES if module)]
-    assert not gone, f"docs/design.md names modules that do not exist: {gone}"
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_module_imports_only_from_its_layer_or_below(module: str) -> None:
-    if not module:
-        assert not own_imports(module), "the package itself imports none of its modules"
-        return
-    own = max(layer_numbers(module), default=-1)
-    upwards = {name for name in own_imports(module) if min(layer_numbers(name), default=99) > own}
-    assert not upwards, f"{module} ({LAYERS[own][0]}) imports from layers above it: {upwards}"
+def test_the_public_names_are_imported_when_they_are_used() -> None:
+    """`import tessera_flow` loads the standard library and nothing else."""
+    tree = ast.parse(MODULES[""].read_text(encoding="utf-8"))
+    guarded = {
+        node
+        for top in tree.body
+        if isinstance(top, ast.If | ast.FunctionDef)
+        for node in ast.walk(top)
+    }
+    eager = {
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and node not in guarded
+    }
+    assert eager <= {"__future__", "typing"}
 
 
 def reached(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Whom each layer reaches, by one arrow or several."""
+    """Whom each package reaches, by one arrow or several."""
     while True:
         more = {(a, d) for a, b in edges for c, d in edges if b == c and a != d} - edges
         if not more:
@@ -145,15 +137,20 @@ def reached(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 def test_the_picture_of_imports_is_true() -> None:
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
-    section = text.split("## Modules of `tessera_flow`", 1)[1].split("```")[1]
-    names = [name for name, _ in LAYERS]
-    drawn = set()
+    section = text.split("## Packages of `tessera_flow`", 1)[1].split("```")[1]
+    shown = set()
     for line in section.splitlines():
-        chain = [part.strip() for part in line.split("──►")]
-        drawn |= {(a, b) for a, b in pairwise(chain) if a in names}
-    layer = {module: names[layer_numbers(module)[0]] for module in MODULES if module}
-    found = {(layer[module], layer[other]) for module in layer for other in own_imports(module)}
-    assert reached(drawn) == reached({(a, b) for a, b in found if a != b})
+        chain = [name.strip() for name in line.split("──►")]
+        shown |= {(a, b) for a, b in pairwise(chain) if a in PACKAGES}
+    used = {
+        (package_of(module), package_of(other))
+        for module in MODULES
+        if module
+        for other in own_imports(module)
+    }
+    # What nearly every package imports is not in the picture.
+    edges = {(a, b) for a, b in used if a != b and b != BASE}
+    assert reached(shown) == reached(edges)
 
 
 @pytest.mark.parametrize("module", MODULES)

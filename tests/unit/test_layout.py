@@ -8,17 +8,17 @@ from typing import get_args
 
 import pytest
 
-from tessera_flow.admission import EVERYTHING
-from tessera_flow.config import Config, load_config
-from tessera_flow.config_sections import Jobs
+from tessera_flow.config.configuration import Config, load_config
+from tessera_flow.config.sections import Jobs
 from tessera_flow.errors import CheckpointError, ConfigError
-from tessera_flow.job_settings import JobSettings
-from tessera_flow.layout import Layout
-from tessera_flow.planning import make_plan, plan_text
-from tessera_flow.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
-from tessera_flow.scheduling import Schedule
-from tessera_flow.sharing import gpu_blocks, pattern
-from tessera_flow.verdicts import verdict
+from tessera_flow.jobs.cpu_gpu_split import gpu_blocks, pattern
+from tessera_flow.jobs.estimate import make_plan, plan_text
+from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.in_flight import EVERYTHING
+from tessera_flow.jobs.journal import verdict
+from tessera_flow.jobs.params import JobSettings
+from tessera_flow.jobs.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
+from tessera_flow.jobs.schedule import Schedule
 
 from ..support.pipeline import CRS, MODEL, write_polygon
 from .test_plan import RING

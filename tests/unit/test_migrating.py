@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import snakemake.cli
 
-from tessera_flow.cli import parser
-from tessera_flow.config import Config
-from tessera_flow.config_errors import key_paths
+from tessera_flow.cli.main import parser
+from tessera_flow.config.configuration import Config
+from tessera_flow.config.messages import key_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")

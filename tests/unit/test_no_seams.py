@@ -13,12 +13,12 @@ import pyproj
 import pytest
 import shapely
 
-from tessera_flow.block_inference import infer_block
-from tessera_flow.blockfile import open_block_file
-from tessera_flow.inference import InferenceOptions
-from tessera_flow.layout import Layout
-from tessera_flow.sentinel2 import BANDS
-from tessera_flow.simulate.archive import PIXEL_SIZES, write_sentinel2_scene
+from tessera_flow.block_file import open_block_file
+from tessera_flow.demo.archive import PIXEL_SIZES, write_sentinel2_scene
+from tessera_flow.inference.block import infer_block
+from tessera_flow.inference.embed import InferenceOptions
+from tessera_flow.jobs.files import Layout
+from tessera_flow.sensors.sentinel2 import BANDS
 
 from ..support.pipeline import CRS, ORIGIN, configuration, ingest, stacked, utc, write_polygon
 from ..support.scenes import radar

@@ -3,7 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tessera_flow.observations import group_by_copies, group_by_length, positions, sequence_length
+from tessera_flow.models.sampling import (
+    group_by_copies,
+    group_by_length,
+    positions,
+    sequence_length,
+)
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/prep/v2_bins_pad.npz")
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.config import Config
+from tessera_flow.config.configuration import Config
 from tessera_flow.errors import CredentialsError, ItemError, ReadError
-from tessera_flow.layout import Layout
-from tessera_flow.sentinel1 import power_to_scaled_decibels
+from tessera_flow.jobs.files import Layout
+from tessera_flow.sensors.sentinel1 import power_to_scaled_decibels
 
 from ..support.archives import PIXEL, opera_burst, opera_item, opera_title
 from ..support.cmr_server import (

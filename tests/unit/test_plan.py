@@ -11,14 +11,14 @@ import pytest
 import rasterio
 import shapely
 
-from tessera_flow import plan
-from tessera_flow.config import Config, load_config
-from tessera_flow.config_sections import GridSettings, Region
-from tessera_flow.grid import RegionGrid, Window, subsample, tiling
-from tessera_flow.mask import mask_reader
-from tessera_flow.plan import load_plan, make_grid
-from tessera_flow.plan_map import COLOURS, draw_blocks
-from tessera_flow.roi import read_roi
+from tessera_flow.config.configuration import Config, load_config
+from tessera_flow.config.sections import GridSettings, Region
+from tessera_flow.jobs.block_map import COLOURS, draw_blocks
+from tessera_flow.region import blocks
+from tessera_flow.region.blocks import load_plan, make_grid
+from tessera_flow.region.grid import RegionGrid, Window, subsample, tiling
+from tessera_flow.region.mask import mask_reader
+from tessera_flow.region.roi import read_roi
 
 from ..support.pipeline import CRS, ORIGIN, write_polygon
 
@@ -94,8 +94,8 @@ def _near_edge(mask: np.ndarray, y: int, x: int) -> bool:
 def test_the_plan_is_cached_by_content_and_settings(tmp_path: Path, monkeypatch) -> None:
     roi = write_polygon(tmp_path / "r.geojson", RING)
     made = []
-    real = plan.make_grid
-    monkeypatch.setattr(plan, "make_grid", lambda *a: made.append(1) or real(*a))
+    real = blocks.make_grid
+    monkeypatch.setattr(blocks, "make_grid", lambda *a: made.append(1) or real(*a))
     first, digest = load_plan(config(tmp_path, roi), "here")
     assert load_plan(config(tmp_path, roi), "here") == (first, digest)
     assert len(made) == 1
@@ -131,13 +131,13 @@ def test_a_large_region_is_planned_quickly_and_only_its_border_is_drawn(
         tmp_path / "r.geojson", shapely.box(LEFT, TOP - 2_000_000, LEFT + 2_000_000, TOP)
     )
     drawn = []
-    real = plan.mask_reader
+    real = blocks.mask_reader
 
     def counting(*arguments):
         read = real(*arguments)
         return lambda window: drawn.append(window) or read(window)
 
-    monkeypatch.setattr(plan, "mask_reader", counting)
+    monkeypatch.setattr(blocks, "mask_reader", counting)
     chosen = config(tmp_path, roi, block_size=2000)
     grid = make_grid("here", chosen.regions["here"], chosen.grid)
     assert len(grid.blocks) == 10_000

@@ -229,7 +229,7 @@ import json, resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.support.products_region import WEIGHTS, cut, make_config
-from tessera_flow.provenance import build_provenance
+from tessera_flow.products.provenance import build_provenance
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.checks import write_checks
 from tessera_flow.products.counts import write_counts

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.paths import Patterns
+from tessera_flow.jobs.paths import Patterns
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview

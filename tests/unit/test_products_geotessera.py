@@ -17,8 +17,8 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from tessera_flow.errors import ConfigError
-from tessera_flow.grid import RegionGrid
 from tessera_flow.products.geotessera_store import main_year, store_tiles, write_geotessera
+from tessera_flow.region.grid import RegionGrid
 
 from ..support.products_region import Region, make_region
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from odc.geo.geobox import GeoBox
 
-from tessera_flow.config_hash import content_hash
+from tessera_flow.config.fingerprint import content_hash
 from tessera_flow.errors import RegionError
-from tessera_flow.provenance import Provenance, SourceRecord, build_provenance
+from tessera_flow.products.provenance import Provenance, SourceRecord, build_provenance
 
 from ..support.products_region import WEIGHTS, make_config, make_region
 

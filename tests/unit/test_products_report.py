@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from tessera_flow.holes import write_hole, write_hole_list
-from tessera_flow.manifest import Manifest, SourceItem
 from tessera_flow.products.checks import Checks, write_checks
 from tessera_flow.products.preview import write_preview
-from tessera_flow.products.report import write_report
-from tessera_flow.products.survey import (
+from tessera_flow.products.report.page import write_report
+from tessera_flow.products.report.summary import (
     LostScene,
     left_out,
     lost_scenes,
@@ -27,6 +25,8 @@ from tessera_flow.products.survey import (
     survey_counts,
     warnings_of,
 )
+from tessera_flow.products.skipped_blocks import write_hole, write_hole_list
+from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.products_region import Region, dequantised, landscape, make_region, write_block
 
@@ -136,7 +136,7 @@ def test_one_block_has_no_seam_and_half_a_float_is_not_finite(tmp_path: Path) ->
 def test_maps_histograms_and_means_of_counts(
     tmp_path: Path, block_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tessera_flow.products.survey.MAP_EDGE", 80)
+    monkeypatch.setattr("tessera_flow.products.report.summary.MAP_EDGE", 80)
     region = make_region(tmp_path / "blocks", block_size)
     found = survey_counts(region.grid, region.blocks, region.provenance)
     for kind, name in enumerate(("s2_valid", "s1_ascending", "s1_descending")):

@@ -17,8 +17,8 @@ from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from tessera_flow.errors import ConfigError
-from tessera_flow.manifest import Manifest, SourceItem
 from tessera_flow.products.stac import EXTENSION, write_collection, write_item
+from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.products_region import make_region
 

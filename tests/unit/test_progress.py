@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tessera_flow.errors import TileError
-from tessera_flow.progress import Progress
+from tessera_flow.inference.resume import Progress
 
 MAKING = {"weights": "abc", "origin": [0, 5]}
 

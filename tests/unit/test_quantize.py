@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tessera_flow.quantize import dequantize, quantize
+from tessera_flow.models.quantize import dequantize, quantize
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/prep/quantize.npz")
 

@@ -14,9 +14,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from tessera_flow.doubling import double_bilinear
-from tessera_flow.grid import crop, tiling
-from tessera_flow.windows import ReadOptions, read_window
+from tessera_flow.raster.resample import ReadOptions, read_window
+from tessera_flow.raster.upsample2x import double_bilinear
+from tessera_flow.region.grid import crop, tiling
 
 GRID = GeoBox((420, 380), Affine(10, 0, 600_500, 0, -10, 5_699_900), "EPSG:32631")
 

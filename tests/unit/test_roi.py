@@ -13,11 +13,11 @@ import rasterio.shutil
 import shapely
 from affine import Affine
 
-from tessera_flow.cli import main
+from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError
-from tessera_flow.grid import Window, tiling
-from tessera_flow.mask import mask_reader, read_mask, write_mask
-from tessera_flow.roi import read_roi, region_geobox, roi_digest, roi_files, utm_crs
+from tessera_flow.region.grid import Window, tiling
+from tessera_flow.region.mask import mask_reader, read_mask, write_mask
+from tessera_flow.region.roi import read_roi, region_geobox, roi_digest, roi_files, utm_crs
 
 from ..support.pipeline import write_box, write_polygon
 
@@ -315,7 +315,7 @@ def test_a_fine_mask_is_read_in_parts(tmp_path: Path, monkeypatch) -> None:
     transform = Affine(0.9, 0, 600_000, 0, -0.9, 5_700_000)
     path = raster(tmp_path / "m.tif", values, transform, "EPSG:32631")
     whole, _ = grid_mask(path)
-    monkeypatch.setattr("tessera_flow.mask.MOST_SOURCE_PIXELS", 10_000)
+    monkeypatch.setattr("tessera_flow.region.mask.MOST_SOURCE_PIXELS", 10_000)
     parts, _ = grid_mask(path)
     np.testing.assert_array_equal(parts, whole)
     assert 0.3 < whole.mean() < 0.7

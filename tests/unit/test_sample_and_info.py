@@ -17,11 +17,11 @@ import shapely
 import zarr
 from pyproj import Transformer
 
-from tessera_flow.cli import main
+from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError, TileError
-from tessera_flow.points import read_points
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.counts import write_counts
+from tessera_flow.products.points import read_points
 from tessera_flow.products.sampling import open_store, sample_store
 from tessera_flow.products.zarr_store import write_zarr
 

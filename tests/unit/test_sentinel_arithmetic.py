@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tessera_flow.sentinel1 import add_to_mosaic, power_to_scaled_decibels
-from tessera_flow.sentinel2 import (
+from tessera_flow.sensors.sentinel1 import add_to_mosaic, power_to_scaled_decibels
+from tessera_flow.sensors.sentinel2 import (
     BANDS,
     DayMosaic,
     remove_offset,

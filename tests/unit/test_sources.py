@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.access import Access
-from tessera_flow.config import Config
+from tessera_flow.archives.signing import Access
+from tessera_flow.config.configuration import Config
+from tessera_flow.demo.archive import write_item_collection
 from tessera_flow.errors import ItemError, ReadError
-from tessera_flow.layout import Layout
-from tessera_flow.mask import mask_geobox
-from tessera_flow.reading import AssetAddress, Reader
-from tessera_flow.retries import RetryPolicy
-from tessera_flow.sentinel1 import power_to_scaled_decibels
-from tessera_flow.simulate.archive import write_item_collection
-from tessera_flow.windows import ReadOptions
+from tessera_flow.jobs.files import Layout
+from tessera_flow.raster.reader import AssetAddress, Reader
+from tessera_flow.raster.resample import ReadOptions
+from tessera_flow.raster.retry import RetryPolicy
+from tessera_flow.region.mask import mask_geobox
+from tessera_flow.sensors.sentinel1 import power_to_scaled_decibels
 
 from ..support.pipeline import ORIGIN, configuration, ingest, manifest, stacked, write_box
 from ..support.scenes import optical, radar

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import rasterio
 
-from tessera_flow.blockfile import create_array, create_block_file, open_block_file
+from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import TileError
-from tessera_flow.grid import RegionGrid, tiling
-from tessera_flow.products.tile_folders import export_tiles
-from tessera_flow.retile import TIME_CHUNK
-from tessera_flow.tile_import import import_tiles
-from tessera_flow.tiles import ARRAYS, read_tile_folder
+from tessera_flow.inference.tile import ARRAYS, read_tile_folder
+from tessera_flow.ingest.retile import TIME_CHUNK
+from tessera_flow.region.grid import RegionGrid, tiling
+from tessera_flow.tile_folders.exporter import export_tiles
+from tessera_flow.tile_folders.importer import import_tiles
 
 from ..support.products_region import cut
 

@@ -7,7 +7,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from tessera_flow.errors import TileError
-from tessera_flow.tiles import ARRAYS, find_tile_folders, read_tile_folder
+from tessera_flow.inference.tile import ARRAYS, find_tile_folders, read_tile_folder
 
 TILES = Path(__file__).parents[1] / "golden/tiles"
 

@@ -14,7 +14,7 @@ import rasterio
 from pyproj import Transformer
 from rio_cogeo.cogeo import cog_validate
 
-from tessera_flow.cli import parser
+from tessera_flow.cli.main import parser
 from tessera_flow.products.zarr_store import write_zarr
 
 from ..support.products_region import make_region

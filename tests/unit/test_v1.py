@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from tessera_flow import devices, inference
-from tessera_flow.draws import Stream
-from tessera_flow.inference import InferenceOptions, embed_tile
+from tessera_flow.inference import device
+from tessera_flow.inference import embed as embedding
+from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.inputs import SensorSteps, sentinel1_steps, sentinel2_steps
+from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.models import statistics
 from tessera_flow.models.family import Family, Model
-from tessera_flow.models.parts import Copies, GatedPool, StackSizes, weighted_sum
+from tessera_flow.models.layers import Copies, GatedPool, StackSizes, weighted_sum
+from tessera_flow.models.philox import Stream
+from tessera_flow.models.quantize import quantize
+from tessera_flow.models.sampling import candidates, positions_v1_1
 from tessera_flow.models.v1 import V1_0, V1_0_QAT, V1_1, V1Sizes
-from tessera_flow.observations import candidates, positions_v1_1
-from tessera_flow.quantize import quantize
-from tessera_flow.sequences import SensorSteps, sentinel1_steps, sentinel2_steps
-from tessera_flow.tiles import ARRAYS, TileArrays
 
 from ..support.golden import (
     GOLDEN,
@@ -163,8 +164,8 @@ def test_v1_0_does_not_depend_on_tiling_batch_or_order(
         )
         found = embed_tile(part, chosen, options, (40 + rows.start, 60 + columns.start)).values
         np.testing.assert_allclose(found, whole[rows, columns], atol=5e-6)
-    monkeypatch.setattr(inference, "RUN_PIXELS", 7)
-    monkeypatch.setattr(devices, "CPU_PASS_STEPS", 100)
+    monkeypatch.setattr(embedding, "RUN_PIXELS", 7)
+    monkeypatch.setattr(device, "CPU_PASS_STEPS", 100)
     small = dataclasses.replace(options, batch_size=3)
     torch.set_num_threads(3)
     found = embed_tile(arrays, chosen, small, origin=(40, 60)).values
@@ -257,7 +258,7 @@ def embed_all(name: str, chosen: Model) -> np.ndarray:
     """(P, 192): nothing cut off."""
     s2, s1 = steps_of(name, chosen)
     pixels = np.arange(len(s2.valid))
-    return inference.embed_pixels(s2, s1, pixels, chosen, ALL, (pixels, pixels))
+    return embedding.embed_pixels(s2, s1, pixels, chosen, ALL, (pixels, pixels))
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -5,7 +5,7 @@ import pytest
 from torch import nn
 
 from tessera_flow.models.family import Model
-from tessera_flow.models.parts import day_codes
+from tessera_flow.models.layers import day_codes
 from tessera_flow.models.v2_student import V2_STUDENT, StudentSizes
 
 from ..support.golden import (

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.draws import Stream
-from tessera_flow.inference import InferenceOptions, embed_tile
+from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
 from tessera_flow.models.family import Model
-from tessera_flow.models.parts import StackSizes
+from tessera_flow.models.layers import StackSizes
+from tessera_flow.models.philox import Stream
 from tessera_flow.models.v2_teacher import V2_TEACHER, TeacherSizes, TokenFusion
-from tessera_flow.sequences import sentinel1_steps, sentinel2_steps
 
 from ..support.golden import (
     GOLDEN,

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.admission import EVERYTHING, Admission
-from tessera_flow.devices import job_device
 from tessera_flow.errors import ConfigError, ItemError, OutputError, Stopped
-from tessera_flow.planning import make_plan
-from tessera_flow.scheduling import Schedule
-from tessera_flow.scratch import staged
-from tessera_flow.stopping import stop_requests
-from tessera_flow.summary import end_of_run, status
-from tessera_flow.verdicts import not_done, read_verdicts, verdict, verdict_path
+from tessera_flow.inference.device import job_device
+from tessera_flow.jobs.estimate import make_plan
+from tessera_flow.jobs.in_flight import EVERYTHING, Admission
+from tessera_flow.jobs.journal import not_done, read_verdicts, verdict, verdict_path
+from tessera_flow.jobs.schedule import Schedule
+from tessera_flow.jobs.staging import staged
+from tessera_flow.jobs.status import end_of_run, status
+from tessera_flow.signals import stop_requests
 
 from .test_layout import layout
 
@@ -52,7 +52,7 @@ def test_a_killed_job_is_known_by_its_missing_end(tmp_path: Path) -> None:
     code = f"""
         import os, signal, sys
         from pathlib import Path
-        from tessera_flow.verdicts import read_verdicts, verdict
+        from tessera_flow.jobs.journal import read_verdicts, verdict
         with verdict(Path({str(path)!r}), "infer_cpu"):
             assert read_verdicts(Path({str(path)!r}))[0].running
             os.kill(os.getpid(), signal.SIGKILL)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tessera_flow import weights
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
+from tessera_flow.models import weights
 from tessera_flow.models.v2_student import V2_STUDENT, StudentSizes
-from tessera_flow.weights import (
+from tessera_flow.models.weights import (
     PUBLISHED,
     check_choices,
     fetch_weights,

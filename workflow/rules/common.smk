@@ -31,16 +31,16 @@ def package_folder():
 sys.path.insert(0, str(package_folder()))
 
 try:
-    from tessera_flow.admission import EVERYTHING
-    from tessera_flow.config import load_config
+    from tessera_flow.jobs.in_flight import EVERYTHING
+    from tessera_flow.config.configuration import load_config
     from tessera_flow.errors import TesseraFlowError
-    from tessera_flow.job_settings import JobSettings
-    from tessera_flow.layout import Layout
-    from tessera_flow.paths import ANY_BLOCK, SENSORS
-    from tessera_flow.queue import refuse_orphans
-    from tessera_flow.replacing import drop_old_hole_lists, refuse_replacing
-    from tessera_flow.scheduling import Schedule
-    from tessera_flow.summary import end_of_run
+    from tessera_flow.jobs.params import JobSettings
+    from tessera_flow.jobs.files import Layout
+    from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
+    from tessera_flow.jobs.slurm_queue import refuse_orphans
+    from tessera_flow.jobs.preflight import drop_old_hole_lists, refuse_replacing
+    from tessera_flow.jobs.schedule import Schedule
+    from tessera_flow.jobs.status import end_of_run
 except ModuleNotFoundError as error:
     raise WorkflowError(
         f"{error}. Snakemake has to run in an environment that has the packages of "

@@ -10,11 +10,11 @@ from typing import Any
 # A clone works without installing the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from tessera_flow.config import Config, load_config
+from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.errors import TesseraFlowError
-from tessera_flow.resources import rule_name
-from tessera_flow.stopping import StopRequest, stop_requests
-from tessera_flow.verdicts import verdict, verdict_path
+from tessera_flow.jobs.journal import verdict, verdict_path
+from tessera_flow.jobs.resources import rule_name
+from tessera_flow.signals import StopRequest, stop_requests
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from adaptor import job
 from tessera_flow.dates import Slice
-from tessera_flow.download import download_sentinel1, download_sentinel2
-from tessera_flow.grid import Window
+from tessera_flow.ingest.download import download_sentinel1, download_sentinel2
+from tessera_flow.region.grid import Window
 
 with job(snakemake) as config:
     sensor = snakemake.wildcards.sensor

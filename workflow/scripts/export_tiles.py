@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.plan import load_plan
-from tessera_flow.products.tile_folders import export_tiles
+from tessera_flow.region.blocks import load_plan
+from tessera_flow.tile_folders.exporter import export_tiles
 
 with job(snakemake) as config:
     grid, _ = load_plan(config, snakemake.wildcards.region)

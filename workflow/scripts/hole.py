@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.holes import write_hole
-from tessera_flow.weights import read_weights_record
+from tessera_flow.models.weights import read_weights_record
+from tessera_flow.products.skipped_blocks import write_hole
 
 with job(snakemake):
     settings = dict(snakemake.params.settings)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.holes import write_hole_list
-from tessera_flow.plan import load_plan
+from tessera_flow.products.skipped_blocks import write_hole_list
+from tessera_flow.region.blocks import load_plan
 
 with job(snakemake) as config:
     grid, _ = load_plan(config, snakemake.wildcards.region)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adaptor import job, stitch_inputs
 from tessera_flow.products.inputs import source_lists
-from tessera_flow.products.report import write_report
+from tessera_flow.products.report.page import write_report
 
 with job(snakemake) as config:
     write_report(

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.plan import load_plan
-from tessera_flow.store_client import configured_store
-from tessera_flow.store_import import import_embeddings
-from tessera_flow.store_manifest import StoreManifest
+from tessera_flow.geotessera.client import configured_store
+from tessera_flow.geotessera.importer import import_embeddings
+from tessera_flow.geotessera.manifest import StoreManifest
+from tessera_flow.region.blocks import load_plan
 
 with job(snakemake) as config:
     region, period = snakemake.wildcards.region, snakemake.wildcards.period

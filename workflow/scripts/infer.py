@@ -1,12 +1,12 @@
 """Rules infer_cpu and infer_gpu: embeddings of one block."""
 
 from adaptor import stoppable_job
-from tessera_flow.block_inference import infer_block
-from tessera_flow.devices import job_device
-from tessera_flow.inference import InferenceOptions
-from tessera_flow.resources import rule_name
-from tessera_flow.scratch import staged
-from tessera_flow.weights import read_weights_record
+from tessera_flow.inference.block import infer_block
+from tessera_flow.inference.device import job_device
+from tessera_flow.inference.embed import InferenceOptions
+from tessera_flow.jobs.resources import rule_name
+from tessera_flow.jobs.staging import staged
+from tessera_flow.models.weights import read_weights_record
 
 with stoppable_job(snakemake) as (config, stop):
     record = read_weights_record(snakemake.input.weights)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.items import list_items
-from tessera_flow.mask import mask_geobox
+from tessera_flow.region.mask import mask_geobox
+from tessera_flow.scenes.search import list_items
 
 with job(snakemake) as config:
     list_items(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.planning import write_plan
+from tessera_flow.jobs.estimate import write_plan
 
 with job(snakemake) as config:
     print(write_plan(config, Path(snakemake.params.folder)))

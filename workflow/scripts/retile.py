@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.grid import Window
-from tessera_flow.retile import retile
-from tessera_flow.scratch import staged
+from tessera_flow.ingest.retile import retile
+from tessera_flow.jobs.staging import staged
+from tessera_flow.region.grid import Window
 
 with job(snakemake) as config:
     settings = dict(snakemake.params.settings)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.mask import write_mask
-from tessera_flow.plan import load_plan
-from tessera_flow.roi import read_roi
+from tessera_flow.region.blocks import load_plan
+from tessera_flow.region.mask import write_mask
+from tessera_flow.region.roi import read_roi
 
 with job(snakemake) as config:
     name = snakemake.wildcards.region

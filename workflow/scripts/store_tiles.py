@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.plan import load_plan
-from tessera_flow.store_client import configured_store, list_tiles
+from tessera_flow.geotessera.client import configured_store, list_tiles
+from tessera_flow.region.blocks import load_plan
 
 with job(snakemake) as config:
     region, period = snakemake.wildcards.region, snakemake.wildcards.period

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, TesseraFlowError
 from .family import Checkpoint, Family, Heads, Model
-from .parts import day_codes
+from .layers import day_codes
 from .v1 import V1_0, V1_0_QAT, V1_1
 from .v2_student import V2_STUDENT
 from .v2_teacher import V2_TEACHER

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
-from ..observations import ObservationRule
-from ..quantize import Quantizer
+from .layers import Encoder, Names
 from .linear import Linear
-from .parts import Encoder, Names
+from .quantize import Quantizer
+from .sampling import ObservationRule
 from .statistics import Statistics
 
 logger = logging.getLogger(__name__)

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .. import quantize
-from ..observations import BinsV11, Draws
-from . import statistics
+from . import quantize, statistics
 from .family import Checkpoint, Family, Heads, Model
-from .parts import (
+from .layers import (
     S1_CHANNELS,
     S2_CHANNELS,
     AttentionPool,
@@ -29,6 +27,7 @@ from .parts import (
     names_of_reducer,
     names_of_same,
 )
+from .sampling import BinsV11, Draws
 
 STORED_V1_1 = 128
 """Dimensions of v1.1 that are stored, of 192."""

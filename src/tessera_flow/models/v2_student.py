@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from .. import quantize
 from ..errors import CheckpointError
-from ..observations import BinsV2
-from . import statistics
+from . import quantize, statistics
 from .family import Checkpoint, Family, Heads, Model
-from .parts import (
+from .layers import (
     S1_CHANNELS,
     S2_CHANNELS,
     AttentionPool,
@@ -24,6 +22,7 @@ from .parts import (
     names_of_encoder,
     names_of_reducer,
 )
+from .sampling import BinsV2
 
 USUAL_HEADS = 4
 

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .. import quantize
-from ..observations import BinsV2
-from . import statistics
+from . import quantize, statistics
 from .family import Checkpoint, Family, Heads, Model
-from .parts import (
+from .layers import (
     S1_CHANNELS,
     S2_CHANNELS,
     AttentionPool,
@@ -28,6 +26,7 @@ from .parts import (
     names_of_layer,
     names_of_reducer,
 )
+from .sampling import BinsV2
 
 USUAL_HEADS = 4
 

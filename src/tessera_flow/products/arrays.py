@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from ..atomic import atomic_output
-from ..grid import RegionGrid, Window
-from ..provenance import Provenance
+from ..npy_file import allocate, put
+from ..region.grid import RegionGrid, Window
 from .blocks import COUNT_KINDS, WINDOW_BYTES, RegionBlocks
+from .provenance import Provenance
 
 
 def write_arrays(
@@ -91,23 +90,6 @@ def _write_array(path: Path, source: RegionBlocks, name: str) -> None:
             rows = max(1, WINDOW_BYTES // (cell.width * source.pixel_bytes(name)))
             for y0 in range(cell.y0, cell.y0 + cell.height, rows):
                 height = min(rows, cell.y0 + cell.height - y0)
-                put(path, Window(y0, cell.x0, height, cell.width), nodata)
+                put(path, Window(y0, cell.x0, height, cell.width).slices, nodata)
     for block_id, inside, window in source.pieces():
-        put(path, window, source.read(block_id, name, inside))
-
-
-def put(path: Path, window: Window, values: Any) -> None:
-    """Write one window. The map is made anew each time: written pages of a map count as
-    this process's memory until it is unmapped."""
-    view = open_memmap(path, mode="r+")
-    view[window.slices] = values
-    del view
-
-
-def allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Make a .npy file of zeros with its space on disk reserved: a full disk is an OSError
-    here, where a page that cannot be written later would be a fatal signal (SIGBUS)."""
-    view = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    del view
-    with path.open("r+b") as handle:
-        os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+        put(path, window.slices, source.read(block_id, name, inside))

@@ -19,10 +19,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ..blockfile import open_block_file
+from ..block_file import open_block_file
 from ..errors import TileError
-from ..grid import Block, RegionGrid, Window, tiling
-from ..provenance import Provenance
+from ..region.grid import Block, RegionGrid, Window, tiling
+from .provenance import Provenance
 
 COUNT_KINDS = ("s2_valid", "s1_ascending", "s1_descending")
 WINDOW_BYTES = 32 * 2**20

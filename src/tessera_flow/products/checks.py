@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import write_text
-from ..grid import RegionGrid, Window
-from ..provenance import Provenance
+from ..region.grid import RegionGrid, Window
 from .blocks import RegionBlocks
 from .components import valid_pixels
+from .provenance import Provenance
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid import RegionGrid, Window
-from ..provenance import Provenance
+from ..region.grid import RegionGrid, Window
 from .blocks import COUNT_KINDS, RegionBlocks
 from .geotiff import write_cog
+from .provenance import Provenance
 
 
 def write_counts(

@@ -10,8 +10,8 @@ from typing import Any
 from rasterio.errors import RasterioError
 
 from ..errors import TileError
-from ..provenance import pixel_text
 from .geotiff import open_raster
+from .provenance import pixel_text
 from .sampling import open_store
 
 _RASTERS = (".tif", ".tiff", ".vrt")

@@ -10,26 +10,24 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import rasterio
-import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
 
 from ..atomic import atomic_output
 from ..errors import ConfigError
-from ..grid import RegionGrid, Window, crop
-from ..provenance import Provenance, product_crs
-from .arrays import allocate, put
+from ..geotessera.lists import write_lists
+from ..npy_file import allocate, put
+from ..region.grid import RegionGrid, Window, crop
 from .blocks import WINDOW_BYTES, RegionBlocks
 from .geotiff import GDAL_OPTIONS, gdal_writes, read_back
+from .provenance import Provenance, product_crs
 
 EMBEDDINGS = "global_0.1_degree_representation"
 LANDMASKS = "global_0.1_degree_tiff_all"
@@ -160,7 +158,7 @@ def _write_tile(
         allocate(path, (*tile.window.shape, *trailing), source.array_dtype(name))
         for part, inside in _strips(tile.window, source.pixel_bytes("embeddings")):
             values = source.read_region(name, part)
-            put(path, inside, nodata if values is None else values)
+            put(path, inside.slices, nodata if values is None else values)
     landmask = root / LANDMASKS / f"{tile.name}.tiff"
     with gdal_writes(output, 2 * valid.size):
         _write_landmask(landmask, source.grid, tile.window, valid)
@@ -207,67 +205,3 @@ def _write_landmask(path: Path, grid: RegionGrid, window: Window, valid: NDArray
 def _digest(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def write_lists(root: Path, rows: Sequence[Mapping[str, Any]], year: int) -> None:
-    """Write the lists of tiles that the client reads, of 0.7 and of 0.11.
-
-    Args:
-        root: the store's folder.
-        rows: for each tile `lon` and `lat` (hundredths of a degree), and for each of its files
-            the SHA-256 (`hash`, `scales_hash`, `landmask_hash`) and the bytes (`file_size`,
-            `scales_size`, `landmask_size`), or None.
-        year: calendar year of all of them.
-    """
-    columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
-    lon_i = pa.array(columns.get("lon", []), pa.int32())
-    lat_i = pa.array(columns.get("lat", []), pa.int32())
-    place: dict[str, Any] = {
-        "lon": np.asarray(lon_i) / 100,
-        "lat": np.asarray(lat_i) / 100,
-    }
-    years = pa.array([year] * len(rows), pa.int32())
-
-    def column(name: str, kind: Any) -> Any:
-        return pa.array(columns.get(name, []), kind)
-
-    points = shapely.to_wkb(shapely.points(place["lon"], place["lat"]))
-    registry = pa.table(
-        {
-            "year": years,
-            **place,
-            "lon_i": lon_i,
-            "lat_i": lat_i,
-            "hash": column("hash", pa.string()),
-            "scales_hash": column("scales_hash", pa.string()),
-            "file_size": column("file_size", pa.int64()),
-            "scales_size": column("scales_size", pa.int64()),
-            "geometry": pa.array(list(points), pa.binary()),
-        }
-    )
-    geo = {
-        "version": "1.0.0",
-        "primary_column": "geometry",
-        "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Point"]}},
-    }
-    pq.write_table(
-        registry.replace_schema_metadata({"geo": json.dumps(geo)}), root / "registry.parquet"
-    )
-    # Without a version: the client then takes the list for that of the version it is asked for.
-    manifest = pa.table(
-        {
-            "year": years,
-            **place,
-            "grid_size": column("file_size", pa.int64()),
-            "scales_size": column("scales_size", pa.int64()),
-        }
-    )
-    pq.write_table(manifest, root / "manifest.parquet")
-    landmasks = pa.table(
-        {
-            **place,
-            "hash": column("landmask_hash", pa.string()),
-            "file_size": column("landmask_size", pa.int64()),
-        }
-    )
-    pq.write_table(landmasks, root / "landmasks.parquet")

@@ -23,8 +23,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.windows import Window as RasterWindow
 
 from ..atomic import atomic_output, output_error
-from ..grid import RegionGrid, Window
-from ..provenance import product_crs
+from ..region.grid import RegionGrid, Window
+from .provenance import product_crs
 
 TILE = 512
 

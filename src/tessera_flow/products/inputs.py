@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
-from ..items import Manifest
-from ..plan import load_plan
-from ..provenance import build_provenance
-from ..store_manifest import StoreManifest
-from ..weights import read_weights_record
+from ..config.configuration import Config
+from ..geotessera.manifest import StoreManifest
+from ..models.weights import read_weights_record
+from ..region.blocks import load_plan
+from ..scenes.search import Manifest
+from .provenance import build_provenance
 
 
 def product_inputs(

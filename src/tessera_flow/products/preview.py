@@ -15,8 +15,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterWindow
 
 from ..atomic import atomic_output
-from ..grid import RegionGrid, Window
-from ..provenance import Provenance, product_crs
+from ..region.grid import RegionGrid, Window
 from .blocks import RegionBlocks
 from .components import Components, fit_components, valid_pixels
 from .geotiff import (
@@ -29,6 +28,7 @@ from .geotiff import (
     read_back,
     scratch_folder,
 )
+from .provenance import Provenance, product_crs
 
 PNG_EDGE = 2048
 

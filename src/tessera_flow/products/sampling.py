@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from ..errors import RegionError, TileError
-from ..points import Points
 from .blocks import COUNT_KINDS
+from .points import Points
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from odc.geo.geom import Geometry
 
 from ..atomic import write_text
 from ..errors import ConfigError
-from ..grid import RegionGrid
-from ..manifest import Manifest
-from ..provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
-from ..store_manifest import StoreManifest
+from ..geotessera.manifest import StoreManifest
+from ..region.grid import RegionGrid
+from ..scenes.manifest import Manifest
+from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
 
 EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"

@@ -17,8 +17,8 @@ from numpy.lib import format as npy
 
 from ..atomic import atomic_output
 from ..errors import TileError
-from ..grid import RegionGrid
-from ..provenance import Provenance, product_crs
+from ..region.grid import RegionGrid
+from .provenance import Provenance, product_crs
 
 _GDAL_TYPES = {"int8": "Int8", "float32": "Float32"}
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from ..atomic import atomic_output
-from ..grid import RegionGrid, Window, tiling
-from ..provenance import Provenance, crs_code, product_crs
+from ..region.grid import RegionGrid, Window, tiling
 from .blocks import COUNT_KINDS, RegionBlocks
+from .provenance import Provenance, crs_code, product_crs
 
 # Writing a shard takes about six times its size in memory; fewer shards are fewer files.
 SHARD_PIXELS = 512

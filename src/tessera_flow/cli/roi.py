@@ -1,0 +1,66 @@
+"""`tessera-flow roi`: look at a region's mask before a run."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `roi` to the command line; its `func` takes the parsed arguments."""
+    parser = subparsers.add_parser(
+        "roi",
+        help="draw a region's mask as a GeoTIFF",
+        description=(
+            "Draw a region (any vector format, or a raster mask) on the 10 m grid that a run would "
+            "use: a uint8 GeoTIFF, 1 = inside. For a vector, a second file has its convex hull."
+        ),
+    )
+    add = parser.add_argument
+    add("region", type=Path, help="GeoJSON, GeoPackage, shapefile, FlatGeobuf, ... or a GeoTIFF")
+    add("--out", type=Path, required=True, metavar="TIF", help="mask to write")
+    add("--hull", type=Path, default=None, metavar="TIF",
+        help="convex hull to write (default: <out>_convex_hull.tif)")  # fmt: skip
+    add("--layer", default=None, help="layer of a file with several")
+    add("--crs", default="auto", help="CRS such as EPSG:32631 (default: the UTM zone)")
+    add("--resolution", type=_resolution, default=10.0, help="pixel size (default: %(default)s)")
+    add("--align", choices=("lattice", "roi"), default="lattice",
+        help="snap to multiples of the resolution, or keep the region's corner")  # fmt: skip
+    parser.set_defaults(func=run)
+
+
+def _resolution(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no size of a pixel: give a number above 0")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the mask and the hull, and say what they are."""
+    from ..errors import RegionError
+    from ..region.mask import write_mask
+    from ..region.roi import VectorRoi, convex_hull, read_roi, region_geobox
+
+    hull: Path = arguments.hull or arguments.out.with_name(f"{arguments.out.stem}_convex_hull.tif")
+    for name, path in (("out", arguments.out), ("hull", hull)):
+        if path.resolve() == arguments.region.resolve():
+            raise RegionError(f"--{name} {path} is the region itself: name another file.")
+    if hull.resolve() == arguments.out.resolve():
+        raise RegionError(f"--hull {hull} is --out as well: name another file.")
+    roi = read_roi(arguments.region, arguments.layer)
+    geobox = region_geobox(roi, arguments.resolution, arguments.crs, arguments.align)
+    inside = write_mask(roi, geobox, arguments.out)
+    height, width = geobox.shape
+    print(
+        f"{arguments.out}: {width} x {height} px of {arguments.resolution:g} in {geobox.crs}, "
+        f"{inside} inside ({inside / (width * height):.1%})"
+    )
+    if isinstance(roi, VectorRoi):
+        print(f"{hull}: the convex hull, {write_mask(convex_hull(roi), geobox, hull)} px inside")
+    return 0

@@ -1,0 +1,47 @@
+"""`tessera-flow sample`: embeddings at points."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `sample` to the command line; its `func` takes the parsed arguments."""
+    parser = subparsers.add_parser(
+        "sample",
+        help="embeddings at points, as a table",
+        description=(
+            "Read the embedding of the pixel in which each point lies. The table has the points' "
+            "own columns, then row, column, state (ok, no embedding, outside), observation counts "
+            "and the embedding's dimensions, e000, e001, ..."
+        ),
+    )
+    add = parser.add_argument
+    add("store", type=Path, help="embeddings.zarr of a region and period")
+    add("points", type=Path, help="CSV or Parquet table, GeoPackage, GeoJSON, ...")
+    add("--out", type=Path, required=True, metavar="FILE", help="table to write: .parquet or .csv")
+    add("--x", metavar="COLUMN", help="of a table (default: lon, longitude or x)")
+    add("--y", metavar="COLUMN", help="of a table (default: lat, latitude or y)")
+    add("--crs", help="of a table's coordinates (default: EPSG:4326)")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the table and say how many points have an embedding."""
+    from ..errors import OutputError
+    from ..products.points import read_points, write_table
+    from ..products.sampling import open_store, sample_store
+
+    out: Path = arguments.out
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise OutputError(f"--out {out}: name a file that ends in .parquet or .csv.")
+    points = read_points(arguments.points, arguments.x, arguments.y, arguments.crs)
+    sample = sample_store(open_store(arguments.store), points)
+    write_table(out, sample.columns_after(points.table))
+    print(f"{out}: {int((sample.state == 'ok').sum())} of {len(sample.state)} points")
+    return 0

@@ -1,1 +1,0 @@
-"""Subcommands of `tessera-flow`, one module each with a function `register`."""

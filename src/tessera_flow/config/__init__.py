@@ -1,0 +1,1 @@
+"""Read and validate the configuration: keys, types, messages, and which keys decide the numbers."""

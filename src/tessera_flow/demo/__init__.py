@@ -1,0 +1,1 @@
+"""Make the demo: a synthetic archive of scenes and untrained weights."""

@@ -1,0 +1,1 @@
+"""Embed patches: model inputs, devices, batches, and resuming an interrupted block."""

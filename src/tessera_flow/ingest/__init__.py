@@ -1,0 +1,1 @@
+"""Turn scenes into patches: download, daily mosaics, stacks, retiling."""

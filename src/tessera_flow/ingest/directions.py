@@ -1,0 +1,79 @@
+"""Orbit directions that only the rasters tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+
+from ..archives.provider import Provider
+from ..errors import ReadError
+from ..raster.failures import LostSceneError
+from ..raster.reader import AssetAddress
+from ..scenes.manifest import SourceItem
+from ..sensors.sentinel1 import ORBITS
+from .missing_scenes import Losses, Photograph
+
+log = logging.getLogger(__name__)
+
+
+def known_directions(
+    items: Sequence[SourceItem],
+    orbits: Sequence[str],
+    particulars: Provider,
+    tags: Callable[[AssetAddress], Mapping[str, str]],
+    losses: Losses,
+    pool: Executor,
+) -> list[SourceItem]:
+    """The items with their direction, in their order, without those of other directions.
+
+    An item that does not tell its direction is asked by the header of its VV raster, so that
+    finding items downloads nothing.
+
+    Args:
+        items: of one block and slice.
+        orbits: directions to use.
+        particulars: of the provider.
+        tags: reads the tags of a raster.
+        losses: takes up items whose raster is missing or corrupt.
+        pool: reads headers side by side.
+
+    Raises:
+        ReadError: a raster cannot be read, or does not tell its direction.
+    """
+
+    def known(item: SourceItem) -> SourceItem | None:
+        if item.orbit is not None:
+            return item
+        photograph = Photograph(item, losses)
+        while (copy := photograph.item) is not None:
+            try:
+                orbit = _direction(copy, particulars, tags)
+            except LostSceneError as error:
+                photograph.lose(copy, error)
+            else:
+                others = [dataclasses.replace(other, orbit=orbit) for other in photograph.others]
+                return dataclasses.replace(copy, orbit=orbit, copies=tuple(others))
+        return None
+
+    found = [item for item in pool.map(known, items) if item is not None]
+    used = [item for item in found if item.orbit in orbits]
+    if len(used) < len(found):
+        log.info("%d of %d scenes are of another direction", len(found) - len(used), len(found))
+    return used
+
+
+def _direction(
+    item: SourceItem, particulars: Provider, tags: Callable[[AssetAddress], Mapping[str, str]]
+) -> str:
+    key = particulars.s1_assets["vv"]
+    tag = str(particulars.orbit_tag)
+    told = tags(AssetAddress(item.id, key, item.stac["assets"][key]["href"])).get(tag, "")
+    orbit = told.strip().lower()
+    if orbit not in ORBITS:
+        raise ReadError(
+            f"Asset {key} of item {item.id} does not tell its direction (tag {tag} is {told!r}, "
+            "not ascending or descending): mend or remove the item."
+        )
+    return orbit

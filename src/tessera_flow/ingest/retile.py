@@ -1,0 +1,144 @@
+"""Turn a block's stacks from one image per date to one time series per patch."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import zarr
+
+from ..block_file import create_array, create_block_file, get_array, open_block_file
+from ..errors import ItemError
+from ..region.grid import Window, tiling
+from ..region.mask import read_mask
+from ..sensors.sentinel1 import CHANNELS, ORBITS
+from ..sensors.sentinel2 import BANDS
+from .missing_scenes import LOSSES
+
+log = logging.getLogger(__name__)
+
+TIME_CHUNK = 16
+"""Dates in one stored chunk of a patch: large enough to read fast, small enough to decode
+without doubling the memory of a patch."""
+
+_S2: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+    "bands": ((len(BANDS),), np.uint16),
+    "masks": ((), np.uint8),
+}
+
+
+def retile(
+    sentinel2: Path | None,
+    sentinel1: Path | None,
+    roi_path: Path,
+    block: str,
+    window: Window,
+    output: Path,
+    patch_size: int,
+    downsample_rate: int = 1,
+    empty_block: Literal["error", "nodata"] = "error",
+    needed: tuple[str, ...] = (),
+) -> None:
+    """Write the patches of a block that hold a pixel of the region.
+
+    Args:
+        sentinel2, sentinel1: stacks of the block; None for a sensor that is not used, which
+            counts as one without a date.
+        roi_path: the region's mask.
+        block: its name, for messages.
+        window: the block's place in the region's grid, before downsampling.
+        output: block file; a group per patch with the arrays of a reference tile folder and
+            `roi` (h, w) uint8. Attribute `losses`: by sensor, `left_out` and `replaced` of
+            its stack.
+        patch_size: edge of a patch in product pixels.
+        downsample_rate: as the stacks were made with.
+        empty_block: whether a block that no scene covers is an error.
+        needed: sensors without which no pixel can have an embedding.
+
+    Raises:
+        ItemError: no scene covers the block, or none of a needed sensor.
+        TileError: a stack is missing or corrupt.
+        OutputError: the output cannot be written.
+    """
+    n = downsample_rate
+    inside = read_mask(roi_path, window)[0][::n, ::n]
+    patches = [
+        part
+        for part in tiling(inside.shape[0], inside.shape[1], patch_size)
+        if inside[part.slices].any()
+    ]
+    with ExitStack() as stack:
+        groups = {
+            sensor: stack.enter_context(open_block_file(path))
+            for sensor, path in (("sentinel2", sentinel2), ("sentinel1", sentinel1))
+            if path is not None
+        }
+        _check_coverage(groups, block, empty_block, needed)
+        attributes = {
+            "shape": list(inside.shape),
+            "patch_size": patch_size,
+            "patches": [[w.y0, w.x0, w.height, w.width] for w in patches],
+            "losses": {
+                sensor: {key: group.attrs.get(key, []) for key in LOSSES}
+                for sensor, group in groups.items()
+            },
+        }
+        target = stack.enter_context(create_block_file(output, attributes))
+        for part in patches:
+            rows, columns = part.slices
+            patch = target.create_group(f"{part.y0}_{part.x0}")
+            roi = inside[rows, columns].astype(np.uint8)
+            create_array(patch, "roi", roi.shape, roi.shape, np.uint8)[:] = roi
+            s2, s1 = groups.get("sentinel2"), groups.get("sentinel1")
+            for name, (tail, dtype) in _S2.items():
+                _copy(s2, patch, name, (slice(None), rows, columns), part.shape, tail, dtype)
+            _copy(s2, patch, "doys", (slice(None),), (), (), np.uint16)
+            for orbit in ORBITS:
+                _copy(s1, patch, f"sar_{orbit}", (slice(None), rows, columns), part.shape,
+                      (len(CHANNELS),), np.int16)  # fmt: skip
+                _copy(s1, patch, f"sar_{orbit}_doy", (slice(None),), (), (), np.int16)
+            log.info("patch %d_%d written", part.y0, part.x0)
+
+
+def _copy(
+    source: zarr.Group | None,
+    target: zarr.Group,
+    name: str,
+    selection: tuple[slice, ...],
+    plane: tuple[int, ...],
+    tail: tuple[int, ...],
+    dtype: type[np.generic],
+) -> None:
+    images = None if source is None else get_array(source, name)
+    dates = 0 if images is None else images.shape[0]
+    shape = (dates, *plane, *tail)
+    array = create_array(target, name, shape, (TIME_CHUNK, *plane, *tail), dtype)
+    if images is None:
+        return
+    for start in range(0, dates, TIME_CHUNK):
+        some = slice(start, min(start + TIME_CHUNK, dates))
+        array[some] = np.asarray(images[(some, *selection[1:])])
+
+
+def _check_coverage(
+    groups: dict[str, zarr.Group],
+    block: str,
+    empty_block: str,
+    needed: tuple[str, ...],
+) -> None:
+    scenes = {sensor: cast(int, group.attrs["scenes"]) for sensor, group in groups.items()}
+    missing = [sensor for sensor in needed if scenes.get(sensor) == 0]
+    if any(scenes.values()) and not missing:
+        return
+    what = " and no ".join(missing or scenes)
+    message = f"Block {block} is covered by no {what} scene in the period"
+    if empty_block == "nodata":
+        log.warning("%s; published without embeddings (download.empty_block: nodata).", message)
+        return
+    raise ItemError(
+        f"{message}: cut the region to where scenes exist, or set `download.empty_block: nodata` "
+        "to publish such blocks without embeddings."
+    )

@@ -1,0 +1,154 @@
+"""Join a block's slices in date order and drop the dates without a valid pixel."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from ..block_file import CHUNK, create_array, create_block_file, get_array, open_block_file
+from ..dates import day_of_year
+from ..errors import TileError
+from ..sensors.sentinel1 import CHANNELS, ORBITS
+from ..sensors.sentinel2 import BANDS
+from .missing_scenes import LOSSES
+
+
+@dataclass(frozen=True)
+class _Day:
+    date: datetime.date
+    path: Path
+    index: int
+
+
+def _kept_days(
+    paths: Sequence[Path], dates: str, kept: str
+) -> tuple[list[_Day], int, tuple[int, int]]:
+    """Days to keep in date order, the number of days with a scene, and the block's (H, W)."""
+    days = []
+    candidates = 0
+    shapes = set()
+    for path in paths:
+        with open_block_file(path) as group:
+            flags = np.asarray(get_array(group, kept)[:])
+            names = cast(list[str], group.attrs[dates])
+            shapes.add(_block_shape(group))
+        candidates += len(names)
+        days += [
+            _Day(datetime.date.fromisoformat(name), path, index)
+            for index, (name, flag) in enumerate(zip(names, flags, strict=True))
+            if flag
+        ]
+    if len(shapes) != 1:
+        raise TileError(
+            f"The slices {', '.join(map(str, paths))} have different shapes {sorted(shapes)}: "
+            "delete them and run again."
+        )
+    return sorted(days, key=lambda day: day.date), candidates, shapes.pop()
+
+
+def _losses(paths: Sequence[Path]) -> dict[str, Any]:
+    """`left_out` and `replaced` of all slices: what the archive had lost."""
+    found: dict[str, Any] = {key: [] for key in LOSSES}
+    for path in paths:
+        with open_block_file(path) as group:
+            for key, entries in found.items():
+                entries += cast(list[dict[str, str]], group.attrs.get(key, []))
+    return found
+
+
+def _block_shape(group: zarr.Group) -> tuple[int, int]:
+    name = "bands" if "bands" in group else ORBITS[0]
+    height, width = get_array(group, name).shape[1:3]
+    return int(height), int(width)
+
+
+def _images(days: Sequence[_Day], name: str, step: int) -> Iterator[NDArray[Any]]:
+    """One array per day, each slice file opened once."""
+    for path in dict.fromkeys(day.path for day in days):
+        with open_block_file(path) as group:
+            for day in days:
+                if day.path == path:
+                    yield np.asarray(get_array(group, name)[day.index])[::step, ::step]
+
+
+def _write_stream(
+    group: zarr.Group,
+    name: str,
+    days: Sequence[_Day],
+    source: str,
+    shape: tuple[int, ...],
+    step: int,
+    dtype: type[np.generic],
+) -> None:
+    array = create_array(group, name, (len(days), *shape), (1, CHUNK, CHUNK, *shape[2:]), dtype)
+    for index, image in enumerate(_images(days, source, step)):
+        array[index] = image
+
+
+def _write_doys(
+    group: zarr.Group, name: str, days: Sequence[_Day], dtype: type[np.generic]
+) -> None:
+    doys = np.array([day_of_year(day.date) for day in days], dtype)
+    create_array(group, name, doys.shape, doys.shape, dtype)[:] = doys
+
+
+def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int = 1) -> None:
+    """Join slices from `download_sentinel2` into one block file.
+
+    Output arrays: `bands` (T, H, W, 10) uint16, `masks` (T, H, W) uint8, `doys` (T,) uint16,
+    in date order (a period may cross a year end); T may be 0. Attribute `scenes` counts the
+    days for which a scene exists at all; `left_out` and `replaced` are those of the slices,
+    in order.
+
+    Args:
+        slices: block files of consecutive slices.
+        output: the file to make.
+        downsample_rate: keep every n-th pixel in rows and columns.
+
+    Raises:
+        TileError: a slice is missing, corrupt or of another shape.
+        OutputError: the output cannot be written.
+    """
+    n = downsample_rate
+    days, scenes, (height, width) = _kept_days(slices, "dates", "kept")
+    shape = (-(-height // n), -(-width // n))
+    attributes = {
+        "dates": [day.date.isoformat() for day in days],
+        "scenes": scenes,
+        **_losses(slices),
+    }
+    with create_block_file(output, attributes) as group:
+        _write_stream(group, "bands", days, "bands", (*shape, len(BANDS)), n, np.uint16)
+        _write_stream(group, "masks", days, "masks", shape, n, np.uint8)
+        _write_doys(group, "doys", days, np.uint16)
+
+
+def stack_sentinel1(slices: Sequence[Path], output: Path, downsample_rate: int = 1) -> None:
+    """Join slices from `download_sentinel1` into one block file.
+
+    Output arrays per direction: `sar_ascending` (Ta, H, W, 2) int16 and `sar_ascending_doy`
+    (Ta,) int16, likewise `descending`; Ta and Td may be 0. Arguments, attributes and errors
+    as in `stack_sentinel2`.
+    """
+    n = downsample_rate
+    streams = {orbit: _kept_days(slices, f"{orbit}_dates", f"{orbit}_kept") for orbit in ORBITS}
+    attributes = {
+        "scenes": sum(scenes for _, scenes, _ in streams.values()),
+        **{
+            f"{orbit}_dates": [day.date.isoformat() for day in days]
+            for orbit, (days, _, _) in streams.items()
+        },
+        **_losses(slices),
+    }
+    with create_block_file(output, attributes) as group:
+        for orbit, (days, _, (height, width)) in streams.items():
+            shape = (-(-height // n), -(-width // n), len(CHANNELS))
+            _write_stream(group, f"sar_{orbit}", days, orbit, shape, n, np.int16)
+            _write_doys(group, f"sar_{orbit}_doy", days, np.int16)

@@ -1,0 +1,1 @@
+"""Plan and run jobs: files, parameters, resources, schedule, job log, status, estimate."""

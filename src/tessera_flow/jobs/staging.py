@@ -1,0 +1,74 @@
+"""Copies of large inputs on a node's own disk, where reading in pieces costs little.
+
+A shared file system gives a whole file fast and many small pieces slowly, and what one job
+reads in pieces all others wait for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..atomic import output_error
+from ..errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def staged(paths: Sequence[str | os.PathLike[str]], scratch: str | None) -> list[Path]:
+    """Copies of files in a folder of this process below `scratch`, gone when it ends.
+
+    Args:
+        paths: files; names may be alike.
+        scratch: a folder on the node, with environment variables; None: no copies.
+
+    Returns:
+        The copies, in the order of `paths`; the files themselves where `scratch` is None or
+        has no room for them.
+
+    Raises:
+        ConfigError: a variable in `scratch` is not set on this machine.
+        OutputError: nothing can be written there.
+    """
+    files = [Path(path) for path in paths]
+    if scratch is None:
+        return files
+    folder = _own_folder(scratch)
+    size = sum(file.stat().st_size for file in files)
+    if size > shutil.disk_usage(folder).free:
+        logger.warning("%s has no room for %d MB: inputs are read where they are", scratch,
+                       size // 1_000_000)  # fmt: skip
+        return files
+    copies = []
+    for number, file in enumerate(files):
+        copy = folder / f"{number}_{file.name}"
+        try:
+            shutil.copyfile(file, copy)
+        except OSError as error:
+            raise output_error(copy, error) from error
+        copies.append(copy)
+    logger.info("copied %d MB to %s", size // 1_000_000, folder)
+    return copies
+
+
+def _own_folder(scratch: str) -> Path:
+    expanded = os.path.expandvars(scratch)
+    missing = re.findall(r"\$\{?\w+\}?", expanded)
+    if missing:
+        raise ConfigError(
+            f"jobs.scratch is {scratch}, but {missing[0]} is not set on {os.uname().nodename}: "
+            "name a folder that exists on every node, or remove the key."
+        )
+    try:
+        Path(expanded).mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="tessera-flow-", dir=expanded))
+    except OSError as error:
+        raise output_error(Path(expanded), error) from error
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

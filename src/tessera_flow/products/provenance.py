@@ -1,0 +1,332 @@
+"""What a product states about itself: grid, model, sources, arithmetic, software.
+
+A record holds nothing that differs between two runs of the same configuration on the same
+software: no time stamps, no host names, no absolute paths of weights, no tokens.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from pyproj import CRS
+
+from .. import __version__
+from ..archives.providers import provider
+from ..config.configuration import Config
+from ..config.fingerprint import content_hash
+from ..errors import RegionError
+from ..geotessera.manifest import STORE_DIM, StoreManifest, resampled
+from ..region.grid import RegionGrid
+from ..urls import public_href
+
+_MODEL_PAGE = "https://github.com/ucam-eo/tessera"
+_SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo", "odc-stac")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The encoder.
+
+    Attributes:
+        family: architecture, such as `v2-student`.
+        name: published name or file name of the checkpoint.
+        sha256: SHA-256 of the checkpoint file, hexadecimal; None where a store of embeddings
+            does not tell it.
+        dim: dimensions stored per pixel.
+        dtype: `int8` or `float32`.
+        url: where the checkpoint is published; `urn:sha256:...` for one that is not.
+        statistics: source whose statistics were used, where the family has several sets.
+        heads: attention heads (S2, S1) that were set in place of the checkpoint's, if any.
+        precision: as configured; each block's file states what was used.
+        seed: of random draws (v1.0).
+        repeat_times: how many draws are averaged (v1.0).
+    """
+
+    family: str
+    name: str
+    sha256: str | None
+    dim: int
+    dtype: str
+    url: str
+    statistics: str | None
+    heads: list[int] | None
+    precision: str
+    seed: int
+    repeat_times: int
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """Scenes of one sensor, or what stood in their place.
+
+    Attributes:
+        sensor: `sentinel2` or `sentinel1`; `both` for tile folders and published embeddings.
+        provider: `mpc`, `earth-search`, `opera` or `local`; `tiles` for tile folders,
+            `geotessera` for published embeddings.
+        location: service, catalog, file of items, folder of tiles or store, without credentials
+            or query.
+        collection: STAC collection, or CMR's concept id; empty for tile folders; version and
+            year of published embeddings.
+        items: number of items in the manifest, where known; of a store, tiles.
+        resampled: tiles of a store that do not lie on the region's grid: of these, each pixel
+            is the nearest one. None for others.
+    """
+
+    sensor: str
+    provider: str
+    location: str
+    collection: str
+    items: int | None = None
+    resampled: int | None = None
+
+    @property
+    def uri(self) -> str:
+        """A URI that names the data: the collection of an API, or the location itself."""
+        parts = urlsplit(self.location)
+        if self.provider not in ("local", "tiles", "geotessera"):
+            return provider(self.provider, "").collection_uri(self.location, self.collection)
+        if parts.scheme and parts.netloc:
+            return self.location
+        return self.location if parts.scheme == "file" else f"file:{quote(self.location)}"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The record of one region and period.
+
+    Attributes:
+        region, period: their names in the configuration.
+        roi_sha256: SHA-256 of the region file's content, where known.
+        period_start, period_end: first and last day (UTC), both included, ISO 8601.
+        crs: `EPSG:n`, or WKT2 for a CRS without a code.
+        transform: affine coefficients (a, b, c, d, e, f): x = a*column + b*row + c,
+            y = d*column + e*row + f, of pixel corners.
+        shape: (height, width) in pixels.
+        nodata: value of a pixel without an embedding, per array.
+        model, sources: see their types.
+        arithmetic: `exact` or `reference`; `unknown` for published embeddings.
+        min_observations: valid steps a pixel needs (s2, s1); empty for published embeddings.
+        software: version by package.
+        configuration_sha256: see `config_hash.content_hash`.
+    """
+
+    region: str
+    period: str
+    roi_sha256: str | None
+    period_start: str
+    period_end: str
+    crs: str
+    transform: tuple[float, ...]
+    shape: tuple[int, int]
+    nodata: dict[str, str]
+    model: ModelRecord
+    sources: tuple[SourceRecord, ...]
+    arithmetic: str
+    min_observations: dict[str, int]
+    software: dict[str, str]
+    configuration_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form (lists and dictionaries of strings and finite numbers)."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return document
+
+    def tags(self) -> dict[str, str]:
+        """The record as metadata of a raster: the whole of it as JSON, under `PROVENANCE`."""
+        return {
+            "TIFFTAG_SOFTWARE": f"tessera-flow {self.software['tessera-flow']}",
+            "PROVENANCE": json.dumps(self.to_json(), sort_keys=True),
+        }
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is known how many observations each embedding was made from."""
+        return all(source.provider != "geotessera" for source in self.sources)
+
+    @property
+    def start(self) -> datetime.date:
+        """First day of the period (UTC)."""
+        return datetime.date.fromisoformat(self.period_start)
+
+
+def product_crs(grid: RegionGrid) -> CRS:
+    """The CRS of the region's products.
+
+    Raises:
+        RegionError: the grid has none.
+    """
+    if grid.product_geobox.crs is None:
+        raise RegionError(f"Region {grid.name}: its grid has no CRS; set regions.{grid.name}.crs.")
+    return CRS.from_wkt(grid.product_geobox.crs.to_wkt())
+
+
+def pixel_text(crs: str, width: float) -> str:
+    """A pixel's width with its unit, such as `10 m`, to be read by people."""
+    unit = CRS.from_user_input(crs).axis_info[0].unit_name
+    return f"{abs(width):g} {'m' if unit == 'metre' else unit}"
+
+
+def crs_code(crs: CRS) -> str | None:
+    """`AUTHORITY:code` of a CRS, or None if it has none."""
+    authority = crs.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else None
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of this program, of Python and of the packages that touch pixels."""
+    versions = {"tessera-flow": __version__, "python": platform.python_version()}
+    for name in _SOFTWARE:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def build_provenance(
+    grid: RegionGrid,
+    config: Config,
+    region: str,
+    period: str,
+    weights: Mapping[str, Any] | None,
+    *,
+    store: StoreManifest | None = None,
+    item_counts: Mapping[str, int] | None = None,
+    roi_sha256: str | None = None,
+) -> Provenance:
+    """The record of `region` in `period`.
+
+    Args:
+        grid: the region's grid; the record describes its product grid.
+        config: the whole configuration.
+        region: name of the region in `config`.
+        period: name of the period in `config`.
+        weights: the weights record: `path`, `sha256`, `family`, and, for published weights,
+            `name` and `url`; `dims` where `model.dim` is left out. Of the path only the file
+            name is recorded, where there is no name. None for published embeddings.
+        store: the tiles of published embeddings.
+        item_counts: items in the manifest by sensor, where known.
+        roi_sha256: SHA-256 of the region file's content, where known.
+
+    Raises:
+        KeyError: no such region, period or key of the weights record.
+        RegionError: the grid has no CRS.
+        ValueError: weights and a store are given, or neither.
+    """
+    software = software_versions()
+    arithmetic, least = "unknown", {}
+    sources: tuple[SourceRecord, ...]
+    if weights is not None and store is None:
+        model = _model(config, weights)
+        sources = tuple(_sources(config, region, period, item_counts or {}))
+        arithmetic, least = config.arithmetic, config.model.min_observations.model_dump()
+    elif store is not None and weights is None:
+        model, sources = _published_model(config, store), (_store_source(store, grid),)
+        software["geotessera"] = store.client
+    else:
+        raise ValueError("either weights or a store made the embeddings")
+    geobox = grid.product_geobox
+    crs = product_crs(grid)
+    days = config.periods[period]
+    int8 = config.model.dtype == "int8"
+    return Provenance(
+        region=region,
+        period=period,
+        roi_sha256=roi_sha256,
+        period_start=days.start.isoformat(),
+        period_end=days.end.isoformat(),
+        crs=crs_code(crs) or crs.to_wkt(),
+        transform=tuple(float(v) for v in list(geobox.affine)[:6]),
+        shape=(int(geobox.shape[0]), int(geobox.shape[1])),
+        nodata={"embeddings": "0", "scales": "NaN"} if int8 else {"embeddings": "NaN"},
+        model=model,
+        sources=sources,
+        arithmetic=arithmetic,
+        min_observations=least,
+        software=software,
+        configuration_sha256=content_hash(config, region, period),
+    )
+
+
+def _model(config: Config, weights: Mapping[str, Any]) -> ModelRecord:
+    sha256 = str(weights["sha256"])
+    return ModelRecord(
+        family=str(weights["family"]),
+        name=str(weights.get("name") or PurePath(weights["path"]).name),
+        sha256=sha256,
+        dim=config.model.dim or int(weights["dims"][-1]),
+        dtype=config.model.dtype,
+        url=str(weights.get("url") or f"urn:sha256:{sha256}"),
+        statistics=config.model.statistics,
+        heads=config.model.heads,
+        precision=config.model.precision,
+        seed=config.model.seed,
+        repeat_times=config.model.repeat_times,
+    )
+
+
+def _published_model(config: Config, store: StoreManifest) -> ModelRecord:
+    """What a store states of its model, where this program wrote it; else its dataset's name."""
+    unknown = ModelRecord(
+        family="TESSERA",
+        name=f"dataset {store.version}" + (f" {store.variant}" if store.variant else ""),
+        sha256=None,
+        dim=STORE_DIM,
+        dtype=config.model.dtype,
+        url=_MODEL_PAGE,
+        statistics=None,
+        heads=None,
+        precision="unknown",
+        seed=0,
+        repeat_times=1,
+    )
+    known = {field.name for field in fields(ModelRecord)} - {"dim", "dtype"}
+    stated = {key: value for key, value in (store.model or {}).items() if key in known}
+    return replace(unknown, **stated)
+
+
+def _store_source(store: StoreManifest, grid: RegionGrid) -> SourceRecord:
+    return SourceRecord(
+        sensor="both",
+        provider="geotessera",
+        location=public_href(store.location),
+        collection=store.dataset,
+        items=len(store.tiles),
+        resampled=resampled(store.tiles, grid),
+    )
+
+
+def tiles_location(config: Config, region: str, period: str) -> str:
+    """The folder of a region's and period's tile folders."""
+    location = config.tiles.location or ""
+    return location.replace("{region}", region).replace("{period}", period)
+
+
+def _sources(
+    config: Config, region: str, period: str, item_counts: Mapping[str, int]
+) -> list[SourceRecord]:
+    if config.source == "tiles":
+        return [SourceRecord("both", "tiles", tiles_location(config, region, period), "")]
+    records = []
+    for sensor, source in (("sentinel2", config.sentinel2), ("sentinel1", config.sentinel1)):
+        if source.enabled:
+            particulars = provider(source.provider, source.imitates)
+            location = source.location or particulars.endpoint
+            records.append(
+                SourceRecord(
+                    sensor=sensor,
+                    provider=source.provider,
+                    location=public_href(location),
+                    collection=source.collection or particulars.collection(source.provider, sensor),
+                    items=item_counts.get(sensor),
+                )
+            )
+    return records

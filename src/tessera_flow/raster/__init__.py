@@ -1,0 +1,1 @@
+"""Read one raster asset onto the grid: HTTP ranges, retries, exact resampling."""

@@ -1,0 +1,364 @@
+"""Byte ranges of objects on HTTP servers: signed, tried again, checked, and kept.
+
+All HTTP of reading scenes is here, so that there is one place that retries, one that knows
+the status of an answer, and one that holds signed addresses.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Iterable
+from contextlib import closing
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from ..archives.signing import Access, GivesAccess
+from ..errors import ReadError, TesseraFlowError
+from ..urls import keep_secrets_out_of_log, public_href
+from .failures import Failure, LostSceneError, of_exception, of_status
+from .retry import RetryPolicy, Tries, retry_after
+
+log = logging.getLogger(__name__)
+for _name in ("urllib3.connectionpool", "urllib3.util.retry", "rasterio._env", "rasterio._err"):
+    keep_secrets_out_of_log(_name)
+
+HEAD_BYTES = 32768
+"""Fetched first: the header of a COG, or the first part of it."""
+
+MERGE_GAP = 4096
+"""Ranges as near as this are asked for together (a COG's blocks lie 8 bytes apart)."""
+
+_PIECE = 2**17
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class RangeClient:
+    """Fetches ranges for many threads.
+
+    Attributes:
+        requests, received: requests made and bytes of data received so far.
+    """
+
+    def __init__(self, access: GivesAccess, policy: RetryPolicy, connections: int = 16) -> None:
+        self.policy = policy
+        self.requests = 0
+        self.received = 0
+        self._access = access
+        self._signing = threading.Lock()
+        self._counting = threading.Lock()
+        self._session = requests.Session()
+        # What the environment says of proxies and certificates is looked up once for each
+        # host (`_environment`): it takes longer than the rest of a request. And requests would
+        # send what ~/.netrc holds for a host in place of the access's own header.
+        self._session.trust_env = False
+        self._environments: dict[str, dict[str, Any]] = {}
+        adapter = HTTPAdapter(pool_connections=8, pool_maxsize=connections, max_retries=0)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _sign(self, href: str, refused: Access | None, seconds: float) -> Access | Failure:
+        """The way to `href`; if one was refused, another."""
+        # One thread at a time: after a refusal the first brings a new signature for all.
+        if not self._signing.acquire(timeout=max(seconds, 0.0)):
+            return Failure("transient", "no signature in time")
+        try:
+            access = _within(seconds, lambda: self._access(href))
+            if refused is not None and access == refused:
+                access = _within(seconds, lambda: self._access(href, fresh=True))
+            return access
+        except TesseraFlowError:
+            raise
+        except Exception as error:  # whatever a library raises may hold the token
+            return of_exception(error)
+        finally:
+            self._signing.release()
+
+    def fetch(
+        self, href: str, start: int, stop: int, label: str, tries: Tries
+    ) -> tuple[bytearray, int]:
+        """Bytes `start` .. `stop` of an object (fewer where it ends), and its size.
+
+        Args:
+            href: unsigned address.
+            start, stop: half-open.
+            label: what it is, for messages.
+            tries: of the read that this is part of.
+
+        Raises:
+            LostSceneError: the object is not there.
+            ReadError: every other failure that outlasts its tries.
+        """
+        refused: Access | None = None
+        while True:
+            access = self._sign(href, refused, tries.left)
+            found = access if isinstance(access, Failure) else self._get(access, start, stop, tries)
+            if not isinstance(found, Failure):
+                tries.succeeded()
+                return found
+            if found.kind == "refused" and isinstance(access, Access):
+                refused = access
+            self._wait_or_raise(found, href, label, tries)
+
+    def _wait_or_raise(self, failure: Failure, href: str, label: str, tries: Tries) -> None:
+        address = public_href(href)
+        what = f"{label} ({address})"
+        if failure.kind == "missing":
+            raise LostSceneError(
+                f"{what} is not there: {failure.cause}.", f"{what}: {failure.cause}"
+            )
+        retried = failure.kind in ("refused", "transient")
+        pause = tries.pause(failure.retry_after) if retried else None
+        if pause and failure.kind == "refused" and tries.failed == 1 and not failure.retry_after:
+            pause = 0.0  # a token that ran out: a new one serves at once
+        if pause is not None:
+            log.warning(
+                "try %d of %s failed (%s); again in %.1f s",
+                tries.failed, label, failure.cause, pause,
+            )  # fmt: skip
+            if tries.wait(pause):
+                return
+        count = max(tries.failed, 1)
+        raise ReadError(
+            f"Cannot read {what} after {count} {'try' if count == 1 else 'tries'}: "
+            f"{failure.cause}. {_ADVICE[failure.kind]}"
+        )
+
+    def _get(
+        self, access: Access, start: int, stop: int, tries: Tries
+    ) -> tuple[bytearray, int] | Failure:
+        try:
+            return self._request(access, start, stop, tries)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            return of_exception(error)
+
+    def _request(
+        self, access: Access, start: int, stop: int, tries: Tries
+    ) -> tuple[bytearray, int] | Failure:
+        headers = access.headers | {
+            "Range": f"bytes={start}-{stop - 1}",
+            "Accept-Encoding": "identity",
+        }
+        with self._counting:
+            self.requests += 1
+        # On a redirect to another host, requests drops the Authorization header.
+        with closing(
+            self._session.get(
+                access.href,
+                headers=headers,
+                stream=True,
+                timeout=self.policy.timeout,
+                **self._environment(access.href),
+            )
+        ) as response:
+            status = response.status_code
+            if status not in (200, 206):
+                if status == 416 and start == 0:
+                    return Failure("missing", "the object is empty")
+                after = retry_after(response.headers.get("Retry-After"))
+                return of_status(status, response.reason or "", after)
+            length = response.headers.get("Content-Length", "")
+            if _is_page(response.headers.get("Content-Type", "")):
+                return Failure("transient", "a web page came in place of the data")
+            if status == 200 and not (
+                start == 0 and length.isdigit() and int(length) <= HEAD_BYTES
+            ):
+                return Failure("permanent", "the server does not answer range requests")
+            return self._body(response, start, stop, tries)
+
+    def _environment(self, href: str) -> dict[str, Any]:
+        parts = urlsplit(href)
+        host = f"{parts.scheme}://{parts.netloc}"
+        if host not in self._environments:
+            with requests.Session() as session:
+                found = session.merge_environment_settings(host, {}, True, None, None)
+            self._environments[host] = {key: found[key] for key in ("proxies", "verify")}
+        return self._environments[host]
+
+    def _body(
+        self, response: requests.Response, start: int, stop: int, tries: Tries
+    ) -> tuple[bytearray, int] | Failure:
+        if response.status_code == 206:
+            stated = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if stated is None or int(stated[1]) != start or int(stated[2]) >= stop:
+                return Failure("transient", "another range came than was asked for")
+            length, size = int(stated[2]) + 1 - start, int(stated[3])
+            if length < min(stop, size) - start:
+                return Failure("transient", "a shorter range came than was asked for")
+        else:
+            length = size = int(response.headers["Content-Length"])
+        data, received = bytearray(length), 0
+        began = time.monotonic()
+        while received < length:
+            # `read` would wait for the whole piece, however slowly it came.
+            piece = response.raw.read1(min(_PIECE, length - received))
+            if not piece:
+                return Failure("transient", f"{received} of {length} bytes came")
+            data[received : received + len(piece)] = piece
+            received += len(piece)
+            with self._counting:
+                self.received += len(piece)
+            slow = time.monotonic() - began > self.policy.timeout * (1 + received / 2**20)
+            if slow or tries.left < 0:
+                return Failure("transient", "no answer in time")
+        if start == 0 and data[:64].lstrip()[:1] == b"<":
+            return Failure("transient", "a web page came in place of the data")
+        return data, size
+
+
+_ADVICE = {
+    "refused": "Check the credentials of this archive, and run again.",
+    "transient": "Check that the archive is complete and reachable, and run again.",
+    "permanent": "Check the address and what the archive serves there.",
+}
+
+
+def _is_page(content_type: str) -> bool:
+    return content_type.split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
+
+
+def _within(seconds: float, call: Any) -> Access:
+    """What `call` returns, waited for no longer than `seconds`: libraries that sign have no
+    time-out of their own."""
+    box: queue.SimpleQueue[tuple[Access | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            box.put((call(), None))
+        except BaseException as error:  # handed to the caller
+            box.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        access, error = box.get(timeout=max(seconds, 0.0))
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    assert access is not None
+    return access
+
+
+class RemoteFile:
+    """One object as a file for GDAL: fetches what is asked for, once.
+
+    Attributes:
+        failure: the error that ended reading, if any. GDAL sees an end of file then, since
+            an exception cannot pass through it.
+    """
+
+    def __init__(self, client: RangeClient, href: str, label: str) -> None:
+        self.failure: ReadError | None = None
+        self._client = client
+        self._href = href
+        self._label = label
+        self._tries = Tries(client.policy)
+        self._starts: list[int] = []
+        self._parts: list[bytearray] = []
+        head, self.size = client.fetch(href, 0, HEAD_BYTES, label, self._tries)
+        self._keep(0, head)
+
+    def load(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch ranges (start, stop) that will be needed, neighbours together.
+
+        Raises:
+            ReadError: see `RangeClient.fetch`.
+        """
+        for start, end in _merged(ranges):
+            stop = min(end, self.size)
+            if start < stop and not self._has(start, stop):
+                self._fetch(start, stop)
+
+    def read(self, start: int, count: int) -> bytes:
+        """`count` bytes from `start`; fewer at the end of the object or after a failure."""
+        stop = min(start + count, self.size)
+        if start >= stop or self.failure:
+            return b""
+        try:
+            if not self._has(start, stop):
+                self._fetch(start, max(stop, min(start + HEAD_BYTES, self.size)))
+        except ReadError as error:
+            self.failure = error
+            return b""
+        index = bisect_right(self._starts, start) - 1
+        offset = start - self._starts[index]
+        return bytes(memoryview(self._parts[index])[offset : offset + stop - start])
+
+    def opener(self, path: str, mode: str = "rb", **_: Any) -> _Handle:
+        """For `rasterio.open(..., opener=...)`."""
+        return _Handle(self)
+
+    def _fetch(self, start: int, stop: int) -> None:
+        data, size = self._client.fetch(self._href, start, stop, self._label, self._tries)
+        if size != self.size:
+            raise ReadError(
+                f"{self._label} ({public_href(self._href)}) changed while it was read: run again."
+            )
+        self._keep(start, data)
+
+    def _keep(self, start: int, data: bytearray) -> None:
+        index = bisect_right(self._starts, start)
+        self._starts.insert(index, start)
+        self._parts.insert(index, data)
+
+    def _has(self, start: int, stop: int) -> bool:
+        index = bisect_right(self._starts, start) - 1
+        return index >= 0 and stop <= self._starts[index] + len(self._parts[index])
+
+
+class _Handle:
+    """A position in a `RemoteFile`; GDAL opens a file more than once."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self._position = 0
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._file.read(self._position, self._file.size if count < 0 else count)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (0, self._position, self._file.size)[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> _Handle:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    result: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if result and start <= result[-1][1] + MERGE_GAP:
+            result[-1] = (result[-1][0], max(result[-1][1], stop))
+        else:
+            result.append((start, stop))
+    return result

@@ -1,0 +1,1 @@
+"""Turn a region of interest into a grid, a mask and blocks."""

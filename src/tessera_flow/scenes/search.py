@@ -1,0 +1,244 @@
+"""Finding the source items: searched once per region, period and sensor, then fixed.
+
+The manifest keeps the items in the order in which they fill a day, without signed
+addresses, and every item left out with its reason.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyproj
+from odc.geo.geobox import GeoBox
+
+from ..archives.provider import Provider
+from ..archives.providers import provider
+from ..archives.stac import search_items
+from ..config.sections import Download, Period, Sentinel1, Sentinel2
+from ..dates import utc_date
+from ..errors import ItemError
+from ..sensors.sentinel1 import ORBITS
+from ..sensors.sentinel2 import Arithmetic
+from ..urls import absolute_location, public_href
+from .manifest import Manifest, SourceItem
+from .select import choose_sentinel1, choose_sentinel2
+
+__all__ = ["Manifest", "SourceItem", "list_items", "search_box"]
+
+log = logging.getLogger(__name__)
+
+SEARCH_MARGIN = 0.01
+"""Degrees added around the region when searching: footprints in items are approximate."""
+
+_KEPT_PROPERTIES = (
+    "datetime", "earthsearch:boa_offset_applied", "earthsearch:s3_path", "eo:cloud_cover",
+    "grid:code", "mgrs:grid_square", "mgrs:latitude_band", "mgrs:utm_zone", "platform",
+    "s2:datatake_id", "s2:generation_time", "s2:mgrs_tile", "s2:processing_baseline",
+    "s2:product_uri", "sat:orbit_state",
+)  # fmt: skip
+
+
+def list_items(
+    source: Sentinel2 | Sentinel1,
+    region: str,
+    geobox: GeoBox,
+    period: Period,
+    arithmetic: Arithmetic,
+    download: Download,
+) -> Manifest:
+    """Search a source and choose the items of a region and period.
+
+    Raises:
+        ItemError: the source cannot be searched, or has nothing for this region and period.
+    """
+    sensor = "sentinel2" if isinstance(source, Sentinel2) else "sentinel1"
+    particulars = provider(source.provider, source.imitates)
+    location = absolute_location(source.location or particulars.endpoint)
+    collection = source.collection or particulars.collection(source.provider, sensor)
+    search = search_items if source.provider == "local" else particulars.search
+    documents = search(location, collection, search_box(geobox), period, download)
+    found = _candidates(documents, collection, geobox, period, particulars)
+    candidates = list(found.candidates.values())
+    orbits: tuple[str, ...] = ORBITS
+    if isinstance(source, Sentinel2):
+        items, left_out = choose_sentinel2(candidates, particulars, arithmetic, source.max_cloud)
+    else:
+        items, left_out = choose_sentinel1(candidates, particulars, source.orbits)
+        orbits = ORBITS if source.orbits == "both" else (source.orbits,)
+    left_out = sorted([*left_out, *found.undated.items()])
+    if not items:
+        where = f"collection {collection} of {public_href(location)}"
+        raise _nothing_found(sensor, region, geobox, period, where, found, left_out)
+    log.info("%d %s scenes; %d left out", len(items), sensor, len(left_out))
+    return Manifest(sensor, tuple(items), tuple(left_out), orbits)
+
+
+def _nothing_found(
+    sensor: str,
+    region: str,
+    geobox: GeoBox,
+    period: Period,
+    where: str,
+    found: _Found,
+    left_out: list[tuple[str, str]],
+) -> ItemError:
+    place = ", ".join(f"{v:.3f}" for v in search_box(geobox))
+    hint = f"check the region, the period and `{sensor}.collection`"
+    if sensor == "sentinel1":
+        hint += ", or set `sentinel1.enabled: false` to use Sentinel-2 alone"
+    seen = f"{found.elsewhere} items found there lie outside the region or the period"
+    if found.other_collections:
+        seen += f"; {found.other_collections} are of other collections"
+    if left_out:
+        reasons = sorted({reason for _, reason in left_out})
+        seen += f"; {len(left_out)} were left out ({'; '.join(reasons[:3])})"
+    title = {"sentinel2": "Sentinel-2", "sentinel1": "Sentinel-1"}[sensor]
+    return ItemError(
+        f"No {title} scene covers region {region} (longitude and latitude {place}) from "
+        f"{period.start} to {period.end} in {where} ({seen}): {hint}."
+    )
+
+
+def search_box(geobox: GeoBox) -> tuple[float, float, float, float]:
+    """(west, south, east, north) of a grid in degrees, with a margin."""
+    west, south, east, north = pyproj.Transformer.from_crs(
+        str(geobox.crs), "EPSG:4326", always_xy=True
+    ).transform_bounds(*_bounds(geobox.boundingbox), densify_pts=21)
+    return (
+        max(-180.0, west - SEARCH_MARGIN),
+        max(-90.0, south - SEARCH_MARGIN),
+        min(180.0, east + SEARCH_MARGIN),
+        min(90.0, north + SEARCH_MARGIN),
+    )
+
+
+@dataclass
+class _Found:
+    """What a search gave: items of the region and period, and what else was seen."""
+
+    candidates: dict[str, SourceItem] = field(default_factory=dict)
+    undated: dict[str, str] = field(default_factory=dict)
+    elsewhere: int = 0
+    other_collections: int = 0
+
+    def add(self, item: SourceItem) -> None:
+        """Each id counts once; where two documents differ, their order does not decide."""
+        known = self.candidates.get(item.id)
+        if known is None or json.dumps(known.to_json()) < json.dumps(item.to_json()):
+            self.candidates[item.id] = item
+
+
+def _candidates(
+    documents: Iterable[dict[str, Any]],
+    collection: str,
+    geobox: GeoBox,
+    period: Period,
+    particulars: Provider,
+) -> _Found:
+    """Sort items by collection, region and period; each counts once."""
+    found = _Found()
+    wanted = {*particulars.s2_assets.values(), *particulars.s1_assets.values()}
+    for document in documents:
+        if document.get("collection") != collection:
+            found.other_collections += 1
+            continue
+        try:
+            item = _candidate(document, geobox, wanted)
+            day = item.date
+            if not item.stac["properties"].get("datetime"):
+                found.undated[item.id] = "has no datetime, so its day is not known"
+            elif period.start <= day <= period.end and item.overlaps(geobox):
+                found.add(item)
+            else:
+                found.elsewhere += 1
+        except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
+            raise ItemError(
+                f"Item {document.get('id')} of collection {collection} is not a whole STAC item "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}): mend or remove it."
+            ) from error
+    return found
+
+
+def _candidate(document: Mapping[str, Any], geobox: GeoBox, wanted: set[str]) -> SourceItem:
+    properties = document["properties"]
+    stamp = properties.get("datetime")
+    return SourceItem(
+        id=document["id"],
+        date=utc_date(stamp) if stamp else datetime.date.min,
+        extent=_extent(document, geobox),
+        boa_offset=0,
+        orbit=str(properties.get("sat:orbit_state") or "").lower() or None,
+        stac=_trimmed(document, wanted),
+    )
+
+
+def _trimmed(document: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
+    properties = document["properties"]
+    return {
+        "id": document["id"],
+        "collection": document.get("collection"),
+        "properties": {k: properties[k] for k in _KEPT_PROPERTIES if k in properties},
+        "assets": {
+            key: {"href": public_href(asset["href"])}
+            for key, asset in document.get("assets", {}).items()
+            if key in wanted
+        },
+    }
+
+
+def _extent(
+    document: Mapping[str, Any], geobox: GeoBox
+) -> tuple[float, float, float, float] | None:
+    """Bounds of the item's raster in the CRS of `geobox`, with two pixels' margin.
+
+    From the projection extension, which is exact; the footprint in degrees, which can be
+    simplified, serves only where there is none.
+    """
+    properties = document["properties"]
+    holders = [*document.get("assets", {}).values(), properties]
+    native: tuple[float, ...] | None = None
+    code: Any = None
+    for holder in holders:
+        code = holder.get("proj:code") or holder.get("proj:epsg")
+        code = code or properties.get("proj:code") or properties.get("proj:epsg")
+        shape, transform = holder.get("proj:shape"), holder.get("proj:transform")
+        if code and shape and transform:
+            a, _, left, _, e, top = transform[:6]
+            native = (left, top + e * shape[0], left + a * shape[1], top)
+            break
+        if code and holder.get("proj:bbox"):
+            native = tuple(holder["proj:bbox"])
+            break
+    if native is None:
+        box = document.get("bbox")
+        if not box:
+            return None
+        middle = len(box) // 2  # a box in three dimensions has six numbers
+        code, native = 4326, (box[0], box[1], box[middle], box[middle + 1])
+    source = f"EPSG:{code}" if isinstance(code, int) else str(code)
+    target = str(geobox.crs)
+    if source.upper() != target.upper():
+        native = _transformer(source, target).transform_bounds(*_bounds(native), densify_pts=21)
+    if not all(math.isfinite(v) for v in native):
+        return None
+    margin = 2 * abs(geobox.affine.a) + 60.0
+    left, bottom, right, top = native
+    return (left - margin, bottom - margin, right + margin, top + margin)
+
+
+@functools.cache
+def _transformer(source: str, target: str) -> pyproj.Transformer:
+    """Made once: a search finds thousands of items in two or three zones."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+def _bounds(values: Iterable[float]) -> tuple[float, float, float, float]:
+    left, bottom, right, top = values
+    return left, bottom, right, top

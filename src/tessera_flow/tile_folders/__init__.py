@@ -1,0 +1,1 @@
+"""Read, write and embed tile folders of the reference pipeline."""

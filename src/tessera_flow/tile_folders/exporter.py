@@ -1,0 +1,118 @@
+"""Patches written as reference tile folders, which other tools read.
+
+A folder is named `{x0}_{y0}_{x1}_{y1}`, pixels of the region's product grid. As in the
+reference, a tile at the edge is padded with zeros to the full patch size, and its name has
+the clipped corner.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import zarr
+from rasterio.errors import RasterioError
+
+from ..atomic import atomic_output, output_error, write_text
+from ..block_file import get_array, open_block_file
+from ..errors import TileError
+from ..inference.tile import ARRAYS, ROI_FILE, TILE_PIXEL_ARRAYS
+from ..ingest.retile import TIME_CHUNK
+from ..npy_file import allocate
+from ..region.grid import Block, RegionGrid, Window, crop
+
+
+def export_tiles(
+    patches: Path,
+    grid: RegionGrid,
+    block: Block,
+    output: Path,
+    provenance: Mapping[str, Any],
+) -> list[str]:
+    """Write a tile folder for each patch of a block that holds a pixel of the region.
+
+    Args:
+        patches: the block's file of patches.
+        grid: the region's grid.
+        block: the block.
+        output: JSON file written last, in the folder of the tile folders: names of the
+            block's tiles, and `provenance`.
+        provenance: what the JSON file states beside them.
+
+    Returns:
+        The names of the tile folders.
+
+    Raises:
+        TileError: the file of patches is missing or damaged.
+        OutputError: a tile cannot be written.
+    """
+    place = grid.product_window(block)
+    names = []
+    with open_block_file(patches) as source:
+        attributes: dict[str, Any] = source.attrs.asdict()
+        size = int(attributes["patch_size"])
+        for y0, x0, height, width in attributes["patches"]:
+            group = source.get(f"{y0}_{x0}")
+            if not isinstance(group, zarr.Group):
+                raise TileError(f"{patches} has no patch {y0}_{x0}: delete it and run again.")
+            window = Window(place.y0 + y0, place.x0 + x0, height, width)
+            name = tile_name(window)
+            with atomic_output(output.parent / name) as part:
+                part.mkdir()
+                for array in ARRAYS:
+                    _write_array(part / f"{array}.npy", group, array, size)
+                _write_roi(part / ROI_FILE, group, grid, window, size)
+            names.append(name)
+    document = {"block": block.id, "patch_size": size, "tiles": names, **provenance}
+    write_text(output, json.dumps(document, indent=1) + "\n")
+    return names
+
+
+def tile_name(window: Window) -> str:
+    """The reference's name of a tile that covers `window` of the region's product grid."""
+    return f"{window.x0}_{window.y0}_{window.x0 + window.width}_{window.y0 + window.height}"
+
+
+def _write_array(path: Path, group: zarr.Group, name: str, size: int) -> None:
+    source = get_array(group, name)
+    if name not in TILE_PIXEL_ARRAYS:
+        np.save(path, np.asarray(source[:]))
+        return
+    steps, height, width = source.shape[:3]
+    shape = (steps, size, size, *source.shape[3:])
+    if 0 in shape:
+        np.save(path, np.zeros(shape, source.dtype))
+        return
+    allocate(path, shape, source.dtype)
+    for start in range(0, steps, TIME_CHUNK):
+        some = slice(start, min(start + TIME_CHUNK, steps))
+        # Made anew: written pages of a map count as memory until it is unmapped.
+        target = np.lib.format.open_memmap(path, mode="r+")
+        target[some, :height, :width] = np.asarray(source[some])
+        del target
+
+
+def _write_roi(path: Path, group: zarr.Group, grid: RegionGrid, window: Window, size: int) -> None:
+    inside = np.asarray(get_array(group, "roi")[:])
+    padded = np.zeros((size, size), np.uint8)
+    padded[: window.height, : window.width] = inside
+    geobox = crop(grid.product_geobox, Window(window.y0, window.x0, 1, 1))
+    try:
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=size,
+            width=size,
+            count=1,
+            dtype="uint8",
+            crs=str(geobox.crs),
+            transform=geobox.affine,
+        ) as target:
+            target.write(padded, 1)
+    except RasterioError as error:
+        raise output_error(path, OSError(None, str(error))) from error

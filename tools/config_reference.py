@@ -1,0 +1,211 @@
+"""The pages and files that follow from the configuration models.
+
+`tools/generate.py` writes them; a test fails when one is out of date. Each function
+returns the whole text of one file.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tessera_flow.config.configuration import Config
+from tessera_flow.config.messages import as_yaml, first_sentence, literals, section_of
+from tessera_flow.config.types import NAME_PATTERN, Day
+
+_LINE = 100
+_NOTICE = "Generated from src/tessera_flow/config/*.py by `make generate`; edit those instead."
+
+# What the default config.yaml holds where a key has no default, or a better example than it.
+_EXAMPLE_NAMES = {"regions": "my_region", "periods": "y2023"}
+_EXAMPLES: dict[str, str] = {
+    "regions.roi": "path/to/region.geojson",
+    "periods.start": "2023-01-01",
+    "periods.end": "2023-12-31",
+    "model.weights": "path/to/checkpoint.pt",
+}
+
+
+def config_schema() -> str:
+    """JSON schema of the configuration (for editors and other tools).
+
+    It refuses unknown keys, wrong types and values out of range. What takes two keys to
+    see (an end before a start, the name of a period that does not exist) only
+    `load_config` refuses, which is kinder where the meaning is plain: names that YAML
+    reads as numbers, numbers given as text, a heading with nothing under it.
+    """
+    schema = Config.model_json_schema()
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$comment": _NOTICE,
+        **schema,
+        "title": "tessera-flow configuration",
+    }
+    for key in ("regions", "periods"):
+        schema["properties"][key]["propertyNames"] = {"pattern": f"^{NAME_PATTERN.pattern}$"}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def configuration_page() -> str:
+    """`docs/configuration.md`: every key with type, default, unit and meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        f"<!-- {_NOTICE} -->",
+        "",
+        "One YAML file, `config/config.yaml` or another given by `--configfile`. Required: "
+        "`regions`, `periods` and, unless published embeddings are taken, `model.weights`; every "
+        "other key may be left out. Paths are relative to the working directory. A key that does "
+        "not exist is refused, with the nearest one that does.",
+        "",
+        *_table("Top level", None, Config),
+    ]
+    for path, model in _sections(Config):
+        lines += ["", *_table(f"`{path}`", model.__doc__, model)]
+    return "\n".join(lines) + "\n"
+
+
+def default_config() -> str:
+    """`config/config.yaml`: the keys a user must set, and every other at its default."""
+    lines = [
+        *_comment(
+            "Set the three values marked SET: the region, the period and the weights. All else "
+            "is at its default and may be left out. docs/configuration.md has every key's type, "
+            "unit and meaning."
+        ),
+        "# yaml-language-server: $schema=../workflow/schemas/config.schema.json",
+    ]
+    for key, field in Config.model_fields.items():
+        section = section_of(field.annotation)
+        lines.append("")
+        lines += _comment(field.description if section else _short(field, required=False))
+        lines += _entry(key, field, key, "")
+    return "\n".join(lines) + "\n"
+
+
+def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    for key, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        if section:
+            inner, named = section
+            path = f"{prefix}{key}.<name>" if named else f"{prefix}{key}"
+            yield path, inner
+            yield from _sections(inner, f"{path}.")
+
+
+def _table(title: str, intro: str | None, model: type[BaseModel]) -> list[str]:
+    lines = [f"## {title}", ""]
+    if intro:
+        lines += [intro, ""]
+    lines += ["| key | type | default | unit | meaning |", "|---|---|---|---|---|"]
+    for key, field in model.model_fields.items():
+        cells = (f"`{key}`", _type(field), _default(field), _unit(field), field.description or "")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return lines
+
+
+def _type(field: FieldInfo) -> str:
+    annotation = field.annotation
+    section = section_of(annotation)
+    if section:
+        return "sections by name" if section[1] else "section"
+    choices = literals(annotation)
+    if choices:
+        values = ", ".join(f"`{choice}`" for choice in choices)
+        if typing.get_origin(annotation) is list:
+            return f"list of {values}"
+        return f"one of {values}{', or `null`' if _optional(annotation) else ''}"
+    if _optional(annotation):
+        inner = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+        return f"{_plain_type(inner)}, or `null`"
+    return _plain_type(annotation) + _limits(field)
+
+
+def _optional(annotation: Any) -> bool:
+    return type(None) in typing.get_args(annotation)
+
+
+def _plain_type(annotation: Any) -> str:
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    plain = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "`true` or `false`",
+        list[str]: "list of text",
+        list[int]: "whole number or list of two",
+        list[int] | str: "list of two whole numbers, or `auto`",
+        typing.get_args(Day)[0]: "date",
+    }
+    return plain[annotation]
+
+
+def _limits(field: FieldInfo) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    limits = [
+        f"{sign} {getattr(limit, name):g}"
+        for limit in field.metadata
+        for name, sign in signs.items()
+        if getattr(limit, name, None) is not None
+    ]
+    return f" {' and '.join(limits)}" if limits else ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    return "each key's own" if isinstance(value, BaseModel) else f"`{as_yaml(value)}`"
+
+
+def _unit(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    return str(extra["unit"]) if isinstance(extra, Mapping) else ""
+
+
+def _comment(text: str | None, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text or "", _LINE, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+    )
+
+
+def _entry(key: str, field: FieldInfo, path: str, indent: str) -> list[str]:
+    """The YAML lines of one key; below a section, each key with its one-line comment."""
+    section = section_of(field.annotation)
+    if section is None:
+        value = _EXAMPLES.get(path)
+        if value is None:
+            value = as_yaml(field.get_default(call_default_factory=True))
+        return [f"{indent}{key}: {value}"]
+    model, named = section
+    lines = [f"{indent}{key}:"]
+    inner = f"{indent}  "
+    if named:
+        lines.append(f"{inner}{_EXAMPLE_NAMES[key]}:")
+        inner += "  "
+    for inner_key, inner_field in model.model_fields.items():
+        inner_path = f"{path}.{inner_key}"
+        if section_of(inner_field.annotation):
+            lines.append(f"{inner}# {first_sentence(inner_field.description or '')}")
+            lines += _entry(inner_key, inner_field, inner_path, inner)
+            continue
+        lines.append(f"{inner}# {_short(inner_field, required=inner_path in _EXAMPLES)}")
+        lines += _entry(inner_key, inner_field, inner_path, inner)
+    return lines
+
+
+def _short(field: FieldInfo, *, required: bool) -> str:
+    """One line on a key: its first sentence, unit and choices."""
+    text = first_sentence(field.description or "").replace("`", "")
+    choices = literals(field.annotation)
+    notes = [_unit(field)] if _unit(field) else []
+    if choices:
+        notes.append(", ".join(as_yaml(choice) for choice in choices))
+    return ("SET: " if required else "") + text + (f" ({'; '.join(notes)})" if notes else "")
