@@ -203,7 +203,7 @@ def download(
         "settings": config.download,
     }
     if sensor == "sentinel2":
-        download_sentinel2(**common, source=config.sentinel2, arithmetic="exact")
+        download_sentinel2(**common, source=config.sentinel2, preprocessing="corrected")
     else:
         download_sentinel1(**common, source=config.sentinel1)
     return 0

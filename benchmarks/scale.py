@@ -29,7 +29,7 @@ from tests.support.workflow import (
     job_counts,
 )
 
-from tessera_flow.jobs.journal import read_verdicts
+from tessera_flow.jobs.journal import read_job_log
 
 BLOCK = 20_000
 
@@ -95,8 +95,8 @@ def overhead(folder: Path, slurm: bool) -> None:
     how = ["--profile", str(REPOSITORY / "profiles" / "test")] if slurm else ["--cores", "1"]
     wall, _, _, output = measured(folder, *how, "--forceall")
     jobs = sum(job_counts(output).values())
-    files = [p for top in ("work",) for p in (folder / top).rglob("verdicts/*.jsonl")]
-    work = sum(v.seconds for path in files for v in read_verdicts(path))
+    files = [p for top in ("work",) for p in (folder / top).rglob("job_log/*.jsonl")]
+    work = sum(v.seconds for path in files for v in read_job_log(path))
     where = "on Slurm" if slurm else "on one core"
     print(
         f"{jobs} jobs {where}: {wall:.0f} s, of which {work:.1f} s are work; "

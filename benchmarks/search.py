@@ -146,7 +146,7 @@ def _search(form: str, location: str, folder: Path, pipe: Connection) -> None:
         source = Sentinel1.model_validate({"provider": "opera", "location": location})
     else:
         source = Sentinel2.model_validate(
-            {"provider": "local", "imitates": "earth-search", "location": location}
+            {"provider": "local", "item_format": "earth-search", "location": location}
         )
     geobox = GeoBox((EDGE // 10, EDGE // 10), Affine(10, 0, LEFT, 0, -10, TOP), CRS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

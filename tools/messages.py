@@ -34,10 +34,10 @@ GROUPS = {
         "Reading scenes",
         "In the rule `download`. [failures.md](failures.md) says what is tried again.",
     ),
-    "LostSceneError": (
+    "MissingSceneError": (
         "Scenes that the archive has lost",
         "These become the reason of a scene that is left out (or replaced by its copy), in the "
-        "log and in the product's record; they fail a block only through `download.max_lost`.",
+        "log and in the product's record; they fail a block only through `download.max_missing_percent`.",
     ),
     "CheckpointError": ("Model weights", "In the rules `weights` and `infer`, and in `embed`."),
     "TileError": (

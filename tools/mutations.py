@@ -48,7 +48,7 @@ MUTATIONS = (
     Mutation(
         "Offset: a dark pixel becomes no data",
         (("np.maximum(dn, BOA_OFFSET + 1)", "np.maximum(dn, BOA_OFFSET)"),),
-        "tests/unit/test_sentinel_arithmetic.py::test_offset_in_exact_arithmetic",
+        "tests/unit/test_sensors.py::test_offset_in_exact_arithmetic",
     ),
     Mutation(
         "GRU gate order: reset and update change places",
@@ -83,7 +83,7 @@ MUTATIONS = (
     Mutation(
         "Bin rule: the bin below instead of the bin above",
         (("-(-counts // BIN_STEP) * BIN_STEP", "counts // BIN_STEP * BIN_STEP"),),
-        "tests/unit/test_observations.py::test_bins_equal_the_reference",
+        "tests/unit/test_sampling.py::test_bins_equal_the_reference",
     ),
     Mutation(
         "Rounding: codes are cut instead of rounded",

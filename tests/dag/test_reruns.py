@@ -42,7 +42,7 @@ REGION = {"roi": 1} | BOTH_SENSORS
         ({"model.min_observations": {"s2": 2}}, INFER),
         ({"model.min_observations": {"s1": 1}}, RETILE),
         ({"grid.patch_size": 25}, RETILE),
-        ({"arithmetic": "reference"}, ONE_SENSOR),
+        ({"preprocessing": "as_published"}, ONE_SENSOR),
         ({"sentinel2.max_cloud": 50.0}, ONE_SENSOR),
         ({"sentinel1.orbits": "ascending"}, ONE_SENSOR),
         ({"sentinel1.enabled": False}, RETILE),
@@ -63,16 +63,16 @@ REGION = {"roi": 1} | BOTH_SENSORS
         (
             {
                 "jobs.cpu_gpu": [0, 1],
-                "jobs.without_gpu": "cpu",
+                "jobs.on_missing_gpu": "cpu",
                 "jobs.max_disk_gb": 1.0,
                 "jobs.scratch": "$TMPDIR",
-                "jobs.at_home": ["download"],
-                "jobs.failed_blocks": "hole",
+                "jobs.local_rules": ["download"],
+                "jobs.on_failed_block": "skip",
             },
             {},
         ),
         # What the products state of their making changes, but no block.
-        ({"download.empty_block": "nodata"}, PRODUCTS),
+        ({"download.on_empty_block": "nodata"}, PRODUCTS),
         (
             {"periods.later": {"start": "2021-08-01", "end": "2021-08-31"}},
             BOTH_SENSORS | {"download": 8},
@@ -172,14 +172,14 @@ def test_a_changed_comment_reruns_nothing(finished: Path, tmp_path: Path) -> Non
 def test_the_order_of_keys_and_defaults_written_out_change_nothing(finished: Path) -> None:
     settings = yaml.safe_load((finished / "config.yaml").read_text())
     settings["products"] = {"formats": ["zarr", "arrays", "preview"], "zarr_chunk": 100}
-    settings["arithmetic"] = "exact"
+    settings["preprocessing"] = "corrected"
     write_config(finished, dict(reversed(settings.items())))
     assert plan(finished) == {}
 
 
 def test_products_of_other_settings_are_replaced_only_by_force(finished: Path) -> None:
     """Planning stays free; a run is refused before anything is deleted."""
-    change(finished, {"download.empty_block": "nodata", "products.formats": ["zarr"]})
+    change(finished, {"download.on_empty_block": "nodata", "products.formats": ["zarr"]})
     before = product_bytes(finished)
     said = run(finished, fails=True)
     assert "embeddings.zarr was made with other settings than those for region here and period" in (

@@ -14,7 +14,7 @@ import rasterio
 
 from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import CheckpointError, RegionError
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.models.weights import fetch_weights
 from tests.support.broken import damaged_checkpoint, one_row, region_without_crs, shown
 from tests.support.scenes import optical
@@ -68,7 +68,7 @@ def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path
         {
             "regions.far": {"roi": "far.geojson", "periods": ["then"]},
             "periods.empty": {"start": "2019-01-01", "end": "2019-01-31"},
-            "download.max_lost": 0,
+            "download.max_missing_percent": 0,
         },
     )
 
@@ -76,7 +76,9 @@ def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path
     shown(
         output, rf"1 of the \d scenes .* asset B11 of item {damaged['id']} \(.*\): corrupt .*again"
     )
-    shown(output, r"Block b000_002 is covered by no sentinel2 scene in the period: .*empty_block")
+    shown(
+        output, r"Block b000_002 is covered by no sentinel2 scene in the period: .*on_empty_block"
+    )
     shown(output, r"No Sentinel-2 scene covers region here .* from 2019-01-01 to 2019-01-31 .*\.")
     shown(output, r"No Sentinel-2 scene covers region far .* from 2021-06-01 to 2021-06-30 .*\.")
     assert files(folder, "work/*/*/embeddings/*") == ["work/here/then/embeddings/b000_000.zip"]
@@ -87,7 +89,7 @@ def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path
 
     band.write_bytes(whole)
     box(folder / "far.geojson", (0, 20), (0, 20))
-    change(folder, {"download.empty_block": "nodata", "periods.empty.start": "2021-06-01",
+    change(folder, {"download.on_empty_block": "nodata", "periods.empty.start": "2021-06-01",
                     "periods.empty.end": "2021-06-30"})  # fmt: skip
     far = {"items": 1, "download": 1, "stack": 1, "retile": 1, "infer": 1, "stitch_arrays": 1}
     here_empty = {
@@ -215,7 +217,7 @@ def test_regions_that_cannot_be_used(tmp_path: Path, make: Any, sentence: str) -
     settings["regions"]["here"]["roi"] = str(make(tmp_path))
     settings["paths"] = {"work": str(tmp_path / "work")}
     with pytest.raises(RegionError, match=sentence):
-        Layout(load_config(settings))
+        RunFiles(load_config(settings))
     assert files(tmp_path, "work/**/*") == []
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tessera_flow.jobs.assumptions import block_disk_gb, dates
-from tessera_flow.jobs.journal import read_verdicts, verdict_path
+from tessera_flow.jobs.journal import job_log_path, read_job_log
 from tests.support.broken import patched
 from tests.support.pipeline import read_config
 from tests.support.workflow import (
@@ -47,11 +47,11 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
     summary = output.split("What failed, and why:")[1]
     assert f"here then {DAMAGED}: infer_cpu (1 attempt): " in summary
     assert "is not a complete block file" in summary
-    assert "--config 'jobs={failed_blocks: hole}'" in summary
+    assert "--config 'jobs={on_failed_block: skip}'" in summary
     assert not (folder / "results").exists()
     assert plan(folder)["infer"] == 1
 
-    change(folder, {"jobs.failed_blocks": "hole"})
+    change(folder, {"jobs.on_failed_block": "skip"})
     assert plan(folder) == {
         "hole": 1, "holes": 1, "stitch_zarr": 1, "stitch_arrays": 1, "preview": 1,
     }  # fmt: skip
@@ -61,7 +61,7 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
     hole[:25, 25:] = True
     assert np.isnan(scales[hole]).all()
     np.testing.assert_array_equal(scales[~hole], np.load(finished_run / SCALES)[~hole])
-    record = json.loads((folder / "results" / "here" / "then" / "holes.json").read_text())
+    record = json.loads((folder / "results" / "here" / "then" / "skipped_blocks.json").read_text())
     (entry,) = record["holes"]
     assert entry["block"] == DAMAGED and "not a complete block file" in entry["reason"]
     left, bottom, right, top = entry["bounds"]
@@ -69,10 +69,10 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
 
     file.write_bytes(whole)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    change(folder, {"jobs.failed_blocks": "refuse"})
+    change(folder, {"jobs.on_failed_block": "fail"})
     run(folder)
     assert product_bytes(finished_run).items() <= product_bytes(folder).items()
-    verdicts = read_verdicts(verdict_path(folder / "work", "here", "then", DAMAGED))
+    verdicts = read_job_log(job_log_path(folder / "work", "here", "then", DAMAGED))
     assert [(v.rule, v.state, v.attempts) for v in verdicts] == [
         ("infer_cpu", "done", 2),
         ("hole", "done", 1),
@@ -84,10 +84,10 @@ def test_a_job_that_is_asked_to_stop_is_run_again(finished_run: Path, tmp_path: 
     job was stopped, and the next run finishes it."""
     folder = patched(finished_run, tmp_path / "run")
     block = "b001_000"
-    path = verdict_path(folder / "work", "here", "then", block)
+    path = job_log_path(folder / "work", "here", "then", block)
     process = start(folder)
     try:
-        while not (found := read_verdicts(path)):
+        while not (found := read_job_log(path)):
             assert process.poll() is None
             time.sleep(0.002)
         os.kill(found[0].process, signal.SIGTERM)
@@ -164,18 +164,18 @@ def test_the_report_tells_what_was_lost_and_forgets_what_was_mended(
 
     write(whole[:1000])
     run(folder, fails=True)
-    change(folder, {"jobs.failed_blocks": "hole", "paths.keep": []})
+    change(folder, {"jobs.on_failed_block": "skip", "paths.keep": []})
     run(folder)
     results = folder / "results" / "here" / "then"
     page = (results / "report.html").read_text()
     assert "left out: 1, replaced by another copy: 0" in page
     assert lost.name in page and "no such file" in page
     assert f"<td>{DAMAGED}</td><td>" in page and "is not a complete block file" in page
-    assert (results / "holes.json").exists()
+    assert (results / "skipped_blocks.json").exists()
 
     write(whole)
-    change(folder, {"jobs.failed_blocks": "refuse"})
+    change(folder, {"jobs.on_failed_block": "fail"})
     run(folder)
     page = (results / "report.html").read_text()
     assert "no such file" in page and "not a complete block file" not in page
-    assert not (results / "holes.json").exists()
+    assert not (results / "skipped_blocks.json").exists()

@@ -162,7 +162,7 @@ def test_tiles_of_two_zones(tmp_path: Path) -> None:
     record = json.loads((folder / "stitched_representation.json").read_text())
     assert (record["sources"][0]["items"], record["sources"][0]["resampled"]) == (4, 2)
     assert record["model"]["sha256"] is None
-    assert (record["arithmetic"], record["min_observations"]) == ("unknown", {})
+    assert (record["preprocessing"], record["min_observations"]) == ("unknown", {})
     page = (folder / "report.html").read_text()
     assert "2 of them lie in another UTM zone" in page
     assert "pixels of 2 tiles, which lie on other grids, were resampled" in page

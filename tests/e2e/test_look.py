@@ -41,8 +41,8 @@ def test_plan_and_status(finished: Path) -> None:
     shutil.rmtree(work / "stack")
     shutil.rmtree(work / "slices")
     shutil.rmtree(finished / "results")
-    (work / "verdicts" / "b001_000.jsonl").write_text(
-        '{"job": "retile", "state": "begun", "time": "2026-01-01T00:00:00+00:00", "host": "x", '
+    (work / "job_log" / "b001_000.jsonl").write_text(
+        '{"job": "retile", "state": "started", "time": "2026-01-01T00:00:00+00:00", "host": "x", '
         '"process": 1}\n'
         '{"job": "retile", "state": "failed", "time": "2026-01-01T00:00:01+00:00", "host": "x", '
         '"process": 1, "seconds": 1, "reason": "the disk is full"}\n'

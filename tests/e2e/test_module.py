@@ -67,7 +67,7 @@ def outer(finished_run: Path, tmp_path: Path) -> Path:
     maps["grid"]["block_size"] = 50
     maps["download"]["slice_months"] = 4
     maps["products"]["formats"] = ["arrays"]
-    maps["jobs"] = {"cpu_gpu": [1, 0], "at_home": ["items"]}
+    maps["jobs"] = {"cpu_gpu": [1, 0], "local_rules": ["items"]}
     (folder / "config.yaml").unlink()
     (folder / "settings.yaml").write_text(yaml.safe_dump({"maps": maps, "other": 1}))
     return folder
@@ -99,7 +99,7 @@ def provenance(folder: Path) -> dict[str, Any]:
 
 def labels(folder: Path) -> set[str]:
     """What the verdicts of all jobs call them."""
-    files = (folder / "work").rglob("verdicts/*.jsonl")
+    files = (folder / "work").rglob("job_log/*.jsonl")
     return {json.loads(line)["job"] for file in files for line in file.read_text().splitlines()}
 
 
@@ -114,7 +114,7 @@ def test_from_a_clone(outer: Path, finished_run: Path) -> None:
     assert failed.returncode != 0
     assert "What failed, and why:\n  all regions: weights (1 attempt): " in failed.stdout
     (outer / "weights.pt").write_bytes(weights)
-    holes = outer / FOLDER / "holes.json"
+    holes = outer / FOLDER / "skipped_blocks.json"
     holes.parent.mkdir(parents=True)
     holes.write_text("of an earlier run")
     done = snakemake(outer, source)

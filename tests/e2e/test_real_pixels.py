@@ -21,7 +21,7 @@ from tessera_flow.block_file import open_block_file
 from tessera_flow.demo.archive import write_item_collection
 from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile, prepare_model
 from tessera_flow.inference.tile import ARRAYS, read_tile_folder
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.sensors.sentinel2 import BANDS
 
 from ..support import workflow
@@ -72,7 +72,7 @@ class Run:
     """A finished run, the pixels it was made from, and (method, path, status) of every
     request to the server that had them."""
 
-    layout: Layout
+    layout: RunFiles
     requests: list[tuple[str, str, int]]
     arrays: dict[str, np.ndarray]
 
@@ -146,7 +146,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     tile = read_tile_folder(TILE)
     arrays = {name: np.array(getattr(tile, name)) for name in ARRAYS}
     requests = [tuple(entry) for entry in json.loads((folder / "requests.json").read_text())]
-    return Run(Layout(read_config(folder / "config.yaml")), requests, arrays)
+    return Run(RunFiles(read_config(folder / "config.yaml")), requests, arrays)
 
 
 @needs_tile
@@ -306,7 +306,7 @@ def cube_roi(folder: Path, cube: Cube) -> Path:
     return write_box(folder / "roi.geojson", left, top - PIXEL * height, left + PIXEL * width, top)
 
 
-def stored_doys(layout: Layout, sensor: str, name: str) -> list[int]:
+def stored_doys(layout: RunFiles, sensor: str, name: str) -> list[int]:
     block = layout.grids["here"].blocks[0].id
     with open_block_file(Path(layout.stack_files("here", "then", block)[sensor])) as group:
         return [int(day) for day in group[name][:]]

@@ -26,9 +26,9 @@ from snakemake import exceptions
 from tessera_flow.cli.main import main
 from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import TesseraFlowError
-from tessera_flow.jobs.files import Layout
-from tessera_flow.jobs.journal import read_verdicts, verdict_path
-from tessera_flow.jobs.params import JobSettings
+from tessera_flow.jobs.files import RunFiles
+from tessera_flow.jobs.journal import job_log_path, read_job_log
+from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.products.zarr_store import write_zarr
 from tests.support.archives import opera_burst, opera_item
@@ -209,7 +209,7 @@ def _(folder: Path, _finished: Path) -> str:
     burst = opera_burst(folder, "2021-06-05T06:00:00", power, power, (LEFT, TOP))
     text = json.dumps({"type": "FeatureCollection", "features": [opera_item(burst, folder)]})
     (folder / "bursts.json").write_text(re.sub(r'"href": "[^"]*/', f'"href": "{host}/', text))
-    source = {"provider": "local", "imitates": "opera", "location": "bursts.json"}
+    source = {"provider": "local", "item_format": "opera", "location": "bursts.json"}
     change(folder, {"sentinel1": source})
     return snakemake(folder, "--cores", "2").stdout
 
@@ -248,10 +248,10 @@ def _(folder: Path, finished: Path) -> str:
 
 def _signalled(folder: Path, finished: Path, number: signal.Signals) -> str:
     """A run in which the process that embeds a block gets a signal."""
-    path = verdict_path(patched(finished, folder) / "work", "here", "then", "b001_000")
+    path = job_log_path(patched(finished, folder) / "work", "here", "then", "b001_000")
     process = start(folder)
     try:
-        while not (found := read_verdicts(path)):
+        while not (found := read_job_log(path)):
             assert process.poll() is None
             time.sleep(0.002)
         os.kill(found[0].process, number)
@@ -315,8 +315,8 @@ def test_the_page_lists_these_thirty() -> None:
 
 def read_as_snakemake_does() -> None:
     """What `workflow/rules/common.smk` does with the configuration of the working directory."""
-    layout = Layout(load_config(yaml.safe_load(Path("config.yaml").read_text())))
-    JobSettings(layout)
+    layout = RunFiles(load_config(yaml.safe_load(Path("config.yaml").read_text())))
+    JobParams(layout)
     Schedule(layout)
 
 

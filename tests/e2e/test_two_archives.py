@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.sensors.sentinel1 import power_to_scaled_decibels
 
 from ..support import workflow
@@ -127,7 +127,7 @@ def test_embeddings_from_two_archives(
     folder = configured(tmp_path / "run")
     output = workflow.run(folder)
     monkeypatch.chdir(folder)
-    layout = Layout(read_config(folder / "config.yaml"))
+    layout = RunFiles(read_config(folder / "config.yaml"))
     s2 = stacked(layout, "sentinel2")
     assert s2["dates"] == ["2023-06-03", "2023-06-07"]
     np.testing.assert_array_equal(s2["bands"][0], played.bands["3"])

@@ -72,7 +72,7 @@ def test_a_token_that_runs_out_is_replaced_in_mid_read(
 
 def mixture(seed: int) -> list[Fault]:
     """Up to ten faults of kinds that pass, on random requests; none long enough to outlast
-    the tries of one read."""
+    the attempts of one read."""
     rng = random.Random(seed)
     kinds: list[tuple[str, float]] = [
         ("busy", 0), ("status", 500), ("status", 502), ("status", 503), ("status", 504),
@@ -157,8 +157,8 @@ def test_what_does_not_pass_fails_the_block_and_is_named(
     assert message.startswith(f"Cannot read asset B05 of item {item} ({HOST}{path}) after ")
     assert "\n" not in message and "sig=" not in message
     assert list(tmp_path.iterdir()) == []
-    tries = sum(path in asked for asked in server.paths)
-    assert tries == (1 if "after 1 try" in message else 3)
+    attempts = sum(path in asked for asked in server.paths)
+    assert attempts == (1 if "after 1 try" in message else 3)
     assert_no_token(server, message, caplog.text, repr(raised.getrepr(style="long")))
     # The other block of the region does not suffer.
     server.faults[0].path = "of another item"
@@ -175,7 +175,7 @@ def assert_no_token(server: FaultServer, *texts: str) -> None:
 def test_an_item_is_not_refused_for_long_because_another_is(
     archive: Archive, server: FaultServer, tmp_path: Path
 ) -> None:
-    """Every read counts its own tries: twenty failures of twenty files are no outage."""
+    """Every read counts its own attempts: twenty failures of twenty files are no outage."""
     server.faults = [Fault("status", f"_{key}_", value=503) for key in ("B04", "B02", "B03")]
     server.faults += [Fault("status", f"_{key}_", value=503) for key in ("B08", "B8A", "B05")]
     assert read(archive, tmp_path / "slice.zip", attempts=2)
@@ -214,16 +214,16 @@ def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | N
 
 
 def test_pauses_double_with_jitter_and_end_at_the_deadline() -> None:
-    tries = retry.Tries(retry.RetryPolicy(attempts=20, deadline=1000.0))
-    pauses = [tries.pause() for _ in range(12)]
+    attempts = retry.Attempts(retry.RetryPolicy(attempts=20, deadline=1000.0))
+    pauses = [attempts.pause() for _ in range(12)]
     for number, pause in enumerate(pauses):
         middle = min(60.0, 0.5 * 2**number)
         assert pause is not None and 0.5 * middle <= pause <= 1.5 * middle
     assert len(set(pauses)) == 12
-    assert retry.Tries(retry.RetryPolicy(deadline=5.0)).pause(retry_after=6.0) is None
+    assert retry.Attempts(retry.RetryPolicy(deadline=5.0)).pause(retry_after=6.0) is None
     stopped = retry.RetryPolicy()
     stopped.stop.set()
-    assert retry.Tries(stopped).pause() is None
+    assert retry.Attempts(stopped).pause() is None
 
 
 # Mixtures

@@ -48,7 +48,7 @@ def patched_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(finished_run, folder)
     shutil.rmtree(folder / "results")
     shutil.rmtree(folder / "work" / "here" / "then" / "embeddings")
-    shutil.rmtree(folder / "work" / "here" / "then" / "verdicts")
+    shutil.rmtree(folder / "work" / "here" / "then" / "job_log")
     return folder
 
 

@@ -29,7 +29,7 @@ PROFILE = [
 
 def test_the_generic_profile(cluster: Cluster, patched: Path, finished_run: Path) -> None:
     """CPU and GPU jobs go to their queues with the memory, time and GPUs of the one table."""
-    change(patched, {"jobs.cpu_gpu": [1, 1], "jobs.without_gpu": "cpu"})
+    change(patched, {"jobs.cpu_gpu": [1, 1], "jobs.on_missing_gpu": "cpu"})
     finish(start(patched, profile=PROFILE), patched)
     assert product_bytes(patched) == product_bytes(finished_run)
     jobs = {name: cluster.jobs(patched, name) for name in ("infer_cpu", "infer_gpu", "stitch")}

@@ -197,7 +197,7 @@ def test_gpu_jobs(cluster: Cluster, patched: Path, finished_run: Path) -> None:
         assert output.count(sentence) == 1, output
         assert not embeddings(patched, block).exists()
     done = {block: embeddings(patched, block).stat().st_mtime_ns for block in BLOCKS[::2]}
-    change(patched, {"jobs.without_gpu": "cpu"})
+    change(patched, {"jobs.on_missing_gpu": "cpu"})
     finish(start(patched), patched)
     for block, written in done.items():
         assert embeddings(patched, block).stat().st_mtime_ns == written

@@ -51,7 +51,7 @@ def patched(finished_run: Path, folder: Path) -> Path:
     """`finished_run` with inference and products left to do."""
     shutil.copytree(finished_run, folder)
     shutil.rmtree(folder / "results")
-    for name in ("embeddings", "verdicts"):
+    for name in ("embeddings", "job_log"):
         shutil.rmtree(folder / "work" / "here" / "then" / name)
     return folder
 

@@ -12,7 +12,7 @@ from tessera_flow.block_file import open_block_file
 from tessera_flow.config.configuration import Config
 from tessera_flow.dates import Slice
 from tessera_flow.ingest.download import download_sentinel1, download_sentinel2
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.region.grid import Window
 from tessera_flow.scenes.search import Manifest, SourceItem
 
@@ -36,7 +36,7 @@ class Archive:
 
     folder: Path
     config: Config
-    layout: Layout
+    layout: RunFiles
     scenes: Path
 
     @property
@@ -68,7 +68,7 @@ def read(
         "settings": archive.config.download.model_copy(update=settings),
     }
     if sensor == "sentinel2":
-        download_sentinel2(**common, arithmetic="exact")
+        download_sentinel2(**common, preprocessing="corrected")
     else:
         download_sentinel1(**common)
     with open_block_file(output) as group:

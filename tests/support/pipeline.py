@@ -20,8 +20,8 @@ from tessera_flow.demo.archive import write_item_collection
 from tessera_flow.ingest.download import download_sentinel1, download_sentinel2
 from tessera_flow.ingest.retile import retile
 from tessera_flow.ingest.stack import stack_sentinel1, stack_sentinel2
-from tessera_flow.jobs.files import Layout
-from tessera_flow.jobs.params import JobSettings
+from tessera_flow.jobs.files import RunFiles
+from tessera_flow.jobs.params import JobParams
 from tessera_flow.region.mask import mask_geobox, write_mask
 from tessera_flow.region.roi import read_roi
 from tessera_flow.scenes.search import Manifest, list_items
@@ -89,10 +89,10 @@ def configuration(
     return load_config(document)
 
 
-def ingest(config: Config, until: str = "patches") -> Layout:
+def ingest(config: Config, until: str = "patches") -> RunFiles:
     """Run roi, items, download, stack and retile for every block of the first region and
     period; returns the layout, which says where the files are."""
-    layout = Layout(config)
+    layout = RunFiles(config)
     region, period = "here", "then"
     mask = Path(layout.paths.roi.format(region=region))
     chosen = config.regions[region]
@@ -103,7 +103,7 @@ def ingest(config: Config, until: str = "patches") -> Layout:
             region,
             mask_geobox(mask),
             config.periods[period],
-            config.arithmetic,
+            config.preprocessing,
             config.download,
         ).write(_items_path(layout, sensor))
     if until == "items":
@@ -118,7 +118,7 @@ def ingest(config: Config, until: str = "patches") -> Layout:
             stacker(paths, stack, config.grid.downsample_rate)
         if until == "stack":
             continue
-        settings = JobSettings(layout).retile(region, block.id)
+        settings = JobParams(layout).retile(region, block.id)
         settings.pop("window")
         stacks = layout.stack_files(region, period, block.id)
         retile(
@@ -127,22 +127,22 @@ def ingest(config: Config, until: str = "patches") -> Layout:
             block=block.id,
             window=block.window,
             output=Path(layout.paths.patches.format(region=region, period=period, block=block.id)),
-            empty_block=config.download.empty_block,
+            on_empty_block=config.download.on_empty_block,
             **settings,
         )
     return layout
 
 
-def _items_path(layout: Layout, sensor: str) -> Path:
+def _items_path(layout: RunFiles, sensor: str) -> Path:
     return Path(layout.paths.items.format(region="here", period="then", sensor=sensor))
 
 
-def manifest(layout: Layout, sensor: str) -> Manifest:
+def manifest(layout: RunFiles, sensor: str) -> Manifest:
     return Manifest.read(_items_path(layout, sensor))
 
 
 def _download(
-    config: Config, layout: Layout, sensor: str, mask: Path, window: Any, part: Slice, path: Path
+    config: Config, layout: RunFiles, sensor: str, mask: Path, window: Any, part: Slice, path: Path
 ) -> None:
     common: dict[str, Any] = {
         "manifest_path": _items_path(layout, sensor),
@@ -154,13 +154,13 @@ def _download(
         "settings": config.download,
     }
     if sensor == "sentinel2":
-        download_sentinel2(**common, arithmetic=config.arithmetic)
+        download_sentinel2(**common, preprocessing=config.preprocessing)
     else:
         download_sentinel1(**common)
 
 
 def stacked(
-    layout: Layout, sensor: str, region: str = "here", period: str = "then"
+    layout: RunFiles, sensor: str, region: str = "here", period: str = "then"
 ) -> dict[str, np.ndarray]:
     """The stacks of all blocks put side by side over the product grid.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tessera_flow.jobs.journal import Verdict, read_verdicts, verdict_path
+from tessera_flow.jobs.journal import JobRecord, job_log_path, read_job_log
 
 from .workflow import REPOSITORY, command, environment, kill_group
 
@@ -61,10 +61,10 @@ def memory(job: dict[str, str]) -> int:
     return round(float(number) * {"M": 1, "G": 1024}[unit])
 
 
-def verdict(folder: Path, block: str, rule: str) -> Verdict | None:
+def verdict(folder: Path, block: str, rule: str) -> JobRecord | None:
     """What became of a rule's job of a block."""
-    path = verdict_path(folder / "work", "here", "then", block)
-    return next((v for v in read_verdicts(path) if v.rule == rule), None)
+    path = job_log_path(folder / "work", "here", "then", block)
+    return next((v for v in read_job_log(path) if v.rule == rule), None)
 
 
 def start(
@@ -118,7 +118,7 @@ def hold(
             found = verdict(folder, block, "infer_cpu")
             if found is None:
                 continue
-            assert found.state == "begun", f"{block} was done too soon to be held"
+            assert found.state == "started", f"{block} was done too soon to be held"
             os.kill(found.process, signal.SIGSTOP)
             left.pop(block)(found.process)
         return not left

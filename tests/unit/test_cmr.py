@@ -1,4 +1,4 @@
-"""Searching granules: pages, repeated granules, refused queries, silent losses."""
+"""Searching granules: pages, repeated granules, refused queries, silent missing_scenes."""
 
 from __future__ import annotations
 

@@ -54,7 +54,11 @@ def test_minimal_document_gives_the_defaults() -> None:
         2000,
         500,
     )
-    assert (config.model.dim, config.model.dtype, config.arithmetic) == (None, "int8", "exact")
+    assert (config.model.dim, config.model.dtype, config.preprocessing) == (
+        None,
+        "int8",
+        "corrected",
+    )
     assert (config.model.min_observations.s2, config.model.min_observations.s1) == (1, 0)
     assert config.sentinel2.max_cloud == 100.0
     assert config.products.formats == ["zarr", "arrays", "preview", "counts", "stac", "report"]
@@ -265,8 +269,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
         True,
     ),
     "misspelt choice": (
-        {"arithmetic": "exakt"},
-        "arithmetic is 'exakt' (text), but must be one of exact, reference (did you mean exact?).",
+        {"preprocessing": "correctd"},
+        "preprocessing is 'correctd' (text), but must be one of corrected, as_published (did you mean corrected?).",
         True,
     ),
     "misspelt product": (
@@ -405,7 +409,7 @@ def test_refused_with_a_sentence(case: str) -> None:
 
 def test_missing_sections() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config({"arithmetic": "exact"})
+        load_config({"preprocessing": "corrected"})
     assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == [
         "regions",
         "periods",
@@ -430,14 +434,14 @@ def test_all_problems_at_once() -> None:
         grid={"blok_size": 50, "patch_size": "x"},
         sentinel1={"enabled": False},
         sentinel2={"enabled": False},
-        arithmatic="exact",
+        preprocesing="corrected",
     ) == [
         "regions.fens.periods names 'y2024' (text), which is not under periods: use y2023, or "
         "add it there.",
         "grid.patch_size is 'x' (text), but must be a whole number. The default is 500.",
         "grid.blok_size is not a known key: did you mean grid.block_size?",
         "sentinel2.enabled and sentinel1.enabled are both false: enable at least one sensor.",
-        "arithmatic is not a known key: did you mean arithmetic?",
+        "preprocesing is not a known key: did you mean preprocessing?",
     ]
 
 
@@ -451,7 +455,7 @@ def test_value_of_an_unknown_key_is_not_shown() -> None:
     [
         {},
         {"grid": {"resolution": 20, "block_size": 64}},
-        {"periods": {"a": PERIOD, "b-1": PERIOD}, "arithmetic": "reference"},
+        {"periods": {"a": PERIOD, "b-1": PERIOD}, "preprocessing": "as_published"},
         {"sentinel2": {"provider": "local", "location": "items.json"}},
         {"products": {"formats": ["arrays"]}},
         {"model": {"weights": "x", "cache": None, "min_observations": {"s1": 3}}},

@@ -90,7 +90,7 @@ def test_region_period_and_config(paths: build.DemoPaths) -> None:
     assert (config.grid.block_size, config.grid.patch_size) == (100, 50)
     assert config.products.formats == Products().formats, "what a user gets without a choice"
 
-    geobox = region_geobox(read_roi(paths.roi), 10.0, "auto", "lattice")
+    geobox = region_geobox(read_roi(paths.roi), 10.0, "auto", "grid")
     assert str(geobox.crs) == "EPSG:32631" and geobox.shape == (160, 200)
     assert geobox.boundingbox.bbox == Region(160, 200, build.SEED).bounds
     polygon = shape(json.loads(paths.roi.read_text())["features"][0]["geometry"])

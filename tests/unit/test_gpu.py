@@ -17,7 +17,7 @@ from tessera_flow.inference.tolerance import BF16, FLOAT32, agreement
 
 from ..support import golden
 from ..support.golden import TILES, TOLERANCE, checkpoint
-from .test_equivalence import ALL, FAMILIES, assert_alike, corner, source, tiles, values
+from .test_tolerance import ALL, FAMILIES, assert_alike, corner, source, tiles, values
 
 pytestmark = pytest.mark.gpu
 

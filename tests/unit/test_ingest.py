@@ -136,7 +136,7 @@ def test_reference_arithmetic_goes_by_date_and_keeps_small_numbers(
         optical(tmp_path / "a", f"2022-01-{day}T10:00:00", dn, 4, baseline=baseline)
         for day, baseline in (("25", "04.00"), ("26", "03.01"))
     ]
-    config = s2_only(tmp_path, roi, items, "2022-01-01", "2022-01-31", arithmetic="reference")
+    config = s2_only(tmp_path, roi, items, "2022-01-01", "2022-01-31", preprocessing="as_published")
     stack = stacked(ingest(config), "sentinel2")
     np.testing.assert_array_equal(stack["bands"][0], dn)
     np.testing.assert_array_equal(stack["bands"][1, 0, :5, 0], [0, 999, 0, 1, 1000])
@@ -169,7 +169,9 @@ def test_twenty_metre_bands_are_exactly_bilinear_and_exclude_no_data(
     np.testing.assert_array_equal(row[18:24], [2000, 2500, 3500, 3500, 2500, 2000])
     np.testing.assert_array_equal(row[28:32], [2000, 2000, 0, 0])
     reference = ingest(
-        s2_only(tmp_path / "y", roi, [item], "2022-02-01", "2022-02-28", arithmetic="reference")
+        s2_only(
+            tmp_path / "y", roi, [item], "2022-02-01", "2022-02-28", preprocessing="as_published"
+        )
     )
     row = stacked(reference, "sentinel2")["bands"][0, 20, :, BANDS.index("B05")]
     np.testing.assert_array_equal(row[28:32], [2000, 1250, 750, 0])
@@ -312,7 +314,9 @@ def test_copies_of_one_photograph_count_once_the_newest_baseline_stays(
     layout = ingest(s2_only(tmp_path, roi, items))
     kept = manifest(layout, "sentinel2")
     assert [item.id for item in kept.items] == [items[1]["id"]]
-    assert kept.left_out == ((items[0]["id"], f"older copy of the photograph in {items[1]['id']}"),)
+    assert kept.left_out == (
+        (items[0]["id"], f"older copy of the acquisition in {items[1]['id']}"),
+    )
     np.testing.assert_array_equal(stacked(layout, "sentinel2")["bands"][0, 0, 0], 2000 + BAND)
 
 
@@ -365,9 +369,9 @@ def test_a_block_that_no_scene_covers_is_an_error_or_nodata(tmp_path: Path) -> N
     roi = write_box(tmp_path / "roi.geojson", LEFT, TOP - 400, LEFT + 2000, TOP)
     items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)]
     grid = {"block_size": 100}
-    with pytest.raises(ItemError, match=r"Block b000_001 .*no sentinel2 scene.*empty_block"):
+    with pytest.raises(ItemError, match=r"Block b000_001 .*no sentinel2 scene.*on_empty_block"):
         ingest(s2_only(tmp_path, roi, items, grid=grid))
-    layout = ingest(s2_only(tmp_path, roi, items, grid=grid, download={"empty_block": "nodata"}))
+    layout = ingest(s2_only(tmp_path, roi, items, grid=grid, download={"on_empty_block": "nodata"}))
     patches = layout.paths.patches.format(region="here", period="then", block="b000_001")
     with open_block_file(patches) as group:
         assert group["0_0"]["bands"].shape[0] == 0
@@ -424,7 +428,9 @@ def test_the_baseline_can_come_from_the_product_name(tmp_path: Path, roi: Path) 
     )
     del item["properties"]["s2:product_uri"]
     config = s2_only(tmp_path, roi, [item], "2022-02-01", "2022-02-28")
-    with pytest.raises(ItemError, match=r"does not tell its processing baseline.*arithmetic: ref"):
+    with pytest.raises(
+        ItemError, match=r"does not tell its processing baseline.*preprocessing: as_pub"
+    ):
         ingest(config, until="items")
 
 

@@ -45,7 +45,7 @@ def advises(sentence: str) -> bool:
     return found is not None or stated is not None
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SENTENCES if kind != "LostSceneError"])
+@pytest.mark.parametrize("kind", [kind for kind in SENTENCES if kind != "MissingSceneError"])
 def test_every_sentence_says_what_to_do(kind: str) -> None:
     """But those on lost scenes, which are reasons in a record."""
     silent = [text for text in SENTENCES[kind] if text not in NO_ADVICE and not advises(text)]

@@ -17,7 +17,7 @@ from tessera_flow.block_file import open_block_file
 from tessera_flow.demo.archive import PIXEL_SIZES, write_sentinel2_scene
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.sensors.sentinel2 import BANDS
 
 from ..support.pipeline import CRS, ORIGIN, configuration, ingest, stacked, utc, write_polygon
@@ -71,7 +71,7 @@ def archive(tmp_path_factory) -> tuple[Path, list]:
     return folder, items
 
 
-def run(tmp_path: Path, items: list, block_size: int, patch_size: int) -> tuple[Layout, dict]:
+def run(tmp_path: Path, items: list, block_size: int, patch_size: int) -> tuple[RunFiles, dict]:
     polygon = shapely.Polygon(
         [(LEFT + 3, TOP), (LEFT + 1695, TOP - 200), (LEFT + 1500, TOP - 1299), (LEFT, TOP - 1100)]
     )
@@ -103,7 +103,7 @@ def run(tmp_path: Path, items: list, block_size: int, patch_size: int) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def whole(archive, tmp_path_factory) -> tuple[Layout, dict]:
+def whole(archive, tmp_path_factory) -> tuple[RunFiles, dict]:
     """The region as one block and one patch."""
     return run(tmp_path_factory.mktemp("whole"), archive[1], 500, 500)
 

@@ -16,7 +16,7 @@ import pytest
 
 from tessera_flow.config.configuration import Config
 from tessera_flow.errors import CredentialsError, ItemError, ReadError
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.sensors.sentinel1 import power_to_scaled_decibels
 
 from ..support.archives import PIXEL, opera_burst, opera_item, opera_title
@@ -270,7 +270,7 @@ def test_a_granule_processed_anew_replaces_the_old_one_which_stays_a_copy(
     assert [copy.id for copy in item.copies] == [old]
     assert set(item.copies[0].stac["assets"]) == {"VV", "VH"}
     assert manifest(layout, "sentinel1").left_out == (
-        (old, f"older copy of the photograph in {item.id}"),
+        (old, f"older copy of the acquisition in {item.id}"),
     )
     assert_close(
         stacked(layout, "sentinel1")["sar_descending"][0, ..., 0], bilinear(power(1), PLACE)
@@ -304,10 +304,10 @@ def test_a_local_copy_reads_the_same_pixels(
     count = len(services.asf.requests)
     config = configuration(
         tmp_path / "here", roi, [opera_item(found, services.folder)], START, END,
-        sentinel1={"imitates": "opera"}, sentinel2={"enabled": False},
+        sentinel1={"item_format": "opera"}, sentinel2={"enabled": False},
         model={"min_observations": {"s2": 0, "s1": 1}},
     )  # fmt: skip
-    layout: Layout = ingest(config)
+    layout: RunFiles = ingest(config)
     np.testing.assert_array_equal(
         stacked(layout, "sentinel1")["sar_descending"], there["sar_descending"]
     )

@@ -41,7 +41,7 @@ def test_every_required_statement(record: Provenance) -> None:
     }
     assert [s["sensor"] for s in document["sources"]] == ["sentinel2", "sentinel1"]
     assert (document["period_start"], document["period_end"]) == ("2023-07-01", "2024-06-30")
-    assert document["arithmetic"] == "exact"
+    assert document["preprocessing"] == "corrected"
     assert document["software"]["tessera-flow"]
     assert document["software"]["numpy"]
     assert document["configuration_sha256"] == content_hash(make_config(), "field", "y2023")

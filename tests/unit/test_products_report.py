@@ -18,14 +18,14 @@ from tessera_flow.products.checks import Checks, write_checks
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.report.page import write_report
 from tessera_flow.products.report.summary import (
-    LostScene,
+    MissingScene,
     left_out,
     lost_scenes,
     rule_costs,
     survey_counts,
     warnings_of,
 )
-from tessera_flow.products.skipped_blocks import write_hole, write_hole_list
+from tessera_flow.products.skipped_blocks import write_skip_list, write_skipped_block
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.products_region import Region, dequantised, landscape, make_region, write_block
@@ -171,14 +171,14 @@ def scene(name: str, day: str) -> SourceItem:
 def manifests() -> list[Manifest]:
     scenes = tuple(scene(f"A{n}", day) for n, day in enumerate(
         ["2023-07-01", "2023-07-01", "2023-07-09", "2024-06-30"]))  # fmt: skip
-    why = "older copy of the photograph in S2_"
+    why = "older copy of the acquisition in S2_"
     out = (("S2_1_X", f"{why}9_Y"), ("S2_2_X", f"{why}8_Y"), ("S2_3", "has no <B04>"))
     return [Manifest("sentinel2", scenes, out), Manifest("sentinel1", (), ())]
 
 
 def test_reasons_are_gathered() -> None:
     assert [row[:3] for row in left_out(manifests())] == [
-        ("sentinel2", "older copy of the photograph in …", 2),
+        ("sentinel2", "older copy of the acquisition in …", 2),
         ("sentinel2", "has no <B04>", 1),
     ]
 
@@ -187,11 +187,11 @@ def lose(region: Region, block: str, sensor: str, **entries: list[dict[str, str]
     """Write one block anew, with scenes lost at the archive."""
     window = region.grid.product_window(region.grid.block(block)).slices
     arrays = (region.embeddings[window], region.scales[window], region.counts[window])
-    losses = {"losses": {sensor: {"left_out": [], "replaced": []} | entries}}
-    write_block(region.blocks[block], *arrays, 25, losses)
+    missing_scenes = {"missing_scenes": {sensor: {"left_out": [], "replaced": []} | entries}}
+    write_block(region.blocks[block], *arrays, 25, missing_scenes)
 
 
-def test_lost_scenes_of_all_blocks_are_gathered(tmp_path: Path) -> None:
+def test_missing_scenes_of_all_blocks_are_gathered(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     gone = {"item": "S2_B", "date": "2023-08-02", "reason": "asset B05: HTTP 404"}
     early = {"item": "S2_A", "date": "2023-07-02", "reason": "asset SCL: corrupt"}
@@ -200,10 +200,10 @@ def test_lost_scenes_of_all_blocks_are_gathered(tmp_path: Path) -> None:
     lose(region, "b001_001", "sentinel2", left_out=[gone])
     lose(region, "b001_000", "sentinel1", left_out=[early | {"item": "S1"}])
     assert lost_scenes(region.grid, region.blocks, region.provenance) == [
-        LostScene("sentinel1", "S1", "2023-07-02", "asset SCL: corrupt", "", 1),
-        LostScene("sentinel2", "S2_A", "2023-07-02", "asset SCL: corrupt", "", 1),
-        LostScene("sentinel2", "S2_B", "2023-08-02", "asset B05: HTTP 404", "", 2),
-        LostScene("sentinel2", "S2_C", "2023-07-01", "asset B02: gone", "S2_D", 1),
+        MissingScene("sentinel1", "S1", "2023-07-02", "asset SCL: corrupt", "", 1),
+        MissingScene("sentinel2", "S2_A", "2023-07-02", "asset SCL: corrupt", "", 1),
+        MissingScene("sentinel2", "S2_B", "2023-08-02", "asset B05: HTTP 404", "", 2),
+        MissingScene("sentinel2", "S2_C", "2023-07-01", "asset B02: gone", "S2_D", 1),
     ]
 
 
@@ -213,9 +213,9 @@ def test_the_page_tells_of_lost_scenes_and_holes(tmp_path: Path) -> None:
     entry = {"item": "S2_1_X", "date": "2023-07-02", "reason": "asset B05 of item S2_1_X <missing>"}
     lose(region, "b000_000", "sentinel2", left_out=[entry])
     hole = region.grid.product_window(region.grid.block("b001_001"))
-    write_hole(region.blocks["b001_001"], hole.shape, 25, 16, "int8")
-    holes = tmp_path / "holes.json"
-    write_hole_list(holes, region.grid, {"b001_001": "asset B02 of item S2_2: HTTP 403"})
+    write_skipped_block(region.blocks["b001_001"], hole.shape, 25, 16, "int8")
+    holes = tmp_path / "skipped_blocks.json"
+    write_skip_list(holes, region.grid, {"b001_001": "asset B02 of item S2_2: HTTP 403"})
     inputs = (region.grid, region.blocks, region.provenance)
     write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
     check(region, tmp_path)
@@ -312,7 +312,7 @@ def test_the_page_stands_alone_and_says_what_was_found(tmp_path: Path, dtype: st
     assert "Checks failed: see below." in said
     assert found.failures[0] in said
     assert "12,000 (100.0% of the blocks)" in said
-    assert "has no <B04>" in said and "older copy of the photograph in …" in said
+    assert "has no <B04>" in said and "older copy of the acquisition in …" in said
     assert "b000_001: 2,500 of 2,500 px with an embedding, 2,500 observed" in said
     assert "sentinel2, 2023-07: 2" in said and "sentinel2, 2024-06: 1" in said
     assert "from 4 Sentinel-2 L2A scenes (mpc, sentinel-2-l2a) and 0 Sentinel-1 RTC" in said

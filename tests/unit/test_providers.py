@@ -1,4 +1,4 @@
-"""What is particular to each archive: offsets, asset keys, copies of a photograph, signing."""
+"""What is particular to each archive: offsets, asset keys, copies of a acquisition, signing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from planetary_computer import sas
 from tessera_flow.archives.earth_search import EarthSearch
 from tessera_flow.archives.mpc import Mpc
 from tessera_flow.archives.provider import mgrs_tile
-from tessera_flow.archives.providers import PROVIDERS, provider
+from tessera_flow.archives.providers import PROVIDERS, find_provider
 from tessera_flow.config.configuration import Config
 from tessera_flow.errors import ConfigError, ItemError
 from tessera_flow.sensors.sentinel2 import BANDS
@@ -64,24 +64,24 @@ def real_items() -> list[Any]:
 
 @pytest.mark.parametrize(("name", "item"), real_items())
 def test_offset_of_every_recorded_item(name: str, item: dict[str, Any]) -> None:
-    particulars = PROVIDERS[name]
-    href = item["assets"][particulars.s2_assets["B04"]]["href"]
+    provider = PROVIDERS[name]
+    href = item["assets"][provider.s2_assets["B04"]]["href"]
     bucket = href.split("/")[2].split(".")[0]
     expected = REAL_OFFSETS[(name, item["collection"], bucket)]
     assert float(item["properties"]["s2:processing_baseline"]) >= 4
-    assert particulars.boa_offset(item, "exact") == expected
+    assert provider.boa_offset(item, "corrected") == expected
     # The published pipeline corrected Planetary Computer's scenes only, from 26 January 2022.
-    assert particulars.boa_offset(item, "reference") == (1000 if name == "mpc" else 0)
+    assert provider.boa_offset(item, "as_published") == (1000 if name == "mpc" else 0)
     early = copy.deepcopy(item)
     early["properties"]["s2:processing_baseline"] = "03.01"
-    assert particulars.boa_offset(early, "exact") == 0
+    assert provider.boa_offset(early, "corrected") == 0
 
 
 @pytest.mark.parametrize(("name", "item"), real_items())
 def test_keys_tile_and_photograph_of_every_recorded_item(name: str, item: dict[str, Any]) -> None:
-    particulars = PROVIDERS[name]
+    provider = PROVIDERS[name]
     for band in (*BANDS, "SCL"):
-        asset = item["assets"][particulars.s2_assets[band]]
+        asset = item["assets"][provider.s2_assets[band]]
         file = asset["href"].rsplit("/", 1)[1]
         assert file.endswith((".tif", ".jp2"))
         assert f"_{band}_" in file or file.rsplit(".", 1)[0] == band
@@ -91,10 +91,10 @@ def test_keys_tile_and_photograph_of_every_recorded_item(name: str, item: dict[s
         assert f"_T{tile}_" in item["properties"]["s2:product_uri"]
     else:
         assert f"{tile}_" in item["id"]
-    photograph = particulars.photograph(item)
-    assert photograph is not None
+    acquisition = provider.acquisition(item)
+    assert acquisition is not None
     take = item["properties"]["s2:datatake_id"].rsplit("_N", 1)[0]
-    assert photograph == (take, tile)
+    assert acquisition == (take, tile)
 
 
 def earth_search(**changes: Any) -> dict[str, Any]:
@@ -132,29 +132,29 @@ def earth_search(**changes: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_offset_follows_the_bucket(item: dict[str, Any], offset: int) -> None:
-    assert EarthSearch().boa_offset(item, "exact") == offset
+    assert EarthSearch().boa_offset(item, "corrected") == offset
 
 
 def test_an_offset_that_cannot_be_told_is_asked_for_and_not_guessed() -> None:
     with pytest.raises(ItemError, match=r"Item x of baseline 05\.11 does not tell whether"):
-        EarthSearch().boa_offset(earth_search(), "exact")
+        EarthSearch().boa_offset(earth_search(), "corrected")
     mixed = earth_search(href="s3://sentinel-cogs/{}")
     mixed["assets"]["nir"]["href"] = "s3://sentinel-s2-l2a/nir"
     with pytest.raises(ItemError, match="lie in buckets with and without the BOA offset"):
-        EarthSearch().boa_offset(mixed, "exact")
+        EarthSearch().boa_offset(mixed, "corrected")
 
 
 def test_every_gdal_option_has_its_reason_and_stands_once() -> None:
-    for particulars in PROVIDERS.values():
-        names = [option.name for option in particulars.gdal_options]
+    for provider in PROVIDERS.values():
+        names = [option.name for option in provider.gdal_options]
         assert len(set(names)) == len(names)
-        assert all(len(option.reason) > 10 for option in particulars.gdal_options)
+        assert all(len(option.reason) > 10 for option in provider.gdal_options)
 
 
 def test_a_provider_that_does_not_exist() -> None:
     with pytest.raises(ConfigError, match=r"no provider 'aws'; known are mpc, earth-search, opera"):
-        provider("aws", "mpc")
-    assert provider("local", "opera").name == "opera"
+        find_provider("aws", "mpc")
+    assert find_provider("local", "opera").name == "opera"
 
 
 def test_public_buckets_are_opened_by_https() -> None:
@@ -186,7 +186,7 @@ def with_file_uris(item: dict[str, Any]) -> dict[str, Any]:
 def local_earth_search(folder: Path, roi: Path, items: Any, **source: Any) -> Config:
     return configuration(
         folder, roi, items, START, END, sentinel1={"enabled": False},
-        sentinel2={"imitates": "earth-search", **source},
+        sentinel2={"item_format": "earth-search", **source},
     )  # fmt: skip
 
 
@@ -262,7 +262,7 @@ def test_the_copies_of_a_photograph_are_kept_in_order(tmp_path: Path, roi: Path)
         assert [copy.boa_offset for copy in item.copies] == [1000, 0]
         assert all(set(copy.stac["assets"]) == {*BANDS, "SCL"} for copy in item.copies)
         assert dict(found.left_out) == {
-            scene["id"]: f"older copy of the photograph in {item.id}" for scene in scenes[1:]
+            scene["id"]: f"older copy of the acquisition in {item.id}" for scene in scenes[1:]
         }
 
 

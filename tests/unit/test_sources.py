@@ -17,7 +17,7 @@ from tessera_flow.archives.signing import Access
 from tessera_flow.config.configuration import Config
 from tessera_flow.demo.archive import write_item_collection
 from tessera_flow.errors import ItemError, ReadError
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.raster.reader import AssetAddress, Reader
 from tessera_flow.raster.resample import ReadOptions
 from tessera_flow.raster.retry import RetryPolicy
@@ -90,17 +90,17 @@ def located(folder: Path, roi: Path, location: object, **sections: Any) -> Confi
     return configuration(folder, roi, [], START, END, **sections)
 
 
-def searched(folder: Path, roi: Path, location: object, **sections: Any) -> Layout:
+def searched(folder: Path, roi: Path, location: object, **sections: Any) -> RunFiles:
     """Only the lists of scenes, for Sentinel-2 alone."""
     sections = {"sentinel1": {"enabled": False}, **sections}
     return ingest(located(folder, roi, location, **sections), until="items")
 
 
-def ids(layout: Layout, sensor: str = "sentinel2") -> list[str]:
+def ids(layout: RunFiles, sensor: str = "sentinel2") -> list[str]:
     return [item.id for item in manifest(layout, sensor).items]
 
 
-def outcome(layout: Layout) -> dict[str, Any]:
+def outcome(layout: RunFiles) -> dict[str, Any]:
     """Stacks and manifest order of both sensors."""
     return {
         sensor: (ids(layout, sensor), stacked(layout, sensor))
@@ -506,7 +506,7 @@ def test_signatures_reach_the_server_but_no_message_and_no_log(
     items = rehomed(archive[3:4], scenes, f"{server.url}/")
     config = configuration(tmp_path / "x", roi, items, START, END, sentinel1={"enabled": False})
     (scene,) = manifest(ingest(config, until="items"), "sentinel2").items
-    geobox = mask_geobox(Path(Layout(config).paths.roi.format(region="here")))
+    geobox = mask_geobox(Path(RunFiles(config).paths.roi.format(region="here")))
 
     def access(href: str, fresh: bool = False) -> Access:
         return Access(f"{href}?sv=1&sig={TOKEN}")
@@ -519,7 +519,7 @@ def test_signatures_reach_the_server_but_no_message_and_no_log(
     assert read("B04").all()
     assert all(TOKEN in r.path for r in server.requests)
     server.unavailable = 99
-    with pytest.raises(ReadError, match=r"asset B03 of item .*\.tif\) after 2 tries") as raised:
+    with pytest.raises(ReadError, match=r"asset B03 of item .*\.tif\) after 2 attempts") as raised:
         read("B03")
     assert_no_secret(str(raised.value), caplog.text)
     assert "again in" in caplog.text

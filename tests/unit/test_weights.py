@@ -40,7 +40,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library waits longer and longer between tries; the tries are what is tested."""
+    """The library waits longer and longer between attempts; the attempts are what is tested."""
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
 

@@ -34,11 +34,11 @@ try:
     from tessera_flow.jobs.in_flight import EVERYTHING
     from tessera_flow.config.configuration import load_config
     from tessera_flow.errors import TesseraFlowError
-    from tessera_flow.jobs.params import JobSettings
-    from tessera_flow.jobs.files import Layout
+    from tessera_flow.jobs.params import JobParams
+    from tessera_flow.jobs.files import RunFiles
     from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
     from tessera_flow.jobs.slurm_queue import refuse_orphans
-    from tessera_flow.jobs.preflight import drop_old_hole_lists, refuse_replacing
+    from tessera_flow.jobs.preflight import drop_old_skip_lists, refuse_other_settings
     from tessera_flow.jobs.schedule import Schedule
     from tessera_flow.jobs.status import end_of_run
 except ModuleNotFoundError as error:
@@ -49,8 +49,8 @@ except ModuleNotFoundError as error:
 
 try:
     CONFIG = load_config(config)
-    RUN = Layout(CONFIG)
-    SETTINGS = JobSettings(RUN)
+    RUN = RunFiles(CONFIG)
+    SETTINGS = JobParams(RUN)
     SCHEDULE = Schedule(RUN, one_job=not workflow.is_main_process)
 except TesseraFlowError as error:
     raise WorkflowError(str(error)) from None
@@ -85,13 +85,13 @@ onstart:
         if writes:
             refuse_orphans(Path.cwd())
         if writes and not forced:
-            refuse_replacing(RUN)
+            refuse_other_settings(RUN)
     except TesseraFlowError as error:
         raise WorkflowError(str(error)) from None
 
 
 onsuccess:
-    drop_old_hole_lists(RUN)
+    drop_old_skip_lists(RUN)
 
 
 onerror:

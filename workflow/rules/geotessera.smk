@@ -12,7 +12,7 @@ rule store_tiles:
         f"{LOGS}/{{region}}/{{period}}/store_tiles.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/store_tiles.bench.tsv"
-    localrule: "store_tiles" in CONFIG.jobs.at_home
+    localrule: "store_tiles" in CONFIG.jobs.local_rules
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -39,7 +39,7 @@ rule import_embeddings:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/import_embeddings/{{block}}.bench.tsv"
     priority: lambda wildcards: SCHEDULE.priority("infer", wildcards)
-    localrule: "import_embeddings" in CONFIG.jobs.at_home
+    localrule: "import_embeddings" in CONFIG.jobs.local_rules
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -17,7 +17,7 @@ rule download:
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.bench.tsv"
     priority: lambda wildcards: SCHEDULE.priority("download", wildcards)
-    localrule: "download" in CONFIG.jobs.at_home
+    localrule: "download" in CONFIG.jobs.local_rules
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -37,7 +37,7 @@ rule items:
         f"{LOGS}/{{region}}/{{period}}/items/{{sensor}}.log",
     benchmark:
         f"{LOGS}/{{region}}/{{period}}/items/{{sensor}}.bench.tsv"
-    localrule: "items" in CONFIG.jobs.at_home
+    localrule: "items" in CONFIG.jobs.local_rules
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -61,7 +61,7 @@ rule weights:
     benchmark:
         f"{LOGS}/weights.bench.tsv"
     priority: 2000000  # weights that cannot be used are to be known before scenes are read
-    localrule: "weights" in CONFIG.jobs.at_home
+    localrule: "weights" in CONFIG.jobs.local_rules
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -99,7 +99,7 @@ rule hole:
     input:
         weights=RUN.weights_record(),
     output:
-        hole=RUN.paths.hole,
+        hole=RUN.paths.skipped,
     log:
         f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.log",
     benchmark:
@@ -121,7 +121,7 @@ rule holes:
     input:
         blocks=lambda wildcards: RUN.block_files(**wildcards),
     output:
-        record=RUN.paths.holes,
+        record=RUN.paths.skip_list,
     log:
         f"{LOGS}/{{region}}/{{period}}/holes.log",
     benchmark:

@@ -43,7 +43,7 @@ rule report:
         preview=RUN.paths.preview_png,
         products=lambda wildcards: RUN.described_files(**wildcards),
         mask=RUN.paths.roi,
-        holes=lambda wildcards: RUN.hole_lists(**wildcards),
+        holes=lambda wildcards: RUN.skip_lists(**wildcards),
     output:
         page=report(
             RUN.paths.report,

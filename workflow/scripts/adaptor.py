@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.errors import TesseraFlowError
-from tessera_flow.jobs.journal import verdict, verdict_path
+from tessera_flow.jobs.journal import job_log_path, verdict
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.signals import StopRequest, stop_requests
 
@@ -52,7 +52,7 @@ def _verdict(snakemake: Any, config: Config) -> tuple[Path, str, int]:
     place = [names.pop(key) for key in ("region", "period", "block") if key in names]
     label = " ".join([rule_name(snakemake.rule), *names.values()])
     attempt = snakemake.resources.get("attempt", 1)
-    return verdict_path(config.paths.work, *place), label, attempt
+    return job_log_path(config.paths.work, *place), label, attempt
 
 
 def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[str, Any]:

@@ -20,6 +20,6 @@ with job(snakemake) as config:
         "settings": config.download,
     }
     if sensor == "sentinel2":
-        download_sentinel2(**common, arithmetic=settings["arithmetic"])
+        download_sentinel2(**common, preprocessing=settings["preprocessing"])
     else:
         download_sentinel1(**common)

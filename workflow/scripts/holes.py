@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.products.skipped_blocks import write_hole_list
-from tessera_flow.region.blocks import load_plan
+from tessera_flow.products.skipped_blocks import write_skip_list
+from tessera_flow.region.blocks import load_region_grid
 
 with job(snakemake) as config:
-    grid, _ = load_plan(config, snakemake.wildcards.region)
-    write_hole_list(Path(snakemake.output.record), grid, dict(snakemake.params.holes))
+    grid, _ = load_region_grid(config, snakemake.wildcards.region)
+    write_skip_list(Path(snakemake.output.record), grid, dict(snakemake.params.holes))

@@ -6,11 +6,11 @@ from adaptor import job
 from tessera_flow.geotessera.client import configured_store
 from tessera_flow.geotessera.importer import import_embeddings
 from tessera_flow.geotessera.manifest import StoreManifest
-from tessera_flow.region.blocks import load_plan
+from tessera_flow.region.blocks import load_region_grid
 
 with job(snakemake) as config:
     region, period = snakemake.wildcards.region, snakemake.wildcards.period
-    grid, _ = load_plan(config, region)
+    grid, _ = load_region_grid(config, region)
     import_embeddings(
         configured_store(config, region, period),
         StoreManifest.read(Path(snakemake.input.manifest)),
@@ -20,5 +20,5 @@ with job(snakemake) as config:
         Path(snakemake.output.embeddings),
         config.grid.patch_size,
         dtype=snakemake.params.settings["dtype"],
-        missing=config.download.empty_block,
+        missing=config.download.on_empty_block,
     )

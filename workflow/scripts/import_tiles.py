@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.region.blocks import load_plan
+from tessera_flow.region.blocks import load_region_grid
 from tessera_flow.tile_folders.importer import import_tiles
 
 with job(snakemake) as config:
-    grid, _ = load_plan(config, snakemake.wildcards.region)
+    grid, _ = load_region_grid(config, snakemake.wildcards.region)
     import_tiles(
         Path(snakemake.params.settings["location"]),
         grid,
@@ -15,5 +15,5 @@ with job(snakemake) as config:
         Path(snakemake.input.mask),
         Path(snakemake.output.patches),
         snakemake.params.settings["patch_size"],
-        missing=config.download.empty_block,
+        missing=config.download.on_empty_block,
     )

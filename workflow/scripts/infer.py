@@ -27,7 +27,7 @@ with stoppable_job(snakemake) as (config, stop):
             batch_size=config.model.batch_size,
         ),
         attributes={"block": snakemake.wildcards.block, "weights": record.sha256},
-        device=job_device(kind, config.model.device, config.jobs.without_gpu),
+        device=job_device(kind, config.model.device, config.jobs.on_missing_gpu),
         threads=snakemake.threads,
         sha256=record.sha256,
         heads=tuple(settings["heads"]) if settings["heads"] else None,

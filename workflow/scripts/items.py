@@ -12,6 +12,6 @@ with job(snakemake) as config:
         region=snakemake.wildcards.region,
         geobox=mask_geobox(snakemake.input.mask),
         period=config.periods[snakemake.wildcards.period],
-        arithmetic=config.arithmetic,
+        preprocessing=config.preprocessing,
         download=config.download,
     ).write(Path(snakemake.output.manifest))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.jobs.estimate import write_plan
+from tessera_flow.jobs.estimate import write_estimate
 
 with job(snakemake) as config:
-    print(write_plan(config, Path(snakemake.params.folder)))
+    print(write_estimate(config, Path(snakemake.params.folder)))

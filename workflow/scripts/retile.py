@@ -18,6 +18,6 @@ with job(snakemake) as config:
         block=snakemake.wildcards.block,
         window=Window(*settings.pop("window")),
         output=Path(snakemake.output.patches),
-        empty_block=config.download.empty_block,
+        on_empty_block=config.download.on_empty_block,
         **settings,
     )

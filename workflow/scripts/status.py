@@ -1,8 +1,8 @@
 """Rule status: what is done, what failed and why."""
 
 from adaptor import job
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.status import status
 
 with job(snakemake) as config:
-    print(status(Layout(config)))
+    print(status(RunFiles(config)))

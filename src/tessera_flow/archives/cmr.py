@@ -40,7 +40,7 @@ def search_granules(
         concept: concept id of the collection.
         box: (west, south, east, north) in degrees.
         period: both days included.
-        download: timeout and tries of each request.
+        download: timeout and attempts of each request.
 
     Raises:
         ItemError: the service cannot be reached, refuses the query also for single days, or

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ItemError
-from ..sensors.sentinel2 import BANDS, SCL, Arithmetic
+from ..sensors.sentinel2 import BANDS, SCL, Preprocessing
 from .provider import Provider, offset_by_baseline, processing_baseline
 from .signing import Access
 
@@ -60,13 +60,13 @@ class EarthSearch(Provider):
         }
     )
 
-    def boa_offset(self, item: Mapping[str, Any], arithmetic: Arithmetic) -> int:
+    def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
         """See `Provider.boa_offset`: by the bucket; `reference` never subtracts here.
 
         A local copy tells its bucket by `earthsearch:s3_path`, else says what is in the pixels
         by `earthsearch:boa_offset_applied`, else by the name of its collection.
         """
-        if arithmetic == "reference" or offset_by_baseline(item) == 0:
+        if preprocessing == "as_published" or offset_by_baseline(item) == 0:
             return 0
         return offset_by_baseline(item) if self._offset_in_pixels(item) else 0
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ..dates import utc_date
-from ..sensors.sentinel2 import BANDS, BOA_OFFSET, SCL, Arithmetic
+from ..sensors.sentinel2 import BANDS, BOA_OFFSET, SCL, Preprocessing
 from .credentials import warn_if_shared
 from .provider import Provider, offset_by_baseline
 from .signing import Access
@@ -41,9 +41,9 @@ class Mpc(Provider):
     s1_assets: Mapping[str, str] = field(default_factory=lambda: {"vv": "vv", "vh": "vh"})
     # RTC images are on a 10 m grid of their own zone: `nearest`, as in Provider.
 
-    def boa_offset(self, item: Mapping[str, Any], arithmetic: Arithmetic) -> int:
+    def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
         """See `Provider.boa_offset`: there from baseline 04.00 on; `reference` goes by date."""
-        if arithmetic == "reference":
+        if preprocessing == "as_published":
             day = utc_date(item["properties"]["datetime"])
             return BOA_OFFSET if day > REFERENCE_LAST_PLAIN_DAY else 0
         return offset_by_baseline(item)

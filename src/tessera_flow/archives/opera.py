@@ -75,8 +75,8 @@ class Opera(Provider):
         for granule in search_granules(location, collection, box, period, download):
             yield granule_item(granule, collection)
 
-    def photograph(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """See `Provider.photograph`: one burst, sensed once. Granules are published anew when
+    def acquisition(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """See `Provider.acquisition`: one burst, sensed once. Granules are published anew when
         they are processed anew."""
         named = _TITLE.match(item["id"])
         return (named["burst"], named["sensed"], named["satellite"]) if named else None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..config.sections import Download, Period
 from ..errors import ItemError
-from ..sensors.sentinel2 import BOA_OFFSET, Arithmetic
+from ..sensors.sentinel2 import BOA_OFFSET, Preprocessing
 from .signing import Access
 from .stac import search_items
 
@@ -37,7 +37,7 @@ HTTP_OPTIONS = (
 
 @dataclass(frozen=True)
 class Provider:
-    """The particulars of an archive; a subclass sets the fields and what differs.
+    """The provider of an archive; a subclass sets the fields and what differs.
 
     Attributes:
         name: in the configuration.
@@ -86,12 +86,12 @@ class Provider:
         """STAC items as the service at `location` tells them; see `catalogs.search_items`."""
         return search_items(location, collection, box, period, download)
 
-    def boa_offset(self, item: Mapping[str, Any], arithmetic: Arithmetic) -> int:
+    def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
         """What to subtract from the digital numbers of a Sentinel-2 item: 0 or 1000.
 
         Args:
             item: STAC item; its properties and assets are looked at.
-            arithmetic: `exact` asks what is in the pixels, `reference` what the published
+            preprocessing: `corrected` asks what is in the pixels, `as_published` what the published
                 pipeline did.
 
         Raises:
@@ -99,11 +99,11 @@ class Provider:
         """
         raise NotImplementedError(f"{self.name} has no Sentinel-2 scenes")
 
-    def photograph(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """What the copies of one photograph have in common; None where it cannot be told.
+    def acquisition(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """What the copies of one acquisition have in common; None where it cannot be told.
 
         For Sentinel-2: datatake and MGRS tile. The datatake's own baseline suffix (`_N05.11`)
-        is not part of it. Time stamps will not do: copies of one photograph differ by minutes.
+        is not part of it. Time stamps will not do: copies of one acquisition differ by minutes.
         """
         datatake, tile = item["properties"].get("s2:datatake_id"), mgrs_tile(item)
         if not datatake or not tile:
@@ -111,7 +111,7 @@ class Provider:
         return re.sub(r"_N\d\d\.\d\d$", "", datatake), tile
 
     def newness(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Sorts the copies of one photograph; the largest is the one to use."""
+        """Sorts the copies of one acquisition; the largest is the one to use."""
         try:
             baseline = processing_baseline(item)
         except ItemError:
@@ -169,5 +169,5 @@ def processing_baseline(item: Mapping[str, Any]) -> float:
         return float(f"{named[1]}.{named[2]}")
     raise ItemError(
         f"Item {item['id']} does not tell its processing baseline (s2:processing_baseline), so its "
-        "offset is unknown: complete the item, or set `arithmetic: reference`, which goes by date."
+        "offset is unknown: complete the item, or set `preprocessing: as_published`, which goes by date."
     )

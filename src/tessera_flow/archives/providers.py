@@ -13,13 +13,13 @@ from .provider import Provider
 PROVIDERS: Mapping[str, Provider] = {found.name: found for found in (Mpc(), EarthSearch(), Opera())}
 
 
-def provider(kind: str, imitates: str) -> Provider:
+def find_provider(kind: str, item_format: str) -> Provider:
     """Return the provider of a source of `kind` (for `local`: of what it imitates).
 
     Raises:
         ConfigError: there is no such provider.
     """
-    key = imitates if kind == "local" else kind
+    key = item_format if kind == "local" else kind
     if key not in PROVIDERS:
         raise ConfigError(
             f"There is no provider {key!r}; known are {', '.join(PROVIDERS)}: choose one of these."

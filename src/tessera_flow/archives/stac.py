@@ -45,7 +45,7 @@ def search_items(
         collection: to ask an API for.
         box: (west, south, east, north) in degrees.
         period: both days included.
-        download: timeout and tries of each request.
+        download: timeout and attempts of each request.
 
     Raises:
         ItemError: `location` cannot be reached or is none of these.

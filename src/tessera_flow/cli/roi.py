@@ -29,7 +29,7 @@ def register(subparsers: Subparsers) -> None:
     add("--layer", default=None, help="layer of a file with several")
     add("--crs", default="auto", help="CRS such as EPSG:32631 (default: the UTM zone)")
     add("--resolution", type=_resolution, default=10.0, help="pixel size (default: %(default)s)")
-    add("--align", choices=("lattice", "roi"), default="lattice",
+    add("--align", choices=("grid", "roi"), default="grid",
         help="snap to multiples of the resolution, or keep the region's corner")  # fmt: skip
     parser.set_defaults(func=run)
 

@@ -48,9 +48,9 @@ class Config(Section):
         "that are there already. `geotessera`: nothing, as published embeddings are taken.",
         validate_default=True,
     )
-    arithmetic: Literal["exact", "reference"] = key(
-        "exact",
-        "Baseline offset and no data. `exact`: as they physically are. `reference`: as in the "
+    preprocessing: Literal["corrected", "as_published"] = key(
+        "corrected",
+        "Baseline offset and no data. `corrected`: as they physically are. `as_published`: as in the "
         "published pipeline, to reproduce it.",
     )
     grid: GridSettings = Field(GridSettings(), description=GridSettings.__doc__)

@@ -10,7 +10,14 @@ from .configuration import Config
 
 # What changes how a run goes or what is written from its embeddings, but no embedding.
 _NOT_NUMBERS: dict[str, set[str]] = {
-    "download": {"slice_months", "threads", "attempts", "timeout", "deadline", "max_lost"},
+    "download": {
+        "slice_months",
+        "threads",
+        "attempts",
+        "timeout",
+        "deadline",
+        "max_missing_percent",
+    },
     "model": {"cache", "device", "batch_size", "allow_statistics_mismatch"},
     "grid": {"block_size", "patch_size"},
 }
@@ -42,8 +49,8 @@ def content_hash(config: Config, region: str, period: str) -> str:
         del settings["sentinel2"], settings["sentinel1"]
     if config.source == "geotessera":
         settings["model"] = {"dtype": config.model.dtype}
-        del settings["arithmetic"], settings["tiles"], settings["geotessera"]["cache"]
-        settings["download"] = {"empty_block": config.download.empty_block}
+        del settings["preprocessing"], settings["tiles"], settings["geotessera"]["cache"]
+        settings["download"] = {"on_empty_block": config.download.on_empty_block}
     else:
         del settings["geotessera"]
     settings["region"] = config.regions[region].model_dump(mode="json", exclude={"periods"})

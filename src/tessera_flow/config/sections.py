@@ -37,9 +37,9 @@ class Region(Section):
         "(with the Norway and Svalbard exceptions) for a vector, the raster's own CRS for a mask.",
         min_length=1,
     )
-    align: Literal["lattice", "roi"] = key(
-        "lattice",
-        "Where pixels lie. `lattice`: bounds are snapped outwards to multiples of the resolution, "
+    align: Literal["grid", "roi"] = key(
+        "grid",
+        "Where pixels lie. `grid`: bounds are snapped outwards to multiples of the resolution, "
         "so that pixels coincide with Sentinel-2's. `roi`: keep a raster mask's own origin, at "
         "the price of resampling.",
     )
@@ -117,13 +117,13 @@ class _Source(Section):
         "the others: another endpoint of the same service, if any.",
         min_length=1,
     )
-    imitates: str = key("mpc", "")
+    item_format: str = key("mpc", "")
     collection: str | None = key(None, _COLLECTION, min_length=1)
 
     @property
     def data_source(self) -> str:
         """Whose data the scenes are: what the statistics of a model must go with."""
-        return PUBLISHED_AS[self.imitates if self.provider == "local" else self.provider]
+        return PUBLISHED_AS[self.item_format if self.provider == "local" else self.provider]
 
     @model_validator(mode="after")
     def _located(self) -> _Source:
@@ -143,7 +143,7 @@ class Sentinel2(_Source):
         "Where scenes come from. `mpc`: Microsoft Planetary Computer. `earth-search`: Earth "
         "Search on AWS. `local`: your own archive, named by `location`.",
     )
-    imitates: Literal["mpc", "earth-search"] = key(
+    item_format: Literal["mpc", "earth-search"] = key(
         "mpc", "For `local`: whose asset names and offset rules the items follow."
     )
     max_cloud: float = key(
@@ -164,7 +164,7 @@ class Sentinel1(_Source):
         "the Alaska Satellite Facility; needs an Earthdata token. `local`: your own archive, "
         "named by `location`.",
     )
-    imitates: Literal["mpc", "opera"] = key(
+    item_format: Literal["mpc", "opera"] = key(
         "mpc", "For `local`: whose asset names and pixel grid the items follow."
     )
     orbits: Literal["both", "ascending", "descending"] = key("both", "Orbit directions to use.")
@@ -186,17 +186,17 @@ class Download(Section):
         ge=1,
     )
     attempts: int = key(
-        5, "Tries of one request, for data or for a list of scenes, before it has failed.", ge=1
+        5, "Attempts of one request, for data or for a list of scenes, before it has failed.", ge=1
     )
     timeout: float = key(60.0, "Longest wait for an answer, or for more of it.", "s", gt=0)
     deadline: float = key(
         900.0,
-        "Longest time that reading one file may take with all tries and pauses. A service that "
+        "Longest time that reading one file may take with all attempts and pauses. A service that "
         "asks to wait longer (`Retry-After`) fails the block at once.",
         "s",
         gt=0,
     )
-    max_lost: float = key(
+    max_missing_percent: float = key(
         50.0,
         "Largest share of a block's scenes in one slice that may be missing or corrupt at the "
         "archive. They are left out and recorded; more is taken for an outage and fails the "
@@ -205,10 +205,10 @@ class Download(Section):
         ge=0,
         le=100,
     )
-    empty_block: Literal["error", "nodata"] = key(
-        "error",
-        "What becomes of a block that no scene, or no published tile, covers. `error` fails it, "
-        "`nodata` publishes it without embeddings.",
+    on_empty_block: Literal["fail", "nodata"] = key(
+        "fail",
+        "What to do with a block that no scene, or no published tile, covers. `fail`: the block "
+        "fails. `nodata`: it is published without embeddings.",
     )
 
 
@@ -384,9 +384,9 @@ class Jobs(Section):
         "`model.device` says; where that is `auto`, GPUs if the machine that Snakemake runs on has "
         "one. On a cluster whose login node has none, write it out.",
     )
-    without_gpu: Literal["error", "cpu"] = key(
-        "error",
-        "What a GPU job does that finds no GPU. `error` fails it, `cpu` runs it on the CPU.",
+    on_missing_gpu: Literal["fail", "cpu"] = key(
+        "fail",
+        "What a GPU job does when it finds no GPU. `fail`: it fails. `cpu`: it runs on the CPU.",
     )
     max_disk_gb: float | None = key(
         None,
@@ -395,15 +395,15 @@ class Jobs(Section):
         "GB",
         gt=0,
     )
-    at_once: int = key(
-        100, "Jobs at once that `snakemake plan` reckons with. The run itself has `--jobs`.", ge=1
+    concurrent_jobs: int = key(
+        100, "Concurrent jobs that `snakemake plan` assumes. The run itself uses `--jobs`.", ge=1
     )
-    at_home: list[Literal["items", "weights", "download", "store_tiles", "import_embeddings"]] = (
-        key(
-            [],
-            "Rules that run where Snakemake runs. For clusters whose compute nodes have no "
-            "internet and that have no partition for transfers.",
-        )
+    local_rules: list[
+        Literal["items", "weights", "download", "store_tiles", "import_embeddings"]
+    ] = key(
+        [],
+        "Rules that run where Snakemake runs. For clusters whose compute nodes have no "
+        "internet and that have no partition for transfers.",
     )
     scratch: str | None = key(
         None,
@@ -412,11 +412,11 @@ class Jobs(Section):
         "read where they are.",
         min_length=1,
     )
-    failed_blocks: Literal["refuse", "hole"] = key(
-        "refuse",
-        "What becomes of blocks that failed in an earlier run. `refuse`: they are computed again, "
-        "and no product is written without them. `hole`: products are written now, without "
-        "embeddings there; what was left out is stated in `work/<region>/<period>/holes`.",
+    on_failed_block: Literal["fail", "skip"] = key(
+        "fail",
+        "What to do with blocks that failed in an earlier run. `fail`: compute them again, and "
+        "write no product without them. `skip`: write the products without embeddings there, and "
+        "list the skipped blocks in `results/<region>/<period>/skipped_blocks.json`.",
     )
 
 

@@ -82,7 +82,7 @@ def write_sentinel2_scene(
         absolute_orbit: orbit number; by default counted from `datetime`, so that scenes of
             one pass share a datatake and those of other passes do not.
         generation: processing time (default: four hours after sensing). It tells the copies
-            of one photograph apart.
+            of one acquisition apart.
         href_prefix: `http://host/path`; hrefs are this, a slash and the file's path below
             `folder`. None: hrefs are absolute paths.
         nodata_tag: declare 0 as no data inside the files (Planetary Computer does not).

@@ -61,8 +61,8 @@ model:
     s1: 0
   device: auto
 
-# exact: offsets and no data as they are; reference: as in the published pipeline.
-arithmetic: exact
+# corrected: offsets and no data as they are; as_published: as in the published pipeline.
+preprocessing: corrected
 
 grid:
   resolution: 10.0
@@ -74,13 +74,13 @@ sentinel2:
   # Scenes of one's own: here a file of STAC items in the form of Planetary Computer.
   provider: local
   location: {items}
-  imitates: mpc
+  item_format: mpc
   max_cloud: 100.0
 
 sentinel1:
   provider: local
   location: {items}
-  imitates: mpc
+  item_format: mpc
   orbits: both
 
 download:

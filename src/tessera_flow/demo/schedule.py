@@ -111,7 +111,7 @@ OPTICAL: tuple[OpticalPass, ...] = (
 )
 
 REPROCESSED = (dt.date(2021, 9, 12), SOUTH, "05.00", dt.datetime(2023, 2, 6, 3, 12, 45))
-"""One photograph was published again: its day, tile, new baseline and processing time."""
+"""One acquisition was published again: its day, tile, new baseline and processing time."""
 
 
 def _radar() -> tuple[RadarPass, ...]:

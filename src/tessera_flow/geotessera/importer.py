@@ -44,7 +44,7 @@ def import_embeddings(
     output: Path,
     patch_size: int,
     dtype: Literal["int8", "float32"] = "int8",
-    missing: Literal["error", "nodata"] = "error",
+    missing: Literal["fail", "nodata"] = "fail",
 ) -> None:
     """Write the embeddings of a block from the tiles of a store.
 
@@ -97,10 +97,10 @@ def import_embeddings(
 def _report_empty(block: Block, manifest: StoreManifest, missing: str) -> None:
     message = f"Block {block.id}: no tile of {manifest.dataset} in {manifest.location} covers it"
     if missing == "nodata":
-        log.warning("%s; published without embeddings (download.empty_block: nodata).", message)
+        log.warning("%s; published without embeddings (download.on_empty_block: nodata).", message)
         return
     raise TileError(
-        f"{message}: make the region smaller, or set download.empty_block: nodata to publish such "
+        f"{message}: make the region smaller, or set download.on_empty_block: nodata to publish such "
         "blocks without embeddings."
     )
 

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _PatchGrid:
     """What a file of patches says about itself: patches, shape of the block, largest patch."""
 
     windows: list[Window]
@@ -72,7 +72,7 @@ def infer_block(
         checkpoint: the checkpoint file.
         output: the `embeddings` file to make: `embeddings` (H, W, K), `scales` (H, W) for
             int8, `counts` (H, W, 3); its attributes state `device`, `precision` and, from
-            the patches, `losses`. Beside it, until it is there, lie files of progress; see
+            the patches, `missing_scenes`. Beside it, until it is there, lie files of progress; see
             `progress`.
         options: how to embed.
         attributes: JSON-able provenance, written into the file.
@@ -101,7 +101,7 @@ def infer_block(
     with open_block_file(patches) as source:
         layout = _layout(source, os.fspath(patches))
         # The patches are temporary: what the archive had lost is told by what stays.
-        attributes["losses"] = source.attrs.get("losses", {})
+        attributes["missing_scenes"] = source.attrs.get("missing_scenes", {})
         making = {
             "attributes": attributes,
             "weights": sha256 or sha256_of(Path(checkpoint)),
@@ -123,7 +123,7 @@ def infer_block(
 def _embed_patches(
     source: zarr.Group,
     where: str,
-    layout: _Layout,
+    layout: _PatchGrid,
     model: Model,
     options: InferenceOptions,
     origin: tuple[int, int],
@@ -230,7 +230,7 @@ def _arrays(embedding: Embedding) -> dict[str, NDArray[Any]]:
 def _write(
     output: str | os.PathLike[str],
     attributes: Mapping[str, Any],
-    layout: _Layout,
+    layout: _PatchGrid,
     options: InferenceOptions,
     model: Model,
     progress: Progress,
@@ -257,12 +257,12 @@ def _name(window: Window) -> str:
     return f"{window[0]}_{window[1]}"
 
 
-def _layout(source: zarr.Group, where: str) -> _Layout:
+def _layout(source: zarr.Group, where: str) -> _PatchGrid:
     """From the attributes of a file of patches."""
     try:
         attributes: Mapping[str, Any] = source.attrs.asdict()
         height, width = (int(n) for n in attributes["shape"])
-        return _Layout(
+        return _PatchGrid(
             [(int(y), int(x), int(h), int(w)) for y, x, h, w in attributes["patches"]],
             (height, width),
             int(attributes["patch_size"]),

@@ -49,13 +49,13 @@ def resolve_device(device: DeviceName) -> torch.device:
     return torch.device(device)
 
 
-def job_device(kind: str, device: DeviceName, without_gpu: str = "error") -> DeviceName:
+def job_device(kind: str, device: DeviceName, on_missing_gpu: str = "fail") -> DeviceName:
     """The device of an inference job that the workflow gave to CPUs or to GPUs.
 
     Args:
         kind: `cpu` or `gpu`.
         device: `model.device` of the configuration.
-        without_gpu: `error`, or `cpu` to run there instead.
+        on_missing_gpu: `fail`, or `cpu` to run there instead.
 
     Raises:
         ConfigError: a GPU job finds no GPU.
@@ -70,13 +70,13 @@ def job_device(kind: str, device: DeviceName, without_gpu: str = "error") -> Dev
     where = (
         f"{socket.gethostname()} (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')})"
     )
-    if without_gpu == "cpu":
-        logger.warning("no GPU on %s: running on the CPU (jobs.without_gpu: cpu)", where)
+    if on_missing_gpu == "cpu":
+        logger.warning("no GPU on %s: running on the CPU (jobs.on_missing_gpu: cpu)", where)
         return "cpu"
     raise ConfigError(
         f"This block is for a GPU, but PyTorch {torch.__version__} finds none on {where}: ask the "
         "cluster for one (profiles/slurm: partition and `gpu` of infer_gpu), install PyTorch for "
-        "it (make install TORCH=gpu), or set jobs.cpu_gpu to [1, 0] or jobs.without_gpu to cpu."
+        "it (make install TORCH=gpu), or set jobs.cpu_gpu to [1, 0] or jobs.on_missing_gpu to cpu."
     )
 
 

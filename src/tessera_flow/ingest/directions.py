@@ -9,11 +9,11 @@ from concurrent.futures import Executor
 
 from ..archives.provider import Provider
 from ..errors import ReadError
-from ..raster.failures import LostSceneError
+from ..raster.failures import MissingSceneError
 from ..raster.reader import AssetAddress
 from ..scenes.manifest import SourceItem
 from ..sensors.sentinel1 import ORBITS
-from .missing_scenes import Losses, Photograph
+from .missing_scenes import Acquisition, MissingScenes
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 def known_directions(
     items: Sequence[SourceItem],
     orbits: Sequence[str],
-    particulars: Provider,
+    provider: Provider,
     tags: Callable[[AssetAddress], Mapping[str, str]],
-    losses: Losses,
+    missing_scenes: MissingScenes,
     pool: Executor,
 ) -> list[SourceItem]:
     """The items with their direction, in their order, without those of other directions.
@@ -34,9 +34,9 @@ def known_directions(
     Args:
         items: of one block and slice.
         orbits: directions to use.
-        particulars: of the provider.
+        provider: of the provider.
         tags: reads the tags of a raster.
-        losses: takes up items whose raster is missing or corrupt.
+        missing_scenes: takes up items whose raster is missing or corrupt.
         pool: reads headers side by side.
 
     Raises:
@@ -46,14 +46,14 @@ def known_directions(
     def known(item: SourceItem) -> SourceItem | None:
         if item.orbit is not None:
             return item
-        photograph = Photograph(item, losses)
-        while (copy := photograph.item) is not None:
+        acquisition = Acquisition(item, missing_scenes)
+        while (copy := acquisition.item) is not None:
             try:
-                orbit = _direction(copy, particulars, tags)
-            except LostSceneError as error:
-                photograph.lose(copy, error)
+                orbit = _direction(copy, provider, tags)
+            except MissingSceneError as error:
+                acquisition.lose(copy, error)
             else:
-                others = [dataclasses.replace(other, orbit=orbit) for other in photograph.others]
+                others = [dataclasses.replace(other, orbit=orbit) for other in acquisition.others]
                 return dataclasses.replace(copy, orbit=orbit, copies=tuple(others))
         return None
 
@@ -65,10 +65,10 @@ def known_directions(
 
 
 def _direction(
-    item: SourceItem, particulars: Provider, tags: Callable[[AssetAddress], Mapping[str, str]]
+    item: SourceItem, provider: Provider, tags: Callable[[AssetAddress], Mapping[str, str]]
 ) -> str:
-    key = particulars.s1_assets["vv"]
-    tag = str(particulars.orbit_tag)
+    key = provider.s1_assets["vv"]
+    tag = str(provider.orbit_tag)
     told = tags(AssetAddress(item.id, key, item.stac["assets"][key]["href"])).get(tag, "")
     orbit = told.strip().lower()
     if orbit not in ORBITS:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from ..archives.provider import Provider
-from ..archives.providers import provider
+from ..archives.providers import find_provider
 from ..block_file import CHUNK, create_array, create_block_file
 from ..config.sections import Download, Sentinel1, Sentinel2
 from ..dates import Slice
-from ..raster.failures import LostSceneError
+from ..raster.failures import MissingSceneError
 from ..raster.odc_driver import load_asset
 from ..raster.reader import Reader
 from ..raster.resample import ReadOptions
@@ -32,9 +32,9 @@ from ..region.grid import Window, crop
 from ..region.mask import read_mask
 from ..scenes.manifest import Manifest, SourceItem
 from ..sensors.sentinel1 import CHANNELS, ORBITS, add_to_mosaic, power_to_scaled_decibels
-from ..sensors.sentinel2 import BANDS, SCL, Arithmetic, DayMosaic, select_first_valid
+from ..sensors.sentinel2 import BANDS, SCL, DayMosaic, Preprocessing, select_first_valid
 from .directions import known_directions
-from .missing_scenes import Losses, Photograph, standing
+from .missing_scenes import Acquisition, MissingScenes, standing
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class _Job:
         self,
         roi_path: Path,
         window: Window,
-        particulars: Provider,
+        provider: Provider,
         pool: ThreadPoolExecutor,
         reader: Reader,
     ) -> None:
@@ -105,8 +105,8 @@ class _Job:
         self.box = _bounding_box(inside)
         self.inside = inside[self.box.slices]
         self.geobox = crop(geobox, self.box)
-        self.particulars = particulars
-        self.losses = Losses()
+        self.provider = provider
+        self.missing_scenes = MissingScenes()
         self.pool = pool
         self.reader = reader
 
@@ -162,40 +162,40 @@ def _bounding_box(inside: NDArray[np.bool_]) -> Window:
 def _job(
     roi_path: Path, window: Window, source: Sentinel2 | Sentinel1, settings: Download
 ) -> Iterator[_Job]:
-    particulars = provider(source.provider, source.imitates)
+    provider = find_provider(source.provider, source.item_format)
     policy = RetryPolicy(settings.attempts, settings.timeout, settings.deadline)
-    gdal = {option.name: option.value for option in particulars.gdal_options}
+    gdal = {option.name: option.value for option in provider.gdal_options}
     with (
         ThreadPoolExecutor(settings.threads, thread_name_prefix="read") as pool,
-        Reader(particulars.access, policy, gdal, settings.threads) as reader,
+        Reader(provider.access, policy, gdal, settings.threads) as reader,
     ):
-        yield _Job(roi_path, window, particulars, pool, reader)
+        yield _Job(roi_path, window, provider, pool, reader)
 
 
 def _gathered(
-    futures: Sequence[tuple[Photograph, SourceItem, Future[NDArray[Any]]]],
+    futures: Sequence[tuple[Acquisition, SourceItem, Future[NDArray[Any]]]],
 ) -> list[NDArray[Any]] | None:
-    """The images, or None if one of them was lost; then its photograph has gone on to its
+    """The images, or None if one of them was lost; then its acquisition has gone on to its
     next copy."""
     images = []
-    for photograph, item, future in futures:
+    for acquisition, item, future in futures:
         try:
             images.append(future.result())
-        except LostSceneError as error:
-            photograph.lose(item, error)
+        except MissingSceneError as error:
+            acquisition.lose(item, error)
     return images if len(images) == len(futures) else None
 
 
 class _OpticalDays:
     """Daily mosaics of Sentinel-2."""
 
-    def __init__(self, job: _Job, arithmetic: Arithmetic) -> None:
+    def __init__(self, job: _Job, preprocessing: Preprocessing) -> None:
         self.job = job
-        self.arithmetic = arithmetic
-        declare_nodata = arithmetic == "exact"
+        self.preprocessing = preprocessing
+        declare_nodata = preprocessing == "corrected"
         self.nearest = ReadOptions("nearest", declare_nodata)
         self.bilinear = ReadOptions("bilinear", declare_nodata)
-        assets = job.particulars.s2_assets
+        assets = job.provider.s2_assets
         self.scl_key = assets[SCL]
         self.band_keys = [assets[band] for band in BANDS]
 
@@ -207,22 +207,22 @@ class _OpticalDays:
         Begins again without a scene that turns out lost: which scene supplies a pixel is one
         choice for all its bands.
         """
-        photographs = [Photograph(item, self.job.losses) for item in items]
+        acquisitions = [Acquisition(item, self.job.missing_scenes) for item in items]
         while True:
-            selection = self._selection(photographs)
+            selection = self._selection(acquisitions)
             if selection is None:
                 continue
             valid = selection >= 0
             if not valid.any():
                 return None, valid
-            mosaic = self._mosaic(photographs, selection)
+            mosaic = self._mosaic(acquisitions, selection)
             if mosaic is not None:
                 return mosaic, valid
 
-    def _selection(self, photographs: Sequence[Photograph]) -> NDArray[np.int16] | None:
+    def _selection(self, acquisitions: Sequence[Acquisition]) -> NDArray[np.int16] | None:
         futures = [
-            (photograph, item, self.job.start(item, self.scl_key, "uint8", self.nearest))
-            for photograph, item in standing(photographs)
+            (acquisition, item, self.job.start(item, self.scl_key, "uint8", self.nearest))
+            for acquisition, item in standing(acquisitions)
         ]
         scl = _gathered(futures)
         if scl is None:
@@ -232,9 +232,9 @@ class _OpticalDays:
         return select_first_valid(np.stack(scl), self.job.inside)
 
     def _mosaic(
-        self, photographs: Sequence[Photograph], selection: NDArray[np.int16]
+        self, acquisitions: Sequence[Acquisition], selection: NDArray[np.int16]
     ) -> NDArray[np.uint16] | None:
-        scenes = standing(photographs)
+        scenes = standing(acquisitions)
         mosaic = DayMosaic(selection, self.job.inside)
         begun = {
             index: self._start(item)
@@ -242,7 +242,7 @@ class _OpticalDays:
             if mosaic.supplies(index)
         }
         whole = True
-        for index, (photograph, item) in enumerate(scenes):
+        for index, (acquisition, item) in enumerate(scenes):
             if not mosaic.wants(index):
                 continue
             futures = begun.pop(index, None)
@@ -250,11 +250,11 @@ class _OpticalDays:
                 if not whole:
                     continue  # all begins anew without the lost scene
                 futures = self._start(item)
-            planes = _gathered([(photograph, item, future) for future in futures])
+            planes = _gathered([(acquisition, item, future) for future in futures])
             if planes is None:
                 whole = False
             elif whole:
-                mosaic.add(index, planes, self.arithmetic if item.boa_offset else None)
+                mosaic.add(index, planes, self.preprocessing if item.boa_offset else None)
         return mosaic.image() if whole else None
 
     def _start(self, item: SourceItem) -> list[Future[NDArray[Any]]]:
@@ -268,7 +268,7 @@ def download_sentinel2(
     part: Slice,
     output: Path,
     source: Sentinel2,
-    arithmetic: Arithmetic,
+    preprocessing: Preprocessing,
     settings: Download,
 ) -> None:
     """Write the block's daily Sentinel-2 mosaics of one slice.
@@ -283,7 +283,7 @@ def download_sentinel2(
         part: days to read.
         output: block file; arrays `bands` (T, H, W, 10) uint16 and `masks` (T, H, W) uint8
             over all days with an item, `kept` (T,) uint8: 1 where the day has a valid pixel;
-            attributes `left_out` and `replaced`: see `Losses.attributes`.
+            attributes `left_out` and `replaced`: see `MissingScenes.attributes`.
 
     Raises:
         ReadError: an asset cannot be read, or too many are lost. A failed read never becomes
@@ -293,7 +293,7 @@ def download_sentinel2(
     manifest = Manifest.read(manifest_path)
     with _job(roi_path, window, source, settings) as job:
         days = _days(_block_items(manifest, part, job.geobox))
-        mosaics = _OpticalDays(job, arithmetic)
+        mosaics = _OpticalDays(job, preprocessing)
         kept = np.zeros(len(days), np.uint8)
         shape = (len(days), *job.block.shape)
         with create_block_file(output, _attributes(days)) as group:
@@ -313,8 +313,10 @@ def download_sentinel2(
                     kept[index] = 1
                     all_bands[index] = job.on_block(mosaic)
                     all_masks[index] = job.on_block(valid.astype(np.uint8))
-            job.losses.check(sum(len(items) for _, items in days), settings.max_lost)
-            group.attrs.update(job.losses.attributes())
+            job.missing_scenes.check(
+                sum(len(items) for _, items in days), settings.max_missing_percent
+            )
+            group.attrs.update(job.missing_scenes.attributes())
             create_array(group, "kept", kept.shape, kept.shape, np.uint8)[:] = kept
 
 
@@ -323,23 +325,23 @@ class _RadarDays:
 
     def __init__(self, job: _Job) -> None:
         self.job = job
-        self.options = ReadOptions(job.particulars.s1_resampling, True)
-        self.keys = [job.particulars.s1_assets[channel] for channel in CHANNELS]
+        self.options = ReadOptions(job.provider.s1_resampling, True)
+        self.keys = [job.provider.s1_assets[channel] for channel in CHANNELS]
 
     def read(self, items: Sequence[SourceItem]) -> NDArray[np.int16]:
         """(H, W, 2) mosaic of a day on the box."""
         mosaic = np.zeros((*self.job.inside.shape, len(CHANNELS)), np.int16)
-        photographs = [Photograph(item, self.job.losses) for item in items]
-        begun = [(photograph, self._start(item)) for photograph, item in standing(photographs)]
-        for photograph, futures in begun:
-            while (item := photograph.item) is not None:
-                power = _gathered([(photograph, item, future) for future in futures])
+        acquisitions = [Acquisition(item, self.job.missing_scenes) for item in items]
+        begun = [(acquisition, self._start(item)) for acquisition, item in standing(acquisitions)]
+        for acquisition, futures in begun:
+            while (item := acquisition.item) is not None:
+                power = _gathered([(acquisition, item, future) for future in futures])
                 if power is not None:
                     channels = [power_to_scaled_decibels(values) for values in power]
                     add_to_mosaic(mosaic, np.stack(channels, axis=-1))
                     break
-                if photograph.item is not None:
-                    futures = self._start(photograph.item)
+                if acquisition.item is not None:
+                    futures = self._start(acquisition.item)
         mosaic[~self.job.inside] = 0
         return mosaic
 
@@ -373,12 +375,12 @@ def download_sentinel1(
         items = known_directions(
             _block_items(manifest, part, job.geobox),
             manifest.orbits,
-            job.particulars,
+            job.provider,
             job.reader.tags,
-            job.losses,
+            job.missing_scenes,
             job.pool,
         )
-        scenes = len(items) + job.losses.count
+        scenes = len(items) + job.missing_scenes.count
         streams = {orbit: _days([i for i in items if i.orbit == orbit]) for orbit in ORBITS}
         dates = {
             f"{orbit}_dates": [day.isoformat() for day, _ in days]
@@ -401,5 +403,5 @@ def download_sentinel1(
                     if kept[index]:
                         images[index] = job.on_block(mosaic)
                 create_array(group, f"{orbit}_kept", kept.shape, kept.shape, np.uint8)[:] = kept
-            job.losses.check(scenes, settings.max_lost)
-            group.attrs.update(job.losses.attributes())
+            job.missing_scenes.check(scenes, settings.max_missing_percent)
+            group.attrs.update(job.missing_scenes.attributes())

@@ -1,4 +1,4 @@
-"""Scenes that the archive has lost: the photograph's other copy, or a record of its absence.
+"""Scenes that the archive has lost: the acquisition's other copy, or a record of its absence.
 
 A scene is lost when its object is missing or corrupt while the archive answers. An outage
 or refused credentials are no loss: they fail the block. So does a loss of too many scenes,
@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ReadError
-from ..raster.failures import LostSceneError
+from ..raster.failures import MissingSceneError
 from ..scenes.manifest import SourceItem
 
 log = logging.getLogger(__name__)
 
-LOSSES = ("left_out", "replaced")
+MISSING_SCENES = ("left_out", "replaced")
 """Attributes of block files that hold the record."""
 
 
-class Losses:
+class MissingScenes:
     """What one job could not use. Filled by several threads; told in an order of its own."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Losses:
             "replaced": sorted(self._replaced, key=order),
         }
 
-    def add(self, item: SourceItem, used: SourceItem | None, error: LostSceneError) -> None:
+    def add(self, item: SourceItem, used: SourceItem | None, error: MissingSceneError) -> None:
         """Record that `item` is lost, and the copy used in its place, if any."""
         entry = {"item": item.id, "date": item.date.isoformat(), "reason": error.reason}
         with self._lock:
@@ -59,10 +59,10 @@ class Losses:
                 self._replaced.append(entry | {"copy": used.id})
 
     def check(self, scenes: int, most: float) -> None:
-        """Refuse losses that look like an outage.
+        """Refuse missing_scenes that look like an outage.
 
         Args:
-            scenes: photographs of this block and slice.
+            scenes: acquisitions of this block and slice.
             most: largest share that may be lost, in percent.
 
         Raises:
@@ -74,18 +74,18 @@ class Losses:
         first = self.attributes()["left_out"][0]
         raise ReadError(
             f"{count} of the {scenes} scenes of this block and slice are missing or corrupt at "
-            f"the archive, more than download.max_lost ({most:g} %) allows; the first is "
+            f"the archive, more than download.max_missing_percent ({most:g} %) allows; the first is "
             f"{first['reason']}. If the archive is complete again, run again; if these scenes are "
-            "gone for good, raise download.max_lost."
+            "gone for good, raise download.max_missing_percent."
         )
 
 
-class Photograph:
+class Acquisition:
     """One scene of a day and its other copies, of which the first readable one is used."""
 
-    def __init__(self, item: SourceItem, losses: Losses) -> None:
+    def __init__(self, item: SourceItem, missing_scenes: MissingScenes) -> None:
         self._versions = [item, *item.copies]
-        self._losses = losses
+        self._losses = missing_scenes
 
     @property
     def item(self) -> SourceItem | None:
@@ -97,13 +97,13 @@ class Photograph:
         """The copies that are left beside the one in use."""
         return tuple(self._versions[1:])
 
-    def lose(self, item: SourceItem, error: LostSceneError) -> None:
+    def lose(self, item: SourceItem, error: MissingSceneError) -> None:
         """Go on to the next copy, if `item` is still the one in use."""
         if self.item is item:
             del self._versions[0]
             self._losses.add(item, self.item, error)
 
 
-def standing(photographs: Sequence[Photograph]) -> list[tuple[Photograph, SourceItem]]:
-    """The photographs of which a copy is left, in their order."""
-    return [(p, p.item) for p in photographs if p.item is not None]
+def standing(acquisitions: Sequence[Acquisition]) -> list[tuple[Acquisition, SourceItem]]:
+    """The acquisitions of which a copy is left, in their order."""
+    return [(p, p.item) for p in acquisitions if p.item is not None]

@@ -16,7 +16,7 @@ from ..region.grid import Window, tiling
 from ..region.mask import read_mask
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS
-from .missing_scenes import LOSSES
+from .missing_scenes import MISSING_SCENES
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def retile(
     output: Path,
     patch_size: int,
     downsample_rate: int = 1,
-    empty_block: Literal["error", "nodata"] = "error",
+    on_empty_block: Literal["fail", "nodata"] = "fail",
     needed: tuple[str, ...] = (),
 ) -> None:
     """Write the patches of a block that hold a pixel of the region.
@@ -51,11 +51,11 @@ def retile(
         block: its name, for messages.
         window: the block's place in the region's grid, before downsampling.
         output: block file; a group per patch with the arrays of a reference tile folder and
-            `roi` (h, w) uint8. Attribute `losses`: by sensor, `left_out` and `replaced` of
+            `roi` (h, w) uint8. Attribute `missing_scenes`: by sensor, `left_out` and `replaced` of
             its stack.
         patch_size: edge of a patch in product pixels.
         downsample_rate: as the stacks were made with.
-        empty_block: whether a block that no scene covers is an error.
+        on_empty_block: whether a block that no scene covers is an error.
         needed: sensors without which no pixel can have an embedding.
 
     Raises:
@@ -76,13 +76,13 @@ def retile(
             for sensor, path in (("sentinel2", sentinel2), ("sentinel1", sentinel1))
             if path is not None
         }
-        _check_coverage(groups, block, empty_block, needed)
+        _check_coverage(groups, block, on_empty_block, needed)
         attributes = {
             "shape": list(inside.shape),
             "patch_size": patch_size,
             "patches": [[w.y0, w.x0, w.height, w.width] for w in patches],
-            "losses": {
-                sensor: {key: group.attrs.get(key, []) for key in LOSSES}
+            "missing_scenes": {
+                sensor: {key: group.attrs.get(key, []) for key in MISSING_SCENES}
                 for sensor, group in groups.items()
             },
         }
@@ -126,7 +126,7 @@ def _copy(
 def _check_coverage(
     groups: dict[str, zarr.Group],
     block: str,
-    empty_block: str,
+    on_empty_block: str,
     needed: tuple[str, ...],
 ) -> None:
     scenes = {sensor: cast(int, group.attrs["scenes"]) for sensor, group in groups.items()}
@@ -135,10 +135,10 @@ def _check_coverage(
         return
     what = " and no ".join(missing or scenes)
     message = f"Block {block} is covered by no {what} scene in the period"
-    if empty_block == "nodata":
-        log.warning("%s; published without embeddings (download.empty_block: nodata).", message)
+    if on_empty_block == "nodata":
+        log.warning("%s; published without embeddings (download.on_empty_block: nodata).", message)
         return
     raise ItemError(
-        f"{message}: cut the region to where scenes exist, or set `download.empty_block: nodata` "
+        f"{message}: cut the region to where scenes exist, or set `download.on_empty_block: nodata` "
         "to publish such blocks without embeddings."
     )

@@ -17,7 +17,7 @@ from ..dates import day_of_year
 from ..errors import TileError
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS
-from .missing_scenes import LOSSES
+from .missing_scenes import MISSING_SCENES
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _kept_days(
 
 def _losses(paths: Sequence[Path]) -> dict[str, Any]:
     """`left_out` and `replaced` of all slices: what the archive had lost."""
-    found: dict[str, Any] = {key: [] for key in LOSSES}
+    found: dict[str, Any] = {key: [] for key in MISSING_SCENES}
     for path in paths:
         with open_block_file(path) as group:
             for key, entries in found.items():

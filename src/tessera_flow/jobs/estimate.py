@@ -20,8 +20,8 @@ from ..region.roi import read_roi
 from ..scenes.search import Manifest
 from . import assumptions
 from .block_map import LEGEND, draw_blocks
-from .files import Layout
-from .journal import read_verdicts
+from .files import RunFiles
+from .journal import read_job_log
 from .schedule import STAGES, Schedule
 from .status import duration
 
@@ -44,11 +44,11 @@ class Plan:
         jobs: jobs by rule, for what is left.
         items: scenes by sensor, or tiles of a store; None where their list is not there yet.
         download_gb: to read from the archives.
-        peak_disk_gb: intermediate files at once, with `jobs_at_once` jobs.
+        peak_disk_gb: intermediate files at once, with `concurrent_jobs` jobs.
         final_disk_gb: embeddings of blocks and products.
         cpu_hours: core hours of everything but GPU jobs.
         gpu_hours: hours of GPUs.
-        jobs_at_once: assumed.
+        concurrent_jobs: assumed.
         wall_hours: with so many jobs at once.
         calibrated: rules whose times were measured on earlier blocks.
         assumptions: in sentences.
@@ -63,19 +63,19 @@ class Plan:
     final_disk_gb: float
     cpu_hours: float
     gpu_hours: float
-    jobs_at_once: int
+    concurrent_jobs: int
     wall_hours: float
     calibrated: list[str]
     assumptions: list[str]
 
 
-def make_plan(run: Layout, schedule: Schedule, jobs_at_once: int) -> Plan:
+def make_estimate(run: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Plan:
     """Work out what is left to do of a run; reads no scene and asks no archive.
 
     Args:
         run: the run.
         schedule: its jobs.
-        jobs_at_once: how many jobs the cluster will run at the same time.
+        concurrent_jobs: how many jobs the cluster will run at the same time.
     """
     work = _Work(run, schedule, _measured_seconds(run))
     blocks = 0
@@ -85,7 +85,7 @@ def make_plan(run: Layout, schedule: Schedule, jobs_at_once: int) -> Plan:
             blocks += 1
             if not run.embeddings_file(region, period, block.id).exists():
                 work.add(region, period, block)
-    once = max(1, min(schedule.most_in_flight(), jobs_at_once, work.blocks))
+    once = max(1, min(schedule.most_in_flight(), concurrent_jobs, work.blocks))
     return Plan(
         blocks=blocks,
         blocks_left=work.blocks,
@@ -96,8 +96,8 @@ def make_plan(run: Layout, schedule: Schedule, jobs_at_once: int) -> Plan:
         final_disk_gb=sum(_final_gb(run, run.grids[region]) for region, _ in runs(run.config)),
         cpu_hours=work.core_seconds / 3600,
         gpu_hours=work.gpu_seconds / 3600,
-        jobs_at_once=jobs_at_once,
-        wall_hours=work.job_seconds / 3600 / jobs_at_once,
+        concurrent_jobs=concurrent_jobs,
+        wall_hours=work.job_seconds / 3600 / concurrent_jobs,
         calibrated=sorted(work.measured),
         assumptions=_assumptions(run, work.items),
     )
@@ -106,7 +106,7 @@ def make_plan(run: Layout, schedule: Schedule, jobs_at_once: int) -> Plan:
 class _Work:
     """Sums over the blocks that are left."""
 
-    def __init__(self, run: Layout, schedule: Schedule, measured: Mapping[str, float]) -> None:
+    def __init__(self, run: RunFiles, schedule: Schedule, measured: Mapping[str, float]) -> None:
         self.run = run
         self.schedule = schedule
         self.measured = measured
@@ -197,7 +197,7 @@ def _read_bytes(pixels: float, dates: Mapping[str, float]) -> float:
     return sum(pixels * n * assumptions.SENSORS[name].read_bytes for name, n in dates.items())
 
 
-def _manifest(run: Layout, region: str, period: str, sensor: str) -> Manifest | None:
+def _manifest(run: RunFiles, region: str, period: str, sensor: str) -> Manifest | None:
     path = Path(run.paths.items.format(region=region, period=period, sensor=sensor))
     try:
         return Manifest.read(path) if path.exists() else None
@@ -205,7 +205,7 @@ def _manifest(run: Layout, region: str, period: str, sensor: str) -> Manifest | 
         return None
 
 
-def _store_manifest(run: Layout, region: str, period: str) -> StoreManifest | None:
+def _store_manifest(run: RunFiles, region: str, period: str) -> StoreManifest | None:
     path = Path(run.paths.store_tiles.format(region=region, period=period))
     try:
         return StoreManifest.read(path) if path.exists() else None
@@ -253,7 +253,7 @@ def _block_seconds(
     }
 
 
-def _measured_seconds(run: Layout) -> dict[str, float]:
+def _measured_seconds(run: RunFiles) -> dict[str, float]:
     """Seconds for a pixel of a block, by rule, of jobs that are done."""
     pixels: dict[str, float] = {}
     seconds: dict[str, float] = {}
@@ -262,7 +262,7 @@ def _measured_seconds(run: Layout) -> dict[str, float]:
         for block in run.grids[region].blocks:
             if read == CALIBRATION_BLOCKS:
                 break
-            verdicts = read_verdicts(run.verdict_file(region, period, block.id))
+            verdicts = read_job_log(run.job_log_file(region, period, block.id))
             read += bool(verdicts)
             done = [v for v in verdicts if v.state == "done"]
             if {v.rule.split("_")[0] for v in done} < set(STAGES):
@@ -274,7 +274,7 @@ def _measured_seconds(run: Layout) -> dict[str, float]:
     return {rule: seconds[rule] / pixels[rule] for rule in pixels}
 
 
-def _final_gb(run: Layout, grid: RegionGrid) -> float:
+def _final_gb(run: RunFiles, grid: RegionGrid) -> float:
     """Embeddings of blocks and every product, uncompressed."""
     model = run.config.model
     pixel = (model.dim or 128) * (1 if model.dtype == "int8" else 4) + 10
@@ -286,7 +286,7 @@ def _final_gb(run: Layout, grid: RegionGrid) -> float:
     return (stores * pixel * pixels / grid.downsample_rate**2 + arrays) / assumptions.GB
 
 
-def _assumptions(run: Layout, items: Mapping[str, int | None]) -> list[str]:
+def _assumptions(run: RunFiles, items: Mapping[str, int | None]) -> list[str]:
     if STORE in items:
         return _assumptions_of_store(items[STORE])
     lines = []
@@ -343,7 +343,7 @@ def _named(source: str) -> str:
     return "tiles of the store" if source == STORE else f"scenes of {source}"
 
 
-def plan_text(plan: Plan) -> str:
+def estimate_text(plan: Plan) -> str:
     """The plan as Markdown."""
     rows = [
         ("blocks", f"{plan.blocks}, of which {plan.blocks_left} are left"),
@@ -357,7 +357,7 @@ def plan_text(plan: Plan) -> str:
         ("embeddings and products", _size(plan.final_disk_gb)),
         ("CPU", f"{duration(plan.cpu_hours)} of one core"),
         ("GPU", f"{duration(plan.gpu_hours)} of one GPU"),
-        (f"wall time, {plan.jobs_at_once} jobs at once", duration(plan.wall_hours)),
+        (f"wall time, {plan.concurrent_jobs} jobs at once", duration(plan.wall_hours)),
         ("calibrated on earlier blocks", ", ".join(plan.calibrated) or "nothing yet"),
     ]
     table = ["| what | how much |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
@@ -368,13 +368,13 @@ def _size(gb: float) -> str:
     return f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
 
 
-def plan_json(plan: Plan) -> str:
+def estimate_json(plan: Plan) -> str:
     """The plan as JSON."""
     document: dict[str, Any] = asdict(plan)
     return json.dumps(document, indent=2) + "\n"
 
 
-def write_plan(config: Config, folder: Path) -> str:
+def write_estimate(config: Config, folder: Path) -> str:
     """Write `plan.json`, `plan.md` and `<region>_<period>.png` into a folder.
 
     Returns:
@@ -384,11 +384,11 @@ def write_plan(config: Config, folder: Path) -> str:
         RegionError: a region cannot be read.
         OutputError: a file cannot be written.
     """
-    run = Layout(config)
+    run = RunFiles(config)
     schedule = Schedule(run)
-    plan = make_plan(run, schedule, config.jobs.at_once)
-    text = plan_text(plan)
-    write_text(folder / "plan.json", plan_json(plan))
+    plan = make_estimate(run, schedule, config.jobs.concurrent_jobs)
+    text = estimate_text(plan)
+    write_text(folder / "plan.json", estimate_json(plan))
     maps = [_map_text(region, period) for region, period in runs(config)]
     write_text(folder / "plan.md", "\n".join([text, *maps]))
     for region, period in runs(config):

@@ -10,16 +10,16 @@ from pathlib import Path, PurePath
 from ..atomic import check_folder
 from ..config.configuration import Config, runs
 from ..dates import Slice, period_slices
-from ..region.blocks import load_plan
+from ..region.blocks import load_region_grid
 from ..region.grid import Block, RegionGrid
-from .journal import Verdict, not_done, read_verdicts, verdict_path
+from .journal import JobRecord, job_log_path, read_job_log, unfinished
 from .paths import SENSORS, Patterns
 
 # Products that a STAC Item does not name: itself, what tells of the run, what was there before.
 _NOT_DESCRIBED = ("stac", "report", "tiles")
 
 
-class Layout:
+class RunFiles:
     """The files of one configuration.
 
     Attributes:
@@ -39,7 +39,7 @@ class Layout:
         for folder in (config.paths.results, config.paths.work, config.paths.logs):
             check_folder(folder)
         self.paths = Patterns.below(config.paths.work, config.paths.results)
-        plans = {name: load_plan(config, name) for name in config.regions}
+        plans = {name: load_region_grid(config, name) for name in config.regions}
         self.grids: dict[str, RegionGrid] = {name: plan[0] for name, plan in plans.items()}
         self.roi_digests = {name: plan[1] for name, plan in plans.items()}
         self._blocks = {
@@ -93,12 +93,12 @@ class Layout:
     def products(self, region: str, period: str) -> list[str]:
         """Product files asked for, of one region and period."""
         files = self.product_files(region, period).values()
-        return [path for some in files for path in some] + self.hole_lists(region, period)
+        return [path for some in files for path in some] + self.skip_lists(region, period)
 
-    def hole_lists(self, region: str, period: str) -> list[str]:
+    def skip_lists(self, region: str, period: str) -> list[str]:
         """The list of holes of a region and period, where there are any."""
         found = self.holes(region, period)
-        return [self.paths.holes.format(region=region, period=period)] if found else []
+        return [self.paths.skip_list.format(region=region, period=period)] if found else []
 
     def described_files(self, region: str, period: str) -> list[str]:
         """The products that a STAC Item describes; it is written after them."""
@@ -211,7 +211,7 @@ class Layout:
         stands in its place."""
         holes = self.holes(region, period)
         return [
-            (self.paths.hole if block.id in holes else self.paths.embeddings).format(
+            (self.paths.skipped if block.id in holes else self.paths.embeddings).format(
                 region=region, period=period, block=block.id
             )
             for block in self.grids[region].blocks
@@ -221,20 +221,20 @@ class Layout:
         """The embeddings of one block."""
         return Path(self.paths.embeddings.format(region=region, period=period, block=block))
 
-    def verdict_file(self, *names: str) -> Path:
+    def job_log_file(self, *names: str) -> Path:
         """The verdicts of a block (region, period, block), or of jobs of all blocks."""
-        return verdict_path(self.config.paths.work, *names)
+        return job_log_path(self.config.paths.work, *names)
 
-    def failures(self, *names: str, over: bool = False) -> list[Verdict]:
+    def failures(self, *names: str, over: bool = False) -> list[JobRecord]:
         """Jobs of a block (region, period, block), or of all blocks, that did not end well;
-        `over` as in `verdicts.not_done`."""
-        return not_done(read_verdicts(self.verdict_file(*names)), over)
+        `over` as in `verdicts.unfinished`."""
+        return unfinished(read_job_log(self.job_log_file(*names)), over)
 
     def holes(self, region: str, period: str) -> dict[str, str]:
         """Blocks that products are made without, with the reason: where the configuration
         allows holes, those that an earlier run failed at. A block at which it was interrupted
         has not failed."""
-        if self.config.jobs.failed_blocks == "refuse":
+        if self.config.jobs.on_failed_block == "fail":
             return {}
         if (region, period) not in self._holes:
             # A run looks at this before it begins, and one at a time runs.

@@ -27,13 +27,13 @@ from typing import Any, Literal
 
 from ..errors import Stopped, TesseraFlowError
 
-State = Literal["begun", "done", "failed", "stopped", "interrupted"]
+State = Literal["started", "done", "failed", "stopped", "interrupted"]
 REGION_WIDE = "all"
 """In place of a block's name: jobs of a whole region."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JobRecord:
     """What became of one job.
 
     Attributes:
@@ -63,7 +63,7 @@ class Verdict:
     @property
     def running(self) -> bool:
         """Whether it may still run: asked for on its own host, taken for true elsewhere."""
-        if self.state != "begun":
+        if self.state != "started":
             return False
         if self.host != socket.gethostname():
             return True
@@ -71,16 +71,16 @@ class Verdict:
 
     def why(self) -> str:
         """The reason of a job that is not done, in a sentence."""
-        if self.state == "begun":
+        if self.state == "started":
             ended = "was killed (out of memory, out of time, cancelled, or its machine went down)"
             return ended if not self.reason else f"{ended}; before that: {self.reason}"
         return self.reason.strip() or "no reason recorded"
 
 
-def verdict_path(work: str | os.PathLike[str], *names: str) -> Path:
+def job_log_path(work: str | os.PathLike[str], *names: str) -> Path:
     """The file of a block (`region`, `period`, `block`), a region's or the run's own jobs."""
     folders, name = (names[:2], names[2]) if len(names) == 3 else (names, REGION_WIDE)
-    return Path(work, *folders, "verdicts", f"{name}.jsonl")
+    return Path(work, *folders, "job_log", f"{name}.jsonl")
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def verdict(path: Path, job: str, attempt: int = 1) -> Iterator[None]:
     """
     began = time.monotonic()
     about = {"job": job, "host": socket.gethostname(), "process": os.getpid(), "attempt": attempt}
-    _append(path, about | {"state": "begun"})
+    _append(path, about | {"state": "started"})
     state: State = "interrupted"
     reason = ""
     try:
@@ -134,13 +134,13 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         pass
 
 
-def read_verdicts(path: Path) -> list[Verdict]:
+def read_job_log(path: Path) -> list[JobRecord]:
     """The verdicts in a file, one for each job, in the order in which jobs were first begun."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    found: dict[str, Verdict] = {}
+    found: dict[str, JobRecord] = {}
     for line in lines:
         try:
             record = json.loads(line)
@@ -151,15 +151,15 @@ def read_verdicts(path: Path) -> list[Verdict]:
     return list(found.values())
 
 
-def _next(before: Verdict | None, record: dict[str, Any]) -> Verdict:
+def _next(before: JobRecord | None, record: dict[str, Any]) -> JobRecord:
     state: State = record["state"]
     datetime.datetime.fromisoformat(record["time"])
-    reason = record.get("reason") or (before.reason if before and state == "begun" else "")
+    reason = record.get("reason") or (before.reason if before and state == "started" else "")
     seconds = record["seconds"] if state == "done" else before.seconds if before else 0.0
-    return Verdict(
+    return JobRecord(
         job=str(record["job"]),
         state=state,
-        attempts=(before.attempts if before else 0) + (state == "begun"),
+        attempts=(before.attempts if before else 0) + (state == "started"),
         time=record["time"],
         reason=str(reason),
         seconds=float(seconds),
@@ -168,7 +168,7 @@ def _next(before: Verdict | None, record: dict[str, Any]) -> Verdict:
     )
 
 
-def not_done(verdicts: Sequence[Verdict], over: bool = False) -> list[Verdict]:
+def unfinished(verdicts: Sequence[JobRecord], over: bool = False) -> list[JobRecord]:
     """Of a block's verdicts those whose job failed, was stopped or was killed.
 
     Args:

@@ -13,24 +13,24 @@ from ..geotessera.client import store_location
 from ..geotessera.manifest import STORE_DIM
 from ..models.published import weights_file
 from ..products.provenance import tiles_location
-from ..region.blocks import content_digest, plan_folder
+from ..region.blocks import cache_folder, content_digest
 from ..urls import public_href
-from .files import Layout
+from .files import RunFiles
 
 
-class JobSettings:
+class JobParams:
     """What decides the result of each rule's jobs, beside their input files.
 
     Raises:
         ConfigError, CheckpointError: the weights are neither a file nor a published name.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: RunFiles) -> None:
         """Take the files of a configuration."""
         self._layout, self._config = layout, layout.config
         weights = layout.config.weights
         file = None if weights is None else weights_file(weights)
-        cache = plan_folder(layout.config) / "weights.json"
+        cache = cache_folder(layout.config) / "weights.json"
         self._weights_digest = None if file is None else content_digest(file, cache)
 
     def roi(self, region: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class JobSettings:
 
     def _arithmetic(self, sensor: str) -> dict[str, str]:
         """Sentinel-1 is read the same way in both."""
-        return {"arithmetic": self._config.arithmetic} if sensor == "sentinel2" else {}
+        return {"preprocessing": self._config.preprocessing} if sensor == "sentinel2" else {}
 
     def download(self, region: str, sensor: str, block: str) -> dict[str, Any]:
         """What decides a block's daily mosaics, apart from the manifest and the mask."""
@@ -61,14 +61,14 @@ class JobSettings:
         window = self._layout.block(region, block).window
         return {
             "window": [window.y0, window.x0, window.height, window.width],
-            "source": source.model_dump(mode="json", include={"provider", "imitates"}),
+            "source": source.model_dump(mode="json", include={"provider", "item_format"}),
             **self._arithmetic(sensor),
         }
 
     def retile(self, region: str, block: str) -> dict[str, Any]:
         """What decides a block's patches, apart from its stacks and the mask.
 
-        `download.empty_block` is not among it: it decides whether a block fails, and a block
+        `download.on_empty_block` is not among it: it decides whether a block fails, and a block
         that did not fail need not be read again because of it.
         """
         window = self._layout.block(region, block).window

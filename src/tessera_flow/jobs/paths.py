@@ -20,8 +20,8 @@ class Patterns:
     patches: str
     weights: str
     embeddings: str
-    hole: str
-    holes: str
+    skipped: str
+    skip_list: str
     zarr: str
     arrays: str
     scales: str
@@ -53,8 +53,8 @@ class Patterns:
             patches=f"{run}/patches/{{block}}.zip",
             weights=f"{work}/weights.json",
             embeddings=f"{run}/embeddings/{{block}}.zip",
-            hole=f"{run}/holes/{{block}}.zip",
-            holes=f"{products}/holes.json",
+            skipped=f"{run}/skipped/{{block}}.zip",
+            skip_list=f"{products}/skipped_blocks.json",
             zarr=f"{products}/embeddings.zarr",
             arrays=f"{products}/stitched_representation.npy",
             scales=f"{products}/stitched_representation_scales.npy",

@@ -9,10 +9,10 @@ from ..config.configuration import runs
 from ..config.fingerprint import content_hash
 from ..errors import OutputError, TileError
 from ..products.description import read_record
-from .files import Layout
+from .files import RunFiles
 
 
-def refuse_replacing(run: Layout) -> None:
+def refuse_other_settings(run: RunFiles) -> None:
     """Refuse to replace products that were made with other settings.
 
     Products without a record (see `products.description`) are not looked at.
@@ -38,10 +38,10 @@ def refuse_replacing(run: Layout) -> None:
         raise OutputError("\n".join(sentences))
 
 
-def drop_old_hole_lists(run: Layout) -> None:
-    """Delete `holes.json` where every product was made anew, without holes, since."""
+def drop_old_skip_lists(run: RunFiles) -> None:
+    """Delete `skipped_blocks.json` where every product was made anew, without holes, since."""
     for region, period in runs(run.config):
-        listed = Path(run.paths.holes.format(region=region, period=period))
+        listed = Path(run.paths.skip_list.format(region=region, period=period))
         if run.holes(region, period) or not listed.exists():
             continue
         written = listed.stat().st_mtime

@@ -13,7 +13,7 @@ from ..config.configuration import runs
 from ..models.published import PUBLISHED, weights_file
 from .assumptions import block_disk_gb, dates
 from .cpu_gpu_split import gpu_blocks, pattern, shares
-from .files import Layout
+from .files import RunFiles
 from .in_flight import Admission
 from .paths import ANY_BLOCK
 from .resources import NEEDS, memory_mb, runtime_minutes
@@ -36,7 +36,7 @@ class Schedule:
         ConfigError, CheckpointError: the weights are neither a file nor a published name.
     """
 
-    def __init__(self, layout: Layout, one_job: bool = False) -> None:
+    def __init__(self, layout: RunFiles, one_job: bool = False) -> None:
         """Take the files of a configuration.
 
         Args:

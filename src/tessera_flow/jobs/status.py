@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.configuration import runs
-from .files import Layout
-from .journal import Verdict, read_verdicts
+from .files import RunFiles
+from .journal import JobRecord, read_job_log
 from .schedule import LAST_STEPS, STAGES
 
 _SHOWN = 20
@@ -30,7 +30,7 @@ class Failure:
     """
 
     place: tuple[str, ...]
-    verdict: Verdict
+    verdict: JobRecord
     file: Path
 
     def line(self) -> str:
@@ -43,9 +43,9 @@ class Failure:
         return f"{where}: {self.verdict.job} ({tried}): {reason}"
 
 
-def failures(run: Layout, over: bool = False) -> list[Failure]:
+def failures(run: RunFiles, over: bool = False) -> list[Failure]:
     """Jobs that did not end well and are still wanted, in the order of the plan; `over` as in
-    `verdicts.not_done`."""
+    `verdicts.unfinished`."""
     places: list[tuple[str, ...]] = [(), *((region,) for region in run.grids)]
     for region, period in runs(run.config):
         places.append((region, period))
@@ -55,18 +55,18 @@ def failures(run: Layout, over: bool = False) -> list[Failure]:
             if not run.embeddings_file(region, period, block.id).exists()
         ]
     return [
-        Failure(place, verdict, run.verdict_file(*place))
+        Failure(place, verdict, run.job_log_file(*place))
         for place in places
         for verdict in run.failures(*place, over=over)
     ]
 
 
-def failed_blocks(found: Sequence[Failure]) -> list[tuple[str, ...]]:
+def blocks_that_failed(found: Sequence[Failure]) -> list[tuple[str, ...]]:
     """The blocks among the failures, each once."""
     return list(dict.fromkeys(f.place for f in found if len(f.place) == 3))
 
 
-def end_of_run(run: Layout, command: Sequence[str]) -> str:
+def end_of_run(run: RunFiles, command: Sequence[str]) -> str:
     """The end of a run that failed: what, why, and the command that computes it.
 
     Args:
@@ -74,7 +74,7 @@ def end_of_run(run: Layout, command: Sequence[str]) -> str:
         command: the command line that was run.
     """
     found = failures(run, over=True)
-    blocks = failed_blocks(found)
+    blocks = blocks_that_failed(found)
     lines = ["", "What failed, and why:"]
     lines += [f"  {failure.line()}" for failure in found[:_SHOWN]]
     if len(found) > _SHOWN:
@@ -85,10 +85,10 @@ def end_of_run(run: Layout, command: Sequence[str]) -> str:
         lines.append(f"Every attempt is recorded, the first of these in {found[0].file}")
     again = shlex.join(["snakemake", *command[1:]])
     lines += ["This computes what is missing, and nothing that is there:", f"  {again}"]
-    if blocks and run.config.jobs.failed_blocks == "refuse":
+    if blocks and run.config.jobs.on_failed_block == "fail":
         lines += [
             f"This publishes without the failed blocks ({len(blocks)}), which become holes:",
-            f"  {again} --config 'jobs={{failed_blocks: hole}}'",
+            f"  {again} --config 'jobs={{on_failed_block: skip}}'",
         ]
     return "\n".join(lines) + "\n"
 
@@ -98,7 +98,7 @@ def duration(hours: float) -> str:
     return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:,.1f} minutes"
 
 
-def status(run: Layout) -> str:
+def status(run: RunFiles) -> str:
     """Blocks by state and step, failures with reasons, the rate and the time left.
 
     Only files whose names follow from the plan are looked at.
@@ -107,7 +107,7 @@ def status(run: Layout) -> str:
     finished = []
     for region, period in runs(run.config):
         for block in run.grids[region].blocks:
-            verdicts = read_verdicts(run.verdict_file(region, period, block.id))
+            verdicts = read_job_log(run.job_log_file(region, period, block.id))
             there = run.embeddings_file(region, period, block.id).exists()
             counts[_state(verdicts, there)] += 1
             if there:
@@ -127,7 +127,7 @@ def status(run: Layout) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _state(verdicts: Sequence[Verdict], there: bool) -> str:
+def _state(verdicts: Sequence[JobRecord], there: bool) -> str:
     """Of a block, in a word or two."""
     if there:
         return "done"

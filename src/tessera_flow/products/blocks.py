@@ -198,14 +198,14 @@ class RegionBlocks:
             ) from error
         return np.asarray(data)
 
-    def losses(self, block_id: str) -> dict[str, dict[str, list[dict[str, str]]]]:
+    def missing_scenes(self, block_id: str) -> dict[str, dict[str, list[dict[str, str]]]]:
         """What the archive had lost of a block's scenes: by sensor `left_out` and `replaced`,
-        as `losses.Losses.attributes` has them. Empty where the source names no scenes.
+        as `missing_scenes.MissingScenes.attributes` has them. Empty where the source names no scenes.
 
         Raises:
             TileError: the block's file is missing or damaged.
         """
-        found: Any = self._group(block_id).attrs.get("losses", {})
+        found: Any = self._group(block_id).attrs.get("missing_scenes", {})
         return dict(found)
 
     def read_region(self, name: str, window: Window) -> NDArray[Any] | None:

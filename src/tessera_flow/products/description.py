@@ -120,7 +120,7 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
             f"  source          {s['sensor']}: {s['location']} {s['collection']}" + _items(s)
             for s in record["sources"]
         ),
-        f"  arithmetic      {record['arithmetic']}",
+        f"  arithmetic      {record['preprocessing']}",
         f"  written by      tessera-flow {record['software']['tessera-flow']}, settings "
         f"{record['configuration_sha256'][:12]}",
     ]

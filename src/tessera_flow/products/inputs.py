@@ -10,7 +10,7 @@ from typing import Any
 from ..config.configuration import Config
 from ..geotessera.manifest import StoreManifest
 from ..models.weights import read_weights_record
-from ..region.blocks import load_plan
+from ..region.blocks import load_region_grid
 from ..scenes.search import Manifest
 from .provenance import build_provenance
 
@@ -32,7 +32,7 @@ def product_inputs(
         weights: the weights record; None for published embeddings.
         manifests: lists of items of the sensors in use, or that of a store's tiles.
     """
-    grid, roi_sha256 = load_plan(config, region)
+    grid, roi_sha256 = load_region_grid(config, region)
     lists = source_lists(config, manifests)
     return {
         "grid": grid,

@@ -1,4 +1,4 @@
-"""What a product states about itself: grid, model, sources, arithmetic, software.
+"""What a product states about itself: grid, model, sources, preprocessing, software.
 
 A record holds nothing that differs between two runs of the same configuration on the same
 software: no time stamps, no host names, no absolute paths of weights, no tokens.
@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from pyproj import CRS
 
 from .. import __version__
-from ..archives.providers import provider
+from ..archives.providers import find_provider
 from ..config.configuration import Config
 from ..config.fingerprint import content_hash
 from ..errors import RegionError
@@ -92,7 +92,7 @@ class SourceRecord:
         """A URI that names the data: the collection of an API, or the location itself."""
         parts = urlsplit(self.location)
         if self.provider not in ("local", "tiles", "geotessera"):
-            return provider(self.provider, "").collection_uri(self.location, self.collection)
+            return find_provider(self.provider, "").collection_uri(self.location, self.collection)
         if parts.scheme and parts.netloc:
             return self.location
         return self.location if parts.scheme == "file" else f"file:{quote(self.location)}"
@@ -112,7 +112,7 @@ class Provenance:
         shape: (height, width) in pixels.
         nodata: value of a pixel without an embedding, per array.
         model, sources: see their types.
-        arithmetic: `exact` or `reference`; `unknown` for published embeddings.
+        preprocessing: `corrected` or `as_published`; `unknown` for published embeddings.
         min_observations: valid steps a pixel needs (s2, s1); empty for published embeddings.
         software: version by package.
         configuration_sha256: see `config_hash.content_hash`.
@@ -129,7 +129,7 @@ class Provenance:
     nodata: dict[str, str]
     model: ModelRecord
     sources: tuple[SourceRecord, ...]
-    arithmetic: str
+    preprocessing: str
     min_observations: dict[str, int]
     software: dict[str, str]
     configuration_sha256: str
@@ -222,12 +222,12 @@ def build_provenance(
         ValueError: weights and a store are given, or neither.
     """
     software = software_versions()
-    arithmetic, least = "unknown", {}
+    preprocessing, least = "unknown", {}
     sources: tuple[SourceRecord, ...]
     if weights is not None and store is None:
         model = _model(config, weights)
         sources = tuple(_sources(config, region, period, item_counts or {}))
-        arithmetic, least = config.arithmetic, config.model.min_observations.model_dump()
+        preprocessing, least = config.preprocessing, config.model.min_observations.model_dump()
     elif store is not None and weights is None:
         model, sources = _published_model(config, store), (_store_source(store, grid),)
         software["geotessera"] = store.client
@@ -249,7 +249,7 @@ def build_provenance(
         nodata={"embeddings": "0", "scales": "NaN"} if int8 else {"embeddings": "NaN"},
         model=model,
         sources=sources,
-        arithmetic=arithmetic,
+        preprocessing=preprocessing,
         min_observations=least,
         software=software,
         configuration_sha256=content_hash(config, region, period),
@@ -318,14 +318,14 @@ def _sources(
     records = []
     for sensor, source in (("sentinel2", config.sentinel2), ("sentinel1", config.sentinel1)):
         if source.enabled:
-            particulars = provider(source.provider, source.imitates)
-            location = source.location or particulars.endpoint
+            provider = find_provider(source.provider, source.item_format)
+            location = source.location or provider.endpoint
             records.append(
                 SourceRecord(
                     sensor=sensor,
                     provider=source.provider,
                     location=public_href(location),
-                    collection=source.collection or particulars.collection(source.provider, sensor),
+                    collection=source.collection or provider.collection(source.provider, sensor),
                     items=item_counts.get(sensor),
                 )
             )

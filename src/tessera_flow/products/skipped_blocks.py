@@ -12,7 +12,7 @@ from ..inference.block import create_outputs
 from ..region.grid import RegionGrid
 
 
-def write_hole(
+def write_skipped_block(
     output: Path,
     shape: Sequence[int],
     patch_size: int,
@@ -36,7 +36,7 @@ def write_hole(
         create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype, counts)
 
 
-def write_hole_list(output: Path, grid: RegionGrid, holes: Mapping[str, str]) -> None:
+def write_skip_list(output: Path, grid: RegionGrid, holes: Mapping[str, str]) -> None:
     """Write which blocks the products were made without.
 
     Args:

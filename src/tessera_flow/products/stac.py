@@ -196,7 +196,7 @@ def _properties(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:
         "proj:shape": [int(n) for n in geobox.shape],
         "proj:transform": [float(v) for v in list(geobox.affine)[:6]],
         "emb:runtime_parameters": {
-            "arithmetic": provenance.arithmetic,
+            "preprocessing": provenance.preprocessing,
             "min_observations": provenance.min_observations,
             "precision": model.precision,
         },

@@ -28,9 +28,9 @@ _NO_ADDRESS = (
 )
 
 
-class LostSceneError(ReadError):
+class MissingSceneError(ReadError):
     """The archive answers, but this object is not there or is broken: trying again is no use,
-    and another copy of the photograph is.
+    and another copy of the acquisition is.
 
     Attributes:
         reason: asset, address and cause, for the record.

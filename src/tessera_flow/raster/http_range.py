@@ -25,8 +25,8 @@ from requests.adapters import HTTPAdapter
 from ..archives.signing import Access, GivesAccess
 from ..errors import ReadError, TesseraFlowError
 from ..urls import keep_secrets_out_of_log, public_href
-from .failures import Failure, LostSceneError, of_exception, of_status
-from .retry import RetryPolicy, Tries, retry_after
+from .failures import Failure, MissingSceneError, of_exception, of_status
+from .retry import Attempts, RetryPolicy, retry_after
 
 log = logging.getLogger(__name__)
 for _name in ("urllib3.connectionpool", "urllib3.util.retry", "rasterio._env", "rasterio._err"):
@@ -88,7 +88,7 @@ class RangeClient:
             self._signing.release()
 
     def fetch(
-        self, href: str, start: int, stop: int, label: str, tries: Tries
+        self, href: str, start: int, stop: int, label: str, attempts: Attempts
     ) -> tuple[bytearray, int]:
         """Bytes `start` .. `stop` of an object (fewer where it ends), and its size.
 
@@ -96,57 +96,59 @@ class RangeClient:
             href: unsigned address.
             start, stop: half-open.
             label: what it is, for messages.
-            tries: of the read that this is part of.
+            attempts: of the read that this is part of.
 
         Raises:
-            LostSceneError: the object is not there.
-            ReadError: every other failure that outlasts its tries.
+            MissingSceneError: the object is not there.
+            ReadError: every other failure that outlasts its attempts.
         """
         refused: Access | None = None
         while True:
-            access = self._sign(href, refused, tries.left)
-            found = access if isinstance(access, Failure) else self._get(access, start, stop, tries)
+            access = self._sign(href, refused, attempts.left)
+            found = (
+                access if isinstance(access, Failure) else self._get(access, start, stop, attempts)
+            )
             if not isinstance(found, Failure):
-                tries.succeeded()
+                attempts.succeeded()
                 return found
             if found.kind == "refused" and isinstance(access, Access):
                 refused = access
-            self._wait_or_raise(found, href, label, tries)
+            self._wait_or_raise(found, href, label, attempts)
 
-    def _wait_or_raise(self, failure: Failure, href: str, label: str, tries: Tries) -> None:
+    def _wait_or_raise(self, failure: Failure, href: str, label: str, attempts: Attempts) -> None:
         address = public_href(href)
         what = f"{label} ({address})"
         if failure.kind == "missing":
-            raise LostSceneError(
+            raise MissingSceneError(
                 f"{what} is not there: {failure.cause}.", f"{what}: {failure.cause}"
             )
         retried = failure.kind in ("refused", "transient")
-        pause = tries.pause(failure.retry_after) if retried else None
-        if pause and failure.kind == "refused" and tries.failed == 1 and not failure.retry_after:
+        pause = attempts.pause(failure.retry_after) if retried else None
+        if pause and failure.kind == "refused" and attempts.failed == 1 and not failure.retry_after:
             pause = 0.0  # a token that ran out: a new one serves at once
         if pause is not None:
             log.warning(
                 "try %d of %s failed (%s); again in %.1f s",
-                tries.failed, label, failure.cause, pause,
+                attempts.failed, label, failure.cause, pause,
             )  # fmt: skip
-            if tries.wait(pause):
+            if attempts.wait(pause):
                 return
-        count = max(tries.failed, 1)
+        count = max(attempts.failed, 1)
         raise ReadError(
-            f"Cannot read {what} after {count} {'try' if count == 1 else 'tries'}: "
+            f"Cannot read {what} after {count} {'try' if count == 1 else 'attempts'}: "
             f"{failure.cause}. {_ADVICE[failure.kind]}"
         )
 
     def _get(
-        self, access: Access, start: int, stop: int, tries: Tries
+        self, access: Access, start: int, stop: int, attempts: Attempts
     ) -> tuple[bytearray, int] | Failure:
         try:
-            return self._request(access, start, stop, tries)
+            return self._request(access, start, stop, attempts)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return of_exception(error)
 
     def _request(
-        self, access: Access, start: int, stop: int, tries: Tries
+        self, access: Access, start: int, stop: int, attempts: Attempts
     ) -> tuple[bytearray, int] | Failure:
         headers = access.headers | {
             "Range": f"bytes={start}-{stop - 1}",
@@ -177,7 +179,7 @@ class RangeClient:
                 start == 0 and length.isdigit() and int(length) <= HEAD_BYTES
             ):
                 return Failure("permanent", "the server does not answer range requests")
-            return self._body(response, start, stop, tries)
+            return self._body(response, start, stop, attempts)
 
     def _environment(self, href: str) -> dict[str, Any]:
         parts = urlsplit(href)
@@ -189,7 +191,7 @@ class RangeClient:
         return self._environments[host]
 
     def _body(
-        self, response: requests.Response, start: int, stop: int, tries: Tries
+        self, response: requests.Response, start: int, stop: int, attempts: Attempts
     ) -> tuple[bytearray, int] | Failure:
         if response.status_code == 206:
             stated = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -212,7 +214,7 @@ class RangeClient:
             with self._counting:
                 self.received += len(piece)
             slow = time.monotonic() - began > self.policy.timeout * (1 + received / 2**20)
-            if slow or tries.left < 0:
+            if slow or attempts.left < 0:
                 return Failure("transient", "no answer in time")
         if start == 0 and data[:64].lstrip()[:1] == b"<":
             return Failure("transient", "a web page came in place of the data")
@@ -265,7 +267,7 @@ class RemoteFile:
         self._client = client
         self._href = href
         self._label = label
-        self._tries = Tries(client.policy)
+        self._tries = Attempts(client.policy)
         self._starts: list[int] = []
         self._parts: list[bytearray] = []
         head, self.size = client.fetch(href, 0, HEAD_BYTES, label, self._tries)

@@ -63,7 +63,7 @@ def load_asset(
     """One asset of one item on a grid, (H, W) of `dtype`; 0 where there is no data.
 
     Raises:
-        LostSceneError, ReadError: see `Reader.read`.
+        MissingSceneError, ReadError: see `Reader.read`.
     """
     asset = AssetAddress(item.id, key, item.stac["assets"][key]["href"])
     loaded = odc.stac.load(

@@ -22,10 +22,10 @@ from rasterio.windows import Window as RasterioWindow
 from ..archives.signing import GivesAccess
 from ..errors import ReadError
 from ..urls import is_url, public_href, redacted
-from .failures import LostSceneError
+from .failures import MissingSceneError
 from .http_range import RangeClient, RemoteFile
 from .resample import Before, Part, ReadOptions, block_ranges, nothing, read_window
-from .retry import RetryPolicy, Tries
+from .retry import Attempts, RetryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Reader:
             no data.
 
         Raises:
-            LostSceneError: the object is missing or corrupt.
+            MissingSceneError: the object is missing or corrupt.
             ReadError: it cannot be read, or used.
         """
         try:
@@ -119,7 +119,7 @@ class Reader:
         """The tags of an asset; its header is read, no pixel.
 
         Raises:
-            LostSceneError: the object is missing or corrupt.
+            MissingSceneError: the object is missing or corrupt.
             ReadError: it cannot be read.
         """
         return self._use(asset, lambda dataset, before: dict(dataset.tags()))
@@ -181,7 +181,7 @@ class Reader:
                     pass
         except FileNotFoundError:
             described = _described(asset)
-            raise LostSceneError(
+            raise MissingSceneError(
                 f"{described} does not exist.", f"{described}: no such file"
             ) from None
         except OSError as error:
@@ -194,9 +194,9 @@ class Reader:
     def _use_by_gdal(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
         """An address of another kind (s3://, gs://): GDAL does all, and does not say why it
         failed, so that no failure can be told from an outage."""
-        tries = Tries(self.policy)
+        attempts = Attempts(self.policy)
         while True:
-            access = self._access(asset.href, fresh=tries.failed > 0)
+            access = self._access(asset.href, fresh=attempts.failed > 0)
             try:
                 with (
                     rasterio.Env(**access.gdal),
@@ -205,10 +205,10 @@ class Reader:
                     return what(dataset, nothing)
             except rasterio.errors.RasterioError as error:
                 cause = redacted(_decode_cause(error), access.href)
-            pause = tries.pause()
-            if pause is None or not tries.wait(pause):
+            pause = attempts.pause()
+            if pause is None or not attempts.wait(pause):
                 raise ReadError(
-                    f"Cannot read {_described(asset)} after {tries.failed} tries: {cause}. Check "
+                    f"Cannot read {_described(asset)} after {attempts.failed} attempts: {cause}. Check "
                     "that the archive is complete and reachable, and run again."
                 ) from None
 
@@ -223,9 +223,9 @@ def _decode_cause(error: Exception) -> str:
     return str(inner).splitlines()[0][:300]
 
 
-def _corrupt(asset: AssetAddress, cause: str) -> LostSceneError:
+def _corrupt(asset: AssetAddress, cause: str) -> MissingSceneError:
     what = _described(asset)
-    return LostSceneError(
+    return MissingSceneError(
         f"{what} is corrupt at the archive: it came whole and cannot be decoded ({cause}).",
         f"{what}: corrupt ({cause})",
     )

@@ -40,7 +40,7 @@ class ReadOptions:
     Attributes:
         resampling: `bilinear` or `nearest`.
         declare_nodata: treat 0 as no data in files that declare none, so that it is never
-            mixed into a value (`arithmetic: exact`).
+            mixed into a value (`preprocessing: corrected`).
     """
 
     resampling: Literal["bilinear", "nearest"]

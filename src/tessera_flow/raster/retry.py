@@ -15,12 +15,12 @@ LONGEST_PAUSE = 60.0
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Bounds of the tries of one request.
+    """Bounds of the attempts of one request.
 
     Attributes:
-        attempts: tries, the first one included.
+        attempts: attempts, the first one included.
         timeout: seconds to wait for an answer, or for more of one.
-        deadline: seconds that all tries and pauses of one read may take together.
+        deadline: seconds that all attempts and pauses of one read may take together.
         stop: set when the job has failed elsewhere: no pause lasts beyond it.
     """
 
@@ -30,8 +30,8 @@ class RetryPolicy:
     stop: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
 
-class Tries:
-    """The tries of one read. Counts requests that failed in a row; one that succeeds sets the
+class Attempts:
+    """The attempts of one read. Counts requests that failed in a row; one that succeeds sets the
     count back, the deadline stays."""
 
     def __init__(self, policy: RetryPolicy) -> None:

@@ -125,7 +125,7 @@ def _signature(region: Region) -> list[list[Any]]:
     return entries
 
 
-def plan_folder(config: Config) -> Path:
+def cache_folder(config: Config) -> Path:
     """Where what is cached between parses lies."""
     return Path(config.paths.work) / "plan"
 
@@ -150,7 +150,7 @@ def content_digest(path: Path, cache: Path) -> str:
     return digest
 
 
-def load_plan(config: Config, name: str) -> tuple[RegionGrid, str]:
+def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
     """The grid of a region and the SHA-256 of its ROI's content, from the cache when it fits.
 
     An unchanged size and modification time are trusted; otherwise the content is hashed,
@@ -163,7 +163,7 @@ def load_plan(config: Config, name: str) -> tuple[RegionGrid, str]:
     region = config.regions[name]
     settings_key = _settings_key(region, config.grid)
     signature = _signature(region)
-    cache = plan_folder(config) / "regions" / f"{name}.json"
+    cache = cache_folder(config) / "regions" / f"{name}.json"
     cached = _read_cache(cache, {"settings", "files", "roi", "grid"})
     if cached and cached["settings"] == settings_key and signature:
         if cached["files"] == signature:

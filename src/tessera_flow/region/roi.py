@@ -24,7 +24,7 @@ RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".img"}
 SNAP_TOLERANCE = 1e-6
 """Part of a pixel within which a bound counts as lying on the lattice."""
 
-Align = Literal["lattice", "roi"]
+Align = Literal["grid", "roi"]
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _crs_name(crs: pyproj.CRS) -> str:
 
 
 def region_geobox(
-    roi: VectorRoi | RasterRoi, resolution: float, crs: str = "auto", align: Align = "lattice"
+    roi: VectorRoi | RasterRoi, resolution: float, crs: str = "auto", align: Align = "grid"
 ) -> GeoBox:
     """The output grid of a region.
 
@@ -280,7 +280,7 @@ def region_geobox(
             left, bottom, right, top = reproject(extent, roi.crs, target).bounds
     if not all(math.isfinite(v) for v in (left, bottom, right, top)):
         raise RegionError(f"{roi.path} lies outside the area of {_crs_name(target)}: check `crs`.")
-    if align == "lattice":
+    if align == "grid":
         left = math.floor(left / resolution + SNAP_TOLERANCE) * resolution
         top = math.ceil(top / resolution - SNAP_TOLERANCE) * resolution
     width = math.ceil((right - left) / resolution - SNAP_TOLERANCE)

@@ -28,7 +28,7 @@ class SourceItem:
         orbit: Sentinel-1: `ascending` or `descending`; None where only the raster tells.
         stac: the STAC item's id, collection, properties and assets, cut down to what choosing
             and reading need (every job reads the whole list); addresses unsigned.
-        copies: the same photograph published otherwise, best first, each without copies: to
+        copies: the same acquisition published otherwise, best first, each without copies: to
             be read where an object of this item is corrupt.
     """
 

@@ -19,13 +19,13 @@ import pyproj
 from odc.geo.geobox import GeoBox
 
 from ..archives.provider import Provider
-from ..archives.providers import provider
+from ..archives.providers import find_provider
 from ..archives.stac import search_items
 from ..config.sections import Download, Period, Sentinel1, Sentinel2
 from ..dates import utc_date
 from ..errors import ItemError
 from ..sensors.sentinel1 import ORBITS
-from ..sensors.sentinel2 import Arithmetic
+from ..sensors.sentinel2 import Preprocessing
 from ..urls import absolute_location, public_href
 from .manifest import Manifest, SourceItem
 from .select import choose_sentinel1, choose_sentinel2
@@ -50,7 +50,7 @@ def list_items(
     region: str,
     geobox: GeoBox,
     period: Period,
-    arithmetic: Arithmetic,
+    preprocessing: Preprocessing,
     download: Download,
 ) -> Manifest:
     """Search a source and choose the items of a region and period.
@@ -59,18 +59,18 @@ def list_items(
         ItemError: the source cannot be searched, or has nothing for this region and period.
     """
     sensor = "sentinel2" if isinstance(source, Sentinel2) else "sentinel1"
-    particulars = provider(source.provider, source.imitates)
-    location = absolute_location(source.location or particulars.endpoint)
-    collection = source.collection or particulars.collection(source.provider, sensor)
-    search = search_items if source.provider == "local" else particulars.search
+    provider = find_provider(source.provider, source.item_format)
+    location = absolute_location(source.location or provider.endpoint)
+    collection = source.collection or provider.collection(source.provider, sensor)
+    search = search_items if source.provider == "local" else provider.search
     documents = search(location, collection, search_box(geobox), period, download)
-    found = _candidates(documents, collection, geobox, period, particulars)
+    found = _candidates(documents, collection, geobox, period, provider)
     candidates = list(found.candidates.values())
     orbits: tuple[str, ...] = ORBITS
     if isinstance(source, Sentinel2):
-        items, left_out = choose_sentinel2(candidates, particulars, arithmetic, source.max_cloud)
+        items, left_out = choose_sentinel2(candidates, provider, preprocessing, source.max_cloud)
     else:
-        items, left_out = choose_sentinel1(candidates, particulars, source.orbits)
+        items, left_out = choose_sentinel1(candidates, provider, source.orbits)
         orbits = ORBITS if source.orbits == "both" else (source.orbits,)
     left_out = sorted([*left_out, *found.undated.items()])
     if not items:
@@ -140,11 +140,11 @@ def _candidates(
     collection: str,
     geobox: GeoBox,
     period: Period,
-    particulars: Provider,
+    provider: Provider,
 ) -> _Found:
     """Sort items by collection, region and period; each counts once."""
     found = _Found()
-    wanted = {*particulars.s2_assets.values(), *particulars.s1_assets.values()}
+    wanted = {*provider.s2_assets.values(), *provider.s1_assets.values()}
     for document in documents:
         if document.get("collection") != collection:
             found.other_collections += 1

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ..archives.provider import Provider
 from ..sensors.sentinel1 import CHANNELS, ORBITS
-from ..sensors.sentinel2 import BANDS, SCL, Arithmetic
+from ..sensors.sentinel2 import BANDS, SCL, Preprocessing
 from .manifest import SourceItem
 
 
@@ -22,14 +22,14 @@ def _moment(item: SourceItem) -> datetime.datetime:
 
 def choose_sentinel2(
     candidates: Iterable[SourceItem],
-    particulars: Provider,
-    arithmetic: Arithmetic,
+    provider: Provider,
+    preprocessing: Preprocessing,
     max_cloud: float,
 ) -> tuple[list[SourceItem], list[tuple[str, str]]]:
     """The Sentinel-2 items to use, in their order, and (id, reason) of those left out.
 
     Order: `datetime`, then `eo:cloud_cover` (missing = 100), then `id`. Of copies of one
-    photograph (same datatake and MGRS tile) the one of the newest baseline stays, and holds
+    acquisition (same datatake and MGRS tile) the one of the newest baseline stays, and holds
     the others.
 
     Raises:
@@ -41,7 +41,7 @@ def choose_sentinel2(
         missing = [
             key
             for band in (*BANDS, SCL)
-            if (key := particulars.s2_assets[band]) not in item.stac["assets"]
+            if (key := provider.s2_assets[band]) not in item.stac["assets"]
         ]
         cloud = _cloud_cover(item)
         if missing:
@@ -49,26 +49,26 @@ def choose_sentinel2(
         elif max_cloud < 100 and cloud is not None and cloud > max_cloud:
             left_out.append((item.id, f"cloud cover {cloud} % is above max_cloud {max_cloud} %"))
         else:
-            offset = particulars.boa_offset(item.stac, arithmetic)
+            offset = provider.boa_offset(item.stac, preprocessing)
             usable.append(dataclasses.replace(item, boa_offset=offset, orbit=None))
-    kept = _one_of_each_photograph(usable, particulars, left_out)
+    kept = _one_of_each_photograph(usable, provider, left_out)
     return sorted(kept, key=_sentinel2_order), sorted(left_out)
 
 
 def _one_of_each_photograph(
-    usable: Iterable[SourceItem], particulars: Provider, left_out: list[tuple[str, str]]
+    usable: Iterable[SourceItem], provider: Provider, left_out: list[tuple[str, str]]
 ) -> list[SourceItem]:
-    """The newest copy of each photograph, holding the others, which join `left_out`."""
+    """The newest copy of each acquisition, holding the others, which join `left_out`."""
     copies: dict[tuple[str, ...], list[SourceItem]] = {}
     for item in usable:
-        copies.setdefault(particulars.photograph(item.stac) or (item.id,), []).append(item)
+        copies.setdefault(provider.acquisition(item.stac) or (item.id,), []).append(item)
     kept = []
     for found in copies.values():
         best, *others = sorted(
-            found, key=lambda item: (particulars.newness(item.stac), item.id), reverse=True
+            found, key=lambda item: (provider.newness(item.stac), item.id), reverse=True
         )
         kept.append(dataclasses.replace(best, copies=tuple(others)))
-        left_out += [(item.id, f"older copy of the photograph in {best.id}") for item in others]
+        left_out += [(item.id, f"older copy of the acquisition in {best.id}") for item in others]
     return kept
 
 
@@ -87,7 +87,7 @@ def _cloud_cover(item: SourceItem) -> float | None:
 
 
 def choose_sentinel1(
-    candidates: Iterable[SourceItem], particulars: Provider, orbits: str
+    candidates: Iterable[SourceItem], provider: Provider, orbits: str
 ) -> tuple[list[SourceItem], list[tuple[str, str]]]:
     """The Sentinel-1 items to use, ordered by `datetime`, then `id`, and those left out.
 
@@ -100,11 +100,11 @@ def choose_sentinel1(
         missing = [
             channel.upper()
             for channel in CHANNELS
-            if particulars.s1_assets[channel] not in item.stac["assets"]
+            if provider.s1_assets[channel] not in item.stac["assets"]
         ]
         if missing:
             left_out.append((item.id, f"has no {' and no '.join(missing)}"))
-        elif item.orbit is None and particulars.orbit_tag:
+        elif item.orbit is None and provider.orbit_tag:
             usable.append(item)
         elif item.orbit not in ORBITS:
             told = f"says {item.orbit!r}" if item.orbit else "is missing"
@@ -113,5 +113,5 @@ def choose_sentinel1(
             left_out.append((item.id, f"is {item.orbit}, and sentinel1.orbits is {orbits}"))
         else:
             usable.append(item)
-    kept = _one_of_each_photograph(usable, particulars, left_out)
+    kept = _one_of_each_photograph(usable, provider, left_out)
     return sorted(kept, key=lambda item: (_moment(item), item.id)), sorted(left_out)

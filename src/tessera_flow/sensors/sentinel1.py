@@ -1,4 +1,4 @@
-"""Sentinel-1 RTC arithmetic: scaled decibels and the mosaic of one day and direction."""
+"""Sentinel-1 RTC preprocessing: scaled decibels and the mosaic of one day and direction."""
 
 from __future__ import annotations
 

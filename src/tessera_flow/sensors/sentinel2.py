@@ -1,4 +1,4 @@
-"""Sentinel-2 L2A arithmetic: band order, SCL validity, baseline offset, daily mosaic.
+"""Sentinel-2 L2A preprocessing: band order, SCL validity, baseline offset, daily mosaic.
 
 This is the contract with the model: the published checkpoints were trained on data made
 this way. Reference numbers are in `tests/golden/prep`.
@@ -22,7 +22,7 @@ INVALID_SCL = (0, 1, 2, 3, 8, 9)
 BOA_OFFSET = 1000
 """Added to digital numbers by ESA since processing baseline 04.00."""
 
-Arithmetic = Literal["exact", "reference"]
+Preprocessing = Literal["corrected", "as_published"]
 
 _STRIP = 32
 """Rows at a time: what stays in the processor's cache."""
@@ -40,18 +40,20 @@ def scl_is_valid(scl: NDArray[np.generic]) -> NDArray[np.bool_]:
     return valid
 
 
-def remove_offset(dn: NDArray[np.uint16], arithmetic: Arithmetic = "exact") -> NDArray[np.uint16]:
+def remove_offset(
+    dn: NDArray[np.uint16], preprocessing: Preprocessing = "corrected"
+) -> NDArray[np.uint16]:
     """Take the BOA offset of 1000 off digital numbers of baseline 04.00 and later.
 
-    `exact`: 0 (no data) stays 0, everything else is max(dn - 1000, 1), so that a dark pixel
-    does not turn into no data. `reference`: numbers below 1000 stay as they are, and 1000
+    `corrected`: 0 (no data) stays 0, everything else is max(dn - 1000, 1), so that a dark pixel
+    does not turn into no data. `as_published`: numbers below 1000 stay as they are, and 1000
     becomes 0, as the published pipeline has it.
 
     Args:
         dn: digital numbers, uint16, any shape. Not changed.
     """
     result: NDArray[np.uint16]
-    if arithmetic == "reference":
+    if preprocessing == "as_published":
         result = np.where(dn >= BOA_OFFSET, dn - np.uint16(BOA_OFFSET), dn)
         return result
     result = np.maximum(dn, BOA_OFFSET + 1)
@@ -112,7 +114,7 @@ class DayMosaic:
         self,
         index: int,
         planes: Sequence[NDArray[np.uint16]],
-        offset: Arithmetic | None,
+        offset: Preprocessing | None,
     ) -> None:
         """Take an item's pixels.
 

@@ -43,7 +43,7 @@ def import_tiles(
     roi_path: Path,
     output: Path,
     patch_size: int,
-    missing: Literal["error", "nodata"] = "error",
+    missing: Literal["fail", "nodata"] = "fail",
 ) -> None:
     """Write the patches of a block from tile folders that lie on the region's product grid.
 
@@ -139,10 +139,10 @@ def _report_missing(lacking: list[Window], location: Path, block: Block, missing
         f"first one at column {first.x0}, row {first.y0}"
     )
     if missing == "nodata":
-        log.warning("%s; published without embeddings (download.empty_block: nodata).", message)
+        log.warning("%s; published without embeddings (download.on_empty_block: nodata).", message)
         return
     raise TileError(
-        f"{message}: copy or make it, or set download.empty_block: nodata to publish such patches "
+        f"{message}: copy or make it, or set download.on_empty_block: nodata to publish such patches "
         "without embeddings."
     )
 

@@ -29,7 +29,7 @@ from .figures import (
     thinned_mask,
 )
 from .summary import (
-    LostScene,
+    MissingScene,
     Observations,
     RuleCost,
     days_per_month,
@@ -78,7 +78,7 @@ def write_report(
         products: names of the files of each product, to say how they are opened.
         logs: folder of the logs and benchmark files of the region and period.
         mask: the region's mask on its full grid (`roi.tif`), for the map of blocks.
-        holes: JSON file of `holes.write_hole_list`; None where no block is a hole.
+        holes: JSON file of `holes.write_skip_list`; None where no block is a hole.
         store: the tiles of published embeddings.
 
     Raises:
@@ -147,7 +147,7 @@ def _summary(
     found: Mapping[str, Any],
     manifests: Sequence[Manifest],
     store: StoreManifest | None,
-    lost: Sequence[LostScene],
+    lost: Sequence[MissingScene],
     holes: Mapping[str, str],
 ) -> str:
     model, blocks = provenance.model, found["blocks"]
@@ -326,7 +326,7 @@ def _tiles(grid: RegionGrid, store: StoreManifest) -> str:
 
 def _left_out(
     manifests: Sequence[Manifest],
-    lost: Sequence[LostScene],
+    lost: Sequence[MissingScene],
     holes: Mapping[str, str],
     logs: Path,
 ) -> str:
@@ -342,7 +342,7 @@ def _left_out(
     return "".join(parts)
 
 
-def _lost(lost: Sequence[LostScene]) -> str:
+def _lost(lost: Sequence[MissingScene]) -> str:
     if not lost:
         return "<p>None.</p>"
     rows = [
@@ -358,7 +358,9 @@ def _lost(lost: Sequence[LostScene]) -> str:
     more = len(lost) - len(rows)
     head = ("sensor", "date", "blocks", "scene, and why")
     return _table(head, rows, "wide") + (
-        f"<p>and {more} more, in the attribute `losses` of the blocks' files.</p>" if more else ""
+        f"<p>and {more} more, in the attribute `missing_scenes` of the blocks' files.</p>"
+        if more
+        else ""
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ingest.missing_scenes import LOSSES
+from ...ingest.missing_scenes import MISSING_SCENES
 from ...region.grid import RegionGrid
 from ...scenes.manifest import Manifest
 from ..blocks import COUNT_KINDS, RegionBlocks
@@ -134,13 +134,13 @@ def left_out(manifests: Iterable[Manifest]) -> list[tuple[str, str, int, str]]:
 
 
 @dataclass(frozen=True)
-class LostScene:
+class MissingScene:
     """A scene of the list that the archive had lost when it was read.
 
     Attributes:
         sensor, item, date: which.
         reason: the first of its objects that was missing or corrupt, and how.
-        copy: the copy of the photograph that took its place; empty where there was none.
+        copy: the copy of the acquisition that took its place; empty where there was none.
         blocks: number of blocks that met the loss.
     """
 
@@ -154,7 +154,7 @@ class LostScene:
 
 def lost_scenes(
     grid: RegionGrid, blocks: Mapping[str, Path], provenance: Provenance
-) -> list[LostScene]:
+) -> list[MissingScene]:
     """What every block's file says was lost: first what was left out, then by date.
 
     Raises:
@@ -163,12 +163,12 @@ def lost_scenes(
     reasons: dict[tuple[str, str, str, str], list[str]] = {}
     with RegionBlocks(grid, blocks, provenance) as source:
         for block in grid.blocks:
-            for sensor, found in source.losses(block.id).items():
-                for entry in (entry for key in LOSSES for entry in found.get(key, [])):
+            for sensor, found in source.missing_scenes(block.id).items():
+                for entry in (entry for key in MISSING_SCENES for entry in found.get(key, [])):
                     scene = (entry.get("copy", ""), entry["date"], sensor, entry["item"])
                     reasons.setdefault(scene, []).append(entry["reason"])
     return [
-        LostScene(sensor, item, date, why[0], copy, len(why))
+        MissingScene(sensor, item, date, why[0], copy, len(why))
         for (copy, date, sensor, item), why in sorted(
             reasons.items(), key=lambda lost: (lost[0][0] != "", *lost[0][1:])
         )

@@ -72,7 +72,7 @@ def methods(
         f"Pixel embeddings of {provenance.period_start} to {provenance.period_end} were computed "
         f"with tessera-flow {provenance.software['tessera-flow']} from {used}, on a grid of "
         f"{width} x {height} pixels of {pixel_text(provenance.crs, provenance.transform[0])} in "
-        f"{provenance.crs}. Time series followed the {provenance.arithmetic} arithmetic of the "
+        f"{provenance.crs}. Time series followed the {provenance.preprocessing} arithmetic of the "
         f"TESSERA preprocessing (Feng et al., 2025). The encoder was {model.name} "
         f"({model.family}; weights SHA-256 {model.sha256}); {model.dim} dimensions were kept and "
         f"{stored}. Pixels needed at least {least['s2']} valid Sentinel-2 and {least['s1']} "

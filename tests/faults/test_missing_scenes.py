@@ -68,8 +68,8 @@ def test_a_lost_scene_is_left_out_whole_and_recorded(
     small = InferenceOptions(min_s2=100)  # no pixel has as many: nothing to compute
     infer_block(patches, golden.checkpoint("v2_student_noqk"), embeddings, small, {}, "cpu")
     with open_block_file(embeddings) as group:
-        losses = {"left_out": attributes["left_out"], "replaced": []}
-        assert group.attrs["losses"] == {"sentinel2": losses}
+        missing_scenes = {"left_out": attributes["left_out"], "replaced": []}
+        assert group.attrs["missing_scenes"] == {"sentinel2": missing_scenes}
 
 
 def test_a_date_whose_only_scene_is_lost_is_left_out_and_said_so(
@@ -126,14 +126,16 @@ def test_the_loss_of_most_scenes_is_an_outage_and_no_record(
 ) -> None:
     """A bucket that moved answers 404 to everything."""
     server.faults = [dataclasses.replace(fault, path="/s2/", count=None)]
-    with pytest.raises(ReadError, match=r"^3 of the 3 scenes .* download\.max_lost \(50 %\)"):
+    with pytest.raises(
+        ReadError, match=r"^3 of the 3 scenes .* download\.max_missing_percent \(50 %\)"
+    ):
         read(archive, tmp_path / "slice.zip")
     assert list(tmp_path.iterdir()) == []
-    _, attributes = read(archive, tmp_path / "slice.zip", max_lost=100.0)
+    _, attributes = read(archive, tmp_path / "slice.zip", max_missing_percent=100.0)
     assert len(attributes["left_out"]) == 3
     server.faults = [dataclasses.replace(fault, path=one_asset(archive)[1], count=None)]
     with pytest.raises(ReadError, match=r"^1 of the 3 scenes"):
-        read(archive, tmp_path / "strict.zip", max_lost=0.0)
+        read(archive, tmp_path / "strict.zip", max_missing_percent=0.0)
 
 
 def test_a_file_that_ends_early_is_corrupt_and_one_of_another_kind_is_too(

@@ -22,7 +22,7 @@ def hash_of(**sections: Any) -> str:
 def test_content_hash_is_stable() -> None:
     """A changed hash tells every user that all their products are other products."""
     assert content_hash(BASE, "fens", "y2023") == (
-        "d58265af586ad3c1aec82ca0a4d68518403f02e9bce987a2706835dd116d1a57"
+        "b0eedd6c9eef545ef96ac3b491891239a2895c3c3988882388ddd795681b4fdd"
     )
     assert hash_of(grid={"resolution": 10}) == content_hash(BASE, "fens", "y2023")
 
@@ -45,7 +45,7 @@ def test_content_hash_ignores_what_changes_no_number(sections: dict[str, Any]) -
 @pytest.mark.parametrize(
     "sections",
     [
-        {"arithmetic": "reference"},
+        {"preprocessing": "as_published"},
         {"grid": {"resolution": 20}},
         {"grid": {"downsample_rate": 2}},
         {"model": {"weights": "other.pt"}},
@@ -53,7 +53,7 @@ def test_content_hash_ignores_what_changes_no_number(sections: dict[str, Any]) -
         {"model": {"weights": "student.pt", "min_observations": {"s2": 2}}},
         {"sentinel2": {"max_cloud": 80}},
         {"sentinel1": {"orbits": "ascending"}},
-        {"download": {"empty_block": "nodata"}},
+        {"download": {"on_empty_block": "nodata"}},
         {"regions": {"fens": {"roi": "other.geojson"}}},
         {"regions": {"fens": {"roi": "fens.geojson", "crs": "EPSG:32631"}}},
         {"periods": {"y2023": {"start": "2023-01-02", "end": "2023-12-31"}}},
@@ -77,7 +77,7 @@ def test_content_hash_of_published_embeddings() -> None:
         return content_hash(load_config(PUBLISHED | sections), "fens", "y2023")
 
     same = hashed()
-    assert hashed(model={"weights": "x.pt", "seed": 3}, arithmetic="reference") == same
+    assert hashed(model={"weights": "x.pt", "seed": 3}, preprocessing="as_published") == same
     assert hashed(geotessera={"cache": "elsewhere"}, sentinel2={"max_cloud": 5}) == same
     assert hashed(model={"dtype": "float32"}) != same
     assert hashed(geotessera={"version": "v1.1"}) != same

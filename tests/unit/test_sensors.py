@@ -97,11 +97,11 @@ def test_first_item_with_data_fills_what_is_never_valid_whatever_its_windows() -
         whole.append(image)
     day = DayMosaic(selection, inside)
     for index, image in enumerate(whole):
-        day.add(index, list(np.moveaxis(image, -1, 0)), "exact" if index else None)
+        day.add(index, list(np.moveaxis(image, -1, 0)), "corrected" if index else None)
     expected = np.zeros((*shape, 10), np.uint16)
     for y, x in np.ndindex(shape):
         values = [image[y, x] for image in whole]
-        values = [values[0], *(remove_offset(v, "exact") for v in values[1:])]
+        values = [values[0], *(remove_offset(v, "corrected") for v in values[1:])]
         with_data = [v for v in values if v.any()]
         if selection[y, x] >= 0:
             expected[y, x] = values[selection[y, x]]
@@ -115,14 +115,14 @@ def test_offset_in_reference_arithmetic(golden) -> None:
     for index, date in enumerate(data["dates"]):
         expected = data["out_u16_mpc"][index]
         if date > "2022-01-25":
-            np.testing.assert_array_equal(remove_offset(data["in_u16"], "reference"), expected)
+            np.testing.assert_array_equal(remove_offset(data["in_u16"], "as_published"), expected)
         else:
             np.testing.assert_array_equal(data["in_u16"], expected)
 
 
 def test_offset_in_exact_arithmetic() -> None:
     dn = np.array([0, 1, 999, 1000, 1001, 1002, 11_000, 65_535], np.uint16)
-    result = remove_offset(dn, "exact")
+    result = remove_offset(dn, "corrected")
     np.testing.assert_array_equal(result, [0, 1, 1, 1, 1, 2, 10_000, 64_535])
     assert result.dtype == np.uint16
 

@@ -15,9 +15,9 @@ import pytest
 
 from tessera_flow.errors import ConfigError, ItemError, OutputError, Stopped
 from tessera_flow.inference.device import job_device
-from tessera_flow.jobs.estimate import make_plan
+from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.in_flight import EVERYTHING, Admission
-from tessera_flow.jobs.journal import not_done, read_verdicts, verdict, verdict_path
+from tessera_flow.jobs.journal import job_log_path, read_job_log, unfinished, verdict
 from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.staging import staged
 from tessera_flow.jobs.status import end_of_run, status
@@ -27,22 +27,22 @@ from .test_layout import layout
 
 
 def test_every_attempt_is_kept_and_the_last_one_counts(tmp_path: Path) -> None:
-    path = verdict_path(tmp_path, "here", "then", "b000_001")
-    assert path == tmp_path / "here" / "then" / "verdicts" / "b000_001.jsonl"
+    path = job_log_path(tmp_path, "here", "then", "b000_001")
+    assert path == tmp_path / "here" / "then" / "job_log" / "b000_001.jsonl"
     with pytest.raises(ItemError), verdict(path, "download sentinel2 s", 1):
         raise ItemError("no scene")
     with pytest.raises(ZeroDivisionError), verdict(path, "retile"):
         1 / 0  # noqa: B018
-    first, second = read_verdicts(path)
+    first, second = read_job_log(path)
     assert (first.job, first.rule, first.state, first.attempts, first.why()) == (
         "download sentinel2 s", "download", "failed", 1, "no scene",
     )  # fmt: skip
     assert "ZeroDivisionError" in second.why() and "Traceback" in second.why()
     with verdict(path, "download sentinel2 s", 2):
         pass
-    first, second = read_verdicts(path)
+    first, second = read_job_log(path)
     assert (first.state, first.attempts) == ("done", 2)
-    assert not_done([first, second]) == [second]
+    assert unfinished([first, second]) == [second]
     assert "no scene" in path.read_text()
 
 
@@ -52,18 +52,18 @@ def test_a_killed_job_is_known_by_its_missing_end(tmp_path: Path) -> None:
     code = f"""
         import os, signal, sys
         from pathlib import Path
-        from tessera_flow.jobs.journal import read_verdicts, verdict
+        from tessera_flow.jobs.journal import read_job_log, verdict
         with verdict(Path({str(path)!r}), "infer_cpu"):
-            assert read_verdicts(Path({str(path)!r}))[0].running
+            assert read_job_log(Path({str(path)!r}))[0].running
             os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert done.returncode == -signal.SIGKILL
     with path.open("a") as handle:
         handle.write('{"job": "infer_cpu", "state": "do')
-    (found,) = read_verdicts(path)
-    assert found.state == "begun" and not found.running
-    assert not_done([found]) == [found]
+    (found,) = read_job_log(path)
+    assert found.state == "started" and not found.running
+    assert unfinished([found]) == [found]
     assert "was killed" in found.why()
 
 
@@ -79,9 +79,9 @@ def test_an_interrupted_job_is_not_done(tmp_path: Path) -> None:
             time.sleep(5)
     finally:
         signal.signal(signal.SIGINT, before)
-    (found,) = read_verdicts(path)
+    (found,) = read_job_log(path)
     assert (found.state, found.seconds) == ("interrupted", 0.0)
-    assert not_done([found]) == [found]
+    assert unfinished([found]) == [found]
     assert found.why() == "Interrupted (KeyboardInterrupt). Run again to go on."
 
 
@@ -90,20 +90,20 @@ def test_an_interrupted_job_is_not_done(tmp_path: Path) -> None:
     [{"time": "yesterday"}, {"time": 5}, {"job": 5}, {"reason": ["a"]}, {"reason": " \n"}, {}],
 )
 def test_a_damaged_record_stops_neither_status_nor_plan(tmp_path: Path, wrong: object) -> None:
-    run = layout(tmp_path, sections={"jobs": {"failed_blocks": "hole"}})
+    run = layout(tmp_path, sections={"jobs": {"on_failed_block": "skip"}})
     line = {"job": "infer_cpu", "state": "failed", "time": "2026-01-01T00:00:00+00:00",
             "host": "h", "process": 1, "attempt": 1, "seconds": 1.0}  # fmt: skip
     assert isinstance(wrong, dict)
     names = [block.id for block in run.grids["here"].blocks[:2]]
     for name, state in zip(names, ("failed", "done"), strict=True):
-        path = run.verdict_file("here", "then", name)
+        path = run.job_log_file("here", "then", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(line | {"state": state} | wrong) + "\n")
     done = run.embeddings_file("here", "then", names[1])
     done.parent.mkdir(parents=True)
     done.touch()
     assert status(run).startswith("1 of ")
-    assert make_plan(run, Schedule(run), 10).blocks_left == len(run.grids["here"].blocks) - 1
+    assert make_estimate(run, Schedule(run), 10).blocks_left == len(run.grids["here"].blocks) - 1
     assert set(run.holes("here", "then").values()) <= {"no reason recorded", "['a']"}
 
 
@@ -113,15 +113,15 @@ def test_what_was_killed_on_another_machine_has_failed_when_the_run_is_over(
     """As compute nodes are: nobody there can be asked whether the process still runs. While the
     run goes on it is taken for running; at the run's end, and for holes, it has failed. A block
     at which a run was interrupted has not."""
-    run = layout(tmp_path, sections={"jobs": {"failed_blocks": "hole"}})
+    run = layout(tmp_path, sections={"jobs": {"on_failed_block": "skip"}})
     killed, interrupted = [block.id for block in run.grids["here"].blocks[:2]]
-    line = {"job": "infer_gpu", "state": "begun", "time": "2026-01-01T00:00:00+00:00",
+    line = {"job": "infer_gpu", "state": "started", "time": "2026-01-01T00:00:00+00:00",
             "host": "node7", "process": 1, "attempt": 1}  # fmt: skip
     for name, lines in (
         (killed, [line]),
         (interrupted, [line, line | {"state": "interrupted", "seconds": 1.0, "reason": "Ctrl"}]),
     ):
-        path = run.verdict_file("here", "then", name)
+        path = run.job_log_file("here", "then", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
     assert "  in infer: 1\n" in status(run)
@@ -135,7 +135,7 @@ def test_nothing_fails_because_a_verdict_cannot_be_written(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with verdict(tmp_path / "file" / "b.jsonl", "stack"):
         pass
-    assert read_verdicts(tmp_path / "file" / "b.jsonl") == []
+    assert read_job_log(tmp_path / "file" / "b.jsonl") == []
 
 
 def test_sigterm_ends_a_job_at_once_or_at_the_next_check() -> None:

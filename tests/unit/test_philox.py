@@ -45,7 +45,7 @@ def test_words_do_not_depend_on_how_many_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("n", [40, 41, 90])
-def test_draws_without_replacement_are_subsets_of_equal_chance(n: int) -> None:
+def test_philox_without_replacement_are_subsets_of_equal_chance(n: int) -> None:
     pixels = 8000
     ranks = draw_ranks(np.full(pixels, n), 40, stream(pixels))
     assert (np.diff(ranks, axis=1) > 0).all()
@@ -56,7 +56,7 @@ def test_draws_without_replacement_are_subsets_of_equal_chance(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 39])
-def test_draws_with_replacement_are_of_equal_chance(n: int) -> None:
+def test_philox_with_replacement_are_of_equal_chance(n: int) -> None:
     pixels = 4000
     ranks = draw_ranks(np.full(pixels, n), 40, stream(pixels))
     assert (np.diff(ranks, axis=1) >= 0).all()

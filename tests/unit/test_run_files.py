@@ -12,11 +12,11 @@ from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.sections import Jobs
 from tessera_flow.errors import CheckpointError, ConfigError
 from tessera_flow.jobs.cpu_gpu_split import gpu_blocks, pattern
-from tessera_flow.jobs.estimate import make_plan, plan_text
-from tessera_flow.jobs.files import Layout
+from tessera_flow.jobs.estimate import estimate_text, make_estimate
+from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.in_flight import EVERYTHING
 from tessera_flow.jobs.journal import verdict
-from tessera_flow.jobs.params import JobSettings
+from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
 from tessera_flow.jobs.schedule import Schedule
 
@@ -35,7 +35,7 @@ def layout(
     periods: dict[str, object] = YEAR,
     sections: dict[str, object] | None = None,
     **model: object,
-) -> Layout:
+) -> RunFiles:
     roi = write_polygon(folder / "r.geojson", RING)
     config: Config = load_config(
         {
@@ -51,14 +51,14 @@ def layout(
             **(sections or {}),
         }
     )
-    return Layout(config)
+    return RunFiles(config)
 
 
 @pytest.mark.parametrize("rate", [1, 2])
 def test_inference_knows_where_its_block_lies(tmp_path: Path, rate: int) -> None:
     """v1.0's draws follow the pixel's row and column in the product's grid."""
     run = layout(tmp_path, rate)
-    origins = {block.id: JobSettings(run).infer("here", block.id)["origin"] for block in
+    origins = {block.id: JobParams(run).infer("here", block.id)["origin"] for block in
                run.grids["here"].blocks}  # fmt: skip
     assert len(origins) > 4
     for name, origin in origins.items():
@@ -70,7 +70,7 @@ def test_choices_that_change_numbers_are_handed_to_inference(tmp_path: Path) -> 
     run = layout(
         tmp_path, statistics="mpc", heads=[4, 2], seed=5, repeat_times=3, dim=64, batch_size=7
     )
-    settings = JobSettings(run).infer("here", run.grids["here"].blocks[0].id)
+    settings = JobParams(run).infer("here", run.grids["here"].blocks[0].id)
     del settings["origin"]
     assert settings == {
         "statistics": "mpc",
@@ -82,18 +82,18 @@ def test_choices_that_change_numbers_are_handed_to_inference(tmp_path: Path) -> 
         "min_observations": {"s2": 1, "s1": 0},
         "precision": "auto",
     }
-    assert JobSettings(run).weights()["heads"] == [4, 2]
+    assert JobParams(run).weights()["heads"] == [4, 2]
 
 
 def test_weights_count_by_content_not_by_time(tmp_path: Path) -> None:
     """Touched or copied weights must not have every scene read again."""
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"one")
-    first = JobSettings(layout(tmp_path, weights=str(weights))).weights()
+    first = JobParams(layout(tmp_path, weights=str(weights))).weights()
     os.utime(weights, (1, 1))
-    assert JobSettings(layout(tmp_path, weights=str(weights))).weights() == first
+    assert JobParams(layout(tmp_path, weights=str(weights))).weights() == first
     weights.write_bytes(b"two")
-    assert JobSettings(layout(tmp_path, weights=str(weights))).weights() != first
+    assert JobParams(layout(tmp_path, weights=str(weights))).weights() != first
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_missing_weights_are_known_before_anything_runs(
     tmp_path: Path, weights: str, error: type[Exception], sentence: str
 ) -> None:
     run = layout(tmp_path, weights=weights)
-    for part in (JobSettings, Schedule):
+    for part in (JobParams, Schedule):
         with pytest.raises(error, match=sentence):
             part(run)
 
@@ -149,15 +149,15 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
 
 
 def test_every_rule_that_may_run_at_home_asks_the_configuration() -> None:
-    """`jobs.at_home`: a name that is accepted and changes nothing would wait on a node without
+    """`jobs.local_rules`: a name that is accepted and changes nothing would wait on a node without
     internet."""
-    (names,) = get_args(Jobs.model_fields["at_home"].annotation)
+    (names,) = get_args(Jobs.model_fields["local_rules"].annotation)
     text = "".join(path.read_text() for path in RULES.glob("*.smk"))
     rules = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE))
-    asking = {name for name in rules if "CONFIG.jobs.at_home" in rules[name]}
+    asking = {name for name in rules if "CONFIG.jobs.local_rules" in rules[name]}
     assert asking == set(get_args(names))
     for name in asking:
-        assert f'\n    localrule: "{name}" in CONFIG.jobs.at_home\n' in rules[name]
+        assert f'\n    localrule: "{name}" in CONFIG.jobs.local_rules\n' in rules[name]
 
 
 def test_rules_are_known_under_the_names_that_another_workflow_gives_them() -> None:
@@ -226,7 +226,7 @@ def test_blocks_that_are_left_out_and_those_of_others_do_not_wait_their_turn(
     hole, wanted, later = names[:3]
     schedule.expect(
         [
-            job(hole, run.paths.hole.format(**wildcards, block=hole)),
+            job(hole, run.paths.skipped.format(**wildcards, block=hole)),
             job(later, str(run.embeddings_file("here", "then", later))),
             job(wanted, str(run.embeddings_file("here", "then", wanted))),
             job("b1", "elsewhere/b1.txt", region="another", period="time"),
@@ -241,23 +241,23 @@ def test_blocks_that_are_left_out_and_those_of_others_do_not_wait_their_turn(
 
 def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -> None:
     run = layout(tmp_path, sections={"source": "tiles", "tiles": {"location": "tiles"}})
-    planned = make_plan(run, Schedule(run), 10)
+    planned = make_estimate(run, Schedule(run), 10)
     blocks = len(run.grids["here"].blocks)
     assert set(planned.jobs) - {"infer_gpu"} <= {"import_tiles", "infer_cpu"}
     assert planned.jobs["import_tiles"] == blocks and sum(planned.jobs.values()) == 2 * blocks
     assert (planned.items, planned.download_gb) == ({}, 0.0)
     assert planned.peak_disk_gb > 0
-    text = plan_text(planned)
+    text = estimate_text(planned)
     assert "The tile folders are not looked at" in text
     assert "scenes" not in text and "MB/s" not in text
 
 
 def test_no_tile_folders_of_a_hole_are_asked_for(tmp_path: Path) -> None:
     """Its time series could not be made, and would fail the run that goes on without it."""
-    sections = {"jobs": {"failed_blocks": "hole"}, "products": {"formats": ["zarr", "tiles"]}}
+    sections = {"jobs": {"on_failed_block": "skip"}, "products": {"formats": ["zarr", "tiles"]}}
     run = layout(tmp_path, sections=sections)
     first, *others = (block.id for block in run.grids["here"].blocks)
-    with pytest.raises(ConfigError), verdict(run.verdict_file("here", "then", first), "retile"):
+    with pytest.raises(ConfigError), verdict(run.job_log_file("here", "then", first), "retile"):
         raise ConfigError("no scene there")
     assert list(run.holes("here", "then")) == [first]
     names = [Path(path).stem for path in run.product_files("here", "then")["tiles"]]

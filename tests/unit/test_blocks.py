@@ -15,7 +15,7 @@ from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.sections import GridSettings, Region
 from tessera_flow.jobs.block_map import COLOURS, draw_blocks
 from tessera_flow.region import blocks
-from tessera_flow.region.blocks import load_plan, make_grid
+from tessera_flow.region.blocks import load_region_grid, make_grid
 from tessera_flow.region.grid import RegionGrid, Window, subsample, tiling
 from tessera_flow.region.mask import mask_reader
 from tessera_flow.region.roi import read_roi
@@ -96,21 +96,21 @@ def test_the_plan_is_cached_by_content_and_settings(tmp_path: Path, monkeypatch)
     made = []
     real = blocks.make_grid
     monkeypatch.setattr(blocks, "make_grid", lambda *a: made.append(1) or real(*a))
-    first, digest = load_plan(config(tmp_path, roi), "here")
-    assert load_plan(config(tmp_path, roi), "here") == (first, digest)
+    first, digest = load_region_grid(config(tmp_path, roi), "here")
+    assert load_region_grid(config(tmp_path, roi), "here") == (first, digest)
     assert len(made) == 1
     os.utime(roi, (1, 1))  # touched, same content
-    assert load_plan(config(tmp_path, roi), "here") == (first, digest)
-    assert load_plan(config(tmp_path, roi, patch_size=7), "here") == (first, digest)
+    assert load_region_grid(config(tmp_path, roi), "here") == (first, digest)
+    assert load_region_grid(config(tmp_path, roi, patch_size=7), "here") == (first, digest)
     assert len(made) == 1
-    assert load_plan(config(tmp_path, roi, block_size=40), "here")[0].block_size == 40
+    assert load_region_grid(config(tmp_path, roi, block_size=40), "here")[0].block_size == 40
     assert len(made) == 2
     write_polygon(roi, RING.buffer(50))
-    _, changed = load_plan(config(tmp_path, roi, block_size=40), "here")
+    _, changed = load_region_grid(config(tmp_path, roi, block_size=40), "here")
     assert changed != digest
     assert len(made) == 3
     (tmp_path / "work" / "plan" / "regions" / "here.json").write_text("{ broken")
-    assert load_plan(config(tmp_path, roi, block_size=40), "here")[1] == changed
+    assert load_region_grid(config(tmp_path, roi, block_size=40), "here")[1] == changed
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
