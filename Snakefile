@@ -8,4 +8,4 @@ rule default:
     input:
         rules.all.input,
     message:
-        "All products are there"
+        "All products exist"

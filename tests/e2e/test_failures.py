@@ -53,7 +53,8 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
 
     change(folder, {"jobs.on_failed_block": "skip"})
     assert plan(folder) == {
-        "hole": 1, "holes": 1, "stitch_zarr": 1, "stitch_arrays": 1, "preview": 1,
+        "skip_block": 1, "list_skipped_blocks": 1, "stitch_zarr": 1, "stitch_arrays": 1,
+        "preview": 1,
     }  # fmt: skip
     run(folder)
     scales = np.load(folder / SCALES)
@@ -62,7 +63,7 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
     assert np.isnan(scales[hole]).all()
     np.testing.assert_array_equal(scales[~hole], np.load(finished_run / SCALES)[~hole])
     record = json.loads((folder / "results" / "here" / "then" / "skipped_blocks.json").read_text())
-    (entry,) = record["holes"]
+    (entry,) = record["skipped_blocks"]
     assert entry["block"] == DAMAGED and "not a complete block file" in entry["reason"]
     left, bottom, right, top = entry["bounds"]
     assert (right - left, top - bottom) == (250, 250)
@@ -75,7 +76,7 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
     verdicts = read_job_log(job_log_path(folder / "work", "here", "then", DAMAGED))
     assert [(v.rule, v.state, v.attempts) for v in verdicts] == [
         ("infer_cpu", "done", 2),
-        ("hole", "done", 1),
+        ("skip_block", "done", 1),
     ]
 
 

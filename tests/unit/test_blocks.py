@@ -13,10 +13,11 @@ import shapely
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.sections import GridSettings, Region
-from tessera_flow.jobs.block_map import COLOURS, draw_blocks
-from tessera_flow.region import blocks
-from tessera_flow.region.blocks import load_region_grid, make_grid
+from tessera_flow.jobs.block_map import COLOURS, render_blocks
+from tessera_flow.region import blocks, gridding
+from tessera_flow.region.blocks import load_region_grid
 from tessera_flow.region.grid import RegionGrid, Window, subsample, tiling
+from tessera_flow.region.gridding import make_grid
 from tessera_flow.region.mask import mask_reader
 from tessera_flow.region.roi import read_roi
 
@@ -62,7 +63,7 @@ def test_the_map_of_the_blocks_shows_the_region_inside_them(tmp_path: Path) -> N
     chosen = config(tmp_path, tmp_path / "r.geojson")
     grid = make_grid("here", chosen.regions["here"], chosen.grid)
     states = {block.id: "cpu" for block in grid.blocks} | {grid.blocks[3].id: "failed"}
-    draw_blocks(grid, roi, states, tmp_path / "map.png")
+    render_blocks(grid, roi, states, tmp_path / "map.png")
     with rasterio.open(tmp_path / "map.png") as source:
         picture = np.moveaxis(source.read(), 0, 2)
     mask = mask_reader(roi, grid.geobox)(Window(0, 0, *grid.geobox.shape))
@@ -94,8 +95,8 @@ def _near_edge(mask: np.ndarray, y: int, x: int) -> bool:
 def test_the_plan_is_cached_by_content_and_settings(tmp_path: Path, monkeypatch) -> None:
     roi = write_polygon(tmp_path / "r.geojson", RING)
     made = []
-    real = blocks.make_grid
-    monkeypatch.setattr(blocks, "make_grid", lambda *a: made.append(1) or real(*a))
+    real = gridding.make_grid
+    monkeypatch.setattr(gridding, "make_grid", lambda *a: made.append(1) or real(*a))
     first, digest = load_region_grid(config(tmp_path, roi), "here")
     assert load_region_grid(config(tmp_path, roi), "here") == (first, digest)
     assert len(made) == 1
@@ -131,13 +132,13 @@ def test_a_large_region_is_planned_quickly_and_only_its_border_is_drawn(
         tmp_path / "r.geojson", shapely.box(LEFT, TOP - 2_000_000, LEFT + 2_000_000, TOP)
     )
     drawn = []
-    real = blocks.mask_reader
+    real = gridding.mask_reader
 
     def counting(*arguments):
         read = real(*arguments)
         return lambda window: drawn.append(window) or read(window)
 
-    monkeypatch.setattr(blocks, "mask_reader", counting)
+    monkeypatch.setattr(gridding, "mask_reader", counting)
     chosen = config(tmp_path, roi, block_size=2000)
     grid = make_grid("here", chosen.regions["here"], chosen.grid)
     assert len(grid.blocks) == 10_000

@@ -16,29 +16,29 @@ import pytest
 from tessera_flow.errors import ConfigError, ItemError, OutputError, Stopped
 from tessera_flow.inference.device import job_device
 from tessera_flow.jobs.estimate import make_estimate
-from tessera_flow.jobs.in_flight import EVERYTHING, Admission
-from tessera_flow.jobs.journal import job_log_path, read_job_log, unfinished, verdict
+from tessera_flow.jobs.in_flight import ALL_OF_IT, InFlight
+from tessera_flow.jobs.journal import job_log_path, read_job_log, record_job, unfinished
 from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.staging import staged
 from tessera_flow.jobs.status import end_of_run, status
 from tessera_flow.signals import stop_requests
 
-from .test_layout import layout
+from .test_run_files import layout
 
 
 def test_every_attempt_is_kept_and_the_last_one_counts(tmp_path: Path) -> None:
     path = job_log_path(tmp_path, "here", "then", "b000_001")
     assert path == tmp_path / "here" / "then" / "job_log" / "b000_001.jsonl"
-    with pytest.raises(ItemError), verdict(path, "download sentinel2 s", 1):
+    with pytest.raises(ItemError), record_job(path, "download sentinel2 s", 1):
         raise ItemError("no scene")
-    with pytest.raises(ZeroDivisionError), verdict(path, "retile"):
+    with pytest.raises(ZeroDivisionError), record_job(path, "retile"):
         1 / 0  # noqa: B018
     first, second = read_job_log(path)
     assert (first.job, first.rule, first.state, first.attempts, first.why()) == (
         "download sentinel2 s", "download", "failed", 1, "no scene",
     )  # fmt: skip
     assert "ZeroDivisionError" in second.why() and "Traceback" in second.why()
-    with verdict(path, "download sentinel2 s", 2):
+    with record_job(path, "download sentinel2 s", 2):
         pass
     first, second = read_job_log(path)
     assert (first.state, first.attempts) == ("done", 2)
@@ -52,8 +52,8 @@ def test_a_killed_job_is_known_by_its_missing_end(tmp_path: Path) -> None:
     code = f"""
         import os, signal, sys
         from pathlib import Path
-        from tessera_flow.jobs.journal import read_job_log, verdict
-        with verdict(Path({str(path)!r}), "infer_cpu"):
+        from tessera_flow.jobs.journal import read_job_log, record_job
+        with record_job(Path({str(path)!r}), "infer_cpu"):
             assert read_job_log(Path({str(path)!r}))[0].running
             os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -74,7 +74,7 @@ def test_an_interrupted_job_is_not_done(tmp_path: Path) -> None:
     # A shell has what it starts in the background ignore the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), verdict(path, "infer_cpu"):
+        with pytest.raises(KeyboardInterrupt), record_job(path, "infer_cpu"):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
     finally:
@@ -82,7 +82,7 @@ def test_an_interrupted_job_is_not_done(tmp_path: Path) -> None:
     (found,) = read_job_log(path)
     assert (found.state, found.seconds) == ("interrupted", 0.0)
     assert unfinished([found]) == [found]
-    assert found.why() == "Interrupted (KeyboardInterrupt). Run again to go on."
+    assert found.why() == "Interrupted (KeyboardInterrupt). Run again to continue."
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_damaged_record_stops_neither_status_nor_plan(tmp_path: Path, wrong: o
     done.touch()
     assert status(run).startswith("1 of ")
     assert make_estimate(run, Schedule(run), 10).blocks_left == len(run.grids["here"].blocks) - 1
-    assert set(run.holes("here", "then").values()) <= {"no reason recorded", "['a']"}
+    assert set(run.skipped_blocks("here", "then").values()) <= {"no reason recorded", "['a']"}
 
 
 def test_what_was_killed_on_another_machine_has_failed_when_the_run_is_over(
@@ -124,16 +124,16 @@ def test_what_was_killed_on_another_machine_has_failed_when_the_run_is_over(
         path = run.job_log_file("here", "then", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
-    assert "  in infer: 1\n" in status(run)
+    assert "  running infer: 1\n" in status(run)
     assert f"here then {killed}" not in status(run)
     told = end_of_run(run, ["snakemake"])
     assert f"here then {killed}: infer_gpu (1 attempt): was killed (out of memory" in told
-    assert list(run.holes("here", "then")) == [killed]
+    assert list(run.skipped_blocks("here", "then")) == [killed]
 
 
 def test_nothing_fails_because_a_verdict_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with verdict(tmp_path / "file" / "b.jsonl", "stack"):
+    with record_job(tmp_path / "file" / "b.jsonl", "stack"):
         pass
     assert read_job_log(tmp_path / "file" / "b.jsonl") == []
 
@@ -158,17 +158,17 @@ def test_sigterm_ends_a_job_at_once_or_at_the_next_check() -> None:
 def test_only_so_many_blocks_are_admitted(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in "abcd"}
     files["a"].touch()  # of an earlier run, to be made again
-    gate = Admission(2)
-    assert [gate.claim(name, files[name]) for name in "abcab"] == [1, 1, EVERYTHING, 1, 1]
+    gate = InFlight(2)
+    assert [gate.claim(name, files[name]) for name in "abcab"] == [1, 1, ALL_OF_IT, 1, 1]
     files["b"].write_text("new")
-    gate._looked = 0.0
-    assert [gate.claim(name, files[name]) for name in "cd"] == [1, EVERYTHING]
+    gate._updated = 0.0
+    assert [gate.claim(name, files[name]) for name in "cd"] == [1, ALL_OF_IT]
     files["a"].unlink()
-    gate._looked = 0.0
-    assert gate.claim("d", files["d"]) == EVERYTHING
+    gate._updated = 0.0
+    assert gate.claim("d", files["d"]) == ALL_OF_IT
     files["a"].write_text("made again")
     os.utime(files["a"], ns=(1, 1))
-    gate._looked = 0.0
+    gate._updated = 0.0
     assert gate.claim("d", files["d"]) == 1
 
 
@@ -176,13 +176,13 @@ def test_blocks_are_admitted_in_the_order_expected(tmp_path: Path) -> None:
     """Not in the order of asking: where nothing runs yet, Snakemake begins the block of the
     highest priority, even one that claims everything, beside those that were admitted."""
     files = {name: tmp_path / name for name in "abcde"}
-    gate = Admission(2)
+    gate = InFlight(2)
     gate.expect(files.items())
-    assert [gate.claim(name, files[name]) for name in "edcba"] == [EVERYTHING] * 3 + [1, 1]
+    assert [gate.claim(name, files[name]) for name in "edcba"] == [ALL_OF_IT] * 3 + [1, 1]
     files["a"].touch()
     files["c"].touch()
-    gate._looked = 0.0
-    assert [gate.claim(name, files[name]) for name in "edb"] == [EVERYTHING, 1, 1]
+    gate._updated = 0.0
+    assert [gate.claim(name, files[name]) for name in "edb"] == [ALL_OF_IT, 1, 1]
 
 
 def test_inputs_are_copied_to_the_nodes_disk(

@@ -17,7 +17,8 @@ from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError
 from tessera_flow.region.grid import Window, tiling
 from tessera_flow.region.mask import mask_reader, read_mask, write_mask
-from tessera_flow.region.roi import read_roi, region_geobox, roi_digest, roi_files, utm_crs
+from tessera_flow.region.roi import read_roi, region_geobox, utm_crs
+from tessera_flow.region.roi_files import roi_digest, roi_files
 
 from ..support.pipeline import write_box, write_polygon
 

@@ -14,14 +14,15 @@ from tessera_flow.errors import CheckpointError, ConfigError
 from tessera_flow.jobs.cpu_gpu_split import gpu_blocks, pattern
 from tessera_flow.jobs.estimate import estimate_text, make_estimate
 from tessera_flow.jobs.files import RunFiles
-from tessera_flow.jobs.in_flight import EVERYTHING
-from tessera_flow.jobs.journal import verdict
+from tessera_flow.jobs.in_flight import ALL_OF_IT
+from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.params import JobParams
+from tessera_flow.jobs.product_files import ProductFiles
 from tessera_flow.jobs.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
 from tessera_flow.jobs.schedule import Schedule
 
 from ..support.pipeline import CRS, MODEL, write_polygon
-from .test_plan import RING
+from .test_blocks import RING
 
 RULES = Path(__file__).parents[2] / "workflow" / "rules"
 
@@ -135,7 +136,7 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
             re.M,
         )
     )
-    assert rules - {"holes", "lists", "plan", "status"} == set(NEEDS)
+    assert rules - {"lists", "plan", "status"} == set(NEEDS)
     for rule in NEEDS:
         asked = memory_mb(rule, 1, 2000, 500)
         assert asked <= (9500 if rule == "infer_gpu" else 4096), rule
@@ -161,7 +162,7 @@ def test_every_rule_that_may_run_at_home_asks_the_configuration() -> None:
 
 
 def test_rules_are_known_under_the_names_that_another_workflow_gives_them() -> None:
-    for rule in [*NEEDS, "holes", "status"]:
+    for rule in [*NEEDS, "status"]:
         assert rule_name(rule) == rule
     for rule in NEEDS:
         for changed in ("maps_{}", "{}_maps", "geotessera_{}", "my_items_{}"):
@@ -188,7 +189,7 @@ def test_jobs_of_another_workflow_are_not_waited_for(tmp_path: Path) -> None:
     outputs = [[], ["maps/7.tif"], [str(run.embeddings_file("here", "then", second))]]
     schedule.expect(SimpleNamespace(output=paths) for paths in outputs)
     claims = [schedule.claim(SimpleNamespace(**ours | {"block": name})) for name in (first, second)]
-    assert claims == [EVERYTHING, 1]
+    assert claims == [ALL_OF_IT, 1]
 
 
 def test_earlier_blocks_and_later_steps_go_first(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_blocks_that_are_left_out_and_those_of_others_do_not_wait_their_turn(
     )
     assert callable(schedule.claim)
     claims = [schedule.claim(SimpleNamespace(**wildcards, block=name)) for name in (later, wanted)]
-    assert claims == [EVERYTHING, 1]
+    assert claims == [ALL_OF_IT, 1]
 
 
 def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -
     assert (planned.items, planned.download_gb) == ({}, 0.0)
     assert planned.peak_disk_gb > 0
     text = estimate_text(planned)
-    assert "The tile folders are not looked at" in text
+    assert "The tile folders are not read" in text
     assert "scenes" not in text and "MB/s" not in text
 
 
@@ -257,8 +258,8 @@ def test_no_tile_folders_of_a_hole_are_asked_for(tmp_path: Path) -> None:
     sections = {"jobs": {"on_failed_block": "skip"}, "products": {"formats": ["zarr", "tiles"]}}
     run = layout(tmp_path, sections=sections)
     first, *others = (block.id for block in run.grids["here"].blocks)
-    with pytest.raises(ConfigError), verdict(run.job_log_file("here", "then", first), "retile"):
+    with pytest.raises(ConfigError), record_job(run.job_log_file("here", "then", first), "retile"):
         raise ConfigError("no scene there")
-    assert list(run.holes("here", "then")) == [first]
-    names = [Path(path).stem for path in run.product_files("here", "then")["tiles"]]
+    assert list(run.skipped_blocks("here", "then")) == [first]
+    names = [Path(path).stem for path in ProductFiles(run).by_format("here", "then")["tiles"]]
     assert names == others

@@ -1,63 +1,44 @@
-# Reads and checks the configuration, asks the domain package for the blocks, and says what
-# wildcards may be.
+# Read and check the configuration; constrain wildcards; helpers of the rules.
 # Needs: config.
-# Makes: CONFIG, RUN (which files each job reads and makes), SETTINGS (what decides its result),
-# SCHEDULE (when, where and with how much it runs).
+# Makes: CONFIG, FILES (files of blocks), PRODUCTS (product files), PARAMS (parameters that decide a
+# job's result), SCHEDULE (priority, resources, CPU or GPU).
+import inspect
 import sys
-from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
-
-
-def package_folder():
-    """The package's sources beside this workflow, which are used without being installed.
-
-    Of a workflow on a git host, Snakemake fetches only the files that it is asked for; it keeps
-    them in a cache, each in its place.
-    """
-    here = str(workflow.current_basedir)
-    if here.startswith("git+file:"):
-        raise WorkflowError(
-            "This workflow cannot be read from a commit of a local clone (gitfile, git+file): "
-            "give the path of workflow/Snakefile in a clone, or github(...) or gitlab(...)."
-        )
-    if workflow.current_basedir.is_local:
-        return Path(here).parents[1] / "src"
-    for name in Path(workflow.source_path("../sources.txt")).read_text().split():
-        workflow.source_path(f"../../{name}")
-    return Path(workflow.source_path("../scripts/adaptor.py")).parents[2] / "src"
-
 
 sys.path.insert(0, str(package_folder()))
 
 try:
-    from tessera_flow.jobs.in_flight import EVERYTHING
     from tessera_flow.config.configuration import load_config
     from tessera_flow.errors import TesseraFlowError
-    from tessera_flow.jobs.params import JobParams
     from tessera_flow.jobs.files import RunFiles
+    from tessera_flow.jobs.in_flight import ALL_OF_IT
+    from tessera_flow.jobs.params import JobParams
     from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
-    from tessera_flow.jobs.slurm_queue import refuse_orphans
-    from tessera_flow.jobs.preflight import drop_old_skip_lists, refuse_other_settings
+    from tessera_flow.jobs.preflight import check_run, remove_old_skip_lists
+    from tessera_flow.jobs.product_files import ProductFiles
     from tessera_flow.jobs.schedule import Schedule
     from tessera_flow.jobs.status import end_of_run
 except ModuleNotFoundError as error:
     raise WorkflowError(
-        f"{error}. Snakemake has to run in an environment that has the packages of "
+        f"{error}. Run Snakemake in an environment that has the packages of "
         "requirements/cpu.txt or requirements/cuda.txt: see docs/environments.md."
     ) from None
 
 try:
     CONFIG = load_config(config)
-    RUN = RunFiles(CONFIG)
-    SETTINGS = JobParams(RUN)
-    SCHEDULE = Schedule(RUN, one_job=not workflow.is_main_process)
+    FILES = RunFiles(CONFIG)
+    PRODUCTS = ProductFiles(FILES)
+    PARAMS = JobParams(FILES)
+    SCHEDULE = Schedule(FILES, one_job=runs_one_job())
 except TesseraFlowError as error:
     raise WorkflowError(str(error)) from None
 
-LOGS = CONFIG.paths.logs
 
-workflow.register_resource("in_flight", EVERYTHING)  # see `admission`
+# <work>, <results> and <logs> in the rules' paths.
+pathvars:
+    work=CONFIG.paths.work,
+    results=CONFIG.paths.results,
+    logs=CONFIG.paths.logs,
 
 
 wildcard_constraints:
@@ -68,31 +49,63 @@ wildcard_constraints:
     block=ANY_BLOCK,
 
 
+def needs(rule, **more):
+    """Memory (MB) and run time (minutes) of a rule's jobs, which grow with each attempt, and
+    further resources."""
+    return {
+        "mem_mb": lambda wildcards, attempt: SCHEDULE.memory_mb(rule, attempt),
+        "runtime": lambda wildcards, attempt: SCHEDULE.runtime(rule, attempt),
+        **more,
+    }
+
+
+def of(function):
+    """Call `function` with the wildcards that it has parameters for."""
+    names = list(inspect.signature(function).parameters)
+    return lambda wildcards: function(**{name: wildcards[name] for name in names})
+
+
+def priority(stage):
+    """Finish the blocks that are started before others are started."""
+    return lambda wildcards: SCHEDULE.priority(stage, wildcards)
+
+
 def temporary(kind, path):
-    """Deleted when no job needs it any more, unless `paths.keep` names it."""
+    """Delete the file when no job needs it any more, unless `paths.keep` names its kind."""
     return path if kind in CONFIG.paths.keep else temp(path)
 
 
-# Not when a run is planned, nor when it only looks (rules/look.smk): one that writes is refused.
+# Input of every product: the embeddings of all blocks (or the file that replaces a skipped
+# block), <work>/{region}/{period}/embeddings/{block}.zip; for its provenance the lists of scenes,
+# <work>/{region}/{period}/items/{sensor}.json, and the record of the weights, <work>/weights.json.
+BLOCKS = {"blocks": of(FILES.block_files)}
+PROVENANCE = {"manifests": of(FILES.manifests), "weights": FILES.weights_record()}
+
+# Products go before blocks, so that a region is complete early; weights go before everything, so
+# that weights that cannot be used fail before scenes are read.
+PRODUCT_PRIORITY = 1000000
+WEIGHTS_PRIORITY = 2000000
+
+# Blocks in progress: see tessera_flow/jobs/in_flight.py.
+add_resource("in_flight", ALL_OF_IT)
+
+
+# Not called for a dry run. A run that writes nothing (rules/look.smk) is never refused.
 onstart:
-    writes = any(job.output for job in workflow.dag.needrun_jobs())
-    SCHEDULE.expect(workflow.dag.needrun_jobs())
-    forced = workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
-    if not writes:
-        # At its end Snakemake removes all locks of the folder, those of a run going on, too.
-        workflow.persistence.unlock = lambda: None
-    try:
-        if writes:
-            refuse_orphans(Path.cwd())
-        if writes and not forced:
-            refuse_other_settings(RUN)
-    except TesseraFlowError as error:
-        raise WorkflowError(str(error)) from None
+    jobs = jobs_to_run()
+    if any(job.output for job in jobs):
+        SCHEDULE.expect(jobs)
+        try:
+            check_run(FILES, Path.cwd(), replace=forced())
+        except TesseraFlowError as error:
+            raise WorkflowError(str(error)) from None
+    else:
+        keep_locks()
 
 
 onsuccess:
-    drop_old_skip_lists(RUN)
+    remove_old_skip_lists(FILES)
 
 
 onerror:
-    print(end_of_run(RUN, sys.argv), file=sys.stderr)
+    print(end_of_run(FILES, sys.argv), file=sys.stderr)

@@ -1,34 +1,29 @@
 # From scenes to the time series of each patch, block by block.
 # Needs: the region's mask and the list of scenes.
 # Makes:
-#   download  daily mosaics of one block, sensor and slice of time
+#   download  daily mosaics of one block, sensor and time slice
 #   stack     all dates of one block and sensor, in order
 #   retile    the time series of each patch of a block
 
 
 rule download:
     input:
-        mask=RUN.paths.roi,
-        manifest=RUN.paths.items,
+        mask="<work>/{region}/roi.tif",
+        manifest="<work>/{region}/{period}/items/{sensor}.json",
     output:
-        slice=temporary("slices", RUN.paths.slices),
-    log:
-        f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.log",
-    benchmark:
-        f"{LOGS}/{{region}}/{{period}}/download/{{sensor}}/{{slice}}/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("download", wildcards)
-    localrule: "download" in CONFIG.jobs.local_rules
-    conda:
-        "../../envs/cpu.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("download", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("download", attempt),
-        downloads=1,
-        in_flight=SCHEDULE.claim,
-    params:
-        settings=lambda wildcards: SETTINGS.download(
-            wildcards.region, wildcards.sensor, wildcards.block
+        slice=temporary(
+            "slices", "<work>/{region}/{period}/slices/{sensor}/{slice}/{block}.zip"
         ),
+    log:
+        "<logs>/{region}/{period}/download/{sensor}/{slice}/{block}.log",
+    benchmark:
+        "<logs>/{region}/{period}/download/{sensor}/{slice}/{block}.bench.tsv"
+    priority: priority("download")
+    localrule: "download" in CONFIG.jobs.local_rules
+    resources:
+        **needs("download", downloads=1, in_flight=SCHEDULE.claim),
+    params:
+        settings=of(PARAMS.download),
     message:
         "Reading {wildcards.sensor} {wildcards.slice} for {wildcards.region} {wildcards.block}"
     script:
@@ -37,22 +32,18 @@ rule download:
 
 rule stack:
     input:
-        slices=lambda wildcards: RUN.slice_files(**wildcards),
+        slices=of(FILES.slice_files),
     output:
-        stack=temporary("stack", RUN.paths.stack),
+        stack=temporary("stack", "<work>/{region}/{period}/stack/{sensor}/{block}.zip"),
     log:
-        f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.log",
+        "<logs>/{region}/{period}/stack/{sensor}/{block}.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/stack/{{sensor}}/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("stack", wildcards)
+        "<logs>/{region}/{period}/stack/{sensor}/{block}.bench.tsv"
+    priority: priority("stack")
     group:
         "series"
-    conda:
-        "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stack", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stack", attempt),
-        in_flight=1,
+        **needs("stack", in_flight=1),
     params:
         downsample_rate=CONFIG.grid.downsample_rate,
     message:
@@ -63,25 +54,21 @@ rule stack:
 
 rule retile:
     input:
-        unpack(lambda wildcards: RUN.stack_files(**wildcards)),
-        mask=RUN.paths.roi,
+        unpack(of(FILES.stack_files)),
+        mask="<work>/{region}/roi.tif",
     output:
-        patches=temporary("patches", RUN.paths.patches),
+        patches=temporary("patches", "<work>/{region}/{period}/patches/{block}.zip"),
     log:
-        f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.log",
+        "<logs>/{region}/{period}/retile/{block}.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/retile/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("retile", wildcards)
+        "<logs>/{region}/{period}/retile/{block}.bench.tsv"
+    priority: priority("retile")
     group:
         "series"
-    conda:
-        "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("retile", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("retile", attempt),
-        in_flight=1,
+        **needs("retile", in_flight=1),
     params:
-        settings=lambda wildcards: SETTINGS.retile(wildcards.region, wildcards.block),
+        settings=of(PARAMS.retile),
     message:
         "Retiling {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:

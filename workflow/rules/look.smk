@@ -1,26 +1,24 @@
-# To look, before and during a run; asked for by name, and never part of one.
-# Needs: nothing but the configuration.
+# Views before and during a run: requested by name, never part of a run.
+# Needs: the configuration.
 # Makes:
 #   lists   the lists of scenes, for a plan that knows them (needs the archive)
-#   plan    what the run will need: plan.json, plan.md and a map of each region
-#   status  what is done, what failed and why, on the terminal
+#   plan    estimate of jobs, data, time: plan.json, plan.md and a map of each region
+#   status  progress and failures, on the terminal
 
 
 rule lists:
     input:
-        RUN.all_manifests(),
+        FILES.all_manifests(),
     message:
-        "The lists of scenes are there"
+        "The lists of scenes exist"
 
 
 rule plan:
     log:
-        f"{LOGS}/plan.log",
+        "<logs>/plan.log",
     localrule: True
-    conda:
-        "../../envs/cpu.yaml"
     params:
-        folder=RUN.plan_folder,
+        folder=FILES.estimate_folder,
     message:
         "Planning; see {params.folder}"
     script:
@@ -29,11 +27,9 @@ rule plan:
 
 rule status:
     log:
-        f"{LOGS}/status.log",
+        "<logs>/status.log",
     localrule: True
-    conda:
-        "../../envs/cpu.yaml"
     message:
-        "Looking at what is done"
+        "Reading the job logs"
     script:
         "../scripts/status.py"

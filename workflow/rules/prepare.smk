@@ -1,5 +1,5 @@
-# Once per run, region and period.
-# Needs: the ROI file, the source's catalog, the checkpoint.
+# Once per run, region or period.
+# Needs: the ROI file, the archive's catalog, the checkpoint.
 # Makes:
 #   roi      the region's mask on its grid
 #   items    the list of scenes that every block reads
@@ -10,43 +10,35 @@ rule roi:
     input:
         roi=lambda wildcards: ancient(CONFIG.regions[wildcards.region].roi),
     output:
-        mask=RUN.paths.roi,
+        mask="<work>/{region}/roi.tif",
     log:
-        f"{LOGS}/{{region}}/roi.log",
+        "<logs>/{region}/roi.log",
     benchmark:
-        f"{LOGS}/{{region}}/roi.bench.tsv"
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/roi.bench.tsv"
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("roi", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("roi", attempt),
+        **needs("roi"),
     params:
-        settings=lambda wildcards: SETTINGS.roi(wildcards.region),
+        settings=of(PARAMS.roi),
     message:
-        "Drawing the mask of region {wildcards.region}"
+        "Rasterising region {wildcards.region}"
     script:
         "../scripts/roi.py"
 
 
 rule items:
     input:
-        mask=RUN.paths.roi,
+        mask="<work>/{region}/roi.tif",
     output:
-        manifest=RUN.paths.items,
+        manifest="<work>/{region}/{period}/items/{sensor}.json",
     log:
-        f"{LOGS}/{{region}}/{{period}}/items/{{sensor}}.log",
+        "<logs>/{region}/{period}/items/{sensor}.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/items/{{sensor}}.bench.tsv"
+        "<logs>/{region}/{period}/items/{sensor}.bench.tsv"
     localrule: "items" in CONFIG.jobs.local_rules
-    conda:
-        "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("items", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("items", attempt),
+        **needs("items"),
     params:
-        settings=lambda wildcards: SETTINGS.items(
-            wildcards.region, wildcards.period, wildcards.sensor
-        ),
+        settings=of(PARAMS.items),
     message:
         "Listing {wildcards.sensor} scenes of {wildcards.region}, {wildcards.period}"
     script:
@@ -55,20 +47,17 @@ rule items:
 
 rule weights:
     output:
-        record=RUN.paths.weights,
+        record="<work>/weights.json",
     log:
-        f"{LOGS}/weights.log",
+        "<logs>/weights.log",
     benchmark:
-        f"{LOGS}/weights.bench.tsv"
-    priority: 2000000  # weights that cannot be used are to be known before scenes are read
+        "<logs>/weights.bench.tsv"
+    priority: WEIGHTS_PRIORITY
     localrule: "weights" in CONFIG.jobs.local_rules
-    conda:
-        "../../envs/cpu.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("weights", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("weights", attempt),
+        **needs("weights"),
     params:
-        settings=SETTINGS.weights(),
+        settings=PARAMS.weights(),
     message:
         "Checking the model weights"
     script:

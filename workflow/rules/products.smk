@@ -2,60 +2,51 @@
 # Needs: the embeddings of all blocks of a region and period; for the provenance, the lists of
 # scenes and the record of the weights.
 # Makes:
-#   stitch_zarr    the Zarr store
-#   stitch_arrays  the reference's arrays
-#   hole           what stands for a block that failed, where products may have holes
-#   holes          the list of blocks left out, where products may have holes
-#   preview        three principal components as GeoTIFF and PNG
+#   stitch_zarr         the Zarr store
+#   stitch_arrays       the reference's arrays
+#   preview             three principal components as GeoTIFF and PNG
+#   skip_block          the file that replaces a block that failed (jobs.on_failed_block: skip)
+#   list_skipped_blocks the blocks that the products were made without
 
 
 rule stitch_zarr:
     input:
-        blocks=lambda wildcards: RUN.block_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
+        **BLOCKS,
+        **PROVENANCE,
     output:
-        store=directory(RUN.paths.zarr),
+        store=directory("<results>/{region}/{period}/embeddings.zarr"),
     log:
-        f"{LOGS}/{{region}}/{{period}}/stitch_zarr.log",
+        "<logs>/{region}/{period}/stitch_zarr.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/stitch_zarr.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/stitch_zarr.bench.tsv"
+    priority: PRODUCT_PRIORITY
     threads: SCHEDULE.threads("stitch_zarr")
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stitch_zarr", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stitch_zarr", attempt),
+        **needs("stitch_zarr"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(
-            wildcards.region, wildcards.period, "zarr_chunk"
-        ),
+        settings=of(PARAMS.product("zarr_chunk")),
     message:
         "Writing the Zarr store of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/stitch_zarr.py"
 
 
+# <results>/{region}/{period}/stitched_representation.npy, _scales.npy, _counts.npy and .json
 rule stitch_arrays:
     input:
-        blocks=lambda wildcards: RUN.block_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
+        **BLOCKS,
+        **PROVENANCE,
     output:
-        **RUN.array_files(),
+        **PRODUCTS.array_files(),
     log:
-        f"{LOGS}/{{region}}/{{period}}/stitch_arrays.log",
+        "<logs>/{region}/{period}/stitch_arrays.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/stitch_arrays.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/stitch_arrays.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stitch_arrays", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stitch_arrays", attempt),
+        **needs("stitch_arrays"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
+        settings=of(PARAMS.product()),
     message:
         "Writing the arrays of {wildcards.region}, {wildcards.period}"
     script:
@@ -64,76 +55,64 @@ rule stitch_arrays:
 
 rule preview:
     input:
-        blocks=lambda wildcards: RUN.block_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
+        **BLOCKS,
+        **PROVENANCE,
     output:
-        tif=RUN.paths.preview,
+        tif="<results>/{region}/{period}/preview.tif",
         png=report(
-            RUN.paths.preview_png,
+            "<results>/{region}/{period}/preview.png",
             caption="../report/preview.rst",
             category="{region}",
             labels={"period": "{period}", "what": "preview"},
         ),
     log:
-        f"{LOGS}/{{region}}/{{period}}/preview.log",
+        "<logs>/{region}/{period}/preview.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/preview.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/preview.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("preview", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("preview", attempt),
+        **needs("preview"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(
-            wildcards.region, wildcards.period, "preview_stretch"
-        ),
+        settings=of(PARAMS.product("preview_stretch")),
     message:
-        "Drawing the preview of {wildcards.region}, {wildcards.period}"
+        "Rendering the preview of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/preview.py"
 
 
-rule hole:
+rule skip_block:
     input:
-        weights=RUN.weights_record(),
+        weights=FILES.weights_record(),
     output:
-        hole=RUN.paths.skipped,
+        skipped="<work>/{region}/{period}/skipped/{block}.zip",
     log:
-        f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.log",
+        "<logs>/{region}/{period}/skip_block/{block}.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/hole/{{block}}.bench.tsv"
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/skip_block/{block}.bench.tsv"
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("hole", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("hole", attempt),
+        **needs("skip_block"),
     params:
-        settings=lambda wildcards: SETTINGS.hole(**wildcards),
+        settings=of(PARAMS.skip_block),
     message:
-        "Leaving out {wildcards.region} {wildcards.block}, {wildcards.period}"
+        "Skipping {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
-        "../scripts/hole.py"
+        "../scripts/skip_block.py"
 
 
-rule holes:
+rule list_skipped_blocks:
     input:
-        blocks=lambda wildcards: RUN.block_files(**wildcards),
+        **BLOCKS,
     output:
-        record=RUN.paths.skip_list,
+        record="<results>/{region}/{period}/skipped_blocks.json",
     log:
-        f"{LOGS}/{{region}}/{{period}}/holes.log",
+        "<logs>/{region}/{period}/list_skipped_blocks.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/holes.bench.tsv"
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/list_skipped_blocks.bench.tsv"
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("hole", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("hole", attempt),
+        **needs("list_skipped_blocks"),
     params:
-        holes=lambda wildcards: RUN.holes(**wildcards),
+        skipped=of(FILES.skipped_blocks),
     message:
-        "Listing the holes of {wildcards.region}, {wildcards.period}"
+        "Listing the skipped blocks of {wildcards.region}, {wildcards.period}"
     script:
-        "../scripts/holes.py"
+        "../scripts/list_skipped_blocks.py"

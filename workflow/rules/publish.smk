@@ -1,4 +1,4 @@
-# Further products, in the forms of other tools, one rule for each.
+# Further products, in the formats of other tools, one rule for each.
 # Needs: the embeddings of all blocks of a region and period, or products made from them; for
 # the provenance, the lists of scenes and the record of the weights.
 # Makes:
@@ -10,48 +10,41 @@
 
 rule counts:
     input:
-        blocks=lambda wildcards: RUN.block_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
+        **BLOCKS,
+        **PROVENANCE,
     output:
-        tif=RUN.paths.counts_cog,
+        tif="<results>/{region}/{period}/counts.tif",
     log:
-        f"{LOGS}/{{region}}/{{period}}/counts.log",
+        "<logs>/{region}/{period}/counts.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/counts.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/counts.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("counts", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("counts", attempt),
+        **needs("counts"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
+        settings=of(PARAMS.product()),
     message:
         "Writing the observation counts of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/observation_counts.py"
 
 
+# <results>/{region}/{period}/embeddings.vrt and embeddings_codes.vrt
 rule vrt:
     input:
-        **RUN.vrt_inputs(),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
+        **PRODUCTS.vrt_inputs(),
+        **PROVENANCE,
     output:
-        **RUN.vrt_files(),
+        **PRODUCTS.vrt_files(),
     log:
-        f"{LOGS}/{{region}}/{{period}}/vrt.log",
+        "<logs>/{region}/{period}/vrt.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/vrt.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/vrt.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("vrt", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("vrt", attempt),
+        **needs("vrt"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
+        settings=of(PARAMS.product()),
     message:
         "Writing the VRT of {wildcards.region}, {wildcards.period}"
     script:
@@ -60,23 +53,19 @@ rule vrt:
 
 rule geotessera:
     input:
-        blocks=lambda wildcards: RUN.block_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
+        **BLOCKS,
+        **PROVENANCE,
     output:
-        store=directory(RUN.paths.geotessera),
+        store=directory("<results>/{region}/{period}/geotessera"),
     log:
-        f"{LOGS}/{{region}}/{{period}}/geotessera.log",
+        "<logs>/{region}/{period}/geotessera.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/geotessera.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/geotessera.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("geotessera", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("geotessera", attempt),
+        **needs("geotessera"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
+        settings=of(PARAMS.product()),
     message:
         "Writing the geotessera store of {wildcards.region}, {wildcards.period}"
     script:
@@ -85,21 +74,18 @@ rule geotessera:
 
 rule export_tiles:
     input:
-        patches=RUN.paths.patches,
+        patches="<work>/{region}/{period}/patches/{block}.zip",
     output:
-        record=RUN.paths.tiles,
+        record="<results>/{region}/{period}/tiles/{block}.json",
     log:
-        f"{LOGS}/{{region}}/{{period}}/export_tiles/{{block}}.log",
+        "<logs>/{region}/{period}/export_tiles/{block}.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/export_tiles/{{block}}.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/export_tiles/{block}.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("export_tiles", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("export_tiles", attempt),
+        **needs("export_tiles"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
+        settings=of(PARAMS.product()),
     message:
         "Exporting the tiles of {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:

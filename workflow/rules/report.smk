@@ -1,33 +1,26 @@
-# What was found in the embeddings, and one page that tells it.
+# Checks of the embeddings, and one page that describes the products.
 # Needs: the embeddings of all blocks of a region and period, the lists of scenes, the record of
-# the weights; the mask, the preview, the list of holes where there are some; the logs and
-# benchmark files that are there.
+# the weights; the mask, the preview, the list of skipped blocks if any; log and benchmark files.
 # Makes:
-#   checks  values that cannot be, and the seam score
-#   report  an HTML page that needs nothing beside it
+#   checks  impossible values, and the seam score
+#   report  an HTML page that needs no other file
 
 
 rule checks:
     input:
-        blocks=lambda wildcards: RUN.block_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
+        **BLOCKS,
+        **PROVENANCE,
     output:
-        checks=RUN.paths.checks,
+        checks="<results>/{region}/{period}/checks.json",
     log:
-        f"{LOGS}/{{region}}/{{period}}/checks.log",
+        "<logs>/{region}/{period}/checks.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/checks.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/checks.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("checks", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("checks", attempt),
+        **needs("checks"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(
-            wildcards.region, wildcards.period, "max_seam", "max_saturated"
-        ),
+        settings=of(PARAMS.product("max_seam", "max_saturated")),
     message:
         "Checking the embeddings of {wildcards.region}, {wildcards.period}"
     script:
@@ -36,34 +29,30 @@ rule checks:
 
 rule report:
     input:
-        blocks=lambda wildcards: RUN.block_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
-        checks=RUN.paths.checks,
-        preview=RUN.paths.preview_png,
-        products=lambda wildcards: RUN.described_files(**wildcards),
-        mask=RUN.paths.roi,
-        holes=lambda wildcards: RUN.skip_lists(**wildcards),
+        **BLOCKS,
+        **PROVENANCE,
+        checks="<results>/{region}/{period}/checks.json",
+        preview="<results>/{region}/{period}/preview.png",
+        products=of(PRODUCTS.described),
+        mask="<work>/{region}/roi.tif",
+        skipped=of(FILES.skip_lists),
     output:
         page=report(
-            RUN.paths.report,
+            "<results>/{region}/{period}/report.html",
             caption="../report/page.rst",
             category="{region}",
             labels={"period": "{period}", "what": "report"},
         ),
     log:
-        f"{LOGS}/{{region}}/{{period}}/report.log",
+        "<logs>/{region}/{period}/report.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/report.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/report.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("report", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("report", attempt),
+        **needs("report"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
-        products=lambda wildcards: RUN.openable(**wildcards),
+        settings=of(PARAMS.product()),
+        products=of(PRODUCTS.openable),
     message:
         "Writing the report of {wildcards.region}, {wildcards.period}"
     script:

@@ -1,4 +1,4 @@
-# What describes the products to other tools: SpatioTemporal Asset Catalogs (STAC).
+# Descriptions of the products for other tools: SpatioTemporal Asset Catalogs (STAC).
 # Needs: the products of a region and period; for the provenance, the lists of scenes and the
 # record of the weights.
 # Makes:
@@ -8,24 +8,20 @@
 
 rule stac_item:
     input:
-        products=lambda wildcards: RUN.described_files(**wildcards),
-        manifests=lambda wildcards: RUN.manifests(**wildcards),
-        weights=RUN.weights_record(),
+        **PROVENANCE,
+        products=of(PRODUCTS.described),
     output:
-        item=RUN.paths.item,
+        item="<results>/{region}/{period}/item.json",
     log:
-        f"{LOGS}/{{region}}/{{period}}/stac_item.log",
+        "<logs>/{region}/{period}/stac_item.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/stac_item.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/stac_item.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stac_item", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stac_item", attempt),
+        **needs("stac_item"),
     params:
-        settings=lambda wildcards: SETTINGS.stitch(wildcards.region, wildcards.period),
-        products=lambda wildcards: RUN.product_names(**wildcards),
+        settings=of(PARAMS.product()),
+        products=of(PRODUCTS.described_names),
     message:
         "Describing the products of {wildcards.region}, {wildcards.period}"
     script:
@@ -34,19 +30,16 @@ rule stac_item:
 
 rule stac_collection:
     input:
-        parts=lambda wildcards: RUN.items_of(wildcards.region),
+        stac_items=of(PRODUCTS.stac_items),
     output:
-        collection=RUN.paths.collection,
+        collection="<results>/{region}/collection.json",
     log:
-        f"{LOGS}/{{region}}/stac_collection.log",
+        "<logs>/{region}/stac_collection.log",
     benchmark:
-        f"{LOGS}/{{region}}/stac_collection.bench.tsv"
-    priority: 1000000
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/stac_collection.bench.tsv"
+    priority: PRODUCT_PRIORITY
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("stac_collection", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("stac_collection", attempt),
+        **needs("stac_collection"),
     message:
         "Describing the periods of {wildcards.region}"
     script:

@@ -1,27 +1,23 @@
 # From reference tile folders to the patches of each block, in place of ingest.smk.
 # Needs: the region's mask, the tile folders (tiles.location).
-# Makes: the time series of each patch of a block.
+# Makes:
+#   import_tiles  the time series of each patch of a block
 
 
 rule import_tiles:
     input:
-        mask=RUN.paths.roi,
+        mask="<work>/{region}/roi.tif",
     output:
-        patches=temporary("patches", RUN.paths.patches),
+        patches=temporary("patches", "<work>/{region}/{period}/patches/{block}.zip"),
     log:
-        f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.log",
+        "<logs>/{region}/{period}/import_tiles/{block}.log",
     benchmark:
-        f"{LOGS}/{{region}}/{{period}}/import_tiles/{{block}}.bench.tsv"
-    priority: lambda wildcards: SCHEDULE.priority("retile", wildcards)
-    conda:
-        "../../envs/cpu.yaml"
+        "<logs>/{region}/{period}/import_tiles/{block}.bench.tsv"
+    priority: priority("retile")
     resources:
-        mem_mb=lambda wildcards, attempt: SCHEDULE.memory_mb("import_tiles", attempt),
-        runtime=lambda wildcards, attempt: SCHEDULE.runtime("import_tiles", attempt),
+        **needs("import_tiles"),
     params:
-        settings=lambda wildcards: SETTINGS.import_tiles(
-            wildcards.region, wildcards.period, wildcards.block
-        ),
+        settings=of(PARAMS.import_tiles),
     message:
         "Reading the tiles of {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:

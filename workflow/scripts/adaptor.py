@@ -1,4 +1,4 @@
-"""What every script does around its one call: a log, a verdict, and errors as one sentence."""
+"""Run a script's one call with a log, a job record, and errors as one message."""
 
 import logging
 import sys
@@ -12,23 +12,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.errors import TesseraFlowError
-from tessera_flow.jobs.journal import job_log_path, verdict
+from tessera_flow.jobs.journal import job_log_path, record_job
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.signals import StopRequest, stop_requests
 
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[Config]:
-    """As `stoppable_job`, for jobs that end at once when they are asked to stop."""
+    """Run a job that ends at once on SIGTERM; otherwise as `stoppable_job`."""
     with stoppable_job(snakemake) as (config, _):
         yield config
 
 
 @contextmanager
 def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
-    """Log to the job's log file, which Snakemake empties before each attempt and shows when the
-    job fails; record its verdict, which is kept; and turn the package's errors into one line
-    and exit status 1."""
+    """Yield the configuration, and the request to stop that a long job must check.
+
+    Messages go to the job's log file, which Snakemake empties before each attempt and shows when
+    the job fails. The attempt is recorded in the job log, which is kept. The package's errors
+    become one line and exit status 1.
+    """
     logging.basicConfig(
         filename=snakemake.log[0],
         level=logging.INFO,
@@ -36,27 +39,27 @@ def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
     )
     try:
         config = load_config(snakemake.config)
-        with stop_requests() as stop, verdict(*_verdict(snakemake, config)):
+        with stop_requests() as stop, record_job(*_job(snakemake, config)):
             yield config, stop
     except TesseraFlowError as error:
         logging.error("%s", error)
         sys.exit(1)
     except Exception:
-        logging.exception("a defect of this program; please report it with this log")
+        logging.exception("internal error in tessera-flow; please report it with this log")
         sys.exit(1)
 
 
-def _verdict(snakemake: Any, config: Config) -> tuple[Path, str, int]:
-    """Where the verdict of a job lies, which job it is, and the attempt."""
+def _job(snakemake: Any, config: Config) -> tuple[Path, str, int]:
+    """Return the job log, the name of the job in it, and the attempt."""
     names = dict(snakemake.wildcards.items())
-    place = [names.pop(key) for key in ("region", "period", "block") if key in names]
+    block = [names.pop(key) for key in ("region", "period", "block") if key in names]
     label = " ".join([rule_name(snakemake.rule), *names.values()])
     attempt = snakemake.resources.get("attempt", 1)
-    return job_log_path(config.paths.work, *place), label, attempt
+    return job_log_path(config.paths.work, *block), label, attempt
 
 
 def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[str, Any]:
-    """Grid, provenance and, if wanted, blocks for a product writer."""
+    """Return grid, provenance and, if requested, blocks for a product writer."""
     from tessera_flow.products.inputs import product_inputs
 
     inputs = product_inputs(

@@ -1,4 +1,4 @@
-"""Rule plan: what the run will need."""
+"""Rule plan: estimate of what a run will need."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rule preview: three principal components of a region and period as a picture."""
+"""Rule preview: three principal components of a region and period as an image."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rule checks: values that cannot be, and seams, in the embeddings of a region and period."""
+"""Rule checks: impossible values and seams in the embeddings of a region and period."""
 
 from pathlib import Path
 

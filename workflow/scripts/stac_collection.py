@@ -7,5 +7,5 @@ from tessera_flow.products.stac import write_collection
 
 with job(snakemake):
     write_collection(
-        Path(snakemake.output.collection), [Path(path) for path in snakemake.input.parts]
+        Path(snakemake.output.collection), [Path(path) for path in snakemake.input.stac_items]
     )

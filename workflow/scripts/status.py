@@ -1,4 +1,4 @@
-"""Rule status: what is done, what failed and why."""
+"""Rule status: progress, failures and their reasons."""
 
 from adaptor import job
 from tessera_flow.jobs.files import RunFiles

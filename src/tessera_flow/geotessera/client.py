@@ -32,6 +32,7 @@ from urllib3.exceptions import HTTPError as PoolError
 
 from ..atomic import DISK_ERRORS, output_error
 from ..config.configuration import Config
+from ..config.locations import store_location
 from ..errors import ConfigError, ItemError, ReadError, TileError
 from ..region.grid import RegionGrid, crop
 from ..urls import redacted
@@ -72,14 +73,6 @@ class Store:
 
     def __str__(self) -> str:
         return str(self.location) if self.location is not None else "the public geotessera store"
-
-
-def store_location(config: Config, region: str, period: str) -> str | None:
-    """The folder of the store, with region and period filled in; None for the public one."""
-    location = config.geotessera.location
-    if location is None:
-        return None
-    return location.replace("{region}", region).replace("{period}", period)
 
 
 def configured_store(config: Config, region: str, period: str) -> Store:

@@ -25,9 +25,10 @@ from ..inference.block import create_outputs
 from ..models.quantize import dequantize
 from ..region.grid import Block, RegionGrid, Window, tiling
 from ..region.mask import read_mask
+from . import STORE_DIM
 from .client import Store, StoreFiles, open_client, tile_bounds
 from .lists import write_lists
-from .manifest import STORE_DIM, StoredTile, StoreManifest
+from .manifest import StoredTile, StoreManifest
 
 log = logging.getLogger(__name__)
 

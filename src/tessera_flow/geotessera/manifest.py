@@ -17,9 +17,6 @@ from ..atomic import write_text
 from ..errors import ItemError
 from ..region.grid import RegionGrid
 
-STORE_DIM = 128
-"""Dimensions of published embeddings."""
-
 _ON_LATTICE = 1e-6
 """Pixels: how far a tile's corner may lie from one of the region's and count as on it."""
 

@@ -1,5 +1,7 @@
-"""What a run will need: jobs, gigabytes, hours. From assumptions, and, as far as they are there,
-from the lists of scenes and from what earlier jobs took."""
+"""Estimate what a run will need: jobs, gigabytes, hours.
+
+From assumptions and, where they exist, from the lists of scenes and the times of earlier jobs.
+"""
 
 from __future__ import annotations
 
@@ -15,43 +17,43 @@ from ..config.configuration import Config, runs
 from ..errors import ItemError
 from ..geotessera.manifest import StoreManifest
 from ..models.published import PUBLISHED
-from ..region.grid import Block, RegionGrid
+from ..region.grid import Block, RegionGrid, crop
 from ..region.roi import read_roi
 from ..scenes.search import Manifest
 from . import assumptions
-from .block_map import LEGEND, draw_blocks
+from .block_map import LEGEND, render_blocks
 from .files import RunFiles
 from .journal import read_job_log
 from .schedule import STAGES, Schedule
 from .status import duration
 
 STORE = "geotessera"
-"""Stands for a store of published embeddings where sensors stand for scenes."""
+"""Key of a store of published embeddings, beside the names of the sensors."""
 
 CALIBRATION_BLOCKS = 200
-"""Blocks whose verdicts are read for times: more would not change the mean."""
+"""Number of blocks whose job logs are read for times: more would not change the mean."""
 
 SMALLEST_ENCODER = 1_000_000
-"""Parameters assumed where nothing is known of the weights."""
+"""Parameters assumed for unknown weights."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run will need, all regions and periods together.
+class Estimate:
+    """Needs of a run, all regions and periods together.
 
     Attributes:
-        blocks, blocks_left: blocks, and those without embeddings.
-        jobs: jobs by rule, for what is left.
-        items: scenes by sensor, or tiles of a store; None where their list is not there yet.
+        blocks, blocks_left: all blocks, and those without embeddings.
+        jobs: number of jobs by rule, of the blocks without embeddings.
+        items: scenes by sensor, or tiles of a store; None if not listed yet.
         download_gb: to read from the archives.
-        peak_disk_gb: intermediate files at once, with `concurrent_jobs` jobs.
+        peak_disk_gb: largest size of the intermediate files with `concurrent_jobs` jobs.
         final_disk_gb: embeddings of blocks and products.
-        cpu_hours: core hours of everything but GPU jobs.
+        cpu_hours: core hours of all jobs except GPU jobs.
         gpu_hours: hours of GPUs.
-        concurrent_jobs: assumed.
-        wall_hours: with so many jobs at once.
+        concurrent_jobs: assumed number.
+        wall_hours: with that many jobs.
         calibrated: rules whose times were measured on earlier blocks.
-        assumptions: in sentences.
+        assumptions: as text.
     """
 
     blocks: int
@@ -69,30 +71,30 @@ class Plan:
     assumptions: list[str]
 
 
-def make_estimate(run: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Plan:
-    """Work out what is left to do of a run; reads no scene and asks no archive.
+def make_estimate(run: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Estimate:
+    """Estimate the rest of a run, without reading a scene or a request to an archive.
 
     Args:
-        run: the run.
-        schedule: its jobs.
-        concurrent_jobs: how many jobs the cluster will run at the same time.
+        run: the files of the run.
+        schedule: resources of its jobs.
+        concurrent_jobs: how many jobs run at the same time.
     """
     work = _Work(run, schedule, _measured_seconds(run))
     blocks = 0
     for region, period in runs(run.config):
-        work.look_at_lists(region, period)
+        work.read_lists(region, period)
         for block in run.grids[region].blocks:
             blocks += 1
             if not run.embeddings_file(region, period, block.id).exists():
                 work.add(region, period, block)
-    once = max(1, min(schedule.most_in_flight(), concurrent_jobs, work.blocks))
-    return Plan(
+    in_progress = max(1, min(schedule.most_in_flight(), concurrent_jobs, work.blocks))
+    return Estimate(
         blocks=blocks,
         blocks_left=work.blocks,
         jobs=dict(work.jobs),
         items=work.items,
         download_gb=work.download_gb,
-        peak_disk_gb=once * work.largest_block_gb,
+        peak_disk_gb=in_progress * work.largest_block_gb,
         final_disk_gb=sum(_final_gb(run, run.grids[region]) for region, _ in runs(run.config)),
         cpu_hours=work.core_seconds / 3600,
         gpu_hours=work.gpu_seconds / 3600,
@@ -104,7 +106,7 @@ def make_estimate(run: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Pl
 
 
 class _Work:
-    """Sums over the blocks that are left."""
+    """Sums over the blocks without embeddings."""
 
     def __init__(self, run: RunFiles, schedule: Schedule, measured: Mapping[str, float]) -> None:
         self.run = run
@@ -122,9 +124,9 @@ class _Work:
         if run.config.source == "geotessera":
             self.items[STORE] = 0
 
-    def look_at_lists(self, region: str, period: str) -> None:
-        """Read the lists of scenes, or of a store's tiles, of a region and period, as far as
-        they are there."""
+    def read_lists(self, region: str, period: str) -> None:
+        """Read the lists of scenes, or of a store's tiles, of a region and period, if they
+        exist."""
         if STORE in self.items:
             tiles = _store_manifest(self.run, region, period)
             self._count(STORE, None if tiles is None else len(tiles.tiles))
@@ -132,43 +134,44 @@ class _Work:
         for name in self.run.sensors:
             self._lists[name] = None
             if not self.from_tiles:
-                found = self._lists[name] = _manifest(self.run, region, period, name)
-                self._count(name, None if found is None else len(found.items))
+                scenes = self._lists[name] = _manifest(self.run, region, period, name)
+                self._count(name, None if scenes is None else len(scenes.items))
 
     def _count(self, name: str, number: int | None) -> None:
         known = self.items[name]
         self.items[name] = None if number is None or known is None else known + number
 
     def add(self, region: str, period: str, block: Block) -> None:
-        """Add what a block needs."""
+        """Add the needs of a block."""
         if STORE in self.items:
             self._add_published(region, block)
             return
         run, schedule = self.run, self.schedule
-        kind = schedule.kind(block.id)
+        device = schedule.device(block.id)
         assumed = schedule.dates(period)
         dates = {
-            name: assumed[name] if found is None else _dates(found, run.grids[region], block)
-            for name, found in self._lists.items()
+            name: assumed[name] if scenes is None else _dates(scenes, run.grids[region], block)
+            for name, scenes in self._lists.items()
         }
         pixels = float(block.window.height * block.window.width)
-        slices = len(run.slices(period))
-        seconds = _block_seconds(schedule, pixels, dates, slices, kind)
+        slices = len(run.time_slices(period))
+        seconds = _block_seconds(schedule, pixels, dates, slices, device)
         if self.from_tiles:
             jobs = {"import_tiles": 1}
-            seconds = {"import_tiles": seconds["retile"], f"infer_{kind}": seconds[f"infer_{kind}"]}
+            infer = f"infer_{device}"
+            seconds = {"import_tiles": seconds["retile"], infer: seconds[infer]}
             disk_gb = assumptions.series_gb(pixels, dates)
         else:
             jobs = {"download": slices * len(dates), "stack": len(dates), "retile": 1}
             self.download_gb += _read_bytes(pixels, dates) / assumptions.GB
             disk_gb = assumptions.block_disk_gb(pixels, dates)
         self.blocks += 1
-        self.jobs.update(jobs | {f"infer_{kind}": 1})
+        self.jobs.update(jobs | {f"infer_{device}": 1})
         self.largest_block_gb = max(self.largest_block_gb, disk_gb)
         self._add_seconds(pixels, seconds)
 
     def _add_published(self, region: str, block: Block) -> None:
-        """Add what a block of published embeddings needs."""
+        """Add the needs of a block of published embeddings."""
         pixels = float(block.window.height * block.window.width)
         gb = pixels * assumptions.PUBLISHED_BYTES / assumptions.GB
         if self._tile_gb is not None:
@@ -214,23 +217,16 @@ def _store_manifest(run: RunFiles, region: str, period: str) -> StoreManifest | 
 
 
 def _dates(manifest: Manifest, grid: RegionGrid, block: Block) -> float:
-    """Dates with a scene that touches the block."""
-    a, _, c, _, e, f = tuple(grid.geobox.affine)[:6]
-    w = block.window
-    left, top = c + a * w.x0, f + e * w.y0
-    right, bottom = left + a * w.width, top + e * w.height
-    days = set()
-    for item in manifest.items:
-        x = item.extent
-        if x is None or (x[0] < right and x[2] > left and x[1] < top and x[3] > bottom):
-            days.add((item.date, item.orbit))
-    return float(len(days))
+    """Return the number of dates with a scene that touches the block."""
+    geobox = crop(grid.geobox, block.window)
+    dates = {(item.date, item.orbit) for item in manifest.items if item.overlaps(geobox)}
+    return float(len(dates))
 
 
 def _block_seconds(
-    schedule: Schedule, pixels: float, dates: Mapping[str, float], slices: int, kind: str
+    schedule: Schedule, pixels: float, dates: Mapping[str, float], slices: int, device: str
 ) -> dict[str, float]:
-    """Assumed seconds of a block's jobs by rule, for all jobs of the rule together."""
+    """Return the assumed seconds of a block by rule, of all jobs of the rule together."""
     millions = pixels / 1e6
     total = sum(dates.values())
     read = _read_bytes(pixels, dates)
@@ -238,10 +234,10 @@ def _block_seconds(
     parameters = published.parameters if published else max(
         SMALLEST_ENCODER, schedule.weights_bytes / 4
     )  # fmt: skip
-    multiplications = pixels * parameters * total / 2  # each step goes through half the encoder
+    multiplications = pixels * parameters * total / 2  # each step passes half of the encoder
     rate = (
         assumptions.GPU_MULTIPLICATIONS
-        if kind == "gpu"
+        if device == "gpu"
         else assumptions.CPU_MULTIPLICATIONS * schedule.threads("infer_cpu")
     )
     start = assumptions.START_SECONDS
@@ -249,12 +245,12 @@ def _block_seconds(
         "download": slices * len(dates) * start + read / assumptions.DOWNLOAD_BYTES_PER_SECOND,
         "stack": len(dates) * start + assumptions.STACK_SECONDS * millions * total,
         "retile": start + assumptions.RETILE_SECONDS * millions * total,
-        f"infer_{kind}": start + multiplications / rate,
+        f"infer_{device}": start + multiplications / rate,
     }
 
 
 def _measured_seconds(run: RunFiles) -> dict[str, float]:
-    """Seconds for a pixel of a block, by rule, of jobs that are done."""
+    """Return the seconds per pixel of a block, by rule, of finished jobs."""
     pixels: dict[str, float] = {}
     seconds: dict[str, float] = {}
     read = 0
@@ -262,20 +258,20 @@ def _measured_seconds(run: RunFiles) -> dict[str, float]:
         for block in run.grids[region].blocks:
             if read == CALIBRATION_BLOCKS:
                 break
-            verdicts = read_job_log(run.job_log_file(region, period, block.id))
-            read += bool(verdicts)
-            done = [v for v in verdicts if v.state == "done"]
-            if {v.rule.split("_")[0] for v in done} < set(STAGES):
-                continue  # only whole blocks can be compared
-            for rule in {v.rule for v in done}:
+            records = read_job_log(run.job_log_file(region, period, block.id))
+            read += bool(records)
+            done = [r for r in records if r.state == "done"]
+            if {r.rule.split("_")[0] for r in done} < set(STAGES):
+                continue  # only finished blocks can be compared
+            for rule in {r.rule for r in done}:
                 pixels[rule] = pixels.get(rule, 0) + block.window.height * block.window.width
-            for v in done:
-                seconds[v.rule] = seconds.get(v.rule, 0) + v.seconds
+            for r in done:
+                seconds[r.rule] = seconds.get(r.rule, 0) + r.seconds
     return {rule: seconds[rule] / pixels[rule] for rule in pixels}
 
 
 def _final_gb(run: RunFiles, grid: RegionGrid) -> float:
-    """Embeddings of blocks and every product, uncompressed."""
+    """Return the uncompressed size of the blocks' embeddings and of every product."""
     model = run.config.model
     pixel = (model.dim or 128) * (1 if model.dtype == "int8" else 4) + 10
     pixels = sum(block.window.height * block.window.width for block in grid.blocks)
@@ -292,20 +288,20 @@ def _assumptions(run: RunFiles, items: Mapping[str, int | None]) -> list[str]:
     lines = []
     if run.config.source == "tiles":
         lines.append(
-            "The tile folders are not looked at: "
+            "The tile folders are not read: "
             + " and ".join(f"{assumptions.SENSORS[s].dates_per_year:g} of {s}" for s in run.sensors)
-            + " are assumed for the dates of a year, and that nothing has to be downloaded."
+            + " dates per year are assumed, and no downloads."
         )
     for name, number in items.items():
         sensor = assumptions.SENSORS[name]
         if number is None:
             lines.append(
-                f"{name}: the lists of scenes are not there yet, so {sensor.dates_per_year:g} "
-                "dates a year are assumed (`snakemake lists` makes them; it needs the archive)."
+                f"{name}: scenes are not listed yet, so {sensor.dates_per_year:g} dates per year "
+                "are assumed (`snakemake lists` lists them; it needs the archive)."
             )
         lines.append(
-            f"{name}: {sensor.read_bytes:g} bytes read and {sensor.stored_bytes:g} bytes kept for "
-            "a pixel and a date."
+            f"{name}: {sensor.read_bytes:g} bytes read and {sensor.stored_bytes:g} bytes stored "
+            "per pixel and date."
         )
     lines.append(
         "Times of rules that are not calibrated: "
@@ -315,10 +311,10 @@ def _assumptions(run: RunFiles, items: Mapping[str, int | None]) -> list[str]:
             else ""
         )
         + "for inference "
-        f"{assumptions.CPU_MULTIPLICATIONS / 1e9:g} billion multiplications a second and core, "
-        f"{assumptions.GPU_MULTIPLICATIONS / 1e12:g} trillion on a GPU, at one pass per date."
+        f"{assumptions.CPU_MULTIPLICATIONS / 1e9:g} billion multiplications per second and core, "
+        f"{assumptions.GPU_MULTIPLICATIONS / 1e12:g} trillion on a GPU, one pass per date."
     )
-    lines.append("Waiting in a cluster's queue is not in the wall time.")
+    lines.append("The wall time does not include waiting in a cluster's queue.")
     return lines
 
 
@@ -326,16 +322,16 @@ def _assumptions_of_store(tiles: int | None) -> list[str]:
     lines = []
     if tiles is None:
         lines.append(
-            f"The lists of the store's tiles are not there yet, so {assumptions.PUBLISHED_BYTES:g} "
-            "bytes are assumed for a pixel (`snakemake lists` makes them; it needs the store)."
+            f"The store's tiles are not listed yet, so {assumptions.PUBLISHED_BYTES:g} bytes per "
+            "pixel are assumed (`snakemake lists` lists them; it needs the store)."
         )
     lines.append(
         "Times, where not calibrated: "
         f"{assumptions.DOWNLOAD_BYTES_PER_SECOND / 1e6:g} MB/s for a download, and "
-        f"{assumptions.IMPORT_SECONDS:g} s for a million pixels. Tiles in geotessera.cache are not "
-        "downloaded again, which is not reckoned with."
+        f"{assumptions.IMPORT_SECONDS:g} s per million pixels. Tiles that are already in "
+        "geotessera.cache are counted as downloads, too."
     )
-    lines.append("Waiting in a cluster's queue is not in the wall time.")
+    lines.append("The wall time does not include waiting in a cluster's queue.")
     return lines
 
 
@@ -343,34 +339,34 @@ def _named(source: str) -> str:
     return "tiles of the store" if source == STORE else f"scenes of {source}"
 
 
-def estimate_text(plan: Plan) -> str:
-    """The plan as Markdown."""
+def estimate_text(estimate: Estimate) -> str:
+    """Return the estimate as Markdown."""
     rows = [
-        ("blocks", f"{plan.blocks}, of which {plan.blocks_left} are left"),
-        *((f"jobs of {rule}", f"{number:,}") for rule, number in plan.jobs.items()),
+        ("blocks", f"{estimate.blocks}, of which {estimate.blocks_left} have no embeddings yet"),
+        *((f"jobs of {rule}", f"{number:,}") for rule, number in estimate.jobs.items()),
         *(
             (_named(name), "not listed yet" if number is None else f"{number:,}")
-            for name, number in plan.items.items()
+            for name, number in estimate.items.items()
         ),
-        ("to download", _size(plan.download_gb)),
-        ("intermediate files at most", _size(plan.peak_disk_gb)),
-        ("embeddings and products", _size(plan.final_disk_gb)),
-        ("CPU", f"{duration(plan.cpu_hours)} of one core"),
-        ("GPU", f"{duration(plan.gpu_hours)} of one GPU"),
-        (f"wall time, {plan.concurrent_jobs} jobs at once", duration(plan.wall_hours)),
-        ("calibrated on earlier blocks", ", ".join(plan.calibrated) or "nothing yet"),
+        ("to download", _size(estimate.download_gb)),
+        ("intermediate files at most", _size(estimate.peak_disk_gb)),
+        ("embeddings and products", _size(estimate.final_disk_gb)),
+        ("CPU", f"{duration(estimate.cpu_hours)} of one core"),
+        ("GPU", f"{duration(estimate.gpu_hours)} of one GPU"),
+        (f"wall time, {estimate.concurrent_jobs} concurrent jobs", duration(estimate.wall_hours)),
+        ("calibrated on earlier blocks", ", ".join(estimate.calibrated) or "nothing yet"),
     ]
-    table = ["| what | how much |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
-    return "\n".join(["# Plan", "", *table, "", *(f"- {a}" for a in plan.assumptions), ""])
+    table = ["| item | amount |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
+    return "\n".join(["# Plan", "", *table, "", *(f"- {a}" for a in estimate.assumptions), ""])
 
 
 def _size(gb: float) -> str:
     return f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
 
 
-def estimate_json(plan: Plan) -> str:
-    """The plan as JSON."""
-    document: dict[str, Any] = asdict(plan)
+def estimate_json(estimate: Estimate) -> str:
+    """Return the estimate as JSON."""
+    document: dict[str, Any] = asdict(estimate)
     return json.dumps(document, indent=2) + "\n"
 
 
@@ -378,7 +374,7 @@ def write_estimate(config: Config, folder: Path) -> str:
     """Write `plan.json`, `plan.md` and `<region>_<period>.png` into a folder.
 
     Returns:
-        The plan as text.
+        The estimate as text.
 
     Raises:
         RegionError: a region cannot be read.
@@ -386,16 +382,16 @@ def write_estimate(config: Config, folder: Path) -> str:
     """
     run = RunFiles(config)
     schedule = Schedule(run)
-    plan = make_estimate(run, schedule, config.jobs.concurrent_jobs)
-    text = estimate_text(plan)
-    write_text(folder / "plan.json", estimate_json(plan))
+    estimate = make_estimate(run, schedule, config.jobs.concurrent_jobs)
+    text = estimate_text(estimate)
+    write_text(folder / "plan.json", estimate_json(estimate))
     maps = [_map_text(region, period) for region, period in runs(config)]
     write_text(folder / "plan.md", "\n".join([text, *maps]))
     for region, period in runs(config):
-        grid, chosen = run.grids[region], config.regions[region]
+        grid, settings = run.grids[region], config.regions[region]
         states = {b.id: schedule.block_state(region, period, b.id) for b in grid.blocks}
-        draw_blocks(
-            grid, read_roi(chosen.roi, chosen.layer), states, folder / _map_name(region, period)
+        render_blocks(
+            grid, read_roi(settings.roi, settings.layer), states, folder / _map_name(region, period)
         )
     return text
 
@@ -405,6 +401,6 @@ def _map_name(region: str, period: str) -> str:
 
 
 def _map_text(region: str, period: str) -> str:
-    """The picture of a region's blocks, and what its colours mean, as Markdown."""
+    """Return the map of a region's blocks with its legend, as Markdown."""
     title = f"Blocks of {region}, {period}"
     return f"![{title}]({_map_name(region, period)})\n\n{title}. {LEGEND}\n"

@@ -1,13 +1,12 @@
-"""How many blocks are worked on at once, so that their intermediate files fit on the disk.
+"""Limit the number of blocks in progress, so that their intermediate files fit on the disk.
 
-Snakemake limits what runs, not what lies between steps. It asks for the resources of every job
-that could begin, whenever one has ended; a download of a block whose turn has not come then
-claims all of a resource of which every running job of a block holds a little. So it can begin
-only when nothing else runs, and a run never waits for ever: not even when every block in flight
-has failed.
+Snakemake limits the running jobs, not the files between steps. Whenever a job ends it asks every
+job that is ready for its resources. The download of a block whose turn has not come then claims
+all of a resource, of which every running job of a block holds 1. It can therefore start only when
+nothing else runs, and a run never waits forever, even if every block in progress has failed.
 
-Whose turn it is must follow the jobs' priorities, not the order in which Snakemake happens to
-ask: when nothing runs yet, it would begin a block that goes before those admitted.
+The order must follow the jobs' priorities, not the order in which Snakemake asks: when nothing
+runs yet, it would start a block with a higher priority than the admitted ones.
 """
 
 from __future__ import annotations
@@ -17,64 +16,62 @@ from collections.abc import Hashable, Iterable
 from itertools import islice
 from pathlib import Path
 
-EVERYTHING = 1_000_000
-"""All there is of the resource."""
+ALL_OF_IT = 1_000_000
+"""The total of the resource `in_flight`."""
 
-_TRUSTED_SECONDS = 0.2
+_VALID_SECONDS = 0.2
 
 
-class Admission:
-    """Lets at most so many blocks be in flight: the first ones that are not embedded yet."""
+class InFlight:
+    """Admits at most N blocks at a time: the first N that are not embedded yet."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         """Take the number of blocks, at least 1."""
-        self._most = most
+        self._limit = limit
         self._waiting: dict[Hashable, tuple[Path, int | None]] = {}
         self._admitted: frozenset[Hashable] = frozenset()
-        self._looked = 0.0
+        self._updated = 0.0
 
     def expect(self, blocks: Iterable[tuple[Hashable, Path]]) -> None:
-        """Take the blocks to come, in the order of their priority.
+        """Set the blocks of a run, in the order of their priority.
 
         Args:
-            blocks: which block, and the file that is there, or new, when it is done.
+            blocks: (block, the file that exists, or is new, when the block is finished).
         """
-        self._waiting = {block: (result, _written(result)) for block, result in blocks}
-        self._looked = 0.0
+        self._waiting = {block: (result, _mtime(result)) for block, result in blocks}
+        self._updated = 0.0
 
     def claim(self, block: Hashable, result: Path) -> int:
-        """What a download of a block claims: 1 if the block may be worked on, else `EVERYTHING`.
+        """Return what a download of a block claims: 1 if the block is admitted, else `ALL_OF_IT`.
 
         Args:
-            block: which block; one that was not expected comes last.
-            result: the file that is there, or new, when the block is done.
+            block: the block; one that was not expected comes last.
+            result: the file that exists, or is new, when the block is finished.
         """
         now = time.monotonic()
         if block not in self._waiting:
-            self._waiting[block] = (result, _written(result))
-            self._looked = 0.0
-        if now - self._looked > _TRUSTED_SECONDS:
-            self._looked = now
+            self._waiting[block] = (result, _mtime(result))
+            self._updated = 0.0
+        if now - self._updated > _VALID_SECONDS:
+            self._updated = now
             self._admit()
-        return 1 if block in self._admitted else EVERYTHING
+        return 1 if block in self._admitted else ALL_OF_IT
 
     def _admit(self) -> None:
         while True:
-            first = list(islice(self._waiting.items(), self._most))
-            done = [block for block, (result, before) in first if _done(result, before)]
-            for block in done:
+            first = list(islice(self._waiting.items(), self._limit))
+            finished = [
+                block for block, (result, old) in first if _mtime(result) not in (None, old)
+            ]
+            for block in finished:
                 del self._waiting[block]
-            if not done:
+            if not finished:
                 self._admitted = frozenset(block for block, _ in first)
                 return
 
 
-def _done(result: Path, before: int | None) -> bool:
-    return _written(result) not in (None, before)
-
-
-def _written(path: Path) -> int | None:
-    """When a file was written; None if it is not there."""
+def _mtime(path: Path) -> int | None:
+    """Return the modification time of a file in ns; None if it does not exist."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

@@ -1,12 +1,12 @@
-"""What became of every job of a block, in one file per block that is only ever appended to.
+"""Record every attempt of every job in a job log, one file per block, which is only appended to.
 
-Snakemake empties a job's log before each attempt, so the reason of the first failure is lost
-there; here it stays. Status, summary and holes are read from these files, whose names follow
-from the plan: no folder is ever scanned.
+Snakemake empties a job's own log before each attempt, so the reason of the first failure would be
+lost. Status, summary and skipped blocks are read from the job logs. Their names follow from the
+grid: no folder is ever scanned.
 
-A line is a JSON object: `job`, `state` (begun, done, failed, stopped, interrupted), `time` (UTC),
+A line is a JSON object: `job`, `state` (started, done, failed, stopped, interrupted), `time` (UTC),
 `host`, `process`, `attempt` and, at the end of a job, `seconds`, `peak_mb` and `reason`. A job that
-was killed has a line for its beginning and none for its end.
+was killed has a line for its start and none for its end.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from ..errors import Stopped, TesseraFlowError
 
 State = Literal["started", "done", "failed", "stopped", "interrupted"]
 REGION_WIDE = "all"
-"""In place of a block's name: jobs of a whole region."""
+"""In place of a block's name: jobs of all blocks."""
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What became of one job.
+    """The state of one job.
 
     Attributes:
-        job: rule and, where a block has several jobs of it, which one.
-        state: of its latest attempt; `begun` means that it runs or was killed.
-        attempts: how often it was begun.
+        job: rule, followed by sensor and time slice where a block has several jobs of the rule.
+        state: of the latest attempt; `started` means that it runs or was killed.
+        attempts: number of attempts.
         time: of the latest line (ISO, UTC).
-        reason: why the latest attempt that ended in one did fail or stop; empty if none.
-        seconds: of the latest attempt that was done.
-        host, process: where the latest attempt runs or ran.
+        reason: of the latest failure or stop; empty if there was none.
+        seconds: duration of the latest attempt that was done.
+        host, process: of the latest attempt.
     """
 
     job: str
@@ -62,7 +62,7 @@ class JobRecord:
 
     @property
     def running(self) -> bool:
-        """Whether it may still run: asked for on its own host, taken for true elsewhere."""
+        """Whether the job may still run: checked on its own host, assumed on others."""
         if self.state != "started":
             return False
         if self.host != socket.gethostname():
@@ -70,28 +70,29 @@ class JobRecord:
         return Path(f"/proc/{self.process}").exists()
 
     def why(self) -> str:
-        """The reason of a job that is not done, in a sentence."""
+        """Return why the job is not done, as a message."""
         if self.state == "started":
-            ended = "was killed (out of memory, out of time, cancelled, or its machine went down)"
-            return ended if not self.reason else f"{ended}; before that: {self.reason}"
+            killed = "was killed (out of memory, out of time, cancelled, or its machine went down)"
+            return f"{killed}; before that: {self.reason}" if self.reason else killed
         return self.reason.strip() or "no reason recorded"
 
 
 def job_log_path(work: str | os.PathLike[str], *names: str) -> Path:
-    """The file of a block (`region`, `period`, `block`), a region's or the run's own jobs."""
+    """Return the job log of a block (`region`, `period`, `block`), or of a region's, a period's or
+    the run's own jobs."""
     folders, name = (names[:2], names[2]) if len(names) == 3 else (names, REGION_WIDE)
     return Path(work, *folders, "job_log", f"{name}.jsonl")
 
 
 @contextmanager
-def verdict(path: Path, job: str, attempt: int = 1) -> Iterator[None]:
-    """Record that a job begins, and how it ends.
+def record_job(path: Path, job: str, attempt: int = 1) -> Iterator[None]:
+    """Record the start of a job, and how it ends.
 
-    A file that cannot be written fails no job. Whatever the body raises is raised again.
+    A job log that cannot be written fails no job. What the body raises is raised again.
     """
-    began = time.monotonic()
-    about = {"job": job, "host": socket.gethostname(), "process": os.getpid(), "attempt": attempt}
-    _append(path, about | {"state": "started"})
+    start = time.monotonic()
+    common = {"job": job, "host": socket.gethostname(), "process": os.getpid(), "attempt": attempt}
+    _append(path, common | {"state": "started"})
     state: State = "interrupted"
     reason = ""
     try:
@@ -107,14 +108,14 @@ def verdict(path: Path, job: str, attempt: int = 1) -> Iterator[None]:
         state, reason = "failed", traceback.format_exc(limit=-8)
         raise
     except BaseException as error:
-        # Ctrl-C reaches the jobs on this machine as well as Snakemake; that is no failure.
-        reason = f"Interrupted ({type(error).__name__}). Run again to go on."
+        # Ctrl-C reaches the jobs on this machine as well as Snakemake: not a failure.
+        reason = f"Interrupted ({type(error).__name__}). Run again to continue."
         raise
     finally:
-        about["seconds"] = round(time.monotonic() - began, 3)
-        # Linux gives kilobytes.
-        about["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        _append(path, about | {"state": state} | ({"reason": reason} if reason else {}))
+        common["seconds"] = round(time.monotonic() - start, 3)
+        # kB on Linux
+        common["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        _append(path, common | {"state": state} | ({"reason": reason} if reason else {}))
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
@@ -124,7 +125,7 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as handle:
             try:
-                # Jobs of a block run on several machines; on NFS appending alone is not whole.
+                # Jobs of a block run on several machines; on NFS, appending alone is not atomic.
                 fcntl.lockf(handle, fcntl.LOCK_EX)
             except OSError:
                 pass
@@ -135,31 +136,31 @@ def _append(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_job_log(path: Path) -> list[JobRecord]:
-    """The verdicts in a file, one for each job, in the order in which jobs were first begun."""
+    """Return the state of each job in a job log, in the order of their first attempts."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    found: dict[str, JobRecord] = {}
+    jobs: dict[str, JobRecord] = {}
     for line in lines:
         try:
             record = json.loads(line)
-            before = found.get(record["job"])
-            found[record["job"]] = _next(before, record)
+            previous = jobs.get(record["job"])
+            jobs[record["job"]] = _updated(previous, record)
         except (ValueError, KeyError, TypeError):
-            continue  # a line that was cut off
-    return list(found.values())
+            continue  # an incomplete line
+    return list(jobs.values())
 
 
-def _next(before: JobRecord | None, record: dict[str, Any]) -> JobRecord:
+def _updated(previous: JobRecord | None, record: dict[str, Any]) -> JobRecord:
     state: State = record["state"]
     datetime.datetime.fromisoformat(record["time"])
-    reason = record.get("reason") or (before.reason if before and state == "started" else "")
-    seconds = record["seconds"] if state == "done" else before.seconds if before else 0.0
+    reason = record.get("reason") or (previous.reason if previous and state == "started" else "")
+    seconds = record["seconds"] if state == "done" else previous.seconds if previous else 0.0
     return JobRecord(
         job=str(record["job"]),
         state=state,
-        attempts=(before.attempts if before else 0) + (state == "started"),
+        attempts=(previous.attempts if previous else 0) + (state == "started"),
         time=record["time"],
         reason=str(reason),
         seconds=float(seconds),
@@ -168,13 +169,13 @@ def _next(before: JobRecord | None, record: dict[str, Any]) -> JobRecord:
     )
 
 
-def unfinished(verdicts: Sequence[JobRecord], over: bool = False) -> list[JobRecord]:
-    """Of a block's verdicts those whose job failed, was stopped or was killed.
+def unfinished(records: Sequence[JobRecord], run_ended: bool = False) -> list[JobRecord]:
+    """Return the jobs that failed, were stopped or were killed.
 
     Args:
-        verdicts: of one block.
-        over: no run is going on, so that a job that was begun on another machine and did not end
-            was killed there.
+        records: of one job log.
+        run_ended: no run is active, so a job that started on another machine and did not end was
+            killed there.
     """
-    elsewhere = [v for v in verdicts if over and v.host != socket.gethostname()]
-    return [v for v in verdicts if v.state != "done" and (v in elsewhere or not v.running)]
+    elsewhere = [r for r in records if run_ended and r.host != socket.gethostname()]
+    return [r for r in records if r.state != "done" and (r in elsewhere or not r.running)]

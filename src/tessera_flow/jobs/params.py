@@ -1,158 +1,157 @@
-"""What decides the result of each job, so that a changed setting reruns what it changes.
+"""Collect the parameters that decide the result of each job.
 
-Snakemake compares these with what a file was made from: too little here, and a result is
-stale; too much, and scenes are read again for nothing.
+Snakemake compares them with those a file was made from. With too few a result becomes stale;
+with too many, scenes are read again for nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..config.fingerprint import content_hash
-from ..geotessera.client import store_location
-from ..geotessera.manifest import STORE_DIM
+from ..config.locations import store_location, tiles_location
+from ..geotessera import STORE_DIM
 from ..models.published import weights_file
-from ..products.provenance import tiles_location
 from ..region.blocks import cache_folder, content_digest
 from ..urls import public_href
 from .files import RunFiles
 
+_MODEL_KEYS = {
+    "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times", "precision",
+}  # fmt: skip
+
 
 class JobParams:
-    """What decides the result of each rule's jobs, beside their input files.
+    """The parameters of each rule's jobs, apart from the content of their input files.
 
     Raises:
         ConfigError, CheckpointError: the weights are neither a file nor a published name.
     """
 
-    def __init__(self, layout: RunFiles) -> None:
-        """Take the files of a configuration."""
-        self._layout, self._config = layout, layout.config
-        weights = layout.config.weights
+    def __init__(self, files: RunFiles) -> None:
+        """Take the files of a configuration; hash the weights, if they are a file."""
+        self._files, self._config = files, files.config
+        weights = files.config.weights
         file = None if weights is None else weights_file(weights)
-        cache = cache_folder(layout.config) / "weights.json"
+        cache = cache_folder(files.config) / "weights.json"
         self._weights_digest = None if file is None else content_digest(file, cache)
 
     def roi(self, region: str) -> dict[str, Any]:
-        """What decides a region's mask: the content of its file and the grid."""
-        document = self._layout.grids[region].to_json()
+        """Return the content of the region's file, by its hash, and the grid."""
+        document = self._files.grids[region].to_json()
         grid = {key: document[key] for key in ("crs", "transform", "shape")}
         layer = self._config.regions[region].layer
-        return {"content": self._layout.roi_digests[region], "layer": layer, **grid}
+        return {"content": self._files.roi_digests[region], "layer": layer, **grid}
 
     def items(self, region: str, period: str, sensor: str) -> dict[str, Any]:
-        """What decides the list of items."""
+        """Return the sensor's settings and the period."""
         source = getattr(self._config, sensor).model_dump(mode="json")
         # Snakemake writes parameters to its records: no credentials in them.
         source["location"] = public_href(source["location"] or "")
         return {
             "source": source,
             "period": self._config.periods[period].model_dump(mode="json"),
-            **self._arithmetic(sensor),
+            **self._preprocessing(sensor),
         }
 
-    def _arithmetic(self, sensor: str) -> dict[str, str]:
-        """Sentinel-1 is read the same way in both."""
-        return {"preprocessing": self._config.preprocessing} if sensor == "sentinel2" else {}
-
     def download(self, region: str, sensor: str, block: str) -> dict[str, Any]:
-        """What decides a block's daily mosaics, apart from the manifest and the mask."""
+        """Return the block's window and how the sensor's scenes are read."""
         source = getattr(self._config, sensor)
-        window = self._layout.block(region, block).window
         return {
-            "window": [window.y0, window.x0, window.height, window.width],
+            "window": self._window(region, block),
             "source": source.model_dump(mode="json", include={"provider", "item_format"}),
-            **self._arithmetic(sensor),
+            **self._preprocessing(sensor),
         }
 
     def retile(self, region: str, block: str) -> dict[str, Any]:
-        """What decides a block's patches, apart from its stacks and the mask.
+        """Return the block's window, the patch size and the sensors that are required.
 
-        `download.on_empty_block` is not among it: it decides whether a block fails, and a block
+        `download.on_empty_block` is not included: it decides whether a block fails, and a block
         that did not fail need not be read again because of it.
         """
-        window = self._layout.block(region, block).window
         least = self._config.model.min_observations
         needed = [s for s, n in (("sentinel2", least.s2), ("sentinel1", least.s1)) if n > 0]
         return {
-            "window": [window.y0, window.x0, window.height, window.width],
+            "window": self._window(region, block),
             "patch_size": self._config.grid.patch_size,
             "downsample_rate": self._config.grid.downsample_rate,
-            "needed": [sensor for sensor in needed if sensor in self._layout.sensors],
+            "needed": [sensor for sensor in needed if sensor in self._files.sensors],
         }
 
     def import_tiles(self, region: str, period: str, block: str) -> dict[str, Any]:
-        """What decides a block's patches where they come from tile folders. The folders'
-        content is not among it: it is not looked at when the run is planned."""
-        window = self._layout.block(region, block).window
+        """Return the block's window and the location of the tile folders; their content is not
+        read when the run is planned."""
         return {
             "location": tiles_location(self._config, region, period),
-            "window": [window.y0, window.x0, window.height, window.width],
+            "window": self._window(region, block),
             "patch_size": self._config.grid.patch_size,
             "downsample_rate": self._config.grid.downsample_rate,
         }
 
     def store_tiles(self, region: str, period: str) -> dict[str, Any]:
-        """What decides the list of a store's tiles. What is in the store is not among it: it is
-        not looked at when the run is planned."""
+        """Return the store's location, the year and the grid; the content of the store is not
+        read when the run is planned."""
         return {
             "store": self._config.geotessera.model_dump(
                 mode="json", include={"version", "variant"}
             ),
             "location": store_location(self._config, region, period),
             "year": self._config.periods[period].year,
-            "grid": self._layout.grids[region].to_json(),
+            "grid": self._files.grids[region].to_json(),
         }
 
-    def import_embeddings(self, region: str, period: str, block: str) -> dict[str, Any]:
-        """What decides a block's embeddings where they are published ones, apart from the list
-        of tiles and the mask."""
-        window = self._layout.block(region, block).window
+    def import_embeddings(self, region: str, block: str) -> dict[str, Any]:
+        """Return the block's window and the data type."""
         return {
-            "window": [window.y0, window.x0, window.height, window.width],
+            "window": self._window(region, block),
             "downsample_rate": self._config.grid.downsample_rate,
             "dtype": self._config.model.dtype,
         }
 
     def infer(self, region: str, block: str) -> dict[str, Any]:
-        """What decides a block's embeddings, apart from its patches and the weights.
+        """Return the model's settings, and as `origin` the (row, column) of the block's upper
+        left pixel in the region's product grid."""
+        window = self._files.grids[region].product_window(self._files.block(region, block))
+        settings = self._config.model.model_dump(mode="json", include=_MODEL_KEYS)
+        return settings | {"origin": [window.y0, window.x0]}
 
-        `origin` is the (row, column) in the region's product grid of its upper left pixel.
-        """
-        place = self._layout.grids[region].product_window(self._layout.block(region, block))
-        chosen = self._config.model.model_dump(
-            mode="json",
-            include={
-                "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times",
-                "precision",
-            },
-        )  # fmt: skip
-        return chosen | {"origin": [place.y0, place.x0]}
-
-    def hole(self, region: str, period: str, block: str) -> dict[str, Any]:
-        """What decides the file that stands for a block without embeddings."""
+    def skip_block(self, region: str, block: str) -> dict[str, Any]:
+        """Return the shape and type of the file that replaces a skipped block."""
         published = self._config.source == "geotessera"
-        place = self._layout.grids[region].product_window(self._layout.block(region, block))
+        window = self._files.grids[region].product_window(self._files.block(region, block))
         return {
-            "shape": list(place.shape),
+            "shape": list(window.shape),
             "patch_size": self._config.grid.patch_size,
             "dim": STORE_DIM if published else self._config.model.dim,
             "dtype": self._config.model.dtype,
             "counts": not published,
         }
 
-    def stitch(self, region: str, period: str, *keys: str) -> dict[str, Any]:
-        """What decides a product beside the blocks' embeddings: everything its provenance
-        states, and the named keys of `products`."""
-        return {
-            "configuration": content_hash(self._config, region, period),
-            **self._config.products.model_dump(mode="json", include=set(keys)),
-        }
+    def product(self, *keys: str) -> Callable[[str, str], dict[str, Any]]:
+        """Return a function of region and period: everything that the provenance of a product
+        states, as a hash, and the named keys of `products`."""
+
+        def settings(region: str, period: str) -> dict[str, Any]:
+            return {
+                "configuration": content_hash(self._config, region, period),
+                **self._config.products.model_dump(mode="json", include=set(keys)),
+            }
+
+        return settings
 
     def weights(self) -> dict[str, Any]:
-        """What decides the record of the weights: their name, or path and content."""
+        """Return the weights' name or path, and the hash of their content."""
         return {
             "weights": self._config.model.weights,
             "heads": self._config.model.heads,
             "content": self._weights_digest,
         }
+
+    def _preprocessing(self, sensor: str) -> dict[str, str]:
+        # Sentinel-1 is the same in both modes.
+        return {"preprocessing": self._config.preprocessing} if sensor == "sentinel2" else {}
+
+    def _window(self, region: str, block: str) -> list[int]:
+        window = self._files.block(region, block).window
+        return [window.y0, window.x0, window.height, window.width]

@@ -1,4 +1,7 @@
-"""Where every file of a run lies: path patterns, and what their wildcards may be."""
+"""Define the path of every file of a run, and what its wildcards may be.
+
+The rules name the same files as `<work>/...` and `<results>/...`; a test compares the two.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ ANY_BLOCK = r"b\d+_\d+"
 
 
 @dataclass(frozen=True)
-class Patterns:
+class PathPatterns:
     """Path patterns with Snakemake's wildcards in braces."""
 
     roi: str
@@ -40,8 +43,8 @@ class Patterns:
     report: str
 
     @classmethod
-    def below(cls, work: str, results: str) -> Patterns:
-        """The patterns for a working and a results folder."""
+    def below(cls, work: str, results: str) -> PathPatterns:
+        """Return the patterns below a working and a results folder."""
         run = f"{work}/{{region}}/{{period}}"
         products = f"{results}/{{region}}/{{period}}"
         return cls(

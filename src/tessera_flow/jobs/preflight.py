@@ -1,59 +1,127 @@
-"""What a run must not replace, products that were made with other settings; and what it must not
-leave behind."""
+"""Refuse a run that would damage something: products made with other settings, jobs of an earlier
+run that are still in Slurm's queue. Remove what a run made out of date."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 from ..config.configuration import runs
 from ..config.fingerprint import content_hash
 from ..errors import OutputError, TileError
-from ..products.description import read_record
 from .files import RunFiles
+from .product_files import ProductFiles
+
+JOB_NAME_PREFIX = "tessera-flow"
+"""`slurm-jobname-prefix` in profiles/slurm."""
 
 
-def refuse_other_settings(run: RunFiles) -> None:
+def check_run(files: RunFiles, folder: Path, replace: bool) -> None:
+    """Refuse to start a run that would damage something.
+
+    Args:
+        files: the files of the run.
+        folder: its working directory.
+        replace: products made with other settings may be replaced.
+
+    Raises:
+        OutputError: see `refuse_orphans` and `refuse_other_settings`.
+    """
+    refuse_orphans(folder)
+    if not replace:
+        refuse_other_settings(files)
+
+
+def jobs_in_queue(folder: Path) -> list[str]:
+    """Return the numbers of this user's jobs in Slurm's queue that belong to a run in `folder`.
+
+    Empty if there is no Slurm, or if it does not answer: then the jobs are unknown.
+    """
+    if shutil.which("squeue") is None:
+        return []
+    try:
+        done = subprocess.run(
+            ["squeue", "--me", "--noheader", "--format=%A|%j|%Z"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    numbers = []
+    for line in done.stdout.splitlines():
+        number, name, workdir = line.split("|", 2)
+        ours = name.startswith(f"{JOB_NAME_PREFIX}_")
+        if ours and Path(workdir).resolve() == folder.resolve():
+            numbers.append(number)
+    return sorted(set(numbers), key=int)
+
+
+def refuse_orphans(folder: Path) -> None:
+    """Refuse to start while jobs of an earlier run in the same folder are in the queue.
+
+    Snakemake does not know them: it would submit them again, and two jobs would write one file.
+
+    Raises:
+        OutputError: there are such jobs.
+    """
+    if numbers := jobs_in_queue(folder):
+        raise OutputError(
+            f"{len(numbers)} Slurm jobs of an earlier run in {folder} are still in the queue, but "
+            "its Snakemake has ended. Cancel them and run again (finished files are kept): "
+            f"scancel {' '.join(numbers)}. If that Snakemake is alive and works on other regions "
+            "or periods, add --no-hooks to skip this check."
+        )
+
+
+def refuse_other_settings(files: RunFiles) -> None:
     """Refuse to replace products that were made with other settings.
 
-    Products without a record (see `products.description`) are not looked at.
+    Products without a record (see `products.description`) are not checked.
 
     Raises:
         OutputError: there are such products; one is named for each region and period.
     """
-    sentences = []
-    for region, period in runs(run.config):
-        wanted = content_hash(run.config, region, period)
-        found = [
+    products = ProductFiles(files)
+    messages = []
+    for region, period in runs(files.config):
+        expected = content_hash(files.config, region, period)
+        others = [
             path
-            for path in map(Path, run.products(region, period))
-            if path.exists() and _settings_of(path) not in (None, wanted)
+            for path in map(Path, products.of_run(region, period))
+            if path.exists() and _settings_of(path) not in (None, expected)
         ]
-        if found:
-            sentences.append(
-                f"{found[0]} was made with other settings than those for region {region} and "
-                f"period {period}: choose another paths.results, or run with --force to "
-                "replace it" + (f" and {len(found) - 1} more." if found[1:] else ".")
+        if others:
+            messages.append(
+                f"{others[0]} was made with other settings than those for region {region} and "
+                f"period {period}: set another paths.results, or run with --force to "
+                "replace it" + (f" and {len(others) - 1} more." if others[1:] else ".")
             )
-    if sentences:
-        raise OutputError("\n".join(sentences))
+    if messages:
+        raise OutputError("\n".join(messages))
 
 
-def drop_old_skip_lists(run: RunFiles) -> None:
-    """Delete `skipped_blocks.json` where every product was made anew, without holes, since."""
-    for region, period in runs(run.config):
-        listed = Path(run.paths.skip_list.format(region=region, period=period))
-        if run.holes(region, period) or not listed.exists():
+def remove_old_skip_lists(files: RunFiles) -> None:
+    """Delete `skipped_blocks.json` if every product has since been made without skipped blocks."""
+    for region, period in runs(files.config):
+        skip_list = Path(files.paths.skip_list.format(region=region, period=period))
+        if files.skipped_blocks(region, period) or not skip_list.exists():
             continue
-        written = listed.stat().st_mtime
-        files = run.product_files(region, period)
-        files.pop("tiles", None)  # made from the time series, with or without embeddings
-        made = [Path(path) for some in files.values() for path in some]
-        if all(path.exists() and path.stat().st_mtime > written for path in made):
-            listed.unlink()
+        written = skip_list.stat().st_mtime
+        by_format = ProductFiles(files).by_format(region, period)
+        by_format.pop("tiles", None)  # made from the time series, with or without embeddings
+        products = [Path(path) for paths in by_format.values() for path in paths]
+        if all(path.exists() and path.stat().st_mtime > written for path in products):
+            skip_list.unlink()
 
 
 def _settings_of(product: Path) -> str | None:
-    """The hash of settings that a product states; None where it states none."""
+    """Return the hash of settings in a product's record; None if it has no record."""
+    # Imported here: it needs the readers of every format, and only the start of a run calls it.
+    from ..products.description import read_record
+
     try:
         return str(read_record(product)["configuration_sha256"])
     except TileError:

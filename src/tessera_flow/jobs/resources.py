@@ -1,4 +1,4 @@
-"""What each rule needs: memory, time and threads, from measured peaks.
+"""State what each rule needs: memory, time and threads, from measured peaks.
 
 `python -m benchmarks.memory` measures; `NEEDS` is its result, rounded up. A job that was killed
 gets more at its next attempt.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 HEADROOM = 1.5
-"""What is asked for over a measured peak: other scenes, another allocator, a busier file cache."""
+"""Request over measured peak: other scenes, another allocator, a busier file cache."""
 
 SNAKEMAKE_MB = 400
 """The processes of Snakemake and Slurm around a job, whose memory counts as the job's."""
@@ -23,13 +23,13 @@ DEFAULT_PATCH = 500
 
 @dataclass(frozen=True)
 class Need:
-    """What a job of one rule needs at the default block and patch size.
+    """Needs of a job of one rule at the default block and patch size.
 
     Attributes:
-        fixed_mb: peak memory that is there whatever the size: the interpreter and libraries.
-        sized_mb: peak memory that grows with the pixels of `unit`.
-        unit: whose pixels count.
-        minutes: longest time a job may take at its first attempt.
+        fixed_mb: peak memory independent of the size: interpreter and libraries.
+        sized_mb: peak memory proportional to the pixels of `unit`.
+        unit: block or patch.
+        minutes: time limit of the first attempt.
         threads: cores.
     """
 
@@ -48,9 +48,10 @@ NEEDS: Mapping[str, Need] = {
     "stack": Need(200, 250, "block", 30),
     "retile": Need(300, 450, "patch", 30),
     "infer_cpu": Need(600, 1600, "patch", 240, threads=2),
-    # An allowance: the libraries of a GPU take 2 GB of a process, and two patches are there.
+    # Not measured: the libraries of a GPU take 2 GB of a process, which holds two patches.
     "infer_gpu": Need(2600, 3200, "patch", 60, threads=4),
-    "hole": Need(200, 0, "none", 10),
+    "skip_block": Need(200, 0, "none", 10),
+    "list_skipped_blocks": Need(200, 0, "none", 10),
     "stitch_zarr": Need(900, 0, "none", 120, threads=2),
     "stitch_arrays": Need(500, 0, "none", 120),
     "preview": Need(600, 0, "none", 120),
@@ -61,7 +62,7 @@ NEEDS: Mapping[str, Need] = {
     "stac_collection": Need(400, 0, "none", 30),
     "checks": Need(650, 0, "none", 120),
     "report": Need(550, 0, "none", 60),
-    # Allowances, as for retile: they hold the same few dates of a patch.
+    # Not measured; as for retile, they hold the same few dates of a patch.
     "import_tiles": Need(300, 450, "patch", 60),
     # The client reads the list of the whole world.
     "store_tiles": Need(2400, 0, "none", 60),
@@ -72,7 +73,7 @@ NEEDS: Mapping[str, Need] = {
 
 
 def rule_name(name: str) -> str:
-    """The rule of this workflow, by the name that another workflow may have given to it.
+    """Return the name of a rule in this workflow, also if another workflow has renamed it.
 
     `use rule * from ... as maps_*` makes `maps_roi` of `roi`. Rules that are not in `NEEDS`
     keep the name they have.
@@ -86,14 +87,14 @@ def rule_name(name: str) -> str:
 def memory_mb(
     rule: str, attempt: int, block_size: int, patch_size: int, weights_bytes: int = 0
 ) -> int:
-    """Memory to ask for, in MB.
+    """Return the memory to request, in MB.
 
     Args:
         rule: a key of `NEEDS`.
-        attempt: from 1; each attempt is given as much again.
+        attempt: from 1; attempt n gets n times the memory.
         block_size, patch_size: edges in pixels.
-        weights_bytes: size of a checkpoint that the job loads; it is there twice, in the file
-            and laid out for the device.
+        weights_bytes: size of a checkpoint that the job loads, which is in memory twice: as read
+            and as laid out for the device.
     """
     need = NEEDS[rule]
     edges = {"block": block_size / DEFAULT_BLOCK, "patch": patch_size / DEFAULT_PATCH, "none": 0.0}
@@ -102,9 +103,9 @@ def memory_mb(
 
 
 def runtime_minutes(rule: str, attempt: int, block_size: int) -> int:
-    """Time to ask for, in minutes: that of a default block, more for a larger one.
+    """Return the time to request, in minutes: that of a default block, more for a larger one.
 
-    A smaller block is given no less: starting up takes its time, too.
+    A smaller block gets no less, because of the fixed start-up time.
     """
     larger = max(1.0, (block_size / DEFAULT_BLOCK) ** 2)
     sized = NEEDS[rule].unit != "none"

@@ -1,7 +1,7 @@
-"""Copies of large inputs on a node's own disk, where reading in pieces costs little.
+"""Copy large inputs to a node's local disk, where random access is cheap.
 
-A shared file system gives a whole file fast and many small pieces slowly, and what one job
-reads in pieces all others wait for.
+A shared file system is fast for sequential reads and slow for many small ones, which also slow
+down all other jobs.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 def staged(paths: Sequence[str | os.PathLike[str]], scratch: str | None) -> list[Path]:
-    """Copies of files in a folder of this process below `scratch`, gone when it ends.
+    """Copy files to a folder of this process below `scratch`, which is deleted when it ends.
 
     Args:
-        paths: files; names may be alike.
+        paths: files; names may be equal.
         scratch: a folder on the node, with environment variables; None: no copies.
 
     Returns:
-        The copies, in the order of `paths`; the files themselves where `scratch` is None or
-        has no room for them.
+        The copies, in the order of `paths`; the files themselves if `scratch` is None or too
+        small.
 
     Raises:
         ConfigError: a variable in `scratch` is not set on this machine.
@@ -39,10 +39,10 @@ def staged(paths: Sequence[str | os.PathLike[str]], scratch: str | None) -> list
     files = [Path(path) for path in paths]
     if scratch is None:
         return files
-    folder = _own_folder(scratch)
+    folder = _process_folder(scratch)
     size = sum(file.stat().st_size for file in files)
     if size > shutil.disk_usage(folder).free:
-        logger.warning("%s has no room for %d MB: inputs are read where they are", scratch,
+        logger.warning("%s is too small for %d MB: inputs are read in place", scratch,
                        size // 1_000_000)  # fmt: skip
         return files
     copies = []
@@ -57,13 +57,13 @@ def staged(paths: Sequence[str | os.PathLike[str]], scratch: str | None) -> list
     return copies
 
 
-def _own_folder(scratch: str) -> Path:
+def _process_folder(scratch: str) -> Path:
     expanded = os.path.expandvars(scratch)
     missing = re.findall(r"\$\{?\w+\}?", expanded)
     if missing:
         raise ConfigError(
             f"jobs.scratch is {scratch}, but {missing[0]} is not set on {os.uname().nodename}: "
-            "name a folder that exists on every node, or remove the key."
+            "use a folder that exists on every node, or remove the key."
         )
     try:
         Path(expanded).mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
-"""What a user is told at the end of a run, and in between: which blocks are done, which failed,
-why, and what to do. Read from verdicts, whose names follow from the plan."""
+"""Report the progress of a run, its failures and their reasons, and what to do.
+
+Read from job logs, whose names follow from the grids.
+"""
 
 from __future__ import annotations
 
@@ -15,133 +17,130 @@ from .files import RunFiles
 from .journal import JobRecord, read_job_log
 from .schedule import LAST_STEPS, STAGES
 
-_SHOWN = 20
+_LISTED = 20
 _WIDTH = 1000
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A job that did not end well.
+class FailedJob:
+    """A job that failed, was stopped or was killed.
 
     Attributes:
-        place: region, period and block, as far as the job has them.
-        verdict: what is known of it.
-        file: where all its attempts are recorded.
+        names: region, period and block, as far as the job has them.
+        record: its state.
+        job_log: the file with all its attempts.
     """
 
-    place: tuple[str, ...]
-    verdict: JobRecord
-    file: Path
+    names: tuple[str, ...]
+    record: JobRecord
+    job_log: Path
 
     def line(self) -> str:
-        """One line: where, what, how often, why."""
-        reason = " ".join((self.verdict.why().strip().splitlines() or ["no reason recorded"])[-1:])
+        """Return one line: block, job, attempts, reason."""
+        reason = " ".join((self.record.why().strip().splitlines() or ["no reason recorded"])[-1:])
         if len(reason) > _WIDTH:
             reason = reason[:_WIDTH] + " ..."
-        tried = f"{self.verdict.attempts} attempts" if self.verdict.attempts > 1 else "1 attempt"
-        where = " ".join(self.place) or "all regions"
-        return f"{where}: {self.verdict.job} ({tried}): {reason}"
+        attempts = f"{self.record.attempts} attempts" if self.record.attempts > 1 else "1 attempt"
+        where = " ".join(self.names) or "all regions"
+        return f"{where}: {self.record.job} ({attempts}): {reason}"
 
 
-def failures(run: RunFiles, over: bool = False) -> list[Failure]:
-    """Jobs that did not end well and are still wanted, in the order of the plan; `over` as in
-    `verdicts.unfinished`."""
-    places: list[tuple[str, ...]] = [(), *((region,) for region in run.grids)]
-    for region, period in runs(run.config):
-        places.append((region, period))
-        places += [
+def failed_jobs(files: RunFiles, run_ended: bool = False) -> list[FailedJob]:
+    """Return the failed jobs whose results are still missing, in the order of the grids;
+    `run_ended` as in `journal.unfinished`."""
+    logs: list[tuple[str, ...]] = [(), *((region,) for region in files.grids)]
+    for region, period in runs(files.config):
+        logs.append((region, period))
+        logs += [
             (region, period, block.id)
-            for block in run.grids[region].blocks
-            if not run.embeddings_file(region, period, block.id).exists()
+            for block in files.grids[region].blocks
+            if not files.embeddings_file(region, period, block.id).exists()
         ]
     return [
-        Failure(place, verdict, run.job_log_file(*place))
-        for place in places
-        for verdict in run.failures(*place, over=over)
+        FailedJob(names, record, files.job_log_file(*names))
+        for names in logs
+        for record in files.failures(*names, run_ended=run_ended)
     ]
 
 
-def blocks_that_failed(found: Sequence[Failure]) -> list[tuple[str, ...]]:
-    """The blocks among the failures, each once."""
-    return list(dict.fromkeys(f.place for f in found if len(f.place) == 3))
+def blocks_of(jobs: Sequence[FailedJob]) -> list[tuple[str, ...]]:
+    """Return (region, period, block) of the failed jobs of blocks, each once."""
+    return list(dict.fromkeys(job.names for job in jobs if len(job.names) == 3))
 
 
-def end_of_run(run: RunFiles, command: Sequence[str]) -> str:
-    """The end of a run that failed: what, why, and the command that computes it.
+def end_of_run(files: RunFiles, command: Sequence[str]) -> str:
+    """Return the summary of a run that failed: jobs, reasons, and the command to continue.
 
     Args:
-        run: the run.
-        command: the command line that was run.
+        files: the files of the run.
+        command: the command line of the run.
     """
-    found = failures(run, over=True)
-    blocks = blocks_that_failed(found)
-    lines = ["", "What failed, and why:"]
-    lines += [f"  {failure.line()}" for failure in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f"  and {len(found) - _SHOWN} more")
-    if not found:
-        lines.append("  nothing that left a record: see the messages above and the log below")
-    if found:
-        lines.append(f"Every attempt is recorded, the first of these in {found[0].file}")
+    failed = failed_jobs(files, run_ended=True)
+    blocks = blocks_of(failed)
+    lines = ["", "Failed jobs:"]
+    lines += [f"  {job.line()}" for job in failed[:_LISTED]]
+    if len(failed) > _LISTED:
+        lines.append(f"  and {len(failed) - _LISTED} more")
+    if not failed:
+        lines.append("  none left a record: see the messages above and the log below")
+    if failed:
+        lines.append(f"All attempts are recorded, those of the first job in {failed[0].job_log}")
     again = shlex.join(["snakemake", *command[1:]])
-    lines += ["This computes what is missing, and nothing that is there:", f"  {again}"]
-    if blocks and run.config.jobs.on_failed_block == "fail":
+    lines += ["To compute what is missing, and nothing else, repeat the command:", f"  {again}"]
+    if blocks and files.config.jobs.on_failed_block == "fail":
+        count = f"{len(blocks)} failed block" + ("s" if len(blocks) > 1 else "")
         lines += [
-            f"This publishes without the failed blocks ({len(blocks)}), which become holes:",
+            f"To write the products now, without embeddings of the {count}:",
             f"  {again} --config 'jobs={{on_failed_block: skip}}'",
         ]
     return "\n".join(lines) + "\n"
 
 
 def duration(hours: float) -> str:
-    """Hours, or minutes below one, to be read by people."""
+    """Return hours, or minutes below one hour, as text."""
     return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:,.1f} minutes"
 
 
-def status(run: RunFiles) -> str:
-    """Blocks by state and step, failures with reasons, the rate and the time left.
-
-    Only files whose names follow from the plan are looked at.
-    """
+def status(files: RunFiles) -> str:
+    """Return the number of blocks by state and step, the rate, the time left, and failures."""
     counts: Counter[str] = Counter()
     finished = []
-    for region, period in runs(run.config):
-        for block in run.grids[region].blocks:
-            verdicts = read_job_log(run.job_log_file(region, period, block.id))
-            there = run.embeddings_file(region, period, block.id).exists()
-            counts[_state(verdicts, there)] += 1
-            if there:
-                finished += [v.time for v in verdicts if v.rule.startswith(LAST_STEPS)]
+    for region, period in runs(files.config):
+        for block in files.grids[region].blocks:
+            records = read_job_log(files.job_log_file(region, period, block.id))
+            done = files.embeddings_file(region, period, block.id).exists()
+            counts[_state(records, done)] += 1
+            if done:
+                finished += [r.time for r in records if r.rule.startswith(LAST_STEPS)]
     total = sum(counts.values())
     lines = [f"{counts['done']} of {total} blocks have embeddings."]
     lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
     rate = _blocks_per_hour(finished)
     left = total - counts["done"]
     if rate and left:
-        wait = duration(left / rate)
-        lines.append(f"{rate:.1f} blocks an hour lately; at that rate {wait} are left.")
-    found = failures(run)
-    lines += [f"  {failure.line()}" for failure in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f"  and {len(found) - _SHOWN} more failures")
+        lines.append(f"{rate:.1f} blocks per hour recently; about {duration(left / rate)} left.")
+    failed = failed_jobs(files)
+    lines += [f"  {job.line()}" for job in failed[:_LISTED]]
+    if len(failed) > _LISTED:
+        lines.append(f"  and {len(failed) - _LISTED} more failures")
     return "\n".join(lines) + "\n"
 
 
-def _state(verdicts: Sequence[JobRecord], there: bool) -> str:
-    """Of a block, in a word or two."""
-    if there:
+def _state(records: Sequence[JobRecord], done: bool) -> str:
+    """Return the state of a block in a few words."""
+    if done:
         return "done"
-    running = [v for v in verdicts if v.running]
+    running = [r for r in records if r.running]
     if running:
-        return f"in {running[-1].rule.split('_')[0]}"
-    if any(v.state != "done" for v in verdicts):
+        return f"running {running[-1].rule.split('_')[0]}"
+    if any(r.state != "done" for r in records):
         return "failed or stopped"
-    reached = [stage for stage in STAGES for v in verdicts if v.rule.split("_")[0] == stage]
-    return f"waiting after {reached[-1]}" if reached else "not begun"
+    reached = [stage for stage in STAGES for r in records if r.rule.split("_")[0] == stage]
+    return f"waiting after {reached[-1]}" if reached else "not started"
 
 
 def _blocks_per_hour(finished: Sequence[str]) -> float:
-    """From the times at which the latest blocks were finished."""
+    """Return the rate of the latest 50 finished blocks (ISO times)."""
     times = sorted(datetime.datetime.fromisoformat(text) for text in finished)[-50:]
     if len(times) < 2:
         return 0.0

@@ -22,8 +22,10 @@ from .. import __version__
 from ..archives.providers import find_provider
 from ..config.configuration import Config
 from ..config.fingerprint import content_hash
+from ..config.locations import tiles_location
 from ..errors import RegionError
-from ..geotessera.manifest import STORE_DIM, StoreManifest, resampled
+from ..geotessera import STORE_DIM
+from ..geotessera.manifest import StoreManifest, resampled
 from ..region.grid import RegionGrid
 from ..urls import public_href
 
@@ -302,12 +304,6 @@ def _store_source(store: StoreManifest, grid: RegionGrid) -> SourceRecord:
         items=len(store.tiles),
         resampled=resampled(store.tiles, grid),
     )
-
-
-def tiles_location(config: Config, region: str, period: str) -> str:
-    """The folder of a region's and period's tile folders."""
-    location = config.tiles.location or ""
-    return location.replace("{region}", region).replace("{period}", period)
 
 
 def _sources(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from ..errors import RegionError
+from .roi_files import RASTER_SUFFIXES
 
-RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".img"}
 SNAP_TOLERANCE = 1e-6
 """Part of a pixel within which a bound counts as lying on the lattice."""
 
@@ -50,32 +49,6 @@ class RasterRoi:
     shape: tuple[int, int]
     transform: Affine
     crs: pyproj.CRS
-
-
-def roi_files(path: str | Path) -> list[Path]:
-    """The file, and the files that belong to it: sidecars, sources of a virtual raster."""
-    path = Path(path)
-    if path.suffix.lower() in RASTER_SUFFIXES and path.exists():
-        try:
-            with rasterio.open(path) as dataset:  # a .vrt has sources, a .tif may have a .msk
-                return sorted({path, *(Path(f) for f in dataset.files if Path(f).exists())})
-        except rasterio.errors.RasterioIOError:
-            return [path]
-    if path.suffix.lower() != ".shp":
-        return [path]
-    suffixes = (".shp", ".shx", ".dbf", ".prj", ".cpg")
-    return [p for s in suffixes if (p := path.with_suffix(s)).exists()] or [path]
-
-
-def roi_digest(path: str | Path) -> str:
-    """SHA-256 of the content of all files of the region."""
-    digest = hashlib.sha256()
-    for file in roi_files(path):
-        digest.update(file.suffix.encode())
-        with file.open("rb") as handle:
-            while chunk := handle.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_roi(path: str | Path, layer: str | None = None) -> VectorRoi | RasterRoi:

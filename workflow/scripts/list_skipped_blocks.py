@@ -1,4 +1,4 @@
-"""Rule holes: the list of blocks that products were made without."""
+"""Rule list_skipped_blocks: the blocks that products are made without."""
 
 from pathlib import Path
 
@@ -8,4 +8,4 @@ from tessera_flow.region.blocks import load_region_grid
 
 with job(snakemake) as config:
     grid, _ = load_region_grid(config, snakemake.wildcards.region)
-    write_skip_list(Path(snakemake.output.record), grid, dict(snakemake.params.holes))
+    write_skip_list(Path(snakemake.output.record), grid, dict(snakemake.params.skipped))

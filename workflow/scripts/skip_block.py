@@ -1,4 +1,4 @@
-"""Rule hole: what stands for a block without embeddings."""
+"""Rule skip_block: the file that replaces a block that failed."""
 
 from pathlib import Path
 
@@ -9,4 +9,4 @@ from tessera_flow.products.skipped_blocks import write_skipped_block
 with job(snakemake):
     settings = dict(snakemake.params.settings)
     dim = settings.pop("dim") or read_weights_record(snakemake.input.weights).dims[-1]
-    write_skipped_block(Path(snakemake.output.hole), dim=dim, **settings)
+    write_skipped_block(Path(snakemake.output.skipped), dim=dim, **settings)

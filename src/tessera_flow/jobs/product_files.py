@@ -1,0 +1,111 @@
+"""Name the product files of a configuration."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from ..config.configuration import runs
+from .files import RunFiles
+
+# Not described by a STAC Item: itself, the report of the run, and files that tools cannot open
+# as one raster.
+_NOT_DESCRIBED = ("stac", "report", "tiles")
+
+
+class ProductFiles:
+    """The product files of one configuration."""
+
+    def __init__(self, files: RunFiles) -> None:
+        """Take the files of the run."""
+        self._files, self._config, self._paths = files, files.config, files.paths
+
+    def by_format(self, region: str, period: str) -> dict[str, list[str]]:
+        """Return the files of each requested format, of one region and period."""
+        patterns = {
+            "zarr": [self._paths.zarr],
+            "arrays": list(self.array_files().values()),
+            "preview": [self._paths.preview, self._paths.preview_png],
+            "counts": [self._paths.counts_cog],
+            "vrt": list(self.vrt_files().values()),
+            "geotessera": [self._paths.geotessera],
+            "stac": [self._paths.item, self._paths.collection],
+            "report": [self._paths.report, self._paths.checks],
+        }
+        names = {"region": region, "period": period}
+        files: dict[str, list[str]] = {
+            product: [path.format(**names) for path in patterns[product]]
+            for product in self._config.products.formats
+            if product in patterns
+        }
+        if "tiles" in self._config.products.formats:
+            # Of a skipped block the time series would fail again.
+            skipped = self._files.skipped_blocks(region, period)
+            files["tiles"] = [
+                self._paths.tiles.format(**names, block=block.id)
+                for block in self._files.grids[region].blocks
+                if block.id not in skipped
+            ]
+        return files
+
+    def of_run(self, region: str, period: str) -> list[str]:
+        """Return all product files of one region and period, and the list of skipped blocks."""
+        files = [path for paths in self.by_format(region, period).values() for path in paths]
+        return files + self._files.skip_lists(region, period)
+
+    def all(self) -> list[str]:
+        """Return the product files of all regions and periods, each once."""
+        files = (path for run in runs(self._config) for path in self.of_run(*run))
+        return list(dict.fromkeys(files))
+
+    def described(self, region: str, period: str) -> list[str]:
+        """Return the files that a STAC Item describes; it is written after them."""
+        files = self.by_format(region, period)
+        return [path for name in files if name not in _NOT_DESCRIBED for path in files[name]]
+
+    def described_names(self, region: str, period: str) -> dict[str, list[str]]:
+        """Return the file names of each format that a STAC Item describes."""
+        files = self.by_format(region, period)
+        return {
+            product: [PurePath(path).name for path in files[product]]
+            for product in files
+            if product not in _NOT_DESCRIBED
+        }
+
+    def openable(self, region: str, period: str) -> dict[str, list[str]]:
+        """Return the file names of each format for which the report says how to open it."""
+        names = self.described_names(region, period)
+        if "stac" in self._config.products.formats:
+            names["stac"] = [PurePath(self._paths.item).name]
+        if "tiles" in self._config.products.formats:
+            names["tiles"] = ["tiles"]
+        return names
+
+    def stac_items(self, region: str) -> list[str]:
+        """Return the STAC Items of a region's periods."""
+        return [
+            self._paths.item.format(region=region, period=period)
+            for name, period in runs(self._config)
+            if name == region
+        ]
+
+    def array_files(self) -> dict[str, str]:
+        """Return named output patterns of the reference arrays; float32 has no scales, published
+        embeddings have no counts."""
+        files = {"representation": self._paths.arrays, "provenance": self._paths.arrays_provenance}
+        if self._config.source != "geotessera":
+            files["counts"] = self._paths.counts
+        if self._config.model.dtype == "int8":
+            files["scales"] = self._paths.scales
+        return files
+
+    def vrt_files(self) -> dict[str, str]:
+        """Return named output patterns of the VRT; float32 has no codes."""
+        files = {"vrt": self._paths.vrt}
+        if self._config.model.dtype == "int8":
+            files["codes"] = self._paths.vrt_codes
+        return files
+
+    def vrt_inputs(self) -> dict[str, str]:
+        """Return named patterns of the arrays that the VRT reads."""
+        files = self.array_files()
+        return {name: files[name] for name in ("representation", "scales") if name in files}

@@ -1,0 +1,88 @@
+"""Divide a region's grid into blocks."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pyproj
+import shapely
+
+from ..config.sections import GridSettings, Region
+from .grid import Block, RegionGrid, Window, block_id
+from .mask import mask_reader, no_pixel_error
+from .roi import VectorRoi, read_roi, region_geobox, reproject
+
+log = logging.getLogger(__name__)
+
+_FAR_FROM_MERIDIAN = 4.0
+"""Degrees: a zone ends at 3, and scenes of a zone reach beyond it."""
+
+
+def make_grid(name: str, region: Region, settings: GridSettings) -> RegionGrid:
+    """Read the region and divide its grid into the blocks that hold a pixel of it.
+
+    Raises:
+        RegionError: the region cannot be read, or no pixel lies inside.
+    """
+    roi = read_roi(region.roi, region.layer)
+    geobox = region_geobox(roi, settings.resolution, region.crs, region.align)
+    height, width = geobox.shape
+    size = settings.block_size
+    read = mask_reader(roi, geobox)
+    certain = _certain_blocks(roi, geobox) if isinstance(roi, VectorRoi) else None
+    blocks = []
+    for row in range(-(-height // size)):
+        for column in range(-(-width // size)):
+            y0, x0 = row * size, column * size
+            window = Window(y0, x0, min(size, height - y0), min(size, width - x0))
+            known = certain(window) if certain else None
+            if known if known is not None else _has_pixels(read(window), settings):
+                blocks.append(Block(block_id(row, column), window))
+    if not blocks:
+        raise no_pixel_error(roi)
+    _warn_of_width(name, geobox)
+    return RegionGrid(name, geobox, size, settings.downsample_rate, tuple(blocks))
+
+
+def _warn_of_width(name: str, geobox: Any) -> None:
+    """Warn of a region that reaches far beyond its UTM zone. A region has one grid, so that there
+    is no seam between zones, at the price of distorted distances."""
+    crs = pyproj.CRS.from_user_input(str(geobox.crs))
+    if crs.utm_zone is None:
+        return
+    west, _, east, _ = geobox.geographic_extent.boundingbox
+    middle = 6 * int(crs.utm_zone[:-1]) - 183
+    farthest = max(abs((edge - middle + 180) % 360 - 180) for edge in (west, east))
+    if farthest > _FAR_FROM_MERIDIAN:
+        log.warning(
+            "Region %s is wider than one UTM zone: it reaches %.1f degrees from the meridian of "
+            "zone %s. All of it is on the grid of %s, in which distances at its far edge are "
+            "too large. If that matters, split it into regions of one zone each, or set another "
+            "CRS in regions.%s.crs.",
+            name,
+            farthest,
+            crs.utm_zone,
+            geobox.crs,
+            name,
+        )
+
+
+def _has_pixels(mask: Any, settings: GridSettings) -> bool:
+    n = settings.downsample_rate
+    return bool(mask[::n, ::n].any())
+
+
+def _certain_blocks(roi: VectorRoi, geobox: Any) -> Any:
+    """Return a function of a window: True if it is inside, False if it is outside, None at the
+    border, which must be rasterised: a window can touch the region and hold no pixel centre."""
+    geometry = reproject(roi.geometry, roi.crs, pyproj.CRS.from_user_input(str(geobox.crs)))
+    shapely.prepare(geometry)
+
+    def certain(window: Window) -> bool | None:
+        box = shapely.box(*geobox[window.slices].boundingbox.bbox)
+        if not geometry.intersects(box):
+            return False
+        return True if geometry.contains(box) else None
+
+    return certain

@@ -1,0 +1,54 @@
+# Parts of Snakemake used here that are not in its documentation, checked on Snakemake 9.27.1.
+# Each has one function; the tests that would notice a change are in tests/dag and tests/e2e.
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+
+def configfile_given():
+    """Whether --configfile was used."""
+    return bool(workflow.overwrite_configfiles)
+
+
+def runs_one_job():
+    """Whether this is the process of one job, which a running Snakemake started."""
+    return not workflow.is_main_process
+
+
+def add_resource(name, total):
+    """Limit a resource, as `--resources name=total` does."""
+    workflow.register_resource(name, total)
+
+
+def jobs_to_run():
+    """Return the jobs of this run, once the job graph is complete."""
+    return list(workflow.dag.needrun_jobs())
+
+
+def forced():
+    """Whether --force or --forceall was used."""
+    return workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
+
+
+def keep_locks():
+    """Do not remove the folder's locks at the end of this run: it removes those of other runs."""
+    workflow.persistence.unlock = lambda: None
+
+
+def package_folder():
+    """Return the folder of the package's sources, which are used without being installed.
+
+    If the workflow is on a git host, Snakemake fetches only the files that it is asked for, and
+    keeps them in a cache, each at its relative path.
+    """
+    here = str(workflow.current_basedir)
+    if here.startswith("git+file:"):
+        raise WorkflowError(
+            "This workflow cannot be read from a commit of a local clone (gitfile, git+file): "
+            "use the path of workflow/Snakefile in a clone, or github(...) or gitlab(...)."
+        )
+    if workflow.current_basedir.is_local:
+        return Path(here).parents[1] / "src"
+    for name in Path(workflow.source_path("../sources.txt")).read_text().split():
+        workflow.source_path(f"../../{name}")
+    return Path(workflow.source_path("../scripts/adaptor.py")).parents[2] / "src"
