@@ -1,9 +1,9 @@
-"""Results appear whole or not at all: write under a temporary name, then rename.
+"""Write results completely or not at all: under a temporary name, then rename.
 
-The temporary name lies in the folder of the result (a rename across file systems is
-a copy), begins with a dot, and names its writer (host, process), so that two writers
-never share one. What a killed writer left behind is removed by the next writer of the
-same result; what a living one is writing is left alone.
+The temporary file is in the folder of the result (a rename across file systems is a copy). Its
+name begins with a dot and contains its writer (host, process), so that two writers never share
+one. The next writer of the same result removes the temporary files of killed writers, and no
+others.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pathlib import Path
 from .errors import OutputError
 
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
-"""This machine's name, without dots."""
+"""Name of this machine, without dots."""
 
 _ABANDONED_AFTER = 24 * 3600.0
-"""Seconds without a change after which another host's temporary file counts as left behind."""
+"""Seconds without a change after which another host's temporary file counts as abandoned."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 DISK_ERRORS = {*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
-"""Codes of an `OSError` that tell of this machine's disks, where it could be the network's."""
+"""Codes of an `OSError` that concern the disks of this machine, not the network."""
 
 
 def _remove(path: Path) -> None:
@@ -40,8 +40,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_left_behind(part: Path, final: Path) -> bool:
-    """Whether the writer of a temporary file is gone; only this host's can be asked for."""
+def _is_abandoned(part: Path, final: Path) -> bool:
+    """Return whether the writer of a temporary file has ended; checked on this host only."""
     pattern = rf"\.{re.escape(final.name)}\.([^.]+)\.(\d+)\.[0-9a-f]+(?:\.\w+)?\.part"
     writer = re.fullmatch(pattern, part.name)
     if writer is None:
@@ -59,24 +59,24 @@ def _is_left_behind(part: Path, final: Path) -> bool:
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """The sentence for an `OSError` met while writing `path`."""
+    """Return the message for an `OSError` raised while writing `path`."""
     if error.errno in _FULL:
         return OutputError(
-            f"No space left while writing {path} ({error.strerror}): free some space or a quota "
-            "there, or point `paths` in the configuration at another disk, and run again."
+            f"No space left while writing {path} ({error.strerror}): free space or quota "
+            "there, or set `paths` in the configuration to another disk, and run again."
         )
     return OutputError(
         f"Cannot write {path} ({error.strerror or error}): check that its folder exists, is a "
-        "folder and may be written to."
+        "folder and is writable."
     )
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse a folder in which nothing can be made, before anything is computed for it.
+    """Refuse a folder that is not writable, before anything is computed for it.
 
     Raises:
         OutputError: the folder, or the nearest one above it that exists, is not a folder or
-            may not be written to.
+            is not writable.
     """
     folder = Path(path)
     try:
@@ -94,19 +94,19 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success rename it to `path`.
 
-    The caller creates a file or a folder at the yielded path. If the body raises, what
-    it wrote is removed and `path` is left as it was.
+    The caller creates a file or a folder at the yielded path. If the body raises, the temporary
+    path is removed and `path` is unchanged.
 
     Raises:
-        OutputError: the folder cannot be made, or writing met a full disk, a quota or a
-            missing permission.
+        OutputError: the folder cannot be made, or the disk or quota is full, or permission is
+            missing.
     """
     final = Path(path)
     part = final.parent / f".{final.name}.{HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}.part"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for stale in final.parent.glob(f".{final.name}.*.part"):
-            if _is_left_behind(stale, final):
+            if _is_abandoned(stale, final):
                 _remove(stale)
     except OSError as error:
         raise output_error(final, error) from error
@@ -129,14 +129,14 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file to disk before its rename: a rename must not outlive a power cut
-    that its contents do not. Folders (stores of many files) are left to the system."""
+    """Flush a file to disk before its rename, so that a power cut cannot keep the rename and lose
+    the content. Folders (stores of many files) are not flushed."""
     if path.is_file():
         with path.open("rb") as handle:
             os.fsync(handle.fileno())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    """Write `text` (UTF-8) to `path`, completely or not at all."""
     with atomic_output(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""The file that steps hand to one another: named arrays of one block in one file.
+"""Read and write block files: named arrays of one block, the files between two steps.
 
 A block file is a Zarr v3 group in a single zip file (`zarr.storage.ZipStore`): one inode
 on a cluster's file system, chunked and compressed, written as a stream, and readable
-chunk by chunk with plain zarr. It appears under its name only when complete.
+chunk by chunk with plain zarr. It has its final name only when complete.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _ROOT = "zarr.json"
 
 
 class _WriteOnceStore(ZipStore):
-    """A zip store that stays closed, and that does not state when it was written.
+    """A zip store that stays closed once closed, and that contains no time stamps.
 
-    When a chunk cannot be written, others are still under way in zarr's threads, and to
-    them `ZipStore` would open the file again, empty. Time stamps would make files of the
-    same content differ. The metadata of the root group are written last, so that its
-    attributes can change until then: an entry of a zip file cannot be replaced.
+    When a chunk cannot be written, zarr's threads may still write others, for which `ZipStore`
+    would open the file again, empty. Time stamps would make files of the same content differ. The
+    metadata of the root group are written last, so that its attributes can change until then: an
+    entry of a zip file cannot be replaced.
     """
 
     _finished = False
@@ -156,12 +156,12 @@ def create_array(
 
 
 def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """The array `name` of an open block file.
+    """Return the array `name` of an open block file.
 
     Raises:
         TileError: the file has no such array.
     """
-    found = group.get(name)
-    if not isinstance(found, zarr.Array):
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
         raise TileError(f"{group.store} has no array {name}: delete the file and run again.")
-    return found
+    return array

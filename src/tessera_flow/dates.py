@@ -1,4 +1,4 @@
-"""Calendar days of scenes and the slices of a period."""
+"""Compute calendar days of scenes and the time slices of a period."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """The slice in file names: `<first day>_<last day>`."""
+        """The name used in file names: `<first day>_<last day>`."""
         return f"{self.start.isoformat()}_{self.end.isoformat()}"
 
     @classmethod
     def from_name(cls, name: str) -> Slice:
-        """The slice that `name` names."""
+        """Return the slice with this name."""
         start, end = name.split("_")
         return cls(datetime.date.fromisoformat(start), datetime.date.fromisoformat(end))
 
@@ -36,7 +36,7 @@ def _add_months(day: datetime.date, months: int) -> datetime.date:
 
 
 def period_slices(start: datetime.date, end: datetime.date, months: int) -> list[Slice]:
-    """Cut start..end (both included) into runs of `months` months, counted from `start`."""
+    """Divide start..end (both included) into slices of `months` months, counted from `start`."""
     slices = []
     count = 0
     first = start
@@ -49,7 +49,7 @@ def period_slices(start: datetime.date, end: datetime.date, months: int) -> list
 
 
 def utc_date(timestamp: str) -> datetime.date:
-    """UTC calendar day of an RFC 3339 time stamp, as in a STAC item's `datetime`.
+    """Return the UTC calendar day of an RFC 3339 time stamp, as in a STAC item's `datetime`.
 
     A time stamp without a zone is UTC.
 
@@ -63,5 +63,5 @@ def utc_date(timestamp: str) -> datetime.date:
 
 
 def day_of_year(day: datetime.date) -> int:
-    """1 .. 366"""
+    """Return the day of the year, 1 .. 366."""
     return day.timetuple().tm_yday

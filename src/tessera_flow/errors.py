@@ -1,11 +1,11 @@
-"""The errors a user sees: each says what was wrong, where, and what to do."""
+"""Define the errors a user sees. Each message names the fault, its place, and the remedy."""
 
 
 class TesseraFlowError(Exception):
-    """Base of every error that is the user's to mend; its text is the whole message.
+    """Base of every error that the user can fix; its text is the complete message.
 
     Front ends (the command line, the Snakemake scripts) print the text without a
-    traceback. Anything else that escapes is a defect of this program.
+    traceback. Any other exception is an internal error.
     """
 
 
@@ -18,11 +18,11 @@ class RegionError(TesseraFlowError):
 
 
 class ItemError(TesseraFlowError):
-    """Source items are missing, or one of them contradicts what its source promises."""
+    """Source items are missing, or one of them contradicts its provider's conventions."""
 
 
 class CredentialsError(TesseraFlowError):
-    """A token that an archive asks for is missing or cannot be used."""
+    """A token that an archive requires is missing or cannot be used."""
 
 
 class ReadError(TesseraFlowError):
@@ -38,8 +38,8 @@ class TileError(TesseraFlowError):
 
 
 class OutputError(TesseraFlowError):
-    """A result cannot be written (disk full, not writable, in the way)."""
+    """A result cannot be written (disk full, no permission, path in use)."""
 
 
 class Stopped(TesseraFlowError):
-    """A job was asked to stop (SIGTERM) before it was done; it is to be run again."""
+    """A job was stopped (SIGTERM) before it was done and must be run again."""

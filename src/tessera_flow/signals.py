@@ -1,7 +1,7 @@
-"""SIGTERM: what a job gets when it is preempted, cancelled or nearly out of time.
+"""Handle SIGTERM, which a job receives when it is preempted, cancelled or nearly out of time.
 
-Between it and SIGKILL are some seconds (Slurm's KillWait or GraceTime). A job either ends at
-once, with its half-written file removed, or at the next point at which what it did is kept.
+SIGKILL follows after some seconds (Slurm's KillWait or GraceTime). A job ends either at once, and
+removes its temporary file, or at the next point at which its progress is saved.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from .errors import Stopped
 
 
 class StopRequest:
-    """Whether the job was asked to stop."""
+    """A request to stop the job."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self._patient = False
 
     def wait_for_check(self) -> None:
-        """From now on a request is honoured only at the next `check`."""
+        """From now on, stop only at the next `check`."""
         self._patient = True
 
     def check(self, done: str) -> None:
-        """End here if a stop was asked for.
+        """Stop here if a request was received.
 
         Args:
             done: what is finished and kept, for the message.
 
         Raises:
-            Stopped: it was.
+            Stopped: a request was received.
         """
-        if self.asked:
-            raise Stopped(f"Stopped by SIGTERM; {done}. Run again to go on.")
+        if self.received:
+            raise Stopped(f"Stopped by SIGTERM; {done}. Run again to continue.")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.received = True
         if not self._patient:
-            self.check("nothing half-written is left")
+            self.check("no partial file remains")
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Listen for SIGTERM while the body runs, in the main thread."""
     request = StopRequest()
-    before = signal.signal(signal.SIGTERM, request._handle)
+    previous = signal.signal(signal.SIGTERM, request._handle)
     try:
         yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

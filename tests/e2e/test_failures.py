@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tessera_flow.jobs.assumptions import block_disk_gb, dates
+from tessera_flow.jobs.assumptions import block_disk_gb, dates_in
 from tessera_flow.jobs.journal import job_log_path, read_job_log
 from tests.support.broken import patched
 from tests.support.pipeline import read_config
@@ -117,7 +117,7 @@ def test_few_blocks_are_in_flight_whatever_their_number(finished_run: Path, tmp_
         settings |= {"download.slice_months": 4, "products.formats": ["zarr"]}
         change(folder, settings)
         period = read_config(folder / "config.yaml").periods["then"]
-        assumed = {"sentinel2": dates("sentinel2", (period.end - period.start).days + 1)}
+        assumed = {"sentinel2": dates_in("sentinel2", (period.end - period.start).days + 1)}
         change(folder, {"jobs.max_disk_gb": 2.5 * block_disk_gb(100, assumed)})
         peaks.append(peak_in_flight(start(folder), folder))
     (few, few_bytes), (many, many_bytes) = peaks

@@ -111,7 +111,7 @@ def ingest(config: Config, until: str = "patches") -> RunFiles:
     for block in layout.grids[region].blocks:
         for sensor in layout.sensors:
             paths = [Path(p) for p in layout.slice_files(region, period, sensor, block.id)]
-            for path, part in zip(paths, layout.slices(period), strict=True):
+            for path, part in zip(paths, layout.time_slices(period), strict=True):
                 _download(config, layout, sensor, mask, block.window, part, path)
             stack = Path(layout.stack_files(region, period, block.id)[sensor])
             stacker = stack_sentinel2 if sensor == "sentinel2" else stack_sentinel1

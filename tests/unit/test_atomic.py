@@ -80,7 +80,7 @@ def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
-    sentence = r"No space left while writing .*free some space"
+    sentence = r"No space left while writing .*free space or quota"
     with pytest.raises(OutputError, match=sentence), atomic_output(tmp_path / "result.txt"):
         raise OSError(errno.ENOSPC, "No space left on device")
 

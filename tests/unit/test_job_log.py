@@ -139,7 +139,7 @@ def test_nothing_fails_because_a_verdict_cannot_be_written(tmp_path: Path) -> No
 
 
 def test_sigterm_ends_a_job_at_once_or_at_the_next_check() -> None:
-    with pytest.raises(Stopped, match="nothing half-written is left"), stop_requests():
+    with pytest.raises(Stopped, match="no partial file remains"), stop_requests():
         os.kill(os.getpid(), signal.SIGTERM)
     reached = []
     with (

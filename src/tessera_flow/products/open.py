@@ -1,0 +1,80 @@
+"""Open a product for analysis in Python."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import RegionError
+from .points import Points
+from .sampling import open_store, sample_store
+
+STORE_NAME = "embeddings.zarr"
+
+
+def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Open a product lazily, with dequantised embeddings.
+
+    Args:
+        path: `embeddings.zarr`, or the folder `results/<region>/<period>` that holds it.
+
+    Returns:
+        A dataset with `embeddings` (time, band, y, x) float32, NaN where there is no embedding;
+        `observation_counts` where they are known; coordinates, CRS and provenance as in the store.
+        Arrays are read chunk by chunk when they are used.
+
+    Raises:
+        TileError: there is no product.
+    """
+    store = _store(path)
+    open_store(store)  # refuses what is not a product, with a message
+    dataset = xr.open_zarr(store)
+    if "scales" not in dataset:
+        return dataset
+    attributes = dict(dataset["embeddings"].attrs)
+    values = dataset["embeddings"].astype(np.float32) * dataset["scales"]
+    values = values.transpose(*dataset["embeddings"].dims)
+    dataset = dataset.drop_vars("scales")
+    dataset["embeddings"] = values.assign_attrs(attributes)
+    return dataset
+
+
+def sample_points(
+    path: str | os.PathLike[str],
+    x: ArrayLike,
+    y: ArrayLike,
+    crs: Any = "EPSG:4326",
+) -> NDArray[np.float32]:
+    """Return the embeddings of the pixels that contain the points.
+
+    Args:
+        path: as for `open_product`.
+        x, y: N coordinates each: longitude and latitude, or easting and northing.
+        crs: of the coordinates, as pyproj takes it.
+
+    Returns:
+        (N, K) float32; NaN for points outside the product or without an embedding.
+
+    Raises:
+        RegionError: `x` and `y` differ in length, or no point is inside the product.
+        TileError: there is no product.
+    """
+    xs, ys = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
+    if xs.shape != ys.shape or xs.ndim != 1:
+        raise RegionError(
+            f"x has the shape {xs.shape} and y {ys.shape}: give one number for each point in both."
+        )
+    points = Points(xs, ys, pyproj.CRS.from_user_input(crs), pa.table({}))
+    return sample_store(open_store(_store(path)), points).embeddings
+
+
+def _store(path: str | os.PathLike[str]) -> Path:
+    folder = Path(path)
+    return folder / STORE_NAME if (folder / STORE_NAME).is_dir() else folder
