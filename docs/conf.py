@@ -9,4 +9,4 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 4
 html_theme = "alabaster"
 html_static_path = ["_static"]  # alabaster loads custom.css
-html_theme_options = {"page_width": "1150px", "description": "10 m maps of TESSERA embeddings"}
+html_theme_options = {"page_width": "1100px", "description": "10 m maps of TESSERA embeddings"}
