@@ -97,15 +97,15 @@ def test_a_run_on_a_laptop(clone: Path) -> None:
     os.chdir(clone)
     try:
         exec(block, namespace)
-        values = namespace["ds"]["embeddings"].values
+        values, image = namespace["ds"]["embeddings"].values, namespace["image"].values
     finally:
         os.chdir(folder)
     assert values.dtype == np.float32 and values.shape == (1, 128, 40, 50)
     has_embedding = np.isfinite(values).all(axis=1)
     np.testing.assert_array_equal(has_embedding, np.isfinite(values).any(axis=1))
     assert has_embedding.mean() > 0.9  # a pixel may be cloudy on every day
-    np.testing.assert_array_equal(namespace["vector"], values[:, :, 19, 20])
-    assert len(namespace["table"]) == 1
+    np.testing.assert_array_equal(image, values[:, :, 10:30, 10:30])
+    np.testing.assert_array_equal(namespace["vectors"], values[:, :, 19, 20])
 
 
 @pytest.mark.slow
