@@ -1,14 +1,18 @@
-"""The pages build without a warning: no link and no anchor leads nowhere."""
+"""The pages build without a broken link or anchor; the page of the command line is complete."""
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tessera_flow.cli.main import parser
 
 pytest.importorskip("myst_parser", reason="the pages are built by the packages of `dev`")
 
@@ -26,7 +30,7 @@ def build(docs: Path, out: Path, builder: str = "html") -> subprocess.CompletedP
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A copy of the pages, beside what they link to."""
+    """Copy the pages into a folder that also has the files they link to."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("_build"))
     for path in ROOT.iterdir():
         if path.name not in ("docs", ".git"):
@@ -42,7 +46,7 @@ def test_the_pages_build(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "link", ["[x](absent.md)", "[x](sources.md#no-such-part)", "[x](../src/absent.py)"]
+    "link", ["[x](absent.md)", "[x](sources.md#no-such-heading)", "[x](../src/absent.py)"]
 )
 def test_a_broken_link_fails_the_build(repository: Path, link: str) -> None:
     page = repository / "docs" / "failures.md"
@@ -53,23 +57,45 @@ def test_a_broken_link_fails_the_build(repository: Path, link: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "config/README.md", "tests/golden/README.md"])
-def test_links_of_pages_outside_the_site(name: str) -> None:
+def test_links_on_pages_outside_the_site(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target:
             assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
 
 
-def test_every_test_that_a_page_names_exists() -> None:
-    named = [
-        (page.name, *found)
-        for page in (ROOT / "docs").glob("*.md")
-        for found in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text("utf-8"))
-    ]
-    assert len(named) > 40
-    for page, file, test in named:
-        text = (ROOT / file).read_text(encoding="utf-8")
-        assert not test or f"def {test}(" in text, f"{page}: {file}::{test}"
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each sub-command."""
+    (action,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def section(command: str) -> str:
+    """Return the text of docs/cli.md about a sub-command."""
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    _, heading, text = page.partition(f"\n## tessera-flow {command}\n")
+    assert heading, f"docs/cli.md has no section about {command}"
+    return text.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_cli_page_has_every_argument(command: str) -> None:
+    actions = [a for a in commands()[command]._actions if a.dest != "help"]
+    expected = {(a.option_strings or [a.dest])[-1] for a in actions}
+    stated = re.findall(r"^\| `(--[\w-]+|\w+)[ `]", section(command), flags=re.MULTILINE)
+    assert sorted(stated) == sorted(expected)
+    for action in actions:
+        for choice in action.choices or ():
+            assert choice in section(command)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_examples_on_the_cli_page_parse(command: str) -> None:
+    (block,) = re.findall(r"```sh\n(.*?)```", section(command), flags=re.DOTALL)
+    lines = [line for line in block.splitlines() if line.startswith("tessera-flow ")]
+    assert lines
+    for line in lines:
+        parser().parse_args(shlex.split(line)[1:])
 
 
 @pytest.mark.online

@@ -1,4 +1,4 @@
-"""The snippets of docs/outputs.md run as they stand."""
+"""The Python snippets of docs/outputs.md run and read the right pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..support.products_region import make_region
 PAGE = Path(__file__).parents[2] / "docs" / "outputs.md"
 
 
-def test_snippets_run_and_give_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     region = make_region(tmp_path / "blocks", 100, dim=128, valid=np.ones((230, 170), bool))
     inputs = (region.grid, region.blocks, region.provenance)
@@ -44,7 +44,9 @@ def test_snippets_run_and_give_the_pixels(tmp_path: Path, monkeypatch: pytest.Mo
 
     page = PAGE.read_text(encoding="utf-8")
     for path in files.values():
-        assert f"`{path.name.removesuffix('{block}.json')}" in page, f"{path.name} is not described"
+        assert f"`{path.name.removesuffix('{block}.json')}" in page, (
+            f"{path.name} is not on the page"
+        )
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(snippets) == 6
