@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import random
+import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 
 from tessera_flow.errors import ReadError
 from tessera_flow.raster import retry
+from tessera_flow.raster.failures import Failure, Kind
 
 from ..support.fault_archive import HOST, Archive, both, one_asset, read
 from ..support.fault_server import Fault, FaultServer
@@ -134,8 +138,8 @@ LASTING = {
     "cut short": (Fault("truncate"), r"\d+ of \d+ bytes came|the connection broke"),
     "a login page": (Fault("html"), "a web page came in place of the data"),
     "a stall": (Fault("stall", value=1.6), "no answer in time"),
-    "a code of the client's": (Fault("status", value=400), "after 1 try: HTTP 400 Bad Request"),
-    "a wait beyond the deadline": (Fault("busy", value=10_000), "after 1 try: HTTP 429"),
+    "a code of the client's": (Fault("status", value=400), "after 1 attempt: HTTP 400 Bad Request"),
+    "a wait beyond the deadline": (Fault("busy", value=10_000), "after 1 attempt: HTTP 429"),
 }
 
 
@@ -158,7 +162,7 @@ def test_what_does_not_pass_fails_the_block_and_is_named(
     assert "\n" not in message and "sig=" not in message
     assert list(tmp_path.iterdir()) == []
     attempts = sum(path in asked for asked in server.paths)
-    assert attempts == (1 if "after 1 try" in message else 3)
+    assert attempts == (1 if "after 1 attempt" in message else 3)
     assert_no_token(server, message, caplog.text, repr(raised.getrepr(style="long")))
     # The other block of the region does not suffer.
     server.faults[0].path = "of another item"
@@ -213,17 +217,87 @@ def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | N
     assert retry.retry_after(value) == seconds
 
 
-def test_pauses_double_with_jitter_and_end_at_the_deadline() -> None:
-    attempts = retry.Attempts(retry.RetryPolicy(attempts=20, deadline=1000.0))
-    pauses = [attempts.pause() for _ in range(12)]
+class _Pauses(threading.Event):
+    """A stop event that records pauses and ends them at once."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self.stop_after = stop_after
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.seconds.append(timeout)
+        if len(self.seconds) == self.stop_after:
+            self.set()
+        return self.is_set()
+
+
+def attempts_and_pauses(
+    failure: Failure, stop: _Pauses | None = None, **limits: float
+) -> tuple[int, list[float]]:
+    """The number of attempts at a request that always fails, and the pauses between them."""
+    stop = stop or _Pauses()
+    policy = retry.RetryPolicy(stop=stop, **limits)  # type: ignore[arg-type]
+    requests: list[None] = []
+
+    def request() -> Failure:
+        requests.append(None)
+        return failure
+
+    result, count = retry.Attempts(policy).call(request, "the asset")
+    assert result is failure and count == len(requests)
+    return count, stop.seconds
+
+
+def test_pauses_double_with_jitter() -> None:
+    count, pauses = attempts_and_pauses(Failure("transient", "no"), attempts=13, deadline=1000)
+    assert count == 13
     for number, pause in enumerate(pauses):
         middle = min(60.0, 0.5 * 2**number)
-        assert pause is not None and 0.5 * middle <= pause <= 1.5 * middle
+        assert 0.5 * middle <= pause <= 1.5 * middle
     assert len(set(pauses)) == 12
-    assert retry.Attempts(retry.RetryPolicy(deadline=5.0)).pause(retry_after=6.0) is None
-    stopped = retry.RetryPolicy()
-    stopped.stop.set()
-    assert retry.Attempts(stopped).pause() is None
+
+
+def test_no_pause_lasts_beyond_the_deadline() -> None:
+    assert attempts_and_pauses(Failure("transient", "no", 6.0), deadline=5.0) == (1, [])
+    assert attempts_and_pauses(Failure("transient", "no", 6.0), attempts=2) == (2, [6.0])
+
+
+def test_a_refused_request_is_repeated_at_once_the_first_time() -> None:
+    count, pauses = attempts_and_pauses(Failure("refused", "no"), attempts=3)
+    assert count == 3 and pauses[0] == 0 and pauses[1] >= 0.5
+    assert attempts_and_pauses(Failure("refused", "no", 2.0), attempts=2)[1][0] >= 2
+
+
+@pytest.mark.parametrize("kind", ["missing", "permanent"])
+def test_failures_that_cannot_pass_are_not_retried(kind: Kind) -> None:
+    assert attempts_and_pauses(Failure(kind, "no")) == (1, [])
+
+
+def test_a_job_that_ends_makes_no_more_attempts() -> None:
+    stopped = _Pauses()
+    stopped.set()
+    assert attempts_and_pauses(Failure("transient", "no"), stopped) == (1, [])
+    during_a_pause = _Pauses(stop_after=2)
+    count, pauses = attempts_and_pauses(Failure("transient", "no"), during_a_pause, attempts=9)
+    assert count == len(pauses) == 2
+
+
+def test_results_are_freed_without_the_garbage_collector() -> None:
+    """The bytes of a read must not outlive it."""
+
+    class Result:
+        pass
+
+    gc.disable()
+    try:
+        result, _ = retry.Attempts(retry.RetryPolicy()).call(Result, "the asset")
+        reference = weakref.ref(result)
+        del result
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 # Mixtures

@@ -103,41 +103,21 @@ class RangeClient:
             ReadError: every other failure that outlasts its attempts.
         """
         refused: Access | None = None
-        while True:
-            access = self._sign(href, refused, attempts.left)
-            found = (
-                access if isinstance(access, Failure) else self._get(access, start, stop, attempts)
-            )
-            if not isinstance(found, Failure):
-                attempts.succeeded()
-                return found
-            if found.kind == "refused" and isinstance(access, Access):
-                refused = access
-            self._wait_or_raise(found, href, label, attempts)
 
-    def _wait_or_raise(self, failure: Failure, href: str, label: str, attempts: Attempts) -> None:
-        address = public_href(href)
-        what = f"{label} ({address})"
-        if failure.kind == "missing":
-            raise MissingSceneError(
-                f"{what} is not there: {failure.cause}.", f"{what}: {failure.cause}"
-            )
-        retried = failure.kind in ("refused", "transient")
-        pause = attempts.pause(failure.retry_after) if retried else None
-        if pause and failure.kind == "refused" and attempts.failed == 1 and not failure.retry_after:
-            pause = 0.0  # a token that ran out: a new one serves at once
-        if pause is not None:
-            log.warning(
-                "try %d of %s failed (%s); again in %.1f s",
-                attempts.failed, label, failure.cause, pause,
-            )  # fmt: skip
-            if attempts.wait(pause):
-                return
-        count = max(attempts.failed, 1)
-        raise ReadError(
-            f"Cannot read {what} after {count} {'try' if count == 1 else 'attempts'}: "
-            f"{failure.cause}. {_ADVICE[failure.kind]}"
-        )
+        def request() -> tuple[bytearray, int] | Failure:
+            nonlocal refused
+            access = self._sign(href, refused, attempts.seconds_left)
+            if isinstance(access, Failure):
+                return access
+            result = self._get(access, start, stop, attempts)
+            if isinstance(result, Failure) and result.kind == "refused":
+                refused = access
+            return result
+
+        result, count = attempts.call(request, label)
+        if isinstance(result, Failure):
+            raise _read_error(result, f"{label} ({public_href(href)})", count)
+        return result
 
     def _get(
         self, access: Access, start: int, stop: int, attempts: Attempts
@@ -214,11 +194,29 @@ class RangeClient:
             with self._counting:
                 self.received += len(piece)
             slow = time.monotonic() - began > self.policy.timeout * (1 + received / 2**20)
-            if slow or attempts.left < 0:
+            if slow or attempts.seconds_left < 0:
                 return Failure("transient", "no answer in time")
         if start == 0 and data[:64].lstrip()[:1] == b"<":
             return Failure("transient", "a web page came in place of the data")
         return data, size
+
+
+def _read_error(failure: Failure, asset: str, attempts: int) -> ReadError:
+    """The error for a request that failed, with the remedy.
+
+    Args:
+        failure: of the last attempt.
+        asset: its name and URL.
+        attempts: number of attempts made.
+    """
+    if failure.kind == "missing":
+        return MissingSceneError(
+            f"{asset} does not exist: {failure.cause}.", f"{asset}: {failure.cause}"
+        )
+    return ReadError(
+        f"Cannot read {asset} after {attempts} {'attempt' if attempts == 1 else 'attempts'}: "
+        f"{failure.cause}. {_ADVICE[failure.kind]}"
+    )
 
 
 _ADVICE = {
@@ -267,18 +265,20 @@ class RemoteFile:
         self._client = client
         self._href = href
         self._label = label
-        self._tries = Attempts(client.policy)
+        self._attempts = Attempts(client.policy)
         self._starts: list[int] = []
         self._parts: list[bytearray] = []
-        head, self.size = client.fetch(href, 0, HEAD_BYTES, label, self._tries)
+        head, self.size = client.fetch(href, 0, HEAD_BYTES, label, self._attempts)
         self._keep(0, head)
 
     def load(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch ranges (start, stop) that will be needed, neighbours together.
 
         Raises:
-            ReadError: see `RangeClient.fetch`.
+            ReadError: see `RangeClient.fetch`; an earlier request failed.
         """
+        if self.failure is not None:
+            raise self.failure
         for start, end in _merged(ranges):
             stop = min(end, self.size)
             if start < stop and not self._has(start, stop):
@@ -304,7 +304,7 @@ class RemoteFile:
         return _Handle(self)
 
     def _fetch(self, start: int, stop: int) -> None:
-        data, size = self._client.fetch(self._href, start, stop, self._label, self._tries)
+        data, size = self._client.fetch(self._href, start, stop, self._label, self._attempts)
         if size != self.size:
             raise ReadError(
                 f"{self._label} ({public_href(self._href)}) changed while it was read: run again."

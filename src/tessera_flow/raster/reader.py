@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 from ..archives.signing import GivesAccess
 from ..errors import ReadError
 from ..urls import is_url, public_href, redacted
-from .failures import MissingSceneError
+from .failures import Failure, MissingSceneError
 from .http_range import RangeClient, RemoteFile
 from .resample import Before, Part, ReadOptions, block_ranges, nothing, read_window
 from .retry import Attempts, RetryPolicy
@@ -194,9 +194,12 @@ class Reader:
     def _use_by_gdal(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
         """An address of another kind (s3://, gs://): GDAL does all, and does not say why it
         failed, so that no failure can be told from an outage."""
-        attempts = Attempts(self.policy)
-        while True:
-            access = self._access(asset.href, fresh=attempts.failed > 0)
+        fresh = False
+
+        def attempt() -> T | Failure:
+            nonlocal fresh
+            access = self._access(asset.href, fresh=fresh)
+            fresh = True
             try:
                 with (
                     rasterio.Env(**access.gdal),
@@ -204,13 +207,15 @@ class Reader:
                 ):
                     return what(dataset, nothing)
             except rasterio.errors.RasterioError as error:
-                cause = redacted(_decode_cause(error), access.href)
-            pause = attempts.pause()
-            if pause is None or not attempts.wait(pause):
-                raise ReadError(
-                    f"Cannot read {_described(asset)} after {attempts.failed} attempts: {cause}. Check "
-                    "that the archive is complete and reachable, and run again."
-                ) from None
+                return Failure("transient", redacted(_decode_cause(error), access.href))
+
+        result, count = Attempts(self.policy).call(attempt, asset.label)
+        if isinstance(result, Failure):
+            raise ReadError(
+                f"Cannot read {_described(asset)} after {count} attempts: {result.cause}. Check "
+                "that the archive is complete and reachable, and run again."
+            )
+        return result
 
 
 def _described(asset: AssetAddress) -> str:
