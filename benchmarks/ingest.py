@@ -306,9 +306,9 @@ def odc(
 
 
 def serve(folder: Path, delay: float, pipe: Any) -> None:
-    from tests.support.fault_server import serve_with_faults
+    from tests.support.servers import serve_files
 
-    with serve_with_faults(folder, delay=delay) as server:
+    with serve_files(folder, delay=delay) as server:
         pipe.send(server.port)
         while pipe.recv() == "count":
             pipe.send((len(server.paths), server.sent))

@@ -13,9 +13,9 @@ from planetary_computer.settings import Settings
 from tessera_flow.raster import retry
 
 from ..support.fault_archive import HOST, SETTINGS, SHAPE, Archive, read
-from ..support.fault_server import FaultServer, serve_with_faults
 from ..support.pipeline import ORIGIN, configuration, ingest, write_box
 from ..support.scenes import optical, radar
+from ..support.servers import FileServer, serve_files
 
 LEFT, TOP = ORIGIN
 
@@ -51,9 +51,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 @pytest.fixture
-def server(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+def server(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """The archive behind its own host name, with a signing service of its own."""
-    with serve_with_faults(archive.scenes, signed=True) as running:
+    with serve_files(archive.scenes, signed=True) as running:
         monkeypatch.setenv("http_proxy", running.url)
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("PC_SDK_SAS_URL", "http://signing.example/sas")

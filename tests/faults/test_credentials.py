@@ -15,7 +15,7 @@ from tessera_flow.raster.resample import ReadOptions
 from tessera_flow.region.mask import mask_geobox
 
 from ..support.fault_archive import Archive, one_asset
-from ..support.fault_server import Fault, serve_with_faults
+from ..support.servers import Fault, serve_files
 
 # Credentials
 
@@ -35,16 +35,16 @@ def test_a_bearer_token_goes_to_its_host_and_not_along_with_a_redirect(archive: 
     _, path = one_asset(archive)
     geobox = mask_geobox(archive.mask)
     asset = AssetAddress("x", "B05", "")
-    with serve_with_faults(archive.scenes) as store, serve_with_faults(archive.scenes) as front:
+    with serve_files(archive.scenes) as store, serve_files(archive.scenes) as front:
         front.redirect = f"http://localhost:{store.port}"
         asset = dataclasses.replace(asset, href=f"{front.url}{path}")
         access = Sends(front.url)
         with Reader(access) as reader:
             reader.read(asset, geobox, "uint16", ReadOptions("nearest", True))
-        assert len(front.headers) == len(store.headers) > 0
-        assert {h["authorization"] for h in front.headers} == {"Bearer B3arer-secret"}
-        assert {h["x-a"] for h in front.headers} == {"1"}
-        assert not any("authorization" in headers for headers in store.headers)
+        assert len(front.requests) == len(store.requests) > 0
+        assert {r.headers["authorization"] for r in front.requests} == {"Bearer B3arer-secret"}
+        assert {r.headers["x-a"] for r in front.requests} == {"1"}
+        assert not any("authorization" in r.headers for r in store.requests)
         front.redirect, front.faults = "", [Fault("status", count=None, value=401)]
         with (
             Reader(access, retry.RetryPolicy(attempts=2)) as reader,
@@ -62,6 +62,6 @@ def test_a_password_file_does_not_take_the_place_of_a_token(
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     _, path = one_asset(archive)
-    with serve_with_faults(archive.scenes) as server, Reader(Sends(server.url)) as reader:
+    with serve_files(archive.scenes) as server, Reader(Sends(server.url)) as reader:
         reader.tags(AssetAddress("x", "B05", f"{server.url}{path}"))
-    assert {h["authorization"] for h in server.headers} == {"Bearer B3arer-secret"}
+    assert {r.headers["authorization"] for r in server.requests} == {"Bearer B3arer-secret"}

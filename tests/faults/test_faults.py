@@ -19,7 +19,7 @@ from tessera_flow.raster import retry
 from tessera_flow.raster.failures import Failure, Kind
 
 from ..support.fault_archive import HOST, Archive, both, one_asset, read
-from ..support.fault_server import Fault, FaultServer
+from ..support.servers import Fault, FileServer
 
 # What passes: the same bytes as if nothing had happened
 
@@ -44,7 +44,7 @@ PASSING = {
 @pytest.mark.parametrize("faults", PASSING.values(), ids=PASSING)
 def test_what_passes_leaves_no_trace(
     archive: Archive,
-    server: FaultServer,
+    server: FileServer,
     tmp_path: Path,
     undisturbed: dict[str, bytes],
     faults: list[Fault],
@@ -57,7 +57,7 @@ def test_what_passes_leaves_no_trace(
 @pytest.mark.parametrize("limit", [{"token_bytes": 200_000}, {"token_seconds": 0.15}])
 def test_a_token_that_runs_out_is_replaced_in_mid_read(
     archive: Archive,
-    server: FaultServer,
+    server: FileServer,
     tmp_path: Path,
     undisturbed: dict[str, bytes],
     limit: dict[str, Any],
@@ -90,7 +90,7 @@ def mixture(seed: int) -> list[Fault]:
 
 def test_neither_threads_nor_their_order_change_a_byte(
     archive: Archive,
-    server: FaultServer,
+    server: FileServer,
     tmp_path: Path,
     undisturbed: dict[str, bytes],
     caplog: pytest.LogCaptureFixture,
@@ -107,19 +107,20 @@ def test_neither_threads_nor_their_order_change_a_byte(
 
 
 def test_reads_of_bands_scenes_and_days_run_side_by_side(
-    archive: Archive, server: FaultServer, tmp_path: Path
+    archive: Archive, server: FileServer, tmp_path: Path
 ) -> None:
     """So that the wait for one hides that for the others."""
     server.delay = 0.05
     read(archive, tmp_path / "slice.zip", threads=24)
+    concurrent = [[p for p in paths if "/sas/" not in p] for paths in server.concurrent]
     # More than the ten bands of one scene. A busy machine may not get to all 24.
-    assert max(len(paths) for paths in server.together) >= 12
-    tiles = [{path.split("/")[4] for path in paths} for paths in server.together]
+    assert max(len(paths) for paths in concurrent) >= 12
+    tiles = [{path.split("/")[4] for path in paths} for paths in concurrent]
     assert max(map(len, tiles)) == 3  # scenes, of two days
 
 
 def test_one_connection_serves_many_requests(
-    archive: Archive, server: FaultServer, tmp_path: Path
+    archive: Archive, server: FileServer, tmp_path: Path
 ) -> None:
     read(archive, tmp_path / "slice.zip", threads=4)
     assert len(server.paths) > 60
@@ -146,7 +147,7 @@ LASTING = {
 @pytest.mark.parametrize(("fault", "cause"), LASTING.values(), ids=LASTING)
 def test_what_does_not_pass_fails_the_block_and_is_named(
     archive: Archive,
-    server: FaultServer,
+    server: FileServer,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     fault: Fault,
@@ -169,7 +170,7 @@ def test_what_does_not_pass_fails_the_block_and_is_named(
     assert read(archive, tmp_path / "slice.zip")
 
 
-def assert_no_token(server: FaultServer, *texts: str) -> None:
+def assert_no_token(server: FileServer, *texts: str) -> None:
     assert server.tokens
     for text in texts:
         assert "T0ken-" not in text
@@ -177,7 +178,7 @@ def assert_no_token(server: FaultServer, *texts: str) -> None:
 
 
 def test_an_item_is_not_refused_for_long_because_another_is(
-    archive: Archive, server: FaultServer, tmp_path: Path
+    archive: Archive, server: FileServer, tmp_path: Path
 ) -> None:
     """Every read counts its own attempts: twenty failures of twenty files are no outage."""
     server.faults = [Fault("status", f"_{key}_", value=503) for key in ("B04", "B02", "B03")]
@@ -186,7 +187,7 @@ def test_an_item_is_not_refused_for_long_because_another_is(
 
 
 def test_a_signing_service_that_is_silent_fails_the_block_at_the_deadline(
-    archive: Archive, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """planetary-computer waits for ever."""
     calm = server.new_token
@@ -200,7 +201,7 @@ def test_a_signing_service_that_is_silent_fails_the_block_at_the_deadline(
         read(archive, tmp_path / "slice.zip", deadline=0.5)
 
 
-def test_retry_after_is_waited_for(archive: Archive, server: FaultServer, tmp_path: Path) -> None:
+def test_retry_after_is_waited_for(archive: Archive, server: FileServer, tmp_path: Path) -> None:
     _, path = one_asset(archive, "SCL", 0)
     server.faults = [Fault("busy", path, value=1)]
     began = time.monotonic()
@@ -304,7 +305,7 @@ def test_results_are_freed_without_the_garbage_collector() -> None:
 
 
 def assert_mixture_passes(
-    archive: Archive, server: FaultServer, folder: Path, seed: int, expected: dict[str, bytes]
+    archive: Archive, server: FileServer, folder: Path, seed: int, expected: dict[str, bytes]
 ) -> None:
     server.faults = mixture(seed)
     server.token_bytes = random.Random(seed).choice([None, 500_000, 800_000])
@@ -318,7 +319,7 @@ def assert_mixture_passes(
 @pytest.mark.parametrize("first", range(0, 50, 10))
 def test_mixtures_of_what_passes_leave_no_trace(
     archive: Archive,
-    server: FaultServer,
+    server: FileServer,
     tmp_path: Path,
     undisturbed: dict[str, bytes],
     first: int,
@@ -329,7 +330,7 @@ def test_mixtures_of_what_passes_leave_no_trace(
 
 @pytest.mark.slow
 def test_many_more_mixtures(
-    archive: Archive, server: FaultServer, tmp_path: Path, undisturbed: dict[str, bytes]
+    archive: Archive, server: FileServer, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     for seed in range(50, 450):
         assert_mixture_passes(archive, server, tmp_path, seed, undisturbed)

@@ -19,7 +19,7 @@ from tessera_flow.scenes.search import Manifest
 
 from ..support import golden
 from ..support.fault_archive import HOST, WINDOW, Archive, one_asset, read, write_items
-from ..support.fault_server import Fault, FaultServer
+from ..support.servers import Fault, FileServer
 
 # What the archive has lost: the other copy, or a record
 
@@ -39,7 +39,7 @@ GONE = {
 @pytest.mark.parametrize("key", ["B05", "SCL"])
 def test_a_lost_scene_is_left_out_whole_and_recorded(
     archive: Archive,
-    server: FaultServer,
+    server: FileServer,
     tmp_path: Path,
     undisturbed: dict[str, bytes],
     fault: Fault,
@@ -73,7 +73,7 @@ def test_a_lost_scene_is_left_out_whole_and_recorded(
 
 
 def test_a_date_whose_only_scene_is_lost_is_left_out_and_said_so(
-    archive: Archive, server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    archive: Archive, server: FileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     item, path = one_asset(archive, "B8A", 2)
     server.faults = [Fault("corrupt", path, count=None)]
@@ -87,7 +87,7 @@ def test_a_date_whose_only_scene_is_lost_is_left_out_and_said_so(
 
 @pytest.mark.parametrize("fault", [Fault("status", value=404), Fault("corrupt")])
 def test_the_other_copy_of_the_photograph_is_used(
-    archive: Archive, server: FaultServer, tmp_path: Path, fault: Fault
+    archive: Archive, server: FileServer, tmp_path: Path, fault: Fault
 ) -> None:
     """In the place of the lost one, with its own offset (here the copy carries one)."""
     first, second, third = archive.items()
@@ -109,7 +109,7 @@ def test_the_other_copy_of_the_photograph_is_used(
 
 
 def test_a_lost_radar_scene_is_left_out_and_recorded(
-    archive: Archive, server: FaultServer, tmp_path: Path
+    archive: Archive, server: FileServer, tmp_path: Path
 ) -> None:
     item = archive.items("sentinel1")[0]
     server.faults = [Fault("status", "iw-vh", count=None, value=404)]
@@ -122,7 +122,7 @@ def test_a_lost_radar_scene_is_left_out_and_recorded(
 
 @pytest.mark.parametrize("fault", [Fault("status", value=404), Fault("corrupt")])
 def test_the_loss_of_most_scenes_is_an_outage_and_no_record(
-    archive: Archive, server: FaultServer, tmp_path: Path, fault: Fault
+    archive: Archive, server: FileServer, tmp_path: Path, fault: Fault
 ) -> None:
     """A bucket that moved answers 404 to everything."""
     server.faults = [dataclasses.replace(fault, path="/s2/", count=None)]
@@ -139,13 +139,12 @@ def test_the_loss_of_most_scenes_is_an_outage_and_no_record(
 
 
 def test_a_file_that_ends_early_is_corrupt_and_one_of_another_kind_is_too(
-    archive: Archive, server: FaultServer, tmp_path: Path
+    archive: Archive, server: FileServer, tmp_path: Path
 ) -> None:
     item, path = one_asset(archive, "B03", 2)
-    whole = server.content(path)
-    assert whole
+    whole = (archive.scenes / path.lstrip("/")).read_bytes()
     for spoilt in (whole[: len(whole) // 2], b"", b"II*x" * 9):
-        server.cache[(server.folder / path.lstrip("/")).resolve()] = spoilt
+        server.contents[path] = spoilt
         _, attributes = read(archive, tmp_path / "slice.zip")
         assert lost_days(attributes) == [(item, "2021-06-20")]
 

@@ -21,13 +21,13 @@ from tessera_flow.raster.reader import AssetAddress, Reader
 from tessera_flow.raster.resample import ReadOptions
 from tessera_flow.raster.retry import RetryPolicy
 
-from ..support.fault_server import Fault, FaultServer, serve_with_faults
+from ..support.servers import Fault, FileServer, serve_files
 
 GRID = GeoBox((300, 300), Affine(10, 0, 612_000, 0, -10, 5_688_000), "EPSG:32631")
 
 
 @pytest.fixture
-def many_tiles(tmp_path: Path) -> Iterator[FaultServer]:
+def many_tiles(tmp_path: Path) -> Iterator[FileServer]:
     """A file whose index of tiles is longer than what is fetched with the header."""
     values = np.random.default_rng(0).integers(1, 9000, (2000, 2000)).astype(np.uint16)
     profile = {
@@ -40,11 +40,11 @@ def many_tiles(tmp_path: Path) -> Iterator[FaultServer]:
         tmp_path / "plain.tif", tmp_path / "tiles.tif", driver="GTiff", TILED="YES",
         BLOCKXSIZE=16, BLOCKYSIZE=16, COPY_SRC_OVERVIEWS="YES", COMPRESS="DEFLATE", BIGTIFF="YES",
     )  # fmt: skip
-    with serve_with_faults(tmp_path) as server:
+    with serve_files(tmp_path) as server:
         yield server
 
 
-def read(server: FaultServer, policy: RetryPolicy) -> np.ndarray:
+def read(server: FileServer, policy: RetryPolicy) -> np.ndarray:
     asset = AssetAddress("X", "B04", f"{server.url}/tiles.tif")
     options = ReadOptions("bilinear", True)
     with Reader(lambda href, fresh=False: Access(href), policy) as reader:
@@ -52,7 +52,7 @@ def read(server: FaultServer, policy: RetryPolicy) -> np.ndarray:
 
 
 def test_an_outage_while_the_index_of_a_file_is_read_is_no_hole(
-    many_tiles: FaultServer, monkeypatch: pytest.MonkeyPatch
+    many_tiles: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GDAL takes tiles whose index it could not read for tiles without data."""
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
@@ -69,7 +69,7 @@ def test_an_outage_while_the_index_of_a_file_is_read_is_no_hole(
         assert np.array_equal(read(many_tiles, RetryPolicy(attempts=2)), whole)
 
 
-def test_an_answer_that_drips_is_given_up(many_tiles: FaultServer) -> None:
+def test_an_answer_that_drips_is_given_up(many_tiles: FileServer) -> None:
     many_tiles.faults = [Fault("drip", count=None, value=0.05)]
     began = time.monotonic()
     with pytest.raises(ReadError, match="no answer in time"):

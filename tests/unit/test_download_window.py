@@ -13,9 +13,9 @@ import shapely
 
 from tessera_flow.block_file import open_block_file
 
-from ..support.fault_server import serve_with_faults
 from ..support.pipeline import ORIGIN, configuration, ingest, write_polygon
 from ..support.scenes import SIZES, optical
+from ..support.servers import serve_files
 
 LEFT, TOP = ORIGIN
 SHAPE = (600, 600)
@@ -63,14 +63,14 @@ def test_only_blocks_within_the_bounding_box_of_the_region_are_fetched(
     )
     corner_of_grid = shapely.box(LEFT + 4990, TOP - 4990, LEFT + 5000, TOP - 4980)
     roi = write_polygon(tmp_path / "roi.geojson", shapely.MultiPolygon([triangle, corner_of_grid]))
-    with serve_with_faults(tmp_path / "scenes") as server:
+    with serve_files(tmp_path / "scenes") as server:
         moved = json.loads(json.dumps([scene]).replace(str(tmp_path / "scenes"), server.url))
         config = configuration(
             tmp_path, roi, moved, "2021-06-01", "2021-06-30",
             sentinel1={"enabled": False}, grid={"block_size": 250},
         )  # fmt: skip
         layout = ingest(config, until="stack")
-        asked = list(zip(server.paths, server.headers, strict=True))
+        requests = server.requests
     first, _ = layout.grids["here"].blocks
     assert (first.window.height, first.window.width) == (199, 250)
     for key in ("B04", "B11", "SCL"):
@@ -80,9 +80,9 @@ def test_only_blocks_within_the_bounding_box_of_the_region_are_fetched(
         far = allowed(file, corner, corner)
         assert 1 <= len(blocks) < 5
         ranges = [
-            tuple(map(int, re.findall(r"\d+", headers["range"])))
-            for path, headers in asked
-            if f"_{key}_" in path
+            tuple(map(int, re.findall(r"\d+", request.headers["range"])))
+            for request in requests
+            if f"_{key}_" in request.path
         ]
         for start, stop in ranges:
             # A block, or neighbours in the file together.
