@@ -201,6 +201,22 @@ def test_a_signing_service_that_is_silent_fails_the_block_at_the_deadline(
         read(archive, tmp_path / "slice.zip", deadline=0.5)
 
 
+def test_a_failed_day_ends_the_pauses_of_the_others(
+    archive: Archive, server: FileServer, tmp_path: Path
+) -> None:
+    _, path = one_asset(archive, index=0)
+    _, other_day = one_asset(archive, "SCL", 2)
+    server.faults = [
+        Fault("status", path, count=None, value=400),
+        Fault("busy", other_day, count=None, value=60),
+    ]
+    start = time.monotonic()
+    with pytest.raises(ReadError, match="HTTP 400"):
+        read(archive, tmp_path / "slice.zip")
+    assert time.monotonic() - start < 10
+    assert any(other_day in requested for requested in server.paths)
+
+
 def test_retry_after_is_waited_for(archive: Archive, server: FileServer, tmp_path: Path) -> None:
     _, path = one_asset(archive, "SCL", 0)
     server.faults = [Fault("busy", path, value=1)]

@@ -1,6 +1,5 @@
 """One read of one file that fails in ways that a small file of a small archive does not show."""
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from odc.geo.geobox import GeoBox
 
 from tessera_flow.archives.signing import Access
 from tessera_flow.errors import ReadError
-from tessera_flow.ingest.download import _in_order
 from tessera_flow.raster import retry
 from tessera_flow.raster.failures import of_exception
 from tessera_flow.raster.reader import AssetAddress, Reader
@@ -75,21 +73,6 @@ def test_an_answer_that_drips_is_given_up(many_tiles: FileServer) -> None:
     with pytest.raises(ReadError, match="no answer in time"):
         read(many_tiles, RetryPolicy(attempts=1, timeout=0.3, deadline=5))
     assert time.monotonic() - began < 4
-
-
-def test_a_failed_day_stops_the_others() -> None:
-    stop = threading.Event()
-
-    def fails() -> None:
-        raise ReadError("the first day fails")
-
-    def waits() -> None:
-        stop.wait(20)
-
-    began = time.monotonic()
-    with pytest.raises(ReadError, match="the first day fails"):
-        list(_in_order([fails, waits, waits], 3, stop))
-    assert time.monotonic() - began < 5
 
 
 def test_causes_are_named() -> None:

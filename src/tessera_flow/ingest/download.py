@@ -5,11 +5,9 @@ from __future__ import annotations
 import datetime
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from ..archives.provider import Provider
 from ..archives.providers import find_provider
 from ..block_file import CHUNK, create_array, create_block_file
+from ..concurrency import ordered_map
 from ..config.sections import Download, Sentinel1, Sentinel2
 from ..dates import Slice
 from ..raster.failures import MissingSceneError
@@ -66,26 +65,6 @@ def _block_items(manifest: Manifest, part: Slice, geobox: GeoBox) -> list[Source
     return [item for item in manifest.items if item.date in part and item.overlaps(geobox)]
 
 
-def _in_order(calls: Iterable[Callable[[], T]], ahead: int, stop: threading.Event) -> Iterator[T]:
-    """Results of the calls in their order; up to `ahead` run at a time. An error sets `stop`:
-    the others need not try on."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(ahead, thread_name_prefix="day") as pool:
-        try:
-            for call in calls:
-                waiting.append(pool.submit(call))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 class _Job:
     """What the days of one block and slice share: where to read, with what, and what is lost.
 
@@ -127,27 +106,37 @@ class _Job:
 
     @property
     def stop(self) -> threading.Event:
-        """Set when the job has failed."""
+        """Set when the job has failed or ended."""
         return self.reader.policy.stop
 
-    def ahead(self, days: Sequence[tuple[Any, Sequence[Any]]], whole: int, scene: int) -> int:
-        """Days that may be under way at a time.
+    def each_day(
+        self,
+        read: Callable[[Sequence[SourceItem]], T],
+        days: Sequence[tuple[datetime.date, list[SourceItem]]],
+        day_bytes: int,
+        scene_bytes: int,
+    ) -> closing[Generator[T, None, None]]:
+        """Read days in parallel, as many as `DAYS_MEMORY` allows; results in date order.
 
         Args:
+            read: reads the scenes of a day.
             days: with their scenes.
-            whole: bytes for a pixel of a day.
-            scene: bytes for a pixel of each scene of a day.
+            day_bytes: memory for a pixel of a day.
+            scene_bytes: memory for a pixel of each scene of a day.
         """
-        most = max((len(scenes) for _, scenes in days), default=1)
-        day = max(1, self.box.height * self.box.width * (whole + scene * most))
-        return max(1, min(MOST_DAYS, DAYS_MEMORY // day))
+        scenes = max((len(items) for _, items in days), default=1)
+        pixels = self.box.height * self.box.width
+        memory = max(1, pixels * (day_bytes + scene_bytes * scenes))
+        parallel = max(1, min(MOST_DAYS, DAYS_MEMORY // memory))
+        results = ordered_map(read, (items for _, items in days), parallel, stop=self.stop)
+        return closing(results)
 
-    def log_day(self, what: str, index: int, days: int, day: datetime.date, found: str) -> None:
-        """Tell the progress."""
+    def log_day(self, stream: str, index: int, days: int, day: datetime.date, content: str) -> None:
+        """Log the progress."""
         client = self.reader.client
         log.info(
             "%sday %d of %d: %s, %s (so far %.1f MB in %d requests)",
-            what, index + 1, days, day, found, client.received / 1e6, client.requests,
+            stream, index + 1, days, day, content, client.received / 1e6, client.requests,
         )  # fmt: skip
 
 
@@ -301,18 +290,16 @@ def download_sentinel2(
                 group, "bands", (*shape, len(BANDS)), (1, CHUNK, CHUNK, len(BANDS)), np.uint16
             )
             all_masks = create_array(group, "masks", shape, (1, CHUNK, CHUNK), np.uint8)
-            calls = (partial(mosaics.read, items) for _, items in days)
-            for index, (mosaic, valid) in enumerate(
-                _in_order(calls, job.ahead(days, 40, 20), job.stop)
-            ):
-                day, items = days[index]
-                share = 100 * valid.sum() / (shape[1] * shape[2])
-                found = f"{len(items)} scenes, {share:.1f} % of the block valid"
-                job.log_day("", index, len(days), day, found)
-                if mosaic is not None:
-                    kept[index] = 1
-                    all_bands[index] = job.on_block(mosaic)
-                    all_masks[index] = job.on_block(valid.astype(np.uint8))
+            with job.each_day(mosaics.read, days, 40, 20) as results:
+                for index, (mosaic, valid) in enumerate(results):
+                    day, items = days[index]
+                    share = 100 * valid.sum() / (shape[1] * shape[2])
+                    content = f"{len(items)} scenes, {share:.1f} % of the block valid"
+                    job.log_day("", index, len(days), day, content)
+                    if mosaic is not None:
+                        kept[index] = 1
+                        all_bands[index] = job.on_block(mosaic)
+                        all_masks[index] = job.on_block(valid.astype(np.uint8))
             job.missing_scenes.check(
                 sum(len(items) for _, items in days), settings.max_missing_percent
             )
@@ -394,14 +381,13 @@ def download_sentinel1(
                     group, orbit, shape, (1, CHUNK, CHUNK, len(CHANNELS)), np.int16
                 )
                 kept = np.zeros(len(days), np.uint8)
-                calls = (partial(mosaics.read, day_items) for _, day_items in days)
-                for index, mosaic in enumerate(_in_order(calls, job.ahead(days, 32, 16), job.stop)):
-                    day, day_items = days[index]
-                    kept[index] = mosaic.any()
-                    found = f"{len(day_items)} scenes"
-                    job.log_day(f"{orbit} ", index, len(days), day, found)
-                    if kept[index]:
-                        images[index] = job.on_block(mosaic)
+                with job.each_day(mosaics.read, days, 32, 16) as results:
+                    for index, mosaic in enumerate(results):
+                        day, day_items = days[index]
+                        kept[index] = mosaic.any()
+                        job.log_day(f"{orbit} ", index, len(days), day, f"{len(day_items)} scenes")
+                        if kept[index]:
+                            images[index] = job.on_block(mosaic)
                 create_array(group, f"{orbit}_kept", kept.shape, kept.shape, np.uint8)[:] = kept
             job.missing_scenes.check(scenes, settings.max_missing_percent)
             group.attrs.update(job.missing_scenes.attributes())

@@ -7,7 +7,6 @@ the status of an answer, and one that holds signed addresses.
 from __future__ import annotations
 
 import logging
-import queue
 import re
 import threading
 import time
@@ -23,6 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from ..archives.signing import Access, GivesAccess
+from ..concurrency import call_with_timeout
 from ..errors import ReadError, TesseraFlowError
 from ..urls import keep_secrets_out_of_log, public_href
 from .failures import Failure, MissingSceneError, of_exception, of_status
@@ -76,9 +76,9 @@ class RangeClient:
         if not self._signing.acquire(timeout=max(seconds, 0.0)):
             return Failure("transient", "no signature in time")
         try:
-            access = _within(seconds, lambda: self._access(href))
+            access = call_with_timeout(lambda: self._access(href), seconds)
             if refused is not None and access == refused:
-                access = _within(seconds, lambda: self._access(href, fresh=True))
+                access = call_with_timeout(lambda: self._access(href, fresh=True), seconds)
             return access
         except TesseraFlowError:
             raise
@@ -228,28 +228,6 @@ _ADVICE = {
 
 def _is_page(content_type: str) -> bool:
     return content_type.split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
-
-
-def _within(seconds: float, call: Any) -> Access:
-    """What `call` returns, waited for no longer than `seconds`: libraries that sign have no
-    time-out of their own."""
-    box: queue.SimpleQueue[tuple[Access | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            box.put((call(), None))
-        except BaseException as error:  # handed to the caller
-            box.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        access, error = box.get(timeout=max(seconds, 0.0))
-    except queue.Empty:
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    assert access is not None
-    return access
 
 
 class RemoteFile:
