@@ -1,4 +1,4 @@
-"""The archive of these tests, its server, and what is read without one."""
+"""Fixtures: an archive, its server, and the expected arrays, read without a server."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
         radar(scenes, "2021-06-15T17:00:00", *power[:2], shape=SHAPE),
         radar(scenes, "2021-06-12T05:00:00", *power[2:], "descending", shape=SHAPE),
     ]
-    moved = json.loads(json.dumps(items).replace(str(scenes.absolute()), f"{HOST}/s2"))
+    remote = json.loads(json.dumps(items).replace(str(scenes.absolute()), f"{HOST}/s2"))
     roi = write_box(folder / "roi.geojson", LEFT, TOP - 1400, LEFT + 1500, TOP)
     source = {"provider": "mpc", "location": str(folder / "items.json")}
     config = configuration(
-        folder, roi, moved, "2021-06-01", "2021-06-30",
+        folder, roi, remote, "2021-06-01", "2021-06-30",
         sentinel2=source, sentinel1=source, download=SETTINGS,
     )  # fmt: skip
     return Archive(folder, config, ingest(config, until="items"), folder / "scenes")
@@ -52,7 +52,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 @pytest.fixture
 def server(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """The archive behind its own host name, with a signing service of its own."""
+    """The archive at its own host name, with a signing service."""
     with serve_files(archive.scenes, signed=True) as running:
         monkeypatch.setenv("http_proxy", running.url)
         monkeypatch.setenv("no_proxy", "")
@@ -67,7 +67,7 @@ def server(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileSe
 
 @pytest.fixture(scope="module")
 def undisturbed(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """From paths of files, without any server."""
+    """Arrays read from files, without a server."""
     folder = tmp_path_factory.mktemp("undisturbed")
     result = {}
     for sensor in ("sentinel2", "sentinel1"):

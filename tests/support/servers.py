@@ -378,7 +378,7 @@ class FileServer(Server):
         return None
 
     def asked(self, part: str) -> list[Request]:
-        """Requests whose path contains `part`."""
+        """Return the requests whose path contains `part`."""
         return [request for request in self.requests if part in request.path]
 
 
@@ -420,10 +420,10 @@ class StacServer(Server):
     """A STAC API: landing page, collections, and item search with paging.
 
     Attributes:
-        items: every item, in the order in which a search returns them.
-        page_size: most items of one page, whatever `limit` asks for.
-        post: offer search by POST as well as by GET.
-        overlap: how many items of a page are repeated on the next one.
+        items: all items, in the order of search results.
+        page_size: largest number of items of a page, also if `limit` is larger.
+        post: support search by POST, in addition to GET.
+        overlap: number of items of a page that are repeated on the next.
     """
 
     items: Sequence[Mapping[str, Any]] = ()
@@ -449,7 +449,7 @@ class StacServer(Server):
         return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
     def searches(self) -> list[Request]:
-        """The search requests that were answered with a page."""
+        """Return the successful search requests."""
         return [r for r in self.requests if r.path.startswith("/search") and r.status == 200]
 
     def _landing(self) -> dict[str, Any]:
@@ -486,11 +486,11 @@ class StacServer(Server):
         }
 
     def _page(self, query: Mapping[str, Any], post: bool) -> dict[str, Any]:
-        found = [item for item in self.items if _matches(item, query)]
+        items = [item for item in self.items if _matches(item, query)]
         start = int(query.get("token", 0))
         stop = start + min(int(query.get("limit", 10)), self.page_size)
         links = []
-        if stop < len(found):
+        if stop < len(items):
             link: dict[str, Any] = {"rel": "next", "type": GEOJSON}
             token = str(stop - self.overlap)
             if post:
@@ -499,7 +499,7 @@ class StacServer(Server):
             else:
                 link |= {"href": f"{self.url}/search?{urlencode({**query, 'token': token})}"}
             links.append(link)
-        return {"type": "FeatureCollection", "features": found[start:stop], "links": links}
+        return {"type": "FeatureCollection", "features": items[start:stop], "links": links}
 
 
 def _matches(item: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
@@ -523,7 +523,7 @@ def _matches(item: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
 
 
 def _moment(stamp: str) -> dt.datetime:
-    """As the API specification has it: RFC 3339 with a time and a zone, nothing shorter."""
+    """Parse a time as in the API specification: RFC 3339 with time and zone."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", stamp):
         raise ValueError(f"{stamp} is not an RFC 3339 time")
     return dt.datetime.fromisoformat(stamp.replace("Z", "+00:00"))
