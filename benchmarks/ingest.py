@@ -1,18 +1,18 @@
-"""How fast one block is read: bytes, requests, processor time, memory, wall time.
+"""Benchmark of reading one block: bytes, requests, CPU time, memory, wall time.
 
-Makes a local archive of full-size scenes once (10980 x 10980 px, deflate, 1024 px blocks, two
+Writes a local archive of full-size scenes once (10980 x 10980 px, deflate, 1024 px blocks, two
 MGRS tiles, both sensors; several GB), serves it with and without latency, and reads a block
-of 2000 px that both tiles cover, each way in a process of its own:
+of 2000 px covered by both tiles, each method in a separate process:
 
     download    `download_sentinel2` and `download_sentinel1`, files written
-    read        only their reading: every asset they read, onto the block's grid
+    read        only the reads: each asset of the download, on the grid of the block
     odc         the same with plain `odc.stac.load` and xarray, file written
-    rasterio    only decoding the blocks of the files that the block of the region touches,
-                with nothing but rasterio, from the disk and from the server
+    rasterio    only decoding, with rasterio alone: the blocks of the files that the block of
+                the region intersects, from the disk and from the server
 
     python benchmarks/ingest.py --dates 12 --archive /scratch/ingest
 
-Dates share their pixel files (links): reading costs the same, making them does not.
+Dates share their pixel files (links): this does not change the cost of reading.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ CRS = "EPSG:32631"
 SIZE = 10980
 TILES = {"31UFT": (600_000, 5_700_000), "31UGT": (699_960, 5_700_000)}
 BLOCK = (695_000, 5_660_000)
-"""Upper left corner of the block: both tiles cover a part of it, and a strip is in both."""
+"""Upper left corner of the block: each tile covers a part of it, a strip is in both."""
 PIXELS = {**dict.fromkeys(BANDS, 20), "B04": 10, "B02": 10, "B03": 10, "B08": 10, "SCL": 20}
-PARTICULARS = PROVIDERS["mpc"]
+PROVIDER = PROVIDERS["mpc"]
 
 
 # The archive
 
 
 def texture(size: int, seed: int) -> np.ndarray:
-    """Fields and noise: as hard to compress as reflectance is (to about two thirds)."""
+    """Return fields and noise that compress like reflectance (to about two thirds)."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(0, 1, (size // 40 + 1, size // 40 + 1)).astype(np.float32)
     image = np.kron(coarse, np.ones((40, 40), np.float32))[:size, :size]
@@ -76,20 +76,20 @@ def write(path: Path, image: np.ndarray, pixel: int, origin: tuple[int, int], **
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.tif")
+    temporary = path.with_suffix(".part.tif")
     with rasterio.open(
-        part, "w", driver="COG", height=image.shape[0], width=image.shape[1], count=1,
+        temporary, "w", driver="COG", height=image.shape[0], width=image.shape[1], count=1,
         dtype=image.dtype, crs=CRS, transform=Affine(pixel, 0, origin[0], 0, -pixel, origin[1]),
         compress="deflate", predictor="yes", blocksize=1024, overviews="NONE",
         num_threads="ALL_CPUS", **tags,
     ) as dataset:  # fmt: skip
         dataset.write(image, 1)
-    part.rename(path)
+    temporary.rename(path)
 
 
 def make_archive(folder: Path, dates: int) -> None:
-    """One optical and one radar scene of each tile, under the name of every date (so that no
-    reader's cache takes them for one)."""
+    """Write one optical and one radar scene per tile, linked for each date (so that caches of the
+    readers do not identify them)."""
     for day in days(dates):
         (folder / str(day)).mkdir(parents=True, exist_ok=True)
         for tile in TILES:
@@ -122,11 +122,11 @@ def days(count: int) -> list[dt.date]:
 
 def items(base: str, sensor: str, dates: int) -> list[SourceItem]:
     keys = list(CHANNELS) if sensor == "sentinel1" else [*BANDS, SCL]
-    found = []
+    result = []
     for number, day in enumerate(days(dates)):
         for tile, (left, top) in TILES.items():
             name = f"{sensor}_{day}_{tile}"
-            found.append(
+            result.append(
                 SourceItem(
                     id=name,
                     date=day,
@@ -141,10 +141,10 @@ def items(base: str, sensor: str, dates: int) -> list[SourceItem]:
                     },
                 )
             )
-    return found
+    return result
 
 
-# What is measured
+# Measurements
 
 
 def grid(size: int) -> GeoBox:
@@ -152,7 +152,7 @@ def grid(size: int) -> GeoBox:
 
 
 def task(arguments: argparse.Namespace) -> None:
-    """In a process of its own: one way of reading; prints what it took."""
+    """Run one method in this process; print its cost."""
     folder = Path(tempfile.mkdtemp(dir=arguments.archive))
     sensor, size = arguments.sensor, arguments.size
     mask = folder / "roi.tif"
@@ -166,9 +166,9 @@ def task(arguments: argparse.Namespace) -> None:
     Manifest(sensor, tuple(items(arguments.base, sensor, arguments.dates)), ()).write(manifest)
     run = {"download": download, "read": read, "odc": odc, "rasterio": decode}[arguments.task]
     used = resource.getrusage(resource.RUSAGE_SELF)
-    began, cpu = time.perf_counter(), used.ru_utime + used.ru_stime
+    start, cpu = time.perf_counter(), used.ru_utime + used.ru_stime
     count = run(sensor, manifest, mask, folder / "slice.zip", arguments)
-    wall = time.perf_counter() - began
+    wall = time.perf_counter() - start
     used = resource.getrusage(resource.RUSAGE_SELF)
     result = {
         "wall_s": wall,
@@ -198,7 +198,7 @@ def download(
         "manifest_path": manifest,
         "roi_path": mask,
         "window": Window(0, 0, arguments.size, arguments.size),
-        "part": Slice(dt.date(2023, 1, 1), dt.date(2023, 12, 31)),
+        "time_slice": Slice(dt.date(2023, 1, 1), dt.date(2023, 12, 31)),
         "output": output,
         "settings": config.download,
     }
@@ -210,7 +210,7 @@ def download(
 
 
 def assets(sensor: str, manifest: Path) -> Iterator[tuple[SourceItem, str, str]]:
-    """(item, asset key, dtype) of everything that a download of this archive reads."""
+    """Yield (item, asset key, dtype) of all assets that a download of this archive reads."""
     for item in Manifest.read(manifest).items:
         for key in item.stac["assets"]:
             dtype = "float32" if sensor == "sentinel1" else "uint8" if key == SCL else "uint16"
@@ -223,11 +223,11 @@ def read(
     from concurrent.futures import ThreadPoolExecutor
 
     from tessera_flow.archives.signing import Access
-    from tessera_flow.raster.reader import AssetAddress, Reader
+    from tessera_flow.raster.reader import Asset, Reader
     from tessera_flow.raster.resample import ReadOptions
 
     geobox = read_mask(mask, Window(0, 0, arguments.size, arguments.size))[1]
-    gdal = {option.name: option.value for option in PARTICULARS.gdal_options}
+    gdal = {option.name: option.value for option in PROVIDER.gdal_options}
     with (
         ThreadPoolExecutor(arguments.threads) as pool,
         Reader(
@@ -235,19 +235,19 @@ def read(
         ) as reader,
     ):
 
-        def one(wanted: tuple[SourceItem, str, str]) -> int:
-            item, key, dtype = wanted
+        def one(asset: tuple[SourceItem, str, str]) -> int:
+            item, key, dtype = asset
             nearest = key == SCL or sensor == "sentinel1"
             options = ReadOptions("nearest" if nearest else "bilinear", True)
-            address = AssetAddress(item.id, key, item.stac["assets"][key]["href"])
-            reader.read(address, geobox, dtype, options)
+            source = Asset(item.id, key, item.stac["assets"][key]["href"])
+            reader.read(source, geobox, dtype, options)
             return 1
 
         return sum(pool.map(one, assets(sensor, manifest)))
 
 
 def windows(dataset: rasterio.DatasetReader, geobox: GeoBox) -> Iterator[tuple[int, int]]:
-    """(row, column) of the blocks of a file that the grid touches."""
+    """Yield (row, column) of the blocks of a file that the grid intersects."""
     box = geobox.boundingbox
     window = dataset.window(box.left, box.bottom, box.right, box.top)
     edge = dataset.block_shapes[0][0]
@@ -266,8 +266,8 @@ def decode(
 
     geobox = grid(arguments.size)
 
-    def one(wanted: tuple[SourceItem, str, str]) -> int:
-        item, key, _ = wanted
+    def one(asset: tuple[SourceItem, str, str]) -> int:
+        item, key, _ = asset
         with (
             rasterio.Env(GDAL_NUM_THREADS="1", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
             rasterio.open(item.stac["assets"][key]["href"]) as dataset,
@@ -276,13 +276,13 @@ def decode(
                 dataset.read(1, window=dataset.block_window(1, row, column))
         return 1
 
-    # As many threads as cores: on a core shared by two, a thread's seconds are longer.
+    # One thread per core: two threads on one core would increase their CPU times.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return sum(pool.map(one, assets(sensor, manifest)))
 
 
 def least_bytes(folder: Path, sensor: str, dates: int, size: int) -> int:
-    """Compressed size of the blocks that the block of the region touches, in all assets."""
+    """Return the compressed size of the blocks that the block intersects, of all assets."""
     total = 0
     manifest = folder / "least.json"
     Manifest(sensor, tuple(items(str(folder), sensor, 1)), ()).write(manifest)
@@ -297,7 +297,7 @@ def least_bytes(folder: Path, sensor: str, dates: int, size: int) -> int:
 def odc(
     sensor: str, manifest: Path, mask: Path, output: Path, arguments: argparse.Namespace
 ) -> int:
-    from benchmarks.plain_odc import read_with_odc  # its import counts, as in a user's script
+    from benchmarks.plain_odc import read_with_odc  # the import is included, as in a user's script
 
     return read_with_odc(sensor, manifest, mask, output, arguments.size, arguments.threads)
 
@@ -306,9 +306,9 @@ def odc(
 
 
 def serve(folder: Path, delay: float, pipe: Any) -> None:
-    from tests.support.fault_server import serve_with_faults
+    from tests.support.servers import serve_files
 
-    with serve_with_faults(folder, delay=delay) as server:
+    with serve_files(folder, delay=delay) as server:
         pipe.send(server.port)
         while pipe.recv() == "count":
             pipe.send((len(server.paths), server.sent))
@@ -316,7 +316,8 @@ def serve(folder: Path, delay: float, pipe: Any) -> None:
 
 @contextmanager
 def server(folder: Path, delay: float) -> Iterator[tuple[str, Any]]:
-    """A range server in a process of its own; (address, function that gives its counters)."""
+    """Run a range server in a separate process; yield its URL and a function that returns its
+    counters."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=serve, args=(folder, delay, theirs), daemon=True)
     process.start()
@@ -324,8 +325,8 @@ def server(folder: Path, delay: float) -> Iterator[tuple[str, Any]]:
 
     def counters() -> tuple[int, int]:
         ours.send("count")
-        found: tuple[int, int] = ours.recv()
-        return found
+        result: tuple[int, int] = ours.recv()
+        return result
 
     try:
         yield f"http://127.0.0.1:{port}", counters
@@ -335,7 +336,7 @@ def server(folder: Path, delay: float) -> Iterator[tuple[str, Any]]:
 
 
 def measure(name: str, sensor: str, delay: float | None, options: argparse.Namespace) -> dict:
-    """One line of the table. `delay` None: from the disk."""
+    """Return one line of the table. `delay` None: from the disk."""
 
     def child(base: str) -> dict[str, Any]:
         command = [
@@ -358,7 +359,7 @@ def measure(name: str, sensor: str, delay: float | None, options: argparse.Names
 
 
 def summary(lines: list[dict], least: dict[str, int]) -> dict[str, dict[str, float]]:
-    """The ratios that have targets, for each sensor."""
+    """Return the ratios with targets, for each sensor."""
 
     def of(task: str, sensor: str, latency: float | None, key: str) -> float:
         return next(
@@ -422,8 +423,8 @@ def main() -> None:
     ratios = summary(lines, least)
     for sensor, values in ratios.items():
         print(f"\n{sensor}: least possible {least[sensor] / 1e6:.1f} MB")
-        for what, value in values.items():
-            print(f"  {what:33} {value:8.2f}")
+        for name, value in values.items():
+            print(f"  {name:33} {value:8.2f}")
     document = {"dates": options.dates, "size": options.size, "threads": options.threads,
                 "least_bytes": least, "lines": lines, "ratios": ratios}  # fmt: skip
     options.output.write_text(json.dumps(document, indent=1) + "\n")

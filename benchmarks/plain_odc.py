@@ -22,22 +22,22 @@ from tessera_flow.sensors.sentinel2 import BANDS, SCL, remove_offset, select_fir
 def read_with_odc(
     sensor: str, manifest: Path, mask: Path, output: Path, size: int, threads: int
 ) -> int:
-    """One load of the slice, then the arithmetic on the whole; returns the assets read."""
-    chosen = Manifest.read(manifest).items
+    """Load the slice at once, then process it; return the number of assets read."""
+    items = Manifest.read(manifest).items
     geobox = read_mask(mask, Window(0, 0, size, size))[1]
     odc.stac.configure_rio(cloud_defaults=True)
     options: dict[str, Any] = {
         "geobox": geobox, "groupby": "id", "preserve_original_order": True, "nodata": 0,
         "pool": threads, "stac_cfg": {"*": {"warnings": "ignore"}},
     }  # fmt: skip
-    found = [as_pystac(item, sensor, geobox) for item in chosen]
+    stac_items = [as_pystac(item, sensor, geobox) for item in items]
     days = {
-        day: [n for n, item in enumerate(chosen) if item.date == day]
-        for day in sorted({item.date for item in chosen})
+        day: [n for n, item in enumerate(items) if item.date == day]
+        for day in sorted({item.date for item in items})
     }
     load = odc_sentinel1 if sensor == "sentinel1" else odc_sentinel2
     with create_block_file(output, {}) as group:
-        return len(found) * load(found, days, options, group)
+        return len(stac_items) * load(stac_items, days, options, group)
 
 
 def as_pystac(item: Any, sensor: str, geobox: Any) -> Any:
@@ -55,12 +55,12 @@ def as_pystac(item: Any, sensor: str, geobox: Any) -> Any:
 
 
 def odc_sentinel1(
-    found: list[Any], days: dict[dt.date, list[int]], options: dict[str, Any], group: Any
+    items: list[Any], days: dict[dt.date, list[int]], options: dict[str, Any], group: Any
 ) -> int:
-    """Write the radar mosaics; returns the assets of an item."""
+    """Write the radar mosaics; return the number of assets per item."""
     shape = options["geobox"].shape
     loaded = odc.stac.load(
-        found, bands=list(CHANNELS), dtype="float32", resampling="nearest", **options
+        items, bands=list(CHANNELS), dtype="float32", resampling="nearest", **options
     )
     images = create_array(group, "images", (len(days), *shape, 2), (1, CHUNK, CHUNK, 2), np.int16)
     for index, rows in enumerate(days.values()):
@@ -73,12 +73,12 @@ def odc_sentinel1(
 
 
 def odc_sentinel2(
-    found: list[Any], days: dict[dt.date, list[int]], options: dict[str, Any], group: Any
+    items: list[Any], days: dict[dt.date, list[int]], options: dict[str, Any], group: Any
 ) -> int:
-    """Write the optical mosaics; returns the assets of an item."""
+    """Write the optical mosaics; return the number of assets per item."""
     shape = options["geobox"].shape
     loaded = odc.stac.load(
-        found,
+        items,
         bands=[*BANDS, SCL],
         dtype={**dict.fromkeys(BANDS, "uint16"), SCL: "uint8"},
         resampling={"*": "bilinear", SCL: "nearest"},

@@ -1,11 +1,11 @@
-"""How long a large search takes and how much memory it needs.
+"""Benchmark of a large search: time and memory.
 
 python benchmarks/search.py [--items 20000] [--forms api cmr parquet]
 
-Serves a year of items over a region of 300 km from another process, in pages (the last item
-of a page is repeated on the next), makes the list of scenes of it in a process of its own,
-writes it as the workflow does, and prints one row for each form of archive. Items are as
-large as the real ones (Earth Search: about 30 kB). Target: 20,000 items in 60 s and 1 GiB.
+Serves a year of items of a region of 300 km from another process, in pages (the last item of a
+page is repeated on the next), creates and writes the manifest as the workflow does in a separate
+process, and prints one row per form of archive. Items have the size of real ones (Earth Search:
+about 30 kB). Target: 20,000 items in 60 s and 1 GiB.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PAGE = 200
 
 
 def _outline(column: int, row: int) -> tuple[list[float], shapely.Polygon]:
-    """A scene's place: affine of its raster, and footprint in degrees."""
+    """Return the affine of a scene's raster, and its footprint in degrees."""
     import pyproj
 
     left, top = LEFT - 50_000 + 75_000 * column, TOP + 50_000 - 75_000 * row
@@ -47,7 +47,7 @@ def _outline(column: int, row: int) -> tuple[list[float], shapely.Polygon]:
 
 
 def optical_items(count: int) -> list[dict[str, Any]]:
-    """Items in Earth Search's form, padded to the size of real ones."""
+    """Return items in Earth Search's form, padded to the size of real ones."""
     from tessera_flow.archives.earth_search import EarthSearch
 
     keys = list(EarthSearch().s2_assets.values())
@@ -61,7 +61,7 @@ def optical_items(count: int) -> list[dict[str, Any]]:
         name = f"S2A_{tile}_{when.replace('-', '')}_{pass_}_L2A"
         asset = {"type": "image/tiff; application=geotiff", "proj:shape": [10980, 10980],
                  "proj:transform": transform, "raster:bands": [{"nodata": 0}]}  # fmt: skip
-        place = f"{root}.us-west-2.amazonaws.com/sentinel-s2-l2a-cogs/31/U/{tile}/2023/{name}"
+        folder = f"{root}.us-west-2.amazonaws.com/sentinel-s2-l2a-cogs/31/U/{tile}/2023/{name}"
         items.append({
             "type": "Feature", "stac_version": "1.0.0", "id": name,
             "collection": "sentinel-2-l2a",
@@ -72,16 +72,16 @@ def optical_items(count: int) -> list[dict[str, Any]]:
                 "s2:datatake_id": f"GS2A_{when.replace('-', '')}T100000_{pass_:06d}_N05.09",
                 "grid:code": f"MGRS-{tile}", "s2:generation_time": f"{when}T20:00:00Z",
             },
-            "links": [{"rel": "self", "href": "x" * 20_000}],  # what real items have besides
-            "assets": {key: asset | {"href": f"{place}/{key}.tif"} for key in keys}
+            "links": [{"rel": "self", "href": "x" * 20_000}],  # other content of real items
+            "assets": {key: asset | {"href": f"{folder}/{key}.tif"} for key in keys}
             | {f"{key}-jp2": {"href": f"s3://sentinel-s2-l2a/{name}/{key}.jp2"} for key in keys},
         })  # fmt: skip
     return items
 
 
 def granules(count: int) -> list[dict[str, Any]]:
-    """Granules of CMR: bursts of 25 places."""
-    found = []
+    """Return granules of CMR: bursts of 25 footprints."""
+    result = []
     for number in range(count):
         scene, pass_ = number % 25, number // 25
         day = 1 + pass_ * 365 // (count // 25 + 1)
@@ -89,30 +89,30 @@ def granules(count: int) -> list[dict[str, Any]]:
         stamp = when.replace("-", "").replace(":", "")
         title = (f"OPERA_L2_RTC-S1_T{100 + scene:03d}-{pass_:06d}-IW1_{stamp}Z_"
                  "20240101T000000Z_S1A_30_v1.0")  # fmt: skip
-        found.append(granule(title, f"{when}Z", _outline(scene % 5, scene // 5)[1]))
-    return found
+        result.append(granule(title, f"{when}Z", _outline(scene % 5, scene // 5)[1]))
+    return result
 
 
 class Archive(StacServer):
-    """Looks for the items of a query once, not for every page: the client is measured."""
+    """Searches once per query, not once per page, because the client is measured."""
 
     def _page(self, query: Any, post: bool) -> dict[str, Any]:
         key = json.dumps([query.get(name) for name in ("collections", "bbox", "datetime")])
-        if key not in _found:
-            _found[key] = [item for item in self.items if _matches(item, query)]
+        if key not in _results:
+            _results[key] = [item for item in self.items if _matches(item, query)]
         start = int(query.get("token", 0))
         stop = start + PAGE
         link = {"rel": "next", "href": f"{self.url}/search", "method": "POST", "merge": True,
                 "body": {"token": str(stop - 1)}}  # fmt: skip
-        links = [link] if stop < len(_found[key]) else []
-        return {"type": "FeatureCollection", "features": _found[key][start:stop], "links": links}
+        links = [link] if stop < len(_results[key]) else []
+        return {"type": "FeatureCollection", "features": _results[key][start:stop], "links": links}
 
 
-_found: dict[str, list[Any]] = {}
+_results: dict[str, list[Any]] = {}
 
 
 def _serve(form: str, count: int, folder: Path, pipe: Connection) -> None:
-    """In a process of its own: an archive, until something is sent through the pipe."""
+    """Serve an archive in a separate process until something is sent through the pipe."""
     if form == "parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -135,7 +135,7 @@ def _serve(form: str, count: int, folder: Path, pipe: Connection) -> None:
 
 
 def _search(form: str, location: str, folder: Path, pipe: Connection) -> None:
-    """In a process of its own: the list of scenes, as rule items makes it."""
+    """Create the manifest in a separate process, as the rule items does."""
     from affine import Affine
 
     from tessera_flow.config.sections import Download, Period, Sentinel1, Sentinel2
@@ -152,7 +152,7 @@ def _search(form: str, location: str, folder: Path, pipe: Connection) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     manifest = list_items(
-        source, "here", geobox, Period.model_validate(PERIOD), "exact", Download()
+        source, "here", geobox, Period.model_validate(PERIOD), "corrected", Download()
     )
     path = folder / f"{form}.json"
     manifest.write(path)
@@ -167,20 +167,20 @@ def _search(form: str, location: str, folder: Path, pipe: Connection) -> None:
 
 
 def main() -> int:
-    """Print the table; 1 if a target is missed."""
+    """Print the table; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--forms", nargs="+", default=["api", "cmr", "parquet"])
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     missed = False
     print("| archive | items kept | left out | search s | peak MiB | manifest MB | reading it s |")
     print("|---|---|---|---|---|---|---|")
-    for form in chosen.forms:
+    for form in arguments.forms:
         with tempfile.TemporaryDirectory() as folder:
             ours, theirs = context.Pipe()
             server = context.Process(
-                target=_serve, args=(form, chosen.items, Path(folder), theirs), daemon=True
+                target=_serve, args=(form, arguments.items, Path(folder), theirs), daemon=True
             )
             server.start()
             location = ours.recv()

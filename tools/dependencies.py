@@ -60,6 +60,7 @@ USES = {
     "snakemake-executor-plugin-cluster-generic": "jobs on other clusters than Slurm, in the tests",
     "snakemake-executor-plugin-slurm": "jobs on Slurm",
     "sphinx": "docs/ as a site, with its links checked",
+    "tenacity": "retries of failed reads",
     "torch": "the encoders",
     "types-PyYAML": "types of pyyaml",
     "urllib3": "retries under requests",

@@ -35,6 +35,7 @@ CONDA_NAMES = {
     # bioconda's `snakemake` adds what this workflow does not use; both have the same version.
     "snakemake": "snakemake-minimal",
     "snakemake-executor-plugin-slurm": "snakemake-executor-plugin-slurm",
+    "tenacity": "tenacity",
     "torch": "pytorch-cpu",
     "urllib3": "urllib3",
     "xarray": "xarray",

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ..support.fault_server import Fault, FaultServer, serve_with_faults
 from ..support.scenes import optical, radar
+from ..support.servers import Fault, FileServer, serve_files
 from ..support.workflow import CHECKPOINT, box, run, write_config
 
 pytestmark = pytest.mark.e2e
@@ -23,7 +23,7 @@ KEY = "Subscr1ption-key-secret"
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """An archive whose addresses Planetary Computer's library signs, behind a proxy, with a
     signing service of its own."""
     rng = np.random.default_rng(3)
@@ -50,7 +50,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultSer
         "paths": {"keep": ["slices", "stack", "patches"]},
     }
     write_config(folder, settings)
-    with serve_with_faults(tmp_path / "archive", signed=True) as running:
+    with serve_files(tmp_path / "archive", signed=True) as running:
         monkeypatch.setenv("http_proxy", running.url)
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("PC_SDK_SAS_URL", "http://signing.example/sas")
@@ -87,7 +87,7 @@ def assert_no_secret(folder: Path, output: str) -> int:
     return len(files)
 
 
-def test_no_token_in_anything_a_run_leaves_behind(server: FaultServer, tmp_path: Path) -> None:
+def test_no_token_in_anything_a_run_leaves_behind(server: FileServer, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     lines: list[str] = []
 
@@ -95,7 +95,7 @@ def test_no_token_in_anything_a_run_leaves_behind(server: FaultServer, tmp_path:
         if len(lines) < 200:
             lines.append(command_lines())
 
-    server.watch = watch
+    server.on_request = watch
     server.faults = [Fault("status", "_B08_", count=None, value=403)]
     output = run(folder, "--verbose", fails=True)
     assert "asset B08 of item" in output and "HTTP 403" in output

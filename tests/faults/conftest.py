@@ -1,4 +1,4 @@
-"""The archive of these tests, its server, and what is read without one."""
+"""Fixtures: an archive, its server, and the expected arrays, read without a server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from planetary_computer.settings import Settings
 from tessera_flow.raster import retry
 
 from ..support.fault_archive import HOST, SETTINGS, SHAPE, Archive, read
-from ..support.fault_server import FaultServer, serve_with_faults
 from ..support.pipeline import ORIGIN, configuration, ingest, write_box
 from ..support.scenes import optical, radar
+from ..support.servers import FileServer, serve_files
 
 LEFT, TOP = ORIGIN
 
@@ -40,20 +40,20 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
         radar(scenes, "2021-06-15T17:00:00", *power[:2], shape=SHAPE),
         radar(scenes, "2021-06-12T05:00:00", *power[2:], "descending", shape=SHAPE),
     ]
-    moved = json.loads(json.dumps(items).replace(str(scenes.absolute()), f"{HOST}/s2"))
+    remote = json.loads(json.dumps(items).replace(str(scenes.absolute()), f"{HOST}/s2"))
     roi = write_box(folder / "roi.geojson", LEFT, TOP - 1400, LEFT + 1500, TOP)
     source = {"provider": "mpc", "location": str(folder / "items.json")}
     config = configuration(
-        folder, roi, moved, "2021-06-01", "2021-06-30",
+        folder, roi, remote, "2021-06-01", "2021-06-30",
         sentinel2=source, sentinel1=source, download=SETTINGS,
     )  # fmt: skip
     return Archive(folder, config, ingest(config, until="items"), folder / "scenes")
 
 
 @pytest.fixture
-def server(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
-    """The archive behind its own host name, with a signing service of its own."""
-    with serve_with_faults(archive.scenes, signed=True) as running:
+def server(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """The archive at its own host name, with a signing service."""
+    with serve_files(archive.scenes, signed=True) as running:
         monkeypatch.setenv("http_proxy", running.url)
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("PC_SDK_SAS_URL", "http://signing.example/sas")
@@ -67,7 +67,7 @@ def server(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultS
 
 @pytest.fixture(scope="module")
 def undisturbed(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """From paths of files, without any server."""
+    """Arrays read from files, without a server."""
     folder = tmp_path_factory.mktemp("undisturbed")
     result = {}
     for sensor in ("sentinel2", "sentinel1"):

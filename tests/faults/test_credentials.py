@@ -1,4 +1,4 @@
-"""Tokens go to the host they belong to, and nowhere else."""
+"""Tokens are sent only to the host they are valid for."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import pytest
 from tessera_flow.archives.signing import Access
 from tessera_flow.errors import ReadError
 from tessera_flow.raster import retry
-from tessera_flow.raster.reader import AssetAddress, Reader
+from tessera_flow.raster.reader import Asset, Reader
 from tessera_flow.raster.resample import ReadOptions
 from tessera_flow.region.mask import mask_geobox
 
 from ..support.fault_archive import Archive, one_asset
-from ..support.fault_server import Fault, serve_with_faults
-
-# Credentials
+from ..support.servers import Fault, serve_files
 
 
-class Sends:
-    """Access with a header, as an archive with bearer tokens asks for."""
+class BearerAccess:
+    """Access to an archive with a bearer token."""
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -31,20 +29,22 @@ class Sends:
         return Access(href, {"GDAL_HTTP_HEADERS": "Authorization: Bearer B3arer-secret\r\nX-A: 1"})
 
 
-def test_a_bearer_token_goes_to_its_host_and_not_along_with_a_redirect(archive: Archive) -> None:
+def test_bearer_token_is_sent_to_its_host_and_not_to_the_target_of_a_redirect(
+    archive: Archive,
+) -> None:
     _, path = one_asset(archive)
     geobox = mask_geobox(archive.mask)
-    asset = AssetAddress("x", "B05", "")
-    with serve_with_faults(archive.scenes) as store, serve_with_faults(archive.scenes) as front:
+    asset = Asset("x", "B05", "")
+    with serve_files(archive.scenes) as store, serve_files(archive.scenes) as front:
         front.redirect = f"http://localhost:{store.port}"
         asset = dataclasses.replace(asset, href=f"{front.url}{path}")
-        access = Sends(front.url)
+        access = BearerAccess(front.url)
         with Reader(access) as reader:
             reader.read(asset, geobox, "uint16", ReadOptions("nearest", True))
-        assert len(front.headers) == len(store.headers) > 0
-        assert {h["authorization"] for h in front.headers} == {"Bearer B3arer-secret"}
-        assert {h["x-a"] for h in front.headers} == {"1"}
-        assert not any("authorization" in headers for headers in store.headers)
+        assert len(front.requests) == len(store.requests) > 0
+        assert {r.headers["authorization"] for r in front.requests} == {"Bearer B3arer-secret"}
+        assert {r.headers["x-a"] for r in front.requests} == {"1"}
+        assert not any("authorization" in r.headers for r in store.requests)
         front.redirect, front.faults = "", [Fault("status", count=None, value=401)]
         with (
             Reader(access, retry.RetryPolicy(attempts=2)) as reader,
@@ -55,13 +55,13 @@ def test_a_bearer_token_goes_to_its_host_and_not_along_with_a_redirect(archive: 
     assert "B3arer" not in repr(access("x" + front.url))
 
 
-def test_a_password_file_does_not_take_the_place_of_a_token(
+def test_token_is_not_replaced_by_a_password_file(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """requests would send what ~/.netrc holds for a host instead of the header it is given."""
+    """By default requests replaces the given header by an entry of ~/.netrc for the host."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     _, path = one_asset(archive)
-    with serve_with_faults(archive.scenes) as server, Reader(Sends(server.url)) as reader:
-        reader.tags(AssetAddress("x", "B05", f"{server.url}{path}"))
-    assert {h["authorization"] for h in server.headers} == {"Bearer B3arer-secret"}
+    with serve_files(archive.scenes) as server, Reader(BearerAccess(server.url)) as reader:
+        reader.tags(Asset("x", "B05", f"{server.url}{path}"))
+    assert {r.headers["authorization"] for r in server.requests} == {"Bearer B3arer-secret"}

@@ -1,4 +1,4 @@
-"""Scenes that the archive has lost: the other copy, or a record; never a silent hole."""
+"""Missing and corrupt scenes: replaced by a duplicate, or left out and recorded."""
 
 from __future__ import annotations
 
@@ -19,41 +19,39 @@ from tessera_flow.scenes.search import Manifest
 
 from ..support import golden
 from ..support.fault_archive import HOST, WINDOW, Archive, one_asset, read, write_items
-from ..support.fault_server import Fault, FaultServer
-
-# What the archive has lost: the other copy, or a record
+from ..support.servers import Fault, FileServer
 
 
-def lost_days(attributes: dict[str, Any]) -> list[tuple[str, str]]:
+def left_out_days(attributes: dict[str, Any]) -> list[tuple[str, str]]:
     return [(entry["item"], entry["date"]) for entry in attributes["left_out"]]
 
 
-GONE = {
+MISSING = {
     "missing": (Fault("status", value=404), "HTTP 404 Not Found"),
     "gone": (Fault("status", value=410), "HTTP 410 Gone"),
     "corrupt": (Fault("corrupt"), "corrupt ("),
 }
 
 
-@pytest.mark.parametrize(("fault", "cause"), GONE.values(), ids=GONE)
+@pytest.mark.parametrize(("fault", "cause"), MISSING.values(), ids=MISSING)
 @pytest.mark.parametrize("key", ["B05", "SCL"])
-def test_a_lost_scene_is_left_out_whole_and_recorded(
+def test_missing_scene_is_left_out_with_all_bands_and_recorded(
     archive: Archive,
-    server: FaultServer,
+    server: FileServer,
     tmp_path: Path,
     undisturbed: dict[str, bytes],
     fault: Fault,
     cause: str,
     key: str,
 ) -> None:
-    """The same pixels as from a list without the scene: no band of it is used."""
+    """The result equals that of a list without the scene: none of its bands is used."""
     item, path = one_asset(archive, key, 0)
     server.faults = [dataclasses.replace(fault, path=path, count=None)]
     arrays, attributes = read(archive, tmp_path / "slice.zip")
-    assert lost_days(attributes) == [(item, "2021-06-10")]
+    assert left_out_days(attributes) == [(item, "2021-06-10")]
     reason = attributes["left_out"][0]["reason"]
     assert reason.startswith(f"asset {key} of item {item} ({HOST}{path}): {cause}")
-    assert sum(path in asked for asked in server.paths) <= 6
+    assert sum(path in requested for requested in server.paths) <= 6
     server.faults = []
     without = write_items(archive, tmp_path / "items.json", archive.items()[1:])
     expected, _ = read(archive, tmp_path / "without.zip", items=without)
@@ -65,15 +63,15 @@ def test_a_lost_scene_is_left_out_whole_and_recorded(
     stacks = (tmp_path / "stack.zip", None)
     patches, embeddings = tmp_path / "patches.zip", tmp_path / "embeddings.zip"
     retile(*stacks, archive.mask, "b", WINDOW, patches, patch_size=150)
-    small = InferenceOptions(min_s2=100)  # no pixel has as many: nothing to compute
+    small = InferenceOptions(min_s2=100)  # no pixel has that many: nothing is computed
     infer_block(patches, golden.checkpoint("v2_student_noqk"), embeddings, small, {}, "cpu")
     with open_block_file(embeddings) as group:
         missing_scenes = {"left_out": attributes["left_out"], "replaced": []}
         assert group.attrs["missing_scenes"] == {"sentinel2": missing_scenes}
 
 
-def test_a_date_whose_only_scene_is_lost_is_left_out_and_said_so(
-    archive: Archive, server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_date_whose_only_scene_is_missing_is_dropped_and_logged(
+    archive: Archive, server: FileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     item, path = one_asset(archive, "B8A", 2)
     server.faults = [Fault("corrupt", path, count=None)]
@@ -86,71 +84,74 @@ def test_a_date_whose_only_scene_is_lost_is_left_out_and_said_so(
 
 
 @pytest.mark.parametrize("fault", [Fault("status", value=404), Fault("corrupt")])
-def test_the_other_copy_of_the_photograph_is_used(
-    archive: Archive, server: FaultServer, tmp_path: Path, fault: Fault
+def test_duplicate_of_the_acquisition_is_used(
+    archive: Archive, server: FileServer, tmp_path: Path, fault: Fault
 ) -> None:
-    """In the place of the lost one, with its own offset (here the copy carries one)."""
+    """With its own offset, in the position of the missing item."""
     first, second, third = archive.items()
-    copy = dataclasses.replace(third, date=first.date, boa_offset=1000)
-    assert first.boa_offset != copy.boa_offset
-    listed = [dataclasses.replace(first, copies=(copy,)), second]
-    items = write_items(archive, tmp_path / "items.json", listed)
-    assert Manifest.read(items).items[0].copies == (copy,)
+    duplicate = dataclasses.replace(third, date=first.date, boa_offset=1000)
+    assert first.boa_offset != duplicate.boa_offset
+    listing = [dataclasses.replace(first, copies=(duplicate,)), second]
+    items = write_items(archive, tmp_path / "items.json", listing)
+    assert Manifest.read(items).items[0].copies == (duplicate,)
     _, path = one_asset(archive, "B12", 0)
     server.faults = [dataclasses.replace(fault, path=path, count=None)]
     arrays, attributes = read(archive, tmp_path / "slice.zip", items=items)
     assert attributes["left_out"] == []
     (replaced,) = attributes["replaced"]
-    assert (replaced["item"], replaced["copy"]) == (first.id, copy.id)
+    assert (replaced["item"], replaced["copy"]) == (first.id, duplicate.id)
     assert f"asset B12 of item {first.id}" in replaced["reason"]
     server.faults = []
-    instead = write_items(archive, tmp_path / "instead.json", [copy, second])
+    instead = write_items(archive, tmp_path / "instead.json", [duplicate, second])
     assert arrays == read(archive, tmp_path / "instead.zip", items=instead)[0]
 
 
-def test_a_lost_radar_scene_is_left_out_and_recorded(
-    archive: Archive, server: FaultServer, tmp_path: Path
+def test_missing_radar_scene_is_left_out_and_recorded(
+    archive: Archive, server: FileServer, tmp_path: Path
 ) -> None:
     item = archive.items("sentinel1")[0]
     server.faults = [Fault("status", "iw-vh", count=None, value=404)]
     server.faults[0].path = item.stac["assets"]["vh"]["href"].removeprefix(HOST)
     arrays, attributes = read(archive, tmp_path / "slice.zip", "sentinel1")
-    assert lost_days(attributes) == [(item.id, "2021-06-12")]
+    assert left_out_days(attributes) == [(item.id, "2021-06-12")]
     assert not any(arrays["descending"]) and any(arrays["ascending"])
     assert arrays["descending_kept"] == b"\0"
 
 
 @pytest.mark.parametrize("fault", [Fault("status", value=404), Fault("corrupt")])
-def test_the_loss_of_most_scenes_is_an_outage_and_no_record(
-    archive: Archive, server: FaultServer, tmp_path: Path, fault: Fault
+def test_most_scenes_missing_is_treated_as_an_outage(
+    archive: Archive, server: FileServer, tmp_path: Path, fault: Fault
 ) -> None:
-    """A bucket that moved answers 404 to everything."""
+    """A moved bucket answers 404 to all requests."""
     server.faults = [dataclasses.replace(fault, path="/s2/", count=None)]
     with pytest.raises(
         ReadError, match=r"^3 of the 3 scenes .* download\.max_missing_percent \(50 %\)"
-    ):
+    ) as raised:
         read(archive, tmp_path / "slice.zip")
+    # A higher limit would give an empty product.
+    assert "would leave it empty" in str(raised.value) and "Raise" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
     _, attributes = read(archive, tmp_path / "slice.zip", max_missing_percent=100.0)
     assert len(attributes["left_out"]) == 3
     server.faults = [dataclasses.replace(fault, path=one_asset(archive)[1], count=None)]
-    with pytest.raises(ReadError, match=r"^1 of the 3 scenes"):
+    with pytest.raises(
+        ReadError, match=r"^1 of the 3 scenes .*Raise .* the remaining 2 are enough"
+    ):
         read(archive, tmp_path / "strict.zip", max_missing_percent=0.0)
 
 
-def test_a_file_that_ends_early_is_corrupt_and_one_of_another_kind_is_too(
-    archive: Archive, server: FaultServer, tmp_path: Path
+def test_truncated_file_and_file_of_another_format_are_corrupt(
+    archive: Archive, server: FileServer, tmp_path: Path
 ) -> None:
     item, path = one_asset(archive, "B03", 2)
-    whole = server.content(path)
-    assert whole
-    for spoilt in (whole[: len(whole) // 2], b"", b"II*x" * 9):
-        server.cache[(server.folder / path.lstrip("/")).resolve()] = spoilt
+    content = (archive.scenes / path.lstrip("/")).read_bytes()
+    for corrupt in (content[: len(content) // 2], b"", b"II*x" * 9):
+        server.contents[path] = corrupt
         _, attributes = read(archive, tmp_path / "slice.zip")
-        assert lost_days(attributes) == [(item, "2021-06-20")]
+        assert left_out_days(attributes) == [(item, "2021-06-20")]
 
 
-def test_corrupt_and_missing_files_on_a_disk_are_recorded_and_a_failing_disk_fails(
+def test_corrupt_and_missing_files_on_a_disk_are_recorded_and_a_disk_error_fails(
     archive: Archive, tmp_path: Path
 ) -> None:
     scenes = Path(shutil.copytree(archive.scenes, tmp_path / "scenes"))
@@ -164,6 +165,6 @@ def test_corrupt_and_missing_files_on_a_disk_are_recorded_and_a_failing_disk_fai
     broken.unlink()
     reason = read(archive, tmp_path / "slice.zip", items=local)[1]["left_out"][0]["reason"]
     assert reason == f"asset B03 of item {item} ({broken}): no such file"
-    broken.mkdir()  # what can be found and not be read, also by root
+    broken.mkdir()  # exists but cannot be read, even by root
     with pytest.raises(ReadError, match=rf"^Cannot read asset B03 of item {item}.*is a directory"):
         read(archive, tmp_path / "slice.zip", items=local)

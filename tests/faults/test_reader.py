@@ -1,6 +1,5 @@
-"""One read of one file that fails in ways that a small file of a small archive does not show."""
+"""Failures of single reads that need a large file or a slow server."""
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,21 +13,20 @@ from odc.geo.geobox import GeoBox
 
 from tessera_flow.archives.signing import Access
 from tessera_flow.errors import ReadError
-from tessera_flow.ingest.download import _in_order
 from tessera_flow.raster import retry
 from tessera_flow.raster.failures import of_exception
-from tessera_flow.raster.reader import AssetAddress, Reader
+from tessera_flow.raster.reader import Asset, Reader
 from tessera_flow.raster.resample import ReadOptions
 from tessera_flow.raster.retry import RetryPolicy
 
-from ..support.fault_server import Fault, FaultServer, serve_with_faults
+from ..support.servers import Fault, FileServer, serve_files
 
 GRID = GeoBox((300, 300), Affine(10, 0, 612_000, 0, -10, 5_688_000), "EPSG:32631")
 
 
 @pytest.fixture
-def many_tiles(tmp_path: Path) -> Iterator[FaultServer]:
-    """A file whose index of tiles is longer than what is fetched with the header."""
+def many_tiles(tmp_path: Path) -> Iterator[FileServer]:
+    """A file whose tile index is larger than the first request."""
     values = np.random.default_rng(0).integers(1, 9000, (2000, 2000)).astype(np.uint16)
     profile = {
         "driver": "GTiff", "height": 2000, "width": 2000, "count": 1, "dtype": "uint16",
@@ -40,24 +38,24 @@ def many_tiles(tmp_path: Path) -> Iterator[FaultServer]:
         tmp_path / "plain.tif", tmp_path / "tiles.tif", driver="GTiff", TILED="YES",
         BLOCKXSIZE=16, BLOCKYSIZE=16, COPY_SRC_OVERVIEWS="YES", COMPRESS="DEFLATE", BIGTIFF="YES",
     )  # fmt: skip
-    with serve_with_faults(tmp_path) as server:
+    with serve_files(tmp_path) as server:
         yield server
 
 
-def read(server: FaultServer, policy: RetryPolicy) -> np.ndarray:
-    asset = AssetAddress("X", "B04", f"{server.url}/tiles.tif")
+def read(server: FileServer, policy: RetryPolicy) -> np.ndarray:
+    asset = Asset("X", "B04", f"{server.url}/tiles.tif")
     options = ReadOptions("bilinear", True)
     with Reader(lambda href, fresh=False: Access(href), policy) as reader:
         return reader.read(asset, GRID, "uint16", options)[1]
 
 
-def test_an_outage_while_the_index_of_a_file_is_read_is_no_hole(
-    many_tiles: FaultServer, monkeypatch: pytest.MonkeyPatch
+def test_outage_during_the_read_of_a_tile_index_is_an_error(
+    many_tiles: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GDAL takes tiles whose index it could not read for tiles without data."""
+    """GDAL treats tiles missing from an incomplete index as tiles without data."""
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
-    whole = read(many_tiles, RetryPolicy(attempts=2))
-    assert whole.all()
+    expected = read(many_tiles, RetryPolicy(attempts=2))
+    assert expected.all()
     count = len(many_tiles.paths)
     assert count >= 2
     for skip in range(count):
@@ -66,36 +64,21 @@ def test_an_outage_while_the_index_of_a_file_is_read_is_no_hole(
             with pytest.raises(ReadError, match=r"asset B04 of item X .*HTTP (503|404)"):
                 read(many_tiles, RetryPolicy(attempts=2))
         many_tiles.faults = [Fault("status", skip=skip, value=503)]
-        assert np.array_equal(read(many_tiles, RetryPolicy(attempts=2)), whole)
+        assert np.array_equal(read(many_tiles, RetryPolicy(attempts=2)), expected)
 
 
-def test_an_answer_that_drips_is_given_up(many_tiles: FaultServer) -> None:
+def test_very_slow_answer_times_out(many_tiles: FileServer) -> None:
     many_tiles.faults = [Fault("drip", count=None, value=0.05)]
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(ReadError, match="no answer in time"):
         read(many_tiles, RetryPolicy(attempts=1, timeout=0.3, deadline=5))
-    assert time.monotonic() - began < 4
-
-
-def test_a_failed_day_stops_the_others() -> None:
-    stop = threading.Event()
-
-    def fails() -> None:
-        raise ReadError("the first day fails")
-
-    def waits() -> None:
-        stop.wait(20)
-
-    began = time.monotonic()
-    with pytest.raises(ReadError, match="the first day fails"):
-        list(_in_order([fails, waits, waits], 3, stop))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - start < 4
 
 
 def test_causes_are_named() -> None:
     for error, cause in (
         (requests.exceptions.SSLError("self-signed"), "certificate is not accepted"),
-        (requests.TooManyRedirects("30", response=requests.Response()), "redirects without end"),
+        (requests.TooManyRedirects("30", response=requests.Response()), "redirects endlessly"),
     ):
         failure = of_exception(error)
         assert failure.kind == "permanent" and cause in failure.cause

@@ -1,4 +1,4 @@
-"""A small archive for tests of failing servers, and one slice read from it."""
+"""A small archive for tests of failing servers, and functions that read a slice of it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SHAPE = (200, 200)
 WINDOW = Window(0, 0, 140, 150)
 MONTH = Slice.from_name("2021-06-01_2021-06-30")
 HOST = "http://scenes.blob.core.windows.net"
-"""Of an account that Planetary Computer signs for; the server of the test is its proxy."""
+"""Host that Planetary Computer signs URLs for; the server of the test is its proxy."""
 
 SETTINGS = {"attempts": 8, "threads": 8, "timeout": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """Scenes of two optical days (one with two scenes) and two radar days, and the lists."""
+    """Scenes of two optical days (one with two scenes) and two radar days, and their manifests."""
 
     folder: Path
     config: Config
@@ -57,12 +57,12 @@ def read(
     items: Path | None = None,
     **settings: Any,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Download one slice; every array's bytes, and the attributes."""
+    """Download one slice; return the bytes of each array, and the attributes."""
     common: dict[str, Any] = {
         "manifest_path": items or archive.list_of(sensor),
         "roi_path": archive.mask,
         "window": WINDOW,
-        "part": MONTH,
+        "time_slice": MONTH,
         "output": output,
         "source": getattr(archive.config, sensor),
         "settings": archive.config.download.model_copy(update=settings),
@@ -77,7 +77,7 @@ def read(
 
 
 def both(archive: Archive, folder: Path) -> dict[str, bytes]:
-    """Arrays of both sensors."""
+    """Download a slice of both sensors; return the bytes of each array."""
     return {
         f"{sensor}/{name}": data
         for sensor in ("sentinel2", "sentinel1")
@@ -86,7 +86,7 @@ def both(archive: Archive, folder: Path) -> dict[str, bytes]:
 
 
 def one_asset(archive: Archive, key: str = "B05", index: int = 1) -> tuple[str, str]:
-    """(item id, part of the path) of an asset."""
+    """Return (item id, path of the URL) of an asset."""
     item = archive.items()[index]
     return item.id, item.stac["assets"][key]["href"].removeprefix(HOST)
 

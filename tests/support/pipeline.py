@@ -148,7 +148,7 @@ def _download(
         "manifest_path": _items_path(layout, sensor),
         "roi_path": mask,
         "window": window,
-        "part": part,
+        "time_slice": part,
         "output": path,
         "source": getattr(config, sensor),
         "settings": config.download,

@@ -1,19 +1,22 @@
-"""Servers on 127.0.0.1 that stand in for archives of scenes: range reads and a STAC API.
+"""Servers on 127.0.0.1 for tests: files with byte ranges, and a STAC API.
 
-Both speak real HTTP from a thread of this process, on a port of their own, and remember
-what they were asked.
+They speak real HTTP from threads of this process, each on a port of its own, also as a proxy
+(so that a test can use the host names of an archive). They record requests, and fail as a
+test schedules it. Other services of tests are subclasses of `Server` or `FileServer`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import mmap
 import re
 import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +31,13 @@ CONFORMANCE = [
     "https://api.stacspec.org/v1.0.0/collections",
     "https://api.stacspec.org/v1.0.0/item-search",
 ]
+PAGE = b"<!DOCTYPE html><html><title>Sign in</title><body>Please sign in.</body></html>" * 20
+
+HEADER_BYTES = 2048
+"""Not changed by the fault `corrupt`: the header of a small file."""
+
+Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers and body."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,10 @@ class Request:
     """One request and its answer.
 
     Attributes:
-        path: path and query as they came.
+        path: path and query as sent (to a proxy, the whole URL).
         headers: lower-case names.
         status: of the answer.
-        sent: bytes of the answer's body.
+        sent: size of the answer's body in bytes.
     """
 
     method: str
@@ -50,34 +60,133 @@ class Request:
 
 
 @dataclass
-class Server:
-    """What both servers share.
+class Fault:
+    """A failure of some of the GET requests.
 
     Attributes:
-        requests: every request, in the order of the answers.
-        unavailable: how many of the next requests get a 503 with `Retry-After: 0`.
+        kind: an answer in place of the regular one:
+            `status` (HTTP status `value`), `busy` (429 with `Retry-After: value`), `html` (a
+            web page with status 200);
+            a wrong range of a file:
+            `short` (half of the requested bytes, with correct headers), `corrupt` (bytes that
+            differ from the file's after the first `HEADER_BYTES`);
+            a transfer of a file that fails:
+            `reset` (the connection is reset after half of the body), `truncate` (it is closed
+            after half of the body), `cut` (it is closed after `value` bytes), `stall` (as
+            `truncate`, after a pause of `value` seconds), `drip` (one byte every `value`
+            seconds).
+        path: substring of the path of the requests that can fail; empty: all.
+        skip: number of these requests that succeed first.
+        count: number that then fail; None: all.
+        value: see `kind`.
+        seen: number of these requests so far.
+    """
+
+    kind: str
+    path: str = ""
+    skip: int = 0
+    count: int | None = 1
+    value: float = 0.0
+    seen: int = 0
+
+    def applies(self, path: str) -> bool:
+        """Whether the request for `path` fails; counts it."""
+        if self.path not in path:
+            return False
+        self.seen += 1
+        number = self.seen - self.skip
+        return number > 0 and (self.count is None or number <= self.count)
+
+    def replacement(self) -> Answer | None:
+        """The answer in place of the regular one, if this fault has one."""
+        if self.kind == "html":
+            return 200, {"Content-Type": "text/html; charset=utf-8"}, PAGE
+        if self.kind == "busy":
+            return 429, {"Retry-After": f"{self.value:g}"}, b"slow down"
+        if self.kind == "status":
+            return int(self.value), {}, b"no"
+        return None
+
+    def changed(self, answer: Answer) -> Answer:
+        """The answer to a range request with a wrong range."""
+        status, headers, body = answer
+        if status != 206:
+            return answer
+        start, stop, size = map(int, re.findall(r"\d+", headers["Content-Range"]))
+        if self.kind == "short":
+            body = body[: max(1, len(body) // 2)]
+            stop = start + len(body) - 1
+            headers = headers | {"Content-Range": f"bytes {start}-{stop}/{size}"}
+        elif self.kind == "corrupt":
+            intact = max(0, min(len(body), HEADER_BYTES - start))
+            body = body[:intact] + bytes(byte ^ 0x5A for byte in body[intact:])
+        return status, headers, body
+
+
+@dataclass
+class Server:
+    """State of a server; subclasses implement `respond`.
+
+    Attributes:
+        requests: all requests, in the order of the answers.
+        unavailable: number of the next requests that get a 503 with `Retry-After: 0`.
         delay: seconds to wait before each answer.
+        faults: the schedule; the first one that applies to a request is used.
+        connections: number of connections accepted.
+        concurrent: for each request, the paths of all requests in progress when it arrived.
+        on_request: called for each request.
     """
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)
     unavailable: int = 0
     delay: float = 0.0
+    faults: list[Fault] = field(default_factory=list)
+    connections: int = 0
+    concurrent: list[list[str]] = field(default_factory=list)
+    on_request: Callable[[], None] = lambda: None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    in_progress: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def respond(
-        self, method: str, path: str, headers: Mapping[str, str], body: Any
-    ) -> tuple[int, dict[str, str], bytes]:
+    @property
+    def paths(self) -> list[str]:
+        """Path and query of all requests."""
+        return [request.path for request in self.requests]
+
+    @property
+    def sent(self) -> int:
+        """Bytes of ranges sent."""
+        return sum(request.sent for request in self.requests if request.status == 206)
+
+    def respond(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Answer:
         raise NotImplementedError
+
+    def answer(
+        self, method: str, path: str, headers: Mapping[str, str], body: Any, fault: Fault | None
+    ) -> Answer:
+        """The answer to a request, with its fault."""
+        with self.lock:
+            refused = self.unavailable > 0
+            self.unavailable -= refused
+        if refused:
+            return 503, {"Retry-After": "0"}, b"busy"
+        replacement = fault and fault.replacement()
+        if replacement:
+            return replacement
+        try:
+            answer = self.respond(method, path, headers, body)
+        except ValueError as error:
+            return 400, {}, str(error).encode()
+        return answer if fault is None else fault.changed(answer)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Headers and body are two writes, and Nagle's algorithm would hold the second back.
+    # Headers and body are two writes, and Nagle's algorithm would delay the second.
     disable_nagle_algorithm = True
     server_state: Server
 
@@ -86,41 +195,89 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         state = self.server_state
+        state.on_request()
         length = int(self.headers.get("Content-Length", 0))
         text = self.rfile.read(length)
         body = json.loads(text) if text else None
         headers = {name.lower(): value for name, value in self.headers.items()}
+        fault = None
+        with state.lock:
+            if self.command == "GET":
+                fault = next((fault for fault in state.faults if fault.applies(self.path)), None)
+            state.in_progress.append(self.path)
+            state.concurrent.append(state.in_progress.copy())
         time.sleep(state.delay)
-        with state.lock:
-            refused = state.unavailable > 0
-            state.unavailable -= refused
-        if refused:
-            status, extra, content = 503, {"Retry-After": "0"}, b"busy"
-        else:
-            try:
-                status, extra, content = state.respond(self.command, self.path, headers, body)
-            except ValueError as error:
-                status, extra, content = 400, {}, str(error).encode()
-        sent = 0 if self.command == "HEAD" else len(content)
-        with state.lock:
-            state.requests.append(Request(self.command, self.path, headers, body, status, sent))
         try:
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(content))} | extra).items():
-                self.send_header(name, value)
-            self.end_headers()
-            if sent:
-                self.wfile.write(content)
+            answer = state.answer(self.command, self.path, headers, body, fault)
+            sent = 0 if self.command == "HEAD" else len(answer[2])
+            request = Request(self.command, self.path, headers, body, answer[0], sent)
+            with state.lock:
+                state.requests.append(request)
+            self._send(answer, fault)
         except ConnectionError:
-            self.close_connection = True  # the client gave up waiting
+            self.close_connection = True  # the client stopped waiting, or a fault broke it
+        finally:
+            with state.lock:
+                state.in_progress.remove(self.path)
 
     do_GET = do_HEAD = do_POST = _handle
+
+    def _send(self, answer: Answer, fault: Fault | None) -> None:
+        status, headers, body = answer
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault is not None and "Accept-Ranges" in headers and fault.kind in _TRANSFER_FAULTS:
+            self._send_part(body, fault)
+        else:
+            self.wfile.write(body)
+
+    def _send_part(self, body: bytes, fault: Fault) -> None:
+        self.close_connection = True
+        if fault.kind == "drip":
+            for byte in body[:200]:
+                self.wfile.write(bytes([byte]))
+                time.sleep(fault.value)
+        else:
+            self.wfile.write(body[: int(fault.value) if fault.kind == "cut" else len(body) // 2])
+            self.wfile.flush()
+        if fault.kind == "stall":
+            time.sleep(fault.value)
+        if fault.kind == "reset":
+            # Closing with a lingering time of 0 sends RST instead of FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+
+_TRANSFER_FAULTS = ("reset", "truncate", "cut", "stall", "drip")
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    state: Server
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.state.lock:
+            self.state.connections += 1
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # connections that a fault broke
+
+    def shutdown_request(self, request: Any) -> None:
+        with suppress(OSError):
+            super().shutdown_request(request)
 
 
 @contextmanager
 def _running(state: Server) -> Iterator[None]:
     handler = type("Handler", (_Handler,), {"server_state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _HttpServer(("127.0.0.1", 0), handler)
+    server.state = state
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -143,54 +300,117 @@ def closed_port() -> int:
 class FileServer(Server):
     """Byte ranges of the files below `folder`.
 
+    It can sign as Planetary Computer does: `/sas/...` returns a token, which is valid for a
+    number of bytes or seconds.
+
     Attributes:
-        replaced: content to answer with, by path, whatever lies in the folder (with status
-            200 and no ranges, as a login page would come).
-        token: if given, requests without `sig=<token>` in their query get a 403.
+        contents: content to serve by path, in place of the files.
+        replaced: the same, but with status 200, as a web page and without ranges (as a login
+            page).
+        redirect: URL to which all requests are redirected.
+        signed: requests without a valid token get a 403.
+        token_bytes, token_seconds: validity of a token; None: no limit.
+        tokens: tokens issued, and the bytes that each has fetched.
+        issued: time at which each was issued.
     """
 
     folder: Path = Path()
+    contents: dict[str, bytes] = field(default_factory=dict)
     replaced: dict[str, bytes] = field(default_factory=dict)
-    token: str | None = None
+    redirect: str = ""
+    signed: bool = False
+    token_bytes: int | None = None
+    token_seconds: float | None = None
+    tokens: dict[str, int] = field(default_factory=dict)
+    issued: dict[str, float] = field(default_factory=dict)
 
-    def respond(
-        self, method: str, path: str, headers: Mapping[str, str], body: Any
-    ) -> tuple[int, dict[str, str], bytes]:
-        place = unquote(urlsplit(path).path)
-        if self.token is not None and f"sig={self.token}" not in urlsplit(path).query:
-            return 403, {}, b"the token is not valid"
-        if place in self.replaced:
-            return 200, {"Content-Type": "text/html"}, self.replaced[place]
-        file = (self.folder / place.lstrip("/")).resolve()
-        if not (file.is_relative_to(self.folder.resolve()) and file.is_file()):
+    def respond(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Answer:
+        parts = urlsplit(path)
+        name = unquote(parts.path)
+        if self.redirect:
+            return 302, {"Location": self.redirect + path}, b""
+        if self.signed and name.startswith("/sas/"):
+            return 200, {"Content-Type": "application/json"}, self.new_token()
+        with self.lock:
+            token = self._valid_token(parts.query)
+        if self.signed and token is None:
+            return 403, {}, b"AuthenticationFailed: the signature is not valid"
+        if name in self.replaced:
+            return 200, {"Content-Type": "text/html"}, self.replaced[name]
+        content = self.content(name)
+        if content is None:
             return 404, {}, b"not found"
-        size = file.stat().st_size
-        extra = {"Accept-Ranges": "bytes"}
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)|bytes=-(\d+)", headers.get("range", ""))
-        if method == "HEAD":
-            return 200, extra | {"Content-Length": str(size)}, b""
-        if wanted is None:
-            return 200, extra, file.read_bytes()
-        if wanted[3] is not None:
-            start, stop = max(0, size - int(wanted[3])), size
-        else:
-            start, stop = int(wanted[1]), min(size, int(wanted[2] or size) + 1)
-        if start >= stop:
-            return 416, extra | {"Content-Range": f"bytes */{size}"}, b""
+        answer = file_answer(method, headers.get("range", ""), content)
+        if token is not None:
+            with self.lock:
+                self.tokens[token] += len(answer[2])
+        return answer
+
+    def content(self, name: str) -> bytes | mmap.mmap | None:
+        """The content at a path, None if there is none."""
+        if name in self.contents:
+            return self.contents[name]
+        file = (self.folder / name.lstrip("/")).resolve()
+        if not (file.is_relative_to(self.folder.resolve()) and file.is_file()):
+            return None
+        if file.stat().st_size == 0:
+            return b""
         with file.open("rb") as handle:
-            handle.seek(start)
-            content = handle.read(stop - start)
-        return 206, extra | {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}, content
+            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def new_token(self) -> bytes:
+        """The answer of the signing service."""
+        with self.lock:
+            token = f"se=2099&sig=T0ken-{len(self.tokens)}-secret"
+            self.tokens[token] = 0
+            self.issued[token] = time.monotonic()
+        ends = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+        return json.dumps({"msft:expiry": ends.isoformat(), "token": token}).encode()
+
+    def _valid_token(self, query: str) -> str | None:
+        """The token in a query, if it was issued and is still valid."""
+        for token, used in self.tokens.items():
+            if parse_qs(token)["sig"] == parse_qs(query).get("sig"):
+                age = time.monotonic() - self.issued[token]
+                expired = self.token_seconds is not None and age > self.token_seconds
+                used_up = self.token_bytes is not None and used >= self.token_bytes
+                return None if expired or used_up else token
+        return None
 
     def asked(self, part: str) -> list[Request]:
-        """Requests whose path contains `part`."""
+        """Return the requests whose path contains `part`."""
         return [request for request in self.requests if part in request.path]
 
 
+def file_answer(method: str, requested: str, content: bytes | mmap.mmap) -> Answer:
+    """The answer to a request for a file.
+
+    Args:
+        method: GET or HEAD.
+        requested: the `Range` header; the whole file if it is empty or not a range.
+        content: of the file.
+    """
+    size = len(content)
+    headers = {"Accept-Ranges": "bytes"}
+    span = re.fullmatch(r"bytes=(\d+)-(\d*)|bytes=-(\d+)", requested)
+    if method == "HEAD":
+        return 200, headers | {"Content-Length": str(size)}, b""
+    if span is None:
+        return 200, headers, content[:]
+    if span[3] is not None:
+        start, stop = max(0, size - int(span[3])), size
+    else:
+        start, stop = int(span[1]), min(size, int(span[2] or size) + 1)
+    if start >= stop:
+        return 416, headers | {"Content-Range": f"bytes */{size}"}, b""
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return 206, headers, content[start:stop]
+
+
 @contextmanager
-def serve_files(folder: Path) -> Iterator[FileServer]:
+def serve_files(folder: Path, **options: Any) -> Iterator[FileServer]:
     """Serve the files below `folder` until the end of the block."""
-    state = FileServer(folder=folder)
+    state = FileServer(folder=folder, **options)
     with _running(state):
         yield state
 
@@ -200,10 +420,10 @@ class StacServer(Server):
     """A STAC API: landing page, collections, and item search with paging.
 
     Attributes:
-        items: every item, in the order in which a search returns them.
-        page_size: most items of one page, whatever `limit` asks for.
-        post: offer search by POST as well as by GET.
-        overlap: how many items of a page are repeated on the next one.
+        items: all items, in the order of search results.
+        page_size: largest number of items of a page, also if `limit` is larger.
+        post: support search by POST, in addition to GET.
+        overlap: number of items of a page that are repeated on the next.
     """
 
     items: Sequence[Mapping[str, Any]] = ()
@@ -211,9 +431,7 @@ class StacServer(Server):
     post: bool = True
     overlap: int = 0
 
-    def respond(
-        self, method: str, path: str, headers: Mapping[str, str], body: Any
-    ) -> tuple[int, dict[str, str], bytes]:
+    def respond(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Answer:
         parts = urlsplit(path)
         document: dict[str, Any] | None = None
         if parts.path == "/":
@@ -231,7 +449,7 @@ class StacServer(Server):
         return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
     def searches(self) -> list[Request]:
-        """The search requests that were answered with a page."""
+        """Return the successful search requests."""
         return [r for r in self.requests if r.path.startswith("/search") and r.status == 200]
 
     def _landing(self) -> dict[str, Any]:
@@ -268,11 +486,11 @@ class StacServer(Server):
         }
 
     def _page(self, query: Mapping[str, Any], post: bool) -> dict[str, Any]:
-        found = [item for item in self.items if _matches(item, query)]
+        items = [item for item in self.items if _matches(item, query)]
         start = int(query.get("token", 0))
         stop = start + min(int(query.get("limit", 10)), self.page_size)
         links = []
-        if stop < len(found):
+        if stop < len(items):
             link: dict[str, Any] = {"rel": "next", "type": GEOJSON}
             token = str(stop - self.overlap)
             if post:
@@ -281,7 +499,7 @@ class StacServer(Server):
             else:
                 link |= {"href": f"{self.url}/search?{urlencode({**query, 'token': token})}"}
             links.append(link)
-        return {"type": "FeatureCollection", "features": found[start:stop], "links": links}
+        return {"type": "FeatureCollection", "features": items[start:stop], "links": links}
 
 
 def _matches(item: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
@@ -305,7 +523,7 @@ def _matches(item: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
 
 
 def _moment(stamp: str) -> dt.datetime:
-    """As the API specification has it: RFC 3339 with a time and a zone, nothing shorter."""
+    """Parse a time as in the API specification: RFC 3339 with time and zone."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", stamp):
         raise ValueError(f"{stamp} is not an RFC 3339 time")
     return dt.datetime.fromisoformat(stamp.replace("Z", "+00:00"))

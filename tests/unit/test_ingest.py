@@ -1,4 +1,4 @@
-"""From scenes to stacks: small COGs in, every pixel of the stacks asserted."""
+"""From scenes to stacks: small COGs as input, every pixel of the stacks is checked."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def s2_only(tmp_path: Path, roi: Path, items: list, start="2021-06-01", end="202
     return configuration(tmp_path, roi, items, start, end, sentinel1={"enabled": False}, **kw)
 
 
-def test_one_scene_comes_out_as_it_went_in_in_band_order(tmp_path: Path, roi: Path) -> None:
+def test_pixels_of_one_scene_are_unchanged_and_in_band_order(tmp_path: Path, roi: Path) -> None:
     rng = np.random.default_rng(0)
     bands = rng.integers(1, 10_000, (*SHAPE, 10)).astype(np.uint16)
     scl = rng.choice([4, 5, 6, 7, 10, 11, 0, 1, 2, 3, 8, 9], SHAPE).astype(np.uint8)
@@ -54,8 +54,8 @@ def test_one_scene_comes_out_as_it_went_in_in_band_order(tmp_path: Path, roi: Pa
     np.testing.assert_array_equal(stack["masks"][0], np.isin(scl, (4, 5, 6, 7, 10, 11)))
 
 
-def test_first_valid_item_of_the_day_supplies_all_bands(tmp_path: Path, roi: Path) -> None:
-    """Order is datetime, then cloud cover (missing = 100), then id; one item per pixel."""
+def test_first_valid_item_of_a_day_supplies_all_bands(tmp_path: Path, roi: Path) -> None:
+    """Items are ordered by datetime, cloud cover (100 if missing) and id; one per pixel."""
     cloudy = np.full(SHAPE, 4, np.uint8)
     cloudy[:, 25:] = 9
     cloudy[:, 45:] = 0
@@ -74,7 +74,9 @@ def test_first_valid_item_of_the_day_supplies_all_bands(tmp_path: Path, roi: Pat
     assert stack["masks"].all()
 
 
-def test_ties_in_time_go_by_cloud_cover_then_id(tmp_path: Path, roi: Path) -> None:
+def test_items_of_the_same_time_are_ordered_by_cloud_cover_and_id(
+    tmp_path: Path, roi: Path
+) -> None:
     at = "2021-06-03T10:00:00"
     items = [
         optical(tmp_path / "a", at, 1000, mgrs_tile="31UFT", cloud_cover=None),
@@ -89,7 +91,9 @@ def test_ties_in_time_go_by_cloud_cover_then_id(tmp_path: Path, roi: Path) -> No
     assert [i.split("_T")[1][:5] for i in order] == ["31UFV", "31UFA", "31UFU", "31UFT"]
 
 
-def test_pixels_never_valid_keep_the_first_item_with_data(tmp_path: Path, roi: Path) -> None:
+def test_pixels_without_a_valid_item_use_the_first_item_with_data(
+    tmp_path: Path, roi: Path
+) -> None:
     scl = np.full(SHAPE, 4, np.uint8)
     scl[0, :] = 9
     first = np.broadcast_to(1000 + BAND, (*SHAPE, 10)).copy()
@@ -105,8 +109,8 @@ def test_pixels_never_valid_keep_the_first_item_with_data(tmp_path: Path, roi: P
     np.testing.assert_array_equal(stack["bands"][0, 1:], np.broadcast_to(1000 + BAND, (39, 50, 10)))
 
 
-def test_offset_is_taken_off_each_item_by_its_own_baseline(tmp_path: Path, roi: Path) -> None:
-    """On one day, one item with the offset and one without; SCL decides which is seen."""
+def test_offset_of_each_item_depends_on_its_baseline(tmp_path: Path, roi: Path) -> None:
+    """On one day, one item with the offset and one without; SCL selects the pixels of each."""
     left = np.full(SHAPE, 4, np.uint8)
     left[:, 25:] = 9
     dn = np.broadcast_to(2000 + BAND, (*SHAPE, 10)).copy()
@@ -127,7 +131,7 @@ def test_offset_is_taken_off_each_item_by_its_own_baseline(tmp_path: Path, roi: 
     np.testing.assert_array_equal(stack["bands"][0, 0, 30:36, 0], [0, 1, 1, 1, 1, 2])
 
 
-def test_reference_arithmetic_goes_by_date_and_keeps_small_numbers(
+def test_as_published_offset_depends_on_the_date_and_keeps_small_numbers(
     tmp_path: Path, roi: Path
 ) -> None:
     dn = np.broadcast_to(2000 + BAND, (*SHAPE, 10)).copy()
@@ -142,11 +146,9 @@ def test_reference_arithmetic_goes_by_date_and_keeps_small_numbers(
     np.testing.assert_array_equal(stack["bands"][1, 0, :5, 0], [0, 999, 0, 1, 1000])
 
 
-def test_twenty_metre_bands_are_exactly_bilinear_and_exclude_no_data(
-    tmp_path: Path, roi: Path
-) -> None:
-    """Offset after resampling; zeros of an untagged file are not mixed in (exact) or are
-    (reference)."""
+def test_20_m_bands_are_bilinear_and_exclude_no_data(tmp_path: Path, roi: Path) -> None:
+    """The offset is applied after resampling; zeros of a file without a no-data value are
+    excluded (corrected) or included (as published)."""
     coarse = np.full((20, 25), 3000, np.uint16)
     coarse[:, 10] = 5000
     coarse[:, 15:] = 0
@@ -164,7 +166,7 @@ def test_twenty_metre_bands_are_exactly_bilinear_and_exclude_no_data(
     )  # fmt: skip
     exact = ingest(s2_only(tmp_path / "x", roi, [item], "2022-02-01", "2022-02-28"))
     row = stacked(exact, "sentinel2")["bands"][0, 20, :, BANDS.index("B05")]
-    # GDAL leaves a pixel out whose own 20 m pixel has no data.
+    # GDAL gives no data where the 20 m pixel itself is no data.
     # Column c of the 10 m grid lies at (c + 0.5) / 2 - 0.5 in 20 m columns.
     np.testing.assert_array_equal(row[18:24], [2000, 2500, 3500, 3500, 2500, 2000])
     np.testing.assert_array_equal(row[28:32], [2000, 2000, 0, 0])
@@ -177,7 +179,7 @@ def test_twenty_metre_bands_are_exactly_bilinear_and_exclude_no_data(
     np.testing.assert_array_equal(row[28:32], [2000, 1250, 750, 0])
 
 
-def test_a_day_without_a_valid_pixel_is_dropped_and_the_last_day_is_not_lost(
+def test_day_without_a_valid_pixel_is_dropped_and_last_day_is_included(
     tmp_path: Path, roi: Path
 ) -> None:
     items = [
@@ -209,7 +211,7 @@ def test_dates_stay_in_order_across_the_year_end(tmp_path: Path, roi: Path) -> N
         np.testing.assert_array_equal(group["bands"][:, 0, 0, 0], [1000, 2000, 3000, 5000])
 
 
-def test_all_days_cloudy_gives_an_empty_stack_that_flows_through(tmp_path: Path, roi: Path) -> None:
+def test_cloudy_days_give_an_empty_stack_and_empty_patches(tmp_path: Path, roi: Path) -> None:
     items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000, 9)]
     layout = ingest(s2_only(tmp_path, roi, items))
     patches = layout.paths.patches.format(region="here", period="then", block="b000_000")
@@ -233,7 +235,7 @@ def test_pixels_outside_the_region_are_zero_everywhere(tmp_path: Path) -> None:
     layout = ingest(configuration(tmp_path, roi, items, "2021-06-01", "2021-06-30"))
     rows, columns = np.mgrid[:41, :41]
     inside = (rows + 0.5) + (columns + 0.5) < 40.5
-    inside &= rows < 40  # the scenes end there
+    inside &= rows < 40  # the end of the scenes
     s2, s1 = stacked(layout, "sentinel2"), stacked(layout, "sentinel1")
     np.testing.assert_array_equal(s2["masks"][0].astype(bool), inside)
     np.testing.assert_array_equal(s2["bands"][0].any(axis=-1), inside)
@@ -301,10 +303,8 @@ def test_one_orbit_only(tmp_path: Path, roi: Path) -> None:
     ]
 
 
-def test_copies_of_one_photograph_count_once_the_newest_baseline_stays(
-    tmp_path: Path, roi: Path
-) -> None:
-    """Reprocessed copies name the same datatake and tile; their time stamps can differ."""
+def test_only_the_newest_baseline_of_an_acquisition_is_used(tmp_path: Path, roi: Path) -> None:
+    """Duplicates by reprocessing have the same datatake and tile; their times can differ."""
     items = [
         optical(tmp_path / "a", "2021-06-03T10:00:00", 1000, 9, baseline="03.01"),
         optical(tmp_path / "a", "2021-06-03T10:00:00", 3000, 4, baseline="05.00",
@@ -312,15 +312,15 @@ def test_copies_of_one_photograph_count_once_the_newest_baseline_stays(
     ]  # fmt: skip
     items[1]["properties"]["datetime"] = "2021-06-03T10:04:00Z"
     layout = ingest(s2_only(tmp_path, roi, items))
-    kept = manifest(layout, "sentinel2")
-    assert [item.id for item in kept.items] == [items[1]["id"]]
-    assert kept.left_out == (
+    result = manifest(layout, "sentinel2")
+    assert [item.id for item in result.items] == [items[1]["id"]]
+    assert result.left_out == (
         (items[0]["id"], f"older copy of the acquisition in {items[1]['id']}"),
     )
     np.testing.assert_array_equal(stacked(layout, "sentinel2")["bands"][0, 0, 0], 2000 + BAND)
 
 
-def test_cloud_limit_leaves_out_whole_scenes_and_says_so(tmp_path: Path, roi: Path) -> None:
+def test_scenes_above_the_cloud_limit_are_left_out_and_recorded(tmp_path: Path, roi: Path) -> None:
     items = [
         optical(tmp_path / "a", "2021-06-03T10:00:00", 1000, cloud_cover=30.0),
         optical(tmp_path / "a", "2021-06-04T10:00:00", 2000, cloud_cover=30.5),
@@ -345,16 +345,14 @@ def test_downsampling_keeps_every_nth_pixel(tmp_path: Path, roi: Path) -> None:
     assert geobox.affine @ (0.5, 0.5) == (LEFT + 5, TOP - 5)
 
 
-def test_an_scl_that_cannot_be_read_fails_and_names_item_and_asset(
-    tmp_path: Path, roi: Path
-) -> None:
+def test_unreadable_scl_fails_and_names_item_and_asset(tmp_path: Path, roi: Path) -> None:
     item = optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)
     Path(item["assets"]["SCL"]["href"]).unlink()
     with pytest.raises(ReadError, match=f"asset SCL of item {item['id']}"):
         ingest(s2_only(tmp_path, roi, [item]))
 
 
-def test_a_truncated_band_fails_and_leaves_no_output(tmp_path: Path, roi: Path) -> None:
+def test_truncated_band_fails_and_leaves_no_output(tmp_path: Path, roi: Path) -> None:
     rng = np.random.default_rng(0)
     item = optical(tmp_path / "a", "2021-06-03T10:00:00",
                    rng.integers(1, 9000, (*SHAPE, 10)).astype(np.uint16))  # fmt: skip
@@ -365,7 +363,7 @@ def test_a_truncated_band_fails_and_leaves_no_output(tmp_path: Path, roi: Path) 
     assert not [p for p in (tmp_path / "work").rglob("slices/**/*") if p.is_file()]
 
 
-def test_a_block_that_no_scene_covers_is_an_error_or_nodata(tmp_path: Path) -> None:
+def test_block_without_a_scene_is_an_error_or_nodata(tmp_path: Path) -> None:
     roi = write_box(tmp_path / "roi.geojson", LEFT, TOP - 400, LEFT + 2000, TOP)
     items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)]
     grid = {"block_size": 100}
@@ -378,35 +376,35 @@ def test_a_block_that_no_scene_covers_is_an_error_or_nodata(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
         ({"period": ("2019-01-01", "2019-12-31")}, "No Sentinel-2 scene covers region here"),
-        ({"place": 100_000}, "lie outside the region or the period"),
+        ({"offset": 100_000}, "lie outside the region or the period"),
         ({"radar": False}, r"No Sentinel-1 scene.*sentinel1\.enabled: false"),
     ],
 )
-def test_nothing_found_is_one_clear_sentence(tmp_path: Path, change: dict, sentence: str) -> None:
-    left = LEFT + change.get("place", 0)
+def test_search_without_a_result_is_explained(tmp_path: Path, change: dict, message: str) -> None:
+    left = LEFT + change.get("offset", 0)
     roi = write_box(tmp_path / "roi.geojson", left, TOP - 400, left + 500, TOP)
     items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)]
     if change.get("radar", True):
         items.append(radar(tmp_path / "a", "2021-06-04T06:00:00", 0.1, 0.02))
     start, end = change.get("period", ("2021-06-01", "2021-06-30"))
-    with pytest.raises(ItemError, match=sentence):
+    with pytest.raises(ItemError, match=message):
         ingest(configuration(tmp_path, roi, items, start, end), until="items")
 
 
-def test_an_item_without_datetime_is_listed_as_left_out(tmp_path: Path, roi: Path) -> None:
-    """STAC allows null with a start and an end; such a scene must not vanish without a word."""
+def test_item_without_datetime_is_recorded_as_left_out(tmp_path: Path, roi: Path) -> None:
+    """STAC allows null with a start and an end; such a scene must not be dropped silently."""
     items = [optical(tmp_path / "a", f"2021-06-0{day}T10:00:00", 1000) for day in (3, 4)]
     items[1]["properties"] |= {"datetime": None, "start_datetime": "2021-06-04T10:00:00Z"}
-    kept = manifest(ingest(s2_only(tmp_path, roi, items), until="items"), "sentinel2")
-    assert [item.id for item in kept.items] == [items[0]["id"]]
-    assert kept.left_out == ((items[1]["id"], "has no datetime, so its day is not known"),)
+    result = manifest(ingest(s2_only(tmp_path, roi, items), until="items"), "sentinel2")
+    assert [item.id for item in result.items] == [items[0]["id"]]
+    assert result.left_out == ((items[1]["id"], "has no datetime, so its day is not known"),)
 
 
 @pytest.mark.parametrize("cover", ["80", "n/a", None, float("nan")])
-def test_cloud_cover_that_is_no_number_counts_as_missing(
+def test_cloud_cover_that_is_not_a_number_counts_as_missing(
     tmp_path: Path, roi: Path, cover: object
 ) -> None:
     items = [optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)]
@@ -419,7 +417,7 @@ def test_cloud_cover_that_is_no_number_counts_as_missing(
         assert len(manifest(ingest(config, until="items"), "sentinel2").items) == 1
 
 
-def test_the_baseline_can_come_from_the_product_name(tmp_path: Path, roi: Path) -> None:
+def test_baseline_can_come_from_the_product_name(tmp_path: Path, roi: Path) -> None:
     item = optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, baseline="04.00")
     del item["properties"]["s2:processing_baseline"]
     config = s2_only(tmp_path, roi, [item], "2022-02-01", "2022-02-28")
@@ -450,9 +448,9 @@ def test_orbit_direction_in_capitals(tmp_path: Path, roi: Path) -> None:
     items[1]["properties"]["sat:orbit_state"] = "ASCENDING"
     items[2]["properties"]["sat:orbit_state"] = "sideways"
     config = configuration(tmp_path, roi, items, "2021-06-01", "2021-06-30")
-    kept = manifest(ingest(config, until="items"), "sentinel1")
-    assert [item.orbit for item in kept.items] == ["ascending"]
-    assert [r for _, r in kept.left_out] == [
+    result = manifest(ingest(config, until="items"), "sentinel1")
+    assert [item.orbit for item in result.items] == ["ascending"]
+    assert [r for _, r in result.left_out] == [
         "does not tell its direction (sat:orbit_state says 'sideways')"
     ]
 
@@ -485,24 +483,24 @@ def rewrite(item: dict, band: str, values: np.ndarray, **options: object) -> Non
         ("SCL", "uint16", 260),
     ],
 )
-def test_pixels_that_do_not_fit_are_refused_and_not_wrapped(
+def test_pixels_out_of_range_of_the_dtype_are_an_error(
     tmp_path: Path, roi: Path, band: str, dtype: str, value: float
 ) -> None:
     item = optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)
     rewrite(item, band, np.full(SHAPE, value, dtype))
-    with pytest.raises(ReadError, match=f"asset {band} of item .*holds {dtype} values"):
+    with pytest.raises(ReadError, match=f"asset {band} of item .*has {dtype} values"):
         ingest(s2_only(tmp_path, roi, [item]))
 
 
-def test_pixels_of_another_type_that_fit_are_used(tmp_path: Path, roi: Path) -> None:
+def test_pixels_of_another_dtype_are_converted(tmp_path: Path, roi: Path) -> None:
     item = optical(tmp_path / "a", "2021-06-03T10:00:00", 1000)
     rewrite(item, "B04", np.full(SHAPE, 4321, np.int16))
     stack = stacked(ingest(s2_only(tmp_path, roi, [item])), "sentinel2")
     assert (stack["bands"][0, ..., 0] == 4321).all()
 
 
-def test_another_no_data_value_is_not_interpolated(tmp_path: Path, roi: Path) -> None:
-    """GDAL knows one no-data value; with another than 0, zeros would be averaged in."""
+def test_no_data_value_other_than_0_is_not_interpolated(tmp_path: Path, roi: Path) -> None:
+    """GDAL supports one no-data value; with another one, zeros would enter the mean."""
     bands = {b: np.full(SHAPE, 500, np.uint16) for b in BANDS}
     bands["B05"] = np.full((20, 25), 500, np.uint16)
     item = write_sentinel2_scene(

@@ -1,7 +1,7 @@
-"""A pixel's result does not depend on how the region is cut into blocks and patches.
+"""The result of a pixel does not depend on the division into blocks and patches.
 
-Among the scenes are ones from the neighbouring UTM zone, which GDAL's default resampling
-reads differently for each window (by up to 999 digital numbers).
+Some scenes are from the neighbouring UTM zone, where GDAL's default resampling depends on the
+window (by up to 999 digital numbers).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def neighbour_origin() -> tuple[float, float]:
 
 
 def scene(folder: Path, seed: int, when: str, crs: str, origin: tuple[float, float], size: int):
-    """Noise with clouds in blobs; 20 m bands at 20 m, as published."""
+    """Write a scene of noise with clouds; 20 m bands have 20 m pixels, as published."""
     rng = np.random.default_rng(seed)
     bands = {}
     for band in BANDS:
@@ -103,27 +103,27 @@ def run(tmp_path: Path, items: list, block_size: int, patch_size: int) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def whole(archive, tmp_path_factory) -> tuple[RunFiles, dict]:
+def undivided(archive, tmp_path_factory) -> tuple[RunFiles, dict]:
     """The region as one block and one patch."""
-    return run(tmp_path_factory.mktemp("whole"), archive[1], 500, 500)
+    return run(tmp_path_factory.mktemp("undivided"), archive[1], 500, 500)
 
 
 @pytest.mark.parametrize(("block_size", "patch_size"), [(50, 25), (64, 50), (100, 25), (100, 50)])
-def test_blocks_and_patches_leave_no_trace(
-    archive, whole, tmp_path: Path, block_size: int, patch_size: int
+def test_result_does_not_depend_on_blocks_and_patches(
+    archive, undivided, tmp_path: Path, block_size: int, patch_size: int
 ) -> None:
     layout, result = run(tmp_path, archive[1], block_size, patch_size)
-    expected_layout, expected = whole
+    expected_layout, expected = undivided
     assert len(layout.grids["here"].blocks) >= 4
     for sensor in ("sentinel2", "sentinel1"):
-        got, want = stacked(layout, sensor), stacked(expected_layout, sensor)
-        assert got.keys() == want.keys()
-        for name in want:
+        stack, reference = stacked(layout, sensor), stacked(expected_layout, sensor)
+        assert stack.keys() == reference.keys()
+        for name in reference:
             if name.endswith("dates"):
-                assert got[name] == want[name]
+                assert stack[name] == reference[name]
             else:
-                assert want[name].any()
-                assert got[name].tobytes() == want[name].tobytes(), name
+                assert reference[name].any()
+                assert stack[name].tobytes() == reference[name].tobytes(), name
     np.testing.assert_array_equal(result["counts"], expected["counts"])
     np.testing.assert_array_equal(np.isnan(result["scales"]), np.isnan(expected["scales"]))
     np.testing.assert_allclose(result["scales"], expected["scales"], rtol=1e-5)
@@ -133,10 +133,10 @@ def test_blocks_and_patches_leave_no_trace(
     assert (expected["codes"] != 0).mean() > 0.5
 
 
-def test_the_neighbouring_zone_is_really_used(whole) -> None:
-    """Without its own zone's scene valid, a pixel comes from the neighbour's."""
-    stack = stacked(whole[0], "sentinel2")
-    s1 = stacked(whole[0], "sentinel1")
+def test_scenes_of_the_neighbouring_zone_are_used(undivided) -> None:
+    """Where the scene of its own zone is not valid, a pixel comes from the neighbouring zone."""
+    stack = stacked(undivided[0], "sentinel2")
+    s1 = stacked(undivided[0], "sentinel1")
     assert s1["ascending_dates"] == ["2021-06-04", "2021-06-09"]
     assert s1["sar_descending"][0].any(axis=-1).mean() > 0.7
     # With one scene alone about half of the pixels would be valid on each day.

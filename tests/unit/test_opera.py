@@ -214,7 +214,7 @@ def test_a_raster_without_its_direction_is_an_error_that_names_it(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
     title = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE, None)["title"]
-    with pytest.raises(ReadError, match=rf"VV of item {title} does not tell its direction"):
+    with pytest.raises(ReadError, match=rf"VV of item {title} does not state its direction"):
         ingest(opera(tmp_path / "x", roi))
 
 

@@ -1,5 +1,5 @@
-"""Resampling leaves no seams: any window gives the pixels of the whole, and the pixels of an
-exact computation."""
+"""Resampling has no seams: the pixels do not depend on the window and equal an exact
+computation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from tessera_flow.raster.resample import ReadOptions, read_window
-from tessera_flow.raster.upsample2x import double_bilinear
+from tessera_flow.raster.upsample2x import upsample_bilinear
 from tessera_flow.region.grid import crop, tiling
 
 GRID = GeoBox((420, 380), Affine(10, 0, 600_500, 0, -10, 5_699_900), "EPSG:32631")
 
 
 def scene(path: Path, crs: str, origin: tuple[float, float], pixel: float, shape, empty=2500):
-    """Noise, the worst case for resampling; the first rows and a corner hold no data."""
+    """Write noise, the worst case for resampling; the first rows and a corner are no data."""
     rng = np.random.default_rng(3)
     values = rng.integers(1, 9000, shape).astype(np.uint16)
     values[: int(empty / pixel)] = 0
@@ -37,7 +37,7 @@ def scene(path: Path, crs: str, origin: tuple[float, float], pixel: float, shape
 
 
 def neighbour_origin() -> tuple[float, float]:
-    """Upper left corner, on the lattice of zone 30, of a scene around the grid."""
+    """Return the upper left corner of a scene around the grid, a multiple of 20 m in zone 30."""
     x, y = pyproj.Transformer.from_crs("EPSG:32631", "EPSG:32630", always_xy=True).transform(
         602_400, 5_697_800
     )
@@ -55,30 +55,30 @@ CASES = {
 def read(path: Path, geobox: GeoBox, options: ReadOptions) -> np.ndarray:
     pixels = np.zeros(geobox.shape, np.uint16)
     with rasterio.open(path) as dataset:
-        part, values = read_window(dataset, geobox, options)
-    pixels[part] = values
+        slices, values = read_window(dataset, geobox, options)
+    pixels[slices] = values
     return pixels
 
 
 @pytest.mark.parametrize("declare_nodata", [True, False])
 @pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
 @pytest.mark.parametrize("case", CASES)
-def test_any_window_gives_the_pixels_of_the_whole(
+def test_pixels_do_not_depend_on_the_window(
     tmp_path: Path, case: str, resampling, declare_nodata: bool
 ) -> None:
     scene(tmp_path / "s.tif", *CASES[case])
     options = ReadOptions(resampling, declare_nodata)
-    whole = read(tmp_path / "s.tif", GRID, options)
-    assert 0.3 < (whole > 0).mean() < 1
+    expected = read(tmp_path / "s.tif", GRID, options)
+    assert 0.3 < (expected > 0).mean() < 1
     for size in (50, 64, 100, 37):
-        cut = np.zeros_like(whole)
+        result = np.zeros_like(expected)
         for window in tiling(*GRID.shape, size):
-            cut[window.slices] = read(tmp_path / "s.tif", crop(GRID, window), options)
-        np.testing.assert_array_equal(cut, whole, err_msg=f"windows of {size} px")
+            result[window.slices] = read(tmp_path / "s.tif", crop(GRID, window), options)
+        np.testing.assert_array_equal(result, expected, err_msg=f"windows of {size} px")
 
 
 def exact_bilinear(values: np.ndarray, crs: str, transform: Affine) -> np.ndarray:
-    """Bilinear interpolation at exactly transformed pixel centres, in float64."""
+    """Interpolate bilinearly at exactly transformed pixel centres, in float64."""
     x, y = np.meshgrid(np.arange(GRID.shape[1]) + 0.5, np.arange(GRID.shape[0]) + 0.5)
     x, y = GRID.affine.c + 10 * x, GRID.affine.f - 10 * y
     x, y = pyproj.Transformer.from_crs("EPSG:32631", crs, always_xy=True).transform(x, y)
@@ -94,18 +94,18 @@ def exact_bilinear(values: np.ndarray, crs: str, transform: Affine) -> np.ndarra
 
 
 @pytest.mark.parametrize("case", ["same zone, 20 m", "next zone, 10 m", "next zone, 20 m"])
-def test_bilinear_equals_an_exact_computation(tmp_path: Path, case: str) -> None:
+def test_bilinear_equals_exact_computation(tmp_path: Path, case: str) -> None:
     crs, origin, pixel, shape = CASES[case]
     values = scene(tmp_path / "s.tif", crs, origin, pixel, shape, empty=0)
     transform = Affine(pixel, 0, origin[0], 0, -pixel, origin[1])
     expected = exact_bilinear(values, crs, transform)
-    got = read(tmp_path / "s.tif", GRID, ReadOptions("bilinear", declare_nodata=False))
-    difference = np.abs(got - expected)
-    assert difference.max() <= 0.5 + 1e-3  # rounded to whole numbers
-    assert got.max() > 5000
+    result = read(tmp_path / "s.tif", GRID, ReadOptions("bilinear", declare_nodata=False))
+    difference = np.abs(result - expected)
+    assert difference.max() <= 0.5 + 1e-3  # rounded to integers
+    assert result.max() > 5000
 
 
-def test_no_data_is_never_mixed_into_a_value(tmp_path: Path) -> None:
+def test_no_data_does_not_enter_interpolated_values(tmp_path: Path) -> None:
     path = tmp_path / "s.tif"
     with rasterio.open(
         path, "w", driver="GTiff", height=60, width=60, count=1, dtype="uint16",
@@ -121,7 +121,7 @@ def test_no_data_is_never_mixed_into_a_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mixed[50, 57:63], [5000, 5000, 3750, 1250, 0, 0])
 
 
-def test_a_declared_nodata_value_becomes_zero_and_outside_is_zero(tmp_path: Path) -> None:
+def test_declared_nodata_and_pixels_outside_are_zero(tmp_path: Path) -> None:
     path = tmp_path / "s.tif"
     with rasterio.open(
         path, "w", driver="GTiff", height=50, width=50, count=1, dtype="float32",
@@ -132,8 +132,8 @@ def test_a_declared_nodata_value_becomes_zero_and_outside_is_zero(tmp_path: Path
         dataset.write(values, 1)
     pixels = np.zeros((100, 100), np.float32)
     with rasterio.open(path) as dataset:
-        part, read_values = read_window(dataset, GRID[:100, :100], ReadOptions("nearest", True))
-    pixels[part] = read_values
+        slices, result = read_window(dataset, GRID[:100, :100], ReadOptions("nearest", True))
+    pixels[slices] = result
     expected = np.zeros((100, 100), np.float32)
     expected[10:50, :50] = 0.25
     np.testing.assert_array_equal(pixels, expected)
@@ -142,10 +142,10 @@ def test_a_declared_nodata_value_becomes_zero_and_outside_is_zero(tmp_path: Path
 @pytest.mark.parametrize("declare_nodata", [True, False])
 @pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
 @pytest.mark.parametrize("start", [(0, 0), (1, 1), (-7, 40), (151, -3)])
-def test_doubled_pixels_are_those_of_an_exact_warp(
+def test_upsampled_pixels_equal_an_exact_warp(
     tmp_path: Path, resampling, declare_nodata: bool, start: tuple[int, int]
 ) -> None:
-    """Holes of every size in noise, edges of the raster, odd and even windows."""
+    """With no data areas of several sizes, raster edges, odd and even windows."""
     rng = np.random.default_rng(5)
     values = rng.integers(0, 65536, (130, 90)).astype(np.uint16)
     values[rng.random(values.shape) < 0.2] = 0
@@ -167,15 +167,15 @@ def test_doubled_pixels_are_those_of_an_exact_warp(
             tolerance=1e-9, XSCALE=1, YSCALE=1,
         ) as vrt:  # fmt: skip
             expected = vrt.read(1)
-    got = read(tmp_path / "s.tif", geobox, ReadOptions(resampling, declare_nodata))
-    np.testing.assert_array_equal(got, expected)
+    result = read(tmp_path / "s.tif", geobox, ReadOptions(resampling, declare_nodata))
+    np.testing.assert_array_equal(result, expected)
     assert expected.any()
 
 
-def test_doubling_rounds_half_up_and_keeps_the_largest_number() -> None:
+def test_upsampling_rounds_half_up_and_does_not_overflow() -> None:
     source = np.pad(np.array([[65535, 65535], [0, 1]], np.uint16), 1, mode="edge")
-    result = double_bilinear(source, zero_is_nodata=False)
+    result = upsample_bilinear(source, zero_is_nodata=False)
     assert result[0].tolist() == [65535] * 4
     # (9 * 0 + 3 * 1 + 3 * 0 + 1 * 1) / 16 = 0.25; (9 * 1 + 3 * 0 + 3 * 1 + 0) / 16 = 0.75
     assert result[3].tolist() == [0, 0, 1, 1]
-    assert double_bilinear(source, zero_is_nodata=True)[3].tolist() == [0, 0, 1, 1]
+    assert upsample_bilinear(source, zero_is_nodata=True)[3].tolist() == [0, 0, 1, 1]

@@ -18,7 +18,7 @@ from tessera_flow.config.configuration import Config
 from tessera_flow.demo.archive import write_item_collection
 from tessera_flow.errors import ItemError, ReadError
 from tessera_flow.jobs.files import RunFiles
-from tessera_flow.raster.reader import AssetAddress, Reader
+from tessera_flow.raster.reader import Asset, Reader
 from tessera_flow.raster.resample import ReadOptions
 from tessera_flow.raster.retry import RetryPolicy
 from tessera_flow.region.mask import mask_geobox
@@ -512,7 +512,7 @@ def test_signatures_reach_the_server_but_no_message_and_no_log(
         return Access(f"{href}?sv=1&sig={TOKEN}")
 
     def read(key: str) -> np.ndarray:
-        asset = AssetAddress(scene.id, key, scene.stac["assets"][key]["href"])
+        asset = Asset(scene.id, key, scene.stac["assets"][key]["href"])
         with Reader(access, RetryPolicy(attempts=2)) as reader:
             return reader.read(asset, geobox, "uint16", ReadOptions("nearest", True))[1]
 

@@ -22,6 +22,7 @@ from tessera_flow.models.weights import (
     write_weights_record,
 )
 
+from ..support.servers import Fault
 from .hub_server import COMMIT, Hub, serve
 
 CHECKPOINTS = Path(__file__).parents[1] / "golden/checkpoints"
@@ -33,7 +34,7 @@ TOKEN = "hf_neverToBeSeenAnywhere"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serve({NANO: CONTENT}) as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield server
 
@@ -157,12 +158,12 @@ def test_a_name_is_downloaded_once(hub: Hub, tmp_path: Path) -> None:
     assert record.name == "v2-nano"
     assert record.url == "https://huggingface.co/geotessera/TESSERA-V-2.0-2B-N"
     assert fetch_weights("v2-nano", str(tmp_path / "cache")) == record
-    assert len(hub.asked("GET")) == 1
+    assert len(hub.requests_by("GET")) == 1
 
 
 def test_no_token_is_sent_or_written(hub: Hub, tmp_path: Path) -> None:
     record = fetch_weights("v2-nano", str(tmp_path / "cache"))
-    assert hub.requests and not any("authorization" in h for _, _, h in hub.requests)
+    assert hub.requests and not any("authorization" in r.headers for r in hub.requests)
     assert TOKEN not in str(record)
 
 
@@ -184,18 +185,18 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
 ) -> None:
     content = checkpoint_of_real_size()
     hub.files = {"geotessera/TESSERA-V-2.0-2B-S/ckpt/student_small.pt": content}
-    hub.hang_ups, hub.break_after = 2, 12 * 2**20
+    hub.faults = [Fault("cut", count=2, value=12 * 2**20)]
     record = fetch_weights("v2-small", str(tmp_path))
     assert record.sha256 == hashlib.sha256(content).hexdigest()
     assert record.sizes["parameters"] == 7_112_322
-    ranges = [headers.get("range") for headers in hub.asked("GET")]
+    ranges = [request.headers.get("range") for request in hub.requests_by("GET")]
     assert ranges == [None, "bytes=10485760-", "bytes=20971520-"]
 
 
 def test_a_download_that_never_ends_leaves_nothing(
     hub: Hub, tmp_path: Path, no_waiting: None
 ) -> None:
-    hub.hang_ups, hub.break_after = 1000, 0
+    hub.faults = [Fault("cut", count=None)]
     with pytest.raises(CheckpointError, match="could not be downloaded"):
         fetch_weights("v2-nano", str(tmp_path))
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.incomplete"))
@@ -240,7 +241,7 @@ def test_the_servers_refusal_is_passed_on(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_damaged_download_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve({NANO: CONTENT[:-500]}) as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
         with pytest.raises(CheckpointError, match="its end is missing"):
             fetch_weights("v2-nano", str(tmp_path))
 

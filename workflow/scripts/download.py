@@ -1,4 +1,4 @@
-"""Rule download: daily mosaics of one block, sensor and slice of time."""
+"""Rule download: daily mosaics of one block, sensor and time slice."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ with job(snakemake) as config:
         "manifest_path": Path(snakemake.input.manifest),
         "roi_path": Path(snakemake.input.mask),
         "window": Window(*settings["window"]),
-        "part": Slice.from_name(snakemake.wildcards.slice),
+        "time_slice": Slice.from_name(snakemake.wildcards.slice),
         "output": Path(snakemake.output.slice),
         "source": getattr(config, sensor),
         "settings": config.download,

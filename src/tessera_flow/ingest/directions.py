@@ -1,4 +1,4 @@
-"""Orbit directions that only the rasters tell."""
+"""Read orbit directions that only the rasters state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from ..archives.provider import Provider
 from ..errors import ReadError
 from ..raster.failures import MissingSceneError
-from ..raster.reader import AssetAddress
+from ..raster.reader import Asset
 from ..scenes.manifest import SourceItem
 from ..sensors.sentinel1 import ORBITS
 from .missing_scenes import Acquisition, MissingScenes
@@ -18,62 +18,66 @@ from .missing_scenes import Acquisition, MissingScenes
 log = logging.getLogger(__name__)
 
 
-def known_directions(
+def resolve_directions(
     items: Sequence[SourceItem],
     orbits: Sequence[str],
     provider: Provider,
-    tags: Callable[[AssetAddress], Mapping[str, str]],
+    tags: Callable[[Asset], Mapping[str, str]],
     missing_scenes: MissingScenes,
     pool: Executor,
 ) -> list[SourceItem]:
-    """The items with their direction, in their order, without those of other directions.
+    """Return the items of the given directions, with their direction set, in their order.
 
-    An item that does not tell its direction is asked by the header of its VV raster, so that
-    finding items downloads nothing.
+    If the metadata of an item do not state its direction, it is read from the header of its VV
+    raster. This is done here and not in the search, so that a search downloads nothing.
 
     Args:
         items: of one block and slice.
         orbits: directions to use.
-        provider: of the provider.
+        provider: provider of the items.
         tags: reads the tags of a raster.
-        missing_scenes: takes up items whose raster is missing or corrupt.
-        pool: reads headers side by side.
+        missing_scenes: records items whose raster is missing or corrupt.
+        pool: reads headers in parallel.
 
     Raises:
-        ReadError: a raster cannot be read, or does not tell its direction.
+        ReadError: a raster cannot be read, or does not state its direction.
     """
 
-    def known(item: SourceItem) -> SourceItem | None:
+    def resolved(item: SourceItem) -> SourceItem | None:
         if item.orbit is not None:
             return item
         acquisition = Acquisition(item, missing_scenes)
-        while (copy := acquisition.item) is not None:
+        while (current := acquisition.item) is not None:
             try:
-                orbit = _direction(copy, provider, tags)
+                orbit = _direction(current, provider, tags)
             except MissingSceneError as error:
-                acquisition.lose(copy, error)
+                acquisition.discard(current, error)
             else:
-                others = [dataclasses.replace(other, orbit=orbit) for other in acquisition.others]
-                return dataclasses.replace(copy, orbit=orbit, copies=tuple(others))
+                duplicates = [
+                    dataclasses.replace(duplicate, orbit=orbit)
+                    for duplicate in acquisition.duplicates
+                ]
+                return dataclasses.replace(current, orbit=orbit, copies=tuple(duplicates))
         return None
 
-    found = [item for item in pool.map(known, items) if item is not None]
-    used = [item for item in found if item.orbit in orbits]
-    if len(used) < len(found):
-        log.info("%d of %d scenes are of another direction", len(found) - len(used), len(found))
+    readable = [item for item in pool.map(resolved, items) if item is not None]
+    used = [item for item in readable if item.orbit in orbits]
+    others = len(readable) - len(used)
+    if others:
+        log.info("%d of %d scenes have another direction", others, len(readable))
     return used
 
 
 def _direction(
-    item: SourceItem, provider: Provider, tags: Callable[[AssetAddress], Mapping[str, str]]
+    item: SourceItem, provider: Provider, tags: Callable[[Asset], Mapping[str, str]]
 ) -> str:
     key = provider.s1_assets["vv"]
     tag = str(provider.orbit_tag)
-    told = tags(AssetAddress(item.id, key, item.stac["assets"][key]["href"])).get(tag, "")
-    orbit = told.strip().lower()
+    value = tags(Asset(item.id, key, item.stac["assets"][key]["href"])).get(tag, "")
+    orbit = value.strip().lower()
     if orbit not in ORBITS:
         raise ReadError(
-            f"Asset {key} of item {item.id} does not tell its direction (tag {tag} is {told!r}, "
-            "not ascending or descending): mend or remove the item."
+            f"Asset {key} of item {item.id} does not state its direction (tag {tag} is {value!r}, "
+            "not ascending or descending): correct or remove the item."
         )
     return orbit

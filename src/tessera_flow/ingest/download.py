@@ -1,15 +1,13 @@
-"""Read the scenes of one block, sensor and slice of time into daily mosaics."""
+"""Read the scenes of one block, sensor and time slice into daily mosaics."""
 
 from __future__ import annotations
 
 import datetime
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from ..archives.provider import Provider
 from ..archives.providers import find_provider
 from ..block_file import CHUNK, create_array, create_block_file
+from ..concurrency import ordered_map
 from ..config.sections import Download, Sentinel1, Sentinel2
 from ..dates import Slice
 from ..raster.failures import MissingSceneError
@@ -33,16 +32,16 @@ from ..region.mask import read_mask
 from ..scenes.manifest import Manifest, SourceItem
 from ..sensors.sentinel1 import CHANNELS, ORBITS, add_to_mosaic, power_to_scaled_decibels
 from ..sensors.sentinel2 import BANDS, SCL, DayMosaic, Preprocessing, select_first_valid
-from .directions import known_directions
-from .missing_scenes import Acquisition, MissingScenes, standing
+from .directions import resolve_directions
+from .missing_scenes import Acquisition, MissingScenes, usable
 
 log = logging.getLogger(__name__)
 
 DAYS_MEMORY = 3 * 2**29
-"""Bytes that days under way may take together."""
+"""Memory for all days read at a time, in bytes."""
 
-MOST_DAYS = 6
-"""Days under way at a time: enough to keep the readers busy while one is put together."""
+MAX_PARALLEL_DAYS = 6
+"""Days read at a time: enough to keep the readers busy while a mosaic is composed."""
 
 T = TypeVar("T")
 
@@ -50,7 +49,7 @@ T = TypeVar("T")
 def _days(
     items: Sequence[SourceItem],
 ) -> list[tuple[datetime.date, list[SourceItem]]]:
-    """Items by day, in date order; within a day in the manifest's order."""
+    """Group items by day, in date order; within a day in the order of the manifest."""
     ordered = sorted(items, key=lambda item: item.date)
     return [(day, list(group)) for day, group in groupby(ordered, key=lambda item: item.date)]
 
@@ -62,32 +61,12 @@ def _attributes(days: Sequence[tuple[datetime.date, list[SourceItem]]]) -> dict[
     }
 
 
-def _block_items(manifest: Manifest, part: Slice, geobox: GeoBox) -> list[SourceItem]:
-    return [item for item in manifest.items if item.date in part and item.overlaps(geobox)]
-
-
-def _in_order(calls: Iterable[Callable[[], T]], ahead: int, stop: threading.Event) -> Iterator[T]:
-    """Results of the calls in their order; up to `ahead` run at a time. An error sets `stop`:
-    the others need not try on."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(ahead, thread_name_prefix="day") as pool:
-        try:
-            for call in calls:
-                waiting.append(pool.submit(call))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            for future in waiting:
-                future.cancel()
+def _block_items(manifest: Manifest, time_slice: Slice, geobox: GeoBox) -> list[SourceItem]:
+    return [item for item in manifest.items if item.date in time_slice and item.overlaps(geobox)]
 
 
 class _Job:
-    """What the days of one block and slice share: where to read, with what, and what is lost.
+    """Shared state of the days of one block and slice.
 
     Only the bounding box of the region inside the block is read.
     """
@@ -113,11 +92,11 @@ class _Job:
     def start(
         self, item: SourceItem, key: str, dtype: str, options: ReadOptions
     ) -> Future[NDArray[Any]]:
-        """Begin to read one asset of an item, on the box."""
+        """Start to read one asset of an item on the bounding box."""
         return self.pool.submit(load_asset, self.reader, item, key, dtype, self.geobox, options)
 
     def on_block(self, image: NDArray[Any]) -> NDArray[Any]:
-        """An image of the box on the whole block, 0 around it."""
+        """Return an image of the bounding box on the full block, 0 outside."""
         shape = (self.block.height, self.block.width)
         if image.shape[:2] == shape:
             return image
@@ -127,27 +106,37 @@ class _Job:
 
     @property
     def stop(self) -> threading.Event:
-        """Set when the job has failed."""
+        """Set when the job has failed or ended."""
         return self.reader.policy.stop
 
-    def ahead(self, days: Sequence[tuple[Any, Sequence[Any]]], whole: int, scene: int) -> int:
-        """Days that may be under way at a time.
+    def each_day(
+        self,
+        read: Callable[[Sequence[SourceItem]], T],
+        days: Sequence[tuple[datetime.date, list[SourceItem]]],
+        day_bytes: int,
+        scene_bytes: int,
+    ) -> closing[Generator[T, None, None]]:
+        """Read days in parallel, as many as `DAYS_MEMORY` allows; results in date order.
 
         Args:
+            read: reads the scenes of a day.
             days: with their scenes.
-            whole: bytes for a pixel of a day.
-            scene: bytes for a pixel of each scene of a day.
+            day_bytes: memory for a pixel of a day.
+            scene_bytes: memory for a pixel of each scene of a day.
         """
-        most = max((len(scenes) for _, scenes in days), default=1)
-        day = max(1, self.box.height * self.box.width * (whole + scene * most))
-        return max(1, min(MOST_DAYS, DAYS_MEMORY // day))
+        scenes = max((len(items) for _, items in days), default=1)
+        pixels = self.box.height * self.box.width
+        memory = max(1, pixels * (day_bytes + scene_bytes * scenes))
+        parallel = max(1, min(MAX_PARALLEL_DAYS, DAYS_MEMORY // memory))
+        results = ordered_map(read, (items for _, items in days), parallel, stop=self.stop)
+        return closing(results)
 
-    def log_day(self, what: str, index: int, days: int, day: datetime.date, found: str) -> None:
-        """Tell the progress."""
+    def log_day(self, stream: str, index: int, days: int, day: datetime.date, content: str) -> None:
+        """Log the progress."""
         client = self.reader.client
         log.info(
             "%sday %d of %d: %s, %s (so far %.1f MB in %d requests)",
-            what, index + 1, days, day, found, client.received / 1e6, client.requests,
+            stream, index + 1, days, day, content, client.received / 1e6, client.requests,
         )  # fmt: skip
 
 
@@ -172,17 +161,17 @@ def _job(
         yield _Job(roi_path, window, provider, pool, reader)
 
 
-def _gathered(
+def _results(
     futures: Sequence[tuple[Acquisition, SourceItem, Future[NDArray[Any]]]],
 ) -> list[NDArray[Any]] | None:
-    """The images, or None if one of them was lost; then its acquisition has gone on to its
-    next copy."""
+    """Return the images, or None if one is missing or corrupt. Its acquisition then continues with
+    the next duplicate."""
     images = []
     for acquisition, item, future in futures:
         try:
             images.append(future.result())
         except MissingSceneError as error:
-            acquisition.lose(item, error)
+            acquisition.discard(item, error)
     return images if len(images) == len(futures) else None
 
 
@@ -202,10 +191,13 @@ class _OpticalDays:
     def read(
         self, items: Sequence[SourceItem]
     ) -> tuple[NDArray[np.uint16] | None, NDArray[np.bool_]]:
-        """(H, W, 10) mosaic of a day on the box, None where no pixel is valid; (H, W) valid.
+        """Return the mosaic of a day on the bounding box and its valid pixels.
 
-        Begins again without a scene that turns out lost: which scene supplies a pixel is one
-        choice for all its bands.
+        One scene supplies all bands of a pixel. Therefore the mosaic is started again without a
+        scene that turns out to be missing or corrupt.
+
+        Returns:
+            (H, W, 10) uint16, None if no pixel is valid; (H, W) bool.
         """
         acquisitions = [Acquisition(item, self.job.missing_scenes) for item in items]
         while True:
@@ -222,9 +214,9 @@ class _OpticalDays:
     def _selection(self, acquisitions: Sequence[Acquisition]) -> NDArray[np.int16] | None:
         futures = [
             (acquisition, item, self.job.start(item, self.scl_key, "uint8", self.nearest))
-            for acquisition, item in standing(acquisitions)
+            for acquisition, item in usable(acquisitions)
         ]
-        scl = _gathered(futures)
+        scl = _results(futures)
         if scl is None:
             return None
         if not scl:
@@ -234,28 +226,28 @@ class _OpticalDays:
     def _mosaic(
         self, acquisitions: Sequence[Acquisition], selection: NDArray[np.int16]
     ) -> NDArray[np.uint16] | None:
-        scenes = standing(acquisitions)
+        scenes = usable(acquisitions)
         mosaic = DayMosaic(selection, self.job.inside)
-        begun = {
+        started = {
             index: self._start(item)
             for index, (_, item) in enumerate(scenes)
             if mosaic.supplies(index)
         }
-        whole = True
+        complete = True
         for index, (acquisition, item) in enumerate(scenes):
             if not mosaic.wants(index):
                 continue
-            futures = begun.pop(index, None)
+            futures = started.pop(index, None)
             if futures is None:
-                if not whole:
-                    continue  # all begins anew without the lost scene
+                if not complete:
+                    continue  # the mosaic will be started again
                 futures = self._start(item)
-            planes = _gathered([(acquisition, item, future) for future in futures])
+            planes = _results([(acquisition, item, future) for future in futures])
             if planes is None:
-                whole = False
-            elif whole:
+                complete = False
+            elif complete:
                 mosaic.add(index, planes, self.preprocessing if item.boa_offset else None)
-        return mosaic.image() if whole else None
+        return mosaic.image() if complete else None
 
     def _start(self, item: SourceItem) -> list[Future[NDArray[Any]]]:
         return [self.job.start(item, key, "uint16", self.bilinear) for key in self.band_keys]
@@ -265,34 +257,34 @@ def download_sentinel2(
     manifest_path: Path,
     roi_path: Path,
     window: Window,
-    part: Slice,
+    time_slice: Slice,
     output: Path,
     source: Sentinel2,
     preprocessing: Preprocessing,
     settings: Download,
 ) -> None:
-    """Write the block's daily Sentinel-2 mosaics of one slice.
+    """Write the daily Sentinel-2 mosaics of one block and slice.
 
-    For each day the SCL of all its items is read first; a day with no valid pixel in the
-    block is dropped without reading a band, which changes no pixel's result.
+    The SCL of all items of a day is read first. If no pixel of the block is valid, the bands of
+    that day are not read; this does not change the result of any pixel.
 
     Args:
         manifest_path: from `list_items`.
         roi_path: the region's mask, which also gives the grid.
-        window: the block's place in the region's grid.
-        part: days to read.
+        window: window of the block in the region's grid.
+        time_slice: days to read.
         output: block file; arrays `bands` (T, H, W, 10) uint16 and `masks` (T, H, W) uint8
             over all days with an item, `kept` (T,) uint8: 1 where the day has a valid pixel;
             attributes `left_out` and `replaced`: see `MissingScenes.attributes`.
 
     Raises:
-        ReadError: an asset cannot be read, or too many are lost. A failed read never becomes
-            an empty date.
+        ReadError: an asset cannot be read, or too many scenes are missing or corrupt. A failed
+            read never results in an empty date.
         OutputError: the output cannot be written.
     """
     manifest = Manifest.read(manifest_path)
     with _job(roi_path, window, source, settings) as job:
-        days = _days(_block_items(manifest, part, job.geobox))
+        days = _days(_block_items(manifest, time_slice, job.geobox))
         mosaics = _OpticalDays(job, preprocessing)
         kept = np.zeros(len(days), np.uint8)
         shape = (len(days), *job.block.shape)
@@ -301,18 +293,16 @@ def download_sentinel2(
                 group, "bands", (*shape, len(BANDS)), (1, CHUNK, CHUNK, len(BANDS)), np.uint16
             )
             all_masks = create_array(group, "masks", shape, (1, CHUNK, CHUNK), np.uint8)
-            calls = (partial(mosaics.read, items) for _, items in days)
-            for index, (mosaic, valid) in enumerate(
-                _in_order(calls, job.ahead(days, 40, 20), job.stop)
-            ):
-                day, items = days[index]
-                share = 100 * valid.sum() / (shape[1] * shape[2])
-                found = f"{len(items)} scenes, {share:.1f} % of the block valid"
-                job.log_day("", index, len(days), day, found)
-                if mosaic is not None:
-                    kept[index] = 1
-                    all_bands[index] = job.on_block(mosaic)
-                    all_masks[index] = job.on_block(valid.astype(np.uint8))
+            with job.each_day(mosaics.read, days, 40, 20) as results:
+                for index, (mosaic, valid) in enumerate(results):
+                    day, items = days[index]
+                    share = 100 * valid.sum() / (shape[1] * shape[2])
+                    content = f"{len(items)} scenes, {share:.1f} % of the block valid"
+                    job.log_day("", index, len(days), day, content)
+                    if mosaic is not None:
+                        kept[index] = 1
+                        all_bands[index] = job.on_block(mosaic)
+                        all_masks[index] = job.on_block(valid.astype(np.uint8))
             job.missing_scenes.check(
                 sum(len(items) for _, items in days), settings.max_missing_percent
             )
@@ -329,13 +319,13 @@ class _RadarDays:
         self.keys = [job.provider.s1_assets[channel] for channel in CHANNELS]
 
     def read(self, items: Sequence[SourceItem]) -> NDArray[np.int16]:
-        """(H, W, 2) mosaic of a day on the box."""
+        """Return the (H, W, 2) mosaic of a day on the bounding box."""
         mosaic = np.zeros((*self.job.inside.shape, len(CHANNELS)), np.int16)
         acquisitions = [Acquisition(item, self.job.missing_scenes) for item in items]
-        begun = [(acquisition, self._start(item)) for acquisition, item in standing(acquisitions)]
-        for acquisition, futures in begun:
+        started = [(acquisition, self._start(item)) for acquisition, item in usable(acquisitions)]
+        for acquisition, futures in started:
             while (item := acquisition.item) is not None:
-                power = _gathered([(acquisition, item, future) for future in futures])
+                power = _results([(acquisition, item, future) for future in futures])
                 if power is not None:
                     channels = [power_to_scaled_decibels(values) for values in power]
                     add_to_mosaic(mosaic, np.stack(channels, axis=-1))
@@ -353,27 +343,28 @@ def download_sentinel1(
     manifest_path: Path,
     roi_path: Path,
     window: Window,
-    part: Slice,
+    time_slice: Slice,
     output: Path,
     source: Sentinel1,
     settings: Download,
 ) -> None:
-    """Write the block's daily Sentinel-1 mosaics of one slice, for both directions.
+    """Write the daily Sentinel-1 mosaics of one block and slice, for both directions.
 
     Args:
-        manifest_path, roi_path, window, part: as in `download_sentinel2`.
+        manifest_path, roi_path, window, time_slice: as in `download_sentinel2`.
         output: block file; arrays `ascending` and `descending` (T, H, W, 2) int16 over all
             days with an item of that direction, and `ascending_kept`, `descending_kept`
-            (T,) uint8: 1 where the day has a value in the block; attributes as there.
+            (T,) uint8: 1 where the day has a value in the block; attributes as in
+            `download_sentinel2`.
 
     Raises:
-        ReadError: an asset cannot be read, or too many are lost.
+        ReadError: an asset cannot be read, or too many scenes are missing or corrupt.
         OutputError: the output cannot be written.
     """
     manifest = Manifest.read(manifest_path)
     with _job(roi_path, window, source, settings) as job:
-        items = known_directions(
-            _block_items(manifest, part, job.geobox),
+        items = resolve_directions(
+            _block_items(manifest, time_slice, job.geobox),
             manifest.orbits,
             job.provider,
             job.reader.tags,
@@ -394,14 +385,13 @@ def download_sentinel1(
                     group, orbit, shape, (1, CHUNK, CHUNK, len(CHANNELS)), np.int16
                 )
                 kept = np.zeros(len(days), np.uint8)
-                calls = (partial(mosaics.read, day_items) for _, day_items in days)
-                for index, mosaic in enumerate(_in_order(calls, job.ahead(days, 32, 16), job.stop)):
-                    day, day_items = days[index]
-                    kept[index] = mosaic.any()
-                    found = f"{len(day_items)} scenes"
-                    job.log_day(f"{orbit} ", index, len(days), day, found)
-                    if kept[index]:
-                        images[index] = job.on_block(mosaic)
+                with job.each_day(mosaics.read, days, 32, 16) as results:
+                    for index, mosaic in enumerate(results):
+                        day, day_items = days[index]
+                        kept[index] = mosaic.any()
+                        job.log_day(f"{orbit} ", index, len(days), day, f"{len(day_items)} scenes")
+                        if kept[index]:
+                            images[index] = job.on_block(mosaic)
                 create_array(group, f"{orbit}_kept", kept.shape, kept.shape, np.uint8)[:] = kept
             job.missing_scenes.check(scenes, settings.max_missing_percent)
             group.attrs.update(job.missing_scenes.attributes())

@@ -1,8 +1,8 @@
-"""Scenes that the archive has lost: the acquisition's other copy, or a record of its absence.
+"""Missing or corrupt scenes: replaced by a duplicate acquisition, or left out and recorded.
 
-A scene is lost when its object is missing or corrupt while the archive answers. An outage
-or refused credentials are no loss: they fail the block. So does a loss of too many scenes,
-which a moved bucket or an unmounted disk looks like.
+A scene is missing or corrupt if one of its objects is, while the archive answers. An outage or
+refused credentials fail the block instead. Too many missing scenes also fail it, because a moved
+bucket or an unmounted disk looks the same.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..scenes.manifest import SourceItem
 log = logging.getLogger(__name__)
 
 MISSING_SCENES = ("left_out", "replaced")
-"""Attributes of block files that hold the record."""
+"""Attributes of block files with the records."""
 
 
 class MissingScenes:
-    """What one job could not use. Filled by several threads; told in an order of its own."""
+    """Record of the missing or corrupt scenes of a job; thread-safe."""
 
     def __init__(self) -> None:
         self._left_out: list[dict[str, str]] = []
@@ -32,12 +32,15 @@ class MissingScenes:
 
     @property
     def count(self) -> int:
-        """Scenes left out so far."""
+        """Number of scenes left out."""
         return len(self._left_out)
 
     def attributes(self) -> dict[str, Any]:
-        """`left_out` and `replaced`: lists of items, each with date and reason, and the copy
-        used instead; for the block file."""
+        """Return the attributes of the block file, in a fixed order.
+
+        `left_out` and `replaced` are lists of items with date and reason; in `replaced`, `copy`
+        is the duplicate that was used.
+        """
 
         def order(entry: dict[str, str]) -> tuple[str, str]:
             return entry["date"], entry["item"]
@@ -48,62 +51,69 @@ class MissingScenes:
         }
 
     def add(self, item: SourceItem, used: SourceItem | None, error: MissingSceneError) -> None:
-        """Record that `item` is lost, and the copy used in its place, if any."""
+        """Record that `item` is missing or corrupt, and the duplicate used instead, if any."""
         entry = {"item": item.id, "date": item.date.isoformat(), "reason": error.reason}
         with self._lock:
             if used is None:
                 log.warning("%s is left out: %s", item.id, error.reason)
                 self._left_out.append(entry)
             else:
-                log.warning("%s is used in place of %s: %s", used.id, item.id, error.reason)
+                log.warning("%s is used instead of %s: %s", used.id, item.id, error.reason)
                 self._replaced.append(entry | {"copy": used.id})
 
-    def check(self, scenes: int, most: float) -> None:
-        """Refuse missing_scenes that look like an outage.
+    def check(self, scenes: int, limit: float) -> None:
+        """Check that the missing scenes are too few to be an outage.
 
         Args:
-            scenes: acquisitions of this block and slice.
-            most: largest share that may be lost, in percent.
+            scenes: number of acquisitions of this block and slice.
+            limit: largest share that may be missing, in percent.
 
         Raises:
-            ReadError: more are.
+            ReadError: more are missing.
         """
         count = len(self._left_out)
-        if count == 0 or 100 * count <= most * scenes:
+        if count == 0 or 100 * count <= limit * scenes:
             return
         first = self.attributes()["left_out"][0]
+        if count < scenes:
+            advice = (
+                "Raise download.max_missing_percent only if they are permanently missing and the "
+                f"remaining {scenes - count} are enough for this slice."
+            )
+        else:
+            advice = "No scene of this slice remains: a higher limit would leave it empty."
         raise ReadError(
-            f"{count} of the {scenes} scenes of this block and slice are missing or corrupt at "
-            f"the archive, more than download.max_missing_percent ({most:g} %) allows; the first is "
-            f"{first['reason']}. If the archive is complete again, run again; if these scenes are "
-            "gone for good, raise download.max_missing_percent."
+            f"{count} of the {scenes} scenes of this block and slice are missing or corrupt in the "
+            f"archive, more than download.max_missing_percent ({limit:g} %) allows; the first is "
+            f"{first['reason']}. This is usually an outage or a moved archive: check it, and run "
+            f"again. {advice}"
         )
 
 
 class Acquisition:
-    """One scene of a day and its other copies, of which the first readable one is used."""
+    """One acquisition: an item and its duplicates, of which the first readable one is used."""
 
     def __init__(self, item: SourceItem, missing_scenes: MissingScenes) -> None:
-        self._versions = [item, *item.copies]
-        self._losses = missing_scenes
+        self._items = [item, *item.copies]
+        self._missing_scenes = missing_scenes
 
     @property
     def item(self) -> SourceItem | None:
-        """The copy in use; None when all are lost."""
-        return self._versions[0] if self._versions else None
+        """The item in use; None if all are missing or corrupt."""
+        return self._items[0] if self._items else None
 
     @property
-    def others(self) -> tuple[SourceItem, ...]:
-        """The copies that are left beside the one in use."""
-        return tuple(self._versions[1:])
+    def duplicates(self) -> tuple[SourceItem, ...]:
+        """The remaining duplicates of the item in use."""
+        return tuple(self._items[1:])
 
-    def lose(self, item: SourceItem, error: MissingSceneError) -> None:
-        """Go on to the next copy, if `item` is still the one in use."""
+    def discard(self, item: SourceItem, error: MissingSceneError) -> None:
+        """Continue with the next duplicate, if `item` is still the one in use."""
         if self.item is item:
-            del self._versions[0]
-            self._losses.add(item, self.item, error)
+            del self._items[0]
+            self._missing_scenes.add(item, self.item, error)
 
 
-def standing(acquisitions: Sequence[Acquisition]) -> list[tuple[Acquisition, SourceItem]]:
-    """The acquisitions of which a copy is left, in their order."""
-    return [(p, p.item) for p in acquisitions if p.item is not None]
+def usable(acquisitions: Sequence[Acquisition]) -> list[tuple[Acquisition, SourceItem]]:
+    """Return the acquisitions with a remaining item, and that item, in their order."""
+    return [(a, a.item) for a in acquisitions if a.item is not None]

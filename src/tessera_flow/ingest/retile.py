@@ -1,4 +1,4 @@
-"""Turn a block's stacks from one image per date to one time series per patch."""
+"""Reorganise the stacks of a block from one image per date to one time series per patch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .missing_scenes import MISSING_SCENES
 log = logging.getLogger(__name__)
 
 TIME_CHUNK = 16
-"""Dates in one stored chunk of a patch: large enough to read fast, small enough to decode
-without doubling the memory of a patch."""
+"""Dates per stored chunk: large enough to read fast, small enough to decode without doubling the
+memory of a patch."""
 
 _S2: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "bands": ((len(BANDS),), np.uint16),
@@ -45,18 +45,18 @@ def retile(
     """Write the patches of a block that hold a pixel of the region.
 
     Args:
-        sentinel2, sentinel1: stacks of the block; None for a sensor that is not used, which
-            counts as one without a date.
+        sentinel2, sentinel1: stacks of the block; None for a sensor that is not used (no
+            dates).
         roi_path: the region's mask.
         block: its name, for messages.
-        window: the block's place in the region's grid, before downsampling.
+        window: window of the block in the region's grid, before downsampling.
         output: block file; a group per patch with the arrays of a reference tile folder and
             `roi` (h, w) uint8. Attribute `missing_scenes`: by sensor, `left_out` and `replaced` of
             its stack.
         patch_size: edge of a patch in product pixels.
-        downsample_rate: as the stacks were made with.
-        on_empty_block: whether a block that no scene covers is an error.
-        needed: sensors without which no pixel can have an embedding.
+        downsample_rate: of the stacks.
+        on_empty_block: `fail`: a block without a scene is an error.
+        needed: sensors that every embedding requires.
 
     Raises:
         ItemError: no scene covers the block, or none of a needed sensor.
@@ -66,9 +66,9 @@ def retile(
     n = downsample_rate
     inside = read_mask(roi_path, window)[0][::n, ::n]
     patches = [
-        part
-        for part in tiling(inside.shape[0], inside.shape[1], patch_size)
-        if inside[part.slices].any()
+        window
+        for window in tiling(inside.shape[0], inside.shape[1], patch_size)
+        if inside[window.slices].any()
     ]
     with ExitStack() as stack:
         groups = {
@@ -87,20 +87,21 @@ def retile(
             },
         }
         target = stack.enter_context(create_block_file(output, attributes))
-        for part in patches:
-            rows, columns = part.slices
-            patch = target.create_group(f"{part.y0}_{part.x0}")
+        for patch_window in patches:
+            rows, columns = patch_window.slices
+            shape = patch_window.shape
+            patch = target.create_group(f"{patch_window.y0}_{patch_window.x0}")
             roi = inside[rows, columns].astype(np.uint8)
             create_array(patch, "roi", roi.shape, roi.shape, np.uint8)[:] = roi
             s2, s1 = groups.get("sentinel2"), groups.get("sentinel1")
             for name, (tail, dtype) in _S2.items():
-                _copy(s2, patch, name, (slice(None), rows, columns), part.shape, tail, dtype)
+                _copy(s2, patch, name, (slice(None), rows, columns), shape, tail, dtype)
             _copy(s2, patch, "doys", (slice(None),), (), (), np.uint16)
             for orbit in ORBITS:
-                _copy(s1, patch, f"sar_{orbit}", (slice(None), rows, columns), part.shape,
+                _copy(s1, patch, f"sar_{orbit}", (slice(None), rows, columns), shape,
                       (len(CHANNELS),), np.int16)  # fmt: skip
                 _copy(s1, patch, f"sar_{orbit}_doy", (slice(None),), (), (), np.int16)
-            log.info("patch %d_%d written", part.y0, part.x0)
+            log.info("patch %d_%d written", patch_window.y0, patch_window.x0)
 
 
 def _copy(
@@ -119,8 +120,8 @@ def _copy(
     if images is None:
         return
     for start in range(0, dates, TIME_CHUNK):
-        some = slice(start, min(start + TIME_CHUNK, dates))
-        array[some] = np.asarray(images[(some, *selection[1:])])
+        chunk = slice(start, min(start + TIME_CHUNK, dates))
+        array[chunk] = np.asarray(images[(chunk, *selection[1:])])
 
 
 def _check_coverage(
@@ -133,12 +134,12 @@ def _check_coverage(
     missing = [sensor for sensor in needed if scenes.get(sensor) == 0]
     if any(scenes.values()) and not missing:
         return
-    what = " and no ".join(missing or scenes)
-    message = f"Block {block} is covered by no {what} scene in the period"
+    sensors = " and no ".join(missing or scenes)
+    message = f"Block {block} is covered by no {sensors} scene in the period"
     if on_empty_block == "nodata":
         log.warning("%s; published without embeddings (download.on_empty_block: nodata).", message)
         return
     raise ItemError(
-        f"{message}: cut the region to where scenes exist, or set `download.on_empty_block: nodata` "
-        "to publish such blocks without embeddings."
+        f"{message}: limit the region to where scenes exist, or set "
+        "`download.on_empty_block: nodata` to publish such blocks without embeddings."
     )

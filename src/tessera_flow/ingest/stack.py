@@ -1,4 +1,4 @@
-"""Join a block's slices in date order and drop the dates without a valid pixel."""
+"""Join the slices of a block in date order and drop the dates without a valid pixel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Day:
 def _kept_days(
     paths: Sequence[Path], dates: str, kept: str
 ) -> tuple[list[_Day], int, tuple[int, int]]:
-    """Days to keep in date order, the number of days with a scene, and the block's (H, W)."""
+    """Return the days to keep in date order, the number of days with a scene, and (H, W)."""
     days = []
     candidates = 0
     shapes = set()
@@ -53,14 +53,14 @@ def _kept_days(
     return sorted(days, key=lambda day: day.date), candidates, shapes.pop()
 
 
-def _losses(paths: Sequence[Path]) -> dict[str, Any]:
-    """`left_out` and `replaced` of all slices: what the archive had lost."""
-    found: dict[str, Any] = {key: [] for key in MISSING_SCENES}
+def _missing_scenes(paths: Sequence[Path]) -> dict[str, Any]:
+    """Join `left_out` and `replaced` of all slices."""
+    result: dict[str, Any] = {key: [] for key in MISSING_SCENES}
     for path in paths:
         with open_block_file(path) as group:
-            for key, entries in found.items():
+            for key, entries in result.items():
                 entries += cast(list[dict[str, str]], group.attrs.get(key, []))
-    return found
+    return result
 
 
 def _block_shape(group: zarr.Group) -> tuple[int, int]:
@@ -70,7 +70,7 @@ def _block_shape(group: zarr.Group) -> tuple[int, int]:
 
 
 def _images(days: Sequence[_Day], name: str, step: int) -> Iterator[NDArray[Any]]:
-    """One array per day, each slice file opened once."""
+    """Yield one array per day; each slice file is opened once."""
     for path in dict.fromkeys(day.path for day in days):
         with open_block_file(path) as group:
             for day in days:
@@ -103,17 +103,16 @@ def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int =
     """Join slices from `download_sentinel2` into one block file.
 
     Output arrays: `bands` (T, H, W, 10) uint16, `masks` (T, H, W) uint8, `doys` (T,) uint16,
-    in date order (a period may cross a year end); T may be 0. Attribute `scenes` counts the
-    days for which a scene exists at all; `left_out` and `replaced` are those of the slices,
-    in order.
+    in date order (a period can cross the end of a year); T may be 0. Attribute `scenes` counts the
+    days with a scene; `left_out` and `replaced` are those of the slices, in order.
 
     Args:
         slices: block files of consecutive slices.
-        output: the file to make.
+        output: the file to write.
         downsample_rate: keep every n-th pixel in rows and columns.
 
     Raises:
-        TileError: a slice is missing, corrupt or of another shape.
+        TileError: a slice is missing, corrupt or has another shape.
         OutputError: the output cannot be written.
     """
     n = downsample_rate
@@ -122,7 +121,7 @@ def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int =
     attributes = {
         "dates": [day.date.isoformat() for day in days],
         "scenes": scenes,
-        **_losses(slices),
+        **_missing_scenes(slices),
     }
     with create_block_file(output, attributes) as group:
         _write_stream(group, "bands", days, "bands", (*shape, len(BANDS)), n, np.uint16)
@@ -145,7 +144,7 @@ def stack_sentinel1(slices: Sequence[Path], output: Path, downsample_rate: int =
             f"{orbit}_dates": [day.date.isoformat() for day in days]
             for orbit, (days, _, _) in streams.items()
         },
-        **_losses(slices),
+        **_missing_scenes(slices),
     }
     with create_block_file(output, attributes) as group:
         for orbit, (days, _, (height, width)) in streams.items():

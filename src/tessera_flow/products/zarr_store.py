@@ -12,7 +12,6 @@ import datetime
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from ..atomic import atomic_output
+from ..concurrency import ordered_map
 from ..region.grid import RegionGrid, Window, tiling
 from .blocks import COUNT_KINDS, RegionBlocks
 from .provenance import Provenance, crs_code, product_crs
@@ -248,16 +248,13 @@ def _write_array(
     )
     windows = list(tiling(height, width, shard))
     stop = threading.Event()
-    with ThreadPoolExecutor(threads) as pool:
-        parts = (windows[n::threads] for n in range(threads))
-        jobs = [pool.submit(_write_shards, array, source, name, part, stop) for part in parts]
-        try:
-            wait(jobs)
-        except BaseException:  # a request to stop reaches this thread alone
-            stop.set()
-            raise
-    for job in jobs:
-        job.result()
+
+    def write(shards: Sequence[Window]) -> None:
+        _write_shards(array, source, name, shards, stop)
+
+    shards_of_threads = (windows[n::threads] for n in range(threads))
+    # A request to stop reaches only this thread: it sets `stop` for the others.
+    list(ordered_map(write, shards_of_threads, threads, stop=stop))
 
 
 def _write_shards(

@@ -1,7 +1,7 @@
-"""What a failed read means, and so what is done about it.
+"""Classification of failed reads, which decides whether they are retried.
 
-GDAL reports a refused or broken request as a decode error, so the bytes are fetched here
-(`ranges.py`) and the status is known; GDAL decodes only what has arrived whole.
+GDAL reports a refused or broken request as a decode error. Therefore `http_range.py` fetches
+the bytes, so that the status is known, and GDAL decodes only complete data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REFUSED = (401, 403)
 MISSING = (404, 410)
 TRANSIENT = (408, 425, 429)
 
-_NO_ADDRESS = (
+_INVALID_URL = (
     requests.exceptions.InvalidURL,
     requests.exceptions.MissingSchema,
     requests.exceptions.InvalidSchema,
@@ -29,11 +29,11 @@ _NO_ADDRESS = (
 
 
 class MissingSceneError(ReadError):
-    """The archive answers, but this object is not there or is broken: trying again is no use,
-    and another copy of the acquisition is.
+    """The archive answers, but the object is missing or corrupt. Retries do not help; a
+    duplicate of the acquisition does.
 
     Attributes:
-        reason: asset, address and cause, for the record.
+        reason: asset, URL and cause, for the record.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -43,13 +43,13 @@ class MissingSceneError(ReadError):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one request gave no bytes.
+    """Reason why a request failed.
 
     Attributes:
-        kind: `refused` (sign again), `transient` (wait, try again), `missing` (the object is
-            not there) or `permanent` (no use).
-        cause: in words, free of addresses.
-        retry_after: seconds the service asks to wait.
+        kind: `refused` (sign again and retry), `transient` (wait and retry), `missing` (the
+            object does not exist) or `permanent` (do not retry).
+        cause: a description without URLs.
+        retry_after: seconds to wait, as the service requests.
     """
 
     kind: Kind
@@ -58,7 +58,7 @@ class Failure:
 
 
 def of_status(status: int, reason: str, retry_after: float | None) -> Failure:
-    """The failure that an HTTP status means."""
+    """Return the failure for an HTTP status."""
     cause = f"HTTP {status} {reason}".strip()
     if status in REFUSED:
         return Failure("refused", cause, retry_after)
@@ -70,19 +70,22 @@ def of_status(status: int, reason: str, retry_after: float | None) -> Failure:
 
 
 def of_exception(error: BaseException) -> Failure:
-    """The failure that an exception of `requests` means. Its text may hold the signed address,
-    so only the innermost system error's words are used, or the exception's name."""
+    """Return the failure for an exception of `requests`.
+
+    Its text may contain the signed URL, so the cause is the text of the innermost system error
+    or the name of the exception.
+    """
     response = getattr(error, "response", None)
     if isinstance(error, requests.TooManyRedirects):
-        return Failure("permanent", "the archive redirects without end")
+        return Failure("permanent", "the archive redirects endlessly")
     if isinstance(error, requests.exceptions.SSLError):
         return Failure("permanent", "the server's certificate is not accepted")
-    if response is not None:  # of the service that signs
+    if response is not None:  # of the signing service
         failure = of_status(response.status_code, response.reason or "", None)
         kind: Kind = "refused" if failure.kind == "refused" else "transient"
         return Failure(kind, f"{failure.cause} from the signing service")
-    if isinstance(error, _NO_ADDRESS):
-        return Failure("permanent", f"the address cannot be used ({type(error).__name__})")
+    if isinstance(error, _INVALID_URL):
+        return Failure("permanent", f"the URL is invalid ({type(error).__name__})")
     inner: BaseException | None = error
     seen: list[BaseException] = []
     while inner is not None and inner not in seen:
@@ -94,4 +97,4 @@ def of_exception(error: BaseException) -> Failure:
         reasons = [a for a in (*inner.args, getattr(inner, "reason", None))
                    if isinstance(a, BaseException)]  # fmt: skip
         inner = next((r for r in reasons if r not in seen), inner.__cause__ or inner.__context__)
-    return Failure("transient", f"the connection broke ({type(seen[-1]).__name__})")
+    return Failure("transient", f"the connection was interrupted ({type(seen[-1]).__name__})")

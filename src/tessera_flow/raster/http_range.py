@@ -1,13 +1,12 @@
-"""Byte ranges of objects on HTTP servers: signed, tried again, checked, and kept.
+"""Byte ranges of objects on HTTP servers: signed, retried, checked and cached.
 
-All HTTP of reading scenes is here, so that there is one place that retries, one that knows
-the status of an answer, and one that holds signed addresses.
+All HTTP requests for scenes are made here, so that one module retries, knows the HTTP status
+and handles signed URLs.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import re
 import threading
 import time
@@ -23,6 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from ..archives.signing import Access, GivesAccess
+from ..concurrency import call_with_timeout
 from ..errors import ReadError, TesseraFlowError
 from ..urls import keep_secrets_out_of_log, public_href
 from .failures import Failure, MissingSceneError, of_exception, of_status
@@ -33,20 +33,20 @@ for _name in ("urllib3.connectionpool", "urllib3.util.retry", "rasterio._env", "
     keep_secrets_out_of_log(_name)
 
 HEAD_BYTES = 32768
-"""Fetched first: the header of a COG, or the first part of it."""
+"""Size of the first request, which covers the header of most COGs."""
 
 MERGE_GAP = 4096
-"""Ranges as near as this are asked for together (a COG's blocks lie 8 bytes apart)."""
+"""Ranges with a smaller gap are requested together (blocks of a COG are 8 bytes apart)."""
 
 _PIECE = 2**17
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class RangeClient:
-    """Fetches ranges for many threads.
+    """Fetches byte ranges; thread-safe.
 
     Attributes:
-        requests, received: requests made and bytes of data received so far.
+        requests, received: number of requests made and bytes of data received.
     """
 
     def __init__(self, access: GivesAccess, policy: RetryPolicy, connections: int = 16) -> None:
@@ -57,9 +57,9 @@ class RangeClient:
         self._signing = threading.Lock()
         self._counting = threading.Lock()
         self._session = requests.Session()
-        # What the environment says of proxies and certificates is looked up once for each
-        # host (`_environment`): it takes longer than the rest of a request. And requests would
-        # send what ~/.netrc holds for a host in place of the access's own header.
+        # `_environment` looks up proxies and certificates once per host, because the lookup
+        # takes longer than the rest of a request. Also, requests would replace the header of
+        # `access` by an entry of ~/.netrc.
         self._session.trust_env = False
         self._environments: dict[str, dict[str, Any]] = {}
         adapter = HTTPAdapter(pool_connections=8, pool_maxsize=connections, max_retries=0)
@@ -71,18 +71,18 @@ class RangeClient:
         self._session.close()
 
     def _sign(self, href: str, refused: Access | None, seconds: float) -> Access | Failure:
-        """The way to `href`; if one was refused, another."""
-        # One thread at a time: after a refusal the first brings a new signature for all.
+        """Return access to `href`, renewed if it equals `refused`."""
+        # One thread at a time: after a refusal the first renews the signature for all.
         if not self._signing.acquire(timeout=max(seconds, 0.0)):
             return Failure("transient", "no signature in time")
         try:
-            access = _within(seconds, lambda: self._access(href))
+            access = call_with_timeout(lambda: self._access(href), seconds)
             if refused is not None and access == refused:
-                access = _within(seconds, lambda: self._access(href, fresh=True))
+                access = call_with_timeout(lambda: self._access(href, fresh=True), seconds)
             return access
         except TesseraFlowError:
             raise
-        except Exception as error:  # whatever a library raises may hold the token
+        except Exception as error:  # the text of any exception may contain the token
             return of_exception(error)
         finally:
             self._signing.release()
@@ -90,54 +90,37 @@ class RangeClient:
     def fetch(
         self, href: str, start: int, stop: int, label: str, attempts: Attempts
     ) -> tuple[bytearray, int]:
-        """Bytes `start` .. `stop` of an object (fewer where it ends), and its size.
+        """Fetch bytes `start` to `stop` (exclusive) of an object, fewer at its end.
 
         Args:
-            href: unsigned address.
-            start, stop: half-open.
-            label: what it is, for messages.
-            attempts: of the read that this is part of.
+            href: unsigned URL.
+            start, stop: byte offsets.
+            label: name of the object, for messages.
+            attempts: of the read that includes this request.
+
+        Returns:
+            The bytes, and the size of the object.
 
         Raises:
-            MissingSceneError: the object is not there.
-            ReadError: every other failure that outlasts its attempts.
+            MissingSceneError: the object does not exist.
+            ReadError: any other failure after the last attempt.
         """
         refused: Access | None = None
-        while True:
-            access = self._sign(href, refused, attempts.left)
-            found = (
-                access if isinstance(access, Failure) else self._get(access, start, stop, attempts)
-            )
-            if not isinstance(found, Failure):
-                attempts.succeeded()
-                return found
-            if found.kind == "refused" and isinstance(access, Access):
-                refused = access
-            self._wait_or_raise(found, href, label, attempts)
 
-    def _wait_or_raise(self, failure: Failure, href: str, label: str, attempts: Attempts) -> None:
-        address = public_href(href)
-        what = f"{label} ({address})"
-        if failure.kind == "missing":
-            raise MissingSceneError(
-                f"{what} is not there: {failure.cause}.", f"{what}: {failure.cause}"
-            )
-        retried = failure.kind in ("refused", "transient")
-        pause = attempts.pause(failure.retry_after) if retried else None
-        if pause and failure.kind == "refused" and attempts.failed == 1 and not failure.retry_after:
-            pause = 0.0  # a token that ran out: a new one serves at once
-        if pause is not None:
-            log.warning(
-                "try %d of %s failed (%s); again in %.1f s",
-                attempts.failed, label, failure.cause, pause,
-            )  # fmt: skip
-            if attempts.wait(pause):
-                return
-        count = max(attempts.failed, 1)
-        raise ReadError(
-            f"Cannot read {what} after {count} {'try' if count == 1 else 'attempts'}: "
-            f"{failure.cause}. {_ADVICE[failure.kind]}"
-        )
+        def request() -> tuple[bytearray, int] | Failure:
+            nonlocal refused
+            access = self._sign(href, refused, attempts.seconds_left)
+            if isinstance(access, Failure):
+                return access
+            result = self._get(access, start, stop, attempts)
+            if isinstance(result, Failure) and result.kind == "refused":
+                refused = access
+            return result
+
+        result, count = attempts.call(request, label)
+        if isinstance(result, Failure):
+            raise _read_error(result, f"{label} ({public_href(href)})", count)
+        return result
 
     def _get(
         self, access: Access, start: int, stop: int, attempts: Attempts
@@ -173,12 +156,12 @@ class RangeClient:
                 after = retry_after(response.headers.get("Retry-After"))
                 return of_status(status, response.reason or "", after)
             length = response.headers.get("Content-Length", "")
-            if _is_page(response.headers.get("Content-Type", "")):
-                return Failure("transient", "a web page came in place of the data")
+            if _is_web_page(response.headers.get("Content-Type", "")):
+                return Failure("transient", "the server returned a web page instead of data")
             if status == 200 and not (
                 start == 0 and length.isdigit() and int(length) <= HEAD_BYTES
             ):
-                return Failure("permanent", "the server does not answer range requests")
+                return Failure("permanent", "the server does not support range requests")
             return self._body(response, start, stop, attempts)
 
     def _environment(self, href: str) -> dict[str, Any]:
@@ -186,80 +169,80 @@ class RangeClient:
         host = f"{parts.scheme}://{parts.netloc}"
         if host not in self._environments:
             with requests.Session() as session:
-                found = session.merge_environment_settings(host, {}, True, None, None)
-            self._environments[host] = {key: found[key] for key in ("proxies", "verify")}
+                settings = session.merge_environment_settings(host, {}, True, None, None)
+            self._environments[host] = {key: settings[key] for key in ("proxies", "verify")}
         return self._environments[host]
 
     def _body(
         self, response: requests.Response, start: int, stop: int, attempts: Attempts
     ) -> tuple[bytearray, int] | Failure:
         if response.status_code == 206:
-            stated = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if stated is None or int(stated[1]) != start or int(stated[2]) >= stop:
-                return Failure("transient", "another range came than was asked for")
-            length, size = int(stated[2]) + 1 - start, int(stated[3])
+            content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if (
+                content_range is None
+                or int(content_range[1]) != start
+                or int(content_range[2]) >= stop
+            ):
+                return Failure("transient", "the server returned another range than requested")
+            length, size = int(content_range[2]) + 1 - start, int(content_range[3])
             if length < min(stop, size) - start:
-                return Failure("transient", "a shorter range came than was asked for")
+                return Failure("transient", "the server returned a shorter range than requested")
         else:
             length = size = int(response.headers["Content-Length"])
         data, received = bytearray(length), 0
-        began = time.monotonic()
+        start_time = time.monotonic()
         while received < length:
-            # `read` would wait for the whole piece, however slowly it came.
+            # `read` would wait for the complete piece, even on a slow connection.
             piece = response.raw.read1(min(_PIECE, length - received))
             if not piece:
-                return Failure("transient", f"{received} of {length} bytes came")
+                return Failure("transient", f"only {received} of {length} bytes were received")
             data[received : received + len(piece)] = piece
             received += len(piece)
             with self._counting:
                 self.received += len(piece)
-            slow = time.monotonic() - began > self.policy.timeout * (1 + received / 2**20)
-            if slow or attempts.left < 0:
+            slow = time.monotonic() - start_time > self.policy.timeout * (1 + received / 2**20)
+            if slow or attempts.seconds_left < 0:
                 return Failure("transient", "no answer in time")
         if start == 0 and data[:64].lstrip()[:1] == b"<":
-            return Failure("transient", "a web page came in place of the data")
+            return Failure("transient", "the server returned a web page instead of data")
         return data, size
+
+
+def _read_error(failure: Failure, asset: str, attempts: int) -> ReadError:
+    """The error for a request that failed, with the remedy.
+
+    Args:
+        failure: of the last attempt.
+        asset: its name and URL.
+        attempts: number of attempts made.
+    """
+    if failure.kind == "missing":
+        return MissingSceneError(
+            f"{asset} does not exist: {failure.cause}.", f"{asset}: {failure.cause}"
+        )
+    return ReadError(
+        f"Cannot read {asset} after {attempts} {'attempt' if attempts == 1 else 'attempts'}: "
+        f"{failure.cause}. {_ADVICE[failure.kind]}"
+    )
 
 
 _ADVICE = {
     "refused": "Check the credentials of this archive, and run again.",
     "transient": "Check that the archive is complete and reachable, and run again.",
-    "permanent": "Check the address and what the archive serves there.",
+    "permanent": "Check the URL and what the archive serves there.",
 }
 
 
-def _is_page(content_type: str) -> bool:
+def _is_web_page(content_type: str) -> bool:
     return content_type.split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
 
 
-def _within(seconds: float, call: Any) -> Access:
-    """What `call` returns, waited for no longer than `seconds`: libraries that sign have no
-    time-out of their own."""
-    box: queue.SimpleQueue[tuple[Access | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            box.put((call(), None))
-        except BaseException as error:  # handed to the caller
-            box.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        access, error = box.get(timeout=max(seconds, 0.0))
-    except queue.Empty:
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    assert access is not None
-    return access
-
-
 class RemoteFile:
-    """One object as a file for GDAL: fetches what is asked for, once.
+    """A remote object as a file for GDAL. Bytes are fetched on demand, once.
 
     Attributes:
-        failure: the error that ended reading, if any. GDAL sees an end of file then, since
-            an exception cannot pass through it.
+        failure: the error that ended reading, if any. GDAL then sees the end of the file,
+            because an exception cannot pass through it.
     """
 
     def __init__(self, client: RangeClient, href: str, label: str) -> None:
@@ -267,25 +250,27 @@ class RemoteFile:
         self._client = client
         self._href = href
         self._label = label
-        self._tries = Attempts(client.policy)
+        self._attempts = Attempts(client.policy)
         self._starts: list[int] = []
-        self._parts: list[bytearray] = []
-        head, self.size = client.fetch(href, 0, HEAD_BYTES, label, self._tries)
-        self._keep(0, head)
+        self._pieces: list[bytearray] = []
+        head, self.size = client.fetch(href, 0, HEAD_BYTES, label, self._attempts)
+        self._store(0, head)
 
     def load(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch ranges (start, stop) that will be needed, neighbours together.
+        """Fetch the ranges (start, stop), adjacent ones together.
 
         Raises:
-            ReadError: see `RangeClient.fetch`.
+            ReadError: see `RangeClient.fetch`; an earlier request failed.
         """
+        if self.failure is not None:
+            raise self.failure
         for start, end in _merged(ranges):
             stop = min(end, self.size)
             if start < stop and not self._has(start, stop):
                 self._fetch(start, stop)
 
     def read(self, start: int, count: int) -> bytes:
-        """`count` bytes from `start`; fewer at the end of the object or after a failure."""
+        """Return `count` bytes from `start`, fewer at the end of the object, none on failure."""
         stop = min(start + count, self.size)
         if start >= stop or self.failure:
             return b""
@@ -297,32 +282,32 @@ class RemoteFile:
             return b""
         index = bisect_right(self._starts, start) - 1
         offset = start - self._starts[index]
-        return bytes(memoryview(self._parts[index])[offset : offset + stop - start])
+        return bytes(memoryview(self._pieces[index])[offset : offset + stop - start])
 
     def opener(self, path: str, mode: str = "rb", **_: Any) -> _Handle:
-        """For `rasterio.open(..., opener=...)`."""
+        """Open the object, for `rasterio.open(..., opener=...)`."""
         return _Handle(self)
 
     def _fetch(self, start: int, stop: int) -> None:
-        data, size = self._client.fetch(self._href, start, stop, self._label, self._tries)
+        data, size = self._client.fetch(self._href, start, stop, self._label, self._attempts)
         if size != self.size:
             raise ReadError(
-                f"{self._label} ({public_href(self._href)}) changed while it was read: run again."
+                f"{self._label} ({public_href(self._href)}) changed during the read: run again."
             )
-        self._keep(start, data)
+        self._store(start, data)
 
-    def _keep(self, start: int, data: bytearray) -> None:
+    def _store(self, start: int, data: bytearray) -> None:
         index = bisect_right(self._starts, start)
         self._starts.insert(index, start)
-        self._parts.insert(index, data)
+        self._pieces.insert(index, data)
 
     def _has(self, start: int, stop: int) -> bool:
         index = bisect_right(self._starts, start) - 1
-        return index >= 0 and stop <= self._starts[index] + len(self._parts[index])
+        return index >= 0 and stop <= self._starts[index] + len(self._pieces[index])
 
 
 class _Handle:
-    """A position in a `RemoteFile`; GDAL opens a file more than once."""
+    """File handle with a position; GDAL opens a file several times."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Assets of STAC items as arrays on a grid: odc-stac, with a driver that reads exactly."""
+"""Load assets of STAC items on a grid, with odc-stac and an exact reader."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 
 from ..scenes.manifest import SourceItem
-from .reader import AssetAddress, Reader
+from .reader import Asset, Reader
 from .resample import ReadOptions
 
 FOOTPRINT_MARGIN = 0.1
-"""Degrees around the grid; odc-stac must never find that an asset misses a part of it."""
+"""Degrees added around the grid, so that odc-stac never clips an asset."""
 
 
 class _Source:
-    """One asset, as odc-stac asks for it."""
+    """odc-loader's interface to one asset."""
 
     def __init__(self, driver: ExactDriver) -> None:
         self._driver = driver
@@ -32,40 +32,40 @@ class _Source:
         self, cfg: Any, dst_geobox: GeoBox, *, dst: Any = None, selection: Any = None
     ) -> tuple[tuple[slice, slice], Any]:
         driver = self._driver
-        part, pixels = driver.reader.read(driver.asset, dst_geobox, cfg.dtype, driver.options)
+        slices, pixels = driver.reader.read(driver.asset, dst_geobox, cfg.dtype, driver.options)
         if dst is None:
-            return part, pixels
-        dst[part] = pixels
-        return part, dst[part]
+            return slices, pixels
+        dst[slices] = pixels
+        return slices, dst[slices]
 
 
 class ExactDriver(RioDriver):
-    """odc-loader's driver of one asset: `Reader.read` in place of GDAL's own HTTP and warp."""
+    """odc-loader driver for one asset: `Reader.read` instead of GDAL's HTTP and warp."""
 
-    def __init__(self, reader: Reader, asset: AssetAddress, options: ReadOptions) -> None:
+    def __init__(self, reader: Reader, asset: Asset, options: ReadOptions) -> None:
         super().__init__()
         self.reader = reader
         self.asset = asset
         self.options = options
 
     def capture_env(self) -> dict[str, Any]:
-        """None: the reader sets what it needs."""
+        """Return no GDAL options: the reader sets its own."""
         return {}
 
     def open(self, src: Any, ctx: Any) -> Any:
-        """What reads the asset."""
+        """Return the reader of the asset."""
         return _Source(self)
 
 
 def load_asset(
     reader: Reader, item: SourceItem, key: str, dtype: str, geobox: GeoBox, options: ReadOptions
 ) -> NDArray[Any]:
-    """One asset of one item on a grid, (H, W) of `dtype`; 0 where there is no data.
+    """Load one asset of an item on a grid: (H, W) of `dtype`, 0 for no data.
 
     Raises:
         MissingSceneError, ReadError: see `Reader.read`.
     """
-    asset = AssetAddress(item.id, key, item.stac["assets"][key]["href"])
+    asset = Asset(item.id, key, item.stac["assets"][key]["href"])
     loaded = odc.stac.load(
         [_pystac_item(item, asset, geobox)],
         bands=[key],
@@ -82,7 +82,7 @@ def load_asset(
 
 @lru_cache(maxsize=8)
 def _box(geobox: GeoBox) -> tuple[float, float, float, float]:
-    """(west, south, east, north) in degrees, a little larger than the grid."""
+    """Return (west, south, east, north) in degrees, slightly larger than the grid."""
     box = geobox.geographic_extent.boundingbox
     return (
         max(-180.0, box.left - FOOTPRINT_MARGIN),
@@ -92,16 +92,15 @@ def _box(geobox: GeoBox) -> tuple[float, float, float, float]:
     )
 
 
-def _pystac_item(item: SourceItem, asset: AssetAddress, geobox: GeoBox) -> pystac.Item:
-    """The item for odc-stac: what to open, and nothing to plan by.
+def _pystac_item(item: SourceItem, asset: Asset, geobox: GeoBox) -> pystac.Item:
+    """Return a minimal STAC item with one asset for odc-stac.
 
-    A box around the grid serves as footprint: published ones are simplified, and odc-stac
-    would leave out pixels beyond them, differently for each block. Type and role are set,
-    since odc-stac passes over assets that others mark as metadata; the file says for itself
-    where it lies.
+    Its footprint is a box around the grid: published footprints are simplified, and odc-stac
+    would drop pixels outside them, differently for each block. Media type and role are set,
+    because odc-stac ignores assets marked as metadata. The georeferencing is that of the file.
     """
     box = _box(geobox)
-    found = pystac.Item(
+    result = pystac.Item(
         id=item.id,
         geometry=shapely.geometry.mapping(shapely.box(*box)),
         bbox=list(box),
@@ -109,7 +108,7 @@ def _pystac_item(item: SourceItem, asset: AssetAddress, geobox: GeoBox) -> pysta
         properties={},
         collection=item.stac["collection"],
     )
-    found.add_asset(
+    result.add_asset(
         asset.key, pystac.Asset(asset.href, media_type=pystac.MediaType.COG, roles=["data"])
     )
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Reading one asset, wherever it lies: what failed, and what that means, is told apart here."""
+"""Read an asset from a URL, an object store or a disk, and classify failures."""
 
 from __future__ import annotations
 
@@ -22,22 +22,30 @@ from rasterio.windows import Window as RasterioWindow
 from ..archives.signing import GivesAccess
 from ..errors import ReadError
 from ..urls import is_url, public_href, redacted
-from .failures import MissingSceneError
+from .failures import Failure, MissingSceneError
 from .http_range import RangeClient, RemoteFile
-from .resample import Before, Part, ReadOptions, block_ranges, nothing, read_window
+from .resample import (
+    PlacedPixels,
+    Prefetch,
+    ReadOptions,
+    block_ranges,
+    no_prefetch,
+    read_window,
+)
 from .retry import Attempts, RetryPolicy
 
 log = logging.getLogger(__name__)
 
-DECODE_TRIES = 2
-"""A decode error from bytes that arrived whole is the object's own, if it comes twice."""
+DECODE_ATTEMPTS = 2
+"""If completely received data cannot be decoded in this many attempts, the object is corrupt."""
 
 CACHE_BYTES = 2**28
-"""GDAL's block cache: its default, a share of the machine's memory, knows no job's limit."""
+"""GDAL's block cache. Its default is a share of the machine's memory, which ignores the memory
+limit of a job."""
 
 
 @dataclass(frozen=True)
-class AssetAddress:
+class Asset:
     """One raster of one scene."""
 
     item: str
@@ -46,7 +54,7 @@ class AssetAddress:
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """Name for messages."""
         return f"asset {self.key} of item {self.item}"
 
 
@@ -54,13 +62,13 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Reads assets for many threads.
+    """Reads assets; thread-safe.
 
     Args:
         access: of the provider.
-        policy: when a failed request is made again.
+        policy: retries of failed requests.
         gdal: GDAL options of the provider.
-        connections: most requests at a time.
+        connections: maximum number of concurrent requests.
     """
 
     def __init__(
@@ -74,10 +82,10 @@ class Reader:
         self.client = RangeClient(access, self.policy, connections)
         self._access = access
         self._gdal = dict(gdal or {})
-        # Many threads wait for the archive; more than there are cores to decode only take
-        # memory and the processor's cache from one another.
+        # Many threads wait for the archive, but decoding in more threads than cores would only
+        # use more memory and cache.
         self._decoders = threading.Semaphore(len(os.sched_getaffinity(0)))
-        # Holds for the whole process, so it is set here and not by the reading threads.
+        # This option applies to the process, so it is not set by the reading threads.
         self._cache = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
 
     def __enter__(self) -> Reader:
@@ -85,68 +93,67 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what is under way: no try is made again, and no read begins."""
+        """Stop retries and new reads, and close connections."""
         self.policy.stop.set()
         self.client.close()
         self._cache.__exit__()
 
-    def read(self, asset: AssetAddress, geobox: GeoBox, dtype: str, options: ReadOptions) -> Part:
-        """One asset on the part of a grid that it reaches; the rest holds no data.
+    def read(self, asset: Asset, geobox: GeoBox, dtype: str, options: ReadOptions) -> PlacedPixels:
+        """Read an asset on the part of a grid that it covers; outside there is no data.
 
         Returns:
-            (rows, columns) of the part, and its pixels, (h, w) of `dtype`, 0 where there is
-            no data.
+            (rows, columns) of the part, and its pixels, (h, w) of `dtype`, 0 for no data.
 
         Raises:
             MissingSceneError: the object is missing or corrupt.
-            ReadError: it cannot be read, or used.
+            ReadError: it cannot be read or used.
         """
         try:
-            part, pixels = self._use(
+            slices, pixels = self._use(
                 asset,
-                lambda dataset, before: read_window(
-                    dataset, geobox, options, _described(asset), before
+                lambda dataset, prefetch: read_window(
+                    dataset, geobox, options, _described(asset), prefetch
                 ),
             )
         except (pyproj.exceptions.ProjError, affine.AffineError) as error:
             raise ReadError(
-                f"Cannot use {_described(asset)}: the file does not say where it lies "
+                f"Cannot use {_described(asset)}: its georeferencing is invalid "
                 f"({type(error).__name__}). Correct it or remove the item."
             ) from error
-        return part, as_dtype(pixels, np.dtype(dtype), asset)
+        return slices, as_dtype(pixels, np.dtype(dtype), asset)
 
-    def tags(self, asset: AssetAddress) -> dict[str, str]:
-        """The tags of an asset; its header is read, no pixel.
+    def tags(self, asset: Asset) -> dict[str, str]:
+        """Read the tags in the header of an asset.
 
         Raises:
             MissingSceneError: the object is missing or corrupt.
             ReadError: it cannot be read.
         """
-        return self._use(asset, lambda dataset, before: dict(dataset.tags()))
+        return self._use(asset, lambda dataset, prefetch: dict(dataset.tags()))
 
-    def _use(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
+    def _use(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         if self.policy.stop.is_set():
             raise ReadError(
-                f"{_described(asset)} was not read, as the job had ended: see the error before."
+                f"{_described(asset)} was not read: the job has ended, see the previous error."
             )
         with rasterio.Env(**self._gdal):
             if is_url(asset.href):
-                return self._use_remote(asset, what)
+                return self._use_remote(asset, use)
             if "://" in asset.href:
-                return self._use_by_gdal(asset, what)
-            return self._use_file(asset, what)
+                return self._use_by_gdal(asset, use)
+            return self._use_file(asset, use)
 
-    def _use_remote(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
+    def _use_remote(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         cause = ""
-        for _ in range(DECODE_TRIES):
+        for _ in range(DECODE_ATTEMPTS):
             file = RemoteFile(self.client, asset.href, asset.label)
             with ExitStack() as stack:
                 try:
                     dataset = stack.enter_context(
                         rasterio.open("asset.tif", opener=file.opener, sharing=False)
                     )
-                    result = what(dataset, partial(self._fetched, file, dataset, stack))
-                    # GDAL takes what it could not read of a file's index for blocks of no data.
+                    result = use(dataset, partial(self._prefetch, file, dataset, stack))
+                    # GDAL treats unread parts of a file's block index as blocks without data.
                     if file.failure is not None:
                         raise file.failure
                     return result
@@ -157,24 +164,24 @@ class Reader:
                     log.warning("%s cannot be decoded (%s)", asset.label, cause)
         raise _corrupt(asset, cause)
 
-    def _fetched(
+    def _prefetch(
         self,
         file: RemoteFile,
         dataset: rasterio.DatasetReader,
         stack: ExitStack,
         window: RasterioWindow,
     ) -> None:
-        """Fetch what a window needs, then wait for a turn to decode it."""
+        """Fetch the blocks of a window, then wait for permission to decode them."""
         file.load(block_ranges(dataset, window))
         stack.enter_context(self._decoders)
 
-    def _use_file(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
+    def _use_file(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         try:
             with self._decoders, rasterio.open(asset.href, sharing=False) as dataset:
-                return what(dataset, nothing)
+                return use(dataset, no_prefetch)
         except rasterio.errors.RasterioError as error:
             cause = _decode_cause(error)
-        # A disk that fails looks like a corrupt file to GDAL: a plain read tells them apart.
+        # For GDAL a failing disk looks like a corrupt file: a plain read distinguishes them.
         try:
             with open(asset.href, "rb") as file:
                 while file.read(2**20):
@@ -191,51 +198,57 @@ class Reader:
             ) from None
         raise _corrupt(asset, cause)
 
-    def _use_by_gdal(self, asset: AssetAddress, what: Callable[[Any, Before], T]) -> T:
-        """An address of another kind (s3://, gs://): GDAL does all, and does not say why it
-        failed, so that no failure can be told from an outage."""
-        attempts = Attempts(self.policy)
-        while True:
-            access = self._access(asset.href, fresh=attempts.failed > 0)
+    def _use_by_gdal(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
+        """Use an asset at another kind of URL (s3://, gs://). GDAL does all requests and does not
+        report why they fail, so every failure is treated as an outage."""
+        fresh = False
+
+        def attempt() -> T | Failure:
+            nonlocal fresh
+            access = self._access(asset.href, fresh=fresh)
+            fresh = True
             try:
                 with (
                     rasterio.Env(**access.gdal),
                     rasterio.open(access.href, sharing=False) as dataset,
                 ):
-                    return what(dataset, nothing)
+                    return use(dataset, no_prefetch)
             except rasterio.errors.RasterioError as error:
-                cause = redacted(_decode_cause(error), access.href)
-            pause = attempts.pause()
-            if pause is None or not attempts.wait(pause):
-                raise ReadError(
-                    f"Cannot read {_described(asset)} after {attempts.failed} attempts: {cause}. Check "
-                    "that the archive is complete and reachable, and run again."
-                ) from None
+                return Failure("transient", redacted(_decode_cause(error), access.href))
+
+        result, count = Attempts(self.policy).call(attempt, asset.label)
+        if isinstance(result, Failure):
+            raise ReadError(
+                f"Cannot read {_described(asset)} after {count} attempts: {result.cause}. Check "
+                "that the archive is complete and reachable, and run again."
+            )
+        return result
 
 
-def _described(asset: AssetAddress) -> str:
+def _described(asset: Asset) -> str:
     return f"{asset.label} ({public_href(asset.href)})"
 
 
 def _decode_cause(error: Exception) -> str:
-    """GDAL's words, without the internal name of the file."""
+    """Return GDAL's message, without the internal file name."""
     inner = error.__cause__ or error
     return str(inner).splitlines()[0][:300]
 
 
-def _corrupt(asset: AssetAddress, cause: str) -> MissingSceneError:
-    what = _described(asset)
+def _corrupt(asset: Asset, cause: str) -> MissingSceneError:
+    described = _described(asset)
     return MissingSceneError(
-        f"{what} is corrupt at the archive: it came whole and cannot be decoded ({cause}).",
-        f"{what}: corrupt ({cause})",
+        f"{described} is corrupt in the archive: it was received completely but cannot be decoded "
+        f"({cause}).",
+        f"{described}: corrupt ({cause})",
     )
 
 
-def as_dtype(pixels: NDArray[Any], dtype: np.dtype[Any], asset: AssetAddress) -> NDArray[Any]:
-    """The pixels in another type, if that changes no value.
+def as_dtype(pixels: NDArray[Any], dtype: np.dtype[Any], asset: Asset) -> NDArray[Any]:
+    """Convert pixels to another dtype without changing a value.
 
     Raises:
-        ReadError: a value does not fit, or fractions would be cut off.
+        ReadError: a value is out of range or has a fraction.
     """
     if pixels.dtype == dtype:
         return pixels
@@ -244,8 +257,8 @@ def as_dtype(pixels: NDArray[Any], dtype: np.dtype[Any], asset: AssetAddress) ->
     fits = np.issubdtype(dtype, np.floating) or bool((converted == pixels).all())
     if not fits:
         raise ReadError(
-            f"Cannot use {_described(asset)}: it holds {pixels.dtype} values from {pixels.min()} "
-            f"to {pixels.max()} that are no {dtype} numbers. Check that it is the product it "
-            "claims to be."
+            f"Cannot use {_described(asset)}: it has {pixels.dtype} values from {pixels.min()} "
+            f"to {pixels.max()}, which cannot be converted to {dtype}. Check that it is the "
+            "expected product."
         )
     return converted

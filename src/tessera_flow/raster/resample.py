@@ -1,10 +1,10 @@
-"""A window of an open raster on a grid, exactly, whatever the window.
+"""Resample a window of a raster onto a grid, independently of the window.
 
-GDAL's defaults make the result of a reprojection depend on the window that is read (an
-approximate transformer, a kernel scale estimated per window): a seam between blocks.
-`WarpedVRT` with a tolerance of 1e-9 and the kernel scale fixed at 1 gives the same pixels
-for any window, equal to an exact bilinear computation. Where the lattices coincide, or the
-file's pixels are twice the grid's, no warp is needed at all.
+With GDAL's defaults the result of a reprojection depends on the window (an approximate
+transformer, a kernel scale estimated per window), which gives seams between blocks.
+`WarpedVRT` with a tolerance of 1e-9 and a fixed kernel scale of 1 gives the same pixels for any
+window, equal to an exact bilinear computation. No warp is needed if the raster is aligned with
+the grid and its pixels have the same or twice the size.
 """
 
 from __future__ import annotations
@@ -24,35 +24,38 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from ..errors import ReadError
-from .upsample2x import double_bilinear, double_nearest
+from .upsample2x import upsample_bilinear, upsample_nearest
 
 KERNEL_MARGIN = 3
-"""Pixels around the overlap that a resampling kernel can still reach."""
+"""Pixels around the overlap that a resampling kernel can reach."""
 
-LATTICE_TOLERANCE = 1e-6
-"""Part of a pixel by which two lattices may differ and still count as one."""
+ALIGNMENT_TOLERANCE = 1e-6
+"""Largest offset, as a fraction of a pixel, at which two grids count as aligned."""
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How pixels come onto the grid.
+    """Resampling options.
 
     Attributes:
         resampling: `bilinear` or `nearest`.
-        declare_nodata: treat 0 as no data in files that declare none, so that it is never
-            mixed into a value (`preprocessing: corrected`).
+        declare_nodata: treat 0 as no data in files that declare none, so that it does not
+            enter interpolated values (`preprocessing: corrected`).
     """
 
     resampling: Literal["bilinear", "nearest"]
     declare_nodata: bool
 
 
-Part = tuple[tuple[slice, slice], NDArray[Any]]
-Before = Callable[[RasterioWindow], None]
+PlacedPixels = tuple[tuple[slice, slice], NDArray[Any]]
+"""(rows, columns) of a part of a grid, and its pixels."""
+
+Prefetch = Callable[[RasterioWindow], None]
+"""Called with the window of the dataset before it is read."""
 
 
-def nothing(window: RasterioWindow) -> None:
-    """Before a file on a disk is read."""
+def no_prefetch(window: RasterioWindow) -> None:
+    """Do nothing, for a file on a disk."""
 
 
 def read_window(
@@ -60,49 +63,49 @@ def read_window(
     geobox: GeoBox,
     options: ReadOptions,
     label: str = "the file",
-    before: Before | None = None,
-) -> Part:
-    """Read band 1 of `dataset` on the pixels of `geobox` that it can reach.
+    prefetch: Prefetch | None = None,
+) -> PlacedPixels:
+    """Read band 1 of `dataset` on the part of `geobox` that it covers.
 
-    Where both lattices coincide pixels are copied; else resampled exactly.
+    Pixels are copied if the dataset is aligned with the grid, otherwise resampled exactly.
 
     Args:
         dataset: an open raster.
         geobox: the grid.
-        options: how.
-        label: what it is, for messages.
-        before: told the window of the dataset that is about to be read.
+        options: resampling options.
+        label: name of the dataset, for messages.
+        prefetch: called with the window of the dataset before it is read.
 
     Returns:
-        (rows, columns) of the part of `geobox`, and that part's pixels in the dataset's
-        dtype; 0 where there is no data.
+        (rows, columns) of the part of `geobox`, and its pixels in the dtype of the dataset;
+        0 for no data.
 
     Raises:
-        ReadError: the raster cannot be used: no CRS, or a no-data value that would be mixed
-            into others.
+        ReadError: the raster has no CRS, or a no-data value that cannot be excluded from the
+            interpolation.
     """
-    before = before or nothing
+    prefetch = prefetch or no_prefetch
     if dataset.crs is None:
         raise ReadError(
-            f"{label} has no coordinate reference system: assign the right one "
-            "(gdal_edit.py -a_srs), or remove the item."
+            f"{label} has no coordinate reference system: assign the correct one "
+            "(gdal_edit.py -a_srs) or remove the item."
         )
     rows, columns = _overlap(dataset, geobox)
-    part = geobox[rows, columns]
-    if 0 in part.shape:
-        return (rows, columns), np.zeros(part.shape, dataset.dtypes[0])
+    target = geobox[rows, columns]
+    if 0 in target.shape:
+        return (rows, columns), np.zeros(target.shape, dataset.dtypes[0])
     for scale in (1, 2):
-        offset = _lattice_offset(dataset, part, scale)
-        if offset is None or (scale == 2 and not _can_double(dataset, options)):
+        offset = _aligned_offset(dataset, target, scale)
+        if offset is None or (scale == 2 and not _can_upsample(dataset, options)):
             continue
-        inner, window = _common(dataset, (part.height, part.width), offset, scale)
-        place = (_shifted(rows, inner[0]), _shifted(columns, inner[1]))
+        inner, window = _common(dataset, (target.height, target.width), offset, scale)
+        slices = (_shifted(rows, inner[0]), _shifted(columns, inner[1]))
         if 0 in (window.width, window.height):
-            return place, np.zeros((window.height, window.width), dataset.dtypes[0])
+            return slices, np.zeros((window.height, window.width), dataset.dtypes[0])
         if scale == 1:
-            return place, _copied(dataset, window, before)
-        return place, _doubled(dataset, window, options, before)
-    return (rows, columns), _warped(dataset, part, options, label, before)
+            return slices, _copied(dataset, window, prefetch)
+        return slices, _upsampled(dataset, window, options, prefetch)
+    return (rows, columns), _warped(dataset, target, options, label, prefetch)
 
 
 def _shifted(outer: slice, inner: slice) -> slice:
@@ -111,18 +114,18 @@ def _shifted(outer: slice, inner: slice) -> slice:
 
 def _warped(
     dataset: rasterio.DatasetReader,
-    part: GeoBox,
+    target: GeoBox,
     options: ReadOptions,
     label: str,
-    before: Before,
+    prefetch: Prefetch,
 ) -> NDArray[Any]:
     nodata = _source_nodata(dataset, options, label)
-    height, width = part.shape
-    before(_reach(dataset, part))
+    height, width = target.shape
+    prefetch(_source_window(dataset, target))
     with WarpedVRT(
         dataset,
-        crs=str(part.crs),
-        transform=part.affine,
+        crs=str(target.crs),
+        transform=target.affine,
         height=height,
         width=width,
         resampling=Resampling[options.resampling],
@@ -139,19 +142,19 @@ def _warped(
 def _source_nodata(
     dataset: rasterio.DatasetReader, options: ReadOptions, label: str
 ) -> float | None:
-    """The value never to be mixed into another, or None.
+    """Return the value to exclude from the interpolation, or None.
 
     Raises:
-        ReadError: whole numbers with another no-data value than 0 are to be interpolated:
-            GDAL knows one such value, and 0 is no data in these products.
+        ReadError: an integer raster to be interpolated declares another value than 0. GDAL
+            supports one no-data value, and 0 is no data in these products.
     """
     nodata: float | None = dataset.nodata
     if not options.declare_nodata:
         return nodata
     if nodata is None:
         return 0
-    whole = np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer)
-    if whole and nodata != 0 and options.resampling == "bilinear":
+    is_integer = np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer)
+    if is_integer and nodata != 0 and options.resampling == "bilinear":
         raise ReadError(
             f"{label} declares {nodata:g} as no data, but in Sentinel-2 bands "
             "0 is no data: correct the file (gdal_edit.py -a_nodata 0)."
@@ -162,7 +165,7 @@ def _source_nodata(
 def _transformed(
     bounds: tuple[float, float, float, float], source: Any, target: Any
 ) -> tuple[float, float, float, float]:
-    """Bounds in another CRS; not finite where they cannot be told."""
+    """Return bounds in another CRS; not finite where the transformation is undefined."""
     source, target = pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(target)
     if source.equals(target):
         return bounds
@@ -175,41 +178,41 @@ def _transformed(
 
 
 def _pixels_within(
-    bounds: tuple[float, float, float, float], affine: Any, shape: tuple[int, int], reach: float
+    bounds: tuple[float, float, float, float], affine: Any, shape: tuple[int, int], margin: float
 ) -> tuple[slice, slice]:
-    """Rows and columns of a raster that lie within bounds in its CRS, with a margin."""
+    """Return the rows and columns of a raster within bounds in its CRS, with a margin in pixels."""
     height, width = shape
     if not np.isfinite(bounds).all():
         return slice(0, height), slice(0, width)
     (x0, y0), (x1, y1) = ~affine @ (bounds[0], bounds[3]), ~affine @ (bounds[2], bounds[1])
-    top = int(np.clip(np.floor(min(y0, y1) - reach), 0, height))
-    left = int(np.clip(np.floor(min(x0, x1) - reach), 0, width))
-    bottom = int(np.clip(np.ceil(max(y0, y1) + reach), top, height))
-    right = int(np.clip(np.ceil(max(x0, x1) + reach), left, width))
+    top = int(np.clip(np.floor(min(y0, y1) - margin), 0, height))
+    left = int(np.clip(np.floor(min(x0, x1) - margin), 0, width))
+    bottom = int(np.clip(np.ceil(max(y0, y1) + margin), top, height))
+    right = int(np.clip(np.ceil(max(x0, x1) + margin), left, width))
     return slice(top, bottom), slice(left, right)
 
 
 def _overlap(dataset: rasterio.DatasetReader, geobox: GeoBox) -> tuple[slice, slice]:
-    """Rows and columns of `geobox` that lie over the dataset, with a margin."""
+    """Return the rows and columns of `geobox` that the dataset covers, with a margin."""
     bounds = _transformed(tuple(dataset.bounds), dataset.crs, str(geobox.crs))
-    reach = KERNEL_MARGIN * max(1.0, abs(dataset.transform.a / geobox.affine.a))
-    return _pixels_within(bounds, geobox.affine, (geobox.height, geobox.width), reach)
+    margin = KERNEL_MARGIN * max(1.0, abs(dataset.transform.a / geobox.affine.a))
+    return _pixels_within(bounds, geobox.affine, (geobox.height, geobox.width), margin)
 
 
-def _reach(dataset: rasterio.DatasetReader, part: GeoBox) -> RasterioWindow:
-    """The window of the dataset that a warp onto `part` needs."""
-    box = part.boundingbox
+def _source_window(dataset: rasterio.DatasetReader, target: GeoBox) -> RasterioWindow:
+    """Return the window of the dataset that a warp onto `target` reads."""
+    box = target.boundingbox
     bounds = (box.left, box.bottom, box.right, box.top)
-    bounds = _transformed(bounds, str(part.crs), dataset.crs)
+    bounds = _transformed(bounds, str(target.crs), dataset.crs)
     rows, columns = _pixels_within(bounds, dataset.transform, dataset.shape, 1 + KERNEL_MARGIN / 2)
     return RasterioWindow.from_slices(rows, columns)
 
 
-def _lattice_offset(
+def _aligned_offset(
     dataset: rasterio.DatasetReader, geobox: GeoBox, scale: int
 ) -> tuple[int, int] | None:
-    """(row, column), on the dataset's lattice made `scale` times as fine, of the pixel under
-    the grid's first one; None if that is not the grid's lattice."""
+    """Return (row, column) of the first pixel of the grid in the dataset's grid refined by
+    `scale`; None if the two are not aligned."""
     if not pyproj.CRS.from_user_input(dataset.crs).equals(
         pyproj.CRS.from_user_input(str(geobox.crs))
     ):
@@ -221,7 +224,7 @@ def _lattice_offset(
         return None
     column, row = ~dataset.transform @ (geobox.affine.c, geobox.affine.f)
     column, row = column * scale, row * scale
-    if max(abs(column - round(column)), abs(row - round(row))) > LATTICE_TOLERANCE:
+    if max(abs(column - round(column)), abs(row - round(row))) > ALIGNMENT_TOLERANCE:
         return None
     return round(row), round(column)
 
@@ -229,13 +232,13 @@ def _lattice_offset(
 def _common(
     dataset: rasterio.DatasetReader, shape: tuple[int, int], offset: tuple[int, int], scale: int
 ) -> tuple[tuple[slice, slice], RasterioWindow]:
-    """What a grid of `shape` at `offset` and the dataset have in common: (rows, columns) of the
-    grid, and the window of the dataset, both at the grid's resolution."""
+    """Return the overlap of the dataset and a grid of `shape` at `offset`: (rows, columns) of the
+    grid, and the window of the dataset, both at the resolution of the grid."""
     starts, stops = [], []
-    for first, count, whole in zip(offset, shape, dataset.shape, strict=True):
+    for first, count, size in zip(offset, shape, dataset.shape, strict=True):
         start = max(0, -first)
         starts.append(start)
-        stops.append(max(start, min(count, whole * scale - first)))
+        stops.append(max(start, min(count, size * scale - first)))
     rows, columns = (slice(a, b) for a, b in zip(starts, stops, strict=True))
     window = RasterioWindow(
         offset[1] + starts[1], offset[0] + starts[0], stops[1] - starts[1], stops[0] - starts[0]
@@ -246,9 +249,9 @@ def _common(
 def _copied(
     dataset: rasterio.DatasetReader,
     window: RasterioWindow,
-    before: Before,
+    prefetch: Prefetch,
 ) -> NDArray[Any]:
-    before(window)
+    prefetch(window)
     pixels: NDArray[Any] = dataset.read(1, window=window)
     if dataset.nodata is not None and dataset.nodata != 0:
         for row in pixels:
@@ -256,19 +259,19 @@ def _copied(
     return pixels
 
 
-def _can_double(dataset: rasterio.DatasetReader, options: ReadOptions) -> bool:
+def _can_upsample(dataset: rasterio.DatasetReader, options: ReadOptions) -> bool:
     if dataset.nodata not in (None, 0):
         return False
     return options.resampling == "nearest" or dataset.dtypes[0] == "uint16"
 
 
-def _doubled(
+def _upsampled(
     dataset: rasterio.DatasetReader,
     window: RasterioWindow,
     options: ReadOptions,
-    before: Before,
+    prefetch: Prefetch,
 ) -> NDArray[Any]:
-    """The window, given on the lattice of half pixels."""
+    """Return the pixels of a window of the dataset upsampled by two."""
     margin = 1 if options.resampling == "bilinear" else 0
     top, left = window.row_off // 2, window.col_off // 2
     bottom = -(-(window.row_off + window.height) // 2)
@@ -276,30 +279,30 @@ def _doubled(
     height, width = dataset.shape
     first_row, last_row = max(0, top - margin), min(height, bottom + margin)
     first_column, last_column = max(0, left - margin), min(width, right + margin)
-    whole = RasterioWindow(
+    source = RasterioWindow(
         first_column, first_row, last_column - first_column, last_row - first_row
     )
-    before(whole)
-    pixels: NDArray[Any] = dataset.read(1, window=whole)
+    prefetch(source)
+    pixels: NDArray[Any] = dataset.read(1, window=source)
     if margin:
-        # Beyond the edge there is nothing to weigh in, which repeating the edge amounts to.
+        # Pixels outside the raster have no weight; repeating the edge has the same effect.
         missing_rows = (first_row - top + 1, bottom + 1 - last_row)
         missing_columns = (first_column - left + 1, right + 1 - last_column)
         if any(missing_rows) or any(missing_columns):
             pixels = np.pad(pixels, (missing_rows, missing_columns), mode="edge")
         nodata = options.declare_nodata or dataset.nodata == 0
-        doubled: NDArray[Any] = double_bilinear(pixels, nodata)
+        result: NDArray[Any] = upsample_bilinear(pixels, nodata)
     else:
-        doubled = double_nearest(pixels)
+        result = upsample_nearest(pixels)
     y, x = window.row_off - 2 * top, window.col_off - 2 * left
-    return doubled[y : y + window.height, x : x + window.width]
+    return result[y : y + window.height, x : x + window.width]
 
 
 def block_ranges(
     dataset: rasterio.DatasetReader, window: RasterioWindow
 ) -> Iterator[tuple[int, int]]:
-    """Byte ranges (start, stop) of the blocks that a window touches; none for formats that do
-    not tell."""
+    """Yield byte ranges (start, stop) of the blocks that a window intersects; none for formats
+    without this information."""
     height, width = dataset.block_shapes[0]
     for y in range(window.row_off // height, -(-(window.row_off + window.height) // height)):
         for x in range(window.col_off // width, -(-(window.col_off + window.width) // width)):

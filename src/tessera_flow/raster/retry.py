@@ -1,27 +1,46 @@
-"""When a failed request is made again: how often, after what pause, until when."""
+"""Retries of failed requests: how many, after which pause, until when."""
 
 from __future__ import annotations
 
 import datetime
 import email.utils
+import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_result,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_before_delay,
+    stop_when_event_set,
+)
+
+from .failures import Failure
+
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Bounds of the attempts of one request.
+    """Limits on the attempts of a request.
 
     Attributes:
-        attempts: attempts, the first one included.
-        timeout: seconds to wait for an answer, or for more of one.
+        attempts: attempts, including the first.
+        timeout: seconds to wait for an answer, or for more data of one.
         deadline: seconds that all attempts and pauses of one read may take together.
-        stop: set when the job has failed elsewhere: no pause lasts beyond it.
+        stop: set when the job has failed or ended; pauses end at once, nothing is retried.
     """
 
     attempts: int = 5
@@ -31,47 +50,82 @@ class RetryPolicy:
 
 
 class Attempts:
-    """The attempts of one read. Counts requests that failed in a row; one that succeeds sets the
-    count back, the deadline stays."""
+    """The attempts of one read. A read can make several requests: each has its own count of
+    attempts, all share the deadline."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy = policy
-        self.failed = 0
-        self._until = time.monotonic() + policy.deadline
+        self._deadline = time.monotonic() + policy.deadline
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the deadline."""
-        return self._until - time.monotonic()
+        return self._deadline - time.monotonic()
 
-    def succeeded(self) -> None:
-        """Begin to count anew."""
-        self.failed = 0
-
-    def pause(self, retry_after: float | None = None) -> float | None:
-        """Count a failure.
+    def call(self, request: Callable[[], T | Failure], label: str) -> tuple[T | Failure, int]:
+        """Make a request, again if it fails in a way that can pass.
 
         Args:
-            retry_after: seconds that the service asks to wait; never waited less.
+            request: returns the result, or a `Failure`.
+            label: name of the object, for the log.
 
         Returns:
-            Seconds to wait before the next try; None when there is to be none.
+            The result, or the failure of the last attempt; and the number of attempts made.
         """
-        self.failed += 1
-        if self.failed >= self.policy.attempts or self.policy.stop.is_set():
-            return None
-        # Full pauses would bring all the readers of a job back at one moment.
-        backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self.failed - 1))
-        wait = max(backoff * random.uniform(0.5, 1.5), retry_after or 0.0)
-        return None if wait >= self.left else wait
+        stop = self.policy.stop
+        failure: Failure | None = None
+        count = 0
 
-    def wait(self, seconds: float) -> bool:
-        """Wait; False if the job stopped meanwhile."""
-        return not self.policy.stop.wait(seconds)
+        def attempt() -> T | Failure:
+            nonlocal failure, count
+            if failure is not None and stop.is_set():  # during the pause
+                return failure
+            count += 1
+            result = request()
+            # Only failures are kept: tenacity's object lives until the garbage collector runs.
+            failure = result if isinstance(result, Failure) else None
+            return result
+
+        retrying = Retrying(
+            retry=retry_if_result(_can_pass),
+            stop=stop_after_attempt(self.policy.attempts)
+            | stop_when_event_set(stop)
+            | stop_before_delay(self.seconds_left),
+            wait=_pause,
+            sleep=sleep_using_event(stop),
+            before_sleep=lambda state: _log_failure(state, label),
+            retry_error_callback=lambda _: failure,
+        )
+        return retrying(attempt), count
+
+
+def _can_pass(result: object) -> bool:
+    return isinstance(result, Failure) and result.kind in ("refused", "transient")
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds to wait after a failure: doubling, with jitter, and never less than the service
+    requests."""
+    assert state.outcome is not None
+    failure: Failure = state.outcome.result()
+    if failure.kind == "refused" and state.attempt_number == 1 and not failure.retry_after:
+        return 0.0  # an expired token: a new one is valid at once
+    # Without jitter, all readers of a job would come back at the same moment.
+    backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (state.attempt_number - 1))
+    pause: float = max(backoff * random.uniform(0.5, 1.5), failure.retry_after or 0.0)
+    return pause
+
+
+def _log_failure(state: RetryCallState, label: str) -> None:
+    assert state.outcome is not None
+    log.warning(
+        "attempt %d at %s failed (%s); again in %.1f s",
+        state.attempt_number, label, state.outcome.result().cause, state.upcoming_sleep,
+    )  # fmt: skip
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for (a number, or a date); None for neither."""
+    """Seconds in a `Retry-After` header (a number, or a date); None for neither."""
     if not value:
         return None
     if value.strip().isascii() and value.strip().isdigit():

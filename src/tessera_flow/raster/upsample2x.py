@@ -1,8 +1,8 @@
-"""Twice the pixels in rows and columns: 20 m bands on a 10 m grid that shares their lattice.
+"""Upsampling by a factor of two: 20 m bands on an aligned 10 m grid.
 
-The same numbers as GDAL's exact bilinear and nearest-neighbour resampling (the tests
-compare), in integers, at a twentieth of its processor time; and no pixel beyond the one
-next to the window is needed, so no block of the file beyond the window is fetched.
+The results equal GDAL's exact bilinear and nearest-neighbour resampling (tested), in integer
+arithmetic and in a twentieth of the CPU time. A margin of one pixel around the window is
+sufficient, so fewer blocks of the file are fetched.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 STRIP = 32
-"""Source rows at a time: what stays in the processor's cache."""
+"""Source rows processed at a time, so that they fit into the CPU cache."""
 
 
-def double_nearest(source: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Every pixel four times: (h, w) to (2h, 2w), same dtype."""
+def upsample_nearest(source: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Repeat every pixel four times: (h, w) to (2h, 2w), same dtype."""
     return np.repeat(np.repeat(source, 2, axis=0), 2, axis=1)
 
 
-def double_bilinear(source: NDArray[np.uint16], zero_is_nodata: bool) -> NDArray[np.uint16]:
-    """Bilinear interpolation at a quarter of a pixel left, right, above and below each centre.
+def upsample_bilinear(source: NDArray[np.uint16], zero_is_nodata: bool) -> NDArray[np.uint16]:
+    """Interpolate bilinearly at a quarter of a pixel left, right, above and below each centre.
 
-    A new pixel is (9a + 3b + 3c + d) / 16 of its own source pixel a and the neighbours on
-    its side, rounded half up. With `zero_is_nodata`, pixels of 0 are left out of the mean,
-    and a pixel whose own source is 0 stays 0.
+    A new pixel is (9a + 3b + 3c + d) / 16, rounded half up, where a is the source pixel that
+    contains it and b, c, d are the nearest neighbours of a. With `zero_is_nodata`, zeros are
+    excluded from the mean, and the result is 0 where a is 0.
 
     Args:
         source: (h + 2, w + 2) uint16: h x w pixels and a margin of one on each side.
-        zero_is_nodata: 0 is no value.
+        zero_is_nodata: 0 means no data.
 
     Returns:
         (2h, 2w) uint16.
@@ -36,30 +36,31 @@ def double_bilinear(source: NDArray[np.uint16], zero_is_nodata: bool) -> NDArray
     height, width = source.shape[0] - 2, source.shape[1] - 2
     result = np.empty((2 * height, 2 * width), np.uint16)
     for top in range(0, height, STRIP):
-        part = source[top : top + STRIP + 2]
-        rows = result[2 * top : 2 * (top + len(part) - 2)]
-        holes = zero_is_nodata and not part.all()
-        total = _weighted(part.astype(np.uint32))
-        if not holes:
+        strip = source[top : top + STRIP + 2]
+        rows = result[2 * top : 2 * (top + len(strip) - 2)]
+        has_nodata = zero_is_nodata and not strip.all()
+        total = _weighted(strip.astype(np.uint32))
+        if not has_nodata:
             for (row, column), value in total.items():
                 value += 8
                 value >>= 4
                 rows[row::2, column::2] = value
             continue
-        weight = _weighted((part > 0).astype(np.uint32))
-        own = part[1:-1, 1:-1] > 0
+        weights = _weighted((strip > 0).astype(np.uint32))
+        valid = strip[1:-1, 1:-1] > 0
         for (row, column), value in total.items():
-            whole = np.maximum(weight[row, column], 1)
-            mean = (2 * value + whole) // (2 * whole)
-            rows[row::2, column::2] = np.where(own, mean, 0)
+            weight = np.maximum(weights[row, column], 1)
+            mean = (2 * value + weight) // (2 * weight)
+            rows[row::2, column::2] = np.where(valid, mean, 0)
     return result
 
 
-def _weighted(part: NDArray[np.uint32]) -> dict[tuple[int, int], NDArray[np.uint32]]:
-    """9a + 3b + 3c + d of the four new pixels of each source pixel, by (row, column) parity."""
+def _weighted(pixels: NDArray[np.uint32]) -> dict[tuple[int, int], NDArray[np.uint32]]:
+    """Return 9a + 3b + 3c + d of the four new pixels of each source pixel, by (row, column)
+    parity."""
     result = {}
-    middle = 3 * part[1:-1]
-    for row, neighbours in enumerate((part[:-2], part[2:])):
+    middle = 3 * pixels[1:-1]
+    for row, neighbours in enumerate((pixels[:-2], pixels[2:])):
         mixed = middle + neighbours
         inner = 3 * mixed[:, 1:-1]
         result[row, 0] = inner + mixed[:, :-2]
