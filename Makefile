@@ -50,7 +50,6 @@ lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@ruff format --check
 	@mypy
 	@snakefmt --check $(WORKFLOW)
-	@$(SNAKEMAKE) --lint --configfile tests/lint/config.yaml
 	@python tools/generate.py --check
 
 coverage: $(INSTALLED) ## Which lines of the package the fast tests run, in jobs' processes, too

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .inference.load import load_model
     from .inference.tile import TileArrays
     from .products.open import open_product, sample_points
-    from .tile_folders.embed import embed_tile_folder
+    from .tile_folders.embed_one import embed_tile_folder
     from .tile_folders.format import read_tile_folder
 
 __version__ = "0.1.0"
@@ -38,20 +38,30 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("Embedding", "InferenceOptions", "embed_tile"):
-        from .inference import embed as module
-    elif name == "load_model":
-        from .inference import load as module
-    elif name == "TileArrays":
-        from .inference import tile as module
-    elif name in ("open_product", "sample_points"):
-        from .products import open as module
-    elif name == "embed_tile_folder":
-        from .tile_folders import embed as module
-    elif name == "read_tile_folder":
-        from .tile_folders import format as module
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(module, name)
+        from .inference import embed
+
+        return getattr(embed, name)
+    if name == "load_model":
+        from .inference import load
+
+        return load.load_model
+    if name == "TileArrays":
+        from .inference import tile
+
+        return tile.TileArrays
+    if name in ("open_product", "sample_points"):
+        from .products import open as products
+
+        return getattr(products, name)
+    if name == "embed_tile_folder":
+        from .tile_folders import embed_one
+
+        return embed_one.embed_tile_folder
+    if name == "read_tile_folder":
+        from .tile_folders import format as tile_format
+
+        return tile_format.read_tile_folder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

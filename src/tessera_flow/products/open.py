@@ -35,7 +35,7 @@ def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     store = _store(path)
     open_store(store)  # refuses what is not a product, with a message
-    dataset = xr.open_zarr(store)
+    dataset: xr.Dataset = xr.open_zarr(store)
     if "scales" not in dataset:
         return dataset
     attributes = dict(dataset["embeddings"].attrs)
