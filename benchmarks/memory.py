@@ -1,36 +1,55 @@
-"""Peak memory and time of every rule on one block of the default size.
+"""Measure the peak memory and the time of every rule's jobs on one block of the default size.
 
     python -m benchmarks.memory FOLDER [--dates 18]
 
-Makes simulated scenes (noise, the worst that compression meets) that cover a block of 2000 px,
-runs the workflow on them with one core and prints what its benchmark files say. Memory does not
-depend on the number of dates, but for inference, whose patch holds them all. The steps up to
-the patches are measured on a region that fills the block; inference, which has a benchmark of its
-own, and products on one of a few pixels in opposite corners of it.
+Makes synthetic scenes (noise, the worst case for compression) that cover a block of 2000 px and
+runs the workflow on them with one core. Ten times a second it reads the memory of every process of
+the run. For each rule it prints the largest resident set of a job's own process, and of the whole
+job as a cluster counts it: this process, and two of Snakemake (the one that reads the workflow
+again in the job, and the one that starts it).
+
+Memory does not depend on the number of dates, except for inference, whose patch holds all of them.
+The steps up to the patches are measured on a region that fills the block; inference, which has a
+benchmark of its own, and products on a region of a few pixels in opposite corners of the block.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import re
 import subprocess
 import sys
+import threading
+import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import psutil
 import shapely
 import yaml
 from tests.support.pipeline import ORIGIN, write_box, write_polygon
 from tests.support.scenes import optical, radar
 from tests.support.workflow import REPOSITORY, archive, document, environment
 
+from tessera_flow.jobs.resources import NEEDS, memory_mb
+
 from .tiles import write_checkpoint
 
 EDGE = 2000
+RULES_OF_SCRIPTS = {
+    "infer": "infer_cpu",
+    "gdal_vrt": "vrt",
+    "geotessera_store": "geotessera",
+    "html_report": "report",
+    "observation_counts": "counts",
+    "quality": "checks",
+}
+"""Rules whose script has another name."""
 
 
 def make(folder: Path, dates: int) -> None:
-    """Scenes, region, weights of the size of v2-nano and configuration."""
+    """Write scenes, regions, weights of the size of v2-nano and the configuration."""
     random = np.random.default_rng(0)
     shape = (EDGE, EDGE)
     scenes = []
@@ -55,22 +74,51 @@ def make(folder: Path, dates: int) -> None:
     settings = document(folder, "2023-01-01", "2023-12-31")
     settings["model"]["weights"] = str(write_checkpoint("v2-nano", folder))
     settings["regions"] = {name: {"roi": f"{name}.geojson"} for name in ("full", "corners")}
+    settings["products"] = {
+        "formats": ["zarr", "arrays", "preview", "counts", "vrt", "geotessera", "stac", "report",
+                    "tiles"],
+    }  # fmt: skip
     settings["download"] = {"attempts": 1}
     del settings["grid"]
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
 
 
-def peaks(logs: Path) -> dict[str, tuple[float, float]]:
-    """Largest resident set (MB) and time (s) of any job of each rule."""
-    found: dict[str, tuple[float, float]] = {}
-    for path in sorted(logs.rglob("*.bench.tsv")):
-        parts = [p for p in path.relative_to(logs).parts if p not in ("full", "corners", "then")]
-        rule = parts[0].removesuffix(".bench.tsv")
-        with path.open() as handle:
-            for row in csv.DictReader(handle, delimiter="\t"):
-                memory, seconds = found.get(rule, (0.0, 0.0))
-                found[rule] = (max(memory, float(row["max_rss"])), max(seconds, float(row["s"])))
-    return found
+class Sampler(threading.Thread):
+    """Read the resident memory of a process and all its descendants until they end.
+
+    Attributes:
+        jobs: largest resident set (MB) of a job's process tree, by script.
+        seconds: longest time of a job, by script.
+        snakemake: largest resident set (MB) of Snakemake itself.
+    """
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self._root = psutil.Process(process)
+        self._started: dict[int, float] = {}
+        self.jobs: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.snakemake = 0.0
+
+    def run(self) -> None:
+        while self._root.is_running() and self._root.status() != psutil.STATUS_ZOMBIE:
+            try:
+                self._sample()
+            except psutil.Error:
+                pass  # a process that ended meanwhile
+            time.sleep(0.1)
+
+    def _sample(self) -> None:
+        self.snakemake = max(self.snakemake, self._root.memory_info().rss / 1e6)
+        for process in self._root.children(recursive=True):
+            script = re.search(r"scripts/tmp\w+\.(\w+)\.py", " ".join(process.cmdline()))
+            if script:
+                tree = [process, *process.children(recursive=True)]
+                memory = sum(p.memory_info().rss for p in tree) / 1e6
+                rule = RULES_OF_SCRIPTS.get(script[1], script[1])
+                start = self._started.setdefault(process.pid, time.monotonic())
+                self.jobs[rule] = max(self.jobs[rule], memory)
+                self.seconds[rule] = max(self.seconds[rule], time.monotonic() - start)
 
 
 def main() -> None:
@@ -81,17 +129,30 @@ def main() -> None:
     folder: Path = arguments.folder.resolve()
     if not (folder / "config.yaml").exists():
         make(folder, arguments.dates)
+    products = "results/corners/then"
     targets = [
         "work/full/then/patches/b000_000.zip",
-        *(f"results/corners/then/{name}" for name in ("embeddings.zarr", "preview.png")),
-        "results/corners/then/stitched_representation.npy",
+        *(f"{products}/{name}" for name in ("embeddings.zarr", "preview.png", "embeddings.vrt")),
+        *(f"{products}/{name}" for name in ("counts.tif", "geotessera", "report.html")),
+        f"{products}/tiles/b000_000.json",
+        "results/corners/collection.json",
+        "work/corners/then/skipped/b000_000.zip",
     ]
     command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), *targets]
     where = ["--directory", str(folder), "--configfile", str(folder / "config.yaml")]
-    subprocess.run([*command, "--cores", "1", *where], env=environment(folder), check=True)
-    print(f"{'rule':15} {'MB':>7} {'s':>7}")
-    for rule, (memory, seconds) in peaks(folder / "logs").items():
-        print(f"{rule:15} {memory:7.0f} {seconds:7.1f}")
+    run = subprocess.Popen([*command, "--cores", "1", *where], env=environment(folder))
+    sampler = Sampler(run.pid)
+    sampler.start()
+    if run.wait():
+        sys.exit(run.returncode)
+    sampler.join()
+    print(f"Snakemake itself: {sampler.snakemake:.0f} MB")
+    print(f"{'rule':15} {'process MB':>11} {'job MB':>8} {'requested':>10} {'s':>7}")
+    for rule in (rule for rule in NEEDS if rule in sampler.jobs):
+        memory = sampler.jobs[rule]
+        whole, requested = memory + 2 * sampler.snakemake, memory_mb(rule, 1, EDGE, 500)
+        seconds = sampler.seconds[rule]
+        print(f"{rule:15} {memory:11.0f} {whole:8.0f} {requested:10} {seconds:7.1f}")
 
 
 if __name__ == "__main__":
