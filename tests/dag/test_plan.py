@@ -189,7 +189,7 @@ def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
                 "download": {"threads": 0},
             },
             [
-                "grid.blok_size is not a known key: did you mean grid.block_size?",
+                "Unknown key grid.blok_size: did you mean grid.block_size?",
                 "periods.then: end 2023-01-31 is before start 2023-02-01",
                 "model.dim is 'many' (text), but must be one of 16, 32, 64, 128.",
                 "download.threads is 0 (whole number), but must be at least 1.",
