@@ -243,7 +243,7 @@ class _OpticalDays:
         }
         whole = True
         for index, (acquisition, item) in enumerate(scenes):
-            if not mosaic.wants(index):
+            if not mosaic.needs(index):
                 continue
             futures = begun.pop(index, None)
             if futures is None:
