@@ -93,9 +93,9 @@ def test_the_other_copy_of_the_photograph_is_used(
     first, second, third = archive.items()
     copy = dataclasses.replace(third, date=first.date, boa_offset=1000)
     assert first.boa_offset != copy.boa_offset
-    listed = [dataclasses.replace(first, copies=(copy,)), second]
+    listed = [dataclasses.replace(first, duplicates=(copy,)), second]
     items = write_items(archive, tmp_path / "items.json", listed)
-    assert Manifest.read(items).items[0].copies == (copy,)
+    assert Manifest.read(items).items[0].duplicates == (copy,)
     _, path = one_asset(archive, "B12", 0)
     server.faults = [dataclasses.replace(fault, path=path, count=None)]
     arrays, attributes = read(archive, tmp_path / "slice.zip", items=items)

@@ -297,7 +297,7 @@ def test_one_orbit_only(tmp_path: Path, roi: Path) -> None:
         assert group["sar_ascending"].shape == (0, 40, 50, 2)
         assert group["sar_descending"].shape == (1, 40, 50, 2)
     assert [r for _, r in manifest(layout, "sentinel1").left_out] == [
-        "is ascending, and sentinel1.orbits is descending"
+        "is ascending, but sentinel1.orbits is descending"
     ]
 
 
@@ -314,9 +314,7 @@ def test_copies_of_one_photograph_count_once_the_newest_baseline_stays(
     layout = ingest(s2_only(tmp_path, roi, items))
     kept = manifest(layout, "sentinel2")
     assert [item.id for item in kept.items] == [items[1]["id"]]
-    assert kept.left_out == (
-        (items[0]["id"], f"older copy of the acquisition in {items[1]['id']}"),
-    )
+    assert kept.left_out == ((items[0]["id"], f"older duplicate of {items[1]['id']}"),)
     np.testing.assert_array_equal(stacked(layout, "sentinel2")["bands"][0, 0, 0], 2000 + BAND)
 
 
@@ -381,7 +379,7 @@ def test_a_block_that_no_scene_covers_is_an_error_or_nodata(tmp_path: Path) -> N
     ("change", "sentence"),
     [
         ({"period": ("2019-01-01", "2019-12-31")}, "No Sentinel-2 scene covers region here"),
-        ({"place": 100_000}, "lie outside the region or the period"),
+        ({"place": 100_000}, "are outside the region or the period"),
         ({"radar": False}, r"No Sentinel-1 scene.*sentinel1\.enabled: false"),
     ],
 )
@@ -402,7 +400,7 @@ def test_an_item_without_datetime_is_listed_as_left_out(tmp_path: Path, roi: Pat
     items[1]["properties"] |= {"datetime": None, "start_datetime": "2021-06-04T10:00:00Z"}
     kept = manifest(ingest(s2_only(tmp_path, roi, items), until="items"), "sentinel2")
     assert [item.id for item in kept.items] == [items[0]["id"]]
-    assert kept.left_out == ((items[1]["id"], "has no datetime, so its day is not known"),)
+    assert kept.left_out == ((items[1]["id"], "has no datetime, so its day is unknown"),)
 
 
 @pytest.mark.parametrize("cover", ["80", "n/a", None, float("nan")])
@@ -429,7 +427,7 @@ def test_the_baseline_can_come_from_the_product_name(tmp_path: Path, roi: Path) 
     del item["properties"]["s2:product_uri"]
     config = s2_only(tmp_path, roi, [item], "2022-02-01", "2022-02-28")
     with pytest.raises(
-        ItemError, match=r"does not tell its processing baseline.*preprocessing: as_pub"
+        ItemError, match=r"does not state its processing baseline.*preprocessing: as_pub"
     ):
         ingest(config, until="items")
 
@@ -453,7 +451,7 @@ def test_orbit_direction_in_capitals(tmp_path: Path, roi: Path) -> None:
     kept = manifest(ingest(config, until="items"), "sentinel1")
     assert [item.orbit for item in kept.items] == ["ascending"]
     assert [r for _, r in kept.left_out] == [
-        "does not tell its direction (sat:orbit_state says 'sideways')"
+        "has no orbit direction (sat:orbit_state is 'sideways')"
     ]
 
 

@@ -54,7 +54,7 @@ def known_directions(
                 acquisition.lose(copy, error)
             else:
                 others = [dataclasses.replace(other, orbit=orbit) for other in acquisition.others]
-                return dataclasses.replace(copy, orbit=orbit, copies=tuple(others))
+                return dataclasses.replace(copy, orbit=orbit, duplicates=tuple(others))
         return None
 
     found = [item for item in pool.map(known, items) if item is not None]

@@ -84,7 +84,7 @@ class Acquisition:
     """One scene of a day and its other copies, of which the first readable one is used."""
 
     def __init__(self, item: SourceItem, missing_scenes: MissingScenes) -> None:
-        self._versions = [item, *item.copies]
+        self._versions = [item, *item.duplicates]
         self._losses = missing_scenes
 
     @property
