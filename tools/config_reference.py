@@ -1,7 +1,7 @@
-"""The pages and files that follow from the configuration models.
+"""Generate the schema, the reference page and the default file of the configuration.
 
-`tools/generate.py` writes them; a test fails when one is out of date. Each function
-returns the whole text of one file.
+`tools/generate.py` writes the files; a test fails when one is out of date. Each function
+returns the text of one file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tessera_flow.config.types import NAME_PATTERN, Day
 _LINE = 100
 _NOTICE = "Generated from src/tessera_flow/config/*.py by `make generate`; edit those instead."
 
-# What the default config.yaml holds where a key has no default, or a better example than it.
+# Values of the default config.yaml for required keys.
 _EXAMPLE_NAMES = {"regions": "my_region", "periods": "y2023"}
 _EXAMPLES: dict[str, str] = {
     "regions.roi": "path/to/region.geojson",
@@ -33,12 +33,12 @@ _EXAMPLES: dict[str, str] = {
 
 
 def config_schema() -> str:
-    """JSON schema of the configuration (for editors and other tools).
+    """Return the JSON schema of the configuration (for editors and other tools).
 
-    It refuses unknown keys, wrong types and values out of range. What takes two keys to
-    see (an end before a start, the name of a period that does not exist) only
-    `load_config` refuses, which is kinder where the meaning is plain: names that YAML
-    reads as numbers, numbers given as text, a heading with nothing under it.
+    The schema rejects unknown keys, wrong types and values out of range. Constraints between
+    keys (an end before a start, a period that does not exist) are checked by `load_config`
+    only. `load_config` also accepts names that YAML reads as numbers, numbers written as text,
+    and empty sections.
     """
     schema = Config.model_json_schema()
     schema = {
@@ -53,16 +53,16 @@ def config_schema() -> str:
 
 
 def configuration_page() -> str:
-    """`docs/configuration.md`: every key with type, default, unit and meaning."""
+    """Return `docs/configuration.md`: type, default, unit and description of every key."""
     lines = [
         "# Configuration",
         "",
         f"<!-- {_NOTICE} -->",
         "",
-        "One YAML file, `config/config.yaml` or another given by `--configfile`. Required: "
-        "`regions`, `periods` and, unless published embeddings are taken, `model.weights`; every "
-        "other key may be left out. Paths are relative to the working directory. A key that does "
-        "not exist is refused, with the nearest one that does.",
+        "The configuration is one YAML file: `config/config.yaml`, or the file passed with "
+        "`--configfile`. `regions`, `periods` and `model.weights` are required (`model.weights` "
+        "not with `source: geotessera`); all other keys are optional. Paths are relative to the "
+        "working directory. An unknown key is an error, with a suggestion of a similar key.",
         "",
         *_table("Top level", None, Config),
     ]
@@ -72,12 +72,12 @@ def configuration_page() -> str:
 
 
 def default_config() -> str:
-    """`config/config.yaml`: the keys a user must set, and every other at its default."""
+    """Return `config/config.yaml`: required keys with examples, all others at their defaults."""
     lines = [
         *_comment(
-            "Set the three values marked SET: the region, the period and the weights. All else "
-            "is at its default and may be left out. docs/configuration.md has every key's type, "
-            "unit and meaning."
+            "Set the values marked SET: the region, the period and the weights. All other keys "
+            "have their default values and may be removed. docs/configuration.md describes every "
+            "key."
         ),
         "# yaml-language-server: $schema=../workflow/schemas/config.schema.json",
     ]
@@ -103,7 +103,7 @@ def _table(title: str, intro: str | None, model: type[BaseModel]) -> list[str]:
     lines = [f"## {title}", ""]
     if intro:
         lines += [intro, ""]
-    lines += ["| key | type | default | unit | meaning |", "|---|---|---|---|---|"]
+    lines += ["| key | type | default | unit | description |", "|---|---|---|---|---|"]
     for key, field in model.model_fields.items():
         cells = (f"`{key}`", _type(field), _default(field), _unit(field), field.description or "")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -140,7 +140,7 @@ def _plain_type(annotation: Any) -> str:
         float: "number",
         bool: "`true` or `false`",
         list[str]: "list of text",
-        list[int]: "whole number or list of two",
+        list[int]: "whole number, or list of two",
         list[int] | str: "list of two whole numbers, or `auto`",
         typing.get_args(Day)[0]: "date",
     }
@@ -162,7 +162,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    return "each key's own" if isinstance(value, BaseModel) else f"`{as_yaml(value)}`"
+    return "see below" if isinstance(value, BaseModel) else f"`{as_yaml(value)}`"
 
 
 def _unit(field: FieldInfo) -> str:
@@ -177,7 +177,7 @@ def _comment(text: str | None, indent: str = "") -> list[str]:
 
 
 def _entry(key: str, field: FieldInfo, path: str, indent: str) -> list[str]:
-    """The YAML lines of one key; below a section, each key with its one-line comment."""
+    """Return the YAML lines of one key; a section includes its keys with one-line comments."""
     section = section_of(field.annotation)
     if section is None:
         value = _EXAMPLES.get(path)
@@ -202,7 +202,7 @@ def _entry(key: str, field: FieldInfo, path: str, indent: str) -> list[str]:
 
 
 def _short(field: FieldInfo, *, required: bool) -> str:
-    """One line on a key: its first sentence, unit and choices."""
+    """Return one line on a key: first sentence of its description, unit and choices."""
     text = first_sentence(field.description or "").replace("`", "")
     choices = literals(field.annotation)
     notes = [_unit(field)] if _unit(field) else []

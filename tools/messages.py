@@ -61,7 +61,7 @@ _FORMS = {
     "ValueError": "<section>: {}.",
 }
 _VALIDATORS = {"field_validator", "model_validator"}
-_SENTENCE_FUNCTIONS = {"_sentence", "_unknown_key"}
+_SENTENCE_FUNCTIONS = {"_message", "_unknown_key"}
 """Functions of `config_errors` that return whole sentences."""
 
 _MOST_VARIANTS = 8

@@ -178,3 +178,50 @@ def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
     assert len(rules) == 12
     for path in rules:
         assert not re.search(r"^\s*(run|shell):", path.read_text(), re.MULTILINE), path
+
+
+@pytest.mark.parametrize(
+    ("change", "sentences"),
+    [
+        (
+            {
+                "grid": {"blok_size": 25},
+                "periods": {"then": {"start": "2023-02-01", "end": "2023-01-31"}},
+                "model": {"weights": "weights.pt", "dim": "many"},
+                "download": {"threads": 0},
+            },
+            [
+                "Unknown key grid.blok_size: did you mean grid.block_size?",
+                "periods.then: end 2023-01-31 is before start 2023-02-01",
+                "model.dim is 'many' (text), but must be one of 16, 32, 64, 128.",
+                "download.threads is 0 (whole number), but must be at least 1.",
+            ],
+        ),
+        (
+            {"regions": {"here": {"roi": "bowtie.geojson"}}},
+            ["bowtie.geojson: feature 1 is not a valid polygon (Self-intersection"],
+        ),
+        (
+            {"paths": {"work": "weights.pt"}},
+            ["Cannot write weights.pt (Not a directory)", "check that its folder exists"],
+        ),
+    ],
+    ids=["several-keys", "bowtie", "work-is-a-file"],
+)
+def test_bad_input_is_refused_when_parsed_with_sentences_and_no_traceback(
+    tmp_path: Path, change: dict[str, Any], sentences: list[str]
+) -> None:
+    """And nothing is written; more of such input is in tests/e2e/test_thirty_failures.py."""
+    settings = prepared(tmp_path, "2023-01-01", "2023-01-31")
+    bowtie = shapely.Polygon([(0, 0), (500, -400), (500, 0), (0, -400)])
+    write_polygon(tmp_path / "bowtie.geojson", shapely.affinity.translate(bowtie, LEFT, TOP))
+    write_config(tmp_path, settings | change)
+    before = set(tmp_path.iterdir())
+    done = snakemake(tmp_path, "--cores", "1")
+    assert done.returncode != 0
+    for sentence in sentences:
+        assert done.stdout.count(sentence) == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    made = {path.name for path in set(tmp_path.iterdir()) - before}
+    assert made <= {".snakemake", ".cache", "work"}
+    assert {path.name for path in tmp_path.glob("work/*")} <= {"plan"}

@@ -1,5 +1,5 @@
-"""Bad input in a running workflow: one clear sentence where the user looks, nothing
-half-written, and only what is affected fails."""
+"""Bad input in a running workflow: one clear message, no partial files, and only the affected jobs
+fail."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def files(folder: Path, pattern: str) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.glob(pattern) if p.is_file())
 
 
-def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path) -> None:
-    """Three blocks: one whole, one whose second scene is cut off, one that no scene covers;
-    a period without scenes; a region outside the data."""
+def test_only_affected_jobs_fail_and_only_these_rerun(tmp_path: Path) -> None:
+    """Three blocks: one complete, one with a truncated scene, one without scenes; also a period
+    without scenes and a region outside the data."""
     folder = tmp_path / "run"
     items = one_row(folder, columns=75)
     random = np.random.default_rng(2)
@@ -60,8 +60,8 @@ def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path
     )
     archive(folder, [*items, damaged])
     band = Path(damaged["assets"]["B11"]["href"])
-    whole = band.read_bytes()
-    band.write_bytes(whole[: len(whole) * 2 // 3])
+    content = band.read_bytes()
+    band.write_bytes(content[: len(content) * 2 // 3])
     box(folder / "far.geojson", (90_000, 90_020), (0, 20))
     change(
         folder,
@@ -87,7 +87,7 @@ def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path
     assert leftovers(folder) == []
     finished = (folder / "work/here/then/embeddings/b000_000.zip").stat().st_mtime_ns
 
-    band.write_bytes(whole)
+    band.write_bytes(content)
     box(folder / "far.geojson", (0, 20), (0, 20))
     change(folder, {"download.on_empty_block": "nodata", "periods.empty.start": "2021-06-01",
                     "periods.empty.end": "2021-06-30"})  # fmt: skip
@@ -102,8 +102,8 @@ def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path
     }
     here_then = {"download": 1, "stack": 1, "retile": 2, "infer": 2, "stitch_arrays": 1}
     expected = {"roi": 1}
-    for part in (far, here_empty, here_then):
-        expected = {rule: expected.get(rule, 0) + part.get(rule, 0) for rule in expected | part}
+    for jobs in (far, here_empty, here_then):
+        expected = {rule: expected.get(rule, 0) + jobs.get(rule, 0) for rule in expected | jobs}
     assert plan(folder) == expected
     run(folder, "results/here/then/stitched_representation.npy")
     embedding = folder / "work/here/then/embeddings/b000_000.zip"
@@ -116,7 +116,7 @@ def test_what_fails_fails_alone_and_is_all_that_the_next_run_does(tmp_path: Path
     np.testing.assert_array_equal(np.unique(counts[:, 35:40, 0]), [3])
 
 
-def test_no_radar_scene_at_all(tmp_path: Path) -> None:
+def test_no_radar_scene(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     one_row(folder, columns=25, sentinel1={"provider": "local", "location": "items.json"})
     output = run(folder, "work/here/then/items/sentinel1.json", fails=True)
@@ -127,7 +127,7 @@ def test_no_radar_scene_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sentence"),
+    ("kind", "message"),
     [
         ("cut", r"cut\.pt is not a readable checkpoint \(its end is missing.*get the file again"),
         ("text", r"text\.pt is not a readable checkpoint \(its content is.*get the file again"),
@@ -135,14 +135,14 @@ def test_no_radar_scene_at_all(tmp_path: Path) -> None:
         ("resnet", r"resnet\.pt is not a TESSERA checkpoint .*: set the weights to the file"),
     ],
 )
-def test_unusable_weights(tmp_path: Path, kind: str, sentence: str) -> None:
+def test_invalid_weights(tmp_path: Path, kind: str, message: str) -> None:
     path = damaged_checkpoint(tmp_path, kind)
-    with pytest.raises(CheckpointError, match=sentence) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         fetch_weights(str(path))
     assert "\n" not in str(caught.value)
 
 
-def test_unusable_weights_stop_what_needs_them_until_they_are_replaced(tmp_path: Path) -> None:
+def test_invalid_weights_fail_dependent_jobs_until_they_are_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     one_row(folder, columns=25)
     damaged_checkpoint(folder, "keys").replace(folder / "weights.pt")
@@ -155,8 +155,8 @@ def test_unusable_weights_stop_what_needs_them_until_they_are_replaced(tmp_path:
 
 
 def test_no_disk_space(tmp_path: Path) -> None:
-    """The working folder fills up first, then the results': each time the run says which, and
-    goes on from there once there is space."""
+    """First the disk of the working folder is full, then that of the results: the message has the
+    file, and the next run resumes once there is space."""
     folder = tmp_path / "run"
     one_row(folder, columns=25, products={"formats": ["zarr", "arrays", "preview"]})
     with (
@@ -182,13 +182,13 @@ def test_no_disk_space(tmp_path: Path) -> None:
         assert np.load(results / "here/then/stitched_representation.npy").shape == (20, 25, 128)
 
 
-def test_results_on_a_disk_that_may_not_be_written_to(tmp_path: Path) -> None:
+def test_results_on_a_read_only_disk(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     one_row(folder, columns=25)
     with small_disk(folder / "results", 2**20, "ro"):
         done = snakemake(folder, "--dry-run")
         assert done.returncode != 0
-        # Nothing is run, so there is no summary to say it again.
+        # No job runs, so there is no summary that repeats the message.
         assert re.search(r"Cannot write results \(.*\): .* may be written to\.", done.stdout)
         assert "Traceback" not in done.stdout
 
@@ -203,26 +203,26 @@ def _no_pixel(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (
             region_without_crs,
             r"no_crs\.shp has no coordinate reference system: assign one .*\.prj file",
         ),
-        (_no_pixel, r"The mask .*zeros\.tif has no positive pixel .*: mark the inside"),
+        (_no_pixel, r"The mask .*zeros\.tif has no positive value .*: mark the inside"),
     ],
 )
-def test_regions_that_cannot_be_used(tmp_path: Path, make: Any, sentence: str) -> None:
+def test_invalid_regions(tmp_path: Path, make: Any, message: str) -> None:
     settings = document(tmp_path, "2021-06-01", "2021-06-30")
     settings["regions"]["here"]["roi"] = str(make(tmp_path))
     settings["paths"] = {"work": str(tmp_path / "work")}
-    with pytest.raises(RegionError, match=sentence):
+    with pytest.raises(RegionError, match=message):
         RunFiles(load_config(settings))
     assert files(tmp_path, "work/**/*") == []
 
 
-def test_a_defect_is_told_apart_from_bad_input(tmp_path: Path) -> None:
-    """What is no user's error shows its traceback in the log, and asks for a report."""
+def test_internal_error_asks_for_a_report(tmp_path: Path) -> None:
+    """An error that is not due to bad input has a traceback in the log and asks for a report."""
     folder = tmp_path / "run"
     one_row(folder, columns=25)
     repository = tmp_path / "repository"
@@ -232,5 +232,5 @@ def test_a_defect_is_told_apart_from_bad_input(tmp_path: Path) -> None:
     script.write_text(script.read_text() + "    raise ZeroDivisionError('broken')\n")
     entry = repository / "workflow" / "Snakefile"
     output = run(folder, "work/here/roi.tif", fails=True, snakefile=entry)
-    assert "a defect of this program; please report it" in output
+    assert "internal error in tessera-flow; please report it" in output
     assert output.count("ZeroDivisionError: broken") == 1

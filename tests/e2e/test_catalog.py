@@ -1,4 +1,4 @@
-"""What the Snakemake workflow catalogue asks for, and what its entry says of this workflow."""
+"""Requirements of the Snakemake workflow catalog, and the entry of this workflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CATALOG = yaml.safe_load((REPOSITORY / ".snakemake-workflow-catalog.yml").read_t
 RULES = REPOSITORY / "workflow" / "rules"
 
 
-def test_what_the_catalogue_looks_for_is_there() -> None:
+def test_files_required_by_the_catalog_exist() -> None:
     for name in ("workflow/Snakefile", "config/README.md", "config/config.yaml", "LICENSE"):
         assert (REPOSITORY / name).is_file(), name
     usage = CATALOG["usage"]
@@ -39,13 +39,13 @@ def test_every_result_in_a_report_has_a_caption() -> None:
 
 
 @pytest.mark.e2e
-def test_a_report_can_be_made(finished: Path) -> None:
-    """The catalogue's `report: true`."""
+def test_report_can_be_created(finished: Path) -> None:
+    """The catalog entry has `report: true`."""
     assert CATALOG["usage"]["report"] is True
     run(finished, "--report", "report.zip")
     with zipfile.ZipFile(finished / "report.zip") as archive:
         names = [name for name in archive.namelist() if name.endswith("preview.png")]
         texts = [archive.read(n).decode() for n in archive.namelist() if n.endswith(".html")]
     assert len(names) == 1
-    sentence = "three principal components of the embeddings of here, then"
-    assert any(sentence in text or sentence in json.dumps(text) for text in texts)
+    caption = "three principal components of the embeddings of here, then"
+    assert any(caption in text or caption in json.dumps(text) for text in texts)

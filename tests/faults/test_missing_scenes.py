@@ -91,9 +91,9 @@ def test_duplicate_of_the_acquisition_is_used(
     first, second, third = archive.items()
     duplicate = dataclasses.replace(third, date=first.date, boa_offset=1000)
     assert first.boa_offset != duplicate.boa_offset
-    listing = [dataclasses.replace(first, copies=(duplicate,)), second]
+    listing = [dataclasses.replace(first, duplicates=(duplicate,)), second]
     items = write_items(archive, tmp_path / "items.json", listing)
-    assert Manifest.read(items).items[0].copies == (duplicate,)
+    assert Manifest.read(items).items[0].duplicates == (duplicate,)
     _, path = one_asset(archive, "B12", 0)
     server.faults = [dataclasses.replace(fault, path=path, count=None)]
     arrays, attributes = read(archive, tmp_path / "slice.zip", items=items)

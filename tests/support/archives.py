@@ -1,4 +1,4 @@
-"""Small archives in the forms of OPERA and Earth Search, written from arrays."""
+"""Write small archives in the formats of OPERA and Earth Search from arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .cmr_server import granule
 from .pipeline import CRS
 
 PIXEL = 30.0
-MADE = "20230605T120000Z"
+PROCESSED = "20230605T120000Z"
 
 EARTH_SEARCH_KEYS = {
     "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1", "B06": "rededge2",
@@ -27,10 +27,10 @@ EARTH_SEARCH_KEYS = {
 
 
 def opera_title(
-    when: str, burst: str = "T131-279916-IW1", satellite: str = "S1A", made: str = MADE
+    when: str, burst: str = "T131-279916-IW1", satellite: str = "S1A", processed: str = PROCESSED
 ) -> str:
     sensed = when.replace("-", "").replace(":", "")
-    return f"OPERA_L2_RTC-S1_{burst}_{sensed}Z_{made}_{satellite}_30_v1.0"
+    return f"OPERA_L2_RTC-S1_{burst}_{sensed}Z_{processed}_{satellite}_30_v1.0"
 
 
 def opera_burst(
@@ -43,24 +43,25 @@ def opera_burst(
     crs: str = CRS,
     **name: str,
 ) -> dict[str, Any]:
-    """Write a burst below `folder` as the archive has it, and return its granule.
+    """Write a burst in the layout of the archive, and return its granule.
 
     Args:
         folder: root of the archive; files are `OPERA/OPERA_L2_RTC-S1/{title}/{title}_VV.tif`.
         when: sensing time, `2023-06-04T05:30:00`.
         vv, vh: (H, W) gamma0; NaN is no data.
         origin: (left, top).
-        direction: the tag; None leaves it out.
-        name: `burst`, `satellite` and `made` of the title.
+        direction: tag with the orbit direction; None: no tag.
+        crs: CRS of the rasters.
+        name: `burst`, `satellite` and `processed` of the title.
     """
     title = opera_title(when, **name)
-    place = folder / "OPERA" / "OPERA_L2_RTC-S1" / title
-    place.mkdir(parents=True, exist_ok=True)
+    directory = folder / "OPERA" / "OPERA_L2_RTC-S1" / title
+    directory.mkdir(parents=True, exist_ok=True)
     height, width = vv.shape
     affine = Affine(PIXEL, 0, origin[0], 0, -PIXEL, origin[1])
     for key, power in (("VV", vv), ("VH", vh)):
         with rasterio.open(
-            place / f"{title}_{key}.tif", "w", driver="GTiff", dtype="float32", count=1,
+            directory / f"{title}_{key}.tif", "w", driver="GTiff", dtype="float32", count=1,
             height=height, width=width, crs=crs, transform=affine, nodata=np.nan, tiled=True,
             blockxsize=128, blockysize=128, compress="deflate",
         ) as dataset:  # fmt: skip
@@ -74,12 +75,12 @@ def opera_burst(
     return granule(title, f"{when}Z", shapely.box(west, south, east, north))
 
 
-def opera_item(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A granule as a STAC item of a local archive, in the form docs/sources.md describes."""
-    title = found["title"]
-    numbers = [float(number) for number in found["polygons"][0][0].split()]
+def opera_item(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a granule as a STAC item of a local archive, as described in docs/sources.md."""
+    title = entry["title"]
+    numbers = [float(number) for number in entry["polygons"][0][0].split()]
     outline = shapely.Polygon(zip(numbers[1::2], numbers[::2], strict=True))
-    place = folder / "OPERA" / "OPERA_L2_RTC-S1" / title
+    directory = folder / "OPERA" / "OPERA_L2_RTC-S1" / title
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -87,10 +88,11 @@ def opera_item(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "collection": "OPERA_L2_RTC-S1_V1",
         "geometry": json.loads(shapely.to_geojson(outline)),
         "bbox": list(outline.bounds),
-        "properties": {"datetime": found["time_start"]},
+        "properties": {"datetime": entry["time_start"]},
         "links": [],
         "assets": {
-            key: {"href": str((place / f"{title}_{key}.tif").absolute())} for key in ("VV", "VH")
+            key: {"href": str((directory / f"{title}_{key}.tif").absolute())}
+            for key in ("VV", "VH")
         },
     }
 
@@ -101,17 +103,17 @@ def earth_search_item(
     collection: str = "sentinel-2-l2a",
     sequence: int = 0,
 ) -> dict[str, Any]:
-    """An item in Planetary Computer's form, and its files, as Earth Search lists them.
+    """Convert an item in the format of Planetary Computer to the format of Earth Search.
 
-    Every asset is also listed under its `-jp2` key, at an address that nobody serves.
+    Each asset also has a `-jp2` key with a URL that no test server provides.
     """
     properties = item["properties"]
     tile = properties["s2:mgrs_tile"]
     day = properties["datetime"][:10].replace("-", "")
     satellite = "S" + properties["platform"][-2:]
     assets: dict[str, Any] = {}
-    for ours, key in EARTH_SEARCH_KEYS.items():
-        asset = item["assets"][ours]
+    for band, key in EARTH_SEARCH_KEYS.items():
+        asset = item["assets"][band]
         assets[key] = {
             "href": asset["href"],
             "type": asset["type"],

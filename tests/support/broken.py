@@ -1,4 +1,4 @@
-"""Runs that something is wrong with, and what a user is to see of it."""
+"""Create runs with errors, and check the messages that a user sees."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from .scenes import optical
 from .workflow import CHECKPOINT, LEFT, TOP, archive, box, document, write_config
 
 SHAPE = (20, 40)
-"""Rows and columns of the scene that covers the first block and a half."""
+"""Rows and columns of the scenes, which cover one and a half blocks."""
 
 
 def one_row(folder: Path, columns: int, **settings: Any) -> list[dict[str, Any]]:
-    """A region of 20 rows of pixels, in blocks of 25, with Sentinel-2 alone; returns the
-    scenes, which cover its first 40 columns."""
+    """Write the configuration of a region of 20 rows of pixels, in blocks of 25 pixels.
+
+    Only Sentinel-2 is used. Return the scenes, which cover the first 40 columns.
+    """
     folder.mkdir(exist_ok=True)
     box(folder / "roi.geojson", (0, columns), (0, 20))
     random = np.random.default_rng(1)
@@ -39,16 +41,18 @@ def one_row(folder: Path, columns: int, **settings: Any) -> list[dict[str, Any]]
     return items
 
 
-def shown(output: str, sentence: str) -> None:
-    """The user sees the sentence (a regular expression) where the job fails and again in the
-    summary at the end, and no Python traceback."""
+def shown(output: str, pattern: str) -> None:
+    """Assert that the message `pattern` is shown where the job fails and in the final summary.
+
+    No Python traceback may be shown.
+    """
     parts = output.split("What failed, and why:")
-    assert [len(re.findall(sentence, part)) for part in parts] == [1, 1], output
+    assert [len(re.findall(pattern, part)) for part in parts] == [1, 1], output
     assert "Traceback" not in output, output
 
 
 def patched(finished_run: Path, folder: Path) -> Path:
-    """`finished_run` with inference and products left to do."""
+    """Copy `finished_run` without its embeddings and products."""
     shutil.copytree(finished_run, folder)
     shutil.rmtree(folder / "results")
     for name in ("embeddings", "job_log"):
@@ -57,6 +61,7 @@ def patched(finished_run: Path, folder: Path) -> Path:
 
 
 def damaged_checkpoint(folder: Path, kind: str) -> Path:
+    """Write a checkpoint with the damage `kind`: `cut`, `text`, `keys` or `resnet`."""
     path = folder / f"{kind}.pt"
     if kind == "cut":
         path.write_bytes(CHECKPOINT.read_bytes()[:100_000])
@@ -73,7 +78,7 @@ def damaged_checkpoint(folder: Path, kind: str) -> Path:
 
 
 def region_without_crs(folder: Path) -> Path:
-    """A shapefile without its .prj."""
+    """Write a shapefile without its .prj file."""
     path = write_polygon(folder / "roi.geojson", shapely.box(LEFT, TOP - 200, LEFT + 200, TOP))
     meta, _, geometry, fields = pyogrio.raw.read(path)
     meta["crs"] = None

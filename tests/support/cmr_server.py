@@ -1,7 +1,7 @@
-"""NASA's search and the Alaska Satellite Facility's archive, played on this machine.
+"""Local test servers for NASA's CMR search and the archive of the Alaska Satellite Facility.
 
-`CmrServer` answers as CMR's `granules.json` does; `AsfServer` asks for a bearer token and
-sends readers on to signed addresses on S3, which `S3Server` serves.
+`CmrServer` responds like CMR's `granules.json`; `AsfServer` requires a bearer token and redirects
+to signed URLs on S3, which `S3Server` serves.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class CmrServer(Server):
 
     Attributes:
         granules: entries of `granules.json`, in the order in which a search returns them.
-        page_size: most granules of one page, whatever `page_size` asks for.
-        search_after: send the `CMR-Search-After` header; else paging is by `page_num`.
+        page_size: maximum number of granules per page, regardless of the query.
+        search_after: send the `CMR-Search-After` header; otherwise paging is by `page_num`.
         hits: send the `CMR-Hits` header.
-        overlap: how many granules of a page are repeated on the next one.
-        lost: how many granules of each answer are announced and never sent.
-        found: what each query gave: a page does not search again.
-        broken: answers 502 for (days of the query, page number) where this is true.
+        overlap: number of granules of a page that are repeated on the next one.
+        missing: number of granules of each query that are announced but never sent.
+        broken: function of (days of the query, page number); if true, the status is 502.
+        results: cached granules by query.
     """
 
     granules: Sequence[Mapping[str, Any]] = ()
@@ -46,9 +46,9 @@ class CmrServer(Server):
     search_after: bool = True
     hits: bool = True
     overlap: int = 0
-    lost: int = 0
+    missing: int = 0
     broken: Any = None
-    found: dict[Any, list[Mapping[str, Any]]] = field(default_factory=dict)
+    results: dict[Any, list[Mapping[str, Any]]] = field(default_factory=dict)
 
     def respond(
         self, method: str, path: str, headers: Mapping[str, str], body: Any
@@ -63,9 +63,9 @@ class CmrServer(Server):
         if unknown or int(query.get("page_size", 10)) > 2000:
             return 400, {}, json.dumps({"errors": [f"bad query: {sorted(unknown)}"]}).encode()
         key = (*(v for k, v in query.items() if not k.startswith("page")), len(self.granules))
-        if key not in self.found:
-            self.found[key] = [entry for entry in self.granules if _matches(entry, query)]
-        found = self.found[key]
+        if key not in self.results:
+            self.results[key] = [entry for entry in self.granules if _matches(entry, query)]
+        matches = self.results[key]
         size = min(int(query.get("page_size", 10)), self.page_size)
         after = headers.get("cmr-search-after")
         if after is not None:
@@ -74,14 +74,14 @@ class CmrServer(Server):
             start = (int(query.get("page_num", 1)) - 1) * size
         if self.broken and self.broken(_days(query["temporal"]), 1 + start // max(size, 1)):
             return 502, {}, b"<html>Bad Gateway</html>"
-        entries = found[: len(found) - self.lost][start : start + size]
+        entries = matches[: len(matches) - self.missing][start : start + size]
         extra = {"Content-Type": "application/json"}
         if self.hits:
-            extra["CMR-Hits"] = str(len(found))
+            extra["CMR-Hits"] = str(len(matches))
         if self.search_after and entries:
-            # CMR sends it with every page that holds something, the last one too.
+            # CMR sends it with every page that has entries, including the last one.
             following = start + len(entries)
-            following -= self.overlap if following < len(found) - self.lost else 0
+            following -= self.overlap if following < len(matches) - self.missing else 0
             extra["CMR-Search-After"] = json.dumps([following])
         document = {"feed": {"updated": "", "id": "", "title": "", "entry": entries}}
         return 200, extra, json.dumps(document).encode()
@@ -107,14 +107,14 @@ def _matches(granule: Mapping[str, Any], query: Mapping[str, str]) -> bool:
 
 @contextmanager
 def serve_cmr(granules: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[CmrServer]:
-    """Serve the search until the end of the block."""
+    """Serve the search within the `with` block."""
     state = CmrServer(granules=granules, **options)
     with _running(state):
         yield state
 
 
 def granule(title: str, start: str, outline: shapely.Polygon) -> dict[str, Any]:
-    """An entry of `granules.json` for a burst, key by key as the recorded one.
+    """Return an entry of `granules.json` for a burst, with the keys of the recorded one.
 
     Args:
         title: product name.
@@ -160,21 +160,22 @@ def _links(title: str) -> list[dict[str, str]]:
     for rel, direct, kind, name in files:
         web = f"https://datapool.asf.alaska.edu/{kind}/OPERA-S1/{name}"
         bucket = "opera-browse" if kind == "BROWSE" else "opera-products"
-        inside = f"s3://asf-cumulus-prod-{bucket}/OPERA_L2_RTC-S1/{title}/{name}"
-        told = f"This link provides direct download access via S3 to {name}"
+        direct_url = f"s3://asf-cumulus-prod-{bucket}/OPERA_L2_RTC-S1/{title}/{name}"
+        description = f"This link provides direct download access via S3 to {name}"
         links.append({"rel": esip + rel, "hreflang": "en-US", "title": f"Download {name}",
                       "href": web})  # fmt: skip
-        links.append({"rel": esip + direct, "hreflang": "en-US", "title": told, "href": inside})
+        links.append({"rel": esip + direct, "hreflang": "en-US", "title": description,
+                      "href": direct_url})  # fmt: skip
     return links
 
 
 @dataclass
 class AsfServer(Server):
-    """The archive's door: who shows the token is sent on to a signed address on S3, who does
-    not, to the login page on another host.
+    """Entry point of the archive: redirects requests with the token to a signed URL on S3, and
+    requests without a token to the login page on another host.
 
     Attributes:
-        token: the one that is valid now.
+        token: the valid token.
     """
 
     token: str = ""
@@ -182,10 +183,10 @@ class AsfServer(Server):
     def respond(
         self, method: str, path: str, headers: Mapping[str, str], body: Any
     ) -> tuple[int, dict[str, str], bytes]:
-        given = headers.get("authorization")
-        if given is None:
+        authorization = headers.get("authorization")
+        if authorization is None:
             return 302, {"Location": f"https://{LOGIN_HOST}/oauth/authorize"}, b""
-        if given != f"Bearer {self.token}":
+        if authorization != f"Bearer {self.token}":
             return 401, {}, b"the token is not valid"
         moment = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
         signature = f"X-Amz-Algorithm=A&X-Amz-Date={moment}&X-Amz-Expires=3600&X-Amz-Signature=s"
@@ -194,7 +195,7 @@ class AsfServer(Server):
 
 @dataclass
 class S3Server(FileServer):
-    """Signed addresses only; as S3 does, it refuses a request that also has a token."""
+    """Serves signed URLs only; like S3, it rejects a request that also has a token."""
 
     def respond(
         self, method: str, path: str, headers: Mapping[str, str], body: Any
@@ -208,7 +209,7 @@ class S3Server(FileServer):
 
 @dataclass
 class LoginServer(Server):
-    """Earthdata Login: a web page, with status 200."""
+    """Earthdata Login: a web page with status 200."""
 
     seen: list[str] = field(default_factory=list)
 

@@ -1,9 +1,9 @@
-"""The services' own host names, on this machine.
+"""Serve the real host names of services from this machine.
 
-A proxy on 127.0.0.1 takes every `CONNECT host:443`, speaks TLS with a certificate made for
-the test, and hands the request to the server that plays that host. So the code under test
-uses the real addresses, and which host sees a token can be asserted. Clients find the proxy
-and the certificate through the usual environment variables, also in other processes.
+A proxy on 127.0.0.1 accepts every `CONNECT host:443`, uses TLS with a certificate created for the
+test, and forwards the request to the test server of that host. So the code under test uses the
+real URLs, and tests can assert which host receives a token. Clients find the proxy and the
+certificate through the usual environment variables, also in other processes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .servers import Server, _Handler
 
 @contextmanager
 def internet(folder: Path, hosts: Mapping[str, Server]) -> Iterator[dict[str, str]]:
-    """Play `hosts` until the end of the block; yields the environment that clients need.
+    """Serve `hosts` within the `with` block; yield the environment variables for clients.
 
-    A host that is not among them is refused, so nothing leaves this machine.
+    Requests to other hosts are rejected, so no request leaves this machine.
     """
     certificate = _certificate(folder, sorted(hosts))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -62,7 +62,7 @@ class _Proxy(_Handler):
         host = self.path.rpartition(":")[0]
         state = self.hosts.get(host)
         if state is None:
-            self.send_error(502, f"{host} is not played here")
+            self.send_error(502, f"{host} has no test server")
             return
         self.send_response(200)
         self.end_headers()
@@ -71,22 +71,22 @@ class _Proxy(_Handler):
             with self.context.wrap_socket(self.connection, server_side=True) as secured:
                 inner(secured, self.client_address, self.server)
         except (OSError, ssl.SSLError):
-            pass  # the client went away
+            pass  # the client closed the connection
         self.close_connection = True
 
 
 def _certificate(folder: Path, hosts: list[str]) -> Path:
-    """A PEM file with a key and a certificate for `hosts`; skips where openssl is missing."""
+    """Return a PEM file with a key and a certificate for `hosts`; skip without openssl."""
     if shutil.which("openssl") is None:
-        pytest.skip("there is no `openssl` here to make a certificate with")
+        pytest.skip("openssl is not installed; it is needed to create a certificate")
     folder.mkdir(parents=True, exist_ok=True)
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     names = ",".join(f"DNS:{host}" for host in hosts)
-    make: list[Any] = [
+    command: list[Any] = [
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
         "-nodes", "-days", "2", "-subj", "/CN=test", "-addext", f"subjectAltName={names}",
         "-keyout", key, "-out", certificate,
     ]  # fmt: skip
-    subprocess.run(make, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True)
     certificate.write_bytes(key.read_bytes() + certificate.read_bytes())
     return certificate

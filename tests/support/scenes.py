@@ -1,4 +1,4 @@
-"""Small scenes with pixel values that a test can predict."""
+"""Write small scenes with known pixel values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tessera_flow.sensors.sentinel2 import BANDS
 from .pipeline import CRS, ORIGIN, utc
 
 SIZES = {band: 10.0 for band in BANDS} | {"SCL": 10.0}
-"""All assets at 10 m: what is written is what comes out, pixel by pixel."""
+"""Pixel size of all assets in m; at 10 m, pixels are read without resampling."""
 
 
 def optical(
@@ -24,8 +24,16 @@ def optical(
     shape: tuple[int, int] = (40, 50),
     **options: Any,
 ) -> dict[str, Any]:
-    """A Sentinel-2 scene; `bands` is (H, W, 10) in the order of the stack, or a number, to
-    which the index of the band is added."""
+    """Write a Sentinel-2 scene and return its STAC item.
+
+    Args:
+        folder: folder for the files.
+        when: sensing time (UTC).
+        bands: (H, W, 10) in the order of the stack, or a number; band i is then number + i.
+        scl: (H, W) SCL codes, or one code.
+        shape: (H, W) if `bands` is a number.
+        options: arguments of `write_sentinel2_scene`.
+    """
     if isinstance(bands, int):
         bands = np.broadcast_to(bands + np.arange(10, dtype=np.uint16), (*shape, 10))
     scl = np.full(bands.shape[:2], scl, np.uint8) if np.isscalar(scl) else scl
@@ -49,7 +57,7 @@ def radar(
     shape: tuple[int, int] = (40, 50),
     **options: Any,
 ) -> dict[str, Any]:
-    """A Sentinel-1 scene of gamma0 linear power."""
+    """Write a Sentinel-1 scene of gamma0 linear power and return its STAC item."""
 
     def image(power: np.ndarray | float | None) -> np.ndarray | None:
         return None if power is None else np.broadcast_to(power, shape).astype(np.float32)

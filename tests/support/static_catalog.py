@@ -1,4 +1,4 @@
-"""An archive as a static STAC catalog: files that link to one another."""
+"""Write an archive as a static STAC catalog: files linked to each other."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tessera_flow.demo.documents import link
 def write_static_catalog(folder: Path, items: Iterable[Mapping[str, Any]]) -> Path:
     """Write a static STAC catalog: one collection per item collection, one file per item.
 
-    Links, and asset hrefs that are paths, are relative to the file they stand in, so the
-    folder (with its scenes, if they lie in it) can be moved. The items keep the form they
-    have (pystac would rewrite `proj:epsg`).
+    Links, and asset hrefs that are paths, are relative to their file, so the folder (with its
+    scenes, if they are in it) can be moved. The items are not changed otherwise (pystac would
+    rewrite `proj:epsg`).
 
     Returns:
         `{folder}/catalog.json`.
@@ -32,15 +32,15 @@ def write_static_catalog(folder: Path, items: Iterable[Mapping[str, Any]]) -> Pa
         by_collection.setdefault(item["collection"], []).append(item)
     for name, members in by_collection.items():
         for item in members:
-            place = folder / name / item["id"]
-            _write_json(place / f"{item['id']}.json", _relative(item, place))
+            directory = folder / name / item["id"]
+            _write_json(directory / f"{item['id']}.json", _relative(item, directory))
         _write_json(folder / name / "collection.json", _collection(name, members))
     catalog = folder / "catalog.json"
     _write_json(catalog, {
         "type": "Catalog",
         "id": "archive",
         "stac_version": "1.0.0",
-        "description": "Scenes in the form of Planetary Computer.",
+        "description": "Scenes in the format of Planetary Computer.",
         "links": [
             link("root", "./catalog.json"),
             *(link("child", f"./{name}/collection.json") for name in by_collection),
@@ -57,7 +57,7 @@ def _collection(name: str, members: list[Mapping[str, Any]]) -> dict[str, Any]:
         "type": "Collection",
         "id": name,
         "stac_version": "1.0.0",
-        "description": f"Scenes in the form of Planetary Computer's {name}.",
+        "description": f"Scenes in the format of {name} of Planetary Computer.",
         "license": "proprietary",
         "extent": {
             "spatial": {"bbox": [box]},
@@ -71,13 +71,13 @@ def _collection(name: str, members: list[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _relative(item: Mapping[str, Any], place: Path) -> dict[str, Any]:
-    """The item as a file in `place` of a catalog: relative links and relative paths."""
+def _relative(item: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Return the item for a file in `directory`, with relative links and paths."""
     assets = {}
     for key, asset in item["assets"].items():
         href = asset["href"]
         if "://" not in href:
-            href = Path(os.path.relpath(href, place)).as_posix()
+            href = Path(os.path.relpath(href, directory)).as_posix()
         assets[key] = asset | {"href": href}
     links = [
         link("root", "../../catalog.json"),

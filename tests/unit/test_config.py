@@ -1,4 +1,4 @@
-"""The configuration: what is accepted, and the sentence for everything that is not."""
+"""Configuration: accepted documents, and the message for each kind of error."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ model: {weights: student.pt}
 
 
 def changed(**sections: Any) -> dict[str, Any]:
-    """The minimal document with sections replaced (or added)."""
+    """Return the minimal document with sections replaced or added."""
     return {**yaml.safe_load(MINIMAL), **sections}
 
 
 def problems(**sections: Any) -> list[str]:
-    """The lines of the error that a changed document gives."""
+    """Return the lines of the error for a changed document."""
     with pytest.raises(ConfigError) as caught:
         load_config(changed(**sections))
     return str(caught.value).splitlines()
 
 
 def follows_schema(document: Any) -> bool:
-    """Whether the JSON schema accepts a document (dates as text, as YAML editors see them)."""
+    """Return whether the JSON schema accepts a document (dates as text, as in YAML editors)."""
     plain = json.loads(json.dumps(document, default=str))
     return jsonschema.Draft202012Validator(SCHEMA).is_valid(plain)
 
@@ -64,7 +64,7 @@ def test_minimal_document_gives_the_defaults() -> None:
     assert config.products.formats == ["zarr", "arrays", "preview", "counts", "stac", "report"]
 
 
-def test_document_is_left_as_it_was() -> None:
+def test_document_is_not_modified() -> None:
     document = changed(periods={2023: {"start": "2023-01-01", "end": "2023-12-31"}}, grid=None)
     before = copy.deepcopy(document)
     load_config(document)
@@ -96,7 +96,7 @@ def test_runs_of_several_regions_and_periods() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         datetime.date(2023, 1, 31),
         "2023-01-31",
@@ -105,8 +105,8 @@ def test_runs_of_several_regions_and_periods() -> None:
         datetime.datetime(2023, 1, 31, tzinfo=datetime.UTC),
     ],
 )
-def test_day_in_every_form(given: Any) -> None:
-    config = load_config(changed(periods={"p": {"start": given, "end": "2023-12-31"}}))
+def test_day_in_every_form(value: Any) -> None:
+    config = load_config(changed(periods={"p": {"start": value, "end": "2023-12-31"}}))
     assert type(config.periods["p"].start) is datetime.date
     assert config.periods["p"].start == datetime.date(2023, 1, 31)
 
@@ -122,7 +122,7 @@ def test_names_that_yaml_reads_as_numbers_or_dates() -> None:
     assert runs(load_config(yaml.safe_load(text))) == [("1", "2023"), ("1", "2023-07-01")]
 
 
-def test_values_given_on_snakemakes_command_line_are_text() -> None:
+def test_text_values_from_the_snakemake_command_line() -> None:
     """`--config 'grid={block_size: 50}'` arrives as text below the top level."""
     config = load_config(
         changed(
@@ -136,11 +136,11 @@ def test_values_given_on_snakemakes_command_line_are_text() -> None:
     assert config.sentinel1.enabled is False
 
 
-def test_heading_with_nothing_under_it_is_at_its_defaults() -> None:
+def test_empty_section_has_default_values() -> None:
     assert load_config(changed(grid=None)) == load_config(changed())
 
 
-def test_whole_number_for_a_number() -> None:
+def test_integer_for_a_float_key() -> None:
     assert load_config(changed(grid={"resolution": 20})).grid.resolution == 20.0
 
 
@@ -158,11 +158,11 @@ def test_one_sensor_is_enough() -> None:
 
 PERIOD = {"start": "2023-01-01", "end": "2023-12-31"}
 NAME = (
-    "give it a name of letters, digits, _ and - that begins with a letter or digit (it becomes "
-    "the name of a folder)."
+    "give it a name of letters, digits, _ and - that begins with a letter or digit (it is used "
+    "as the name of a folder)."
 )
-# Changed sections; the one sentence; whether the JSON schema, too, refuses the document.
-REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
+# Changed sections; the message; whether the JSON schema also rejects the document.
+REJECTED: dict[str, tuple[dict[str, Any], str, bool]] = {
     "missing key": (
         {"regions": {"fens": {}}},
         "regions.fens.roi is missing and has no default: set it (path of the region: a vector "
@@ -177,28 +177,28 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "misspelt key": (
         {"grid": {"blocksize": 50}},
-        "grid.blocksize is not a known key: did you mean grid.block_size?",
+        "Unknown key grid.blocksize: did you mean grid.block_size?",
         True,
     ),
     "misspelt section": (
         {"sentinel_2": {}},
-        "sentinel_2 is not a known key: did you mean sentinel2?",
+        "Unknown key sentinel_2: did you mean sentinel2?",
         True,
     ),
     "misspelt key of a region": (
         {"regions": {"fens": {"roi": "x", "CRS": "EPSG:32631"}}},
-        "regions.fens.CRS is not a known key: did you mean regions.fens.crs?",
+        "Unknown key regions.fens.CRS: did you mean regions.fens.crs?",
         True,
     ),
     "key in another section": (
         {"block_size": 50},
-        "block_size is not a known key: it belongs elsewhere, as grid.block_size.",
+        "Unknown key block_size: did you mean grid.block_size?",
         True,
     ),
     "unknown key": (
         {"model": {"weights": "x", "min_observations": {"optical": 1}}},
-        "model.min_observations.optical is not a known key: the keys in model.min_observations "
-        "are s2, s1.",
+        "Unknown key model.min_observations.optical: the keys in model.min_observations are s2, "
+        "s1.",
         True,
     ),
     "text for a whole number": (
@@ -233,9 +233,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "wildcard in a path": (
         {"paths": {"results": "out/{region}"}},
-        "paths.results is 'out/{region}' (text), but must be a path without braces, which "
-        "Snakemake takes for wildcards (folders for each region and period are made in it). "
-        "The default is results.",
+        "paths.results is 'out/{region}' (text), but must be a path without braces, because "
+        "Snakemake reads braces as wildcards (a folder for each region and period is created in "
+        "it). The default is results.",
         False,
     ),
     "empty text": (
@@ -270,7 +270,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "misspelt choice": (
         {"preprocessing": "correctd"},
-        "preprocessing is 'correctd' (text), but must be one of corrected, as_published (did you mean corrected?).",
+        "preprocessing is 'correctd' (text), but must be one of corrected, as_published (did you "
+        "mean corrected?).",
         True,
     ),
     "misspelt product": (
@@ -281,7 +282,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "no product": (
         {"products": {"formats": []}},
-        "products.formats is [] (list), but must be filled: at least one entry is needed. The "
+        "products.formats is [] (list), but must be filled: at least one entry is required. The "
         "default is [zarr, arrays, preview, counts, stac, report].",
         True,
     ),
@@ -297,12 +298,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "no regions": (
         {"regions": None},
-        "regions is empty, but must be a section with at least one name in it.",
+        "regions is empty, but must be a section with at least one entry.",
         True,
     ),
     "no periods": (
         {"periods": {}},
-        "periods is an empty section, but must be filled: at least one entry is needed.",
+        "periods is an empty section, but must be filled: at least one entry is required.",
         True,
     ),
     "name with a slash": (
@@ -310,7 +311,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
         f"regions has the name 'a/b' (text): {NAME}",
         True,
     ),
-    "name that leads out": (
+    "name that leads out of the folder": (
         {"periods": {"..": PERIOD}},
         f"periods has the name '..' (text): {NAME}",
         True,
@@ -333,45 +334,45 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     ),
     "name twice": (
         {"periods": {2023: PERIOD, "2023": PERIOD}},
-        "periods.2023 stands there twice: rename one of them.",
+        "periods.2023 is defined twice: rename one of them.",
         False,
     ),
     "unknown period": (
         {"regions": {"fens": {"roi": "x", "periods": ["y2023", "y2024"]}}},
-        "regions.fens.periods names 'y2024' (text), which is not under periods: use y2023, or "
-        "add it there.",
+        "regions.fens.periods has 'y2024' (text), which is not defined under periods: use y2023, "
+        "or add it to periods.",
         False,
     ),
     "no period": (
         {"regions": {"fens": {"roi": "x", "periods": []}}},
-        "regions.fens.periods is [] (list), but must be filled: at least one entry is needed.",
+        "regions.fens.periods is [] (list), but must be filled: at least one entry is required.",
         True,
     ),
     "end before start": (
         {"periods": {"p": {"start": "2023-12-31", "end": "2023-01-01"}}},
-        "periods.p: end 2023-01-01 is before start 2023-12-31; the end is the last day of the "
-        "period, so set it to the start or later.",
+        "periods.p: end 2023-01-01 is before start 2023-12-31; set end to the start or to a "
+        "later day.",
         False,
     ),
     "year for a day": (
         {"periods": {"p": {"start": 2023, "end": "2023-12-31"}}},
-        "periods.p.start is 2023 (whole number), but must be a day written as 2023-01-31.",
+        "periods.p.start is 2023 (whole number), but must be a date such as 2023-01-31.",
         True,
     ),
     "day without zeros": (
         {"periods": {"p": {"start": "2023-1-1", "end": "2023-12-31"}}},
-        "periods.p.start is '2023-1-1' (text), but must be a day written as 2023-01-31.",
+        "periods.p.start is '2023-1-1' (text), but must be a date such as 2023-01-31.",
         False,
     ),
     "day that does not exist": (
         {"periods": {"p": {"start": "2023-02-30", "end": "2023-12-31"}}},
-        "periods.p.start is '2023-02-30' (text), but must be a day written as 2023-01-31 that "
+        "periods.p.start is '2023-02-30' (text), but must be a date such as 2023-01-31 that "
         "exists in the calendar.",
         False,
     ),
     "time of day": (
         {"periods": {"p": {"start": datetime.datetime(2023, 1, 1, 12), "end": "2023-12-31"}}},
-        "periods.p.start is 2023-01-01 12:00:00 (date with a time), but must be a whole day, "
+        "periods.p.start is 2023-01-01 12:00:00 (date with a time), but must be a date "
         "without a time of day.",
         False,
     ),
@@ -383,28 +384,44 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     "observations of a sensor that is off": (
         {"sentinel2": {"enabled": False}},
         "model.min_observations.s2 is 1, but sentinel2.enabled is false, so no pixel would get an "
-        "embedding: set it to 0.",
+        "embedding: set it to 0, or enable the sensor.",
         False,
     ),
     "block and downsampling": (
         {"grid": {"block_size": 50, "downsample_rate": 3}},
-        "grid: block_size 50 is not a multiple of downsample_rate 3; choose one that is.",
+        "grid: block_size 50 is not a multiple of downsample_rate 3; change one of them.",
         False,
     ),
-    "local archive without its place": (
+    "local archive without its location": (
         {"sentinel1": {"provider": "local"}},
-        "sentinel1: provider is local, so location is needed: the URL of a STAC API, or the path "
-        "of a catalog, item-collection or stac-geoparquet file.",
+        "sentinel1: provider is local, but location is missing: set it to the URL of a STAC API, "
+        "or to the path of a catalog, item-collection or stac-geoparquet file.",
         False,
     ),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused_with_a_sentence(case: str) -> None:
-    sections, sentence, by_schema = REFUSED[case]
-    assert problems(**sections) == [sentence]
+@pytest.mark.parametrize("case", REJECTED)
+def test_invalid_document_has_one_clear_message(case: str) -> None:
+    sections, message, by_schema = REJECTED[case]
+    assert problems(**sections) == [message]
     assert follows_schema(changed(**sections)) is not by_schema
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "suggestion"),
+    [
+        ("download", "empty_block", "did you mean download.on_empty_block?"),
+        ("jobs", "failed_blocks", "did you mean jobs.on_failed_block?"),
+        ("download", "max_lost", "the keys in download are slice_months, threads, "),
+        ("jobs", "at_home", "the keys in jobs are cpu_gpu, on_missing_gpu, "),
+    ],
+)
+def test_key_of_an_earlier_version_is_an_unknown_key(
+    section: str, key: str, suggestion: str
+) -> None:
+    (line,) = problems(**{section: {key: 1}})
+    assert line.startswith(f"Unknown key {section}.{key}: {suggestion}")
 
 
 def test_missing_sections() -> None:
@@ -421,14 +438,14 @@ def test_missing_sections() -> None:
     ("document", "value"),
     [(None, "empty"), ([], "[] (list)"), ({}, "an empty section"), ("x", "'x' (text)")],
 )
-def test_document_that_is_no_configuration(document: Any, value: str) -> None:
+def test_document_that_is_not_a_configuration(document: Any, value: str) -> None:
     with pytest.raises(ConfigError, match=r"^The configuration is ") as caught:
         load_config(document)
     assert f"is {value}, but must be a mapping" in str(caught.value)
 
 
 def test_all_problems_at_once() -> None:
-    """Also those that take two sections to see, beside misspelt keys elsewhere."""
+    """Including constraints between sections, together with misspelt keys."""
     assert problems(
         regions={"fens": {"roi": "x", "periods": ["y2024"]}},
         grid={"blok_size": 50, "patch_size": "x"},
@@ -436,17 +453,17 @@ def test_all_problems_at_once() -> None:
         sentinel2={"enabled": False},
         preprocesing="corrected",
     ) == [
-        "regions.fens.periods names 'y2024' (text), which is not under periods: use y2023, or "
-        "add it there.",
+        "regions.fens.periods has 'y2024' (text), which is not defined under periods: use y2023, "
+        "or add it to periods.",
         "grid.patch_size is 'x' (text), but must be a whole number. The default is 500.",
-        "grid.blok_size is not a known key: did you mean grid.block_size?",
+        "Unknown key grid.blok_size: did you mean grid.block_size?",
         "sentinel2.enabled and sentinel1.enabled are both false: enable at least one sensor.",
-        "preprocesing is not a known key: did you mean preprocessing?",
+        "Unknown key preprocesing: did you mean preprocessing?",
     ]
 
 
 def test_value_of_an_unknown_key_is_not_shown() -> None:
-    """It may be a password put in the wrong place."""
+    """It may be a password under the wrong key."""
     assert "hunter2" not in "\n".join(problems(token="hunter2"))
 
 
@@ -461,7 +478,7 @@ def test_value_of_an_unknown_key_is_not_shown() -> None:
         {"model": {"weights": "x", "cache": None, "min_observations": {"s1": 3}}},
     ],
 )
-def test_accepted_by_both(sections: dict[str, Any]) -> None:
+def test_accepted_by_load_config_and_schema(sections: dict[str, Any]) -> None:
     assert load_config(changed(**sections))
     assert follows_schema(changed(**sections))
 
@@ -477,9 +494,9 @@ def test_published_embeddings_need_no_weights_and_have_no_counts() -> None:
     config = load_config(PUBLISHED)
     assert config.weights is None
     assert config.products.formats == ["zarr", "arrays", "preview", "stac", "report"]
-    chosen = load_config(PUBLISHED | {"products": {"zarr_chunk": 50}, "model": {"weights": "x"}})
-    assert chosen.weights is None
-    assert "counts" not in chosen.products.formats
+    config = load_config(PUBLISHED | {"products": {"zarr_chunk": 50}, "model": {"weights": "x"}})
+    assert config.weights is None
+    assert "counts" not in config.products.formats
     assert follows_schema(PUBLISHED)
 
 
@@ -491,45 +508,49 @@ def test_published_embeddings_need_no_weights_and_have_no_counts() -> None:
         {"model": {"device": "cpu"}, "jobs": {"cpu_gpu": [0, 1]}},
     ],
 )
-def test_what_published_embeddings_do_not_use_is_not_looked_at(sections: dict[str, Any]) -> None:
+def test_keys_not_used_with_published_embeddings_are_ignored(sections: dict[str, Any]) -> None:
     """A configuration for scenes becomes one for published embeddings by its source alone."""
     assert load_config(PUBLISHED | sections)
 
 
 @pytest.mark.parametrize(
-    ("sections", "sentence"),
+    ("sections", "message"),
     [
         (
             {"periods": {"a": {"start": "2023-01-01", "end": "2023-12-30"}}},
-            "source is geotessera, whose embeddings are of calendar years, but periods.a is "
-            "2023-01-01 to 2023-12-30: set it to 2023-01-01 to 2023-12-31, or to another year.",
+            "source is geotessera, which has embeddings of calendar years only, but periods.a is "
+            "2023-01-01 to 2023-12-30: set it to 2023-01-01 to 2023-12-31, or to another calendar "
+            "year.",
         ),
         (
             {"model": {"dim": 64}},
-            "source is geotessera, whose embeddings have 128 dimensions, but model.dim is 64: "
-            "leave it out.",
+            "source is geotessera, which has embeddings of 128 dimensions, but model.dim is 64: "
+            "remove model.dim.",
         ),
         (
             {"products": {"formats": ["zarr", "counts"]}},
-            "products.formats has counts, but source is geotessera, and published embeddings come "
-            "without observation counts: take it out.",
+            "products.formats has counts, but source is geotessera, and published embeddings have "
+            "no observation counts: remove it.",
         ),
         (
             {"products": {"formats": ["zarr", "tiles"]}},
-            "products.formats has tiles, but source is geotessera, and published embeddings come "
-            "without time series: take it out.",
+            "products.formats has tiles, but source is geotessera, and published embeddings have "
+            "no time series: remove it.",
         ),
         (
             {"geotessera": {"location": "https://user:secret@example.org/store"}},
-            "geotessera: location must be a folder, as the client reads folders and its own "
-            "public store: mount or copy the store, or leave location out for the public one.",
+            "geotessera: location must be a folder, because the geotessera client reads only "
+            "folders and the public store: mount or copy the store, or omit location to use the "
+            "public one.",
         ),
     ],
 )
-def test_what_published_embeddings_cannot_give(sections: dict[str, Any], sentence: str) -> None:
+def test_settings_that_published_embeddings_do_not_allow(
+    sections: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(PUBLISHED | sections)
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 def test_every_key_is_described() -> None:
@@ -541,54 +562,53 @@ def test_every_key_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("value", "expected"),
     [(None, None), (8, [8, 8]), ([4, 2], [4, 2]), ([4], [4, 4]), ("4,2", [4, 2]), ("8", [8, 8])],
 )
-def test_heads_in_every_form(given: Any, found: Any) -> None:
-    document = changed(model={"weights": "x.pt", "heads": given})
-    assert load_config(document).model.heads == found
+def test_heads_in_every_form(value: Any, expected: Any) -> None:
+    document = changed(model={"weights": "x.pt", "heads": value})
+    assert load_config(document).model.heads == expected
     assert follows_schema(document)
 
 
-@pytest.mark.parametrize("given", [0, [4, 2, 1], [], "4,2,1", "four", 2.5, True, [4, "2"], [-4]])
-def test_heads_that_are_none(given: Any) -> None:
-    model = {"weights": "x.pt", "heads": given}
+@pytest.mark.parametrize("value", [0, [4, 2, 1], [], "4,2,1", "four", 2.5, True, [4, "2"], [-4]])
+def test_invalid_heads(value: Any) -> None:
+    model = {"weights": "x.pt", "heads": value}
     (line,) = problems(model=model)
-    assert line.startswith("model.heads is ") and "must be one number of heads from 1" in line
+    assert line.startswith("model.heads is ") and "must be one whole number of at least 1" in line
     assert not follows_schema(changed(model=model))
 
 
 @pytest.mark.parametrize("provider", ["mpc", "local"])
-def test_statistics_of_another_source_are_refused(provider: str) -> None:
-    """Both providers serve Planetary Computer's data, or data in its form."""
+def test_statistics_of_another_source_are_an_error(provider: str) -> None:
+    """Both providers serve data from Planetary Computer, or data in its format."""
     scenes = {"provider": provider, "location": "archive.json"}
     sections = {"sentinel2": scenes, "sentinel1": scenes}
     model = {"weights": "x.pt", "statistics": "aws"}
     (line,) = problems(model=model, **sections)
     assert line == (
-        "model.statistics is aws, but sentinel2 comes from mpc, and a checkpoint gives nonsense "
-        "with data of another source: use the mpc checkpoint and its statistics, or set "
-        "model.allow_statistics_mismatch to true if you mean it."
+        "model.statistics is aws, but the sentinel2 scenes need mpc; with other statistics the "
+        "embeddings are invalid: use the mpc checkpoint and its statistics, or set "
+        "model.allow_statistics_mismatch to true to run anyway."
     )
     only_s1 = {"sentinel2": {"enabled": False}, "sentinel1": scenes}
-    least = {"min_observations": {"s2": 0, "s1": 1}}
-    (line,) = problems(model=model | least, **only_s1)
-    assert "but sentinel1 comes from mpc" in line
-    meant = load_config(changed(model=model | {"allow_statistics_mismatch": True}, **sections))
-    assert meant.model.statistics == "aws"
-    right = load_config(changed(model=model | {"statistics": "mpc"}, **sections))
-    assert right.model.statistics == "mpc"
+    minimum = {"min_observations": {"s2": 0, "s1": 1}}
+    (line,) = problems(model=model | minimum, **only_s1)
+    assert "but the sentinel1 scenes need mpc" in line
+    allowed = load_config(changed(model=model | {"allow_statistics_mismatch": True}, **sections))
+    assert allowed.model.statistics == "aws"
+    matching = load_config(changed(model=model | {"statistics": "mpc"}, **sections))
+    assert matching.model.statistics == "mpc"
 
 
-def test_statistics_of_tile_folders_are_the_users_to_know() -> None:
-    """No scenes are read, so where they would come from says nothing of the folders."""
+def test_statistics_are_not_checked_for_tile_folders() -> None:
+    """No scenes are read, so the provider does not apply to the folders."""
     model = {"weights": "x.pt", "statistics": "aws"}
     tiles = {"source": "tiles", "tiles": {"location": "tiles"}}
     assert load_config(changed(model=model, **tiles)).model.statistics == "aws"
 
 
-def test_an_end_beyond_any_calendar_is_refused() -> None:
-    found = problems(periods={"y2023": {"start": "2023-01-01", "end": "9999-12-31"}})
-    assert len(found) == 1
-    assert "periods.y2023" in found[0]
-    assert "end 9999-12-31 is beyond the year 2200" in found[0]
+def test_end_after_the_year_2200_is_an_error() -> None:
+    (line,) = problems(periods={"y2023": {"start": "2023-01-01", "end": "9999-12-31"}})
+    assert "periods.y2023" in line
+    assert "end 9999-12-31 is after the year 2200" in line

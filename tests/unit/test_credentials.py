@@ -1,4 +1,4 @@
-"""Tokens: where they come from, and that nothing shows them."""
+"""Tokens: their sources, and that they are never shown."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def put(path: Path, text: str = f"{TOKEN}\n", mode: int = 0o600) -> Path:
+def write_token(path: Path, text: str = f"{TOKEN}\n", mode: int = 0o600) -> Path:
     path.write_text(text)
     path.chmod(mode)
     return path
 
 
-def test_the_variable_comes_first_then_the_file_it_names_then_the_default(
+def test_order_of_variable_file_and_default_file(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CredentialsError, match=rf"put it into {home}/\.edl_bearer_token"):
+    with pytest.raises(CredentialsError, match=rf"write it to the file {home}/\.edl_bearer_token"):
         earthdata_token()
-    put(home / ".edl_bearer_token", "one")
+    write_token(home / ".edl_bearer_token", "one")
     assert earthdata_token() == "one"
-    put(home / "other", "  Bearer two\n")
+    write_token(home / "other", "  Bearer two\n")
     monkeypatch.setenv("EARTHDATA_TOKEN_FILE", "~/other")
     assert earthdata_token() == "two"
     monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
@@ -46,19 +46,19 @@ def test_the_variable_comes_first_then_the_file_it_names_then_the_default(
 
 
 @pytest.mark.parametrize("text", ["", "two words", "a\nb: c", "ä", "a\r\nHost: evil"])
-def test_what_is_no_token_is_refused_and_not_shown(home: Path, text: str) -> None:
-    path = put(home / ".edl_bearer_token", text)
+def test_invalid_token_is_an_error_that_does_not_show_it(home: Path, text: str) -> None:
+    path = write_token(home / ".edl_bearer_token", text)
     with pytest.raises(CredentialsError, match=str(path)) as raised:
         earthdata_token()
     assert not text or text not in str(raised.value)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True)])
-def test_a_file_that_others_can_read_is_told_once(
+def test_file_readable_by_others_is_logged_once(
     home: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
 ) -> None:
     caplog.set_level(logging.WARNING)
-    put(home / ".edl_bearer_token", mode=mode)
+    write_token(home / ".edl_bearer_token", mode=mode)
     assert [earthdata_token() for _ in range(3)] == [TOKEN] * 3
     assert caplog.text.count("chmod 600") == warned
     assert TOKEN not in caplog.text
@@ -75,13 +75,15 @@ def test_a_file_that_others_can_read_is_told_once(
         "/data/x_VV.tif",
     ],
 )
-def test_the_token_is_for_one_host_by_https(href: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_host_receives_the_token_and_only_by_https(
+    href: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
     assert Opera().access(href) == Access(href)
     assert Opera().access(ASF).gdal == {"GDAL_HTTP_HEADERS": f"Authorization: Bearer {TOKEN}"}
 
 
-def test_an_access_does_not_show_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repr_of_access_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
     assert TOKEN not in f"{Opera().access(ASF)!r} {Opera().access(ASF)}"
     assert "sig" not in repr(Access("https://x/?sig=1"))

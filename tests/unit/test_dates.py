@@ -1,4 +1,4 @@
-"""Days, slices of periods, days of the year."""
+"""Dates: slices of periods, UTC days, days of the year."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tessera_flow.dates import Slice, day_of_year, period_slices, utc_date
 
 
-def test_a_year_in_two_month_slices() -> None:
+def test_year_in_slices_of_two_months() -> None:
     slices = period_slices(dt.date(2023, 7, 1), dt.date(2024, 6, 30), 2)
     assert [s.name for s in slices] == [
         "2023-07-01_2023-08-31",
@@ -32,7 +32,7 @@ def test_every_day_is_in_exactly_one_slice(start: str, end: str, months: int) ->
     slices = period_slices(first, last, months)
     day = first
     while day <= last:
-        assert sum(day in part for part in slices) == 1
+        assert sum(day in slice_ for slice_ in slices) == 1
         day += dt.timedelta(days=1)
     assert (slices[0].start, slices[-1].end) == (first, last)
 
@@ -46,7 +46,7 @@ def test_every_day_is_in_exactly_one_slice(start: str, end: str, months: int) ->
         ("2024-08-25T23:59:59", "2024-08-25"),
     ],
 )
-def test_the_utc_day_of_a_time_stamp(stamp: str, day: str) -> None:
+def test_utc_day_of_a_time_stamp(stamp: str, day: str) -> None:
     assert utc_date(stamp) == dt.date.fromisoformat(day)
 
 

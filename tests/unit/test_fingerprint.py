@@ -1,4 +1,4 @@
-"""Which settings decide the numbers of a product."""
+"""Hash of the settings that determine the numbers of a product."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def hash_of(**sections: Any) -> str:
 
 
 def test_content_hash_is_stable() -> None:
-    """A changed hash tells every user that all their products are other products."""
+    """A changed hash would mark all existing products as different."""
     assert content_hash(BASE, "fens", "y2023") == (
         "b0eedd6c9eef545ef96ac3b491891239a2895c3c3988882388ddd795681b4fdd"
     )
@@ -38,7 +38,7 @@ def test_content_hash_is_stable() -> None:
         {"periods": {"y2023": PERIOD, "y2022": {"start": "2022-01-01", "end": "2022-12-31"}}},
     ],
 )
-def test_content_hash_ignores_what_changes_no_number(sections: dict[str, Any]) -> None:
+def test_content_hash_ignores_settings_without_effect_on_numbers(sections: dict[str, Any]) -> None:
     assert hash_of(**sections) == content_hash(BASE, "fens", "y2023")
 
 
@@ -59,19 +59,19 @@ def test_content_hash_ignores_what_changes_no_number(sections: dict[str, Any]) -
         {"periods": {"y2023": {"start": "2023-01-02", "end": "2023-12-31"}}},
     ],
 )
-def test_content_hash_sees_what_changes_numbers(sections: dict[str, Any]) -> None:
+def test_content_hash_changes_with_settings_that_change_numbers(sections: dict[str, Any]) -> None:
     assert hash_of(**sections) != content_hash(BASE, "fens", "y2023")
 
 
 @pytest.mark.parametrize(
     "model", [{"statistics": "mpc"}, {"heads": 8}, {"seed": 1}, {"repeat_times": 3}]
 )
-def test_content_hash_follows_the_choices_of_v1(model: dict[str, Any]) -> None:
+def test_content_hash_changes_with_settings_of_v1(model: dict[str, Any]) -> None:
     assert hash_of(model={"weights": "student.pt", **model}) != content_hash(BASE, "fens", "y2023")
 
 
 def test_content_hash_of_published_embeddings() -> None:
-    """What decides them, and nothing of the model that did not make them here."""
+    """It covers the data set and its format, but not the settings of a model that is not run."""
 
     def hashed(**sections: Any) -> str:
         return content_hash(load_config(PUBLISHED | sections), "fens", "y2023")

@@ -299,7 +299,7 @@ def test_one_orbit_only(tmp_path: Path, roi: Path) -> None:
         assert group["sar_ascending"].shape == (0, 40, 50, 2)
         assert group["sar_descending"].shape == (1, 40, 50, 2)
     assert [r for _, r in manifest(layout, "sentinel1").left_out] == [
-        "is ascending, and sentinel1.orbits is descending"
+        "is ascending, but sentinel1.orbits is descending"
     ]
 
 
@@ -312,11 +312,9 @@ def test_only_the_newest_baseline_of_an_acquisition_is_used(tmp_path: Path, roi:
     ]  # fmt: skip
     items[1]["properties"]["datetime"] = "2021-06-03T10:04:00Z"
     layout = ingest(s2_only(tmp_path, roi, items))
-    result = manifest(layout, "sentinel2")
-    assert [item.id for item in result.items] == [items[1]["id"]]
-    assert result.left_out == (
-        (items[0]["id"], f"older copy of the acquisition in {items[1]['id']}"),
-    )
+    kept = manifest(layout, "sentinel2")
+    assert [item.id for item in kept.items] == [items[1]["id"]]
+    assert kept.left_out == ((items[0]["id"], f"older duplicate of {items[1]['id']}"),)
     np.testing.assert_array_equal(stacked(layout, "sentinel2")["bands"][0, 0, 0], 2000 + BAND)
 
 
@@ -379,7 +377,7 @@ def test_block_without_a_scene_is_an_error_or_nodata(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"period": ("2019-01-01", "2019-12-31")}, "No Sentinel-2 scene covers region here"),
-        ({"offset": 100_000}, "lie outside the region or the period"),
+        ({"offset": 100_000}, "are outside the region or the period"),
         ({"radar": False}, r"No Sentinel-1 scene.*sentinel1\.enabled: false"),
     ],
 )
@@ -398,9 +396,9 @@ def test_item_without_datetime_is_recorded_as_left_out(tmp_path: Path, roi: Path
     """STAC allows null with a start and an end; such a scene must not be dropped silently."""
     items = [optical(tmp_path / "a", f"2021-06-0{day}T10:00:00", 1000) for day in (3, 4)]
     items[1]["properties"] |= {"datetime": None, "start_datetime": "2021-06-04T10:00:00Z"}
-    result = manifest(ingest(s2_only(tmp_path, roi, items), until="items"), "sentinel2")
-    assert [item.id for item in result.items] == [items[0]["id"]]
-    assert result.left_out == ((items[1]["id"], "has no datetime, so its day is not known"),)
+    kept = manifest(ingest(s2_only(tmp_path, roi, items), until="items"), "sentinel2")
+    assert [item.id for item in kept.items] == [items[0]["id"]]
+    assert kept.left_out == ((items[1]["id"], "has no datetime, so its day is unknown"),)
 
 
 @pytest.mark.parametrize("cover", ["80", "n/a", None, float("nan")])
@@ -427,7 +425,7 @@ def test_baseline_can_come_from_the_product_name(tmp_path: Path, roi: Path) -> N
     del item["properties"]["s2:product_uri"]
     config = s2_only(tmp_path, roi, [item], "2022-02-01", "2022-02-28")
     with pytest.raises(
-        ItemError, match=r"does not tell its processing baseline.*preprocessing: as_pub"
+        ItemError, match=r"does not state its processing baseline.*preprocessing: as_pub"
     ):
         ingest(config, until="items")
 
@@ -448,10 +446,10 @@ def test_orbit_direction_in_capitals(tmp_path: Path, roi: Path) -> None:
     items[1]["properties"]["sat:orbit_state"] = "ASCENDING"
     items[2]["properties"]["sat:orbit_state"] = "sideways"
     config = configuration(tmp_path, roi, items, "2021-06-01", "2021-06-30")
-    result = manifest(ingest(config, until="items"), "sentinel1")
-    assert [item.orbit for item in result.items] == ["ascending"]
-    assert [r for _, r in result.left_out] == [
-        "does not tell its direction (sat:orbit_state says 'sideways')"
+    kept = manifest(ingest(config, until="items"), "sentinel1")
+    assert [item.orbit for item in kept.items] == ["ascending"]
+    assert [r for _, r in kept.left_out] == [
+        "has no orbit direction (sat:orbit_state is 'sideways')"
     ]
 
 

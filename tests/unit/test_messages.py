@@ -32,7 +32,7 @@ NO_ADVICE = {
     "<number> of <number> tiles could not be embedded; the others are in <out>.\n<listed>",
     "<key> is <value>: <msg>.",
     "<key>: <cause>.",
-    "<key> is not a known key: the keys <place> are ….",
+    "Unknown key <key>: the keys <section> are ….",
 }
 """Sentences that are filled in with the advice, or say it by what must stand there."""
 
@@ -41,7 +41,7 @@ def advises(sentence: str) -> bool:
     """After a colon, a semicolon, a comma, a stop or a bracket, or at the sentence's start after
     one of these, a verb of advice; or words after which stands what has to be there."""
     found = re.search(rf"(?:[:;,.]|\bor|\band|\bso) (?:{ADVICE})\b", sentence, re.IGNORECASE)
-    stated = re.search(r" must be | is needed: | belongs elsewhere, as ", sentence)
+    stated = re.search(r" must be ", sentence)
     return found is not None or stated is not None
 
 

@@ -1,5 +1,5 @@
-"""OPERA RTC-S1: found through CMR, read with a token, on its 30 m grid. Every host has its
-real name (see `support.internet`)."""
+"""OPERA RTC-S1: searched in CMR, read with a token, on a 30 m grid. All hosts have their real
+names (see `support.internet`)."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LEFT, TOP = ORIGIN
 HEIGHT, WIDTH = 40, 50
 TOKEN = "eyJ0eXAi.t0ken-of_a.test"
 START, END = "2023-06-01", "2023-06-30"
-# The burst's raster reaches beyond the region on every side.
-PLACE = (LEFT - 60, TOP + 60)
+# The raster of the burst extends beyond the region on every side.
+CORNER = (LEFT - 60, TOP + 60)
 SHAPE = (20, 24)
 
 
@@ -47,7 +47,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Services:
-    """The servers of a test, and the archive's folder."""
+    """Servers of a test, and the folder of the archive."""
 
     cmr: CmrServer
     asf: AsfServer
@@ -56,11 +56,11 @@ class Services:
     folder: Path
 
     def add(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        # GDAL remembers what it read by address, so no two tests may share one.
-        options = {"made": f"20230605T{next(_numbers):06d}Z", **options}
-        found = opera_burst(self.folder, *arguments, **options)
-        self.cmr.granules = [*self.cmr.granules, found]
-        return found
+        # GDAL caches data by URL, so each test needs its own URLs.
+        options = {"processed": f"20230605T{next(_numbers):06d}Z", **options}
+        granule = opera_burst(self.folder, *arguments, **options)
+        self.cmr.granules = [*self.cmr.granules, granule]
+        return granule
 
 
 @pytest.fixture
@@ -72,22 +72,24 @@ def roi(tmp_path: Path) -> Path:
 def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     folder = tmp_path / "archive"
     folder.mkdir()
-    found = Services(CmrServer(), AsfServer(token=TOKEN), S3Server(folder=folder), LoginServer(),
-                     folder)  # fmt: skip
-    hosts = {CMR_HOST: found.cmr, ASF_HOST: found.asf, S3_HOST: found.s3, LOGIN_HOST: found.login}
+    result = Services(CmrServer(), AsfServer(token=TOKEN), S3Server(folder=folder), LoginServer(),
+                      folder)  # fmt: skip
+    hosts = {
+        CMR_HOST: result.cmr, ASF_HOST: result.asf, S3_HOST: result.s3, LOGIN_HOST: result.login,
+    }  # fmt: skip
     with internet(tmp_path / "tls", hosts) as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.delenv("EARTHDATA_TOKEN_FILE", raising=False)
-        yield found
+        yield result
 
 
 def opera(folder: Path, roi: Path, **sections: Any) -> Config:
-    chosen = {"provider": "opera", "location": None} | sections.pop("sentinel1", {})
+    sentinel1 = {"provider": "opera", "location": None} | sections.pop("sentinel1", {})
     return configuration(
-        folder, roi, [], START, END, sentinel1=chosen, sentinel2={"enabled": False},
+        folder, roi, [], START, END, sentinel1=sentinel1, sentinel2={"enabled": False},
         model={"min_observations": {"s2": 0, "s1": 1}}, **sections,
     )  # fmt: skip
 
@@ -96,10 +98,10 @@ def power(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.02, 1.0, shape).astype(np.float32)
 
 
-def bilinear(coarse: np.ndarray, place: tuple[float, float]) -> np.ndarray:
-    """The region's 10 m pixels from a 30 m raster, by the textbook formula."""
-    columns = (LEFT + 10 * (np.arange(WIDTH) + 0.5) - place[0]) / PIXEL - 0.5
-    rows = (place[1] - (TOP - 10 * (np.arange(HEIGHT) + 0.5))) / PIXEL - 0.5
+def bilinear(coarse: np.ndarray, corner: tuple[float, float]) -> np.ndarray:
+    """Return the 10 m pixels of the region from a 30 m raster by bilinear interpolation."""
+    columns = (LEFT + 10 * (np.arange(WIDTH) + 0.5) - corner[0]) / PIXEL - 0.5
+    rows = (corner[1] - (TOP - 10 * (np.arange(HEIGHT) + 0.5))) / PIXEL - 0.5
     x, y = np.floor(columns).astype(int), np.floor(rows).astype(int)
     u, v = (columns - x)[None, :], (rows - y)[:, None]
     c = coarse.astype(np.float64)
@@ -108,32 +110,32 @@ def bilinear(coarse: np.ndarray, place: tuple[float, float]) -> np.ndarray:
     return top * (1 - v) + low * v
 
 
-def assert_close(found: np.ndarray, expected_power: np.ndarray) -> None:
-    """Equal but for float32 rounding in GDAL, which can move a value over one step."""
+def assert_close(actual: np.ndarray, expected_power: np.ndarray) -> None:
+    """Assert equality except for float32 rounding in GDAL, which can change a value by 1."""
     expected = power_to_scaled_decibels(expected_power)
-    difference = np.abs(found.astype(int) - expected.astype(int))
+    difference = np.abs(actual.astype(int) - expected.astype(int))
     assert difference.max() <= 1
     assert (difference == 0).mean() > 0.98
 
 
 def written(folder: Path) -> str:
-    kept = [p for p in folder.rglob("*") if p.is_file() and "archive" not in p.parts]
-    assert kept
-    return "".join(p.read_bytes().decode("latin-1") for p in kept)
+    paths = [p for p in folder.rglob("*") if p.is_file() and "archive" not in p.parts]
+    assert paths
+    return "".join(p.read_bytes().decode("latin-1") for p in paths)
 
 
-def test_a_burst_comes_out_bilinear_and_the_token_goes_to_asf_alone(
+def test_burst_is_resampled_bilinearly_and_only_asf_receives_the_token(
     tmp_path: Path, roi: Path, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     vv, vh = power(1), power(2) / 5
-    title = services.add("2023-06-04T05:30:00", vv, vh, PLACE)["title"]
-    layout = ingest(opera(tmp_path / "x", roi))
-    stack = stacked(layout, "sentinel1")
+    title = services.add("2023-06-04T05:30:00", vv, vh, CORNER)["title"]
+    run_files = ingest(opera(tmp_path / "x", roi))
+    stack = stacked(run_files, "sentinel1")
     assert stack["ascending_dates"] == [] and stack["descending_dates"] == ["2023-06-04"]
-    assert_close(stack["sar_descending"][0, ..., 0], bilinear(vv, PLACE))
-    assert_close(stack["sar_descending"][0, ..., 1], bilinear(vh, PLACE))
-    item = manifest(layout, "sentinel1").items[0]
+    assert_close(stack["sar_descending"][0, ..., 0], bilinear(vv, CORNER))
+    assert_close(stack["sar_descending"][0, ..., 1], bilinear(vh, CORNER))
+    item = manifest(run_files, "sentinel1").items[0]
     root = f"https://{ASF_HOST}/OPERA/OPERA_L2_RTC-S1/{title}/{title}"
     assert {key: asset["href"] for key, asset in item.stac["assets"].items()} == {
         "VV": f"{root}_VV.tif", "VH": f"{root}_VH.tif",
@@ -153,11 +155,11 @@ def test_searching_downloads_nothing_and_needs_no_token(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
+    services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)
     monkeypatch.delenv("EARTHDATA_TOKEN")
-    layout = ingest(opera(tmp_path / "x", roi), until="items")
-    found = manifest(layout, "sentinel1")
-    assert [item.orbit for item in found.items] == [None]
+    run_files = ingest(opera(tmp_path / "x", roi), until="items")
+    listed = manifest(run_files, "sentinel1")
+    assert [item.orbit for item in listed.items] == [None]
     assert not services.asf.requests and not services.s3.requests
     assert "need an Earthdata Login token" in caplog.text
     with pytest.raises(CredentialsError, match=r"need an Earthdata Login token.*urs\.earthdata"):
@@ -167,15 +169,15 @@ def test_searching_downloads_nothing_and_needs_no_token(
 def test_bursts_of_a_day_and_direction_become_one_mosaic(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
-    """The first burst, by time, wins where it has data; no data is never mixed in."""
+    """The first burst by time is used where it has data; no data is never interpolated."""
     first, second = np.full(SHAPE, 0.2), np.full(SHAPE, 0.5)
-    first[:, 12:] = np.nan  # from 300 m east of the region's left edge
-    services.add("2023-06-04T05:30:03", second, second / 2, PLACE, burst="T131-279917-IW1")
-    services.add("2023-06-04T05:30:00", first, first / 2, PLACE)
-    services.add("2023-06-04T17:20:00", power(5), power(6), PLACE, "ASCENDING", satellite="S1C")
+    first[:, 12:] = np.nan  # from 300 m east of the left edge of the region
+    services.add("2023-06-04T05:30:03", second, second / 2, CORNER, burst="T131-279917-IW1")
+    services.add("2023-06-04T05:30:00", first, first / 2, CORNER)
+    services.add("2023-06-04T17:20:00", power(5), power(6), CORNER, "ASCENDING", satellite="S1C")
     stack = stacked(ingest(opera(tmp_path / "x", roi)), "sentinel1")
     assert stack["descending_dates"] == stack["ascending_dates"] == ["2023-06-04"]
-    assert_close(stack["sar_ascending"][0, ..., 0], bilinear(power(5), PLACE))
+    assert_close(stack["sar_ascending"][0, ..., 0], bilinear(power(5), CORNER))
 
     def dn(value: float) -> int:
         return int(power_to_scaled_decibels(np.array([value], np.float32))[0])
@@ -187,41 +189,41 @@ def test_bursts_of_a_day_and_direction_become_one_mosaic(
     assert np.unique(vh[:, 30:]).tolist() == [dn(0.25)]
 
 
-def test_the_grid_of_blocks_leaves_no_seam(tmp_path: Path, roi: Path, services: Services) -> None:
-    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
-    whole = stacked(ingest(opera(tmp_path / "whole", roi)), "sentinel1")
-    parts = stacked(ingest(opera(tmp_path / "parts", roi, grid={"block_size": 17})), "sentinel1")
-    np.testing.assert_array_equal(parts["sar_descending"], whole["sar_descending"])
+def test_blocks_have_no_seam(tmp_path: Path, roi: Path, services: Services) -> None:
+    services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)
+    one_block = stacked(ingest(opera(tmp_path / "one", roi)), "sentinel1")
+    blocks = stacked(ingest(opera(tmp_path / "many", roi, grid={"block_size": 17})), "sentinel1")
+    np.testing.assert_array_equal(blocks["sar_descending"], one_block["sar_descending"])
 
 
-def test_one_direction_only_is_chosen_by_the_raster_and_changes_the_manifest(
+def test_direction_is_selected_by_the_raster_and_recorded_in_the_manifest(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
-    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE, "descending")
-    services.add("2023-06-05T17:30:00", power(3), power(4), PLACE, "ascending")
+    services.add("2023-06-04T05:30:00", power(1), power(2), CORNER, "descending")
+    services.add("2023-06-05T17:30:00", power(3), power(4), CORNER, "ascending")
     manifests = []
     for orbits in ("both", "descending"):
-        layout = ingest(opera(tmp_path / orbits, roi, sentinel1={"orbits": orbits}))
-        stack = stacked(layout, "sentinel1")
+        run_files = ingest(opera(tmp_path / orbits, roi, sentinel1={"orbits": orbits}))
+        stack = stacked(run_files, "sentinel1")
         assert stack["descending_dates"] == ["2023-06-04"]
         assert stack["ascending_dates"] == (["2023-06-05"] if orbits == "both" else [])
-        assert len(manifest(layout, "sentinel1").items) == 2
-        manifests.append(manifest(layout, "sentinel1").orbits)
+        assert len(manifest(run_files, "sentinel1").items) == 2
+        manifests.append(manifest(run_files, "sentinel1").orbits)
     assert manifests == [("ascending", "descending"), ("descending",)]
 
 
-def test_a_raster_without_its_direction_is_an_error_that_names_it(
+def test_raster_without_direction_is_an_error(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
-    title = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE, None)["title"]
-    with pytest.raises(ReadError, match=rf"VV of item {title} does not state its direction"):
+    title = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER, None)["title"]
+    with pytest.raises(ReadError, match=rf"VV of item {title} .*direction"):
         ingest(opera(tmp_path / "x", roi))
 
 
-def test_a_renewed_token_is_used_without_a_new_start(
+def test_renewed_token_is_used_without_a_restart(
     tmp_path: Path, roi: Path, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
+    services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)
     monkeypatch.delenv("EARTHDATA_TOKEN")
     file = tmp_path / "token"
     file.write_text("stale.token\n")
@@ -243,7 +245,7 @@ def test_a_renewed_token_is_used_without_a_new_start(
     assert "Bearer stale.token" in {r.headers.get("authorization") for r in services.asf.requests}
 
 
-def test_a_wrong_token_fails_the_block_and_is_not_told(
+def test_invalid_token_fails_the_block_and_is_not_logged(
     tmp_path: Path,
     roi: Path,
     services: Services,
@@ -251,74 +253,72 @@ def test_a_wrong_token_fails_the_block_and_is_not_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    title = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)["title"]
+    title = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)["title"]
     monkeypatch.setenv("EARTHDATA_TOKEN", "wrong.secret")
     with pytest.raises(ReadError, match=f"asset VV of item {title}") as raised:
         ingest(opera(tmp_path / "x", roi))
     assert "wrong.secret" not in str(raised.value) + caplog.text + written(tmp_path)
 
 
-def test_a_granule_processed_anew_replaces_the_old_one_which_stays_a_copy(
+def test_reprocessed_granule_is_used_and_the_old_one_is_a_duplicate(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
     when = "2023-06-04T05:30:00"
-    services.add(when, power(1), power(2), PLACE, made="20240101T111111Z")
-    services.add(when, power(3), power(4), PLACE, made="20230604T111111Z")
-    layout = ingest(opera(tmp_path / "x", roi))
-    (item,) = manifest(layout, "sentinel1").items
-    old = opera_title(when, made="20230604T111111Z")
-    assert [copy.id for copy in item.copies] == [old]
-    assert set(item.copies[0].stac["assets"]) == {"VV", "VH"}
-    assert manifest(layout, "sentinel1").left_out == (
-        (old, f"older copy of the acquisition in {item.id}"),
-    )
+    services.add(when, power(1), power(2), CORNER, processed="20240101T111111Z")
+    services.add(when, power(3), power(4), CORNER, processed="20230604T111111Z")
+    run_files = ingest(opera(tmp_path / "x", roi))
+    (item,) = manifest(run_files, "sentinel1").items
+    old = opera_title(when, processed="20230604T111111Z")
+    assert [other.id for other in item.duplicates] == [old]
+    assert set(item.duplicates[0].stac["assets"]) == {"VV", "VH"}
+    assert manifest(run_files, "sentinel1").left_out == ((old, f"older duplicate of {item.id}"),)
     assert_close(
-        stacked(layout, "sentinel1")["sar_descending"][0, ..., 0], bilinear(power(1), PLACE)
+        stacked(run_files, "sentinel1")["sar_descending"][0, ..., 0], bilinear(power(1), CORNER)
     )
 
 
-def test_a_burst_without_vh_is_left_out_and_said(
+def test_burst_without_vh_is_left_out_with_a_reason(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
-    services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
-    other = services.add("2023-06-05T05:30:00", power(1), power(2), PLACE)
+    services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)
+    other = services.add("2023-06-05T05:30:00", power(1), power(2), CORNER)
     other["links"] = [link for link in other["links"] if "_VH" not in link["href"]]
-    found = manifest(ingest(opera(tmp_path / "x", roi), until="items"), "sentinel1")
-    assert [item.date.isoformat() for item in found.items] == ["2023-06-04"]
-    assert found.left_out == ((other["title"], "has no VH"),)
+    listed = manifest(ingest(opera(tmp_path / "x", roi), until="items"), "sentinel1")
+    assert [item.date.isoformat() for item in listed.items] == ["2023-06-04"]
+    assert listed.left_out == ((other["title"], "has no VH"),)
 
 
-def test_a_year_without_data_is_one_clear_sentence(
+def test_period_without_data_has_one_clear_message(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
     with pytest.raises(ItemError, match=r"No Sentinel-1 scene.*C2777436413-ASF of https://cmr"):
         ingest(opera(tmp_path / "x", roi), until="items")
 
 
-def test_a_local_copy_reads_the_same_pixels(
+def test_local_archive_has_the_same_pixels(
     tmp_path: Path, roi: Path, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)
-    there = stacked(ingest(opera(tmp_path / "there", roi)), "sentinel1")
+    granule = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)
+    remote = stacked(ingest(opera(tmp_path / "remote", roi)), "sentinel1")
     monkeypatch.delenv("EARTHDATA_TOKEN")
     count = len(services.asf.requests)
     config = configuration(
-        tmp_path / "here", roi, [opera_item(found, services.folder)], START, END,
+        tmp_path / "local", roi, [opera_item(granule, services.folder)], START, END,
         sentinel1={"item_format": "opera"}, sentinel2={"enabled": False},
         model={"min_observations": {"s2": 0, "s1": 1}},
     )  # fmt: skip
-    layout: RunFiles = ingest(config)
+    run_files: RunFiles = ingest(config)
     np.testing.assert_array_equal(
-        stacked(layout, "sentinel1")["sar_descending"], there["sar_descending"]
+        stacked(run_files, "sentinel1")["sar_descending"], remote["sar_descending"]
     )
     assert len(services.asf.requests) == count
 
 
-def test_a_redirect_to_another_host_does_not_get_the_token(
+def test_redirect_to_another_host_does_not_receive_the_token(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
-    """A login page in place of the scene is a failed read, too."""
-    title = services.add("2023-06-04T05:30:00", power(1), power(2), PLACE)["title"]
+    """A login page instead of the scene is also a failed read."""
+    title = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)["title"]
     services.asf.respond = lambda *_: (  # type: ignore[method-assign]
         302, {"Location": f"https://{LOGIN_HOST}/oauth/authorize"}, b"",
     )  # fmt: skip

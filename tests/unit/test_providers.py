@@ -1,4 +1,4 @@
-"""What is particular to each archive: offsets, asset keys, copies of a acquisition, signing."""
+"""Providers: BOA offset, asset keys, duplicate acquisitions, signing."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ SHAPE = (40, 50)
 BAND = np.arange(10, dtype=np.uint16)
 START, END = "2022-02-01", "2022-02-28"
 
-# What the recorded items' pixels hold, by the collection and the bucket of their bands. All of
-# them are of baseline 04.00 or later.
+# Offset in the pixels of the recorded items, by collection and bucket of the bands. All items have
+# baseline 04.00 or later.
 REAL_OFFSETS = {
     ("earth-search", "sentinel-2-l2a", "sentinel-cogs"): 0,
     ("earth-search", "sentinel-2-l2a", "sentinel-s2-l2a"): 1000,
@@ -46,18 +46,18 @@ REAL_OFFSETS = {
 
 
 def real_items() -> list[Any]:
-    """(provider, item) of every recorded Sentinel-2 item."""
-    found = []
+    """Return (provider, item) of every recorded Sentinel-2 item."""
+    parameters = []
     for path in sorted(ITEMS.glob("*.json")) if ITEMS.is_dir() else []:
         document = json.loads(path.read_text())
         items = document.get("features") or [document]
         name = "earth-search" if path.name.startswith("es_") else "mpc"
-        found += [
+        parameters += [
             pytest.param(name, item, id=f"{path.name}-{item['id']}")
             for item in items
             if item.get("type") == "Feature" and "sentinel-2" in item["collection"]
         ]
-    return found or [
+    return parameters or [
         pytest.param("", {}, marks=pytest.mark.skip(reason=f"no recorded items at {ITEMS}"))
     ]
 
@@ -78,7 +78,7 @@ def test_offset_of_every_recorded_item(name: str, item: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "item"), real_items())
-def test_keys_tile_and_photograph_of_every_recorded_item(name: str, item: dict[str, Any]) -> None:
+def test_keys_tile_and_acquisition_of_every_recorded_item(name: str, item: dict[str, Any]) -> None:
     provider = PROVIDERS[name]
     for band in (*BANDS, "SCL"):
         asset = item["assets"][provider.s2_assets[band]]
@@ -93,8 +93,8 @@ def test_keys_tile_and_photograph_of_every_recorded_item(name: str, item: dict[s
         assert f"{tile}_" in item["id"]
     acquisition = provider.acquisition(item)
     assert acquisition is not None
-    take = item["properties"]["s2:datatake_id"].rsplit("_N", 1)[0]
-    assert acquisition == (take, tile)
+    datatake = item["properties"]["s2:datatake_id"].rsplit("_N", 1)[0]
+    assert acquisition == (datatake, tile)
 
 
 def earth_search(**changes: Any) -> dict[str, Any]:
@@ -118,11 +118,11 @@ def earth_search(**changes: Any) -> dict[str, Any]:
         (earth_search(href="https://sentinel-s2-l2a.s3.amazonaws.com/a/{}.tif"), 1000),
         (earth_search(href="s3://sentinel-s2-l2a/a/{}.tif"), 1000),
         (earth_search(href="s3://e84-earth-search-sentinel-data/a/{}.tif"), 1000),
-        # The bucket decides, whatever the item says besides.
+        # The bucket has precedence over the properties of the item.
         (earth_search(href="s3://sentinel-s2-l2a/{}", **{"earthsearch:boa_offset_applied": True}),
          1000),
         (earth_search(href="s3://sentinel-s2-l2a/{}", **{"s2:processing_baseline": "03.01"}), 0),
-        # A local copy.
+        # Local files.
         (earth_search(**{"earthsearch:s3_path": "s3://sentinel-cogs/a/x"}), 0),
         (earth_search(**{"earthsearch:s3_path": "s3://sentinel-s2-l2a/a/x"}), 1000),
         (earth_search(**{"earthsearch:boa_offset_applied": True}), 0),
@@ -135,24 +135,26 @@ def test_offset_follows_the_bucket(item: dict[str, Any], offset: int) -> None:
     assert EarthSearch().boa_offset(item, "corrected") == offset
 
 
-def test_an_offset_that_cannot_be_told_is_asked_for_and_not_guessed() -> None:
-    with pytest.raises(ItemError, match=r"Item x of baseline 05\.11 does not tell whether"):
+def test_unknown_offset_is_an_error() -> None:
+    with pytest.raises(ItemError, match=r"Item x of baseline 05\.11 does not state whether"):
         EarthSearch().boa_offset(earth_search(), "corrected")
     mixed = earth_search(href="s3://sentinel-cogs/{}")
     mixed["assets"]["nir"]["href"] = "s3://sentinel-s2-l2a/nir"
-    with pytest.raises(ItemError, match="lie in buckets with and without the BOA offset"):
+    with pytest.raises(ItemError, match="are in buckets with and without the BOA offset"):
         EarthSearch().boa_offset(mixed, "corrected")
 
 
-def test_every_gdal_option_has_its_reason_and_stands_once() -> None:
+def test_every_gdal_option_has_a_reason_and_is_set_once() -> None:
     for provider in PROVIDERS.values():
         names = [option.name for option in provider.gdal_options]
         assert len(set(names)) == len(names)
         assert all(len(option.reason) > 10 for option in provider.gdal_options)
 
 
-def test_a_provider_that_does_not_exist() -> None:
-    with pytest.raises(ConfigError, match=r"no provider 'aws'; known are mpc, earth-search, opera"):
+def test_unknown_provider_is_an_error() -> None:
+    with pytest.raises(
+        ConfigError, match=r"provider 'aws': choose one of mpc, earth-search, opera"
+    ):
         find_provider("aws", "mpc")
     assert find_provider("local", "opera").name == "opera"
 
@@ -174,7 +176,7 @@ def roi(tmp_path: Path) -> Path:
 
 
 def with_file_uris(item: dict[str, Any]) -> dict[str, Any]:
-    """Paths as addresses, as a document from a service has to have them."""
+    """Return the item with file URLs instead of paths, as in a response of a service."""
     assets = {
         key: asset | {"href": Path(asset["href"]).as_uri() if asset["href"][0] == "/"
                       else asset["href"]}
@@ -190,9 +192,9 @@ def local_earth_search(folder: Path, roi: Path, items: Any, **source: Any) -> Co
     )  # fmt: skip
 
 
-def test_a_mixed_day_takes_the_offset_off_where_it_is(tmp_path: Path, roi: Path) -> None:
-    """One item corrected at the archive and one not, on the same day and block: the same
-    ground must come out with the same numbers on both sides."""
+def test_offset_is_removed_only_where_present_on_a_mixed_day(tmp_path: Path, roi: Path) -> None:
+    """One item corrected at the archive and one not, on the same day and block: both sides must
+    have the same numbers for the same reflectance."""
     west = np.full(SHAPE, 4, np.uint8)
     west[:, 25:] = 9
     corrected = np.broadcast_to(2000 + BAND, (*SHAPE, 10)).copy()
@@ -207,9 +209,9 @@ def test_a_mixed_day_takes_the_offset_off_where_it_is(tmp_path: Path, roi: Path)
         earth_search_item(first, "sentinel-cogs"),
         earth_search_item(second, "sentinel-s2-l2a"),
     ]
-    layout = ingest(local_earth_search(tmp_path, roi, items))
-    assert [i.boa_offset for i in manifest(layout, "sentinel2").items] == [0, 1000]
-    bands = stacked(layout, "sentinel2")["bands"][0]
+    run_files = ingest(local_earth_search(tmp_path, roi, items))
+    assert [i.boa_offset for i in manifest(run_files, "sentinel2").items] == [0, 1000]
+    bands = stacked(run_files, "sentinel2")["bands"][0]
     np.testing.assert_array_equal(bands[1:], np.broadcast_to(2000 + BAND, (39, 50, 10)))
     for band in range(10):
         assert bands[0, :6, band].tolist() == [0, 1, 2, 999, 1000, 1001]
@@ -224,7 +226,7 @@ def test_a_mixed_day_takes_the_offset_off_where_it_is(tmp_path: Path, roi: Path)
         ("e84-earth-search-sentinel-data", "sentinel-2-c1-l2a", 1000),
     ],
 )
-def test_an_archive_in_the_form_of_earth_search(
+def test_local_archive_in_the_format_of_earth_search(
     tmp_path: Path, roi: Path, bucket: str, collection: str | None, offset: int
 ) -> None:
     rng = np.random.default_rng(3)
@@ -234,39 +236,39 @@ def test_an_archive_in_the_form_of_earth_search(
     item = with_file_uris(earth_search_item(scene, bucket, collection or "sentinel-2-l2a"))
     with serve_stac([item]) as api:
         config = local_earth_search(tmp_path, roi, [], location=api.url, collection=collection)
-        layout = ingest(config)
-    stack = stacked(layout, "sentinel2")
+        run_files = ingest(config)
+    stack = stacked(run_files, "sentinel2")
     np.testing.assert_array_equal(stack["bands"][0], dn - offset)
     np.testing.assert_array_equal(stack["masks"][0], scl == 4)
-    (found,) = manifest(layout, "sentinel2").items
-    assert not [key for key in found.stac["assets"] if key.endswith("-jp2")]
+    (manifest_item,) = manifest(run_files, "sentinel2").items
+    assert not [key for key in manifest_item.stac["assets"] if key.endswith("-jp2")]
 
 
-def test_the_copies_of_a_photograph_are_kept_in_order(tmp_path: Path, roi: Path) -> None:
-    """Newest baseline first, then newest processing; every copy with its own offset."""
-    made = [dt.datetime(2022, 2, day, tzinfo=dt.UTC) for day in (4, 5, 20)]
+def test_duplicates_of_an_acquisition_are_listed_in_order(tmp_path: Path, roi: Path) -> None:
+    """Newest baseline first, then newest processing; each duplicate with its own offset."""
+    times = [dt.datetime(2022, 2, day, tzinfo=dt.UTC) for day in (4, 5, 20)]
     scenes = [
-        optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, baseline="04.00", generation=made[1]),
-        optical(tmp_path / "a", "2022-02-03T10:00:00", 3000, baseline="03.01", generation=made[2]),
-        optical(tmp_path / "a", "2022-02-03T10:00:00", 4000, baseline="04.00", generation=made[0]),
+        optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, baseline="04.00", generation=times[1]),
+        optical(tmp_path / "a", "2022-02-03T10:00:00", 3000, baseline="03.01", generation=times[2]),
+        optical(tmp_path / "a", "2022-02-03T10:00:00", 4000, baseline="04.00", generation=times[0]),
     ]
     for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
         config = configuration(
             tmp_path / str(order), roi, [scenes[i] for i in order], START, END,
             sentinel1={"enabled": False},
         )  # fmt: skip
-        found = manifest(ingest(config, until="items"), "sentinel2")
-        (item,) = found.items
+        listed = manifest(ingest(config, until="items"), "sentinel2")
+        (item,) = listed.items
         assert item.id == scenes[0]["id"]
-        assert [copy.id for copy in item.copies] == [scenes[2]["id"], scenes[1]["id"]]
-        assert [copy.boa_offset for copy in item.copies] == [1000, 0]
-        assert all(set(copy.stac["assets"]) == {*BANDS, "SCL"} for copy in item.copies)
-        assert dict(found.left_out) == {
-            scene["id"]: f"older copy of the acquisition in {item.id}" for scene in scenes[1:]
+        assert [other.id for other in item.duplicates] == [scenes[2]["id"], scenes[1]["id"]]
+        assert [other.boa_offset for other in item.duplicates] == [1000, 0]
+        assert all(set(other.stac["assets"]) == {*BANDS, "SCL"} for other in item.duplicates)
+        assert dict(listed.left_out) == {
+            scene["id"]: f"older duplicate of {item.id}" for scene in scenes[1:]
         }
 
 
-def test_the_order_of_a_search_does_not_change_the_manifest(tmp_path: Path, roi: Path) -> None:
+def test_manifest_does_not_depend_on_the_order_of_a_search(tmp_path: Path, roi: Path) -> None:
     scenes = [
         with_file_uris(optical(tmp_path / "a", f"2022-02-0{day}T10:00:00", 2000, mgrs_tile=tile))
         for day in (3, 4)
@@ -279,35 +281,41 @@ def test_the_order_of_a_search_does_not_change_the_manifest(tmp_path: Path, roi:
                 tmp_path / str(order), roi, [], START, END,
                 sentinel1={"enabled": False}, sentinel2={"location": api.url},
             )  # fmt: skip
-            layout = ingest(config, until="items")
-        path = layout.paths.items.format(region="here", period="then", sensor="sentinel2")
+            run_files = ingest(config, until="items")
+        path = run_files.paths.items.format(region="here", period="then", sensor="sentinel2")
         texts.add(Path(path).read_text())
     assert len(texts) == 1
 
 
-def test_two_documents_of_one_id_do_not_depend_on_their_order(tmp_path: Path, roi: Path) -> None:
+def test_choice_between_documents_with_one_id_does_not_depend_on_order(
+    tmp_path: Path, roi: Path
+) -> None:
     scene = with_file_uris(optical(tmp_path / "a", "2022-02-03T10:00:00", 2000, cloud_cover=10.0))
     later = copy.deepcopy(scene)
     later["properties"]["eo:cloud_cover"] = 20.0
-    kept = []
+    results = []
     for order in ([scene, later], [later, scene], [later, scene, later]):
         config = configuration(
-            tmp_path / str(len(kept)), roi, order, START, END, sentinel1={"enabled": False}
+            tmp_path / str(len(results)), roi, order, START, END, sentinel1={"enabled": False}
         )
-        kept.append(manifest(ingest(config, until="items"), "sentinel2").items)
-    assert len(kept[0]) == 1 and kept[0] == kept[1] == kept[2]
+        results.append(manifest(ingest(config, until="items"), "sentinel2").items)
+    assert len(results[0]) == 1 and results[0] == results[1] == results[2]
 
 
-def test_a_page_that_is_always_refused_is_got_round_by_date(tmp_path: Path, roi: Path) -> None:
-    """Earth Search answers 502 for one page of a query for hours."""
+def test_page_that_is_always_refused_is_searched_in_shorter_periods(
+    tmp_path: Path, roi: Path
+) -> None:
+    """Earth Search can return 502 for one page of a query for hours."""
     days = (1, 7, 13, 21, 28)
     scenes = [optical(tmp_path / "a", f"2022-02-{day:02d}T10:00:00", 2000) for day in days]
     with serve_stac(scenes, page_size=2) as api:
         respond = api.respond
 
         def broken(method: str, path: str, headers: Any, body: Any) -> Any:
-            whole = body and body.get("datetime", "").startswith("2022-02-01T00:00:00Z/2022-03-01")
-            if whole and body.get("token") == "2":
+            full_period = body and body.get("datetime", "").startswith(
+                "2022-02-01T00:00:00Z/2022-03-01"
+            )
+            if full_period and body.get("token") == "2":
                 return 502, {}, b"<html>Bad Gateway</html>"
             return respond(method, path, headers, body)
 
@@ -316,12 +324,12 @@ def test_a_page_that_is_always_refused_is_got_round_by_date(tmp_path: Path, roi:
             tmp_path, roi, [], START, END,
             sentinel1={"enabled": False}, sentinel2={"location": api.url},
         )  # fmt: skip
-        found = manifest(ingest(config, until="items"), "sentinel2")
+        listed = manifest(ingest(config, until="items"), "sentinel2")
         assert 502 in [r.status for r in api.requests]
-    assert [item.date.day for item in found.items] == list(days)
+    assert [item.date.day for item in listed.items] == list(days)
 
 
-def test_a_search_that_is_always_refused_names_the_query(tmp_path: Path, roi: Path) -> None:
+def test_error_of_a_search_that_is_always_refused_has_the_query(tmp_path: Path, roi: Path) -> None:
     with serve_stac([]) as api:
         respond = api.respond
         api.respond = lambda method, path, *rest: (  # type: ignore[method-assign]
@@ -335,28 +343,28 @@ def test_a_search_that_is_always_refused_names_the_query(tmp_path: Path, roi: Pa
         )  # fmt: skip
         with pytest.raises(
             ItemError,
-            match=r"for 2022-02-01 to 2022-02-01 in the box 4\.4.* was refused: answer 502",
+            match=r"for 2022-02-01 to 2022-02-01 in the box 4\.4.* was refused: HTTP status 502",
         ):
             ingest(config, until="items")
         assert len([r for r in api.requests if r.path.startswith("/search")]) <= 6
 
 
-# Planetary Computer's signatures
+# Signatures of Planetary Computer
 
 
 @dataclass
 class SigningServer(Server):
-    """Planetary Computer's token service."""
+    """Token service of Planetary Computer."""
 
-    given: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
     status: int = 200
 
     def respond(self, method: str, path: str, headers: Any, body: Any) -> Any:
         if self.status != 200:
             return self.status, {}, b"{}"
-        self.given.append(f"sig={len(self.given)}&se=2099")
+        self.tokens.append(f"sig={len(self.tokens)}&se=2099")
         expiry = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)).isoformat()
-        document = {"msft:expiry": expiry.replace("+00:00", "Z"), "token": self.given[-1]}
+        document = {"msft:expiry": expiry.replace("+00:00", "Z"), "token": self.tokens[-1]}
         return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
 
@@ -374,7 +382,7 @@ def signing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Signing
 BLOB = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/13/T/B04.tif"
 
 
-def test_many_reads_share_one_signature(signing: SigningServer) -> None:
+def test_concurrent_reads_share_one_signature(signing: SigningServer) -> None:
     with ThreadPoolExecutor(8) as pool:
         hrefs = set(pool.map(lambda _: Mpc().access(BLOB).href, range(40)))
     assert hrefs == {f"{BLOB}?sig=0&se=2099"}
@@ -383,7 +391,7 @@ def test_many_reads_share_one_signature(signing: SigningServer) -> None:
     assert Mpc().access(other).href == f"{other}?sig=1&se=2099"
 
 
-def test_a_refused_signature_is_replaced(signing: SigningServer) -> None:
+def test_rejected_signature_is_replaced(signing: SigningServer) -> None:
     assert Mpc().access(BLOB).href.endswith("sig=0&se=2099")
     assert Mpc().access(BLOB, fresh=True).href.endswith("sig=1&se=2099")
     assert Mpc().access(BLOB).href.endswith("sig=1&se=2099")
@@ -398,11 +406,11 @@ def test_a_refused_signature_is_replaced(signing: SigningServer) -> None:
         "https://x.blob.core.windows.net.example.org/a/B04.tif",
     ],
 )
-def test_other_addresses_are_not_signed(signing: SigningServer, href: str) -> None:
+def test_other_urls_are_not_signed(signing: SigningServer, href: str) -> None:
     assert Mpc().access(href).href == href
     assert not signing.requests
 
 
-def test_a_storage_account_of_somebody_else_is_opened_unsigned(signing: SigningServer) -> None:
+def test_storage_account_of_someone_else_is_opened_unsigned(signing: SigningServer) -> None:
     signing.status = 404
     assert Mpc().access(BLOB).href == BLOB

@@ -1,4 +1,4 @@
-"""Regions: formats, CRS, the grid that follows, the mask, and every way a file can be wrong."""
+"""Regions: file formats, CRS, grid, mask, and errors of invalid files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_utm_zone_with_norway_and_svalbard(longitude, latitude, code) -> None:
     assert utm_crs(longitude, latitude).to_epsg() == code
 
 
-def test_bounds_are_snapped_outwards_and_centres_decide(tmp_path: Path) -> None:
+def test_bounds_are_extended_and_centres_decide(tmp_path: Path) -> None:
     path = write_box(tmp_path / "r.geojson", 600_003, 5_699_904, 600_047, 5_699_996)
     mask, geobox = grid_mask(path)
     assert tuple(geobox.affine)[:6] == (10, 0, 600_000, 0, -10, 5_700_000)
@@ -83,7 +83,7 @@ def test_bounds_are_snapped_outwards_and_centres_decide(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask, np.tile([False, True, True, True, False], (10, 1)))
 
 
-def test_bounds_on_the_lattice_are_kept_exactly(tmp_path: Path) -> None:
+def test_bounds_on_the_grid_are_kept_exactly(tmp_path: Path) -> None:
     path = write_box(tmp_path / "r.geojson", 600_000, 5_699_900, 600_050, 5_700_000)
     _, geobox = grid_mask(path)
     assert geobox.shape == (10, 5)
@@ -121,7 +121,7 @@ def test_every_common_format_gives_the_same_mask(tmp_path: Path, driver, suffix)
     assert 0.2 < mask.mean() < 0.8
 
 
-def test_a_layer_must_be_named_when_there_are_several(tmp_path: Path) -> None:
+def test_layer_is_required_if_there_are_several(tmp_path: Path) -> None:
     path = tmp_path / "two.gpkg"
     for name, west in (("a", 0.0), ("b", 1.0)):
         box = shapely.box(west, 52, west + 0.01, 52.01)
@@ -136,18 +136,18 @@ def test_a_layer_must_be_named_when_there_are_several(tmp_path: Path) -> None:
         read_roi(path, "c")
 
 
-def test_a_forced_crs(tmp_path: Path) -> None:
+def test_crs_from_the_configuration(tmp_path: Path) -> None:
     polygon = shapely.box(0.50, 52.10, 0.53, 52.13)
     path = lonlat(tmp_path / "r.geojson", polygon)
     _, geobox = grid_mask(path, crs="EPSG:3035")
     assert str(geobox.crs) == "EPSG:3035"
-    for crs, sentence in (("EPSG:4326", "not a projected system"), ("nonsense", "not a coord")):
-        with pytest.raises(RegionError, match=sentence):
+    for crs, message in (("EPSG:4326", "not a projected CRS"), ("nonsense", "not a coord")):
+        with pytest.raises(RegionError, match=message):
             grid_mask(path, crs=crs)
 
 
 def test_raster_mask_of_a_coarser_pixel_and_odd_origin(tmp_path: Path) -> None:
-    """Nearest neighbour: the value at the 10 m pixel's centre decides."""
+    """Nearest neighbour: the value at the centre of the 10 m pixel decides."""
     values = np.array([[0, 2], [np.nan, -1], [1, 0.5]], np.float32)
     path = raster(
         tmp_path / "m.tif", values, Affine(25, 0, 600_003, 0, -25, 5_700_004), "EPSG:32631"
@@ -166,7 +166,7 @@ def test_raster_mask_of_a_coarser_pixel_and_odd_origin(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_raster_mask_on_the_lattice_keeps_its_grid_and_nodata_is_outside(tmp_path: Path) -> None:
+def test_aligned_raster_mask_keeps_its_grid_and_nodata_is_outside(tmp_path: Path) -> None:
     values = np.array([[1, 255, 0], [3, 1, 1]], np.uint8)
     transform = Affine(10, 0, 600_000, 0, -10, 5_700_000)
     path = raster(tmp_path / "m.tif", values, transform, "EPSG:32631", nodata=255)
@@ -175,7 +175,7 @@ def test_raster_mask_on_the_lattice_keeps_its_grid_and_nodata_is_outside(tmp_pat
     np.testing.assert_array_equal(mask, [[True, False, False], [True, True, True]])
 
 
-def test_align_roi_keeps_the_masks_own_origin(tmp_path: Path) -> None:
+def test_align_roi_keeps_the_origin_of_the_mask(tmp_path: Path) -> None:
     transform = Affine(10, 0, 600_003, 0, -10, 5_700_004)
     path = raster(tmp_path / "m.tif", np.ones((4, 5), np.uint8), transform, "EPSG:32631")
     mask, geobox = grid_mask(path, align="roi")
@@ -183,21 +183,21 @@ def test_align_roi_keeps_the_masks_own_origin(tmp_path: Path) -> None:
     assert mask.all()
 
 
-def test_mask_does_not_depend_on_how_it_is_cut(tmp_path: Path) -> None:
+def test_mask_does_not_depend_on_windows(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 60))
     radii = rng.uniform(0.004, 0.012, 60)
     star = shapely.Polygon(np.c_[0.5 + radii * np.cos(angles), 52.1 + radii * np.sin(angles)])
     roi = read_roi(lonlat(tmp_path / "r.geojson", star.buffer(0)))
     geobox = region_geobox(roi, 10.0)
-    whole = mask_reader(roi, geobox)(Window(0, 0, *geobox.shape))
-    cut = np.zeros_like(whole)
+    full = mask_reader(roi, geobox)(Window(0, 0, *geobox.shape))
+    joined = np.zeros_like(full)
     for window in tiling(*geobox.shape, 37):
-        cut[window.slices] = mask_reader(roi, geobox)(window)
-    np.testing.assert_array_equal(cut, whole)
+        joined[window.slices] = mask_reader(roi, geobox)(window)
+    np.testing.assert_array_equal(joined, full)
     write_mask(roi, geobox, tmp_path / "mask.tif")
     read, grid = read_mask(tmp_path / "mask.tif", Window(5, 7, 30, 40))
-    np.testing.assert_array_equal(read, whole[5:35, 7:47])
+    np.testing.assert_array_equal(read, full[5:35, 7:47])
     assert grid == geobox[5:35, 7:47]
 
 
@@ -205,12 +205,15 @@ BOWTIE = shapely.Polygon([(0, 52), (0.1, 52.1), (0.1, 52), (0, 52.1)])
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda p: p / "absent.geojson", "does not exist: check `roi`"),
-        (lambda p: lonlat(p / "r.geojson"), "holds no geometry"),
+        (lambda p: lonlat(p / "r.geojson"), "contains no geometry"),
         (lambda p: lonlat(p / "r.geojson", BOWTIE), r"not a valid polygon \(Self-intersection"),
-        (lambda p: lonlat(p / "r.geojson", shapely.Point(0, 52)), "is a Point, and a region is"),
+        (
+            lambda p: lonlat(p / "r.geojson", shapely.Point(0, 52)),
+            "is a Point, but regions must be polygons",
+        ),
         (
             lambda p: lonlat(p / "r.geojson", shapely.box(179.5, 10, 180.5, 11)),
             "crosses the antimeridian",
@@ -223,19 +226,19 @@ BOWTIE = shapely.Polygon([(0, 52), (0.1, 52.1), (0.1, 52), (0, 52.1)])
         ),
     ],
 )
-def test_a_wrong_vector_file_is_one_clear_sentence(tmp_path: Path, make, sentence) -> None:
-    with pytest.raises(RegionError, match=sentence):
+def test_invalid_vector_file_has_one_clear_message(tmp_path: Path, make, message) -> None:
+    with pytest.raises(RegionError, match=message):
         read_roi(make(tmp_path))
 
 
-def test_text_that_is_no_vector_file(tmp_path: Path) -> None:
+def test_text_file_is_not_a_vector_file(tmp_path: Path) -> None:
     path = tmp_path / "roi.geojson"
     path.write_text("hello")
     with pytest.raises(RegionError, match="cannot be read as a vector file"):
         read_roi(path)
 
 
-def test_a_file_without_crs_is_refused(tmp_path: Path) -> None:
+def test_file_without_crs_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "roi.shp"
     box = shapely.box(600_000, 5_699_000, 601_000, 5_700_000)
     pyogrio.raw.write(
@@ -250,45 +253,45 @@ def test_a_file_without_crs_is_refused(tmp_path: Path) -> None:
         read_roi(mask)
 
 
-def test_a_region_beyond_utm_asks_for_a_crs(tmp_path: Path) -> None:
+def test_region_outside_utm_needs_a_crs(tmp_path: Path) -> None:
     path = lonlat(tmp_path / "r.geojson", shapely.box(10, 85, 11, 85.1))
-    with pytest.raises(RegionError, match=r"beyond UTM.*EPSG:3413"):
+    with pytest.raises(RegionError, match=r"outside UTM.*EPSG:3413"):
         grid_mask(path)
     _, geobox = grid_mask(path, crs="EPSG:3413")
     assert str(geobox.crs) == "EPSG:3413"
 
 
-def test_a_raster_without_a_positive_pixel(tmp_path: Path) -> None:
+def test_raster_without_a_positive_pixel(tmp_path: Path) -> None:
     transform = Affine(10, 0, 600_000, 0, -10, 5_700_000)
     path = raster(tmp_path / "m.tif", np.zeros((4, 5), np.uint8), transform, "EPSG:32631")
     roi = read_roi(path)
-    with pytest.raises(RegionError, match="has no positive pixel"):
+    with pytest.raises(RegionError, match="has no positive value"):
         write_mask(roi, region_geobox(roi, 10.0), tmp_path / "out.tif")
     assert not (tmp_path / "out.tif").exists()
 
 
-def test_a_polygon_smaller_than_a_pixel(tmp_path: Path) -> None:
+def test_polygon_smaller_than_a_pixel(tmp_path: Path) -> None:
     path = write_box(tmp_path / "r.geojson", 600_001, 5_699_991, 600_003, 5_699_993)
     roi = read_roi(path)
     with pytest.raises(RegionError, match="smaller than a pixel"):
         write_mask(roi, region_geobox(roi, 10.0), tmp_path / "out.tif")
 
 
-def test_a_mask_in_degrees_and_a_rotated_one(tmp_path: Path) -> None:
+def test_mask_in_degrees_and_rotated_mask(tmp_path: Path) -> None:
     ones = np.ones((4, 5), np.uint8)
     path = raster(tmp_path / "m.tif", ones, Affine(0.01, 0, 0.5, 0, -0.01, 52.5), "EPSG:4326")
-    with pytest.raises(RegionError, match=r"is in degrees.*name a projected CRS with `crs`"):
+    with pytest.raises(RegionError, match=r"is in degrees.*set `crs` to a projected CRS"):
         grid_mask(path)
     mask, geobox = grid_mask(path, crs="EPSG:32631")
     assert str(geobox.crs) == "EPSG:32631"
     assert 0.9 < mask.mean() <= 1
-    turned = Affine(10, 1, 600_000, 1, -10, 5_700_000)
-    path = raster(tmp_path / "t.tif", ones, turned, "EPSG:32631")
+    rotated = Affine(10, 1, 600_000, 1, -10, 5_700_000)
+    path = raster(tmp_path / "t.tif", ones, rotated, "EPSG:32631")
     with pytest.raises(RegionError, match="rotated or flipped"):
         read_roi(path)
 
 
-def test_roi_command_draws_mask_and_convex_hull(tmp_path: Path, capsys) -> None:
+def test_roi_command_writes_mask_and_convex_hull(tmp_path: Path, capsys) -> None:
     angle = shapely.Polygon([(0, 0), (100, 0), (100, 20), (20, 20), (20, 100), (0, 100)])
     moved = shapely.transform(angle, lambda xy: xy + np.array([600_000, 5_699_900]))
     path = write_polygon(tmp_path / "r.geojson", moved)
@@ -309,20 +312,20 @@ def test_roi_command_draws_mask_and_convex_hull(tmp_path: Path, capsys) -> None:
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_a_fine_mask_is_read_in_parts(tmp_path: Path, monkeypatch) -> None:
-    """Memory does not grow with the fineness of a mask; the result does not change."""
+def test_high_resolution_mask_is_read_in_parts(tmp_path: Path, monkeypatch) -> None:
+    """Memory does not grow with the resolution of a mask; the result does not change."""
     rng = np.random.default_rng(5)
     values = (rng.random((700, 900)) < 0.5).astype(np.uint8)
     transform = Affine(0.9, 0, 600_000, 0, -0.9, 5_700_000)
     path = raster(tmp_path / "m.tif", values, transform, "EPSG:32631")
-    whole, _ = grid_mask(path)
-    monkeypatch.setattr("tessera_flow.region.mask.MOST_SOURCE_PIXELS", 10_000)
-    parts, _ = grid_mask(path)
-    np.testing.assert_array_equal(parts, whole)
-    assert 0.3 < whole.mean() < 0.7
+    at_once, _ = grid_mask(path)
+    monkeypatch.setattr("tessera_flow.region.mask.MAX_SOURCE_PIXELS", 10_000)
+    in_parts, _ = grid_mask(path)
+    np.testing.assert_array_equal(in_parts, at_once)
+    assert 0.3 < at_once.mean() < 0.7
 
 
-def test_the_sources_of_a_virtual_mask_belong_to_the_region(tmp_path: Path) -> None:
+def test_digest_covers_the_sources_of_a_virtual_mask(tmp_path: Path) -> None:
     transform = Affine(10, 0, 600_000, 0, -10, 5_700_000)
     values = np.ones((4, 5), np.uint8)
     source = raster(tmp_path / "m.tif", values, transform, "EPSG:32631")
@@ -335,7 +338,7 @@ def test_the_sources_of_a_virtual_mask_belong_to_the_region(tmp_path: Path) -> N
     assert roi_digest(virtual) != before
 
 
-def test_the_region_itself_is_not_overwritten(tmp_path: Path, capsys) -> None:
+def test_roi_command_does_not_overwrite_the_region(tmp_path: Path, capsys) -> None:
     transform = Affine(10, 0, 600_000, 0, -10, 5_700_000)
     path = raster(tmp_path / "m.tif", np.ones((4, 5), np.uint8), transform, "EPSG:32631")
     before = path.read_bytes()
@@ -344,7 +347,7 @@ def test_the_region_itself_is_not_overwritten(tmp_path: Path, capsys) -> None:
     assert path.read_bytes() == before
 
 
-def test_the_region_and_the_mask_are_not_overwritten_by_the_hull(tmp_path: Path, capsys) -> None:
+def test_hull_does_not_overwrite_the_region_or_the_mask(tmp_path: Path, capsys) -> None:
     path = write_box(tmp_path / "r.geojson", 600_000, 5_700_000, 600_050, 5_700_050)
     before, out = path.read_bytes(), tmp_path / "m.tif"
     assert main(["roi", str(path), "--out", str(out), "--hull", str(path)]) == 1
@@ -355,7 +358,7 @@ def test_the_region_and_the_mask_are_not_overwritten_by_the_hull(tmp_path: Path,
 
 
 @pytest.mark.parametrize("size", ["0", "-10", "nan", "inf"])
-def test_a_resolution_that_is_none(tmp_path: Path, capsys, size: str) -> None:
+def test_invalid_resolution(tmp_path: Path, capsys, size: str) -> None:
     with pytest.raises(SystemExit):
         main(["roi", "r.geojson", "--out", str(tmp_path / "m.tif"), f"--resolution={size}"])
     assert f"{size} is no size of a pixel: give a number above 0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""benchmarks/search.py runs, and finds what it serves."""
+"""benchmarks/search.py runs and returns all items that it serves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "search.py"
 
 
-def test_the_search_benchmark_keeps_every_item_it_serves() -> None:
+def test_search_benchmark_returns_every_item() -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--items", "300"], capture_output=True, text=True,
         timeout=120, check=False,

@@ -1,4 +1,4 @@
-"""Archives reached in every way: files, catalogs, HTTP range reads and STAC APIs."""
+"""Sources of scenes: files, static catalogs, STAC APIs, and HTTP range reads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Items = list[dict[str, Any]]
 
 @pytest.fixture
 def roi(tmp_path: Path) -> Path:
-    """Exactly the 50 x 40 pixels of the scenes."""
+    """Return a region of exactly the 50 x 40 pixels of the scenes."""
     return write_box(tmp_path / "roi.geojson", LEFT, TOP - 400, LEFT + 500, TOP)
 
 
@@ -50,8 +50,8 @@ def scenes(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def archive(scenes: Path) -> Items:
-    """Three days of optical scenes (one day with two), two of radar, one scene too late and
-    one too far away."""
+    """Return optical scenes of three days (one day with two scenes), two radar scenes, one scene
+    after the period and one outside the region."""
     rng = np.random.default_rng(7)
 
     def noise() -> np.ndarray:
@@ -71,8 +71,8 @@ def archive(scenes: Path) -> Items:
     ]
 
 
-def rehomed(items: Items, folder: Path, prefix: str, suffix: str = "") -> Items:
-    """The items with hrefs `prefix`, path below `folder`, `suffix`."""
+def relocated(items: Items, folder: Path, prefix: str, suffix: str = "") -> Items:
+    """Return the items with `folder` in hrefs replaced by `prefix`, and `suffix` appended."""
     text = json.dumps(items)
     moved: Items = json.loads(text.replace(f"{folder.absolute().as_posix()}/", prefix))
     for item in moved:
@@ -83,42 +83,42 @@ def rehomed(items: Items, folder: Path, prefix: str, suffix: str = "") -> Items:
 
 
 def located(folder: Path, roi: Path, location: object, **sections: Any) -> Config:
-    """A configuration whose two sensors come from `location`."""
-    place = {"location": str(location)}
-    sections["sentinel2"] = place | sections.get("sentinel2", {})
-    sections["sentinel1"] = place | sections.get("sentinel1", {})
+    """Return a configuration with `location` for both sensors."""
+    source = {"location": str(location)}
+    sections["sentinel2"] = source | sections.get("sentinel2", {})
+    sections["sentinel1"] = source | sections.get("sentinel1", {})
     return configuration(folder, roi, [], START, END, **sections)
 
 
-def searched(folder: Path, roi: Path, location: object, **sections: Any) -> RunFiles:
-    """Only the lists of scenes, for Sentinel-2 alone."""
+def search(folder: Path, roi: Path, location: object, **sections: Any) -> RunFiles:
+    """Run only the search, for Sentinel-2 only."""
     sections = {"sentinel1": {"enabled": False}, **sections}
     return ingest(located(folder, roi, location, **sections), until="items")
 
 
-def ids(layout: RunFiles, sensor: str = "sentinel2") -> list[str]:
-    return [item.id for item in manifest(layout, sensor).items]
+def ids(run_files: RunFiles, sensor: str = "sentinel2") -> list[str]:
+    return [item.id for item in manifest(run_files, sensor).items]
 
 
-def outcome(layout: RunFiles) -> dict[str, Any]:
-    """Stacks and manifest order of both sensors."""
+def outcome(run_files: RunFiles) -> dict[str, Any]:
+    """Return the order of the manifest and the stack of both sensors."""
     return {
-        sensor: (ids(layout, sensor), stacked(layout, sensor))
+        sensor: (ids(run_files, sensor), stacked(run_files, sensor))
         for sensor in ("sentinel2", "sentinel1")
     }
 
 
-def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
     for sensor, (order, stack) in expected.items():
-        assert found[sensor][0] == order
-        assert found[sensor][1].keys() == stack.keys()
+        assert actual[sensor][0] == order
+        assert actual[sensor][1].keys() == stack.keys()
         for name, array in stack.items():
-            np.testing.assert_array_equal(found[sensor][1][name], array, err_msg=name)
+            np.testing.assert_array_equal(actual[sensor][1][name], array, err_msg=name)
 
 
 @pytest.fixture
 def expected(tmp_path: Path, roi: Path, archive: Items) -> dict[str, Any]:
-    """What a collection file with absolute paths gives."""
+    """Return the outcome of an item collection with absolute paths."""
     result = outcome(ingest(configuration(tmp_path / "paths", roi, archive, START, END)))
     order, stack = result["sentinel2"]
     assert order == [archive[i]["id"] for i in (3, 1, 2, 0)]
@@ -134,14 +134,14 @@ def server(scenes: Path) -> Iterator[FileServer]:
         yield running
 
 
-# One archive, reached in different ways
+# The same archive at different kinds of locations
 
 
 def test_hrefs_relative_to_the_collection_file(
     tmp_path: Path, roi: Path, archive: Items, scenes: Path, expected: dict[str, Any]
 ) -> None:
     collection = tmp_path / "lists" / "all.json"
-    write_item_collection(collection, rehomed(archive, scenes, "../scenes/"))
+    write_item_collection(collection, relocated(archive, scenes, "../scenes/"))
     assert '"../scenes/S2B' in collection.read_text()
     assert_same(outcome(ingest(located(tmp_path / "x", roi, collection))), expected)
 
@@ -153,12 +153,12 @@ def test_static_catalog_on_disk_and_over_http(
     assert_same(outcome(ingest(located(tmp_path / "disk", roi, catalog))), expected)
     with serve_files(scenes) as server:
         location = f"{server.url}/catalog/catalog.json"
-        layout = ingest(located(tmp_path / "http", roi, location))
-        assert_same(outcome(layout), expected)
+        run_files = ingest(located(tmp_path / "http", roi, location))
+        assert_same(outcome(run_files), expected)
         assert server.asked(".tif")
         collection = f"{server.url}/catalog/sentinel-2-l2a/collection.json"
-        layout = searched(tmp_path / "one", roi, collection)
-        assert ids(layout) == expected["sentinel2"][0]
+        run_files = search(tmp_path / "one", roi, collection)
+        assert ids(run_files) == expected["sentinel2"][0]
 
 
 def test_collection_file_by_url_with_scenes_by_url(
@@ -169,9 +169,9 @@ def test_collection_file_by_url_with_scenes_by_url(
     server: FileServer,
     expected: dict[str, Any],
 ) -> None:
-    write_item_collection(scenes / "items.json", rehomed(archive, scenes, f"{server.url}/"))
-    layout = ingest(located(tmp_path / "x", roi, f"{server.url}/items.json"))
-    assert_same(outcome(layout), expected)
+    write_item_collection(scenes / "items.json", relocated(archive, scenes, f"{server.url}/"))
+    run_files = ingest(located(tmp_path / "x", roi, f"{server.url}/items.json"))
+    assert_same(outcome(run_files), expected)
     assert server.asked("_B04_")
 
 
@@ -185,50 +185,50 @@ def test_api_with_paging_and_repeated_items(
     expected: dict[str, Any],
     post: bool,
 ) -> None:
-    items = rehomed(archive, scenes, f"{server.url}/")
+    items = relocated(archive, scenes, f"{server.url}/")
     with serve_stac(items, page_size=2, overlap=1, post=post) as api:
-        layout = ingest(located(tmp_path / "x", roi, api.url))
-        assert_same(outcome(layout), expected)
-        # Five scenes (midnight after the end is among them), two to a page, each page
-        # beginning with the last of the one before; then both radar scenes on one page.
+        run_files = ingest(located(tmp_path / "x", roi, api.url))
+        assert_same(outcome(run_files), expected)
+        # Five scenes (including midnight after the end), two per page, each page starting with
+        # the last scene of the previous page; then both radar scenes on one page.
         assert len(api.searches()) == 4 + 1
         assert {r.method for r in api.searches()} == {"POST" if post else "GET"}
 
 
-def test_api_is_asked_for_the_whole_last_day(tmp_path: Path, roi: Path, archive: Items) -> None:
+def test_search_includes_the_complete_last_day(tmp_path: Path, roi: Path, archive: Items) -> None:
     with serve_stac(archive) as api:
-        layout = searched(tmp_path, roi, api.url)
+        run_files = search(tmp_path, roi, api.url)
         assert api.searches()[0].body["datetime"] == "2021-06-01T00:00:00Z/2021-07-01T00:00:00Z"
-    assert ids(layout)[-1] == archive[0]["id"]
-    # The answer also holds midnight of 1 July, which is not in the period.
-    assert archive[4]["id"] not in ids(layout)
+    assert ids(run_files)[-1] == archive[0]["id"]
+    # The response also contains midnight of 1 July, which is not in the period.
+    assert archive[4]["id"] not in ids(run_files)
 
 
 # Failing services
 
 
-def test_search_is_tried_again_when_the_service_is_busy(
+def test_search_is_retried_if_the_service_is_busy(
     tmp_path: Path, roi: Path, archive: Items
 ) -> None:
     with serve_stac(archive, unavailable=2) as api:
-        layout = searched(tmp_path, roi, api.url, download={"attempts": 3})
+        run_files = search(tmp_path, roi, api.url, download={"attempts": 3})
         assert [r.status for r in api.requests[:3]] == [503, 503, 200]
-    assert len(ids(layout)) == 4
+    assert len(ids(run_files)) == 4
 
 
-def test_search_gives_up_after_the_stated_number_of_tries(
+def test_search_fails_after_the_configured_number_of_attempts(
     tmp_path: Path, roi: Path, archive: Items
 ) -> None:
     with (
         serve_stac(archive, unavailable=99) as api,
         pytest.raises(ItemError, match=r"Searching sentinel-2-l2a at http://127.*503"),
     ):
-        searched(tmp_path, roi, api.url, download={"attempts": 2})
+        search(tmp_path, roi, api.url, download={"attempts": 2})
     assert len(api.requests) == 2
 
 
-def test_search_stops_waiting_after_the_timeout(tmp_path: Path, roi: Path, archive: Items) -> None:
-    """On every request, not only on the first one (the landing page)."""
+def test_search_fails_after_the_timeout(tmp_path: Path, roi: Path, archive: Items) -> None:
+    """The timeout applies to every request, not only to the first one (the landing page)."""
     with serve_stac(archive) as api:
         respond = api.respond
 
@@ -239,7 +239,7 @@ def test_search_stops_waiting_after_the_timeout(tmp_path: Path, roi: Path, archi
 
         api.respond = slow_search  # type: ignore[method-assign]
         with pytest.raises(ItemError, match=r"Searching sentinel-2-l2a.*2021-06-01.*timed out"):
-            searched(tmp_path, roi, api.url, download={"attempts": 1, "timeout": 0.2})
+            search(tmp_path, roi, api.url, download={"attempts": 1, "timeout": 0.2})
 
 
 def with_secrets(url: str) -> str:
@@ -252,31 +252,31 @@ def assert_no_secret(*texts: str) -> None:
         assert TOKEN not in text
 
 
-@pytest.mark.parametrize("trouble", ["dead", "busy", "refused"])
-def test_a_failing_service_is_named_without_its_secrets(
-    tmp_path: Path, roi: Path, archive: Items, caplog: pytest.LogCaptureFixture, trouble: str
+@pytest.mark.parametrize("failure", ["dead", "busy", "refused"])
+def test_error_of_a_failing_service_has_no_secrets(
+    tmp_path: Path, roi: Path, archive: Items, caplog: pytest.LogCaptureFixture, failure: str
 ) -> None:
     caplog.set_level(logging.INFO)
     with serve_stac(archive, unavailable=9) as api:
-        port = closed_port() if trouble == "dead" else api.port
+        port = closed_port() if failure == "dead" else api.port
         location = with_secrets(f"http://127.0.0.1:{port}")
-        if trouble == "refused":
+        if failure == "refused":
             api.unavailable = 0
             api.respond = lambda *_: (403, {}, f"bad token {TOKEN}".encode())  # type: ignore
         with pytest.raises(ItemError, match=rf"http://127\.0\.0\.1:{port}/") as raised:
-            searched(tmp_path, roi, location, download={"attempts": 2})
+            search(tmp_path, roi, location, download={"attempts": 2})
     assert_no_secret(str(raised.value), caplog.text)
     assert "\n" not in str(raised.value)
-    if trouble == "dead":
+    if failure == "dead":
         assert "Retrying" in caplog.text
 
 
-def test_secrets_of_the_address_reach_the_service_and_nothing_else(
+def test_secrets_in_a_url_are_sent_only_to_the_service(
     tmp_path: Path, roi: Path, archive: Items, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     with serve_stac(archive, unavailable=1) as api:
-        searched(tmp_path, roi, with_secrets(api.url), download={"attempts": 2})
+        search(tmp_path, roi, with_secrets(api.url), download={"attempts": 2})
         assert len(api.searches()) == 3
         for request in api.requests:
             assert f"token={TOKEN}" in request.path
@@ -286,7 +286,7 @@ def test_secrets_of_the_address_reach_the_service_and_nothing_else(
     assert_no_secret(caplog.text, *written)
 
 
-def test_secrets_of_the_address_are_not_sent_to_another_host(
+def test_secrets_in_a_url_are_not_sent_to_another_host(
     tmp_path: Path, roi: Path, archive: Items
 ) -> None:
     with serve_stac(archive) as api, serve_stac(archive) as other:
@@ -294,7 +294,7 @@ def test_secrets_of_the_address_are_not_sent_to_another_host(
             f"{api.url}/search".encode(), f"{other.url}/search".encode()
         )
         api.respond = lambda *_: (200, {}, landing)  # type: ignore[method-assign]
-        searched(tmp_path, roi, with_secrets(api.url))
+        search(tmp_path, roi, with_secrets(api.url))
         assert "authorization" in api.requests[0].headers
         assert len(other.searches()) == 3
         for request in other.requests:
@@ -302,66 +302,66 @@ def test_secrets_of_the_address_are_not_sent_to_another_host(
             assert_no_secret(request.path)
 
 
-def test_signed_hrefs_never_reach_the_manifest(
+def test_manifest_has_no_signed_urls(
     tmp_path: Path, roi: Path, archive: Items, scenes: Path
 ) -> None:
-    signed = rehomed(
+    signed = relocated(
         archive,
         scenes,
         f"https://user:{PASSWORD}@blobs.example/a/",
         f"?sig={TOKEN}&se=2030#{TOKEN}",
     )
     with serve_stac(signed) as api:
-        layout = searched(tmp_path, roi, api.url)
-    path = Path(layout.paths.items.format(region="here", period="then", sensor="sentinel2"))
+        run_files = search(tmp_path, roi, api.url)
+    path = Path(run_files.paths.items.format(region="here", period="then", sensor="sentinel2"))
     assert_no_secret(path.read_text())
     hrefs = [
-        a["href"] for i in manifest(layout, "sentinel2").items for a in i.stac["assets"].values()
+        a["href"] for i in manifest(run_files, "sentinel2").items for a in i.stac["assets"].values()
     ]
     assert len(hrefs) == 4 * 11
     assert all(re.fullmatch(r"https://blobs\.example/a/S2B_\w+/\w+\.tif", href) for href in hrefs)
 
 
-# Locations that are something else
+# Invalid locations
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
-        (None, r"place\.json does not exist: check `location`"),
-        ("<!doctype html><title>Sign in</title>", r"place\.json is not a whole STAC document"),
+        (None, r"location\.json does not exist: check `location`"),
+        ("<!doctype html><title>Sign in</title>", r"location\.json is not a valid STAC document"),
         ('{"type": "Feature"}', "is neither a STAC API, a catalog nor an item collection"),
         ("[1, 2]", "is neither a STAC API, a catalog nor an item collection"),
-        ('{"type": "Feature', r"place\.json is not a whole STAC document"),
+        ('{"type": "Feature', r"location\.json is not a valid STAC document"),
     ],
 )
 @pytest.mark.parametrize("by", ["path", "url"])
-def test_a_location_that_is_something_else_is_one_clear_sentence(
-    tmp_path: Path, roi: Path, content: str | None, sentence: str, by: str
+def test_invalid_location_has_one_clear_message(
+    tmp_path: Path, roi: Path, content: str | None, message: str, by: str
 ) -> None:
-    place = tmp_path / "there" / "place.json"
-    place.parent.mkdir()
+    path = tmp_path / "folder" / "location.json"
+    path.parent.mkdir()
     if content is not None:
-        place.write_bytes(content.encode("latin-1"))
+        path.write_bytes(content.encode("latin-1"))
     elif by == "url":
-        sentence = r"at http://127\S+/place\.json failed \(answer 404: not found\)"
-    with serve_files(place.parent) as server, pytest.raises(ItemError, match=sentence) as raised:
-        searched(tmp_path, roi, place if by == "path" else f"{server.url}/place.json")
+        message = r"at http://127\S+/location\.json failed \(HTTP status 404: not found\)"
+    with serve_files(path.parent) as server, pytest.raises(ItemError, match=message) as raised:
+        search(tmp_path, roi, path if by == "path" else f"{server.url}/location.json")
     assert "\n" not in str(raised.value)
 
 
-def test_a_catalog_that_links_a_missing_file_names_that_file(
+def test_error_of_a_catalog_with_a_missing_file_has_its_name(
     tmp_path: Path, roi: Path, archive: Items, scenes: Path
 ) -> None:
     catalog = write_static_catalog(scenes / "catalog", archive)
-    lost = scenes / "catalog" / "sentinel-2-l2a" / archive[1]["id"] / f"{archive[1]['id']}.json"
-    lost.unlink()
-    with pytest.raises(ItemError, match=lost.name) as raised:
-        searched(tmp_path, roi, catalog)
+    missing = scenes / "catalog" / "sentinel-2-l2a" / archive[1]["id"] / f"{archive[1]['id']}.json"
+    missing.unlink()
+    with pytest.raises(ItemError, match=missing.name) as raised:
+        search(tmp_path, roi, catalog)
     assert "\n" not in str(raised.value)
 
 
-def test_a_collection_that_is_not_there_is_one_clear_sentence(
+def test_missing_collection_has_one_clear_message(
     tmp_path: Path, roi: Path, archive: Items
 ) -> None:
     with (
@@ -372,47 +372,49 @@ def test_a_collection_that_is_not_there_is_one_clear_sentence(
             rf"http://127\.0\.0\.1:{api.port} .*`sentinel2\.collection`",
         ),
     ):
-        searched(tmp_path, roi, api.url, sentinel2={"collection": "sentinel-2-l1c"})
+        search(tmp_path, roi, api.url, sentinel2={"collection": "sentinel-2-l1c"})
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda item: item.pop("properties"),
         lambda item: item["properties"].update(datetime="yesterday"),
         lambda item: item["properties"].update({"proj:epsg": "no such system"}),
     ],
 )
-def test_a_spoilt_item_is_named(tmp_path: Path, roi: Path, archive: Items, spoil: Any) -> None:
-    spoil(archive[1])
+def test_error_of_an_invalid_item_has_its_id(
+    tmp_path: Path, roi: Path, archive: Items, damage: Any
+) -> None:
+    damage(archive[1])
     collection = tmp_path / "items.json"
     write_item_collection(collection, archive)
     with pytest.raises(ItemError, match=archive[1]["id"]) as raised:
-        searched(tmp_path / "x", roi, collection)
+        search(tmp_path / "x", roi, collection)
     assert "\n" not in str(raised.value)
 
 
-def test_an_item_without_an_asset_or_its_address_is_left_out_and_recorded(
+def test_item_without_an_asset_or_its_url_is_left_out_and_recorded(
     tmp_path: Path, roi: Path, archive: Items
 ) -> None:
     del archive[1]["assets"]
     del archive[2]["assets"]["B11"]["href"]
     collection = tmp_path / "items.json"
     write_item_collection(collection, archive)
-    found = manifest(searched(tmp_path / "x", roi, collection), "sentinel2")
-    assert [item.id for item in found.items] == [archive[3]["id"], archive[0]["id"]]
-    reasons = dict(found.left_out)
-    assert reasons[archive[1]["id"]].startswith("lists no asset B04, B02, B03")
-    assert reasons[archive[2]["id"]] == "lists no asset B11"
+    listed = manifest(search(tmp_path / "x", roi, collection), "sentinel2")
+    assert [item.id for item in listed.items] == [archive[3]["id"], archive[0]["id"]]
+    reasons = dict(listed.left_out)
+    assert reasons[archive[1]["id"]].startswith("has no asset B04, B02, B03")
+    assert reasons[archive[2]["id"]] == "has no asset B11"
 
 
-# What is read
+# Reads
 
 
-def test_a_footprint_smaller_than_the_raster_loses_no_pixel(
+def test_footprint_smaller_than_the_raster_does_not_omit_pixels(
     tmp_path: Path, roi: Path, archive: Items, scenes: Path, expected: dict[str, Any]
 ) -> None:
-    """Published footprints are simplified; the raster decides, whatever the blocks."""
+    """Published footprints are simplified, so the raster extent is used, for any block size."""
     for item in archive:
         west, south = item["bbox"][:2]
         east, north = west + 1e-4, south + 1e-4
@@ -420,49 +422,49 @@ def test_a_footprint_smaller_than_the_raster_loses_no_pixel(
         ring = [[west, south], [east, south], [east, north], [west, south]]
         item["geometry"] = {"type": "Polygon", "coordinates": [ring]}
     prefix = scenes.absolute().as_uri() + "/"
-    with serve_stac(rehomed(archive, scenes, prefix)) as api:
+    with serve_stac(relocated(archive, scenes, prefix)) as api:
         for size in (25, 100):
             grid = {"block_size": size}
-            layout = ingest(located(tmp_path / str(size), roi, api.url, grid=grid))
-            assert len(layout.grids["here"].blocks) == (4 if size == 25 else 1)
-            assert_same(outcome(layout), expected)
+            run_files = ingest(located(tmp_path / str(size), roi, api.url, grid=grid))
+            assert len(run_files.grids["here"].blocks) == (4 if size == 25 else 1)
+            assert_same(outcome(run_files), expected)
 
 
-def test_only_scenes_over_a_block_are_read_for_it(
+def test_only_scenes_that_overlap_a_block_are_read(
     tmp_path: Path, archive: Items, scenes: Path, server: FileServer
 ) -> None:
-    """A scene elsewhere may be unreadable; one over the other block is not asked for."""
+    """A scene outside may be unreadable; a scene of another block is not requested."""
     roi = write_box(tmp_path / "roi.geojson", LEFT, TOP - 400, LEFT + 2000, TOP)
     second = optical(scenes, "2021-06-03T10:00:00", 3000, origin=(LEFT + 1500, TOP))
     far = scenes / archive[5]["id"]
     for path in far.iterdir():
         path.write_bytes(b"unreadable")
-    items = rehomed([archive[3], archive[5], second], scenes, f"{server.url}/")
+    items = relocated([archive[3], archive[5], second], scenes, f"{server.url}/")
     config = configuration(
         tmp_path / "x", roi, items, START, END,
         sentinel1={"enabled": False}, grid={"block_size": 100},
     )  # fmt: skip
-    layout = ingest(config)
-    stack = stacked(layout, "sentinel2")
+    run_files = ingest(config)
+    stack = stacked(run_files, "sentinel2")
     assert stack["dates"] == ["2021-06-01", "2021-06-03"]
     assert stack["masks"][0].any(axis=0).nonzero()[0].tolist() == list(range(50))
     assert stack["masks"][1].any(axis=0).nonzero()[0].tolist() == list(range(150, 200))
     assert not server.asked(archive[5]["id"])
-    # Two blocks, each with one scene over it: nothing is opened twice.
+    # Two blocks with one scene each: no asset is opened twice.
     headers = [
         r for r in server.asked("_B11_") if r.headers.get("range", "").startswith("bytes=0-")
     ]
     assert len(headers) == 2
 
 
-def test_reading_asks_for_ranges_not_for_whole_files(tmp_path: Path, scenes: Path) -> None:
+def test_reads_request_ranges_instead_of_complete_files(tmp_path: Path, scenes: Path) -> None:
     rng = np.random.default_rng(0)
     power = rng.uniform(0.01, 1, (1200, 1500)).astype(np.float32)
     item = radar(scenes, "2021-06-04T06:00:00", power, power[::-1], shape=power.shape)
     roi = write_box(tmp_path / "roi.geojson", LEFT + 7000, TOP - 6400, LEFT + 7400, TOP - 6000)
     with serve_files(scenes) as server:
         config = configuration(
-            tmp_path / "x", roi, rehomed([item], scenes, f"{server.url}/"), START, END,
+            tmp_path / "x", roi, relocated([item], scenes, f"{server.url}/"), START, END,
             sentinel2={"enabled": False},
             model={"min_observations": {"s2": 0}},
         )  # fmt: skip
@@ -475,18 +477,18 @@ def test_reading_asks_for_ranges_not_for_whole_files(tmp_path: Path, scenes: Pat
     )
     for channel in ("vv", "vh"):
         size = (scenes / item["id"] / f"iw-{channel}.rtc.tiff").stat().st_size
-        asked = [r for r in requests if f"iw-{channel}" in r.path]
+        reads = [r for r in requests if f"iw-{channel}" in r.path]
         assert size > 6_000_000
-        assert 0 < sum(r.sent for r in asked) < size / 10
-        # The header, then the blocks that the window touches, which lie side by side.
-        assert [r.method for r in asked] == ["GET"] * 2
-        assert all("range" in r.headers and r.status == 206 for r in asked)
+        assert 0 < sum(r.sent for r in reads) < size / 10
+        # The header, then the adjacent blocks that overlap the window.
+        assert [r.method for r in reads] == ["GET"] * 2
+        assert all("range" in r.headers and r.status == 206 for r in reads)
 
 
-def test_a_login_page_in_place_of_a_scene_is_a_failed_read(
+def test_login_page_instead_of_a_scene_is_a_failed_read(
     tmp_path: Path, roi: Path, archive: Items, scenes: Path, server: FileServer
 ) -> None:
-    items = rehomed(archive[3:4], scenes, f"{server.url}/")
+    items = relocated(archive[3:4], scenes, f"{server.url}/")
     path = items[0]["assets"]["SCL"]["href"].removeprefix(server.url)
     server.replaced[path] = b"<!doctype html><title>Sign in</title>" * 100
     config = configuration(tmp_path / "x", roi, items, START, END, sentinel1={"enabled": False})
@@ -494,7 +496,7 @@ def test_a_login_page_in_place_of_a_scene_is_a_failed_read(
         ingest(config)
 
 
-def test_signatures_reach_the_server_but_no_message_and_no_log(
+def test_signatures_are_sent_to_the_server_but_not_logged(
     tmp_path: Path,
     roi: Path,
     archive: Items,
@@ -503,7 +505,7 @@ def test_signatures_reach_the_server_but_no_message_and_no_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    items = rehomed(archive[3:4], scenes, f"{server.url}/")
+    items = relocated(archive[3:4], scenes, f"{server.url}/")
     config = configuration(tmp_path / "x", roi, items, START, END, sentinel1={"enabled": False})
     (scene,) = manifest(ingest(config, until="items"), "sentinel2").items
     geobox = mask_geobox(Path(RunFiles(config).paths.roi.format(region="here")))

@@ -1,4 +1,4 @@
-"""stac-geoparquet files as local archives."""
+"""Local archives in stac-geoparquet files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ START, END = "2021-06-01", "2021-06-30"
 
 
 def write(path: Path, items: list[dict[str, Any]], text_times: bool = False) -> Path:
-    """As the stac-geoparquet specification has it: properties are columns, `bbox` a struct,
-    times timestamps."""
+    """Write items according to the stac-geoparquet specification.
+
+    Properties are columns, `bbox` is a struct, and times are timestamps.
+    """
     rows = []
     for item in items:
         box = item["bbox"]
@@ -66,7 +68,7 @@ def archive(tmp_path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("text_times", [True, False])
 @pytest.mark.parametrize("by", ["path", "url"])
-def test_a_file_gives_what_the_item_collection_gives(
+def test_file_is_equivalent_to_the_item_collection(
     tmp_path: Path, roi: Path, archive: list[dict[str, Any]], text_times: bool, by: str
 ) -> None:
     expected = ingest(configuration(tmp_path / "json", roi, archive, START, END))
@@ -77,7 +79,7 @@ def test_a_file_gives_what_the_item_collection_gives(
               text_times)  # fmt: skip
     with serve_files(folder) as server:
         root = str(folder) if by == "path" else server.url
-        found = ingest(
+        actual = ingest(
             configuration(
                 tmp_path / "parquet",
                 roi,
@@ -89,42 +91,44 @@ def test_a_file_gives_what_the_item_collection_gives(
             )
         )
     for sensor, name in (("sentinel2", "bands"), ("sentinel1", "sar_ascending")):
-        ours, theirs = manifest(found, sensor), manifest(expected, sensor)
-        assert [i.id for i in ours.items] == [i.id for i in theirs.items]
-        assert [i.boa_offset for i in ours.items] == [i.boa_offset for i in theirs.items]
-        assert [i.extent for i in ours.items] == [i.extent for i in theirs.items]
-        assert stacked(found, sensor)[name].any()
-        assert (stacked(found, sensor)[name] == stacked(expected, sensor)[name]).all()
+        items, expected_items = manifest(actual, sensor).items, manifest(expected, sensor).items
+        assert [i.id for i in items] == [i.id for i in expected_items]
+        assert [i.boa_offset for i in items] == [i.boa_offset for i in expected_items]
+        assert [i.extent for i in items] == [i.extent for i in expected_items]
+        assert stacked(actual, sensor)[name].any()
+        assert (stacked(actual, sensor)[name] == stacked(expected, sensor)[name]).all()
 
 
 def test_items_of_different_assets_in_one_file(
     tmp_path: Path, archive: list[dict[str, Any]]
 ) -> None:
-    """A column that an item has not is null there, and must not become a property or asset."""
-    found = list(read_items(write(tmp_path / "a.parquet", archive)))
-    for ours, real in zip(found, archive, strict=True):
-        assert ours["id"] == real["id"] and ours["collection"] == real["collection"]
-        assert list(ours["assets"]) and set(ours["assets"]) == set(real["assets"])
-        assert set(ours["properties"]) == set(real["properties"])
-        assert ours["bbox"] == pytest.approx(real["bbox"])
+    """A column that an item does not have is null, and must not become a property or asset."""
+    items = list(read_items(write(tmp_path / "a.parquet", archive)))
+    for item, original in zip(items, archive, strict=True):
+        assert item["id"] == original["id"] and item["collection"] == original["collection"]
+        assert list(item["assets"]) and set(item["assets"]) == set(original["assets"])
+        assert set(item["properties"]) == set(original["properties"])
+        assert item["bbox"] == pytest.approx(original["bbox"])
 
 
-def test_the_recorded_items_survive(tmp_path: Path) -> None:
+def test_recorded_items_are_read_without_loss(tmp_path: Path) -> None:
     path = ITEMS / "es_items.itemcollection.json"
     if not path.is_file():
         pytest.skip(f"no recorded items at {ITEMS}")
-    real = json.loads(path.read_text())["features"]
+    recorded = json.loads(path.read_text())["features"]
     keys = ("s2:processing_baseline", "s2:datatake_id", "grid:code", "proj:epsg", "eo:cloud_cover",
             "earthsearch:boa_offset_applied")  # fmt: skip
-    for found, item in zip(read_items(write(tmp_path / "a.parquet", real)), real, strict=True):
+    items = read_items(write(tmp_path / "a.parquet", recorded))
+    for item, original in zip(items, recorded, strict=True):
         for key in keys:
-            assert found["properties"].get(key) == item["properties"].get(key), key
-        assert found["assets"]["red"]["proj:transform"] == item["assets"]["red"]["proj:transform"]
-        assert found["assets"]["scl"]["href"] == item["assets"]["scl"]["href"]
+            assert item["properties"].get(key) == original["properties"].get(key), key
+        red, original_red = item["assets"]["red"], original["assets"]["red"]
+        assert red["proj:transform"] == original_red["proj:transform"]
+        assert item["assets"]["scl"]["href"] == original["assets"]["scl"]["href"]
 
 
 @pytest.mark.parametrize("content", [b"PAR1 and no more", None])
-def test_a_file_that_is_something_else_is_one_sentence(
+def test_invalid_file_has_one_clear_message(
     tmp_path: Path, roi: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "x.parquet"
@@ -134,6 +138,6 @@ def test_a_file_that_is_something_else_is_one_sentence(
         path.write_bytes(content)
     config = configuration(tmp_path, roi, [], START, END, sentinel2={"location": str(path)},
                            sentinel1={"enabled": False})  # fmt: skip
-    with pytest.raises(ItemError, match=r"x\.parquet is not a whole STAC document") as raised:
+    with pytest.raises(ItemError, match=r"x\.parquet is not a valid STAC document") as raised:
         ingest(config, until="items")
     assert "\n" not in str(raised.value)

@@ -1,1 +1,1 @@
-"""Search archives of scenes: providers, STAC and CMR queries, and the list of a run's scenes."""
+"""Search archives of scenes: one class per provider; STAC, CMR and stac-geoparquet search."""

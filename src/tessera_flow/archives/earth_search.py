@@ -1,4 +1,4 @@
-"""Earth Search v1 (Element 84), and archives whose items imitate it."""
+"""Earth Search v1 (Element 84), and local archives with items in its format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .signing import Access
 
 @dataclass(frozen=True)
 class Bucket:
-    """Where assets lie, and whether ESA's offset is still in their pixels."""
+    """S3 bucket with assets, and whether the pixels still contain ESA's offset."""
 
     name: str
     region: str
@@ -28,8 +28,8 @@ BUCKETS = (
     Bucket("sentinel-s2-l2a", "eu-central-1", offset_in_pixels=True),
     Bucket("e84-earth-search-sentinel-data", "us-west-2", offset_in_pixels=True),
 )
-"""The offset rule. `raster:bands` does not tell: it says -0.1 even where the offset has been
-removed."""
+"""Known buckets; they determine the offset. `raster:bands` does not: it has -0.1 even if the offset
+has been removed."""
 
 _BY_NAME = {bucket.name: bucket for bucket in BUCKETS}
 _VIRTUAL_HOST = re.compile(r"(?P<bucket>[a-z0-9.-]+?)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com")
@@ -38,8 +38,11 @@ _PATH_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com")
 
 @dataclass(frozen=True)
 class EarthSearch(Provider):
-    """No credentials. Asset keys are names; each also exists as `<name>-jp2`, a JPEG 2000 file
-    in a bucket that the reader pays for, which is never used."""
+    """Earth Search; no credentials.
+
+    Asset keys are names of bands. Each asset also exists as `<name>-jp2`, a JPEG 2000 file in a
+    requester-pays bucket, which is never used.
+    """
 
     name: str = "earth-search"
     endpoint: str = "https://earth-search.aws.element84.com/v1"
@@ -61,10 +64,10 @@ class EarthSearch(Provider):
     )
 
     def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
-        """See `Provider.boa_offset`: by the bucket; `reference` never subtracts here.
+        """See `Provider.boa_offset`. It depends on the bucket; 0 with `as_published`.
 
-        A local copy tells its bucket by `earthsearch:s3_path`, else says what is in the pixels
-        by `earthsearch:boa_offset_applied`, else by the name of its collection.
+        For local files the bucket is that of `earthsearch:s3_path`; without it,
+        `earthsearch:boa_offset_applied` or the name of the collection determines the offset.
         """
         if preprocessing == "as_published" or offset_by_baseline(item) == 0:
             return 0
@@ -73,30 +76,30 @@ class EarthSearch(Provider):
     def _offset_in_pixels(self, item: Mapping[str, Any]) -> bool:
         properties = item["properties"]
         hrefs = [item["assets"][self.s2_assets[band]]["href"] for band in BANDS]
-        found = {_BY_NAME[name].offset_in_pixels for name in _buckets(hrefs)}
-        if len(found) > 1:
+        in_pixels = {_BY_NAME[name].offset_in_pixels for name in _buckets(hrefs)}
+        if len(in_pixels) > 1:
             raise ItemError(
-                f"The bands of item {item['id']} lie in buckets with and without the BOA offset: "
-                "mend or remove the item."
+                f"The bands of item {item['id']} are in buckets with and without the BOA offset: "
+                "fix or remove the item."
             )
-        found = found or {
+        in_pixels = in_pixels or {
             _BY_NAME[name].offset_in_pixels
             for name in _buckets([str(properties.get("earthsearch:s3_path", ""))])
         }
-        if found:
-            return found.pop()
+        if in_pixels:
+            return in_pixels.pop()
         if isinstance(properties.get("earthsearch:boa_offset_applied"), bool):
             return not properties["earthsearch:boa_offset_applied"]
         if item.get("collection") == "sentinel-2-c1-l2a":
             return True
         raise ItemError(
-            f"Item {item['id']} of baseline {processing_baseline(item):05.2f} does not tell "
-            "whether the BOA offset is still in its pixels: add earthsearch:s3_path or "
+            f"Item {item['id']} of baseline {processing_baseline(item):05.2f} does not state "
+            "whether its pixels contain the BOA offset: add earthsearch:s3_path or "
             "earthsearch:boa_offset_applied to it."
         )
 
     def access(self, href: str, fresh: bool = False) -> Access:
-        """See `Provider.access`: an `s3://` address of a known bucket is opened by https."""
+        """See `Provider.access`. `s3://` URLs of known buckets are opened by HTTPS."""
         parts = urlsplit(href)
         bucket = _BY_NAME.get(parts.netloc) if parts.scheme == "s3" else None
         if bucket is None:
@@ -105,7 +108,7 @@ class EarthSearch(Provider):
 
 
 def _buckets(hrefs: list[str]) -> Iterator[str]:
-    """The known buckets that addresses name."""
+    """Yield the known buckets in URLs."""
     for href in hrefs:
         parts = urlsplit(href)
         host = parts.hostname or ""

@@ -1,4 +1,4 @@
-"""Microsoft Planetary Computer, and archives whose items imitate it."""
+"""Microsoft Planetary Computer, and local archives with items in its format."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .credentials import warn_if_shared
 from .provider import Provider, offset_by_baseline
 from .signing import Access
 
-REFERENCE_LAST_PLAIN_DAY = datetime.date(2022, 1, 25)
-"""The published pipeline subtracts the offset from scenes after this day only."""
+LAST_DAY_WITHOUT_OFFSET = datetime.date(2022, 1, 25)
+"""The published pipeline subtracts the offset only from scenes after this day."""
 
 BLOB_STORAGE = ".blob.core.windows.net"
 SIGNING_RETRIES = 4
-"""Of the signing service in one call; what reads calls again."""
+"""Retries of the signing service per call. Reads have retries of their own and call again."""
 
 
 @dataclass(frozen=True)
 class Mpc(Provider):
-    """Pixels are as ESA made them; assets on Azure need a short-lived signature (SAS)."""
+    """Planetary Computer: pixels as published by ESA; assets need a short-lived signature (SAS)."""
 
     name: str = "mpc"
     endpoint: str = "https://planetarycomputer.microsoft.com/api/stac/v1"
@@ -39,17 +39,17 @@ class Mpc(Provider):
         default_factory=lambda: {key: key for key in (*BANDS, SCL)}
     )
     s1_assets: Mapping[str, str] = field(default_factory=lambda: {"vv": "vv", "vh": "vh"})
-    # RTC images are on a 10 m grid of their own zone: `nearest`, as in Provider.
+    # RTC images are on a 10 m grid in their UTM zone, so `nearest` (the default of Provider) fits.
 
     def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
-        """See `Provider.boa_offset`: there from baseline 04.00 on; `reference` goes by date."""
+        """See `Provider.boa_offset`. Depends on the baseline; with `as_published` on the date."""
         if preprocessing == "as_published":
             day = utc_date(item["properties"]["datetime"])
-            return BOA_OFFSET if day > REFERENCE_LAST_PLAIN_DAY else 0
+            return BOA_OFFSET if day > LAST_DAY_WITHOUT_OFFSET else 0
         return offset_by_baseline(item)
 
     def access(self, href: str, fresh: bool = False) -> Access:
-        """See `Provider.access`: signed for Planetary Computer's own hosts."""
+        """See `Provider.access`. URLs of Planetary Computer storage are signed."""
         parts = urlsplit(href)
         if not (parts.hostname or "").endswith(BLOB_STORAGE) or parts.query:
             return Access(href)
@@ -59,7 +59,7 @@ class Mpc(Provider):
             return Access(f"{href}?{_sas_token(account, container, fresh)}")
         except requests.HTTPError as error:
             if error.response is not None and error.response.status_code == 404:
-                return Access(href)  # a storage account that is not Planetary Computer's
+                return Access(href)  # a storage account of someone else
             raise
 
 
@@ -67,8 +67,11 @@ _lock = threading.Lock()
 
 
 def _sas_token(account: str, container: str, fresh: bool) -> str:
-    """The signature for a container. One request serves all threads; the library's cache
-    keeps it until shortly before it expires."""
+    """Return the signature for a container.
+
+    All threads share one request; the cache of the library keeps the signature until shortly
+    before it expires.
+    """
     from planetary_computer import sas
     from planetary_computer.settings import SETTINGS_ENV_FILE, Settings
 

@@ -1,4 +1,4 @@
-"""OPERA RTC-S1 at the Alaska Satellite Facility, and archives whose items imitate it."""
+"""OPERA RTC-S1 at the Alaska Satellite Facility, and local archives with items in its format."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ log = logging.getLogger(__name__)
 
 ARCHIVE = "https://cumulus.asf.earthdatacloud.nasa.gov/OPERA/OPERA_L2_RTC-S1"
 LINKED_HOST = "datapool.asf.alaska.edu"
-"""Where a granule's links point; the same objects are readable COGs in ARCHIVE."""
+"""Host in the links of granules; the same objects are available as COGs in ARCHIVE."""
 
 TOKEN_HOSTS = frozenset({"cumulus.asf.earthdatacloud.nasa.gov"})
-"""The only hosts that are sent the token, and by https only."""
+"""The only hosts that receive the token, only by HTTPS."""
 
 # OPERA_L2_RTC-S1_<burst>_<sensed>_<processed>_<satellite>_30_v1.0
 _TITLE = re.compile(
     r"OPERA_L2_RTC-S1_(?P<burst>T\d{3}-\d{6}-IW\d)_(?P<sensed>\d{8}T\d{6}Z)"
-    r"_(?P<made>\d{8}T\d{6}Z)_(?P<satellite>S1[A-Z])_\d+_(?P<version>v[\d.]+)"
+    r"_(?P<processed>\d{8}T\d{6}Z)_(?P<satellite>S1[A-Z])_\d+_(?P<version>v[\d.]+)"
 )
 FOOTPRINT_MARGIN = 0.02
-"""Degrees around a granule's polygon: its corners are joined by straight lines in degrees."""
+"""Degrees added around the polygon of a granule, whose edges are straight lines in degrees."""
 
 
 @dataclass(frozen=True)
 class Opera(Provider):
-    """One item is one burst, float32 gamma0 with NaN for no data, on a 30 m grid in UTM.
+    """OPERA RTC-S1: one burst per item, float32 gamma0, NaN for no data, 30 m grid in UTM.
 
-    Searched in NASA's CMR, which does not tell the direction of the orbit; the rasters do.
+    Items are searched in NASA's CMR. Its records have no orbit direction; it is in the tags of
+    the rasters.
     """
 
     name: str = "opera"
@@ -53,7 +54,7 @@ class Opera(Provider):
     orbit_tag: str | None = "ORBIT_PASS_DIRECTION"
 
     def collection_uri(self, location: str, collection: str) -> str:
-        """See `Provider.collection_uri`; in CMR a collection is a concept."""
+        """See `Provider.collection_uri`. In CMR a collection is a concept."""
         return f"{location.removesuffix('granules.json').rstrip('/')}/concepts/{collection}"
 
     def search(
@@ -64,9 +65,9 @@ class Opera(Provider):
         period: Period,
         download: Download,
     ) -> Iterator[dict[str, Any]]:
-        """Granules of CMR at `location` as STAC items; see `cmr.search_granules`.
+        """Yield granules of CMR at `location` as STAC items; see `cmr.search_granules`.
 
-        A missing token is told now, before hours of other work; only reading needs it.
+        A missing token is logged here, before other jobs run for hours; only reading needs it.
         """
         try:
             earthdata_token()
@@ -76,20 +77,22 @@ class Opera(Provider):
             yield granule_item(granule, collection)
 
     def acquisition(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """See `Provider.acquisition`: one burst, sensed once. Granules are published anew when
-        they are processed anew."""
-        named = _TITLE.match(item["id"])
-        return (named["burst"], named["sensed"], named["satellite"]) if named else None
+        """See `Provider.acquisition`: burst, sensing time, satellite.
 
-    def newness(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
-        """See `Provider.newness`: product version, then time of processing."""
-        named = _TITLE.match(item["id"])
-        if named is None:
+        A reprocessed granule is published as another granule of the same acquisition.
+        """
+        match = _TITLE.match(item["id"])
+        return (match["burst"], match["sensed"], match["satellite"]) if match else None
+
+    def version_key(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
+        """See `Provider.version_key`: product version, then processing time."""
+        match = _TITLE.match(item["id"])
+        if match is None:
             return (), ""
-        return tuple(int(n) for n in re.findall(r"\d+", named["version"])), named["made"]
+        return tuple(int(n) for n in re.findall(r"\d+", match["version"])), match["processed"]
 
     def access(self, href: str, fresh: bool = False) -> Access:
-        """See `Provider.access`: a bearer token for ASF's archive, and for nothing else."""
+        """See `Provider.access`. Only URLs of the archive at ASF get a bearer token."""
         parts = urlsplit(href)
         if parts.scheme != "https" or parts.hostname not in TOKEN_HOSTS:
             return Access(href)
@@ -97,16 +100,17 @@ class Opera(Provider):
 
 
 def granule_item(granule: Mapping[str, Any], collection: str) -> dict[str, Any]:
-    """A granule (an entry of `granules.json`) as a STAC item; its form is in docs/sources.md.
+    """Convert a granule (an entry of `granules.json`) to a STAC item, as in docs/sources.md.
 
     Raises:
-        KeyError, ValueError: the granule lacks its title or time, or a polygon is none.
+        KeyError: the granule has no title or no time.
+        ValueError: a polygon is invalid.
     """
     title = str(granule["title"])
-    named = _TITLE.match(title)
+    match = _TITLE.match(title)
     properties = {"datetime": granule["time_start"]}
-    if named:
-        properties["platform"] = f"sentinel-1{named['satellite'][-1].lower()}"
+    if match:
+        properties["platform"] = f"sentinel-1{match['satellite'][-1].lower()}"
     if granule.get("time_end"):
         properties |= {
             "start_datetime": granule["time_start"],
@@ -133,7 +137,7 @@ def _assets(granule: Mapping[str, Any], title: str) -> dict[str, Any]:
             if link.get("inherited") or not parts.path.endswith(f"_{key}.tif"):
                 continue
             if parts.scheme == "s3":
-                continue  # only for readers inside AWS
+                continue  # readable only inside AWS
             if parts.hostname == LINKED_HOST:
                 href = f"{ARCHIVE}/{title}/{title}_{key}.tif"
             assets[key] = {"href": href}
@@ -142,9 +146,10 @@ def _assets(granule: Mapping[str, Any], title: str) -> dict[str, Any]:
 
 
 def _bounds(granule: Mapping[str, Any]) -> list[float] | None:
-    """[west, south, east, north] in degrees, with a margin; west > east across 180 degrees.
+    """Return [west, south, east, north] in degrees with a margin; None without polygons.
 
-    A polygon is text, `lat lon lat lon ...`; the first ring of each is its outline.
+    West is greater than east if the box crosses 180 degrees. A polygon is text, `lat lon lat lon
+    ...`; its first ring is the outline.
     """
     latitudes: list[float] = []
     longitudes: list[float] = []

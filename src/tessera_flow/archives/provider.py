@@ -1,4 +1,4 @@
-"""What every archive of scenes has to say for itself, and what many of them share."""
+"""Define the interface of a provider of scenes, and code shared by providers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .signing import Access
 from .stac import search_items
 
 FIRST_OFFSET_BASELINE = 4.0
-"""ESA adds the BOA offset from processing baseline 04.00 on."""
+"""First processing baseline whose digital numbers include ESA's BOA offset."""
 
 
 @dataclass(frozen=True)
 class GdalOption:
-    """A GDAL setting for reading this archive, with the reason for it."""
+    """GDAL option for reading an archive, with the reason for it."""
 
     name: str
     value: str
@@ -28,27 +28,28 @@ class GdalOption:
 
 HTTP_OPTIONS = (
     GdalOption(
-        "GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR", "no listing of the folder, no sidecars"
+        "GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR", "no directory listing, no sidecar files"
     ),
-    GdalOption("VSI_CACHE", "FALSE", "each block is read once; a cache only costs memory"),
-    GdalOption("GDAL_NUM_THREADS", "1", "reads already run side by side"),
+    GdalOption("VSI_CACHE", "FALSE", "each block is read once, so a cache only uses memory"),
+    GdalOption("GDAL_NUM_THREADS", "1", "reads already run concurrently"),
 )
 
 
 @dataclass(frozen=True)
 class Provider:
-    """The provider of an archive; a subclass sets the fields and what differs.
+    """Provider of scenes. A subclass sets the fields and overrides methods where it differs.
 
     Attributes:
-        name: in the configuration.
-        endpoint: where items are searched.
+        name: value of `provider` in the configuration.
+        endpoint: default URL of the search service.
         collections: default collection by sensor (`sentinel2`, `sentinel1`).
-        local_collections: the same for a local archive in this form, where it differs.
-        s2_assets: our name of a Sentinel-2 band (`B04`, ..., `SCL`) to the archive's key.
-        s1_assets: `vv` and `vh` to the archive's key.
-        s1_resampling: how radar images come onto the grid.
-        orbit_tag: tag of a radar raster that tells its direction, where items do not.
-        gdal_options: settings for reading.
+        local_collections: default collections of a local archive in this item format, if they
+            differ from `collections`.
+        s2_assets: asset key by Sentinel-2 band (`B04`, ..., `SCL`).
+        s1_assets: asset key by polarisation (`vv`, `vh`).
+        s1_resampling: resampling of Sentinel-1 images to the grid.
+        orbit_tag: raster tag with the orbit direction; None if items have `sat:orbit_state`.
+        gdal_options: GDAL options for reading.
     """
 
     name: str = ""
@@ -61,18 +62,21 @@ class Provider:
     orbit_tag: str | None = None
     gdal_options: tuple[GdalOption, ...] = HTTP_OPTIONS
 
-    def collection(self, kind: str, sensor: str) -> str:
-        """The collection to search where the configuration names none.
+    def collection(self, provider: str, sensor: str) -> str:
+        """Return the default collection of a sensor.
 
         Args:
-            kind: `provider` of the configuration; `local` for a local archive in this form.
+            provider: `provider` of the configuration; `local` for a local archive.
             sensor: `sentinel2` or `sentinel1`.
+
+        Raises:
+            KeyError: the provider does not have the sensor.
         """
-        named = {**self.collections, **(self.local_collections if kind == "local" else {})}
-        return named[sensor]
+        local = self.local_collections if provider == "local" else {}
+        return {**self.collections, **local}[sensor]
 
     def collection_uri(self, location: str, collection: str) -> str:
-        """A URI that names a collection of the service at `location`."""
+        """Return the URI of a collection of the service at `location`."""
         return f"{location.rstrip('/')}/collections/{collection}"
 
     def search(
@@ -83,35 +87,39 @@ class Provider:
         period: Period,
         download: Download,
     ) -> Iterator[dict[str, Any]]:
-        """STAC items as the service at `location` tells them; see `catalogs.search_items`."""
+        """Search the service at `location` and yield STAC items; see `stac.search_items`."""
         return search_items(location, collection, box, period, download)
 
     def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
-        """What to subtract from the digital numbers of a Sentinel-2 item: 0 or 1000.
+        """Return the offset to subtract from the digital numbers of a Sentinel-2 item: 0 or 1000.
 
         Args:
-            item: STAC item; its properties and assets are looked at.
-            preprocessing: `corrected` asks what is in the pixels, `as_published` what the published
-                pipeline did.
+            item: STAC item with properties and assets.
+            preprocessing: `corrected`: the offset that the pixels contain. `as_published`: the
+                offset that the published pipeline subtracts.
 
         Raises:
-            ItemError: the item does not tell its baseline, or what is in its pixels.
+            ItemError: the item does not state its baseline, or whether its pixels contain the
+                offset.
         """
         raise NotImplementedError(f"{self.name} has no Sentinel-2 scenes")
 
     def acquisition(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """What the copies of one acquisition have in common; None where it cannot be told.
+        """Return a key shared by all duplicates of an acquisition; None if it is unknown.
 
-        For Sentinel-2: datatake and MGRS tile. The datatake's own baseline suffix (`_N05.11`)
-        is not part of it. Time stamps will not do: copies of one acquisition differ by minutes.
+        Sentinel-2: datatake without its baseline suffix (`_N05.11`), and MGRS tile. Time stamps
+        are not suitable: those of duplicates can differ by minutes.
         """
         datatake, tile = item["properties"].get("s2:datatake_id"), mgrs_tile(item)
         if not datatake or not tile:
             return None
         return re.sub(r"_N\d\d\.\d\d$", "", datatake), tile
 
-    def newness(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Sorts the copies of one acquisition; the largest is the one to use."""
+    def version_key(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the sort key of the duplicates of an acquisition; the largest one is used.
+
+        Sentinel-2: processing baseline, then generation time.
+        """
         try:
             baseline = processing_baseline(item)
         except ItemError:
@@ -119,30 +127,30 @@ class Provider:
         return baseline, str(item["properties"].get("s2:generation_time", ""))
 
     def access(self, href: str, fresh: bool = False) -> Access:
-        """How to open an asset now.
+        """Return the signed URL and GDAL options to open an asset.
 
         Args:
-            href: its unsigned address.
-            fresh: what was given last was refused (401, 403), so ask for a new signature.
+            href: unsigned URL.
+            fresh: request a new signature, because the last one was rejected (401, 403).
 
         Raises:
-            CredentialsError: it needs a token, and there is none.
-            requests.RequestException: the signing service does not answer; may pass.
+            CredentialsError: the asset needs a token, and none is set.
+            requests.RequestException: the signing service does not respond; can be retried.
         """
         return Access(href)
 
 
 def offset_by_baseline(item: Mapping[str, Any]) -> int:
-    """The offset that ESA put into the pixels of an item: 1000 from baseline 04.00 on.
+    """Return the offset that ESA added to the digital numbers: 1000 from baseline 04.00, else 0.
 
     Raises:
-        ItemError: the item does not tell its baseline.
+        ItemError: the item does not state its baseline.
     """
     return BOA_OFFSET if processing_baseline(item) >= FIRST_OFFSET_BASELINE else 0
 
 
 def mgrs_tile(item: Mapping[str, Any]) -> str | None:
-    """The MGRS tile of a Sentinel-2 item, such as `31UFT`, from any of its usual properties."""
+    """Return the MGRS tile of a Sentinel-2 item, such as `31UFT`; None if it is unknown."""
     properties = item["properties"]
     if properties.get("s2:mgrs_tile"):
         return str(properties["s2:mgrs_tile"])
@@ -153,21 +161,22 @@ def mgrs_tile(item: Mapping[str, Any]) -> str | None:
 
 
 def processing_baseline(item: Mapping[str, Any]) -> float:
-    """Processing baseline of a Sentinel-2 item, such as 5.11.
+    """Return the processing baseline of a Sentinel-2 item, such as 5.11.
 
-    From `s2:processing_baseline`, else from the product name (`_N0511_`).
+    It is read from `s2:processing_baseline`, else from the product name (`_N0511_`).
 
     Raises:
-        ItemError: neither tells it.
+        ItemError: both are missing.
     """
     properties = item["properties"]
     stated = properties.get("s2:processing_baseline")
     if stated is not None and re.fullmatch(r"\d+(\.\d+)?", str(stated)):
         return float(stated)
-    named = re.search(r"_N(\d\d)(\d\d)_", str(properties.get("s2:product_uri", "")))
-    if named:
-        return float(f"{named[1]}.{named[2]}")
+    match = re.search(r"_N(\d\d)(\d\d)_", str(properties.get("s2:product_uri", "")))
+    if match:
+        return float(f"{match[1]}.{match[2]}")
     raise ItemError(
-        f"Item {item['id']} does not tell its processing baseline (s2:processing_baseline), so its "
-        "offset is unknown: complete the item, or set `preprocessing: as_published`, which goes by date."
+        f"Item {item['id']} does not state its processing baseline (s2:processing_baseline), so "
+        "its offset is unknown: complete the item, or set `preprocessing: as_published`, which "
+        "uses the date."
     )

@@ -1,4 +1,4 @@
-"""Name the providers: one small class holds all that is particular to an archive."""
+"""List the providers: one class per provider has everything specific to its archive."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .mpc import Mpc
 from .opera import Opera
 from .provider import Provider
 
-PROVIDERS: Mapping[str, Provider] = {found.name: found for found in (Mpc(), EarthSearch(), Opera())}
+PROVIDERS: Mapping[str, Provider] = {
+    provider.name: provider for provider in (Mpc(), EarthSearch(), Opera())
+}
 
 
-def find_provider(kind: str, item_format: str) -> Provider:
-    """Return the provider of a source of `kind` (for `local`: of what it imitates).
+def find_provider(provider: str, item_format: str) -> Provider:
+    """Return the provider named `provider`; for `local`, the provider named `item_format`.
 
     Raises:
-        ConfigError: there is no such provider.
+        ConfigError: the provider is unknown.
     """
-    key = item_format if kind == "local" else kind
-    if key not in PROVIDERS:
-        raise ConfigError(
-            f"There is no provider {key!r}; known are {', '.join(PROVIDERS)}: choose one of these."
-        )
-    return PROVIDERS[key]
+    name = item_format if provider == "local" else provider
+    if name not in PROVIDERS:
+        raise ConfigError(f"Unknown provider {name!r}: choose one of {', '.join(PROVIDERS)}.")
+    return PROVIDERS[name]

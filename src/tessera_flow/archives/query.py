@@ -1,4 +1,4 @@
-"""Asking a search service: retries of one request, and smaller windows for a refused query."""
+"""Query search services: retry requests, and divide the period of a refused query."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ log = logging.getLogger(__name__)
 RETRIED = (429, 500, 502, 503, 504)
 
 REFUSED = (408, 413, 500, 502, 503, 504)
-"""Answers that a smaller query may not get."""
+"""HTTP status codes that a smaller query may avoid."""
 
-MOST_REFUSED = 24
-"""Refused queries of one search, after which it fails: the service is down, not choosy."""
-
+MAX_REFUSED = 24
+"""Number of refused queries after which a search fails: the service is probably down."""
 
 _INTERRUPTED = re.compile(r"timed out|connection broken|IncompleteRead|aborted|reset by", re.I)
 
 
 class QueryRefused(Exception):
-    """The service would not answer this query, however often it was asked."""
+    """The service refused this query at every attempt."""
 
 
 def retries(download: Download) -> Retry:
-    """How one request is repeated: exponential pauses with jitter, `Retry-After` honoured."""
+    """Return the retry policy of a request: exponential pauses with jitter, `Retry-After`."""
     return Retry(
         total=download.attempts - 1,
         backoff_factor=0.5,
@@ -41,14 +40,17 @@ def retries(download: Download) -> Retry:
         allowed_methods=None,
         respect_retry_after_header=True,
         retry_after_max=int(download.deadline),
-        # The last answer itself is wanted, for its status.
+        # Return the last response, so that its status can be read.
         raise_on_status=False,
     )
 
 
 def own_host_only(location: str) -> Callable[[Any], None]:
-    """A modifier of `requests.Request` that adds user, password and query of `location` to
-    every request to its own host: links in the service's answers come without them."""
+    """Return a modifier of `requests.Request` that adds the credentials of `location`.
+
+    User, password and query of `location` are added to each request to its host, because links
+    in responses do not contain them. Other hosts never receive them.
+    """
     home = urlsplit(location)
     host = home.netloc.rpartition("@")[2]
     query = parse_qsl(home.query)
@@ -59,14 +61,14 @@ def own_host_only(location: str) -> Callable[[Any], None]:
             return
         if home.username is not None:
             request.auth = (unquote(home.username), unquote(home.password or ""))
-        given = {name for name, _ in parse_qsl(parts.query)} | set(request.params)
-        request.params.update((name, value) for name, value in query if name not in given)
+        present = {name for name, _ in parse_qsl(parts.query)} | set(request.params)
+        request.params.update((name, value) for name, value in query if name not in present)
 
     return modify
 
 
 def was_interrupted(error: Exception) -> bool:
-    """Whether an answer was too slow or broke off, as large ones do; not: nobody is there."""
+    """Return whether a response timed out or was cut off; False if the host is unreachable."""
     return _INTERRUPTED.search(str(error)) is not None
 
 
@@ -75,46 +77,46 @@ def by_date(
     period: Period,
     box: tuple[float, float, float, float],
 ) -> Iterator[dict[str, Any]]:
-    """What `search` gives for a period; where it is refused, for each half, and so on.
+    """Yield the results of `search` for a period; if it is refused, for each half, recursively.
 
-    A service can answer 502 for one page of a large query for hours, and answer two smaller
-    queries. Documents that came before a refusal come again.
+    A service can return 502 for a page of a large query for hours, but answer two smaller
+    queries. Documents returned before a refusal are yielded again.
 
     Args:
-        search: asks for one period.
-        period: the whole of it.
-        box: (west, south, east, north) of the query, for messages.
+        search: runs the query for one interval.
+        period: complete period.
+        box: (west, south, east, north) of the query in degrees, for messages.
 
     Raises:
-        QueryRefused: the query for a single day was refused, or MOST_REFUSED queries were.
+        QueryRefused: the query for a single day, or the MAX_REFUSED-th query, was refused.
     """
     waiting = [period]
     refused = 0
     while waiting:
-        part = waiting.pop()
+        interval = waiting.pop()
         try:
-            yield from search(part)
+            yield from search(interval)
         except QueryRefused as error:
             refused += 1
-            if part.start == part.end or refused == MOST_REFUSED:
-                place = ", ".join(f"{value:.3f}" for value in box)
+            if interval.start == interval.end or refused == MAX_REFUSED:
+                bounds = ", ".join(f"{value:.3f}" for value in box)
                 raise QueryRefused(
-                    f"the query for {part.start} to {part.end} in the box {place} was refused: "
-                    f"{error}"
+                    f"the query for {interval.start} to {interval.end} in the box {bounds} was "
+                    f"refused: {error}"
                 ) from error
-            middle = part.start + (part.end - part.start) // 2
+            middle = interval.start + (interval.end - interval.start) // 2
             log.warning(
-                "the query for %s to %s was refused (%s); asking for each half",
-                part.start, part.end, error,
+                "the query for %s to %s was refused (%s); querying each half",
+                interval.start, interval.end, error,
             )  # fmt: skip
-            waiting.append(Period(start=middle + datetime.timedelta(days=1), end=part.end))
-            waiting.append(Period(start=part.start, end=middle))
+            waiting.append(Period(start=middle + datetime.timedelta(days=1), end=interval.end))
+            waiting.append(Period(start=interval.start, end=middle))
 
 
 def rfc3339(period: Period) -> tuple[str, str]:
-    """First and last moment of a period.
+    """Return the start and the end of a period as RFC 3339 times.
 
-    The last is midnight after its last day: a bare date can lose that day.
+    The end is midnight after the last day; with a bare date, services may omit that day.
     """
     until = period.end + datetime.timedelta(days=1)
     return f"{period.start}T00:00:00Z", f"{until}T00:00:00Z"

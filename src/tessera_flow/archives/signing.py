@@ -1,4 +1,4 @@
-"""How one address is opened: signed, and with what else the archive asks for."""
+"""Describe access to one URL: the signed URL, and the GDAL options that the archive requires."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Access:
-    """The way to one object, secrets included; its repr shows none of them.
+    """Access to one object, including secrets, which its repr does not show.
 
     Attributes:
-        href: address to open; may be signed.
-        gdal: GDAL options for this address alone. `GDAL_HTTP_HEADERS` (lines `Name: value`)
-            and `GDAL_HTTP_BEARER` count for http(s) addresses, all of them for others.
+        href: URL to open; may be signed.
+        gdal: GDAL options for this URL only. For http(s) URLs, only `GDAL_HTTP_HEADERS` (lines
+            `Name: value`) and `GDAL_HTTP_BEARER` are used.
     """
 
     href: str = field(repr=False)
@@ -23,7 +23,7 @@ class Access:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The HTTP headers that `gdal` asks for."""
+        """Return the HTTP headers in `gdal`."""
         lines = re.split(r"[\r\n]+", self.gdal.get("GDAL_HTTP_HEADERS", ""))
         pairs = (line.partition(":") for line in lines if ":" in line)
         headers = {name.strip(): value.strip() for name, _, value in pairs}
@@ -33,8 +33,8 @@ class Access:
 
 
 class GivesAccess(Protocol):
-    """What `access` of a provider looks like."""
+    """Type of `Provider.access`."""
 
     def __call__(self, href: str, fresh: bool = False) -> Access:
-        """The way to `href`; `fresh` asks for a new signature, since one was refused."""
+        """Return access to `href`; `fresh` requests a new signature after a rejected one."""
         ...

@@ -1,4 +1,4 @@
-"""Reading STAC items from wherever they are: an API, a catalog or a file of items."""
+"""Read STAC items from an API, a static catalog, an item collection or a stac-geoparquet file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .query import REFUSED, QueryRefused, by_date, own_host_only, retries, rfc33
 from .stac_geoparquet import is_parquet, read_items
 
 PAGE_SIZE = 200
-"""Items asked for in one answer, up to 40 kB each; services may give fewer."""
+"""Items requested per page, up to 40 kB each; services may return fewer."""
 
 keep_secrets_out_of_log("urllib3.connectionpool")
 
@@ -35,20 +35,20 @@ def search_items(
     period: Period,
     download: Download,
 ) -> Iterator[dict[str, Any]]:
-    """Items as plain documents with absolute asset addresses, from whatever `location` is.
+    """Yield STAC items of `location` as dictionaries with absolute asset URLs.
 
-    A STAC API is asked for the collection, box and period; a catalog, an item collection or a
-    stac-geoparquet file gives all its items. A page of an API may repeat items.
+    A STAC API is searched by collection, box and period. A static catalog, an item collection
+    or a stac-geoparquet file yields all its items. An API may return an item more than once.
 
     Args:
-        location: URL, or absolute path. Credentials in it go to its own host only.
-        collection: to ask an API for.
+        location: URL or absolute path. Credentials in it are sent only to its own host.
+        collection: collection to search in an API.
         box: (west, south, east, north) in degrees.
-        period: both days included.
-        download: timeout and attempts of each request.
+        period: first and last day, both inclusive.
+        download: timeout and number of attempts of each request.
 
     Raises:
-        ItemError: `location` cannot be reached or is none of these.
+        ItemError: `location` cannot be read or is none of these formats.
     """
     where = public_href(location)
     stac_io = _stac_io(location, download)
@@ -62,12 +62,12 @@ def search_items(
     except (APIError, OSError, QueryRefused) as error:
         raise ItemError(
             f"Searching {collection} at {where} failed ({_cause(error, location)}): check the "
-            "address and the network, and run again."
+            "URL and the network, and run again."
         ) from error
     except (ValueError, KeyError, pystac.STACError) as error:
         raise ItemError(
-            f"{where} is not a whole STAC document ({_cause(error, location)}): give a STAC API, a "
-            "catalog, an item collection or a stac-geoparquet file."
+            f"{where} is not a valid STAC document ({_cause(error, location)}): set `location` to "
+            "a STAC API, a catalog, an item collection or a stac-geoparquet file."
         ) from error
 
 
@@ -79,7 +79,7 @@ def _items_at(
     period: Period,
     download: Download,
 ) -> Iterator[dict[str, Any]]:
-    """The items, whatever kind of archive there is; errors are those of the libraries."""
+    """Yield the items of any kind of archive; errors of the libraries are not converted."""
     if _names_parquet(location):
         yield from _parquet_items(location, stac_io)
         return
@@ -93,16 +93,16 @@ def _items_at(
     elif kind not in ("Catalog", "Collection"):
         raise ItemError(
             f"{public_href(location)} is neither a STAC API, a catalog nor an item collection: "
-            "give the address of one as `location`."
+            "set `location` to the URL or path of one."
         )
     elif is_url(location) and _is_api(document):
         yield from _search_api(location, stac_io, collection, box, period, download)
     else:
         root = pystac.Catalog if kind == "Catalog" else pystac.Collection
         catalog = root.from_file(location, stac_io=_CatalogIO(stac_io))
-        for found in catalog.get_items(recursive=True):
-            found.make_asset_hrefs_absolute()
-            yield found.to_dict(include_self_link=False)
+        for item in catalog.get_items(recursive=True):
+            item.make_asset_hrefs_absolute()
+            yield item.to_dict(include_self_link=False)
 
 
 def _names_parquet(location: str) -> bool:
@@ -112,8 +112,10 @@ def _names_parquet(location: str) -> bool:
 
 
 def _parquet_items(location: str, stac_io: StacApiIO) -> Iterator[dict[str, Any]]:
-    """Items of a stac-geoparquet file; one at a URL is fetched whole, since its columns lie
-    all over it."""
+    """Yield the items of a stac-geoparquet file.
+
+    A file at a URL is downloaded completely, because its columns are spread over the file.
+    """
     if not is_url(location):
         for item in read_items(Path(location)):
             yield _with_absolute_hrefs(item, location)
@@ -123,21 +125,21 @@ def _parquet_items(location: str, stac_io: StacApiIO) -> Iterator[dict[str, Any]
     prepared = stac_io.session.prepare_request(request)
     settings = stac_io.session.merge_environment_settings(str(prepared.url), {}, True, None, None)
     with (
-        stac_io.session.send(prepared, timeout=stac_io.timeout, **settings) as answer,
-        tempfile.NamedTemporaryFile(suffix=".parquet") as copy,
+        stac_io.session.send(prepared, timeout=stac_io.timeout, **settings) as response,
+        tempfile.NamedTemporaryFile(suffix=".parquet") as file,
     ):
-        answer.raise_for_status()
-        for part in answer.iter_content(1 << 20):
-            copy.write(part)
-        copy.flush()
-        for item in read_items(Path(copy.name)):
+        response.raise_for_status()
+        for chunk in response.iter_content(1 << 20):
+            file.write(chunk)
+        file.flush()
+        for item in read_items(Path(file.name)):
             yield _with_absolute_hrefs(item, location)
 
 
 class _CatalogIO(DefaultStacIO):
-    """Reads a static catalog with the timeout and retries of a STAC API.
+    """Reader of a static catalog with the timeout and retries of a STAC API.
 
-    StacApiIO itself cannot serve: it makes of every catalog a client of an API.
+    StacApiIO cannot be used directly: it turns every catalog into a client of an API.
     """
 
     def __init__(self, stac_io: StacApiIO) -> None:
@@ -157,10 +159,10 @@ def _stac_io(location: str, download: Download) -> StacApiIO:
 
 
 def _cause(error: Exception, location: str) -> str:
-    """The error's first line without anything secret."""
+    """Return the first line of an error without secrets."""
     text = str(error).strip() or type(error).__name__
     status = getattr(error, "status_code", None)
-    text = text if status is None else f"answer {status}: {text}"
+    text = text if status is None else f"HTTP status {status}: {text}"
     return redacted(text.splitlines()[0], location)[:600]
 
 
@@ -177,28 +179,28 @@ def _search_api(
     period: Period,
     download: Download,
 ) -> Iterator[dict[str, Any]]:
-    # Client.open resets whatever it is not told.
+    # Client.open resets options that are not passed again.
     client = Client.open(
         location,
         stac_io=stac_io,
         timeout=download.timeout,
         request_modifier=own_host_only(location),
     )
-    # Every API can be searched by GET, some by POST as well, which has no limit of length.
+    # Every API supports GET. Some also support POST, which has no limit of length.
     methods = {
         link.extra_fields.get("method", "GET") for link in client.links if link.rel == "search"
     }
 
-    def search(part: Period) -> Iterator[dict[str, Any]]:
-        found = client.search(
+    def search(interval: Period) -> Iterator[dict[str, Any]]:
+        results = client.search(
             method="POST" if "POST" in methods else "GET",
             collections=[collection],
             bbox=list(box),
-            datetime="/".join(rfc3339(part)),
+            datetime="/".join(rfc3339(interval)),
             limit=PAGE_SIZE,
         )
         try:
-            yield from found.items_as_dicts()
+            yield from results.items_as_dicts()
         except (APIError, ValueError) as error:
             if _is_refusal(error):
                 raise QueryRefused(_cause(error, location)) from error
@@ -209,7 +211,7 @@ def _search_api(
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a smaller query may pass: a bad answer, none in time, or a page cut short."""
+    """Return whether a smaller query may succeed: server error, timeout or truncated response."""
     if isinstance(error, json.JSONDecodeError):
         return True
     status = getattr(error, "status_code", None)
@@ -217,7 +219,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _with_absolute_hrefs(item: dict[str, Any], base: str) -> dict[str, Any]:
-    """The item; an asset without an address is no asset."""
+    """Return the item with absolute asset URLs; assets without a URL are removed."""
     assets = item.get("assets") or {}
     item["assets"] = {
         key: asset | {"href": absolute_href(asset["href"], base)}

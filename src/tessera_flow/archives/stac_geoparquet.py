@@ -1,4 +1,4 @@
-"""Items from a stac-geoparquet file, batch by batch, reading only the columns in use."""
+"""Read items from a stac-geoparquet file in batches; unused columns are not read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNREAD = ("geometry", "links", "stac_version", "stac_extensions", "type")
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file begins as a Parquet file does."""
+    """Return whether a file starts with the magic bytes of Parquet."""
     try:
         with path.open("rb") as handle:
             return handle.read(len(MAGIC)) == MAGIC
@@ -27,35 +27,35 @@ def is_parquet(path: Path) -> bool:
 
 
 def read_items(path: Path) -> Iterator[dict[str, Any]]:
-    """The items of a stac-geoparquet file as STAC documents, without geometry and links.
+    """Yield the items of a stac-geoparquet file as STAC documents without geometry and links.
 
-    In that format `id`, `collection`, `bbox`, `assets` and every property are columns. Memory
-    is that of one batch, whatever the size of the file.
+    In this format `id`, `collection`, `bbox`, `assets` and each property are columns. Only one
+    batch is in memory, independent of the size of the file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no stac-geoparquet file.
+        ValueError: the file is not a stac-geoparquet file.
     """
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         missing = [name for name in ("id", "assets") if name not in names]
         if missing:
             raise ValueError(f"it has no column {' and no column '.join(missing)}")
-        wanted = [name for name in names if name not in _UNREAD]
-        for batch in file.iter_batches(BATCH, columns=wanted):
+        columns = [name for name in names if name not in _UNREAD]
+        for batch in file.iter_batches(BATCH, columns=columns):
             for row in _rows(batch):
                 yield _item(row)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    # to_pylist makes Python objects of the whole batch: some tens of kB for each item.
+    # to_pylist converts all rows to Python objects: some tens of kB per item.
     for start in range(0, batch.num_rows, 100):
         yield from batch.slice(start, 100).to_pylist()
 
 
 def _item(row: dict[str, Any]) -> dict[str, Any]:
     assets = row.pop("assets") or {}
-    if not isinstance(assets, dict):  # a map column comes as pairs
+    if not isinstance(assets, dict):  # a map column is read as pairs
         assets = dict(assets)
     item = {name: row.pop(name, None) for name in _TOP}
     box = item["bbox"]
@@ -71,7 +71,7 @@ def _item(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Times as STAC has them."""
+    """Return a time as an RFC 3339 string, any other value unchanged."""
     if isinstance(value, datetime.datetime):
         utc = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
         return utc.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")

@@ -1,1 +1,1 @@
-"""Read and validate the configuration: keys, types, messages, and which keys decide the numbers."""
+"""Read and validate the configuration: keys, types, messages and the fingerprint of a product."""

@@ -1,10 +1,10 @@
-"""The whole configuration: its sections, what they demand of one another, and how it is loaded.
+"""Define the configuration, check constraints between its sections, and load it.
 
-The keys of the sections are in `config_sections`. The JSON schema
+The keys of each section are in `sections`. The JSON schema
 (`workflow/schemas/config.schema.json`), the reference page (`docs/configuration.md`) and the
 default `config/config.yaml` are generated from these models (`make generate`); a test fails when
-they differ. Unknown keys are refused, with the nearest known name. `load_config` is the door: it
-checks everything at once and speaks in sentences.
+they differ. Unknown keys are errors, with a suggestion. `load_config` checks a document and
+reports all problems at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from ..errors import ConfigError
-from .messages import refused, sentences, shown
+from .messages import error_messages, refused, shown
 from .sections import (
     Download,
     Geotessera,
@@ -34,24 +34,24 @@ from .types import Name, Section, key, name_text
 
 
 class Config(Section):
-    """The whole configuration."""
+    """Configuration of a run."""
 
-    # A check that looks at two sections stands with the later one and finds the earlier in
-    # `info.data`: so it is reported together with whatever else is wrong.
+    # A check of two sections is a validator of the later one, which reads the earlier one from
+    # `info.data`. So its message is reported together with all other problems.
 
     regions: dict[Name, Region] = Field(..., description="Regions by name.", min_length=1)
     periods: dict[Name, Period] = Field(..., description="Periods by name.", min_length=1)
     model: Model = Field(Model(), description=Model.__doc__)
     source: Literal["scenes", "tiles", "geotessera"] = key(
         "scenes",
-        "What embeddings are made from. `scenes`: Sentinel scenes. `tiles`: reference tile folders "
-        "that are there already. `geotessera`: nothing, as published embeddings are taken.",
+        "Input of the workflow. `scenes`: Sentinel scenes. `tiles`: existing reference tile "
+        "folders. `geotessera`: published embeddings; no model is run.",
         validate_default=True,
     )
     preprocessing: Literal["corrected", "as_published"] = key(
         "corrected",
-        "Baseline offset and no data. `corrected`: as they physically are. `as_published`: as in the "
-        "published pipeline, to reproduce it.",
+        "Treatment of the Sentinel-2 baseline offset and of no data. `corrected`: follows the "
+        "metadata of the scenes. `as_published`: reproduces the published pipeline.",
     )
     grid: GridSettings = Field(GridSettings(), description=GridSettings.__doc__)
     sentinel2: Sentinel2 = Field(Sentinel2(), description=Sentinel2.__doc__)
@@ -71,15 +71,15 @@ class Config(Section):
         if not isinstance(value, Mapping):
             return value
         named: dict[str, Any] = {}
-        for given, section in value.items():
-            name = name_text(given)
+        for key_, section in value.items():
+            name = name_text(key_)
             if not isinstance(name, str):
                 raise refused(
-                    f"{info.field_name} has the name {shown(given)}: put quotes around it, so "
+                    f"{info.field_name} has the name {shown(key_)}: put quotes around it, so "
                     "that YAML reads it as text."
                 )
             if name in named:
-                raise refused(f"{info.field_name}.{name} stands there twice: rename one of them.")
+                raise refused(f"{info.field_name}.{name} is defined twice: rename one of them.")
             named[name] = section
         return named
 
@@ -87,8 +87,8 @@ class Config(Section):
     @classmethod
     def _periods_known(cls, value: dict[str, Period], info: ValidationInfo) -> dict[str, Period]:
         unknown = [
-            f"regions.{name}.periods names {shown(period)}, which is not under periods: use "
-            f"{' or '.join(value)}, or add it there."
+            f"regions.{name}.periods has {shown(period)}, which is not defined under periods: use "
+            f"{' or '.join(value)}, or add it to periods."
             for name, region in info.data.get("regions", {}).items()
             for period in region.periods or ()
             if period not in value
@@ -99,12 +99,12 @@ class Config(Section):
 
     @property
     def weights(self) -> str | None:
-        """The weights in use: none where embeddings are published ones."""
+        """Return `model.weights`; None if the embeddings are published ones."""
         return None if self.source == "geotessera" else self.model.weights
 
     @field_validator("source", mode="after")
     @classmethod
-    def _weights_given(cls, value: str, info: ValidationInfo) -> str:
+    def _weights_are_set(cls, value: str, info: ValidationInfo) -> str:
         model = info.data.get("model")
         if value != "geotessera" and model is not None and model.weights is None:
             raise refused(
@@ -115,21 +115,21 @@ class Config(Section):
 
     @field_validator("geotessera", mode="after")
     @classmethod
-    def _store_has_it(cls, value: Geotessera, info: ValidationInfo) -> Geotessera:
+    def _published_years_and_dimensions(cls, value: Geotessera, info: ValidationInfo) -> Geotessera:
         if info.data.get("source") != "geotessera":
             return value
         lines = [
-            f"source is geotessera, whose embeddings are of calendar years, but periods.{name} is "
-            f"{period.start} to {period.end}: set it to {period.start.year}-01-01 to "
-            f"{period.start.year}-12-31, or to another year."
+            "source is geotessera, which has embeddings of calendar years only, but "
+            f"periods.{name} is {period.start} to {period.end}: set it to "
+            f"{period.start.year}-01-01 to {period.start.year}-12-31, or to another calendar year."
             for name, period in info.data.get("periods", {}).items()
             if period.year is None
         ]
         model = info.data.get("model")
         if model is not None and model.dim not in (None, 128):
             lines.append(
-                f"source is geotessera, whose embeddings have 128 dimensions, but model.dim is "
-                f"{model.dim}: leave it out."
+                f"source is geotessera, which has embeddings of 128 dimensions, but model.dim is "
+                f"{model.dim}: remove model.dim."
             )
         if lines:
             raise refused("\n".join(lines))
@@ -137,34 +137,36 @@ class Config(Section):
 
     @field_validator("tiles", mode="after")
     @classmethod
-    def _tiles_located(cls, value: Tiles, info: ValidationInfo) -> Tiles:
+    def _tiles_location_is_set(cls, value: Tiles, info: ValidationInfo) -> Tiles:
         if info.data.get("source") == "tiles" and not value.location:
-            raise refused("source is tiles, so tiles.location is needed: the folder of the tiles.")
+            raise refused(
+                "source is tiles, but tiles.location is missing: set it to the folder of the tiles."
+            )
         return value
 
     @field_validator("products", mode="after")
     @classmethod
-    def _products_possible(cls, value: Products, info: ValidationInfo) -> Products:
+    def _products_are_compatible(cls, value: Products, info: ValidationInfo) -> Products:
         if info.data.get("source") == "geotessera":
-            value = _of_published(value)
-        main = ("zarr", "arrays", "vrt", "geotessera")
-        if "stac" in value.formats and not set(main) & set(value.formats):
+            value = _published_products(value)
+        assets = ("zarr", "arrays", "vrt", "geotessera")
+        if "stac" in value.formats and not set(assets) & set(value.formats):
             raise refused(
-                f"products.formats has stac but none of {', '.join(main)}: add one of them, as the "
-                "STAC Item must have an asset that holds the embeddings."
+                f"products.formats has stac but none of {', '.join(assets)}: add one of them, "
+                "because a STAC Item needs an asset with the embeddings."
             )
         model = info.data.get("model")
         readable = model is None or (model.dtype == "int8" and model.dim in (None, 128))
         if "geotessera" in value.formats and not readable:
             raise refused(
-                "products.formats has geotessera, whose client reads int8 with 128 dimensions: "
-                "take it out, or set model.dtype to int8 and model.dim to 128."
+                "products.formats has geotessera, but the geotessera client reads only int8 with "
+                "128 dimensions: remove it, or set model.dtype to int8 and model.dim to 128."
             )
         return value
 
     @field_validator("sentinel1", mode="after")
     @classmethod
-    def _statistics_of_the_source(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
+    def _statistics_match_the_scenes(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
         sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
         if sentinel2 is None or model is None or info.data.get("source") != "scenes":
             return value
@@ -173,10 +175,10 @@ class Config(Section):
         for sensor, source in (("sentinel2", sentinel2), ("sentinel1", value)):
             if source.enabled and model.statistics not in (None, source.data_source):
                 raise refused(
-                    f"model.statistics is {model.statistics}, but {sensor} comes from "
-                    f"{source.data_source}, and a checkpoint gives nonsense with data of another "
-                    f"source: use the {source.data_source} checkpoint and its statistics, or set "
-                    "model.allow_statistics_mismatch to true if you mean it."
+                    f"model.statistics is {model.statistics}, but the {sensor} scenes need "
+                    f"{source.data_source}; with other statistics the embeddings are invalid: use "
+                    f"the {source.data_source} checkpoint and its statistics, or set "
+                    "model.allow_statistics_mismatch to true to run anyway."
                 )
         return value
 
@@ -186,20 +188,20 @@ class Config(Section):
         sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
         if sentinel2 is None or model is None or info.data.get("source") != "scenes":
             return value
-        least = model.min_observations
+        minimum = model.min_observations
         if not (value.enabled or sentinel2.enabled):
             raise refused(
                 "sentinel2.enabled and sentinel1.enabled are both false: enable at least one "
                 "sensor."
             )
         for stream, sensor, enabled, count in (
-            ("s2", "sentinel2", sentinel2.enabled, least.s2),
-            ("s1", "sentinel1", value.enabled, least.s1),
+            ("s2", "sentinel2", sentinel2.enabled, minimum.s2),
+            ("s1", "sentinel1", value.enabled, minimum.s1),
         ):
             if count and not enabled:
                 raise refused(
                     f"model.min_observations.{stream} is {count}, but {sensor}.enabled is "
-                    "false, so no pixel would get an embedding: set it to 0."
+                    "false, so no pixel would get an embedding: set it to 0, or enable the sensor."
                 )
         return value
 
@@ -207,10 +209,10 @@ class Config(Section):
     @classmethod
     def _gpu_share_has_a_device(cls, value: Jobs, info: ValidationInfo) -> Jobs:
         model = info.data.get("model")
-        asked = value.cpu_gpu != "auto" and value.cpu_gpu[1] != 0
+        uses_gpus = value.cpu_gpu != "auto" and value.cpu_gpu[1] != 0
         if info.data.get("source") == "geotessera":
             return value
-        if asked and model is not None and model.device == "cpu":
+        if uses_gpus and model is not None and model.device == "cpu":
             raise refused(
                 f"jobs.cpu_gpu is {value.cpu_gpu}, but model.device is cpu, so no block can be "
                 "embedded on a GPU: set jobs.cpu_gpu to [1, 0] or auto, or model.device to auto."
@@ -218,27 +220,30 @@ class Config(Section):
         return value
 
 
-def _of_published(products: Products) -> Products:
-    """The products of published embeddings: those that need what a store does not tell are
-    refused where they are asked for, and not among the default ones."""
-    unknown = {"counts": "observation counts", "tiles": "time series"}
+def _published_products(products: Products) -> Products:
+    """Return the products that published embeddings allow.
+
+    A store has no observation counts and no time series. Products that need them are removed
+    from the default formats, and are an error if the user lists them.
+    """
+    unavailable = {"counts": "observation counts", "tiles": "time series"}
     if "formats" not in products.model_fields_set:
-        formats = [name for name in products.formats if name not in unknown]
+        formats = [name for name in products.formats if name not in unavailable]
         return products.model_copy(update={"formats": formats})
     for name in products.formats:
-        if name in unknown:
+        if name in unavailable:
             raise refused(
                 f"products.formats has {name}, but source is geotessera, and published embeddings "
-                f"come without {unknown[name]}: take it out."
+                f"have no {unavailable[name]}: remove it."
             )
     return products
 
 
 def load_config(document: Mapping[str, Any]) -> Config:
-    """Check a configuration document (from YAML, or Snakemake's `config`).
+    """Return the validated configuration of a document (from YAML, or Snakemake's `config`).
 
     Raises:
-        ConfigError: one line for each problem found.
+        ConfigError: the document is invalid; one line per problem.
     """
     if not isinstance(document, Mapping) or not document:
         raise ConfigError(
@@ -248,11 +253,11 @@ def load_config(document: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(sentences(error, Config))) from error
+        raise ConfigError("\n".join(error_messages(error, Config))) from error
 
 
 def runs(config: Config) -> list[tuple[str, str]]:
-    """The (region, period) pairs to compute, in the order of the configuration."""
+    """Return the (region, period) pairs to compute, in the order of the configuration."""
     return [
         (name, period)
         for name, region in config.regions.items()

@@ -1,4 +1,4 @@
-"""Which settings decide the numbers of a product, as one hash."""
+"""Hash the settings that determine the numbers of a product."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 from ..urls import public_href
 from .configuration import Config
 
-# What changes how a run goes or what is written from its embeddings, but no embedding.
-_NOT_NUMBERS: dict[str, set[str]] = {
+# Keys that change how a run is executed or which products are written, but no embedding.
+_NO_EFFECT: dict[str, set[str]] = {
     "download": {
         "slice_months",
         "threads",
@@ -24,24 +24,25 @@ _NOT_NUMBERS: dict[str, set[str]] = {
 
 
 def content_hash(config: Config, region: str, period: str) -> str:
-    """SHA-256 (hex) of the settings that decide the numbers of one region and period.
+    """Return the SHA-256 (hex) of the settings that determine the numbers of a region and period.
 
-    Names, paths of results, products, the division into blocks and patches, and the other
-    regions and periods do not count.
+    Names, output paths, products, the division into blocks and patches, and other regions and
+    periods are not included.
 
     Raises:
-        KeyError: no such region or period.
+        KeyError: the region or period does not exist.
     """
     settings = config.model_dump(
         mode="json", exclude={"regions", "periods", "products", "jobs", "paths"}
     )
-    for section, keys in _NOT_NUMBERS.items():
+    for section, keys in _NO_EFFECT.items():
         settings[section] = {k: v for k, v in settings[section].items() if k not in keys}
     for sensor in ("sentinel2", "sentinel1"):
-        # No collection stands for the source's own; these were the names of the first ones.
-        own = {"sentinel2": "sentinel-2-l2a", "sentinel1": "sentinel-1-rtc"}[sensor]
-        settings[sensor]["collection"] = settings[sensor]["collection"] or own
-        # A token in an address is no setting, and must not show in a hash either.
+        # No collection means the default of the provider. All defaults hash as the MPC names,
+        # so that the hash of existing products does not change.
+        default = {"sentinel2": "sentinel-2-l2a", "sentinel1": "sentinel-1-rtc"}[sensor]
+        settings[sensor]["collection"] = settings[sensor]["collection"] or default
+        # A token in a URL is not a setting, and must not affect the hash.
         settings[sensor]["location"] = public_href(settings[sensor]["location"] or "") or None
     if config.source == "scenes":
         del settings["source"], settings["tiles"]

@@ -1,8 +1,7 @@
-"""Sentences for what is wrong in a configuration: the key, the value, what to do.
+"""Turn pydantic's validation errors into messages: the key, its value, and what to do.
 
-pydantic says what failed and where; this module turns each finding into one line that
-names the dotted key (`regions.fens.roi`), shows the value given with its type, and says
-what belongs there.
+Each error becomes one line with the dotted key (`regions.fens.roi`), the value and its type,
+and the expected value.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-_LONGEST_VALUE = 60
+_MAX_VALUE_LENGTH = 60
 _EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -24,29 +23,32 @@ _EXPECTED = {
     "bool_type": "true or false",
     "string_type": "text",
     "list_type": "a list",
-    "dict_type": "a section with at least one name in it",
+    "dict_type": "a section with at least one entry",
     "model_type": "a section (keys with values under it)",
     "greater_than": "greater than {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le:g}",
-    "too_short": "filled: at least one entry is needed",
+    "too_short": "filled: at least one entry is required",
     "string_too_short": "filled",
 }
 
 
-def refused(sentence: str) -> PydanticCustomError:
-    """To raise in a validator: `sentence` is complete and names its keys itself."""
-    return PydanticCustomError("sentence", "{sentence}", {"sentence": sentence})
+def refused(message: str) -> PydanticCustomError:
+    """Return an error for a validator to raise; `message` is complete, with the names of keys."""
+    return PydanticCustomError("message", "{message}", {"message": message})
 
 
-def expected(what: str) -> PydanticCustomError:
-    """To raise in a validator of one value: `<key> is <value>, but must be <what>`."""
-    return PydanticCustomError("expected", "{what}", {"what": what})
+def expected(requirement: str) -> PydanticCustomError:
+    """Return an error for a validator of one value to raise.
+
+    The message is `<key> is <value>, but must be <requirement>`.
+    """
+    return PydanticCustomError("expected", "{requirement}", {"requirement": requirement})
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
-    """`('products', 'formats', 0)` as `products.formats[0]`."""
+    """Return a location as text: `('products', 'formats', 0)` as `products.formats[0]`."""
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -54,14 +56,14 @@ def dotted(location: tuple[int | str, ...]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value and, in brackets, its type, as a reader of YAML knows it."""
+    """Return a value and, in brackets, its type in terms of YAML."""
     if value is None:
         return "empty"
     if isinstance(value, bool):
         return f"{str(value).lower()} (true/false)"
     if isinstance(value, Mapping):
         return "a section" if value else "an empty section"
-    kinds = (
+    types = (
         (str, "text"),
         (int, "whole number"),
         (float, "number"),
@@ -69,15 +71,15 @@ def shown(value: Any) -> str:
         (datetime.date, "date"),
         (list, "list"),
     )
-    kind = next((name for cls, name in kinds if isinstance(value, cls)), type(value).__name__)
+    type_ = next((name for cls, name in types if isinstance(value, cls)), type(value).__name__)
     text = repr(value) if isinstance(value, str | list) else str(value)
-    if len(text) > _LONGEST_VALUE:
-        text = text[: _LONGEST_VALUE - 3] + "..."
-    return f"{text} ({kind})"
+    if len(text) > _MAX_VALUE_LENGTH:
+        text = text[: _MAX_VALUE_LENGTH - 3] + "..."
+    return f"{text} ({type_})"
 
 
 def as_yaml(value: Any) -> str:
-    """A default or an allowed value as one writes it in YAML."""
+    """Return a default or an allowed value in YAML syntax."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
@@ -86,22 +88,22 @@ def as_yaml(value: Any) -> str:
 
 
 def first_sentence(description: str) -> str:
-    """The first sentence of a key's description, without its full stop."""
+    """Return the first sentence of a description, without its full stop."""
     return description.split(". ")[0].rstrip(".")
 
 
-def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line per problem that `error` found in a document of `model`."""
+def error_messages(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return one line per problem in `error`, the validation error of a document of `model`."""
     return [
         line
         for details in error.errors(include_url=False)
-        for line in _sentence(details, model).splitlines()
+        for line in _message(details, model).splitlines()
     ]
 
 
-def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:
+def _message(details: ErrorDetails, root: type[BaseModel]) -> str:
     location, kind, value = details["loc"], details["type"], details["input"]
-    if kind == "sentence":
+    if kind == "message":
         return details["msg"]
     if kind == "extra_forbidden":
         return _unknown_key(location, root)
@@ -110,23 +112,25 @@ def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:
     key = dotted(location)
     if kind == "missing":
         field = _field(location, root)
-        meaning = first_sentence(field.description or "") if field else "needed"
+        meaning = first_sentence(field.description or "") if field else "required"
         return f"{key} is missing and has no default: set it ({meaning[:1].lower()}{meaning[1:]})."
     if kind == "value_error":
         return f"{key}: {details['ctx']['error']}."
     if kind == "literal_error":
         return f"{key} is {shown(value)}, but must be one of {_choices(location, root, value)}."
     if kind == "expected":
-        what = details["msg"]
+        requirement = details["msg"]
     elif kind in _EXPECTED:
-        what = _EXPECTED[kind].format(**details.get("ctx", {}))
+        requirement = _EXPECTED[kind].format(**details.get("ctx", {}))
     else:
         return f"{key} is {shown(value)}: {details['msg']}."
-    return f"{key} is {shown(value)}, but must be {what}.{_advice(kind, location, root, value)}"
+    return (
+        f"{key} is {shown(value)}, but must be {requirement}.{_advice(kind, location, root, value)}"
+    )
 
 
 def _advice(kind: str, location: tuple[int | str, ...], root: type[BaseModel], value: Any) -> str:
-    """What to write instead, where the type alone does not say it."""
+    """Return a hint or the default, with a leading space; empty if there is none."""
     if kind == "string_type" and isinstance(value, bool | int | float):
         return f" Put quotes around it: '{str(value).lower()}'."
     if kind == "list_type" and value is not None and not isinstance(value, Mapping):
@@ -144,33 +148,36 @@ def _unknown_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     parent, key = location[:-1], str(location[-1])
     model = _model(parent, root)
     known = list(model.model_fields) if model else []
-    start = f"{dotted((*parent, key))} is not a known key"
-    near = difflib.get_close_matches(key.lower(), known, n=1)
-    if near:
-        return f"{start}: did you mean {dotted((*parent, near[0]))}?"
-    elsewhere = [path for path in key_paths(root) if path.rpartition(".")[2] == key]
-    if elsewhere:
-        return f"{start}: it belongs elsewhere, as {' or '.join(elsewhere)}."
-    place = f"in {dotted(parent)}" if parent else "at the top level"
-    return f"{start}: the keys {place} are {', '.join(known)}."
+    start = f"Unknown key {dotted((*parent, key))}"
+    similar = difflib.get_close_matches(key.lower(), known, n=1)
+    if similar:
+        return f"{start}: did you mean {dotted((*parent, similar[0]))}?"
+    same_name = [path for path in key_paths(root) if path.rpartition(".")[2] == key]
+    if same_name:
+        return f"{start}: did you mean {' or '.join(same_name)}?"
+    section = f"in {dotted(parent)}" if parent else "at the top level"
+    return f"{start}: the keys {section} are {', '.join(known)}."
 
 
 def _choices(location: tuple[int | str, ...], root: type[BaseModel], value: Any) -> str:
     field = _field(location, root) or _field(location[:-1], root)
     choices = [str(choice) for choice in literals(field.annotation)] if field else []
-    near = difflib.get_close_matches(str(value).lower(), choices, n=1)
-    return ", ".join(choices) + (f" (did you mean {near[0]}?)" if near else "")
+    similar = difflib.get_close_matches(str(value).lower(), choices, n=1)
+    return ", ".join(choices) + (f" (did you mean {similar[0]}?)" if similar else "")
 
 
 def literals(annotation: Any) -> tuple[Any, ...]:
-    """The values a `Literal`, or a list of one, allows; empty for another annotation."""
+    """Return the values that a `Literal`, or a list of one, allows; empty for other annotations."""
     if typing.get_origin(annotation) is typing.Literal:
         return typing.get_args(annotation)
     return tuple(value for inner in typing.get_args(annotation) for value in literals(inner))
 
 
 def section_of(annotation: Any) -> tuple[type[BaseModel], bool] | None:
-    """The section model that an annotation holds, and whether it holds one per name."""
+    """Return the section model of an annotation, and whether it is a mapping of names to sections.
+
+    None if the annotation is not a section.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     if typing.get_origin(annotation) is dict:
@@ -179,7 +186,7 @@ def section_of(annotation: Any) -> tuple[type[BaseModel], bool] | None:
 
 
 def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key under `model`, dotted, such as `grid.resolution` and `regions.<name>.roi`."""
+    """Yield every key under `model`, dotted, such as `grid.resolution` and `regions.<name>.roi`."""
     for key, field in model.model_fields.items():
         path = f"{prefix}{key}"
         yield path
@@ -190,7 +197,7 @@ def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _model(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
-    """The section model at a location; None where the location is no section."""
+    """Return the section model at a location; None if the location is not a section."""
     model, parts = root, list(location)
     while parts:
         field = model.model_fields.get(str(parts.pop(0)))
@@ -204,7 +211,7 @@ def _model(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseM
 
 
 def _field(location: tuple[int | str, ...], root: type[BaseModel]) -> Any:
-    """The field at a location; None where it is not a key of a section."""
+    """Return the field at a location; None if it is not a key of a section."""
     if not location:
         return None
     model = _model(location[:-1], root)

@@ -1,7 +1,7 @@
 """The keys of each section of the configuration: type, default, unit and meaning.
 
-The first sentence of each description stands alone: it is the comment in config.yaml. What
-takes two keys of one section to see is checked here, what takes two sections in `config`.
+The first sentence of each description is used alone as the comment in config.yaml. Constraints
+between keys of one section are checked here, those between sections in `configuration`.
 """
 
 from __future__ import annotations
@@ -22,71 +22,77 @@ class Region(Section):
     roi: str = key(
         ...,
         "Path of the region: a vector file or a raster mask. Vector: GeoJSON, GeoPackage, "
-        "shapefile, FlatGeobuf, ...; mask: GeoTIFF, value > 0 is inside. Relative to the working "
-        "directory.",
+        "shapefile, FlatGeobuf and other GDAL formats. Mask: GeoTIFF; pixels > 0 are inside.",
         min_length=1,
     )
     layer: str | None = key(
         None,
-        "Layer of a vector file with several layers. The only layer if left out.",
+        "Layer to read from the vector file. Required if the file has several layers.",
         min_length=1,
     )
     crs: str = key(
         "auto",
-        "CRS of the products, such as EPSG:32631, or auto. `auto`: the UTM zone of the centroid "
-        "(with the Norway and Svalbard exceptions) for a vector, the raster's own CRS for a mask.",
+        "CRS of the products, such as EPSG:32631, or auto. `auto`: for a vector file the UTM zone "
+        "of its centroid (with the Norway and Svalbard exceptions), for a mask the CRS of the "
+        "mask.",
         min_length=1,
     )
     align: Literal["grid", "roi"] = key(
         "grid",
-        "Where pixels lie. `grid`: bounds are snapped outwards to multiples of the resolution, "
-        "so that pixels coincide with Sentinel-2's. `roi`: keep a raster mask's own origin, at "
-        "the price of resampling.",
+        "Alignment of the output pixels. `grid`: bounds are extended to multiples of the "
+        "resolution, so that 10 m pixels coincide with Sentinel-2 pixels. `roi`: the upper left "
+        "corner of the region is kept, and the scenes are resampled to it.",
     )
     periods: NameReference | None = key(
-        None, "Names of the periods to compute for this region. All of them if left out."
+        None, "Names of the periods to compute for this region. Default: all periods."
     )
 
 
 class Period(Section):
-    """One period: the days whose scenes make one embedding. It may cross a year's end."""
+    """A period of time; all its scenes contribute to one embedding per pixel. It may span two
+    calendar years."""
 
     start: Day = key(..., "First day (UTC).")
-    end: Day = key(..., "Last day (UTC), included.")
+    end: Day = key(..., "Last day (UTC), inclusive.")
 
     @property
     def year(self) -> int | None:
-        """The calendar year that it is, if it is one."""
+        """Return the calendar year if the period is exactly one calendar year, else None."""
         start, end = self.start, self.end
-        whole = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
-        return start.year if whole and start.year == end.year else None
+        full_years = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
+        return start.year if full_years and start.year == end.year else None
 
     @model_validator(mode="after")
     def _ordered(self) -> Period:
         if self.end.year > _LAST_YEAR:
             raise ValueError(
-                f"end {self.end} is beyond the year {_LAST_YEAR}; a period ends on a day with "
-                "scenes, so set it to one"
+                f"end {self.end} is after the year {_LAST_YEAR}; set it to the last day for which "
+                "scenes exist, or earlier"
             )
         if self.end < self.start:
             raise ValueError(
-                f"end {self.end} is before start {self.start}; the end is the last day of the "
-                "period, so set it to the start or later"
+                f"end {self.end} is before start {self.start}; set end to the start or to a later "
+                "day"
             )
         return self
 
 
 class GridSettings(Section):
-    """The pixel grid and its division."""
+    """The pixel grid and its division into blocks and patches."""
 
-    resolution: float = key(10.0, "Pixel size.", "CRS unit, m for UTM", gt=0)
+    resolution: float = key(10.0, "Pixel size.", "CRS unit; m for UTM", gt=0)
     block_size: int = key(
-        2000, "Edge of a block, the unit of download, stack and inference jobs.", "px", ge=1
+        2000, "Edge length of a block. Jobs download, stack and embed one block each.", "px", ge=1
     )
-    patch_size: int = key(500, "Edge of a patch, the unit of memory inside a block.", "px", ge=1)
+    patch_size: int = key(
+        500,
+        "Edge length of a patch. A block is embedded patch by patch to limit memory use.",
+        "px",
+        ge=1,
+    )
     downsample_rate: int = key(
         1,
-        "Keep every n-th pixel in rows and columns. `block_size` must be a multiple of it.",
+        "Keep every n-th pixel in both directions. `block_size` must be a multiple of it.",
         ge=1,
     )
 
@@ -95,26 +101,28 @@ class GridSettings(Section):
         if self.block_size % self.downsample_rate:
             raise ValueError(
                 f"block_size {self.block_size} is not a multiple of downsample_rate "
-                f"{self.downsample_rate}; choose one that is"
+                f"{self.downsample_rate}; change one of them"
             )
         return self
 
 
-PUBLISHED_AS = {"mpc": "mpc", "earth-search": "aws", "opera": "aws"}
-"""Whose statistics go with the scenes of each source, in the words of `model.statistics`."""
+STATISTICS_OF = {"mpc": "mpc", "earth-search": "aws", "opera": "aws"}
+"""Value of `model.statistics` that matches the scenes of each provider or item format."""
 
-_COLLECTION = "Collection to search. Default: the source's own, as docs/sources.md lists them."
+_COLLECTION = (
+    "STAC collection to search. Default: the collection of the provider (docs/sources.md)."
+)
 
 
 class _Source(Section):
     enabled: bool = key(True, "Use this sensor.")
-    # What there is to choose from differs by sensor; see the subclasses.
+    # The allowed values differ by sensor; see the subclasses.
     provider: str = key("mpc", "")
     location: str | None = key(
         None,
-        "Where a local archive is: URL or path. For `local`: URL of a STAC API, or path or URL of "
-        "a static STAC catalog, of an item-collection JSON file or of a stac-geoparquet file. For "
-        "the others: another endpoint of the same service, if any.",
+        "URL or path of a local archive. `local`: URL of a STAC API, or path or URL of a static "
+        "STAC catalog, an item-collection JSON file or a stac-geoparquet file. Other providers: "
+        "endpoint to use instead of the default one.",
         min_length=1,
     )
     item_format: str = key("mpc", "")
@@ -122,15 +130,15 @@ class _Source(Section):
 
     @property
     def data_source(self) -> str:
-        """Whose data the scenes are: what the statistics of a model must go with."""
-        return PUBLISHED_AS[self.item_format if self.provider == "local" else self.provider]
+        """Return the value of `model.statistics` that matches these scenes."""
+        return STATISTICS_OF[self.item_format if self.provider == "local" else self.provider]
 
     @model_validator(mode="after")
     def _located(self) -> _Source:
         if self.enabled and self.provider == "local" and not self.location:
             raise ValueError(
-                "provider is local, so location is needed: the URL of a STAC API, or the path of "
-                "a catalog, item-collection or stac-geoparquet file"
+                "provider is local, but location is missing: set it to the URL of a STAC API, or "
+                "to the path of a catalog, item-collection or stac-geoparquet file"
             )
         return self
 
@@ -140,15 +148,15 @@ class Sentinel2(_Source):
 
     provider: Literal["mpc", "earth-search", "local"] = key(
         "mpc",
-        "Where scenes come from. `mpc`: Microsoft Planetary Computer. `earth-search`: Earth "
-        "Search on AWS. `local`: your own archive, named by `location`.",
+        "Provider of the scenes. `mpc`: Microsoft Planetary Computer. `earth-search`: Earth Search "
+        "on AWS. `local`: your own archive; set `location`.",
     )
     item_format: Literal["mpc", "earth-search"] = key(
-        "mpc", "For `local`: whose asset names and offset rules the items follow."
+        "mpc", "Format of the items of a local archive. It sets asset names and offset rules."
     )
     max_cloud: float = key(
         100.0,
-        "Largest `eo:cloud_cover` of a scene; 100 is no limit. A lower limit drops scenes whole.",
+        "Maximum `eo:cloud_cover` of a scene. Cloudier scenes are not used at all. 100: no limit.",
         "%",
         ge=0,
         le=100,
@@ -160,139 +168,148 @@ class Sentinel1(_Source):
 
     provider: Literal["mpc", "opera", "local"] = key(
         "mpc",
-        "Where scenes come from. `mpc`: Microsoft Planetary Computer. `opera`: OPERA RTC-S1 at "
-        "the Alaska Satellite Facility; needs an Earthdata token. `local`: your own archive, "
-        "named by `location`.",
+        "Provider of the scenes. `mpc`: Microsoft Planetary Computer. `opera`: OPERA RTC-S1 at the "
+        "Alaska Satellite Facility; requires an Earthdata token. `local`: your own archive; set "
+        "`location`.",
     )
     item_format: Literal["mpc", "opera"] = key(
-        "mpc", "For `local`: whose asset names and pixel grid the items follow."
+        "mpc", "Format of the items of a local archive. It sets asset names and resampling."
     )
     orbits: Literal["both", "ascending", "descending"] = key("both", "Orbit directions to use.")
 
 
 class Download(Section):
-    """Reading scenes."""
+    """Download of scenes."""
 
     slice_months: int = key(
         4,
-        "Months of a period that one download job reads. Fewer make more and shorter jobs.",
+        "Length of the slice of a period that one download job reads. A lower value gives more, "
+        "shorter jobs.",
         "months",
         ge=1,
     )
     threads: int = key(
         16,
-        "Concurrent reads in one download job. They mostly wait for the archive, so more than "
-        "there are processor cores.",
+        "Concurrent reads in one download job. Reads mostly wait for the network, so the value may "
+        "exceed the number of CPU cores.",
         ge=1,
     )
     attempts: int = key(
-        5, "Attempts of one request, for data or for a list of scenes, before it has failed.", ge=1
+        5, "Maximum number of attempts per request. Applies to searches and to reads.", ge=1
     )
-    timeout: float = key(60.0, "Longest wait for an answer, or for more of it.", "s", gt=0)
+    timeout: float = key(
+        60.0, "Timeout of a request: maximum wait for the next bytes of a response.", "s", gt=0
+    )
     deadline: float = key(
         900.0,
-        "Longest time that reading one file may take with all attempts and pauses. A service that "
-        "asks to wait longer (`Retry-After`) fails the block at once.",
+        "Maximum time to read one file, including retries and pauses. If a service requests a "
+        "longer pause (`Retry-After`), the block fails immediately.",
         "s",
         gt=0,
     )
     max_missing_percent: float = key(
         50.0,
-        "Largest share of a block's scenes in one slice that may be missing or corrupt at the "
-        "archive. They are left out and recorded; more is taken for an outage and fails the "
-        "block. 0: none, 100: no limit.",
+        "Maximum share of missing or corrupt scenes per block and slice. Up to this share, scenes "
+        "that cannot be read at the archive are skipped and recorded; above it, the block fails. "
+        "0: no scene may be missing. 100: no limit.",
         "%",
         ge=0,
         le=100,
     )
     on_empty_block: Literal["fail", "nodata"] = key(
         "fail",
-        "What to do with a block that no scene, or no published tile, covers. `fail`: the block "
-        "fails. `nodata`: it is published without embeddings.",
+        "Action if no scene or published tile covers a block. `fail`: the block fails. `nodata`: "
+        "the block is written without embeddings.",
     )
 
 
 class MinObservations(Section):
-    """Observations a pixel needs to get an embedding."""
+    """Minimum number of valid observations; pixels with fewer get no embedding."""
 
-    s2: int = key(1, "Valid Sentinel-2 steps.", ge=0)
-    s1: int = key(0, "Valid Sentinel-1 steps, both orbits together.", ge=0)
+    s2: int = key(1, "Minimum number of valid Sentinel-2 observations.", ge=0)
+    s1: int = key(
+        0, "Minimum number of valid Sentinel-1 observations, both orbit directions together.", ge=0
+    )
 
 
 class Model(Section):
-    """The encoder and how it is run."""
+    """The encoder and the settings of inference."""
 
     weights: str | None = key(
         None,
-        "Path of a checkpoint file, or a published name. Names: `v2-nano`, `v2-small`, "
-        "`v2-medium`, `v2-large`, `v2-teacher` (downloaded once from Hugging Face). Checkpoints of "
-        "v1.0 and v1.1 are files of yours. The family is recognised from the content. Must be set, "
-        "unless `source` is `geotessera`.",
+        "Path of a checkpoint file, or a published name. Published names: `v2-nano`, `v2-small`, "
+        "`v2-medium`, `v2-large`, `v2-teacher`; the file is downloaded once from Hugging Face. "
+        "Checkpoints of v1.0 and v1.1 must be local files. The model family is detected from the "
+        "content. Required unless `source` is `geotessera`.",
         min_length=1,
     )
     cache: str | None = key(
         None,
-        "Folder for downloaded weights, shared between runs. Default: the Hugging Face cache "
-        "(`HF_HOME`, or `~/.cache/huggingface`).",
+        "Folder for downloaded weights; can be shared between runs. Default: the Hugging Face "
+        "cache (`HF_HOME`, or `~/.cache/huggingface`).",
         min_length=1,
     )
     statistics: Literal["mpc", "aws"] | None = key(
         None,
-        "For v1.1: source of the data that the checkpoint was trained on. Required there: there is "
-        "one checkpoint for Planetary Computer (`mpc`) and one for AWS (`aws`), each with its own "
-        "statistics. Other families have one set: leave it out.",
+        "Normalisation statistics, for v1.1 only. Required for v1.1, which has one checkpoint for "
+        "scenes from Planetary Computer (`mpc`) and one for scenes from AWS (`aws`), each with its "
+        "own statistics. Omit for other families.",
     )
     allow_statistics_mismatch: bool = key(
         False,
-        "Use the statistics of another source than the scenes come from. Such embeddings are not "
-        "what the model was trained to give.",
+        "Allow statistics that do not match the provider of the scenes. The embeddings are then "
+        "outside the distribution that the model was trained on.",
     )
     heads: HeadCounts | None = key(
         None,
-        "Attention heads, to override what the checkpoint states. One number, or two for "
-        "Sentinel-2 and Sentinel-1, as in `[4, 2]`. Default: what the checkpoint states; where it "
-        "is silent 8 for v1.0 float and 4 for the others, which the log says.",
+        "Number of attention heads; overrides the checkpoint. One number, or two for Sentinel-2 "
+        "and Sentinel-1, such as `[4, 2]`. Default: the number in the checkpoint; if it has none, "
+        "8 for v1.0 float and 4 otherwise, with a message in the log.",
     )
     dim: Literal[16, 32, 64, 128] | None = key(
         None,
-        "Leading dimensions to keep, cut before quantising. Default: all that the family stores, "
-        "128 (v2 teacher: 1024). The v2 students can be cut to 16, 32 or 64.",
+        "Number of leading dimensions to keep. Default: all dimensions, 128 (v2 teacher: 1024). "
+        "The v2 students can be truncated to 16, 32 or 64; this happens before quantisation.",
     )
     dtype: Literal["int8", "float32"] = key(
-        "int8", "What is stored. int8 codes with one float32 scale per pixel, or float32."
+        "int8",
+        "Data type of the embeddings. `int8`: codes with one float32 scale per pixel. `float32`: "
+        "values without quantisation.",
     )
     seed: int = key(
         0,
-        "For v1.0: seed of the random draws of observations. A pixel's draws depend on the seed, "
-        "on its row and column in the region's grid, and on nothing else.",
+        "Seed of the random sampling of observations, for v1.0 only. The samples of a pixel depend "
+        "only on the seed and on its row and column in the grid of the region.",
         ge=0,
     )
-    repeat_times: int = key(1, "For v1.0: number of draws that are averaged.", ge=1)
+    repeat_times: int = key(
+        1, "Number of random samples to average per pixel, for v1.0 only.", ge=1
+    )
     min_observations: MinObservations = Field(
         default=MinObservations(), description=MinObservations.__doc__
     )
     device: Literal["auto", "cpu", "cuda", "xpu"] = key(
         "auto",
-        "Where the encoder runs. `cuda`: an NVIDIA GPU, or an AMD one under PyTorch for ROCm; "
-        "`xpu`: an Intel GPU. `auto`: the GPU where there is one, else the CPU.",
+        "Device that runs the encoder. `cuda`: an NVIDIA GPU, or an AMD GPU with PyTorch for ROCm. "
+        "`xpu`: an Intel GPU. `auto`: a GPU if one is available, else the CPU.",
     )
     precision: Literal["auto", "float32", "bf16"] = key(
         "auto",
-        "Of the factors in the encoders' matrix products; sums are float32. `bf16` is faster where "
-        "the device computes in it, and codes may differ by up to 4 (docs/equivalence.md). "
-        "`auto`: float32 on a CPU, bf16 on a GPU that has it.",
+        "Precision of the matrix multiplications. Sums are always float32. `bf16`: faster on "
+        "devices that support it; codes may differ by up to 4 (docs/equivalence.md). `auto`: "
+        "float32 on a CPU, bf16 on a GPU that supports it.",
     )
     batch_size: int = key(
         4096,
-        "Most pixels in one forward pass on a GPU; where its memory does not suffice, half of it. "
-        "A CPU takes fewer: what its cache holds.",
+        "Maximum number of pixels per forward pass on a GPU. It is halved if GPU memory is too "
+        "small. A CPU uses smaller batches that fit its cache.",
         "px",
         ge=1,
     )
 
 
 class Products(Section):
-    """What is written at the end. Changes rerun only stitching (but `tiles`: docs/outputs.md)."""
+    """Output products. Changes rerun only the last steps (except `tiles`: docs/outputs.md)."""
 
     formats: list[
         Literal[
@@ -300,66 +317,69 @@ class Products(Section):
         ]
     ] = key(
         ["zarr", "arrays", "preview", "counts", "stac", "report"],
-        "Products to write. `zarr`: Zarr v3 store. `arrays`: the reference's .npy arrays. "
-        "`preview`: RGB GeoTIFF and PNG of three principal components. `counts`: GeoTIFF of "
-        "observation counts. `vrt`: all dimensions for GDAL, over the arrays, which it has made. "
-        "`stac`: Collection and Items. `geotessera`: store of the geotessera client (int8, 128 "
-        "dimensions). `tiles`: the time series as reference tile folders; they are as large as "
-        "the scenes. `report`: HTML page with checks; it has the preview made.",
+        "Products to write. `zarr`: Zarr v3 store. `arrays`: .npy arrays as in the reference "
+        "pipeline. `preview`: RGB GeoTIFF and PNG of the first three principal components. "
+        "`counts`: GeoTIFF of observation counts. `vrt`: GDAL virtual raster of all dimensions; "
+        "also writes `arrays`. `stac`: STAC Collection and Items. `geotessera`: store for the "
+        "geotessera client (int8, 128 dimensions). `tiles`: the time series as reference tile "
+        "folders, as large as the scenes. `report`: HTML page with checks; also writes `preview`.",
         min_length=1,
     )
     zarr_chunk: int = key(
         100,
-        "Largest edge of a chunk of the Zarr store. All dimensions of a pixel lie together.",
+        "Maximum edge length of a Zarr chunk. A chunk holds all dimensions of its pixels.",
         "px",
         ge=1,
     )
     max_seam: float = key(
         1.5,
-        "Largest seam score that passes the check. The score is the difference across block "
-        "borders, divided by that beside them.",
+        "Maximum seam score that passes the check. The score is the difference between pixels on "
+        "both sides of a block border, divided by the difference between pixels next to it.",
         gt=0,
     )
     max_saturated: float = key(
         10.0,
-        "Share of int8 codes at an end of their range above which it fails.",
+        "Maximum share of saturated int8 codes that passes the check.",
         "%",
         ge=0,
         le=100,
     )
     preview_stretch: float = key(
-        2.0, "Percentile cut at both ends of each preview colour.", "%", ge=0, lt=50
+        2.0, "Percentile clipped at both ends of each colour of the preview.", "%", ge=0, lt=50
     )
 
 
 class Tiles(Section):
-    """Reference tile folders in place of scenes (`source: tiles`)."""
+    """Reference tile folders as input (`source: tiles`)."""
 
     location: str | None = key(
         None,
-        "Folder that holds the tile folders; `{region}` and `{period}` in it are replaced. The "
-        "tiles must lie on the region's grid, and `grid.patch_size` be their edge.",
+        "Path of the folder with the tile folders. `{region}` and `{period}` in it are replaced. "
+        "The tiles must be aligned with the grid of the region, and `grid.patch_size` must be "
+        "their edge length.",
         min_length=1,
     )
 
 
 class Geotessera(Section):
-    """Published embeddings in place of scenes (`source: geotessera`)."""
+    """Published embeddings as input (`source: geotessera`)."""
 
     location: str | None = key(
         None,
-        "Folder of a store that the geotessera client reads; `{region}` and `{period}` in it are "
+        "Path of a store that the geotessera client reads. `{region}` and `{period}` in it are "
         "replaced. Default: the public store.",
         min_length=1,
     )
-    version: str = key("v1", "Version of the dataset, in the client's words.", min_length=1)
+    version: str = key(
+        "v1", "Version of the dataset, as the geotessera client names it.", min_length=1
+    )
     variant: str | None = key(
-        None, "Variant of the dataset, for clients from 0.11 on. Default: the client's.",
+        None, "Variant of the dataset (geotessera 0.11 or later). Default: that of the client.",
         min_length=1,
     )  # fmt: skip
     cache: str | None = key(
         None,
-        "Folder that keeps downloaded tiles; runs can share it. Default: `geotessera` in "
+        "Folder for downloaded tiles; can be shared between runs. Default: `geotessera` in "
         "`paths.work`.",
         min_length=1,
     )
@@ -368,68 +388,71 @@ class Geotessera(Section):
     def _a_folder(self) -> Geotessera:
         if self.location is not None and "://" in self.location:
             raise ValueError(
-                "location must be a folder, as the client reads folders and its own public store: "
-                "mount or copy the store, or leave location out for the public one"
+                "location must be a folder, because the geotessera client reads only folders and "
+                "the public store: mount or copy the store, or omit location to use the public one"
             )
         return self
 
 
 class Jobs(Section):
-    """How the work is spread over machines. No key here changes an embedding."""
+    """Distribution of the work. No key of this section changes an embedding."""
 
     cpu_gpu: Shares = key(
         "auto",
-        "Shares of the blocks that CPUs and GPUs embed, such as [1, 4]. `[0, 1]`: all on GPUs. "
-        "Blocks take turns in the order of the grid, so that the choice repeats. `auto`: as "
-        "`model.device` says; where that is `auto`, GPUs if the machine that Snakemake runs on has "
-        "one. On a cluster whose login node has none, write it out.",
+        "Ratio of blocks embedded on CPUs and on GPUs, such as [1, 4]. `[0, 1]`: all blocks on "
+        "GPUs. The assignment follows the order of the blocks and is reproducible. `auto`: "
+        "according to `model.device`; if that is `auto` as well, GPUs if the machine that runs "
+        "Snakemake has one. On a cluster whose login node has no GPU, set the ratio explicitly.",
     )
     on_missing_gpu: Literal["fail", "cpu"] = key(
         "fail",
-        "What a GPU job does when it finds no GPU. `fail`: it fails. `cpu`: it runs on the CPU.",
+        "Action if a GPU job finds no GPU. `fail`: the job fails. `cpu`: it runs on the CPU.",
     )
     max_disk_gb: float | None = key(
         None,
-        "Most disk for intermediate files; limits the blocks in flight. At least one block is "
-        "always worked on. Default: no limit.",
+        "Maximum disk space for intermediate files. Limits the number of blocks processed at the "
+        "same time; at least one block is always processed. Default: no limit.",
         "GB",
         gt=0,
     )
     concurrent_jobs: int = key(
-        100, "Concurrent jobs that `snakemake plan` assumes. The run itself uses `--jobs`.", ge=1
+        100,
+        "Number of concurrent jobs assumed by `snakemake plan`. The run itself uses `--jobs`.",
+        ge=1,
     )
     local_rules: list[
         Literal["items", "weights", "download", "store_tiles", "import_embeddings"]
     ] = key(
         [],
-        "Rules that run where Snakemake runs. For clusters whose compute nodes have no "
-        "internet and that have no partition for transfers.",
+        "Rules that run as local jobs. They run on the machine that runs Snakemake, for clusters "
+        "whose compute nodes have no internet access and that have no partition for data transfer.",
     )
     scratch: str | None = key(
         None,
-        "Folder on a node's own disk to which jobs copy large inputs before they read them. "
-        "Environment variables are replaced on the node, as in `$TMPDIR`. Default: inputs are "
-        "read where they are.",
+        "Folder on a local disk of the node; jobs copy large inputs there first. Environment "
+        "variables such as `$TMPDIR` are expanded on the node. Default: inputs are read in place.",
         min_length=1,
     )
     on_failed_block: Literal["fail", "skip"] = key(
         "fail",
-        "What to do with blocks that failed in an earlier run. `fail`: compute them again, and "
-        "write no product without them. `skip`: write the products without embeddings there, and "
-        "list the skipped blocks in `results/<region>/<period>/skipped_blocks.json`.",
+        "Action for blocks that failed in an earlier run. `fail`: compute them again; products are "
+        "written only if all blocks succeed. `skip`: write the products without embeddings in "
+        "these blocks and list them in `results/<region>/<period>/skipped_blocks.json`.",
     )
 
 
 class Paths(Section):
-    """Where files go, relative to the working directory."""
+    """Output folders, relative to the working directory."""
 
-    results: str = key("results", "Products.", min_length=1)
-    work: str = key("work", "Intermediate files; may be on scratch.", min_length=1)
-    logs: str = key("logs", "Log and benchmark files.", min_length=1)
+    results: str = key("results", "Folder for products.", min_length=1)
+    work: str = key(
+        "work", "Folder for intermediate files; may be on a scratch file system.", min_length=1
+    )
+    logs: str = key("logs", "Folder for log and benchmark files.", min_length=1)
     keep: list[Literal["slices", "stack", "patches"]] = key(
         [],
-        "Intermediate files to keep. The others are deleted when no job needs them any more. Keep "
-        "`patches` to try several models or settings without reading the scenes again.",
+        "Intermediate files to keep. All others are deleted when no job needs them any more. Keep "
+        "`patches` to compare models or settings without downloading the scenes again.",
     )
 
     @field_validator("results", "work", "logs", mode="after")
@@ -437,7 +460,7 @@ class Paths(Section):
     def _no_wildcards(cls, value: str) -> str:
         if "{" in value or "}" in value:
             raise expected(
-                "a path without braces, which Snakemake takes for wildcards (folders for each "
-                "region and period are made in it)"
+                "a path without braces, because Snakemake reads braces as wildcards (a folder for "
+                "each region and period is created in it)"
             )
         return value

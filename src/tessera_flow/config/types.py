@@ -1,7 +1,7 @@
-"""How the value of one configuration key is read: from YAML, or as text of a command line.
+"""Define the types of configuration values, from YAML or from text on the command line.
 
-What a day, a name, a number of heads or a share looks like, and what every section does with
-its keys; the keys themselves are in `config_sections`.
+Days, names, numbers of heads and ratios, and the base class of all sections. The keys are in
+`sections`.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def _day(value: Any) -> datetime.date:
-    """A day from YAML (a date), from the command line (text) or from another tool (midnight)."""
-    what = "a day written as 2023-01-31"
+    """Return a day from YAML (a date), the command line (text) or another tool (midnight)."""
+    requirement = "a date such as 2023-01-31"
     if isinstance(value, str):
         if not re.match(r"\d{4}-\d{2}-\d{2}", value.strip()):
-            raise expected(what)
+            raise expected(requirement)
         try:
             value = datetime.datetime.fromisoformat(value.strip())
         except ValueError:
-            raise expected(f"{what} that exists in the calendar") from None
+            raise expected(f"{requirement} that exists in the calendar") from None
     if isinstance(value, datetime.datetime):
         moment = value.astimezone(datetime.UTC) if value.tzinfo else value
         if moment.time() != datetime.time(0):
-            raise expected("a whole day, without a time of day")
+            raise expected("a date without a time of day")
         return moment.date()
     if isinstance(value, datetime.date):
         return value
-    raise expected(what)
+    raise expected(requirement)
 
 
 def _name(value: str) -> str:
     if not NAME_PATTERN.fullmatch(value):
         raise expected(
-            "a name of letters, digits, _ and - that begins with a letter or digit (it becomes "
+            "a name of letters, digits, _ and - that begins with a letter or digit (it is used as "
             "the name of a folder)"
         )
     return value
 
 
 def name_text(value: Any) -> Any:
-    """A name as text: YAML reads `2023` as a number and `2023-01-01` as a date."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if whole or isinstance(value, datetime.date) else value
+    """Return a name as text: YAML reads `2023` as a number and `2023-01-01` as a date."""
+    integer = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if integer or isinstance(value, datetime.date) else value
 
 
 def _names_text(value: Any) -> Any:
@@ -71,30 +71,32 @@ def _names_text(value: Any) -> Any:
 
 
 def _heads(value: Any) -> Any:
-    """[S2, S1] from one number, a list of one or two, or text such as `4,2`."""
+    """Return [S2, S1] from one number, a list of one or two, or text such as `4,2`."""
     parts = value
     if isinstance(value, str):
         parts = [int(p) if p.strip().isdigit() else p for p in value.strip(" []").split(",")]
     elif isinstance(value, int) and not isinstance(value, bool):
         parts = [value]
-    whole = isinstance(parts, list | tuple) and all(type(p) is int and p > 0 for p in parts)
-    if not whole or len(parts) not in (1, 2):
-        raise expected("one number of heads from 1, or two, as in [4, 2]: Sentinel-2, Sentinel-1")
+    integers = isinstance(parts, list | tuple) and all(type(p) is int and p > 0 for p in parts)
+    if not integers or len(parts) not in (1, 2):
+        raise expected(
+            "one whole number of at least 1, or two such as [4, 2] for Sentinel-2 and Sentinel-1"
+        )
     return [parts[0], parts[-1]]
 
 
 def _shares(value: Any) -> Any:
-    """[CPU, GPU] from a list, from text such as `1:4`, or `auto`."""
+    """Return [CPU, GPU] from a list, from text such as `1:4`, or `auto`."""
     parts = value
     if isinstance(value, str):
         if value.strip() == "auto":
             return "auto"
         parts = [int(p) if p.strip().isdigit() else p for p in re.split("[:,]", value.strip(" []"))]
-    whole = isinstance(parts, list | tuple) and all(type(p) is int and p >= 0 for p in parts)
-    if not whole or len(parts) != 2 or not any(parts):
+    integers = isinstance(parts, list | tuple) and all(type(p) is int and p >= 0 for p in parts)
+    if not integers or len(parts) != 2 or not any(parts):
         raise expected(
-            "auto, or two whole numbers as in [1, 4]: shares of the blocks for CPUs and for GPUs, "
-            "not both 0"
+            "auto, or two whole numbers such as [1, 4] (ratio of blocks on CPUs and on GPUs), not "
+            "both 0"
         )
     return list(parts)
 
@@ -128,14 +130,14 @@ NameReference = Annotated[list[str], BeforeValidator(_names_text), Field(min_len
 
 
 class Section(BaseModel):
-    """What every section does: refuse unknown keys, stay as it is, take numbers as text."""
+    """Base class of sections: immutable, rejects unknown keys, accepts numbers as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _empty_is_default(cls, value: Any) -> Any:
-        """A heading with nothing under it (YAML: null) is a section at its defaults."""
+        """Return an empty section for a key without a value (YAML: null): defaults apply."""
         if value is None:
             return {}
         return dict(value) if isinstance(value, Mapping) else value
@@ -143,7 +145,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _number_as_text(cls, value: Any, info: ValidationInfo) -> Any:
-        """`snakemake --config 'grid={block_size: 50}'` hands 50 over as text."""
+        """Convert text to a number: `--config 'grid={block_size: 50}'` passes 50 as text."""
         if not isinstance(value, str) or info.field_name is None:
             return value
         annotation = cls.model_fields[info.field_name].annotation
@@ -158,13 +160,13 @@ class Section(BaseModel):
 
 
 def key(default: Any, description: str, unit: str | None = None, **limits: Any) -> Any:
-    """A key of a section.
+    """Return the field of a key of a section.
 
     Args:
-        default: its default; `...` where it must be set.
-        description: its meaning, for the reference page; the first sentence stands alone.
-        unit: of a number.
-        limits: bounds, as pydantic's `Field` names them.
+        default: default value; `...` if the key is required.
+        description: meaning, for the reference page. The first sentence is also used alone.
+        unit: unit of a number.
+        limits: bounds, as in pydantic's `Field`.
     """
     return Field(
         default,

@@ -57,7 +57,7 @@ def resolve_directions(
                     dataclasses.replace(duplicate, orbit=orbit)
                     for duplicate in acquisition.duplicates
                 ]
-                return dataclasses.replace(current, orbit=orbit, copies=tuple(duplicates))
+                return dataclasses.replace(current, orbit=orbit, duplicates=tuple(duplicates))
         return None
 
     readable = [item for item in pool.map(resolved, items) if item is not None]

@@ -235,7 +235,7 @@ class _OpticalDays:
         }
         complete = True
         for index, (acquisition, item) in enumerate(scenes):
-            if not mosaic.wants(index):
+            if not mosaic.needs(index):
                 continue
             futures = started.pop(index, None)
             if futures is None:

@@ -94,7 +94,7 @@ class Acquisition:
     """One acquisition: an item and its duplicates, of which the first readable one is used."""
 
     def __init__(self, item: SourceItem, missing_scenes: MissingScenes) -> None:
-        self._items = [item, *item.copies]
+        self._items = [item, *item.duplicates]
         self._missing_scenes = missing_scenes
 
     @property

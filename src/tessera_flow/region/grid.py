@@ -1,7 +1,6 @@
-"""The pixel grid of a region and its division into blocks and patches.
+"""Divide the pixel grid of a region into blocks and patches.
 
-The grid itself is one immutable `odc.geo.geobox.GeoBox`; this module only cuts it.
-Every window is given in pixels, rows first, half-open.
+The grid is one immutable `odc.geo.geobox.GeoBox`. Windows are in pixels, rows first, half-open.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """(rows, columns), to index the last or first two axes of an array."""
+        """Return (rows, columns) slices to index two axes of an array."""
         return (
             slice(self.y0, self.y0 + self.height),
             slice(self.x0, self.x0 + self.width),
@@ -33,38 +32,38 @@ class Window:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width)"""
+        """Return (height, width)."""
         return self.height, self.width
 
     def every(self, n: int) -> Window:
-        """The same rectangle on the grid that keeps pixels 0, n, 2n, ... of this one.
+        """Return this window on the grid of pixels 0, n, 2n, ... of this grid.
 
         Raises:
-            ValueError: the window does not begin on a kept pixel.
+            ValueError: the first row or column is not a multiple of n.
         """
         if self.y0 % n or self.x0 % n:
-            raise ValueError(f"window {self} does not begin on a multiple of {n} pixels")
+            raise ValueError(f"window {self} does not start at a multiple of {n} pixels")
         return Window(self.y0 // n, self.x0 // n, -(-self.height // n), -(-self.width // n))
 
 
 def tiling(height: int, width: int, size: int) -> Iterator[Window]:
-    """Cut (height, width) into squares of `size`, row by row; the last ones are clipped."""
+    """Yield squares of `size` that cover (height, width), row by row; the last ones are clipped."""
     for y0 in range(0, height, size):
         for x0 in range(0, width, size):
             yield Window(y0, x0, min(size, height - y0), min(size, width - x0))
 
 
 def crop(geobox: GeoBox, window: Window) -> GeoBox:
-    """The part of `geobox` that `window` covers."""
+    """Return the grid of `window` within `geobox`."""
     rows, columns = window.slices
     return geobox[rows, columns]
 
 
 def subsample(geobox: GeoBox, n: int) -> GeoBox:
-    """The grid of pixels 0, n, 2n, ... of `geobox`; centres stay where they were.
+    """Return the grid of pixels 0, n, 2n, ... of `geobox`, with the same pixel centres.
 
-    A kept pixel is drawn n times as wide around its own centre, so the origin moves up
-    and left by half of n - 1 pixels.
+    Pixels of the result are n times as large around the same centre, so the origin moves up and
+    left by (n - 1) / 2 pixels.
     """
     if n == 1:
         return geobox
@@ -80,8 +79,7 @@ class Block:
 
     Attributes:
         id: name of the block in file names, `b<row>_<column>` of the block grid.
-        window: its place in the region's grid, in source pixels (before
-            `downsample_rate`).
+        window: window in the grid of the region, in source pixels (before `downsample_rate`).
     """
 
     id: str
@@ -90,14 +88,14 @@ class Block:
 
 @dataclass(frozen=True)
 class RegionGrid:
-    """One region's grid, and the blocks of it that hold a pixel of the region.
+    """Grid of a region, and the blocks that contain a pixel of the region.
 
     Attributes:
-        name: the region's name in the configuration.
-        geobox: the region's full grid at `resolution`.
-        block_size: edge of a block in pixels of `geobox`.
-        downsample_rate: keep every n-th pixel of `geobox` in the products.
-        blocks: blocks with at least one pixel inside, row by row.
+        name: name of the region in the configuration.
+        geobox: full grid of the region at `resolution`.
+        block_size: edge length of a block in pixels of `geobox`.
+        downsample_rate: products have every n-th pixel of `geobox`.
+        blocks: blocks with at least one pixel inside the region, row by row.
     """
 
     name: str
@@ -108,14 +106,14 @@ class RegionGrid:
 
     @property
     def product_geobox(self) -> GeoBox:
-        """The grid of stacks and products: `geobox` after `downsample_rate`."""
+        """Return the grid of stacks and products: `geobox` after `downsample_rate`."""
         return subsample(self.geobox, self.downsample_rate)
 
     def block(self, block_id: str) -> Block:
-        """The block named `block_id`.
+        """Return the block named `block_id`.
 
         Raises:
-            KeyError: the region has no such block.
+            KeyError: the region does not have this block.
         """
         for block in self.blocks:
             if block.id == block_id:
@@ -123,11 +121,11 @@ class RegionGrid:
         raise KeyError(f"region {self.name} has no block {block_id}")
 
     def product_window(self, block: Block) -> Window:
-        """The block's place in `product_geobox`."""
+        """Return the window of a block in `product_geobox`."""
         return block.window.every(self.downsample_rate)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able form that `from_json` reads back without loss."""
+        """Return a JSON document that `from_json` reads back without loss."""
         return {
             "name": self.name,
             "crs": str(self.geobox.crs),
@@ -143,7 +141,7 @@ class RegionGrid:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RegionGrid:
-        """Read what `to_json` wrote."""
+        """Return the grid of a document from `to_json`."""
         height, width = document["shape"]
         return cls(
             name=document["name"],
@@ -155,5 +153,5 @@ class RegionGrid:
 
 
 def block_id(row: int, column: int) -> str:
-    """Name of the block at (row, column) of the block grid."""
+    """Return the name of the block at (row, column) of the block grid."""
     return f"b{row:03d}_{column:03d}"

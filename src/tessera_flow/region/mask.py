@@ -1,4 +1,4 @@
-"""A region's mask on its grid: drawn window by window, written once, read by every block."""
+"""Rasterise the mask of a region window by window, write it once, and read it per block."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .roi import RasterRoi, VectorRoi, reproject
 
 MASK_TILE = 512
 MASK_STRIP = 2048
-MOST_SOURCE_PIXELS = 2**24
-"""Pixels of a raster mask read at once, however fine it is."""
+MAX_SOURCE_PIXELS = 2**24
+"""Maximum number of pixels of a raster mask to read at once."""
 
 MaskReader = Callable[[Window], NDArray[np.bool_]]
 
 
 def mask_reader(roi: VectorRoi | RasterRoi, geobox: GeoBox) -> MaskReader:
-    """A function from a window of `geobox` to its (H, W) bool mask, True inside.
+    """Return a function from a window of `geobox` to its (H, W) bool mask, True inside.
 
-    A vector's pixel is inside when its centre lies in a polygon. A raster is resampled by
-    nearest neighbour: the value at the pixel's centre decides.
+    Vector: a pixel is inside if its centre is in a polygon. Raster: nearest neighbour, the value
+    at the centre of the pixel.
     """
     if isinstance(roi, VectorRoi):
         return _vector_mask_reader(roi, geobox)
@@ -45,18 +45,18 @@ def _vector_mask_reader(roi: VectorRoi, geobox: GeoBox) -> MaskReader:
     geometry = reproject(roi.geometry, roi.crs, pyproj.CRS.from_user_input(str(geobox.crs)))
 
     def read(window: Window) -> NDArray[np.bool_]:
-        part = crop(geobox, window)
-        left, bottom, right, top = part.boundingbox
-        margin = 2 * abs(part.affine.a)
-        near = shapely.clip_by_rect(
+        cropped = crop(geobox, window)
+        left, bottom, right, top = cropped.boundingbox
+        margin = 2 * abs(cropped.affine.a)
+        clipped = shapely.clip_by_rect(
             geometry, left - margin, bottom - margin, right + margin, top + margin
         )
-        if near.is_empty:
+        if clipped.is_empty:
             return np.zeros(window.shape, np.bool_)
-        drawn: NDArray[np.uint8] = rasterio.features.rasterize(
-            [(near, 1)], out_shape=window.shape, transform=part.affine, dtype=np.uint8
+        mask: NDArray[np.uint8] = rasterio.features.rasterize(
+            [(clipped, 1)], out_shape=window.shape, transform=cropped.affine, dtype=np.uint8
         )
-        return drawn > 0
+        return mask > 0
 
     return read
 
@@ -91,7 +91,7 @@ def _raster_mask(roi: RasterRoi, geobox: GeoBox) -> NDArray[np.bool_]:
     source = RasterioWindow(
         column0, row0, int(columns.max()) - column0 + 1, int(rows.max()) - row0 + 1
     )
-    if source.width * source.height > MOST_SOURCE_PIXELS and max(geobox.shape) > 1:
+    if source.width * source.height > MAX_SOURCE_PIXELS and max(geobox.shape) > 1:
         return _by_halves(roi, geobox)
     with rasterio.open(roi.path) as dataset:
         values = dataset.read(1, window=source)
@@ -110,15 +110,15 @@ def _by_halves(roi: RasterRoi, geobox: GeoBox) -> NDArray[np.bool_]:
 
 
 def write_mask(roi: VectorRoi | RasterRoi, geobox: GeoBox, output: Path) -> int:
-    """Write the region's mask on its grid: a tiled GeoTIFF, uint8, 1 = inside.
+    """Write the mask of a region on its grid: a tiled GeoTIFF, uint8, 1 = inside.
 
-    Strips have a fixed size, so that the mask does not depend on how it is later cut.
+    Windows have a fixed size, so the mask does not depend on the size of blocks.
 
     Returns:
-        Number of pixels inside.
+        Number of pixels inside the region.
 
     Raises:
-        RegionError: no pixel is inside.
+        RegionError: no pixel is inside the region.
         OutputError: the file cannot be written.
     """
     height, width = geobox.shape
@@ -156,43 +156,44 @@ def write_mask(roi: VectorRoi | RasterRoi, geobox: GeoBox, output: Path) -> int:
 
 
 def _check_written(path: Path, inside: int) -> None:
-    """Make sure that a mask holds the pixels drawn: GDAL reports a full disk that it meets
-    when it closes a file on standard error only.
+    """Check that the file contains the mask.
+
+    When a disk is full as GDAL closes a file, GDAL reports it on standard error only.
 
     Raises:
-        OSError: fewer pixels, or none, can be read.
+        OSError: the number of pixels inside differs, or the file cannot be read.
     """
     try:
         with rasterio.open(path) as dataset:
-            found = 0
+            count = 0
             for window in tiling(dataset.height, dataset.width, MASK_STRIP):
-                place = RasterioWindow(window.x0, window.y0, window.width, window.height)
-                found += int(dataset.read(1, window=place).sum(dtype=np.int64))
+                source = RasterioWindow(window.x0, window.y0, window.width, window.height)
+                count += int(dataset.read(1, window=source).sum(dtype=np.int64))
             uncompressed = dataset.height * dataset.width
     except rasterio.errors.RasterioIOError:
-        found, uncompressed = -1, 2**20
-    if found != inside:
+        count, uncompressed = -1, 2**20
+    if count != inside:
         full = shutil.disk_usage(path.parent).free < uncompressed
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise OSError(errno.EIO, "it differs when read back; is a quota used up?")
+        raise OSError(errno.EIO, "the file differs when read back; a quota may be exceeded")
 
 
 def no_pixel_error(roi: VectorRoi | RasterRoi) -> RegionError:
-    """The sentence for a region without a pixel."""
+    """Return the error for a region without a pixel."""
     if isinstance(roi, RasterRoi):
         return RegionError(
-            f"The mask {roi.path} has no positive pixel at the centre of a pixel of the grid: mark "
-            "the inside with values above 0, over at least a pixel."
+            f"The mask {roi.path} has no positive value at the centre of any grid pixel: mark the "
+            "inside with values above 0, over at least one pixel of the grid."
         )
     return RegionError(
-        f"No pixel centre lies inside {roi.path}: the region is smaller than a pixel; enlarge it "
+        f"No pixel centre is inside {roi.path}: the region is smaller than a pixel; enlarge it "
         "or choose a finer resolution."
     )
 
 
 def read_mask(path: str | Path, window: Window) -> tuple[NDArray[np.bool_], GeoBox]:
-    """A window of a mask written by `write_mask`: (H, W) bool, and its grid."""
+    """Return a window of a mask from `write_mask` as (H, W) bool, True inside, and its grid."""
     with rasterio.open(path) as dataset:
         values: NDArray[np.uint8] = dataset.read(
             1, window=RasterioWindow(window.x0, window.y0, window.width, window.height)
@@ -201,6 +202,6 @@ def read_mask(path: str | Path, window: Window) -> tuple[NDArray[np.bool_], GeoB
 
 
 def mask_geobox(path: str | Path) -> GeoBox:
-    """The region's full grid, from a mask written by `write_mask`."""
+    """Return the full grid of the region from a mask written by `write_mask`."""
     with rasterio.open(path) as dataset:
         return GeoBox(dataset.shape, dataset.transform, dataset.crs)

@@ -1,4 +1,4 @@
-"""Regions of interest: vector files and raster masks, and the grid that follows from them."""
+"""Read regions of interest (vector files and raster masks) and derive their grid."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ..errors import RegionError
 from .roi_files import RASTER_SUFFIXES
 
 SNAP_TOLERANCE = 1e-6
-"""Part of a pixel within which a bound counts as lying on the lattice."""
+"""Fraction of a pixel within which a bound counts as aligned with the grid."""
 
 Align = Literal["grid", "roi"]
 
 
 @dataclass(frozen=True)
 class VectorRoi:
-    """A region given by polygons.
+    """Region from polygons.
 
     Attributes:
-        path: the file, for messages.
-        geometry: union of its polygons in `crs`.
-        crs: as in the file.
+        path: path of the file, for messages.
+        geometry: union of the polygons in `crs`.
+        crs: CRS of the file.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class VectorRoi:
 
 @dataclass(frozen=True)
 class RasterRoi:
-    """A region given by a mask: value > 0 is inside; NaN and no data are outside."""
+    """Region from a raster mask: values > 0 are inside; NaN and no data are outside."""
 
     path: Path
     shape: tuple[int, int]
@@ -55,8 +55,8 @@ def read_roi(path: str | Path, layer: str | None = None) -> VectorRoi | RasterRo
     """Read a region of interest.
 
     Raises:
-        RegionError: the file is missing, unreadable, empty, has no CRS, holds no polygon,
-            an invalid polygon, or crosses the antimeridian.
+        RegionError: the file is missing, unreadable or empty, has no CRS, has no valid polygon, or
+            crosses the antimeridian.
     """
     path = Path(path)
     if not path.exists():
@@ -83,13 +83,13 @@ def _read_vector(path: Path, layer: str | None) -> VectorRoi:
         meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[])
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise RegionError(
-            f"{path} cannot be read as a vector file ({error}): give a GeoJSON, GeoPackage, "
+            f"{path} cannot be read as a vector file ({error}): use a GeoJSON, GeoPackage, "
             "shapefile or FlatGeobuf, or a GeoTIFF mask (.tif)."
         ) from error
     geometries = [] if wkb is None else [g for g in shapely.from_wkb(wkb) if g is not None]
     geometries = [g for g in geometries if not g.is_empty]
     if not geometries:
-        raise RegionError(f"{path} holds no geometry: draw at least one polygon in it.")
+        raise RegionError(f"{path} contains no geometry: draw at least one polygon in it.")
     if not meta["crs"]:
         raise RegionError(
             f"{path} has no coordinate reference system: assign one (in QGIS: Layer > Layer CRS, "
@@ -98,7 +98,7 @@ def _read_vector(path: Path, layer: str | None) -> VectorRoi:
     for number, geometry in enumerate(geometries, start=1):
         if geometry.geom_type not in ("Polygon", "MultiPolygon"):
             raise RegionError(
-                f"{path}: feature {number} is a {geometry.geom_type}, and a region is made of "
+                f"{path}: feature {number} is a {geometry.geom_type}, but regions must be "
                 "polygons: buffer it, or remove it."
             )
         if not np.isfinite(shapely.get_coordinates(geometry)).all():
@@ -113,8 +113,10 @@ def _read_vector(path: Path, layer: str | None) -> VectorRoi:
             )
     roi = VectorRoi(path, shapely.union_all(geometries), pyproj.CRS.from_user_input(meta["crs"]))
     if roi.geometry.area == 0:
-        raise RegionError(f"{path}: the polygons have no area: draw a region that holds a pixel.")
-    _refuse_antimeridian(path, _to_lonlat(roi.geometry, roi.crs))
+        raise RegionError(
+            f"{path}: the polygons have no area: draw a region of at least one pixel."
+        )
+    _check_antimeridian(path, _to_lonlat(roi.geometry, roi.crs))
     return roi
 
 
@@ -124,7 +126,7 @@ def _read_raster(path: Path) -> RasterRoi:
             crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
     except rasterio.errors.RasterioIOError as error:
         raise RegionError(
-            f"{path} cannot be read as a raster mask ({error}): give a GeoTIFF that opens in QGIS."
+            f"{path} cannot be read as a raster mask ({error}): use a GeoTIFF that opens in QGIS."
         ) from error
     if crs is None:
         raise RegionError(
@@ -146,8 +148,11 @@ def _to_lonlat(geometry: shapely.Geometry, crs: pyproj.CRS) -> shapely.Geometry:
 def reproject(
     geometry: shapely.Geometry, source: pyproj.CRS, target: pyproj.CRS
 ) -> shapely.Geometry:
-    """Bring a geometry to another CRS; long edges are cut first, so that an edge that is
-    straight in `source` stays on its line (within centimetres) in `target`."""
+    """Return a geometry in another CRS.
+
+    Long edges are divided first, so that an edge that is straight in `source` stays on its line
+    (within centimetres) in `target`.
+    """
     if source.equals(target):
         return geometry
     longest = 0.005 if source.is_geographic else 500.0
@@ -159,14 +164,14 @@ def reproject(
     return shapely.transform(shapely.segmentize(geometry, longest), project)
 
 
-def _refuse_antimeridian(path: Path, lonlat: shapely.Geometry) -> None:
+def _check_antimeridian(path: Path, lonlat: shapely.Geometry) -> None:
     west, south, east, north = lonlat.bounds
     degrees = max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90
     if not degrees:  # also where a bound is not finite
         raise RegionError(
             f"{path}: its coordinates ({west:.10g} to {east:.10g}, {south:.10g} to {north:.10g}) "
-            "are not degrees in its coordinate reference system: assign the right one, or "
-            "reproject (a GeoJSON file holds longitude and latitude)."
+            "are not degrees in its coordinate reference system: assign the correct one, or "
+            "reproject the file (GeoJSON has longitude and latitude)."
         )
     if west < -180 or east > 180 or east - west > 180:
         raise RegionError(
@@ -176,16 +181,17 @@ def _refuse_antimeridian(path: Path, lonlat: shapely.Geometry) -> None:
 
 
 def utm_crs(longitude: float, latitude: float) -> pyproj.CRS:
-    """The UTM zone (WGS 84) of a place, with the exceptions for Norway (32V) and Svalbard
-    (31X, 33X, 35X, 37X).
+    """Return the UTM zone (WGS 84) of a point in degrees.
+
+    Includes the exceptions for Norway (32V) and Svalbard (31X, 33X, 35X, 37X).
 
     Raises:
-        RegionError: beyond 84 N or 80 S, where UTM ends.
+        RegionError: the point is north of 84 N or south of 80 S, outside UTM.
     """
     if not -80 <= latitude <= 84:
         raise RegionError(
-            f"The region's centre ({longitude:.3f}, {latitude:.3f}) lies beyond UTM (80 S to "
-            "84 N): name a polar CRS with `crs`, such as EPSG:3413 or EPSG:3031."
+            f"The centre of the region ({longitude:.3f}, {latitude:.3f}) is outside UTM (80 S to "
+            "84 N): set `crs` to a polar CRS, such as EPSG:3413 or EPSG:3031."
         )
     zone = min(60, int((longitude + 180) // 6) + 1)
     if 56 <= latitude < 64 and 3 <= longitude < 12:
@@ -202,26 +208,25 @@ def _grid_crs(roi: VectorRoi | RasterRoi, crs: str) -> pyproj.CRS:
         centre = _to_lonlat(roi.geometry, roi.crs).centroid
         return utm_crs(centre.x, centre.y)
     if crs == "auto":
-        chosen = roi.crs
-        if chosen.is_geographic:
+        if roi.crs.is_geographic:
             raise RegionError(
-                f"The mask {roi.path} is in degrees ({_crs_name(chosen)}), and products have "
-                "square pixels in metres: name a projected CRS with `crs`, such as the region's "
-                "UTM zone EPSG:326xx."
+                f"The mask {roi.path} is in degrees ({_crs_name(roi.crs)}), but products have "
+                "square pixels in metres: set `crs` to a projected CRS, such as the UTM zone of "
+                "the region, EPSG:326xx."
             )
-        return chosen
+        return roi.crs
     try:
-        chosen = pyproj.CRS.from_user_input(crs)
+        target = pyproj.CRS.from_user_input(crs)
     except pyproj.exceptions.CRSError as error:
         raise RegionError(
             f"`crs` {crs!r} is not a coordinate reference system: write it as EPSG:32631, or auto."
         ) from error
-    if not chosen.is_projected:
+    if not target.is_projected:
         raise RegionError(
-            f"`crs` {crs} is not a projected system, and products have square pixels: choose one "
-            "in metres, such as the UTM zone of the region."
+            f"`crs` {crs} is not a projected CRS, but products have square pixels: choose one in "
+            "metres, such as the UTM zone of the region."
         )
-    return chosen
+    return target
 
 
 def _crs_name(crs: pyproj.CRS) -> str:
@@ -232,14 +237,20 @@ def _crs_name(crs: pyproj.CRS) -> str:
 def region_geobox(
     roi: VectorRoi | RasterRoi, resolution: float, crs: str = "auto", align: Align = "grid"
 ) -> GeoBox:
-    """The output grid of a region.
+    """Return the output grid of a region.
 
-    Vector: the UTM zone of the centroid; raster: its own CRS; or the one named. Bounds are
-    snapped outwards to multiples of the resolution, so that a 10 m grid coincides with
-    Sentinel-2's own pixels; with `align='roi'` the ROI's own upper left corner is kept.
+    With `crs='auto'` the CRS is the UTM zone of the centroid (vector) or the CRS of the file
+    (raster). Bounds are extended to multiples of the resolution, so that a 10 m grid coincides
+    with Sentinel-2 pixels. With `align='roi'` the upper left corner of the region is kept.
+
+    Args:
+        roi: the region.
+        resolution: pixel size in units of the CRS.
+        crs: CRS of the grid, or `auto`.
+        align: `grid` or `roi`.
 
     Raises:
-        RegionError: the CRS is unknown or not projected, or cannot hold the region.
+        RegionError: the CRS is unknown, not projected, or not defined for the region.
     """
     target = _grid_crs(roi, crs)
     if isinstance(roi, VectorRoi):
@@ -252,7 +263,7 @@ def region_geobox(
             extent = shapely.box(left, bottom, right, top)
             left, bottom, right, top = reproject(extent, roi.crs, target).bounds
     if not all(math.isfinite(v) for v in (left, bottom, right, top)):
-        raise RegionError(f"{roi.path} lies outside the area of {_crs_name(target)}: check `crs`.")
+        raise RegionError(f"{roi.path} is outside the area of {_crs_name(target)}: check `crs`.")
     if align == "grid":
         left = math.floor(left / resolution + SNAP_TOLERANCE) * resolution
         top = math.ceil(top / resolution - SNAP_TOLERANCE) * resolution
@@ -268,5 +279,5 @@ def _crs_name_or_wkt(crs: pyproj.CRS) -> str:
 
 
 def convex_hull(roi: VectorRoi) -> VectorRoi:
-    """The region's convex hull, in the region's own CRS."""
+    """Return the convex hull of the region, in the CRS of the region."""
     return VectorRoi(roi.path, roi.geometry.convex_hull, roi.crs)

@@ -1,1 +1,1 @@
-"""List the scenes of a region, period and sensor: search, selection and the manifest."""
+"""List the scenes of a region, period and sensor: search, selection, manifest."""

@@ -1,4 +1,4 @@
-"""The list of source items of one sensor, region and period, as every job reads it."""
+"""Read and write the manifest: the source items of one sensor, region and period."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class SourceItem:
     Attributes:
         id: STAC id.
         date: UTC day.
-        extent: (left, bottom, right, top) of its raster in the region's CRS; None when it
-            cannot be told, and then it counts as lying everywhere.
-        boa_offset: Sentinel-2: what is subtracted from its digital numbers.
-        orbit: Sentinel-1: `ascending` or `descending`; None where only the raster tells.
-        stac: the STAC item's id, collection, properties and assets, cut down to what choosing
-            and reading need (every job reads the whole list); addresses unsigned.
-        copies: the same acquisition published otherwise, best first, each without copies: to
-            be read where an object of this item is corrupt.
+        extent: (left, bottom, right, top) of the raster in the CRS of the region; None if it is
+            unknown, in which case the item overlaps any grid.
+        boa_offset: Sentinel-2: offset to subtract from the digital numbers.
+        orbit: Sentinel-1: `ascending` or `descending`; None if only the raster states it.
+        stac: id, collection, properties and assets of the STAC item, reduced to the keys needed
+            for selection and reading, because every job reads the manifest. URLs are unsigned.
+        duplicates: other items of the same acquisition, best first, each without duplicates. They
+            are used if an asset of this item is missing or corrupt.
     """
 
     id: str
@@ -38,10 +38,10 @@ class SourceItem:
     boa_offset: int
     orbit: str | None
     stac: Mapping[str, Any]
-    copies: tuple[SourceItem, ...] = ()
+    duplicates: tuple[SourceItem, ...] = ()
 
     def overlaps(self, geobox: GeoBox) -> bool:
-        """Whether its raster may touch a grid in the region's CRS."""
+        """Return whether the raster may overlap a grid in the CRS of the region."""
         if self.extent is None:
             return True
         left, bottom, right, top = geobox.boundingbox
@@ -49,20 +49,22 @@ class SourceItem:
         return west < right and east > left and south < top and north > bottom
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able form that `from_json` reads back."""
-        return {
+        """Return a JSON document that `from_json` reads back."""
+        document: dict[str, Any] = {
             "id": self.id,
             "date": self.date.isoformat(),
             "extent": None if self.extent is None else list(self.extent),
             "boa_offset": self.boa_offset,
             "orbit": self.orbit,
             "stac": self.stac,
-            **({"copies": [copy.to_json() for copy in self.copies]} if self.copies else {}),
         }
+        if self.duplicates:
+            document["duplicates"] = [item.to_json() for item in self.duplicates]
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> SourceItem:
-        """Read what `to_json` wrote."""
+        """Return the item of a document from `to_json`."""
         extent = document["extent"]
         return cls(
             id=document["id"],
@@ -71,20 +73,20 @@ class SourceItem:
             boa_offset=document["boa_offset"],
             orbit=document["orbit"],
             stac=document["stac"],
-            copies=tuple(cls.from_json(copy) for copy in document.get("copies", ())),
+            duplicates=tuple(cls.from_json(item) for item in document.get("duplicates", ())),
         )
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The items of one sensor for one region and period, in order, and those left out.
+    """Items of one sensor for one region and period.
 
     Attributes:
         sensor: `sentinel2` or `sentinel1`.
-        items: in the order in which they fill a day.
-        left_out: (id, reason).
-        orbits: Sentinel-1: directions to use. Items whose `orbit` is None are to be left out
-            when they are read, where their raster tells another one.
+        items: items to use, in the order in which they fill the mosaic of a day.
+        left_out: (id, reason) of items that are not used.
+        orbits: Sentinel-1: directions to use. An item whose `orbit` is None is skipped when it is
+            read, if the direction in its raster is not among them.
     """
 
     sensor: str
@@ -93,7 +95,7 @@ class Manifest:
     orbits: tuple[str, ...] = ORBITS
 
     def write(self, path: Path) -> None:
-        """Write as JSON; the same search gives the same bytes."""
+        """Write the manifest as JSON; the same search gives the same bytes."""
         document = {
             "sensor": self.sensor,
             **({"orbits": list(self.orbits)} if self.sensor == "sentinel1" else {}),
@@ -104,7 +106,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read what `write` wrote."""
+        """Return the manifest written by `write`."""
         document = json.loads(path.read_text(encoding="utf-8"))
         return cls(
             sensor=document["sensor"],

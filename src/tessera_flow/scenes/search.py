@@ -1,7 +1,7 @@
-"""Finding the source items: searched once per region, period and sensor, then fixed.
+"""Search the source items of a region, period and sensor, once, and build the manifest.
 
-The manifest keeps the items in the order in which they fill a day, without signed
-addresses, and every item left out with its reason.
+The manifest contains the items in the order in which they fill the mosaic of a day, with unsigned
+URLs, and the items left out with the reason.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ..sensors.sentinel1 import ORBITS
 from ..sensors.sentinel2 import Preprocessing
 from ..urls import absolute_location, public_href
 from .manifest import Manifest, SourceItem
-from .select import choose_sentinel1, choose_sentinel2
+from .select import select_sentinel1, select_sentinel2
 
 __all__ = ["Manifest", "SourceItem", "list_items", "search_box"]
 
 log = logging.getLogger(__name__)
 
 SEARCH_MARGIN = 0.01
-"""Degrees added around the region when searching: footprints in items are approximate."""
+"""Degrees added around the region in a search, because footprints of items are approximate."""
 
 _KEPT_PROPERTIES = (
     "datetime", "earthsearch:boa_offset_applied", "earthsearch:s3_path", "eo:cloud_cover",
@@ -53,10 +53,18 @@ def list_items(
     preprocessing: Preprocessing,
     download: Download,
 ) -> Manifest:
-    """Search a source and choose the items of a region and period.
+    """Search a source and return the manifest of a region and period.
+
+    Args:
+        source: section of the sensor in the configuration.
+        region: name of the region, for messages.
+        geobox: grid of the region.
+        period: first and last day, both inclusive.
+        preprocessing: `corrected` or `as_published`; determines the BOA offset of items.
+        download: timeout and number of attempts of each request.
 
     Raises:
-        ItemError: the source cannot be searched, or has nothing for this region and period.
+        ItemError: the source cannot be searched, or has no scene for this region and period.
     """
     sensor = "sentinel2" if isinstance(source, Sentinel2) else "sentinel1"
     provider = find_provider(source.provider, source.item_format)
@@ -64,50 +72,50 @@ def list_items(
     collection = source.collection or provider.collection(source.provider, sensor)
     search = search_items if source.provider == "local" else provider.search
     documents = search(location, collection, search_box(geobox), period, download)
-    found = _candidates(documents, collection, geobox, period, provider)
-    candidates = list(found.candidates.values())
+    result = _candidates(documents, collection, geobox, period, provider)
+    candidates = list(result.candidates.values())
     orbits: tuple[str, ...] = ORBITS
     if isinstance(source, Sentinel2):
-        items, left_out = choose_sentinel2(candidates, provider, preprocessing, source.max_cloud)
+        items, left_out = select_sentinel2(candidates, provider, preprocessing, source.max_cloud)
     else:
-        items, left_out = choose_sentinel1(candidates, provider, source.orbits)
+        items, left_out = select_sentinel1(candidates, provider, source.orbits)
         orbits = ORBITS if source.orbits == "both" else (source.orbits,)
-    left_out = sorted([*left_out, *found.undated.items()])
+    left_out = sorted([*left_out, *result.undated.items()])
     if not items:
         where = f"collection {collection} of {public_href(location)}"
-        raise _nothing_found(sensor, region, geobox, period, where, found, left_out)
+        raise _no_scene_error(sensor, region, geobox, period, where, result, left_out)
     log.info("%d %s scenes; %d left out", len(items), sensor, len(left_out))
     return Manifest(sensor, tuple(items), tuple(left_out), orbits)
 
 
-def _nothing_found(
+def _no_scene_error(
     sensor: str,
     region: str,
     geobox: GeoBox,
     period: Period,
     where: str,
-    found: _Found,
+    result: _SearchResult,
     left_out: list[tuple[str, str]],
 ) -> ItemError:
-    place = ", ".join(f"{v:.3f}" for v in search_box(geobox))
+    bounds = ", ".join(f"{v:.3f}" for v in search_box(geobox))
     hint = f"check the region, the period and `{sensor}.collection`"
     if sensor == "sentinel1":
-        hint += ", or set `sentinel1.enabled: false` to use Sentinel-2 alone"
-    seen = f"{found.elsewhere} items found there lie outside the region or the period"
-    if found.other_collections:
-        seen += f"; {found.other_collections} are of other collections"
+        hint += ", or set `sentinel1.enabled: false` to use only Sentinel-2"
+    details = f"{result.elsewhere} items of the search are outside the region or the period"
+    if result.other_collections:
+        details += f"; {result.other_collections} are of other collections"
     if left_out:
         reasons = sorted({reason for _, reason in left_out})
-        seen += f"; {len(left_out)} were left out ({'; '.join(reasons[:3])})"
+        details += f"; {len(left_out)} were left out ({'; '.join(reasons[:3])})"
     title = {"sentinel2": "Sentinel-2", "sentinel1": "Sentinel-1"}[sensor]
     return ItemError(
-        f"No {title} scene covers region {region} (longitude and latitude {place}) from "
-        f"{period.start} to {period.end} in {where} ({seen}): {hint}."
+        f"No {title} scene covers region {region} (longitude and latitude {bounds}) from "
+        f"{period.start} to {period.end} in {where} ({details}): {hint}."
     )
 
 
 def search_box(geobox: GeoBox) -> tuple[float, float, float, float]:
-    """(west, south, east, north) of a grid in degrees, with a margin."""
+    """Return (west, south, east, north) of a grid in degrees, with a margin."""
     west, south, east, north = pyproj.Transformer.from_crs(
         str(geobox.crs), "EPSG:4326", always_xy=True
     ).transform_bounds(*_bounds(geobox.boundingbox), densify_pts=21)
@@ -120,8 +128,15 @@ def search_box(geobox: GeoBox) -> tuple[float, float, float, float]:
 
 
 @dataclass
-class _Found:
-    """What a search gave: items of the region and period, and what else was seen."""
+class _SearchResult:
+    """Items of a search.
+
+    Attributes:
+        candidates: items of the region and period by id.
+        undated: reason by id of items without a datetime.
+        elsewhere: number of items outside the region or the period.
+        other_collections: number of items of other collections.
+    """
 
     candidates: dict[str, SourceItem] = field(default_factory=dict)
     undated: dict[str, str] = field(default_factory=dict)
@@ -129,7 +144,7 @@ class _Found:
     other_collections: int = 0
 
     def add(self, item: SourceItem) -> None:
-        """Each id counts once; where two documents differ, their order does not decide."""
+        """Add an item once per id; of two documents, the choice does not depend on their order."""
         known = self.candidates.get(item.id)
         if known is None or json.dumps(known.to_json()) < json.dumps(item.to_json()):
             self.candidates[item.id] = item
@@ -141,32 +156,32 @@ def _candidates(
     geobox: GeoBox,
     period: Period,
     provider: Provider,
-) -> _Found:
-    """Sort items by collection, region and period; each counts once."""
-    found = _Found()
-    wanted = {*provider.s2_assets.values(), *provider.s1_assets.values()}
+) -> _SearchResult:
+    """Classify items by collection, region and period; each id is counted once."""
+    result = _SearchResult()
+    asset_keys = {*provider.s2_assets.values(), *provider.s1_assets.values()}
     for document in documents:
         if document.get("collection") != collection:
-            found.other_collections += 1
+            result.other_collections += 1
             continue
         try:
-            item = _candidate(document, geobox, wanted)
+            item = _candidate(document, geobox, asset_keys)
             day = item.date
             if not item.stac["properties"].get("datetime"):
-                found.undated[item.id] = "has no datetime, so its day is not known"
+                result.undated[item.id] = "has no datetime, so its day is unknown"
             elif period.start <= day <= period.end and item.overlaps(geobox):
-                found.add(item)
+                result.add(item)
             else:
-                found.elsewhere += 1
+                result.elsewhere += 1
         except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
             raise ItemError(
-                f"Item {document.get('id')} of collection {collection} is not a whole STAC item "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}): mend or remove it."
+                f"Item {document.get('id')} of collection {collection} is not a valid STAC item "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}): fix or remove it."
             ) from error
-    return found
+    return result
 
 
-def _candidate(document: Mapping[str, Any], geobox: GeoBox, wanted: set[str]) -> SourceItem:
+def _candidate(document: Mapping[str, Any], geobox: GeoBox, asset_keys: set[str]) -> SourceItem:
     properties = document["properties"]
     stamp = properties.get("datetime")
     return SourceItem(
@@ -175,11 +190,11 @@ def _candidate(document: Mapping[str, Any], geobox: GeoBox, wanted: set[str]) ->
         extent=_extent(document, geobox),
         boa_offset=0,
         orbit=str(properties.get("sat:orbit_state") or "").lower() or None,
-        stac=_trimmed(document, wanted),
+        stac=_reduced(document, asset_keys),
     )
 
 
-def _trimmed(document: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
+def _reduced(document: Mapping[str, Any], asset_keys: set[str]) -> dict[str, Any]:
     properties = document["properties"]
     return {
         "id": document["id"],
@@ -188,7 +203,7 @@ def _trimmed(document: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
         "assets": {
             key: {"href": public_href(asset["href"])}
             for key, asset in document.get("assets", {}).items()
-            if key in wanted
+            if key in asset_keys
         },
     }
 
@@ -196,10 +211,10 @@ def _trimmed(document: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
 def _extent(
     document: Mapping[str, Any], geobox: GeoBox
 ) -> tuple[float, float, float, float] | None:
-    """Bounds of the item's raster in the CRS of `geobox`, with two pixels' margin.
+    """Return the bounds of the raster of an item in the CRS of `geobox`, with a margin.
 
-    From the projection extension, which is exact; the footprint in degrees, which can be
-    simplified, serves only where there is none.
+    They are exact from the projection extension. Without it, the bounding box in degrees is used,
+    which can be simplified. None if both are missing.
     """
     properties = document["properties"]
     holders = [*document.get("assets", {}).values(), properties]
@@ -235,7 +250,7 @@ def _extent(
 
 @functools.cache
 def _transformer(source: str, target: str) -> pyproj.Transformer:
-    """Made once: a search finds thousands of items in two or three zones."""
+    """Return a cached transformer: a search has thousands of items in two or three zones."""
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 

@@ -1,4 +1,4 @@
-"""Which of the items found are used, in which order, and why the others are not."""
+"""Select the items to use, sort them, and record why others are left out."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def _moment(item: SourceItem) -> datetime.datetime:
     return stamp if stamp.tzinfo else stamp.replace(tzinfo=datetime.UTC)
 
 
-def choose_sentinel2(
+def select_sentinel2(
     candidates: Iterable[SourceItem],
     provider: Provider,
     preprocessing: Preprocessing,
     max_cloud: float,
 ) -> tuple[list[SourceItem], list[tuple[str, str]]]:
-    """The Sentinel-2 items to use, in their order, and (id, reason) of those left out.
+    """Return the Sentinel-2 items to use, sorted, and (id, reason) of those left out.
 
-    Order: `datetime`, then `eo:cloud_cover` (missing = 100), then `id`. Of copies of one
-    acquisition (same datatake and MGRS tile) the one of the newest baseline stays, and holds
-    the others.
+    Order: `datetime`, then `eo:cloud_cover` (missing = 100), then `id`. Of duplicates of one
+    acquisition (same datatake and MGRS tile), the one with the newest baseline is used; the
+    others become its `duplicates`.
 
     Raises:
-        ItemError: an item does not tell its processing baseline.
+        ItemError: an item does not state its processing baseline.
     """
     left_out: list[tuple[str, str]] = []
     usable = []
@@ -45,31 +45,34 @@ def choose_sentinel2(
         ]
         cloud = _cloud_cover(item)
         if missing:
-            left_out.append((item.id, f"lists no asset {', '.join(missing)}"))
+            left_out.append((item.id, f"has no asset {', '.join(missing)}"))
         elif max_cloud < 100 and cloud is not None and cloud > max_cloud:
             left_out.append((item.id, f"cloud cover {cloud} % is above max_cloud {max_cloud} %"))
         else:
             offset = provider.boa_offset(item.stac, preprocessing)
             usable.append(dataclasses.replace(item, boa_offset=offset, orbit=None))
-    kept = _one_of_each_photograph(usable, provider, left_out)
-    return sorted(kept, key=_sentinel2_order), sorted(left_out)
+    items = _group_duplicates(usable, provider, left_out)
+    return sorted(items, key=_sentinel2_order), sorted(left_out)
 
 
-def _one_of_each_photograph(
+def _group_duplicates(
     usable: Iterable[SourceItem], provider: Provider, left_out: list[tuple[str, str]]
 ) -> list[SourceItem]:
-    """The newest copy of each acquisition, holding the others, which join `left_out`."""
-    copies: dict[tuple[str, ...], list[SourceItem]] = {}
+    """Return the newest item of each acquisition with its duplicates.
+
+    The duplicates are also appended to `left_out`.
+    """
+    acquisitions: dict[tuple[str, ...], list[SourceItem]] = {}
     for item in usable:
-        copies.setdefault(provider.acquisition(item.stac) or (item.id,), []).append(item)
-    kept = []
-    for found in copies.values():
-        best, *others = sorted(
-            found, key=lambda item: (provider.newness(item.stac), item.id), reverse=True
+        acquisitions.setdefault(provider.acquisition(item.stac) or (item.id,), []).append(item)
+    result = []
+    for items in acquisitions.values():
+        newest, *older = sorted(
+            items, key=lambda item: (provider.version_key(item.stac), item.id), reverse=True
         )
-        kept.append(dataclasses.replace(best, copies=tuple(others)))
-        left_out += [(item.id, f"older copy of the acquisition in {best.id}") for item in others]
-    return kept
+        result.append(dataclasses.replace(newest, duplicates=tuple(older)))
+        left_out += [(item.id, f"older duplicate of {newest.id}") for item in older]
+    return result
 
 
 def _sentinel2_order(item: SourceItem) -> tuple[datetime.datetime, float, str]:
@@ -78,7 +81,7 @@ def _sentinel2_order(item: SourceItem) -> tuple[datetime.datetime, float, str]:
 
 
 def _cloud_cover(item: SourceItem) -> float | None:
-    """`eo:cloud_cover` in percent; None where it is missing or no number."""
+    """Return `eo:cloud_cover` in percent; None if it is missing or not a number."""
     try:
         cloud = float(item.stac["properties"]["eo:cloud_cover"])
     except (KeyError, TypeError, ValueError):
@@ -86,13 +89,13 @@ def _cloud_cover(item: SourceItem) -> float | None:
     return cloud if math.isfinite(cloud) else None
 
 
-def choose_sentinel1(
+def select_sentinel1(
     candidates: Iterable[SourceItem], provider: Provider, orbits: str
 ) -> tuple[list[SourceItem], list[tuple[str, str]]]:
-    """The Sentinel-1 items to use, ordered by `datetime`, then `id`, and those left out.
+    """Return the Sentinel-1 items to use, sorted by `datetime` and `id`, and those left out.
 
-    Where the archive's items do not tell their direction, but its rasters do, items of every
-    direction are kept; `directions.known_directions` chooses when they are read.
+    If the orbit direction is only in the rasters, items of both directions are returned;
+    `ingest.directions.known_directions` selects them when they are read.
     """
     left_out: list[tuple[str, str]] = []
     usable = []
@@ -107,11 +110,11 @@ def choose_sentinel1(
         elif item.orbit is None and provider.orbit_tag:
             usable.append(item)
         elif item.orbit not in ORBITS:
-            told = f"says {item.orbit!r}" if item.orbit else "is missing"
-            left_out.append((item.id, f"does not tell its direction (sat:orbit_state {told})"))
+            state = f"is {item.orbit!r}" if item.orbit else "is missing"
+            left_out.append((item.id, f"has no orbit direction (sat:orbit_state {state})"))
         elif orbits not in ("both", item.orbit):
-            left_out.append((item.id, f"is {item.orbit}, and sentinel1.orbits is {orbits}"))
+            left_out.append((item.id, f"is {item.orbit}, but sentinel1.orbits is {orbits}"))
         else:
             usable.append(item)
-    kept = _one_of_each_photograph(usable, provider, left_out)
-    return sorted(kept, key=lambda item: (_moment(item), item.id)), sorted(left_out)
+    items = _group_duplicates(usable, provider, left_out)
+    return sorted(items, key=lambda item: (_moment(item), item.id)), sorted(left_out)

@@ -1,1 +1,1 @@
-"""Compute Sentinel-1 and Sentinel-2 pixel values: the contract with the model."""
+"""Compute Sentinel-1 and Sentinel-2 pixel values as the models expect them."""

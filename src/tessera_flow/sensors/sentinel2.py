@@ -1,7 +1,7 @@
-"""Sentinel-2 L2A preprocessing: band order, SCL validity, baseline offset, daily mosaic.
+"""Preprocess Sentinel-2 L2A: band order, SCL validity, baseline offset, daily mosaic.
 
-This is the contract with the model: the published checkpoints were trained on data made
-this way. Reference numbers are in `tests/golden/prep`.
+The published checkpoints were trained on data from the same preprocessing. Reference numbers are
+in `tests/golden/prep`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ BOA_OFFSET = 1000
 Preprocessing = Literal["corrected", "as_published"]
 
 _STRIP = 32
-"""Rows at a time: what stays in the processor's cache."""
+"""Number of rows processed at once, so that they fit the CPU cache."""
 
 
 def scl_is_valid(scl: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """True where the scene classification allows a pixel's use.
+    """Return True for each pixel that is valid by its scene classification (SCL).
 
     Args:
-        scl: SCL codes, any shape; NaN (no data) is not valid.
+        scl: SCL codes of any shape; NaN (no data) is not valid.
+
+    Returns:
+        Boolean array of the same shape.
     """
     valid: NDArray[np.bool_] = ~np.isin(scl, INVALID_SCL)
     if np.issubdtype(scl.dtype, np.floating):
@@ -43,14 +46,18 @@ def scl_is_valid(scl: NDArray[np.generic]) -> NDArray[np.bool_]:
 def remove_offset(
     dn: NDArray[np.uint16], preprocessing: Preprocessing = "corrected"
 ) -> NDArray[np.uint16]:
-    """Take the BOA offset of 1000 off digital numbers of baseline 04.00 and later.
+    """Subtract the BOA offset of 1000 from digital numbers of baseline 04.00 and later.
 
-    `corrected`: 0 (no data) stays 0, everything else is max(dn - 1000, 1), so that a dark pixel
-    does not turn into no data. `as_published`: numbers below 1000 stay as they are, and 1000
-    becomes 0, as the published pipeline has it.
+    `corrected`: 0 (no data) remains 0, all other values become max(dn - 1000, 1), so that a dark
+    pixel does not become no data. `as_published`: values below 1000 are unchanged and 1000
+    becomes 0, as in the published pipeline.
 
     Args:
-        dn: digital numbers, uint16, any shape. Not changed.
+        dn: digital numbers, uint16, any shape. Not modified.
+        preprocessing: `corrected` or `as_published`.
+
+    Returns:
+        uint16 array of the same shape.
     """
     result: NDArray[np.uint16]
     if preprocessing == "as_published":
@@ -63,15 +70,15 @@ def remove_offset(
 
 
 def select_first_valid(scl: NDArray[np.generic], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
-    """Index of the item that supplies each pixel of a day.
+    """Return the index of the item that supplies each pixel of a day.
 
     Args:
-        scl: (N, H, W) SCL codes of the day's items, in their stated order.
-        inside: (H, W) True inside the region of interest.
+        scl: (N, H, W) SCL codes of the items of the day, in manifest order.
+        inside: (H, W) bool, True inside the region.
 
     Returns:
-        (H, W) int16: the first item whose SCL is valid there; -1 where none is, and outside
-        the region.
+        (H, W) int16: index of the first item with a valid SCL; -1 if no item is valid or the
+        pixel is outside the region.
     """
     valid = scl_is_valid(scl) & inside
     if valid.shape[0] == 0:
@@ -82,15 +89,15 @@ def select_first_valid(scl: NDArray[np.generic], inside: NDArray[np.bool_]) -> N
 
 
 class DayMosaic:
-    """A day's image put together; every pixel takes all its bands from one item.
+    """Mosaic of one day; all bands of a pixel come from the same item.
 
-    A pixel comes from its selected item; a pixel that no item has valid keeps the values of
-    the first item with data there (its mask stays 0). Items are added in their stated order,
-    those that are not wanted left out.
+    A pixel has the values of its selected item. A pixel that is valid in no item has the values
+    of the first item with data (its mask remains 0). Items must be added in manifest order; items
+    for which `needs` is False may be skipped.
 
     Args:
-        selection: (H, W) from `select_first_valid`.
-        inside: (H, W) True inside the region of interest.
+        selection: (H, W) int16 from `select_first_valid`.
+        inside: (H, W) bool, True inside the region.
     """
 
     def __init__(self, selection: NDArray[np.int16], inside: NDArray[np.bool_]) -> None:
@@ -98,16 +105,16 @@ class DayMosaic:
         self._unfilled = inside & (selection < 0)
         self._missing = bool(self._unfilled.any())
         self._supplying = frozenset(np.unique(selection).tolist())
-        # Band by band, and in strips of rows: a fraction of the memory traffic of whole
-        # images with the bands side by side.
+        # Bands are separate and processed in strips of rows, which needs a fraction of the
+        # memory traffic of interleaved full images.
         self._planes = [np.zeros(selection.shape, np.uint16) for _ in BANDS]
 
     def supplies(self, index: int) -> bool:
-        """Whether a pixel is selected from item `index`."""
+        """Return whether any pixel is selected from item `index`."""
         return index in self._supplying
 
-    def wants(self, index: int) -> bool:
-        """Whether item `index` can give anything, after those added so far."""
+    def needs(self, index: int) -> bool:
+        """Return whether item `index` can supply a pixel, after the items added so far."""
         return self._missing or self.supplies(index)
 
     def add(
@@ -116,31 +123,31 @@ class DayMosaic:
         planes: Sequence[NDArray[np.uint16]],
         offset: Preprocessing | None,
     ) -> None:
-        """Take an item's pixels.
+        """Add the pixels of an item.
 
         Args:
-            index: of the item in the day's order.
-            planes: its bands in the order of `BANDS`, (H, W) uint16 each.
-            offset: how the BOA offset is removed from them; None: there is none.
+            index: index of the item in the order of the day.
+            planes: bands in the order of `BANDS`, (H, W) uint16 each.
+            offset: how to remove the BOA offset; None if the pixels have no offset.
         """
         for top in range(0, len(self._selection), _STRIP):
             strip = slice(top, top + _STRIP)
             bands = [plane[strip] for plane in planes]
             if offset is not None:
                 bands = [remove_offset(dn, offset) for dn in bands]
-            take = self._selection[strip] == index
+            use = self._selection[strip] == index
             unfilled = self._unfilled[strip]
             if unfilled.any():
                 fallback = unfilled & (np.bitwise_or.reduce(bands) > 0)
                 unfilled &= ~fallback  # in place
-                take |= fallback
-            if take.any():
+                use |= fallback
+            if use.any():
                 for mosaic, dn in zip(self._planes, bands, strict=True):
-                    np.copyto(mosaic[strip], dn, where=take)
+                    np.copyto(mosaic[strip], dn, where=use)
         self._missing = bool(self._unfilled.any())
 
     def image(self) -> NDArray[np.uint16]:
-        """(H, W, 10); 0 outside the region and where no item has data."""
+        """Return the mosaic, (H, W, 10) uint16; 0 outside the region and where no item has data."""
         result = np.empty((*self._selection.shape, len(BANDS)), np.uint16)
         for top in range(0, len(result), _STRIP):
             strip = slice(top, top + _STRIP)
