@@ -92,7 +92,7 @@ def choose_sentinel1(
     """The Sentinel-1 items to use, ordered by `datetime`, then `id`, and those left out.
 
     Where the archive's items do not tell their direction, but its rasters do, items of every
-    direction are kept; `directions.known_directions` chooses when they are read.
+    direction are kept; `directions.resolve_directions` chooses when they are read.
     """
     left_out: list[tuple[str, str]] = []
     usable = []
