@@ -95,7 +95,7 @@ def select_sentinel1(
     """Return the Sentinel-1 items to use, sorted by `datetime` and `id`, and those left out.
 
     If the orbit direction is only in the rasters, items of both directions are returned;
-    `ingest.directions.known_directions` selects them when they are read.
+    `ingest.directions.resolve_directions` selects them when they are read.
     """
     left_out: list[tuple[str, str]] = []
     usable = []
