@@ -23,7 +23,7 @@ from tessera_flow.jobs.staging import staged
 from tessera_flow.jobs.status import end_of_run, status
 from tessera_flow.signals import stop_requests
 
-from .test_layout import layout
+from .test_run_files import layout
 
 
 def test_every_attempt_is_kept_and_the_last_one_counts(tmp_path: Path) -> None:

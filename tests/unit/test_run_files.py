@@ -21,7 +21,7 @@ from tessera_flow.jobs.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_nam
 from tessera_flow.jobs.schedule import Schedule
 
 from ..support.pipeline import CRS, MODEL, write_polygon
-from .test_plan import RING
+from .test_blocks import RING
 
 RULES = Path(__file__).parents[2] / "workflow" / "rules"
 
