@@ -1,5 +1,5 @@
-# Everything a developer or a first-time user runs. `make help` lists it.
-# Needs python3 (3.11 or newer), make and git; all else goes into .venv.
+# Commands for users and developers. `make help` lists them.
+# Needs python3 (3.11 or newer), make and git; everything else goes into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,37 +11,47 @@ CONDA_EXE ?= conda
 SYSTEM_PATH := $(PATH)
 # .venv first: snakefmt looks for shfmt, and Snakemake for Python, on PATH.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# Snakemake keeps a cache of sources; a home that cannot be written to must not matter.
+# Snakemake keeps a cache of sources; the home folder may be read-only.
 SNAKEMAKE := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache snakemake
 PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slurm coverage mutations lint docs generate lock check-conda clean
+.PHONY: help install demo slurm-profile check test test-all test-slurm coverage mutations lint docs \
+	generate lock check-conda clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-install: $(INSTALLED) ## Make .venv with the pinned packages (demo and test do it themselves)
+install: $(INSTALLED) ## Make .venv with the pinned packages (other targets do it if needed)
 
 $(INSTALLED): requirements/lock.txt pyproject.toml tools/install.sh tools/torch.sh
 	@PATH="$(SYSTEM_PATH)" tools/install.sh $(PYTHON) $(VENV)
 	@touch $@
 
-demo: $(INSTALLED) ## Run the whole workflow on a small simulated landscape
+demo: $(INSTALLED) ## Run the workflow on a small synthetic archive
 	@tessera-flow demo --out $(DEMO)
 	@$(SNAKEMAKE) --configfile $(DEMO)/config.yaml --cores $(CORES)
-	@echo "Products (from simulated scenes and untrained weights):"
+	@echo "Products (from synthetic scenes and untrained weights):"
 	@find $(DEMO)/results -mindepth 3 -maxdepth 3 -not -name '.*' | sort | sed 's/^/  /'
 	@echo "Open the report first: $$(echo $(DEMO)/results/*/*/report.html)"
 
-test: lint ## Check style, types and the workflow, and run the tests
+# Snakemake looks for profiles in the working directory first.
+slurm-profile: ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm`
+	@if [ -e slurm ]; then echo "./slurm exists: edit it, or remove it and run again." >&2; exit 1; fi
+	@cp -RL profiles/slurm slurm
+	@echo "slurm/config.yaml: set the account and the partitions in it."
+
+check: lint ## Check style and types, and run the unit tests (90 s)
+	@$(PYTEST) -n 2 --dist worksteal tests/unit
+
+test: lint ## Check style, types and the workflow, and run the tests (6 min)
 	@$(PYTEST) -n 2 --dist worksteal
 
-test-all: lint ## The same with the slow tests
+test-all: lint ## Run the slow tests, too
 	@$(PYTEST) -n 2 --dist worksteal -m "not gpu and not online and not slurm"
 
-test-slurm: $(INSTALLED) ## Run the workflow on a real Slurm (Debian packages; as root)
+test-slurm: $(INSTALLED) ## Run the workflow on a real Slurm (Debian; as root)
 	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2
 	@$(PYTEST) -m slurm tests/slurm
 
@@ -52,20 +62,20 @@ lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@snakefmt --check $(WORKFLOW)
 	@python tools/generate.py --check
 
-coverage: $(INSTALLED) ## Which lines of the package the fast tests run, in jobs' processes, too
+coverage: $(INSTALLED) ## Report the lines of the package that the fast tests run
 	@$(PYTEST) -n 2 --dist worksteal --cov --cov-report=term
 
-mutations: $(INSTALLED) ## Change central lines, one at a time: a test has to fail for each
+mutations: $(INSTALLED) ## Change central lines, one at a time: a test must fail for each
 	@python tools/mutations.py
 
-docs: $(INSTALLED) ## Build docs/ as a site; fails at a link or an anchor that leads nowhere
+docs: $(INSTALLED) ## Build docs/ as a site; fails at a broken link or anchor
 	@python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-generate: $(INSTALLED) ## Write every generated file (schema, config.yaml, envs/, container/ ...)
+generate: $(INSTALLED) ## Write the generated files (schema, config.yaml, envs/ ...)
 	@python tools/generate.py
 
-lock: ## Resolve the pins of pyproject.toml anew (then: make generate)
+lock: ## Resolve the pins of pyproject.toml (then: make generate)
 	@PATH="$(SYSTEM_PATH)" tools/lock.sh $(PYTHON)
 
 check-conda: ## Solve envs/*.yaml with conda (needs conda-forge; installs nothing)

@@ -1,79 +1,99 @@
-"""Requirements, conda environments and container files, all from the pins of pyproject.toml."""
+"""Write the lock file, the requirements and the conda environments from the pins of pyproject.toml.
+
+python tools/environments.py < FREEZE    print requirements/lock.txt, from `pip freeze --all`
+
+tools/lock.sh calls this with the Python of an environment that holds nothing else;
+tools/generate.py writes the other files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import metadata
 
-from dependencies import DEVELOP, RUN
+from packaging.requirements import Requirement
+
+RUN = "# Needed to run:"
+DEVELOP = "# Needed to test and to develop:"
 
 PYTHON = "3.11"
-"""Of the conda environments and the containers: what the lock was made with."""
+"""Python version of the lock file, the conda environments and the containers."""
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-"""Where the CPU builds of torch are; tools/torch.sh names it, too."""
+"""Index with the CPU builds of torch; tools/torch.sh names it, too."""
 
 CONDA_NAMES = {
-    "affine": "affine",
-    "httpx2": "httpx2",
-    "huggingface_hub": "huggingface_hub",
-    "numpy": "numpy",
-    "odc-geo": "odc-geo",
-    "odc-loader": "odc-loader",
-    "odc-stac": "odc-stac",
-    "planetary-computer": "planetary-computer",
-    "pyarrow": "pyarrow",
-    "pydantic": "pydantic",
-    "pyogrio": "pyogrio",
-    "pyproj": "pyproj",
-    "pystac": "pystac",
-    "pystac-client": "pystac-client",
-    "pyyaml": "pyyaml",
-    "requests": "requests",
-    "rasterio": "rasterio",
-    "rioxarray": "rioxarray",
-    "shapely": "shapely",
-    # bioconda's `snakemake` adds what this workflow does not use; both have the same version.
+    # bioconda's `snakemake` adds packages that this workflow does not use.
     "snakemake": "snakemake-minimal",
-    "snakemake-executor-plugin-slurm": "snakemake-executor-plugin-slurm",
-    "tenacity": "tenacity",
     "torch": "pytorch-cpu",
-    "urllib3": "urllib3",
-    "xarray": "xarray",
-    "zarr": "zarr",
 }
-"""The name on conda-forge, or on bioconda for what begins with snakemake, by the name on PyPI."""
+"""Names on conda-forge and bioconda that differ from those on PyPI."""
 
 _FROM_PINS = "# Generated from pyproject.toml by `make generate`; edit that instead."
 _FROM_LOCK = "# Generated from requirements/lock.txt by `make generate`; see `make lock`."
 
-# rasterio's wheel expects it of the system.
-_PACKAGES = "libexpat1"
-_BASE = f"python:{PYTHON}-slim-bookworm"
-_PLACE = "/opt/tessera-flow"
-_COPIED = ("LICENSE", "README.md", "Snakefile", "envs", "profiles", "pyproject.toml",
-           "requirements", "src", "workflow")  # fmt: skip
+
+def normal(name: str) -> str:
+    """Return the name of a distribution as registries compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def closure(names: Iterable[str]) -> set[str]:
+    """Return the normal names of installed distributions and of all that they need in turn."""
+    result: set[str] = set()
+    queue = [normal(name) for name in names]
+    while queue:
+        name = queue.pop()
+        if name not in result:
+            result.add(name)
+            requirements = map(Requirement, metadata.requires(name) or [])
+            queue += [
+                normal(requirement.name)
+                for requirement in requirements
+                if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            ]
+    return result
+
+
+def lock(freeze: str, needed: set[str]) -> str:
+    """Return the text of requirements/lock.txt.
+
+    Args:
+        freeze: output of `pip freeze --all`.
+        needed: normal names of the distributions that are needed to run.
+
+    Raises:
+        ValueError: the environment holds a CUDA build of torch, whose packages only Linux has.
+    """
+    pins = [line.replace("+cpu", "") for line in freeze.splitlines() if "==" in line]
+    pins.sort(key=lambda pin: normal(pin.partition("==")[0]))
+    if any(pin.startswith("nvidia-") for pin in pins):
+        raise ValueError("the lock file needs the CPU build of torch, but the CUDA build came")
+    run = [pin for pin in pins if normal(pin.partition("==")[0]) in needed]
+    head = [
+        "# Every package of a working environment, pinned; written by `make lock`.",
+        "# tools/torch.sh chooses the CPU build of torch before this file is read.",
+    ]
+    return "\n".join([*head, RUN, *run, DEVELOP, *(p for p in pins if p not in run), ""])
 
 
 def run_pins(lock: str) -> list[str]:
-    """The pins of requirements/lock.txt that are needed to run.
+    """Return the pins of requirements/lock.txt that are needed to run.
 
     Raises:
-        ValueError: the lock file has not its two parts.
+        ValueError: the lock file lacks one of its two headings.
     """
-    _, run, rest = lock.partition(f"{RUN}\n")
-    needed, develop, _ = rest.partition(f"{DEVELOP}\n")
+    _, run, below = lock.partition(f"{RUN}\n")
+    needed, develop, _ = below.partition(f"{DEVELOP}\n")
     if not run or not develop:
-        raise ValueError("requirements/lock.txt has lost its headings: run `make lock`")
+        raise ValueError("requirements/lock.txt lacks its headings: run `make lock`")
     return needed.splitlines()
 
 
 def requirements(lock: str, *, gpu: bool) -> str:
-    """`requirements/cpu.txt` or `requirements/cuda.txt`: what is needed to run, for pip.
-
-    Args:
-        lock: text of requirements/lock.txt.
-        gpu: the registry's own torch, which is a CUDA build on Linux, in place of the CPU one.
-    """
+    """Return `requirements/cuda.txt` (gpu) or `requirements/cpu.txt` from the text of the lock."""
     lines = [_FROM_LOCK]
     if gpu:
         lines.append("# On Linux PyPI's torch is a CUDA build, which pins its CUDA libraries.")
@@ -89,103 +109,25 @@ def requirements(lock: str, *, gpu: bool) -> str:
 
 
 def conda_environment(dependencies: Sequence[str], *, gpu: bool) -> str:
-    """`envs/cpu.yaml` or `envs/gpu.yaml`, with the same pins as pyproject.toml.
-
-    Args:
-        dependencies: `name==version` as in pyproject.toml.
-        gpu: with the CUDA build of PyTorch instead of the CPU one.
+    """Return `envs/gpu.yaml` (gpu) or `envs/cpu.yaml` from pins as in pyproject.toml.
 
     Raises:
-        ValueError: a dependency is not pinned with `==`, or its name on conda is not known.
+        ValueError: a dependency is not pinned with `==`.
     """
     lines = [
         _FROM_PINS,
         "# The package itself is not listed: the workflow's scripts find it in src/.",
-        "channels:",
-        "  - conda-forge",
-        "  - bioconda",
-        "  - nodefaults",
-        "dependencies:",
-        f"  - python ={PYTHON}",
+        *("channels:", "  - conda-forge", "  - bioconda", "  - nodefaults"),
+        *("dependencies:", f"  - python ={PYTHON}"),
     ]
     for dependency in dependencies:
         name, equals, version = dependency.partition("==")
         if not equals:
             raise ValueError(f"{dependency} is not pinned with == in pyproject.toml")
-        if name not in CONDA_NAMES:
-            raise ValueError(
-                f"{name} has no conda name: look it up on conda-forge and enter it in "
-                "tools/environments.py"
-            )
-        conda = "pytorch-gpu" if gpu and name == "torch" else CONDA_NAMES[name]
+        conda = "pytorch-gpu" if gpu and name == "torch" else CONDA_NAMES.get(name, name)
         lines.append(f"  - {conda} =={version}")
     return "\n".join(lines) + "\n"
 
 
-def _steps(requirements: str) -> list[str]:
-    """Shell commands that make the container, in order, from the copied files."""
-    pip = "python -m pip install --no-cache-dir"
-    return [
-        "apt-get update",
-        f"apt-get install --yes --no-install-recommends {_PACKAGES}",
-        "rm -rf /var/lib/apt/lists/*",
-        f"{pip} --requirement {_PLACE}/requirements/{requirements}",
-        f"{pip} --no-deps {_PLACE}",
-        "snakemake --version",
-    ]
-
-
-def apptainer_definition() -> str:
-    """`container/apptainer.def`: builds an image with the workflow in it."""
-    return "\n".join(
-        [
-            _FROM_PINS,
-            "# In the repository:",
-            "#   apptainer build tessera-flow.sif container/apptainer.def",
-            "# for CPUs alone, with --build-arg requirements=cpu.txt.",
-            "# In the folder that holds config/config.yaml (without --nv on CPUs):",
-            "#   apptainer run --nv tessera-flow.sif --cores 8",
-            "Bootstrap: docker",
-            f"From: {_BASE}",
-            "",
-            "%arguments",
-            "    requirements=cuda.txt",
-            "",
-            "%files",
-            *(f"    {name} {_PLACE}/{name}" for name in _COPIED),
-            "",
-            "%post",
-            "    set -eu",
-            *(f"    {step}" for step in _steps("{{ requirements }}")),
-            "",
-            "%environment",
-            "    export PYTHONNOUSERSITE=1",
-            "",
-            "%runscript",
-            f'    exec snakemake --snakefile {_PLACE}/workflow/Snakefile "$@"',
-            "",
-            "%test",
-            "    tessera-flow --version",
-            "",
-        ]
-    )
-
-
-def containerfile() -> str:
-    """`container/Containerfile`: the same image for Podman, Docker and Kubernetes."""
-    return "\n".join(
-        [
-            _FROM_PINS,
-            "# In the repository: podman build -f container/Containerfile -t tessera-flow .",
-            "# In the folder that holds config/config.yaml:",
-            "#   podman run --rm -v $PWD:/data -w /data tessera-flow --cores 8",
-            f"FROM docker.io/library/{_BASE}",
-            "ARG REQUIREMENTS=cuda.txt",
-            *(f"COPY {name} {_PLACE}/{name}" for name in _COPIED),
-            "RUN set -eu; \\",
-            "    " + "; \\\n    ".join(_steps("$REQUIREMENTS")),
-            "ENV PYTHONNOUSERSITE=1",
-            f'ENTRYPOINT ["snakemake", "--snakefile", "{_PLACE}/workflow/Snakefile"]',
-            "",
-        ]
-    )
+if __name__ == "__main__":
+    print(lock(sys.stdin.read(), closure(["tessera-flow"])), end="")

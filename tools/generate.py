@@ -17,52 +17,35 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
 import config_reference  # noqa: E402
 import environments  # noqa: E402
-import messages  # noqa: E402
 
 from tessera_flow.atomic import write_text  # noqa: E402
 
-TROUBLESHOOTING = "docs/troubleshooting.md"
-BEGIN = (
-    "<!-- Below: generated from src/tessera_flow by `make generate`; edit the sentences there. -->"
-)
-
 
 def generated() -> dict[str, str]:
-    """Text of each generated file by its path in the repository."""
+    """Return the text of each generated file by its path in the repository."""
     with (ROOT / "pyproject.toml").open("rb") as handle:
         dependencies: list[str] = tomllib.load(handle)["project"]["dependencies"]
     lock = (ROOT / "requirements/lock.txt").read_text(encoding="utf-8")
     return {
         "workflow/schemas/config.schema.json": config_reference.config_schema(),
         "docs/configuration.md": config_reference.configuration_page(),
-        TROUBLESHOOTING: _with_every_sentence((ROOT / TROUBLESHOOTING).read_text("utf-8")),
         "workflow/sources.txt": sources(),
         "config/config.yaml": config_reference.default_config(),
         "requirements/cpu.txt": environments.requirements(lock, gpu=False),
         "requirements/cuda.txt": environments.requirements(lock, gpu=True),
         "envs/cpu.yaml": environments.conda_environment(dependencies, gpu=False),
         "envs/gpu.yaml": environments.conda_environment(dependencies, gpu=True),
-        "container/apptainer.def": environments.apptainer_definition(),
-        "container/Containerfile": environments.containerfile(),
     }
 
 
-def _with_every_sentence(page: str) -> str:
-    """The page with the list of error sentences in place of what follows its marker."""
-    written, marker, _ = page.partition(BEGIN)
-    if not marker:
-        raise ValueError(f"{TROUBLESHOOTING} has lost its line: {BEGIN}")
-    return f"{written}{BEGIN}\n\n{messages.reference(ROOT / 'src' / 'tessera_flow')}"
-
-
 def sources() -> str:
-    """What Snakemake fetches beside the rules where the workflow is on a git host."""
+    """Return the list of files that Snakemake fetches with the rules from a git host."""
     files = [ROOT / "workflow/scripts/adaptor.py", *(ROOT / "src/tessera_flow").rglob("*.py")]
     return "".join(f"{name}\n" for name in sorted(str(p.relative_to(ROOT)) for p in files))
 
 
 def differences() -> str:
-    """A unified diff from the files as they are to what they should be; empty if none."""
+    """Return a unified diff from the present to the generated files; empty if they agree."""
     lines: list[str] = []
     for name, text in generated().items():
         path = ROOT / name
@@ -77,14 +60,14 @@ def differences() -> str:
 
 
 def main() -> int:
-    """Write or check; the exit status."""
+    """Write or check the files; return the exit status."""
     parser = argparse.ArgumentParser(description="Write the generated files.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if out of date")
     if parser.parse_args().check:
-        found = differences()
-        if found:
-            print(f"{found}\nGenerated files are out of date: run `make generate`.")
-        return 1 if found else 0
+        diff = differences()
+        if diff:
+            print(f"{diff}\nGenerated files are out of date: run `make generate`.")
+        return 1 if diff else 0
     for name, text in generated().items():
         write_text(ROOT / name, text)
         print(name)

@@ -22,7 +22,7 @@ command -v "$python" >/dev/null ||
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "this Python cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"
 
-# Kept as it is by `python -m venv`, whatever is wrong with it.
+# `python -m venv` keeps an existing environment, even a broken one.
 if [ -e "$venv/bin/python" ] || [ -L "$venv/bin/python" ]; then
     version='import sys; print(sys.version_info[:2])'
     [ "$("$venv/bin/python" -c "$version" 2>/dev/null)" = "$("$python" -c "$version")" ] ||

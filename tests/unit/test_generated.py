@@ -1,4 +1,4 @@
-"""Generated files and pins: what is written down twice must say the same."""
+"""Generated files and pins: files that repeat a value agree."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import config_reference  # noqa: E402
-import dependencies  # noqa: E402
 import environments  # noqa: E402
 import generate  # noqa: E402
-from dependencies import normal  # noqa: E402
+from environments import normal  # noqa: E402
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = [*PYPROJECT["dependencies"], *PYPROJECT["optional-dependencies"]["dev"]]
@@ -35,17 +34,17 @@ LOCK = (ROOT / "requirements/lock.txt").read_text(encoding="utf-8")
 
 
 def pins(text: str) -> dict[str, str]:
-    """Versions by normal name in a requirements file."""
+    """Return versions by normal name from a requirements file."""
     lines = [line for line in text.splitlines() if line and line[0] not in "#-"]
     return {normal(name): version for name, version in (line.split("==", 1) for line in lines)}
 
 
 def test_generated_files_are_up_to_date() -> None:
-    found = generate.differences()
-    assert not found, f"\n{found}\nGenerated files are out of date: run `make generate`."
+    diff = generate.differences()
+    assert not diff, f"\n{diff}\nGenerated files are out of date: run `make generate`."
 
 
-def test_a_difference_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     text = generate.generated()["docs/configuration.md"]
     monkeypatch.setattr(
         generate, "generated", lambda: {"docs/configuration.md": text.replace("2000", "1000")}
@@ -53,15 +52,15 @@ def test_a_difference_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "-| `block_size` | whole number >= 1 | `2000`" in generate.differences()
 
 
-def test_default_config_is_valid_and_at_the_defaults() -> None:
+def test_default_config_is_valid_and_states_the_defaults() -> None:
     text = (ROOT / "config/config.yaml").read_text(encoding="utf-8")
     document = yaml.safe_load(text)
-    least = {
+    minimal = {
         "regions": {"my_region": {"roi": "path/to/region.geojson"}},
         "periods": document["periods"],
         "model": {"weights": "path/to/checkpoint.pt"},
     }
-    assert load_config(document) == load_config(least)
+    assert load_config(document) == load_config(minimal)
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
@@ -95,17 +94,24 @@ def test_every_direct_dependency_is_pinned_and_locked() -> None:
     assert "+" not in locked["torch"], "the CPU build is chosen by tools/torch.sh"
 
 
-def test_the_lock_has_what_is_needed_to_run_and_no_more_in_its_first_part() -> None:
-    """Its two parts together are an environment; the first one alone is, too."""
+def test_first_part_of_the_lock_has_exactly_what_is_needed_to_run() -> None:
     run = pins("\n".join(environments.run_pins(LOCK)))
     names = [pin.partition("==")[0] for pin in PYPROJECT["dependencies"]]
     on_cpu = metadata.version("torch").endswith("+cpu")
     if on_cpu and sys.version_info[:2] == (3, 11):
-        needed = {normal(name) for name in names} | dependencies.brought(names)
-        assert set(run) == needed, "run `make lock`"
+        assert set(run) == environments.closure(names), "run `make lock`"
     assert {"pytest", "ruff", "geotessera"}.isdisjoint(run)
-    with pytest.raises(ValueError, match="has lost its headings"):
+    with pytest.raises(ValueError, match="lacks its headings"):
         environments.run_pins("numpy==2.4.6\n")
+
+
+def test_lock_is_written_from_pip_freeze() -> None:
+    freeze = "pytest==9.2.0\nNumPy==2.4.6\ntessera-flow @ file:///x\ntorch==2.13.0+cpu\n"
+    text = environments.lock(freeze, {"numpy", "torch"})
+    assert environments.run_pins(text) == ["NumPy==2.4.6", "torch==2.13.0"]
+    assert text.endswith(f"{environments.DEVELOP}\npytest==9.2.0\n")
+    with pytest.raises(ValueError, match="CUDA build"):
+        environments.lock(f"{freeze}nvidia-cublas==13.0\n", {"torch"})
 
 
 def test_requirements_differ_in_torch_alone() -> None:
@@ -122,40 +128,31 @@ def test_requirements_differ_in_torch_alone() -> None:
     assert environments.CPU_INDEX in (ROOT / "tools/torch.sh").read_text(encoding="utf-8")
 
 
-def test_environments_hold_every_pin() -> None:
+def test_conda_environments_hold_every_pin() -> None:
     for file, torch in (("cpu", "pytorch-cpu"), ("gpu", "pytorch-gpu")):
         entries = yaml.safe_load((ROOT / f"envs/{file}.yaml").read_text(encoding="utf-8"))
         assert entries["channels"] == ["conda-forge", "bioconda", "nodefaults"]
-        found = {entry.split(" ")[0]: entry.split("=")[-1] for entry in entries["dependencies"]}
-        assert found.pop("python") == environments.PYTHON
-        names = environments.CONDA_NAMES | {"torch": torch}
+        versions = {entry.split(" ")[0]: entry.split("=")[-1] for entry in entries["dependencies"]}
+        assert versions.pop("python") == environments.PYTHON
+        names = {"snakemake": "snakemake-minimal", "torch": torch}
         expected = {}
         for dependency in PYPROJECT["dependencies"]:
             name, _, version = dependency.partition("==")
-            expected[names[name]] = version
-        assert found == expected
+            expected[names.get(name, name)] = version
+        assert versions == expected
 
 
-def test_no_conda_name_is_left_over() -> None:
-    direct = {pin.partition("==")[0] for pin in PYPROJECT["dependencies"]}
-    assert set(environments.CONDA_NAMES) == direct
-
-
-@pytest.mark.parametrize(
-    ("pin", "sentence"),
-    [("numpy>=2", "numpy>=2 is not pinned"), ("attrs==26.1.0", "attrs has no conda name")],
-)
-def test_what_conda_cannot_have_is_refused(pin: str, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        environments.conda_environment([pin], gpu=False)
+def test_unpinned_dependency_is_refused() -> None:
+    with pytest.raises(ValueError, match="numpy>=2 is not pinned"):
+        environments.conda_environment(["numpy>=2"], gpu=False)
 
 
 def test_both_containers_take_the_same_steps() -> None:
-    """In the shell's own eyes correct, from files that are there."""
-    definition = environments.apptainer_definition()
+    """Their steps are valid shell, and copy files that exist."""
+    definition = (ROOT / "container/apptainer.def").read_text(encoding="utf-8")
     post = definition.partition("%post\n")[2].partition("\n%")[0]
-    script = "\n".join(line.strip() for line in post.splitlines())
-    recipe = environments.containerfile()
+    script = "\n".join(line.strip() for line in post.splitlines() if line)
+    recipe = (ROOT / "container/Containerfile").read_text(encoding="utf-8")
     run = recipe.partition("\nRUN ")[2].partition("\nENV ")[0].replace("\\\n", "")
     for text in (script, run):
         subprocess.run(["sh", "-n", "-c", text], check=True)
@@ -164,39 +161,16 @@ def test_both_containers_take_the_same_steps() -> None:
     copied = re.findall(r"^COPY (\S+) /opt/tessera-flow/(\S+)$", recipe, re.MULTILINE)
     listed = re.findall(r"^    (\S+) /opt/tessera-flow/(\S+)$", definition, re.MULTILINE)
     assert copied == listed and len(copied) == 9
-    assert all(source == place and (ROOT / source).exists() for source, place in copied)
+    assert all(source == target and (ROOT / source).exists() for source, target in copied)
     python = f"python:{environments.PYTHON}-slim"
     assert f"\nFrom: {python}" in definition and f"\nFROM docker.io/library/{python}" in recipe
+    assert (
+        "\n    requirements=cuda.txt\n" in definition and "\nARG REQUIREMENTS=cuda.txt\n" in recipe
+    )
 
 
-def test_dependencies_page_says_what_is_installed() -> None:
-    """Licences to the letter, sizes within a third; torch is heavier as a CUDA build."""
-    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\S+) (\S+) \| (.+) \| (.+) \| (.+) \| (\d+) \|$", page, re.M)
-    assert [f"{name}=={version}" for name, version, *_ in rows] == PINS, "run `make lock`"
-    assert set(dependencies.USES) == {name for name, *_ in rows}
-    for name, _, use, licence, size, brought in rows:
-        assert use == dependencies.USES[name]
-        assert licence == dependencies.licence(name) != "not stated", name
-        if name == "torch" and not metadata.version("torch").endswith("+cpu"):
-            continue
-        found = dependencies.megabytes(name)
-        assert (found < 1.5) if size == "< 1" else (0.67 < found / float(size) < 1.5), name
-        if sys.version_info[:2] == (3, 11):
-            assert len(dependencies.brought([name])) == int(brought), name
-
-
-@pytest.mark.skipif(not metadata.version("torch").endswith("+cpu"), reason="of the CPU build")
-def test_the_size_of_an_installation_is_told() -> None:
-    found = sum(map(dependencies.megabytes, pins(LOCK))) / 1e3
-    for page in ("README.md", "tools/install.sh"):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        (told,) = re.findall(r"\(about ([\d.]+) GB, (?:CPU only|a few minutes)\)", text)
-        assert 0.85 < found / float(told) < 1.15, page
-
-
-def test_no_dependency_is_left_over() -> None:
-    """What src does not import is there for a reason that is not an import."""
+def test_no_dependency_is_unused() -> None:
+    """Dependencies that src does not import are used by the workflow or by users."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
     direct = {normal(pin.partition("==")[0]) for pin in PYPROJECT["dependencies"]}
     workflow = {"snakemake", "snakemake-executor-plugin-slurm", "pyyaml"}
@@ -215,8 +189,8 @@ DISTRIBUTIONS = {
 
 
 def distributions(path: Path) -> set[str]:
-    """Normal names of the distributions that a file imports from, at least in part."""
-    found = set()
+    """Return the normal names of the distributions that a file imports from."""
+    result = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -228,13 +202,13 @@ def distributions(path: Path) -> set[str]:
             if top in sys.stdlib_module_names or top == "tessera_flow":
                 continue
             two = ".".join(name.split(".")[:2])
-            found.add(normal(DISTRIBUTIONS.get(two) or DISTRIBUTIONS.get(top) or top))
-    return found
+            result.add(normal(DISTRIBUTIONS.get(two) or DISTRIBUTIONS.get(top) or top))
+    return result
 
 
 def test_every_import_is_a_direct_dependency() -> None:
-    """What src imports is pinned by us, not met by chance through another package."""
-    optional = PYPROJECT["optional-dependencies"]["geotessera"]  # met by a sentence where absent
+    """No import of src relies on a package that another one happens to need."""
+    optional = PYPROJECT["optional-dependencies"]["geotessera"]  # a message explains if absent
     direct = {normal(pin.partition("==")[0]) for pin in (*PYPROJECT["dependencies"], *optional)}
     missing = {
         str(path.relative_to(ROOT)): distributions(path) - direct

@@ -1,4 +1,4 @@
-"""Which build of torch `make install` takes, with pip itself and registries in folders."""
+"""The build of torch that `make install` takes, with pip itself and registries in folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIN = "torch==2.13.0"
 
 
 def registry(folder: Path, *versions: str) -> str:
-    """A package registry that has these versions of torch (each without content); its address."""
+    """Write a package registry with these versions of torch (empty wheels); return its URL."""
     project = folder / "torch"
     project.mkdir(parents=True)
     for version in versions:
@@ -31,16 +31,16 @@ def registry(folder: Path, *versions: str) -> str:
     return folder.as_uri()
 
 
-def choose(
+def run_torch_script(
     folder: Path, configured: str, index: str, **variables: str
 ) -> tuple[list[str], subprocess.CompletedProcess[str]]:
-    """Run tools/torch.sh; returns the versions that it installed."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "TORCH"))}
+    """Run tools/torch.sh; return the versions that it installed."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "TORCH"))}
     target = folder / "installed"
     done = subprocess.run(
         [str(ROOT / "tools" / "torch.sh"), sys.executable, PIN],
         env={
-            **kept,
+            **environment,
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_INDEX_URL": configured,
             "PIP_TARGET": str(target),
@@ -58,54 +58,53 @@ def choose(
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="torch is a CUDA build on Linux")
 
 
-def test_a_mirror_with_the_cpu_build_is_enough(tmp_path: Path) -> None:
+def test_mirror_with_the_cpu_build_is_enough(tmp_path: Path) -> None:
     mirror = registry(tmp_path / "mirror", "2.13.0", "2.13.0+cpu")
-    installed, done = choose(tmp_path, mirror, (tmp_path / "gone").as_uri())
+    installed, done = run_torch_script(tmp_path, mirror, (tmp_path / "gone").as_uri())
     assert (installed, done.returncode, done.stderr) == (["torch-2.13.0+cpu"], 0, "")
 
 
-def test_the_index_of_pytorch_has_what_pypi_has_not(tmp_path: Path) -> None:
-    """The plain build is there to be taken, and is not. What torch needs is not asked for: the
-    index of PyTorch has none of it in the versions of the lock file."""
+def test_index_of_pytorch_is_used_when_the_registry_lacks_the_cpu_build(tmp_path: Path) -> None:
+    """The plain build of the registry is not installed. Neither are requirements of torch: the
+    index of PyTorch does not have them in the versions of the lock file."""
     pypi = registry(tmp_path / "pypi", "2.13.0")
     index = registry(tmp_path / "index", "2.12.0+cpu", "2.13.0+cpu")
-    installed, done = choose(tmp_path, pypi, index)
+    installed, done = run_torch_script(tmp_path, pypi, index)
     assert (installed, done.returncode, done.stderr) == (["torch-2.13.0+cpu"], 0, "")
 
 
-def test_without_a_cpu_build_the_size_of_the_other_is_told(tmp_path: Path) -> None:
-    """Nothing is installed yet: the lock file's `torch==2.13.0` comes with the rest."""
+def test_without_a_cpu_build_the_size_of_the_default_build_is_reported(tmp_path: Path) -> None:
+    """Nothing is installed yet: `torch==2.13.0` comes with the lock file."""
     pypi = registry(tmp_path / "pypi", "2.13.0")
     index = registry(tmp_path / "index", "2.12.0+cpu")
-    installed, done = choose(tmp_path, pypi, index)
+    installed, done = run_torch_script(tmp_path, pypi, index)
     assert (installed, done.returncode) == ([], 0)
     assert "pip: ERROR: No matching distribution found for torch==2.13.0+cpu" in done.stderr
-    assert f"there is no CPU build of {PIN} for this Python" in done.stderr
-    assert f"from {index}" in done.stderr and "several GB" in done.stderr
+    assert f"has a CPU build of {PIN} for this Python" in done.stderr
+    assert f"nor {index}" in done.stderr and "several GB" in done.stderr
 
 
-def test_for_a_gpu_nothing_is_chosen(tmp_path: Path) -> None:
+def test_for_a_gpu_nothing_is_installed(tmp_path: Path) -> None:
     mirror = registry(tmp_path / "mirror", "2.13.0", "2.13.0+cpu")
-    installed, done = choose(tmp_path, mirror, mirror, TORCH="gpu")
+    installed, done = run_torch_script(tmp_path, mirror, mirror, TORCH="gpu")
     assert (installed, done.returncode, done.stderr) == ([], 0, "")
 
 
-def test_both_scripts_choose_by_the_same_one() -> None:
+def test_install_and_lock_use_the_same_script() -> None:
     for name in ("install.sh", "lock.sh"):
         assert 'tools/torch.sh "$' in (ROOT / "tools" / name).read_text()
 
 
 @pytest.mark.parametrize("python", [None, "#!/bin/sh\necho '(3, 9)'\n", "junk"])
-def test_an_environment_of_another_python_is_not_filled(tmp_path: Path, python: str | None) -> None:
-    """`python -m venv` keeps what is there: a link to a Python that is gone since, or one of
-    another version, into which the packages would go."""
-    there = tmp_path / "venv" / "bin" / "python"
-    there.parent.mkdir(parents=True)
+def test_environment_of_another_python_is_refused(tmp_path: Path, python: str | None) -> None:
+    """`python -m venv` would keep it: a link to a removed Python, or one of another version."""
+    existing = tmp_path / "venv" / "bin" / "python"
+    existing.parent.mkdir(parents=True)
     if python is None:
-        there.symlink_to(tmp_path / "gone")
+        existing.symlink_to(tmp_path / "gone")
     else:
-        there.write_text(python)
-        there.chmod(0o755)
+        existing.write_text(python)
+        existing.chmod(0o755)
     done = subprocess.run(
         [str(ROOT / "tools" / "install.sh"), sys.executable, str(tmp_path / "venv")],
         env={**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull},
@@ -116,4 +115,34 @@ def test_an_environment_of_another_python_is_not_filled(tmp_path: Path, python: 
     assert done.returncode == 1
     assert done.stdout == ""
     assert "was made by another Python than Python 3." in done.stderr, done.stderr
-    assert sorted(path.name for path in there.parent.iterdir()) == ["python"]
+    assert sorted(path.name for path in existing.parent.iterdir()) == ["python"]
+
+
+def test_slurm_profile_is_copied_once(tmp_path: Path) -> None:
+    """Into the clone, not into the home folder; an existing one is never overwritten."""
+    home = tmp_path / "home"
+    home.mkdir()
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / "profiles").symlink_to(ROOT / "profiles")
+    command = ["make", "-f", str(ROOT / "Makefile"), "slurm-profile"]
+
+    def make() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=clone,
+            env={**os.environ, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert make().returncode == 0
+    copy = clone / "slurm" / "config.yaml"
+    assert copy.read_bytes() == (ROOT / "profiles" / "slurm" / "config.yaml").read_bytes()
+    copy.write_text("edited")
+    again = make()
+    assert again.returncode != 0
+    assert "./slurm exists" in again.stderr
+    assert copy.read_text() == "edited"
+    assert list(home.iterdir()) == []
