@@ -29,6 +29,7 @@ USES = {
     "hatchling": "building the package",
     "httpx2": "errors of the downloads from Hugging Face",
     "huggingface_hub": "downloading published weights",
+    "jinja2": "the HTML report",
     "jsonschema": "checking the schema and STAC documents in the tests",
     "mypy": "checking types",
     "myst-parser": "the pages of docs/ as they are",

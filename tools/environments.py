@@ -16,6 +16,7 @@ CONDA_NAMES = {
     "affine": "affine",
     "httpx2": "httpx2",
     "huggingface_hub": "huggingface_hub",
+    "jinja2": "jinja2",
     "numpy": "numpy",
     "odc-geo": "odc-geo",
     "odc-loader": "odc-loader",

@@ -56,8 +56,11 @@ def _with_every_sentence(page: str) -> str:
 
 
 def sources() -> str:
-    """What Snakemake fetches beside the rules where the workflow is on a git host."""
-    files = [ROOT / "workflow/scripts/adaptor.py", *(ROOT / "src/tessera_flow").rglob("*.py")]
+    """List the files that Snakemake fetches beside the rules if the workflow is on a git host."""
+    package = ROOT / "src/tessera_flow"
+    files = [ROOT / "workflow/scripts/adaptor.py"]
+    for pattern in ("*.py", "*.j2", "*.css"):
+        files += package.rglob(pattern)
     return "".join(f"{name}\n" for name in sorted(str(p.relative_to(ROOT)) for p in files))
 
 

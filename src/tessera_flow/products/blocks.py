@@ -199,14 +199,25 @@ class RegionBlocks:
         return np.asarray(data)
 
     def missing_scenes(self, block_id: str) -> dict[str, dict[str, list[dict[str, str]]]]:
-        """What the archive had lost of a block's scenes: by sensor `left_out` and `replaced`,
-        as `missing_scenes.MissingScenes.attributes` has them. Empty where the source names no scenes.
+        """Return the missing or corrupt scenes of a block: by sensor `left_out` and `replaced`.
+
+        The form is that of `missing_scenes.MissingScenes.attributes`. Empty for tile folders
+        and published embeddings, which have no list of scenes.
 
         Raises:
             TileError: the block's file is missing or damaged.
         """
-        found: Any = self._group(block_id).attrs.get("missing_scenes", {})
-        return dict(found)
+        record: Any = self._group(block_id).attrs.get("missing_scenes", {})
+        return dict(record)
+
+    def precision(self, block_id: str) -> str | None:
+        """Return the precision of a block's inference, `float32` or `bf16`; None if not recorded.
+
+        Raises:
+            TileError: the block's file is missing or damaged.
+        """
+        precision: Any = self._group(block_id).attrs.get("precision")
+        return None if precision is None else str(precision)
 
     def read_region(self, name: str, window: Window) -> NDArray[Any] | None:
         """The array `name` in a window of the region, nodata where no block is.
