@@ -112,7 +112,8 @@ class Provenance:
         shape: (height, width) in pixels.
         nodata: value of a pixel without an embedding, per array.
         model, sources: see their types.
-        preprocessing: `corrected` or `as_published`; `unknown` for published embeddings.
+        preprocessing: `corrected` or `as_published`; `unknown` for tile folders and published
+            embeddings, which are prepared elsewhere.
         min_observations: valid steps a pixel needs (s2, s1); empty for published embeddings.
         software: version by package.
         configuration_sha256: see `config_hash.content_hash`.
@@ -222,12 +223,14 @@ def build_provenance(
         ValueError: weights and a store are given, or neither.
     """
     software = software_versions()
-    preprocessing, least = "unknown", {}
+    preprocessing, minimum = "unknown", {}
     sources: tuple[SourceRecord, ...]
     if weights is not None and store is None:
         model = _model(config, weights)
         sources = tuple(_sources(config, region, period, item_counts or {}))
-        preprocessing, least = config.preprocessing, config.model.min_observations.model_dump()
+        minimum = config.model.min_observations.model_dump()
+        if config.source == "scenes":
+            preprocessing = config.preprocessing
     elif store is not None and weights is None:
         model, sources = _published_model(config, store), (_store_source(store, grid),)
         software["geotessera"] = store.client
@@ -250,7 +253,7 @@ def build_provenance(
         model=model,
         sources=sources,
         preprocessing=preprocessing,
-        min_observations=least,
+        min_observations=minimum,
         software=software,
         configuration_sha256=content_hash(config, region, period),
     )

@@ -136,7 +136,7 @@ def _preprocessing(provenance: Provenance, manifests: Sequence[Manifest], rate: 
         "Time series were prepared as in the published TESSERA pipeline (Feng et al., 2025)"
     ]
     if optical is None:
-        sentences[0] += ", with the following deviations."
+        sentences[0] += "."
     else:
         mode = (
             "with its known errors corrected"
@@ -145,18 +145,20 @@ def _preprocessing(provenance: Provenance, manifests: Sequence[Manifest], rate: 
         )
         sentences[0] += f", {mode} (preprocessing: {provenance.preprocessing})."
         sentences.append(_corrected(optical) if corrected else _as_published(optical))
-    sentences.append(
-        "Deviations from the published pipeline"
-        + ("" if optical is None else " in either mode")
-        + f": {'; '.join(_deviations(optical is not None))}."
-    )
+    if optical is None:
+        lead = "Deviations from the published pipeline"
+    elif corrected:
+        lead = "Further deviations from the published pipeline"
+    else:
+        lead = "The time series still deviate from the published pipeline"
+    sentences.append(f"{lead}: {'; '.join(_deviations(optical is not None))}.")
     if radar:
         sentences.append(
             "Sentinel-1 backscatter x (linear gamma0) was converted to integers as published: "
             "(20 log10(x) + 50) * 200, limited to 0 to 32767."
         )
     if rate > 1:
-        sentences.append(f"Every {rate}th row and column of the time series was kept.")
+        sentences.append(f"Of the rows and columns, one in {rate} was kept.")
     return sentences
 
 
@@ -181,8 +183,8 @@ def _as_published(manifest: Manifest) -> str:
         "The Sentinel-2 radiometric offset of 1000 was subtracted as in the published pipeline: "
         "by date (after 2022-01-25), for Planetary Computer only "
         f"({_offset_count(manifest)}); values below 1000 were not changed and 1000 became 0 (no "
-        "data). Zeros of files that declare no no-data value took part in the resampling, as in "
-        "the published pipeline."
+        "data). Zeros of Sentinel-2 files that declare no no-data value took part in the "
+        "resampling, as in the published pipeline."
     )
 
 
