@@ -25,7 +25,7 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from tessera_flow.inference.tile import find_tile_folders, folder_origin, read_tile_folder
 from tessera_flow.products.points import read_points
-from tessera_flow.products.sampling import Sample, open_store, sample_store
+from tessera_flow.products.sample import Sample, open_store, sample_store
 
 
 def model():

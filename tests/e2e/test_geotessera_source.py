@@ -17,7 +17,7 @@ from pyproj import CRS
 
 from tessera_flow.demo.weights import write_demo_weights
 from tessera_flow.products.points import Points
-from tessera_flow.products.sampling import open_store, sample_store
+from tessera_flow.products.sample import open_store, sample_store
 from tests.support.pipeline import write_box
 from tests.support.store import PIXEL, YEAR, write_store
 from tests.support.workflow import change, four_blocks, leftovers, plan, run, write_config

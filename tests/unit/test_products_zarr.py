@@ -24,7 +24,7 @@ from zarr.storage import LocalStore
 from tessera_flow.errors import OutputError, Stopped, TileError
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.points import Points
-from tessera_flow.products.sampling import sample_store
+from tessera_flow.products.sample import sample_store
 from tessera_flow.products.zarr_store import shard_edges, write_zarr
 from tessera_flow.region.grid import Window
 from tessera_flow.signals import stop_requests

@@ -22,7 +22,7 @@ from tessera_flow.errors import RegionError, TileError
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.counts import write_counts
 from tessera_flow.products.points import read_points
-from tessera_flow.products.sampling import open_store, sample_store
+from tessera_flow.products.sample import open_store, sample_store
 from tessera_flow.products.zarr_store import write_zarr
 
 from ..support.products_region import Region, make_region

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the table and say how many points have an embedding."""
     from ..errors import OutputError
     from ..products.points import read_points, write_table
-    from ..products.sampling import open_store, sample_store
+    from ..products.sample import open_store, sample_store
 
     out: Path = arguments.out
     if out.suffix.lower() not in (".csv", ".parquet"):

@@ -139,7 +139,7 @@ def _preprocessing(provenance: Provenance, manifests: Sequence[Manifest], rate: 
         sentences[0] += "."
     else:
         mode = (
-            "with its known errors corrected"
+            "with two known errors corrected"
             if corrected
             else "including its treatment of the radiometric offset and of missing data"
         )
