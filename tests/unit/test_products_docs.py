@@ -1,4 +1,4 @@
-"""The snippets of docs/outputs.md run as they stand."""
+"""The snippets of docs/outputs.md run unchanged."""
 
 from __future__ import annotations
 

@@ -56,18 +56,18 @@ def change(region: Region, block: str, values: Any = None, scales: Any = None) -
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_valid_embeddings_pass_and_are_counted(tmp_path: Path, dtype: str) -> None:
     region = make_region(tmp_path / "blocks", 60, dtype=dtype)
-    found = check(region, tmp_path)
-    assert found.failures == []
-    assert found.embedded == region.valid.sum()
-    assert sum(block.embedded for block in found.blocks) == region.valid.sum()
-    assert sum(block.observed for block in found.blocks) == region.valid.sum()
-    assert 0.9 < found.seam_score < 1.1
+    checks = check(region, tmp_path)
+    assert checks.failures == []
+    assert checks.embedded == region.valid.sum()
+    assert sum(block.embedded for block in checks.blocks) == region.valid.sum()
+    assert sum(block.observed for block in checks.blocks) == region.valid.sum()
+    assert 0.9 < checks.seam_score < 1.1
     if dtype == "int8":
         codes = np.abs(region.embeddings[region.valid].astype(int))
-        np.testing.assert_allclose(found.saturated_percent, 100 * (codes >= 127).mean())
+        np.testing.assert_allclose(checks.saturated_percent, 100 * (codes >= 127).mean())
     document = json.loads((tmp_path / "checks.json").read_text())
     assert document["configuration_sha256"] == region.provenance.configuration_sha256
-    assert document["seam_score"] == found.seam_score
+    assert document["seam_score"] == checks.seam_score
 
 
 def test_seam_score_is_the_ratio_over_all_borders(tmp_path: Path) -> None:
@@ -82,19 +82,19 @@ def test_seam_score_is_the_ratio_over_all_borders(tmp_path: Path) -> None:
             across.append(steps[at - 1])
             inside.append((steps[at - 2] + steps[at]) / 2)
     expected = np.concatenate(across).mean() / np.concatenate(inside).mean()
-    found = check(region, tmp_path)
-    np.testing.assert_allclose(found.seam_score, expected, rtol=1e-6)
-    assert sum(border.pairs for border in found.borders) == 2 * 100 + 120
+    checks = check(region, tmp_path)
+    np.testing.assert_allclose(checks.seam_score, expected, rtol=1e-6)
+    assert sum(border.pairs for border in checks.borders) == 2 * 100 + 120
 
 
 def test_seam_fails_and_its_worst_border_is_named(tmp_path: Path) -> None:
     values = landscape(120, 100, 16)
     values[:50, 50:] += 3.0
     region = make_region(tmp_path / "blocks", 50, valid=WHOLE, values=values)
-    found = check(region, tmp_path)
-    assert found.seam_score > 1.5
-    (message,) = found.failures
-    assert message.startswith(f"The seam score is {found.seam_score:.2f}, above 1.5; the worst")
+    checks = check(region, tmp_path)
+    assert checks.seam_score > 1.5
+    (message,) = checks.failures
+    assert message.startswith(f"The seam score is {checks.seam_score:.2f}, above 1.5; the worst")
     assert "b000_001" in message
     assert check(region, tmp_path, seam=100).failures == []
 
@@ -103,9 +103,9 @@ def test_impossible_values_are_reported(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     change(region, "b000_000", values=np.zeros((4, 16), np.int8))
     change(region, "b001_000", scales=np.array([np.inf, -1.0, 0.0], np.float32))
-    found = check(region, tmp_path)
-    assert (found.non_finite, found.all_zero) == (3, 4)
-    assert found.failures == [
+    checks = check(region, tmp_path)
+    assert (checks.non_finite, checks.all_zero) == (3, 4)
+    assert checks.failures == [
         "3 pixels have a value that is not finite.",
         "4 pixels have an embedding of zeros.",
     ]
@@ -117,10 +117,10 @@ def test_constant_dimensions_and_saturation_are_reported(tmp_path: Path) -> None
     values[..., 8:] = values[..., 8:9]  # half of the codes are the largest of their pixel
     values[..., 8:] *= 40
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE, values=values)
-    found = check(region, tmp_path)
-    assert found.constant == [5]
-    assert found.saturated_percent > 45
-    assert [re.sub(r"[\d.]+ %", "N %", s, count=1) for s in found.failures] == [
+    checks = check(region, tmp_path)
+    assert checks.constant == [5]
+    assert checks.saturated_percent > 45
+    assert [re.sub(r"[\d.]+ %", "N %", s, count=1) for s in checks.failures] == [
         "1 dimensions are the same everywhere: 5.",
         "N % of the codes are at an end of their range, more than 10 %.",
     ]
@@ -130,9 +130,9 @@ def test_one_block_has_no_seam_and_half_a_float_is_not_finite(tmp_path: Path) ->
     values = landscape(120, 100, 16)
     values[3, 4, 7] = np.inf
     region = make_region(tmp_path / "blocks", 500, dtype="float32", valid=WHOLE, values=values)
-    found = check(region, tmp_path)
-    assert found.seam_score is None and found.borders == []
-    assert found.failures == ["1 pixels have a value that is not finite."]
+    checks = check(region, tmp_path)
+    assert checks.seam_score is None and checks.borders == []
+    assert checks.failures == ["1 pixels have a value that is not finite."]
 
 
 @pytest.mark.parametrize("block_size", [50, 64, 500])
@@ -141,15 +141,15 @@ def test_maps_histograms_and_means_of_counts(
 ) -> None:
     monkeypatch.setattr("tessera_flow.products.report.summary.MAP_EDGE", 80)
     region = make_region(tmp_path / "blocks", block_size)
-    found = summarise_observations(region.grid, region.blocks, region.provenance)
+    observations = summarise_observations(region.grid, region.blocks, region.provenance)
     for kind, name in enumerate(("s2_valid", "s1_ascending", "s1_descending")):
         counts = region.counts[..., kind]
         expected = np.where(region.valid, counts, np.nan)[::3, ::3]
-        np.testing.assert_array_equal(found.maps[name], expected)
-        starts, pixels = found.histograms[name]
-        chosen = counts[region.valid]
-        assert pixels == np.histogram(chosen, [*starts, 10**6])[0].tolist()
-        np.testing.assert_allclose(found.means[name], chosen.mean())
+        np.testing.assert_array_equal(observations.maps[name], expected)
+        starts, pixels = observations.histograms[name]
+        expected = counts[region.valid]
+        assert pixels == np.histogram(expected, [*starts, 10**6])[0].tolist()
+        np.testing.assert_allclose(observations.means[name], expected.mean())
 
 
 def test_costs_from_benchmark_files(tmp_path: Path) -> None:
@@ -260,14 +260,14 @@ def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
         manifests(), {}, tmp_path / "logs", tmp_path / "roi.tif", skip_list,
     )  # fmt: skip
     text = (tmp_path / "report.html").read_text()
-    said = " ".join(Page(text).text.split())
-    assert "Missing or corrupt scenesleft out: 1, replaced by a duplicate: 0" in said
-    assert "Blocks without embeddings because they failed: 1." in said
-    assert "sentinel22023-07-021S2_1_X left out: asset B05 <missing>" in said
-    assert "b001_001asset B02 of item S2_2: HTTP 403" in said
-    assert "b001_001: left out. asset B02 of item S2_2: HTTP 403" in said
-    assert "1 block failed and contains no embeddings." in said
-    assert "Warnings in the logs" not in said, "shown above, with the blocks"
+    shown = " ".join(Page(text).text.split())
+    assert "Missing or corrupt scenesleft out: 1, replaced by a duplicate: 0" in shown
+    assert "Blocks without embeddings because they failed: 1." in shown
+    assert "sentinel22023-07-021S2_1_X left out: asset B05 <missing>" in shown
+    assert "b001_001asset B02 of item S2_2: HTTP 403" in shown
+    assert "b001_001: left out. asset B02 of item S2_2: HTTP 403" in shown
+    assert "1 block failed and contains no embeddings." in shown
+    assert "Warnings in the logs" not in shown, "shown above, with the blocks"
     (image,) = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
     with rasterio.MemoryFile(base64.b64decode(image)) as memory, memory.open() as file:
         red = file.read(1)
@@ -322,7 +322,7 @@ def test_page_has_no_external_resources_and_shows_the_results(tmp_path: Path, dt
     region = make_region(tmp_path / "blocks", 50, valid=WHOLE, values=values, dtype=dtype)
     inputs = (region.grid, region.blocks, region.provenance)
     write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
-    found = check(region, tmp_path)
+    checks = check(region, tmp_path)
     (tmp_path / "logs").mkdir()
     for folder in ("one", "two"):
         write_report(
@@ -335,18 +335,18 @@ def test_page_has_no_external_resources_and_shows_the_results(tmp_path: Path, dt
     assert page.open == []
     assert page.fetched and all(f.startswith("data:image/png;base64,") for f in page.fetched)
     assert "@import" not in text and "url(#ramp)" in text and "<script" not in text
-    said = " ".join(page.text.split())
-    assert "Checks failed: see below." in said
-    assert found.failures[0] in said
-    assert "12,000 (100.0% of the blocks)" in said
-    assert "has no <B04>" in said and "older copy of the acquisition in …" in said
-    assert "b000_001: 2,500 of 2,500 px with an embedding, 2,500 observed" in said
-    assert "sentinel2, 2023-07: 2" in said and "sentinel2, 2024-06: 1" in said
-    assert "from 4 Sentinel-2 L2A scenes (mpc, sentinel-2-l2a) and 0 Sentinel-1 RTC" in said
-    assert "Of 7 Sentinel-2 L2A scenes found, 3 were excluded before download." in said
-    assert "ab" * 32 in said and "arXiv:2506.20380" in said
-    assert ("ds.embeddings * ds.scales" in said) == (dtype == "int8")
-    assert "GeoTessera" not in said
+    shown = " ".join(page.text.split())
+    assert "Checks failed: see below." in shown
+    assert checks.failures[0] in shown
+    assert "12,000 (100.0% of the blocks)" in shown
+    assert "has no <B04>" in shown and "older copy of the acquisition in …" in shown
+    assert "b000_001: 2,500 of 2,500 px with an embedding, 2,500 observed" in shown
+    assert "sentinel2, 2023-07: 2" in shown and "sentinel2, 2024-06: 1" in shown
+    assert "from 4 Sentinel-2 L2A scenes (mpc, sentinel-2-l2a) and 0 Sentinel-1 RTC" in shown
+    assert "Of 7 Sentinel-2 L2A scenes found, 3 were excluded before download." in shown
+    assert "ab" * 32 in shown and "arXiv:2506.20380" in shown
+    assert ("ds.embeddings * ds.scales" in shown) == (dtype == "int8")
+    assert "GeoTessera" not in shown
 
 
 def test_page_of_a_region_without_embeddings(tmp_path: Path) -> None:
