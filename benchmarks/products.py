@@ -1,17 +1,17 @@
-"""Speed of writing the Zarr store, and time and peak memory of every product of a large region.
+"""Measure the Zarr store's writing speed, and time and memory of all products of a large region.
 
     python -m benchmarks.products FOLDER [--edge 10000] [--products zarr,arrays]
 
-Simulates the embeddings of a region of blocks of 2000 px with 128 int8 dimensions (the blocks are
-copies of one), then
+Simulates the embeddings of a region of blocks of 2000 px with 128 int8 dimensions (all blocks are
+equal), then
 
-- writes the Zarr store, and the baseline: the same chunks, from the same block files, compressed by
-  the same codec on as many threads and written to plain files, one for each shard. They take turns,
-  and the fastest of each counts. "bytes alone" writes the compressed bytes from memory;
-- makes every product, each in a process of its own, and prints its time and peak memory.
+- writes the Zarr store and, as a baseline, the same chunks from the same block files, compressed by
+  the same codec on as many threads and written to plain files, one per shard. The two alternate,
+  and the fastest run of each counts. "bytes alone" writes the compressed bytes from memory;
+- writes every product, each in a separate process, and prints its time and peak memory.
 
-Needs about twice the codes (edge x edge x 128 bytes) of disk below FOLDER: products are deleted
-when they are measured.
+Requires disk space below FOLDER of about twice the codes (edge x edge x 128 bytes); products are
+deleted after they are measured.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from tessera_flow.region.grid import tiling
 
 BLOCK, PATCH, DIM = 2000, 500, 128
 NOISE = 0.3
-"""Of the codes, of which zstd then leaves about four fifths."""
+"""Standard deviation; zstd then reduces the codes to about four fifths."""
 
 
 def region(folder: Path, edge: int) -> dict[str, Any]:
-    """Grid, blocks and provenance of a square region; its block files are made if need be."""
+    """Return grid, blocks and provenance of a square region; write missing block files."""
     grid = cut((edge, edge), np.ones((edge, edge), bool), BLOCK)
     blocks = {block.id: folder / "blocks" / f"{block.id}.zip" for block in grid.blocks}
     first = folder / "block.zip"
@@ -59,7 +59,7 @@ def region(folder: Path, edge: int) -> dict[str, Any]:
 
 
 def write_first(path: Path, noise: float = NOISE) -> None:
-    """A block of smooth fields with noise; a seventh of its pixels have no embedding."""
+    """Write a block of smooth fields with noise; a seventh of its pixels have no embedding."""
     from tessera_flow.inference.block import create_outputs
 
     random = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def write_first(path: Path, noise: float = NOISE) -> None:
 
 
 def shards(source: RegionBlocks) -> Iterator[tuple[int, np.ndarray]]:
-    """Chunk edge and pixels (h, w, ...) of each shard of all arrays, as the store has them."""
+    """Yield chunk edge and pixels (h, w, ...) of each shard of all arrays of the store."""
     from tessera_flow.products.zarr_store import shard_edges
 
     for name in source.names:
@@ -96,17 +96,19 @@ def shards(source: RegionBlocks) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def compressed(pool: ThreadPoolExecutor, chunk: int, data: np.ndarray) -> list[bytes]:
-    """The chunks of a shard, as the store compresses them."""
+    """Compress the chunks of a shard as the store does."""
     codec = Zstd(level=3)
 
-    def one(place: tuple[slice, slice]) -> bytes:
-        return bytes(codec.encode(np.ascontiguousarray(np.moveaxis(data[place], (0, 1), (-2, -1)))))
+    def compress(chunk_slices: tuple[slice, slice]) -> bytes:
+        return bytes(
+            codec.encode(np.ascontiguousarray(np.moveaxis(data[chunk_slices], (0, 1), (-2, -1))))
+        )
 
-    return list(pool.map(one, [window.slices for window in tiling(*data.shape[:2], chunk)]))
+    return list(pool.map(compress, [window.slices for window in tiling(*data.shape[:2], chunk)]))
 
 
 def write_plain(folder: Path, inputs: dict[str, Any], threads: int) -> None:
-    """The chunks of all arrays, a file for each shard, one shard after another."""
+    """Write the chunks of all arrays, one file per shard, one shard after another."""
     folder.mkdir()
     with (
         RegionBlocks(inputs["grid"], inputs["blocks"], inputs["provenance"]) as source,
@@ -118,14 +120,14 @@ def write_plain(folder: Path, inputs: dict[str, Any], threads: int) -> None:
 
 
 def write_again(folder: Path, plain: Path) -> float:
-    """Seconds to write the compressed bytes alone, from memory."""
+    """Return the seconds to write only the compressed bytes, from memory."""
     folder.mkdir()
     seconds = 0.0
     for path in sorted(plain.iterdir()):
         content = path.read_bytes()
-        began = time.monotonic()
+        start = time.monotonic()
         (folder / path.name).write_bytes(content)
-        seconds += time.monotonic() - began
+        seconds += time.monotonic() - start
     return seconds
 
 
@@ -136,16 +138,16 @@ def write_store(folder: Path, inputs: dict[str, Any], threads: int) -> None:
 
 
 def timed(call: Callable[..., None], target: Path, *arguments: Any) -> tuple[float, int]:
-    """Seconds of a call that writes a folder, and the bytes in it."""
-    began = time.monotonic()
+    """Return the seconds of a call that writes a folder, and the bytes in it."""
+    start = time.monotonic()
     call(target, *arguments)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     return seconds, size
 
 
 def compare(folder: Path, edge: int, turns: int = 3) -> None:
-    """Print how fast the store is written, against plain files."""
+    """Print the writing speed of the store and of plain files."""
     inputs = region(folder, edge)
     raw = edge * edge * DIM
     print(f"Zarr store of {edge} x {edge} px, {raw / 1e9:.2f} GB of codes")
@@ -155,14 +157,14 @@ def compare(folder: Path, edge: int, turns: int = 3) -> None:
         for _ in range(turns):
             for name, call in (("plain files", write_plain), ("Zarr store", write_store)):
                 target = folder / "out"
-                found = timed(call, target, inputs, threads)
+                measured = timed(call, target, inputs, threads)
                 if name == "plain files":
                     alone = write_again(folder / "again", target)
                     shutil.rmtree(folder / "again")
                     least = best.get("bytes alone", (alone, 0))[0]
-                    best["bytes alone"] = (min(alone, least), found[1])
+                    best["bytes alone"] = (min(alone, least), measured[1])
                 shutil.rmtree(target)
-                best[name] = min(best.get(name, found), found)
+                best[name] = min(best.get(name, measured), measured)
         for name, (seconds, size) in best.items():
             share = best["plain files"][0] / seconds
             print(
@@ -171,7 +173,7 @@ def compare(folder: Path, edge: int, turns: int = 3) -> None:
             )
 
 
-# Every product, in a process of its own
+# Every product in a separate process
 
 
 def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
@@ -209,36 +211,36 @@ def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
 
 
 def peak_mib() -> float:
-    """This process's peak of resident memory. Not `ru_maxrss`, which at first is its parent's."""
+    """Return the peak resident memory of this process (`ru_maxrss` starts at its parent's)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 PRODUCTS = ("zarr", "arrays", "counts", "geotessera", "preview", "checks", "report")
-_KEPT = ("checks.json", "preview.png")
+_INPUTS = ("checks.json", "preview.png")
 
 
 def measure(folder: Path, edge: int, products: list[str]) -> dict[str, float]:
-    """Print time, written bytes and peak memory of each product; returns the peaks in MiB."""
+    """Print time, written bytes and peak memory of each product; return the peaks in MiB."""
     out = folder / "products"
     out.mkdir(exist_ok=True)
     region(folder, edge)
     peaks = {}
     print(f"{'product':>12}{'s':>8}{'GB':>8}{'peak MiB':>10}")
     for product in products:
-        began = time.monotonic()
+        start = time.monotonic()
         command = [sys.executable, "-m", "benchmarks.products", str(folder), "--edge", str(edge)]
         done = subprocess.run(
             [*command, "--make", product], stdout=subprocess.PIPE, text=True, check=True
         )
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         peaks[product] = float(done.stdout.split()[-1])
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         print(f"{product:>12}{seconds:>8.0f}{size / 1e9:>8.2f}{peaks[product]:>10.0f}", flush=True)
         for path in out.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name not in _KEPT:
+            elif path.name not in _INPUTS:
                 path.unlink()
     return peaks
 

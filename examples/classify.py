@@ -1,11 +1,11 @@
-"""Land cover from embeddings: labels in, accuracy and a class map out.
+"""Classify land cover from embeddings: print the accuracy and write a class map.
 
 python examples/classify.py results/R/P/embeddings.zarr labels.csv --column cover --out classes.tif
 
-Labels are points with a class: a CSV with lon and lat, or a GeoPackage. Half of them, chosen at
-random, train a logistic regression; accuracy is that on the other half. With --tiles (the
-product `tiles` of the same run) the same is done with one Sentinel-2 image and with the raw
-series of the year. Needs scikit-learn.
+Labels are points with a class: a CSV with lon and lat, or a GeoPackage. A random half of them
+trains a logistic regression; the accuracy is that on the other half. With --tiles (the product
+`tiles` of the same run) the same is repeated with one Sentinel-2 image and with the raw time
+series of the year. Requires scikit-learn.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from tessera_flow.inference.tile import find_tile_folders, folder_origin, read_tile_folder
 from tessera_flow.products.points import read_points
-from tessera_flow.products.sampling import Sample, open_store, sample_store
+from tessera_flow.products.sample import Sample, open_store, sample_store
 
 
 def model():
-    """A linear classifier of standardised features."""
+    """Return a linear classifier of standardised features."""
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
 
 
 def accuracies(features: NDArray[np.float32], classes: NDArray[np.int64]) -> tuple[float, float]:
-    """(accuracy, mean of the classes' recalls) on the half that was not trained on."""
+    """Return (accuracy, mean recall of the classes) on the half that was not used for training."""
     train, test = train_test_split(
         np.arange(len(classes)), test_size=0.5, random_state=0, stratify=classes
     )
@@ -46,8 +46,11 @@ def accuracies(features: NDArray[np.float32], classes: NDArray[np.int64]) -> tup
 
 
 def raw_features(tiles: Path, sample: Sample) -> dict[str, NDArray[np.float32]]:
-    """Features of the same points without an encoder, from the tile folders: the ten bands of
-    the day that most points have clear, and all valid steps of the year (0 where cloudy)."""
+    """Return features of the same points without an encoder, from the tile folders.
+
+    The ten bands of the day with most clear points, and all valid time steps of the year (0
+    where cloudy).
+    """
     points = np.flatnonzero(sample.state == "ok")
     days = sorted({int(d) for folder in find_tile_folders(tiles) for d in
                    read_tile_folder(folder).doys})  # fmt: skip
@@ -56,7 +59,7 @@ def raw_features(tiles: Path, sample: Sample) -> dict[str, NDArray[np.float32]]:
     for folder in find_tile_folders(tiles):
         tile = read_tile_folder(folder)
         y0, x0 = folder_origin(folder)
-        x1, y1 = (int(part) for part in folder.name.split("_")[2:])
+        x1, y1 = (int(number) for number in folder.name.split("_")[2:])
         row, column = sample.rows[points], sample.columns[points]
         here = points[(row >= y0) & (row < y1) & (column >= x0) & (column < x1)]
         where = (sample.rows[here] - y0, sample.columns[here] - x0)
@@ -72,8 +75,10 @@ def raw_features(tiles: Path, sample: Sample) -> dict[str, NDArray[np.float32]]:
 
 
 def class_map(store: Path, classifier, names: list[str], out: Path) -> None:
-    """Classify every pixel, strip by strip, and write a cloud-optimised GeoTIFF of uint8: 0 is
-    no embedding, n the n-th name of the tag CLASSES."""
+    """Classify every pixel, strip by strip, and write a cloud-optimised GeoTIFF.
+
+    uint8: 0 is no embedding, n the n-th name of the tag CLASSES.
+    """
     ds = xr.open_zarr(store).isel(time=0)
     result = np.zeros((ds.sizes["y"], ds.sizes["x"]), np.uint8)
     for y in range(0, ds.sizes["y"], 100):

@@ -1,4 +1,4 @@
-"""Labels for the demo, from the simulated landscape itself: points with their land cover.
+"""Write labels for the demo from the simulated landscape: points with their land cover.
 
 python examples/demo_labels.py labels.csv
 """
@@ -20,7 +20,7 @@ PER_CLASS = 150
 
 
 def write_labels(path: Path, height: int = 160, width: int = 200) -> int:
-    """Write up to 150 pixels of each cover that fill their pixel; returns their number."""
+    """Write up to 150 pure pixels of each land cover; return the number of points."""
     region = Region(height, width, build.SEED)
     rows, columns = region.scene_shape
     cells = build_landscape(2 * rows, 2 * columns, build.SEED).cover
@@ -35,8 +35,10 @@ def write_labels(path: Path, height: int = 160, width: int = 200) -> int:
         y, x = np.nonzero(pure & (cover[..., 0] == kind))
         if len(y) < 20:
             continue
-        chosen = random.permutation(len(y))[:PER_CLASS]
-        lon, lat = to_lonlat.transform(left + 10 * (x[chosen] + 0.5), top - 10 * (y[chosen] + 0.5))
+        selected = random.permutation(len(y))[:PER_CLASS]
+        lon, lat = to_lonlat.transform(
+            left + 10 * (x[selected] + 0.5), top - 10 * (y[selected] + 0.5)
+        )
         points += [(a, b, kind.name.lower()) for a, b in zip(lon, lat, strict=True)]
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)

@@ -39,8 +39,11 @@ def generated() -> dict[str, str]:
 
 
 def sources() -> str:
-    """Return the list of files that Snakemake fetches with the rules from a git host."""
-    files = [ROOT / "workflow/scripts/adaptor.py", *(ROOT / "src/tessera_flow").rglob("*.py")]
+    """List the files that Snakemake fetches beside the rules if the workflow is on a git host."""
+    package = ROOT / "src/tessera_flow"
+    files = [ROOT / "workflow/scripts/adaptor.py"]
+    for pattern in ("*.py", "*.j2", "*.css"):
+        files += package.rglob(pattern)
     return "".join(f"{name}\n" for name in sorted(str(p.relative_to(ROOT)) for p in files))
 
 

@@ -1,4 +1,4 @@
-"""Every product through the workflow, and its tile folders as the source of another run."""
+"""Run the workflow for every product, and again from its tile folders."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_product_then_the_same_from_its_tiles(finished: Path) -> None:
     (item,) = pystac.Collection.from_file(folder.parent / "collection.json").get_items()
     for asset in item.assets.values():
         assert Path(asset.get_absolute_href()).exists()
-    assert "visual" not in item.assets  # the preview was not asked for
+    assert "visual" not in item.assets  # the preview was not requested
     assert len([link for link in item.links if link.rel == "emb:source-data"]) == 10
     page = (folder / "report.html").read_text()
     assert "<h2>Checks</h2>" in page
@@ -83,7 +83,7 @@ def test_every_product_then_the_same_from_its_tiles(finished: Path) -> None:
 
 
 def packed_without_a_network(folder: Path) -> list[bytes]:
-    """The files of `snakemake --report`, made where there is no network, where one may do so."""
+    """Return the files of `snakemake --report`, made without network access if possible."""
     alone = ["unshare", "--map-root-user", "--net"]
     allowed = subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
     report = [*(alone if allowed else []), *command(folder, "--report", str(folder / "r.zip"))]
@@ -96,7 +96,7 @@ def packed_without_a_network(folder: Path) -> list[bytes]:
 
 
 def _only_tiles(folder: Path, target: Path) -> Path:
-    """A folder in which `results` is the tiles alone."""
+    """Return a folder whose `results` has only the tiles."""
     target.mkdir()
     (target / "results").symlink_to(folder / "tiles", target_is_directory=True)
     return target

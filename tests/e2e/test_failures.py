@@ -169,7 +169,7 @@ def test_the_report_tells_what_was_lost_and_forgets_what_was_mended(
     run(folder)
     results = folder / "results" / "here" / "then"
     page = (results / "report.html").read_text()
-    assert "left out: 1, replaced by another copy: 0" in page
+    assert "left out: 1, replaced by a duplicate: 0" in page
     assert lost.name in page and "no such file" in page
     assert f"<td>{DAMAGED}</td><td>" in page and "is not a complete block file" in page
     assert (results / "skipped_blocks.json").exists()

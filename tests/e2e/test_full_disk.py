@@ -1,5 +1,7 @@
-"""Every writer on disks that are too small by more or less: the whole result, or one sentence
-and nothing. Some libraries report a full disk only when they close a file, or not at all."""
+"""Every writer on disks of different sizes: the complete result, or a message and no files.
+
+Some libraries report a full disk only when they close a file, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -76,12 +78,12 @@ def geotessera(folder: Path, region: Region) -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """What is in the folder; of a block file its arrays, as zip entries carry the time."""
-    found = {name.partition("/")[2]: value for name, value in digest(folder).items()}
-    if "block.zip" in found:
+    """Return the contents of a folder; of a block file its array, as zip entries have times."""
+    result = {name.partition("/")[2]: value for name, value in digest(folder).items()}
+    if "block.zip" in result:
         with open_block_file(folder / "block.zip") as group:
-            found["block.zip"] = str(np.asarray(get_array(group, "bands")[:]).tobytes())
-    return found
+            result["block.zip"] = str(np.asarray(get_array(group, "bands")[:]).tobytes())
+    return result
 
 
 WRITERS = [
@@ -91,7 +93,7 @@ WRITERS = [
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_whole_or_nothing(tmp_path: Path, write: Writer) -> None:
+def test_complete_result_or_no_files(tmp_path: Path, write: Writer) -> None:
     dim = 128 if write is geotessera else 16
     region = make_region(tmp_path / "blocks", block_size=100, dim=dim)
     enough = tmp_path / "enough"

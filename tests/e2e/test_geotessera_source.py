@@ -17,7 +17,7 @@ from pyproj import CRS
 
 from tessera_flow.demo.weights import write_demo_weights
 from tessera_flow.products.points import Points
-from tessera_flow.products.sampling import open_store, sample_store
+from tessera_flow.products.sample import open_store, sample_store
 from tests.support.pipeline import write_box
 from tests.support.store import PIXEL, YEAR, write_store
 from tests.support.workflow import change, four_blocks, leftovers, plan, run, write_config
@@ -117,8 +117,8 @@ def test_products_say_where_they_are_from(computed: Path, taken: Path) -> None:
     (tile,) = (first / "geotessera" / "global_0.1_degree_representation" / str(YEAR)).iterdir()
     assert link.title == f"both: {tile.name}"
     page = (again / "report.html").read_text()
-    assert "does not say how many observations" in page
-    assert "All of them lie on the region's grid" in page
+    assert "do not record the number of observations" in page
+    assert "All of them are aligned with the grid" in page
     assert "<td>import_embeddings</td><td>4</td>" in page
     assert f"Published pixel embeddings of {YEAR}" in page
     assert "4 of 4 blocks have embeddings." in run(taken, "status")
@@ -164,8 +164,8 @@ def test_tiles_of_two_zones(tmp_path: Path) -> None:
     assert record["model"]["sha256"] is None
     assert (record["preprocessing"], record["min_observations"]) == ("unknown", {})
     page = (folder / "report.html").read_text()
-    assert "2 of them lie in another UTM zone" in page
-    assert "pixels of 2 tiles, which lie on other grids, were resampled" in page
+    assert "2 of them are in another UTM zone" in page
+    assert "pixels of 2 tiles on other grids were resampled" in page
 
     change(tmp_path, {"periods": {"then": {"start": "2017-01-01", "end": "2017-12-31"}}})
     output = run(tmp_path, "--force", "work/here/then/store_tiles.json", fails=True)

@@ -1,4 +1,4 @@
-"""No product holds its region in memory: measured as a large region is by the benchmark."""
+"""No product holds its region in memory, measured with the benchmark of large regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/tutorial.md on the demo: its accuracies are those that come out."""
+"""The accuracies in docs/tutorial.md are those of the demo."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.workflow import REPOSITORY, change, run
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-def test_the_accuracies_of_the_page_come_out(tmp_path: Path) -> None:
-    """To a hundredth: the last digits of embeddings differ between processors."""
+def test_accuracies_of_the_page_are_reproduced(tmp_path: Path) -> None:
+    """Within 0.01, because the last digits of embeddings differ between processors."""
     page = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+) \| .+ \| (0\.\d+) \| (0\.\d+) \|$", page, flags=re.MULTILINE)
     claimed = [(float(accuracy), float(balanced)) for _, accuracy, balanced in rows]
@@ -32,5 +32,5 @@ def test_the_accuracies_of_the_page_come_out(tmp_path: Path) -> None:
     arguments = [results / "embeddings.zarr", labels, "--column", "cover"]
     arguments += ["--tiles", results / "tiles", "--out", tmp_path / "classes.tif"]
     main = runpy.run_path(str(examples / "classify.py"))["main"]
-    found = list(main([str(argument) for argument in arguments]).values())
-    assert [pytest.approx(pair, abs=0.01) for pair in claimed] == found
+    result = list(main([str(argument) for argument in arguments]).values())
+    assert [pytest.approx(pair, abs=0.01) for pair in claimed] == result

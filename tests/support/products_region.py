@@ -1,4 +1,4 @@
-"""A small region with known embeddings, written as block files of any size."""
+"""Write a small region with known embeddings as block files of any size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WEIGHTS = {
 
 @dataclass
 class Region:
-    """What the products must show."""
+    """A region and the expected contents of its products."""
 
     grid: RegionGrid
     blocks: dict[str, Path]
@@ -40,7 +40,7 @@ class Region:
 
 
 def landscape(height: int, width: int, dim: int, seed: int = 0) -> np.ndarray:
-    """Smooth fields mixed into `dim` dimensions, with noise: (height, width, dim) float32."""
+    """Return smooth fields mixed into `dim` dimensions with noise: (height, width, dim) float32."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / 40.0
     fields = np.stack(
@@ -52,7 +52,7 @@ def landscape(height: int, width: int, dim: int, seed: int = 0) -> np.ndarray:
 
 
 def inside_mask(height: int, width: int) -> np.ndarray:
-    """Everything but the top left 110 x 110 pixels and a disc."""
+    """Return a mask without the top left 110 x 110 pixels and a disc."""
     y, x = np.mgrid[0:height, 0:width]
     mask = (y >= 110) | (x >= 110)
     return mask & ((y - 170) ** 2 + (x - 90) ** 2 > 20**2)
@@ -68,11 +68,11 @@ def make_config(dim: int = 16, dtype: str = "int8", **changes: Any) -> Config:
 
 
 def cut(shape: tuple[int, int], valid: np.ndarray, block_size: int, rate: int = 1) -> RegionGrid:
-    """A grid of `shape` source pixels whose blocks are those with a valid product pixel."""
+    """Return a grid of `shape` source pixels whose blocks have a valid product pixel."""
     blocks = []
     for window in tiling(*shape, block_size):
-        place = window.every(rate)
-        if valid[place.slices].any():
+        product_window = window.every(rate)
+        if valid[product_window.slices].any():
             name = block_id(window.y0 // block_size, window.x0 // block_size)
             blocks.append(Block(name, window))
     geobox = GeoBox(shape, Affine(10, 0, 600_000, 0, -10, 5_700_000), "EPSG:32631")
@@ -141,7 +141,7 @@ def write_block(
 
 
 def dequantised(region: Region) -> np.ndarray:
-    """(n, K) float64 embeddings of the valid pixels, row by row."""
+    """Return (n, K) float64 embeddings of the valid pixels, row by row."""
     values = region.embeddings[region.valid].astype(np.float64)
     if region.scales is not None:
         values *= region.scales[region.valid].astype(np.float64)[:, None]
@@ -149,7 +149,7 @@ def dequantised(region: Region) -> np.ndarray:
 
 
 def digest(path: Path) -> dict[str, str]:
-    """SHA-256 of a file, or of every file in a folder, by relative path."""
+    """Return the SHA-256 of a file, or of every file in a folder, by relative path."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return {
         str(p.relative_to(path.parent)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files

@@ -60,7 +60,7 @@ def sentinel1(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def form(value: Any) -> Any:
-    """The shape of a document: keys in order and types; texts and numbers left out."""
+    """Return the structure of a document: keys in order and types, without values."""
     if isinstance(value, dict):
         return [(key, form(inner)) for key, inner in value.items()]
     if isinstance(value, list):
@@ -128,7 +128,7 @@ def test_sentinel1_document_has_the_published_form(tmp_path: Path) -> None:
     assert len(ours["id"]) == len(real["id"]) and ours["id"].endswith("_rtc")
 
 
-def test_document_without_a_recorded_one(tmp_path: Path) -> None:
+def test_document_without_a_recorded_example(tmp_path: Path) -> None:
     item = sentinel2(tmp_path)
     assert item["id"] == "S2B_MSIL2A_20240825T173909_R098_T31UCT_20240825T215747"
     assert item["properties"]["s2:datatake_id"] == "GS2B_20240825T173909_039020_N05.11"
@@ -144,7 +144,7 @@ def test_document_without_a_recorded_one(tmp_path: Path) -> None:
     assert "eo:cloud_cover" not in sentinel2(tmp_path, cloud_cover=None)["properties"]
 
 
-def test_footprint_is_where_the_data_are(tmp_path: Path) -> None:
+def test_footprint_is_the_extent_of_the_data(tmp_path: Path) -> None:
     bands, scl = arrays()
     scl[:, 100:] = 0
     item = sentinel2(tmp_path, bands=bands, scl=scl)
@@ -206,7 +206,7 @@ def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
     }  # fmt: skip
 
 
-def test_the_same_arrays_give_the_same_bytes_and_are_not_written_twice(tmp_path: Path) -> None:
+def test_same_arrays_give_the_same_bytes_and_are_not_rewritten(tmp_path: Path) -> None:
     for folder in (tmp_path / "a", tmp_path / "b"):
         sentinel2(folder)
         sentinel1(folder)
@@ -215,7 +215,7 @@ def test_the_same_arrays_give_the_same_bytes_and_are_not_written_twice(tmp_path:
     assert {k: v[0] for k, v in first.items()} == {k: v[0] for k, v in other.items()}
     sentinel2(tmp_path / "a")
     assert snapshot(tmp_path / "a") == first
-    # What is not the same is written anew: other pixels, or a file cut short.
+    # Files that differ are rewritten: other pixels, or a truncated file.
     bands, _ = arrays()
     bands["B02"] = bands["B02"] + np.uint16(1)
     item = sentinel2(tmp_path / "a", bands=bands)
@@ -228,7 +228,7 @@ def test_the_same_arrays_give_the_same_bytes_and_are_not_written_twice(tmp_path:
     assert snapshot(tmp_path / "a")[name][0] == first[name][0]
 
 
-def test_copies_of_one_photograph_and_other_days(tmp_path: Path) -> None:
+def test_duplicates_of_one_acquisition_and_other_days(tmp_path: Path) -> None:
     new = sentinel2(tmp_path, generation=MADE + dt.timedelta(days=400), baseline="05.00")
     old = sentinel2(tmp_path, baseline="04.00")
     assert new["id"] != old["id"]
@@ -260,9 +260,9 @@ def test_item_collection_and_static_catalog_are_read_by_pystac(tmp_path: Path) -
     assert snapshot(tmp_path) == first
     moved = tmp_path.with_name(tmp_path.name + "-moved")
     tmp_path.rename(moved)
-    found = list(pystac.Catalog.from_file(str(moved / catalog.name)).get_items(recursive=True))
-    assert {item.collection_id for item in found} == {"sentinel-2-l2a", "sentinel-1-rtc"}
-    for item in found:
+    result = list(pystac.Catalog.from_file(str(moved / catalog.name)).get_items(recursive=True))
+    assert {item.collection_id for item in result} == {"sentinel-2-l2a", "sentinel-1-rtc"}
+    for item in result:
         key = "B02" if "B02" in item.assets else "vv"
         assert Path(str(item.assets[key].get_absolute_href())).is_file()
     moved.rename(tmp_path)

@@ -1,4 +1,4 @@
-"""The demo's simulated archive: what must be in it for the demo to show something."""
+"""The simulated archive of the demo: scenes, classes, schedule and plausibility."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_region_period_and_config(paths: build.DemoPaths) -> None:
 
 
 def shapely_corners(geobox: GeoBox) -> Iterator[Any]:
-    """The four corners of a grid as points in degrees."""
+    """Yield the four corners of a grid as points in degrees."""
     outline = geobox.extent.to_crs("EPSG:4326").geom
     for x, y in list(outline.exterior.coords)[:4]:
         yield shape({"type": "Point", "coordinates": (x, y)})
@@ -136,7 +136,7 @@ def test_tiles_overlap_and_cover_the_region(paths: build.DemoPaths, items: list[
     assert all(box[0] < left and box[2] > right for box in boxes)
     assert all(value % 20 == 0 for box in boxes for value in box)
     assert all(item["properties"]["proj:epsg"] == 32631 for item in items)
-    # The same ground in both, corrected separately: equal within one percent, not identical.
+    # The same ground in both tiles, corrected separately: equal within one percent.
     rows = round((boxes[1][3] - boxes[0][1]) / 10)
     a = read(paths, north, "B08")[-rows:].astype(float)
     b = read(paths, south, "B08")[:rows].astype(float)
@@ -205,13 +205,13 @@ def test_offset_is_in_the_pixels_exactly_from_baseline_4_on(
     assert max(before) < 350 and all(1000 < value < 1350 for value in after)
 
 
-def test_one_photograph_is_there_twice(paths: build.DemoPaths, items: list[Item]) -> None:
-    by_photograph: dict[tuple[str, str], list[Item]] = {}
+def test_one_acquisition_has_a_duplicate(paths: build.DemoPaths, items: list[Item]) -> None:
+    by_acquisition: dict[tuple[str, str], list[Item]] = {}
     for item in sentinel2(items):
         properties = item["properties"]
         take = properties["s2:datatake_id"].rsplit("_N", 1)[0]
-        by_photograph.setdefault((take, properties["s2:mgrs_tile"]), []).append(item)
-    ((old, new),) = (copies for copies in by_photograph.values() if len(copies) > 1)
+        by_acquisition.setdefault((take, properties["s2:mgrs_tile"]), []).append(item)
+    ((old, new),) = (versions for versions in by_acquisition.values() if len(versions) > 1)
     assert old["properties"]["datetime"] == new["properties"]["datetime"]
     assert [i["properties"]["s2:processing_baseline"] for i in (old, new)] == ["03.01", "05.00"]
     a, b = (read(paths, item, "B04").astype(float) for item in (old, new))
@@ -236,7 +236,7 @@ def test_swath_edge_and_missing_radar(paths: build.DemoPaths, items: list[Item])
 
 
 @pytest.mark.usefixtures("few_passes")
-def test_second_call_touches_nothing_and_damage_is_mended(tmp_path: Path) -> None:
+def test_second_call_writes_nothing_and_damage_is_repaired(tmp_path: Path) -> None:
     def state() -> dict[str, tuple[int, int]]:
         return {
             path.relative_to(tmp_path).as_posix(): (path.stat().st_mtime_ns, path.stat().st_size)
@@ -267,7 +267,7 @@ def test_second_call_touches_nothing_and_damage_is_mended(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("few_passes")
-def test_same_bytes_anywhere(tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_the_folder(tmp_path: Path) -> None:
     written = []
     for name in ("a", "b"):
         folder = tmp_path / name
@@ -284,7 +284,7 @@ def test_same_bytes_anywhere(tmp_path: Path) -> None:
         build.make_demo(tmp_path / "c", height=81)
 
 
-def test_size_and_form(paths: build.DemoPaths, items: list[Item]) -> None:
+def test_size_and_document_form(paths: build.DemoPaths, items: list[Item]) -> None:
     total = sum(path.stat().st_size for path in paths.folder.rglob("*") if path.is_file())
     assert total < 60e6
     for item in items:
@@ -360,7 +360,7 @@ def test_radar_levels_and_speckle(landscape: Landscape) -> None:
     assert 0.1 < abs(difference) < 2.0, "the orbits see other angles"
 
 
-def test_clouds_throw_shadows_further_under_a_low_sun() -> None:
+def test_cloud_shadows_are_further_away_when_the_sun_is_low() -> None:
     def shadows_of(elevation: float) -> Any:
         rng = np.random.default_rng(5)
         return make_sky(rng, (120, 140), cover=0.3, sun_elevation=elevation)
@@ -373,7 +373,7 @@ def test_clouds_throw_shadows_further_under_a_low_sun() -> None:
         assert np.array_equal(sky.cloud[up:, left:], sky.shadow[:-up, :-left])
 
 
-def test_schedule_is_one_of_the_satellites() -> None:
+def test_schedule_follows_the_satellites() -> None:
     assert [one.day for one in schedule.OPTICAL] == sorted(one.day for one in schedule.OPTICAL)
     first = {94: dt.date(2021, 7, 4), 137: dt.date(2021, 7, 6)}
     for one in schedule.OPTICAL:
@@ -382,7 +382,7 @@ def test_schedule_is_one_of_the_satellites() -> None:
     assert any(one.day == schedule.OFFSET_DAY for one in schedule.OPTICAL)
 
 
-def test_weights_tell_covers_apart(tmp_path: Path, landscape: Landscape) -> None:
+def test_untrained_embeddings_separate_land_covers(tmp_path: Path, landscape: Landscape) -> None:
     path = write_demo_weights(tmp_path)
     data = path.read_bytes()
     assert write_demo_weights(tmp_path / "again").read_bytes() == data
@@ -443,7 +443,7 @@ def test_config_has_paths_relative_to_the_working_directory(
     config = read_config(paths.config)
     assert config.regions["demo"].roi == "here/roi.geojson"
     assert config.paths.results == "here/results"
-    # Called from another place, the configuration follows and nothing else is written.
+    # In another working directory only the configuration is rewritten.
     scenes = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tif")}
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")

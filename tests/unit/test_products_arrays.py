@@ -1,4 +1,4 @@
-"""The stitched .npy arrays, block files that are not what they should be, and full disks."""
+"""The stitched .npy arrays, unexpected block files, and full disks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_pixel(tmp_path: Path, block_size: int, dtype: str) -> None:
         assert not scales.exists()
 
 
-def test_same_bytes_whatever_the_block_size(tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_the_block_size(tmp_path: Path) -> None:
     results = []
     for block_size in (50, 64, 100):
         region = make_region(tmp_path / str(block_size), block_size, chunk=block_size // 2)
@@ -61,7 +61,7 @@ def test_same_bytes_whatever_the_block_size(tmp_path: Path) -> None:
     assert results[0] == results[1] == results[2]
 
 
-def test_the_record_beside_the_arrays(tmp_path: Path) -> None:
+def test_record_of_the_arrays(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     document = json.loads(stitch(region, tmp_path / "out")[3].read_text())
     assert document["crs"] == "EPSG:32631"
@@ -109,7 +109,7 @@ def test_truncated_block(tmp_path: Path) -> None:
         stitch(region, tmp_path / "out")
 
 
-def test_damaged_chunk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_damaged_chunk_is_an_error_and_leaves_no_files(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     path = region.blocks["b001_001"]
     data = bytearray(path.read_bytes())
@@ -143,24 +143,24 @@ def rewrite(region: Region, block_id: str, height: int, width: int, dim: int, dt
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "result"),
     [
         ((100, 70, 16, "float32"), r"\(100, 70, 16\) float32, expected \(100, 70, 16\) int8"),
         ((100, 70, 32, "int8"), r"\(100, 70, 32\) int8, expected \(100, 70, 16\) int8"),
         ((100, 100, 16, "int8"), r"\(100, 100, 16\) int8, expected \(100, 70, 16\) int8"),
     ],
 )
-def test_a_block_unlike_the_others_is_named(
-    tmp_path: Path, change: tuple[int, int, int, str], found: str
+def test_block_that_differs_from_the_others_is_named(
+    tmp_path: Path, change: tuple[int, int, int, str], result: str
 ) -> None:
     region = make_region(tmp_path / "blocks", 100)
     rewrite(region, "b001_001", *change)
-    with pytest.raises(TileError, match=r"Block b001_001: embeddings in .* is " + found):
+    with pytest.raises(TileError, match=r"Block b001_001: embeddings in .* is " + result):
         stitch(region, tmp_path / "out")
 
 
 def test_blocks_of_another_configuration(tmp_path: Path) -> None:
-    """All blocks agree, but were made before model.dim changed."""
+    """All blocks agree, but were written before model.dim changed."""
     region = make_region(tmp_path / "blocks", 100, dim=16)
     other = make_region(tmp_path / "other", 100, dim=32)
     with pytest.raises(TileError, match=r"holds 16 dimensions of int8, but model.dim is 32"):
@@ -264,7 +264,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 @pytest.mark.slow
-def test_memory_does_not_follow_the_region(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_region(tmp_path: Path) -> None:
     """2 GB of embeddings (4000 x 4000 x 128 int8) in under 400 MB over the baseline."""
     grid = cut((4000, 4000), np.ones((4000, 4000), bool), 2000)
     random = np.random.default_rng(0)
@@ -287,8 +287,8 @@ def array_names(folder: Path) -> list[Path]:
     return [folder / f"stitched{part}" for part in parts]
 
 
-def test_scales_of_int8_do_not_stay_beside_float32(tmp_path: Path) -> None:
-    """They would be taken for those of the new arrays, which have none."""
+def test_old_scales_are_deleted_when_float32_is_written(tmp_path: Path) -> None:
+    """They would be read as the scales of the new arrays, which have none."""
     names = array_names(tmp_path)
     region = make_region(tmp_path / "int8", 100)
     write_arrays(*names, region.grid, region.blocks, region.provenance)
@@ -296,12 +296,12 @@ def test_scales_of_int8_do_not_stay_beside_float32(tmp_path: Path) -> None:
     region = make_region(tmp_path / "float32", 100, dtype="float32")
     names[1] = None  # type: ignore[call-overload]
     write_arrays(*names, region.grid, region.blocks, region.provenance)
-    found = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
-    assert found == ["stitched.json", "stitched.npy", "stitched_counts.npy"]
+    result = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    assert result == ["stitched.json", "stitched.npy", "stitched_counts.npy"]
 
 
-def test_counts_of_scenes_do_not_stay_beside_published_embeddings(tmp_path: Path) -> None:
-    """They would be taken for those of the new arrays, of which they are not known."""
+def test_old_counts_are_deleted_when_published_embeddings_are_written(tmp_path: Path) -> None:
+    """They would be read as the counts of the new arrays, which are unknown."""
     names = array_names(tmp_path)
     region = make_region(tmp_path / "scenes", 100)
     write_arrays(*names, region.grid, region.blocks, region.provenance)
@@ -309,5 +309,5 @@ def test_counts_of_scenes_do_not_stay_beside_published_embeddings(tmp_path: Path
     source = replace(region.provenance.sources[0], provider="geotessera")
     published = replace(region.provenance, sources=(source,))
     write_arrays(*names[:2], None, names[3], region.grid, region.blocks, published)
-    found = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
-    assert found == ["stitched.json", "stitched.npy", "stitched_scales.npy"]
+    result = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    assert result == ["stitched.json", "stitched.npy", "stitched_scales.npy"]

@@ -1,4 +1,4 @@
-"""Products for GDAL: observation counts, VRT over all dimensions, and every COG's structure."""
+"""Products for GDAL: observation counts, VRT of all dimensions, structure of every COG."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def vrt_of(region: Region, folder: Path) -> Path:
     return folder / "all.vrt"
 
 
-def test_counts_of_every_pixel_with_place_and_record(tmp_path: Path) -> None:
+def test_counts_of_every_pixel_with_georeference_and_record(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 64)
     path = counts_of(region, tmp_path / "counts.tif")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["counts.tif"]
@@ -51,7 +51,7 @@ def test_counts_of_every_pixel_with_place_and_record(tmp_path: Path) -> None:
     np.testing.assert_allclose(statistics.mean, region.counts[..., 0].mean(), rtol=1e-6)
 
 
-def test_counts_are_the_same_bytes_whatever_the_block_size(tmp_path: Path) -> None:
+def test_counts_do_not_depend_on_the_block_size(tmp_path: Path) -> None:
     results = []
     for size in (50, 100):
         region = make_region(tmp_path / str(size), size)
@@ -59,7 +59,7 @@ def test_counts_are_the_same_bytes_whatever_the_block_size(tmp_path: Path) -> No
     assert results[0]["counts.tif"] == results[1]["counts.tif"]
 
 
-def test_every_cog_is_valid_for_rio_cogeo_and_its_overviews_are_true_counts(
+def test_every_cog_is_valid_and_its_overviews_hold_counts_of_single_pixels(
     tmp_path: Path,
 ) -> None:
     valid = np.ones((1100, 700), bool)
@@ -79,7 +79,7 @@ def test_every_cog_is_valid_for_rio_cogeo_and_its_overviews_are_true_counts(
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_vrt_gives_every_embedding_where_it_lies(tmp_path: Path, dtype: str) -> None:
+def test_vrt_has_every_embedding_at_its_position(tmp_path: Path, dtype: str) -> None:
     region = make_region(tmp_path / "blocks", 100, dtype=dtype)
     expected = region.embeddings
     if region.scales is not None:
@@ -100,7 +100,7 @@ def test_vrt_gives_every_embedding_where_it_lies(tmp_path: Path, dtype: str) -> 
     np.testing.assert_allclose(statistics.std, np.nanstd(expected[..., 1]), rtol=1e-4)
 
 
-def test_codes_are_there_as_they_are_and_files_can_be_moved_together(tmp_path: Path) -> None:
+def test_vrt_of_codes_and_files_moved_together(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     (tmp_path / "here").mkdir()
     vrt_of(region, tmp_path / "here")
@@ -117,7 +117,7 @@ def test_codes_are_there_as_they_are_and_files_can_be_moved_together(tmp_path: P
         )
 
 
-def test_an_array_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_array_of_another_shape_is_refused(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     vrt_of(region, tmp_path)
     np.save(tmp_path / "all.npy", region.embeddings[:-1])
@@ -132,7 +132,7 @@ def test_an_array_of_another_shape_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_codes_of_int8_do_not_stay_beside_float32(tmp_path: Path) -> None:
+def test_old_codes_are_deleted_when_float32_is_written(tmp_path: Path) -> None:
     (tmp_path / "all_codes.vrt").touch()
     vrt_of(make_region(tmp_path / "int8", 100), tmp_path)
     assert (tmp_path / "all_codes.vrt").exists()

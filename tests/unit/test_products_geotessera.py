@@ -1,4 +1,4 @@
-"""The geotessera layout, read by the geotessera package as it is published."""
+"""The geotessera layout, read by the published geotessera package."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> Region:
     region = make_region(tmp_path_factory.mktemp("blocks"), 64, dim=128)
     x, y = TO_LONLAT.transform(4.5, 51.4, direction="INVERSE")
     left, top = round(x / 10) * 10 - 900, round(y / 10) * 10 + 1200
-    place = Affine(10, 0, left, 0, -10, top)
-    box = GeoBox(region.grid.geobox.shape, place, "EPSG:32631")
+    affine = Affine(10, 0, left, 0, -10, top)
+    box = GeoBox(region.grid.geobox.shape, affine, "EPSG:32631")
     grid = RegionGrid("field", box, 64, 1, region.grid.blocks)
     return replace(region, grid=grid)
 
@@ -82,21 +82,21 @@ def test_tiles_and_files_follow_the_layout(region: Region, store: Path) -> None:
     assert record == region.provenance.to_json()
 
 
-def test_client_fetches_every_tile_with_its_pixels_and_place(
+def test_client_reads_every_tile_with_its_pixels_and_position(
     region: Region, client: GeoTessera
 ) -> None:
     box = region.grid.geobox
-    found = client.registry.load_blocks_for_region(box.geographic_extent.boundingbox.bbox, YEAR)
-    assert len(found) == 4
+    result = client.registry.load_blocks_for_region(box.geographic_extent.boundingbox.bbox, YEAR)
+    assert len(result) == 4
     seen = np.zeros(region.valid.shape, bool)
-    for year, lon, lat in found:
+    for year, lon, lat in result:
         data, crs, transform = client.fetch_embedding(lon, lat, year)
         assert crs.to_epsg() == 32631
         column = round((transform.c - box.affine.c) / 10)
         row = round((box.affine.f - transform.f) / 10)
-        place = (slice(row, row + data.shape[0]), slice(column, column + data.shape[1]))
-        np.testing.assert_array_equal(data, values(region)[place])
-        seen[place] = True
+        window = (slice(row, row + data.shape[0]), slice(column, column + data.shape[1]))
+        np.testing.assert_array_equal(data, values(region)[window])
+        seen[window] = True
     assert seen.all()
 
 
@@ -121,8 +121,8 @@ def test_client_mosaics_and_exports(region: Region, client: GeoTessera, tmp_path
         bounds, year=YEAR, target_crs="EPSG:32631"
     )
     assert "32631" in str(crs)
-    # The client puts the mosaic on a grid of its own, which may lie between our pixels (0.11):
-    # each of its pixels is the one of ours in which its centre lies.
+    # The grid of the client's mosaic may be shifted by part of a pixel (0.11): each of its
+    # pixels has the value of the pixel of the region that contains its centre.
     rows = (a.f - transform.f - transform.e * (np.arange(mosaic.shape[0]) + 0.5)) / 10
     columns = (transform.c - a.c + transform.a * (np.arange(mosaic.shape[1]) + 0.5)) / 10
     expected = values(region)[np.ix_(rows.astype(int), columns.astype(int))]
@@ -137,7 +137,7 @@ def test_client_mosaics_and_exports(region: Region, client: GeoTessera, tmp_path
     np.testing.assert_array_equal(sample, values(region)[200, 160])
 
 
-def test_other_forms_are_refused(tmp_path: Path) -> None:
+def test_other_data_types_and_dimensions_are_refused(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100, dim=16)
     with pytest.raises(ConfigError, match="int8 with 128 dimensions, but the embeddings are int8"):
         write_geotessera(tmp_path / "store", region.grid, region.blocks, region.provenance)

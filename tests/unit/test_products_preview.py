@@ -36,17 +36,17 @@ def test_colours_equal_numpys_own_pca(tmp_path: Path, dtype: str) -> None:
     low, high = np.percentile(scores, [2, 98], axis=0)
     expected = np.rint(np.clip((scores - low) / (high - low), 0, 1) * 255)
     with rasterio.open(tif) as file:
-        picture = file.read()
+        image = file.read()
         shares = json.loads(file.tags()["PCA_VARIANCE_SHARES"])
-    np.testing.assert_array_equal(picture[3], np.where(region.valid, 255, 0))
-    assert (picture[:3, ~region.valid] == 0).all()
-    difference = np.abs(picture[:3, region.valid].T.astype(int) - expected)
+    np.testing.assert_array_equal(image[3], np.where(region.valid, 255, 0))
+    assert (image[:3, ~region.valid] == 0).all()
+    difference = np.abs(image[:3, region.valid].T.astype(int) - expected)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
     np.testing.assert_allclose(shares, (singular**2 / (singular**2).sum())[:3], atol=1e-6)
 
 
-def test_a_sample_of_the_pixels_is_enough_and_does_not_depend_on_blocks(tmp_path: Path) -> None:
+def test_sample_is_representative_and_does_not_depend_on_blocks(tmp_path: Path) -> None:
     fits = []
     for block_size, chunk in ((50, 50), (64, 13), (100, 40)):
         region = make_region(tmp_path / str(block_size), block_size, chunk=chunk)
@@ -59,8 +59,8 @@ def test_a_sample_of_the_pixels_is_enough_and_does_not_depend_on_blocks(tmp_path
             np.testing.assert_array_equal(getattr(fit, name), getattr(fits[0], name))
     values = dequantised(region)
     np.testing.assert_allclose(fits[0].mean, values.mean(axis=0), atol=0.1)
-    whole = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)[2][0]
-    assert abs(whole @ fits[0].axes[:, 0]) > 0.999
+    full = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)[2][0]
+    assert abs(full @ fits[0].axes[:, 0]) > 0.999
 
 
 def test_same_bytes_between_runs_and_block_sizes(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_structure_of_the_geotiff(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file.read(), full)
 
 
-def test_png_is_averaged_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_png_is_reduced_by_averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tessera_flow.products.preview.PNG_EDGE", 100)
     region = make_region(tmp_path / "blocks", 64)
     tif, png = preview(region, tmp_path)
@@ -106,12 +106,12 @@ def test_png_is_averaged_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_shrink_ignores_transparent_pixels() -> None:
-    picture = np.zeros((4, 2, 3), np.uint8)
-    picture[:, 0, 0] = (100, 10, 30, 255)
-    picture[:, 1, 1] = (50, 20, 30, 255)
+    image = np.zeros((4, 2, 3), np.uint8)
+    image[:, 0, 0] = (100, 10, 30, 255)
+    image[:, 1, 1] = (50, 20, 30, 255)
     expected = np.zeros((4, 1, 2), np.uint8)
     expected[:, 0, 0] = (75, 15, 30, 255)
-    np.testing.assert_array_equal(shrink(picture, 2), expected)
+    np.testing.assert_array_equal(shrink(image, 2), expected)
 
 
 def test_no_embedding_at_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,23 +128,23 @@ def test_no_embedding_at_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_fewer_than_three_independent_dimensions(tmp_path: Path) -> None:
-    """One varying dimension beside constant ones: red varies, green and blue are mid-grey."""
+    """One dimension varies, the others are constant: green and blue are mid-grey."""
     values = np.full((120, 90, 16), 0.25, np.float32)
     values[..., 5] = np.linspace(-1, 1, 120, dtype=np.float32)[:, None]
     region = make_region(
         tmp_path / "blocks", 50, dtype="float32", values=values, valid=np.ones((120, 90), bool)
     )
     with rasterio.open(preview(region, tmp_path)[0]) as file:
-        picture = file.read()
+        image = file.read()
         assert json.loads(file.tags()["PCA_VARIANCE_SHARES"]) == [1.0, 0.0, 0.0]
-    assert (picture[1:3] == 128).all()
-    assert (np.diff(picture[0, :, 0].astype(int)) >= 0).all(), "the largest loading is positive"
-    assert picture[0, 0, 0] == 0
-    assert picture[0, -1, 0] == 255
+    assert (image[1:3] == 128).all()
+    assert (np.diff(image[0, :, 0].astype(int)) >= 0).all(), "the largest loading is positive"
+    assert image[0, 0, 0] == 0
+    assert image[0, -1, 0] == 255
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_all_pixels_alike(tmp_path: Path, dtype: str) -> None:
+def test_identical_pixels(tmp_path: Path, dtype: str) -> None:
     values = np.full((60, 60, 16), 0.3, np.float32)
     valid = np.ones((60, 60), bool)
     region = make_region(tmp_path / "blocks", 50, dtype=dtype, values=values, valid=valid)
@@ -158,9 +158,9 @@ def test_a_single_valid_pixel(tmp_path: Path) -> None:
     valid[55, 7] = True
     region = make_region(tmp_path / "blocks", 50, valid=valid)
     with rasterio.open(preview(region, tmp_path)[0]) as file:
-        picture = file.read()
-    assert picture[3].sum() == 255
-    assert picture[:, 55, 7].tolist() == [128, 128, 128, 255]
+        image = file.read()
+    assert image[3].sum() == 255
+    assert image[:, 55, 7].tolist() == [128, 128, 128, 255]
 
 
 def test_non_finite_values_do_not_reach_the_fit(tmp_path: Path) -> None:
@@ -170,12 +170,12 @@ def test_non_finite_values_do_not_reach_the_fit(tmp_path: Path) -> None:
         dirty[120 + n, 40, n] = bad
     region = make_region(tmp_path / "dirty", 64, dtype="float32", values=dirty)
     with rasterio.open(preview(region, tmp_path / "dirty")[0]) as file:
-        picture = file.read()
-    assert (picture[:, 120:123, 40] == 0).all(), "shown as no embedding"
+        image = file.read()
+    assert (image[:, 120:123, 40] == 0).all(), "shown as no embedding"
     with rasterio.open(preview(clean, tmp_path / "clean")[0]) as file:
         expected = file.read()
     expected[:, 120:123, 40] = 0
-    difference = np.abs(picture.astype(int) - expected)
+    difference = np.abs(image.astype(int) - expected)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
 

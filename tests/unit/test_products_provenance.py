@@ -1,4 +1,4 @@
-"""What products say about themselves: all of it, and nothing that should stay private."""
+"""The provenance record: complete, and without private data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def record(tmp_path: Path) -> Provenance:
     return make_region(tmp_path, 100).provenance
 
 
-def test_every_required_statement(record: Provenance) -> None:
+def test_record_is_complete(record: Provenance) -> None:
     document = record.to_json()
     assert document["crs"] == "EPSG:32631"
     assert document["transform"] == [10.0, 0.0, 600_000.0, 0.0, -10.0, 5_700_000.0]
@@ -47,7 +47,7 @@ def test_every_required_statement(record: Provenance) -> None:
     assert document["configuration_sha256"] == content_hash(make_config(), "field", "y2023")
 
 
-def test_neither_secrets_nor_this_machine(tmp_path: Path) -> None:
+def test_record_has_no_secrets_and_no_paths_of_this_machine(tmp_path: Path) -> None:
     config = make_config(
         sentinel2={
             "provider": "local",
@@ -73,7 +73,7 @@ def test_mpc_is_named_by_its_collection() -> None:
     assert source.uri == "https://example.org/stac/collections/sentinel-2-l2a"
 
 
-def test_a_sensor_that_is_off_is_no_source(tmp_path: Path) -> None:
+def test_disabled_sensor_is_not_a_source(tmp_path: Path) -> None:
     config = make_config(sentinel1={"enabled": False})
     grid = make_region(tmp_path, 100).grid
     record = build_provenance(grid, config, "field", "y2023", WEIGHTS)
@@ -96,7 +96,7 @@ def test_float_products_state_nan(tmp_path: Path) -> None:
     assert record.nodata == {"embeddings": "NaN"}
 
 
-def test_a_grid_without_crs_is_refused(tmp_path: Path) -> None:
+def test_grid_without_crs_is_refused(tmp_path: Path) -> None:
     grid = make_region(tmp_path, 100).grid
     object.__setattr__(grid, "geobox", GeoBox(grid.geobox.shape, grid.geobox.affine, None))
     with pytest.raises(RegionError, match="Region field: its grid has no CRS"):

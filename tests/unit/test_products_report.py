@@ -1,4 +1,4 @@
-"""Checks of finished embeddings, and the report: what it says is what is there."""
+"""Checks of finished embeddings, and the report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import datetime
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from jinja2 import UndefinedError
 
 from tessera_flow.products.checks import Checks, write_checks
 from tessera_flow.products.preview import write_preview
-from tessera_flow.products.report.page import write_report
+from tessera_flow.products.report.page import render, write_report
 from tessera_flow.products.report.summary import (
     MissingScene,
-    left_out,
-    lost_scenes,
+    excluded_scenes,
+    missing_counts,
+    read_block_records,
+    read_warnings,
     rule_costs,
-    survey_counts,
-    warnings_of,
+    summarise_observations,
 )
 from tessera_flow.products.skipped_blocks import write_skip_list, write_skipped_block
 from tessera_flow.scenes.manifest import Manifest, SourceItem
@@ -40,7 +43,7 @@ def check(region: Region, folder: Path, seam: float = 1.5, saturated: float = 10
 
 
 def change(region: Region, block: str, values: Any = None, scales: Any = None) -> None:
-    """Write one block anew with other values or scales in its first pixels."""
+    """Rewrite a block with other values or scales in its first pixels."""
     window = region.grid.product_window(region.grid.block(block)).slices
     embeddings, old = region.embeddings[window].copy(), region.scales[window].copy()
     if values is not None:
@@ -51,24 +54,24 @@ def change(region: Region, block: str, values: Any = None, scales: Any = None) -
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_sound_embeddings_pass_and_are_counted(tmp_path: Path, dtype: str) -> None:
+def test_valid_embeddings_pass_and_are_counted(tmp_path: Path, dtype: str) -> None:
     region = make_region(tmp_path / "blocks", 60, dtype=dtype)
-    found = check(region, tmp_path)
-    assert found.failures == []
-    assert found.embedded == region.valid.sum()
-    assert sum(block.embedded for block in found.blocks) == region.valid.sum()
-    assert sum(block.observed for block in found.blocks) == region.valid.sum()
-    assert 0.9 < found.seam_score < 1.1
+    checks = check(region, tmp_path)
+    assert checks.failures == []
+    assert checks.embedded == region.valid.sum()
+    assert sum(block.embedded for block in checks.blocks) == region.valid.sum()
+    assert sum(block.observed for block in checks.blocks) == region.valid.sum()
+    assert 0.9 < checks.seam_score < 1.1
     if dtype == "int8":
         codes = np.abs(region.embeddings[region.valid].astype(int))
-        np.testing.assert_allclose(found.saturated_percent, 100 * (codes >= 127).mean())
+        np.testing.assert_allclose(checks.saturated_percent, 100 * (codes >= 127).mean())
     document = json.loads((tmp_path / "checks.json").read_text())
     assert document["configuration_sha256"] == region.provenance.configuration_sha256
-    assert document["seam_score"] == found.seam_score
+    assert document["seam_score"] == checks.seam_score
 
 
 def test_seam_score_is_the_ratio_over_all_borders(tmp_path: Path) -> None:
-    """Against differences of the whole picture, taken at once."""
+    """Compare with differences computed on the whole array at once."""
     region = make_region(tmp_path / "blocks", 50, valid=WHOLE)
     values = dequantised(region).reshape(120, 100, 16)
     across, inside = [], []
@@ -79,45 +82,45 @@ def test_seam_score_is_the_ratio_over_all_borders(tmp_path: Path) -> None:
             across.append(steps[at - 1])
             inside.append((steps[at - 2] + steps[at]) / 2)
     expected = np.concatenate(across).mean() / np.concatenate(inside).mean()
-    found = check(region, tmp_path)
-    np.testing.assert_allclose(found.seam_score, expected, rtol=1e-6)
-    assert sum(border.pairs for border in found.borders) == 2 * 100 + 120
+    checks = check(region, tmp_path)
+    np.testing.assert_allclose(checks.seam_score, expected, rtol=1e-6)
+    assert sum(border.pairs for border in checks.borders) == 2 * 100 + 120
 
 
-def test_a_seam_is_seen_and_its_worst_border_named(tmp_path: Path) -> None:
+def test_seam_fails_and_its_worst_border_is_named(tmp_path: Path) -> None:
     values = landscape(120, 100, 16)
     values[:50, 50:] += 3.0
     region = make_region(tmp_path / "blocks", 50, valid=WHOLE, values=values)
-    found = check(region, tmp_path)
-    assert found.seam_score > 1.5
-    (sentence,) = found.failures
-    assert sentence.startswith(f"The seam score is {found.seam_score:.2f}, above 1.5; the worst")
-    assert "b000_001" in sentence
+    checks = check(region, tmp_path)
+    assert checks.seam_score > 1.5
+    (message,) = checks.failures
+    assert message.startswith(f"The seam score is {checks.seam_score:.2f}, above 1.5; the worst")
+    assert "b000_001" in message
     assert check(region, tmp_path, seam=100).failures == []
 
 
-def test_impossible_values_are_found(tmp_path: Path) -> None:
+def test_impossible_values_are_reported(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     change(region, "b000_000", values=np.zeros((4, 16), np.int8))
     change(region, "b001_000", scales=np.array([np.inf, -1.0, 0.0], np.float32))
-    found = check(region, tmp_path)
-    assert (found.non_finite, found.all_zero) == (3, 4)
-    assert found.failures == [
+    checks = check(region, tmp_path)
+    assert (checks.non_finite, checks.all_zero) == (3, 4)
+    assert checks.failures == [
         "3 pixels have a value that is not finite.",
         "4 pixels have an embedding of zeros.",
     ]
 
 
-def test_constant_dimensions_and_saturation_are_found(tmp_path: Path) -> None:
+def test_constant_dimensions_and_saturation_are_reported(tmp_path: Path) -> None:
     values = landscape(120, 100, 16)
     values[..., 5] = 0.0
     values[..., 8:] = values[..., 8:9]  # half of the codes are the largest of their pixel
     values[..., 8:] *= 40
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE, values=values)
-    found = check(region, tmp_path)
-    assert found.constant == [5]
-    assert found.saturated_percent > 45
-    assert [re.sub(r"[\d.]+ %", "N %", s, count=1) for s in found.failures] == [
+    checks = check(region, tmp_path)
+    assert checks.constant == [5]
+    assert checks.saturated_percent > 45
+    assert [re.sub(r"[\d.]+ %", "N %", s, count=1) for s in checks.failures] == [
         "1 dimensions are the same everywhere: 5.",
         "N % of the codes are at an end of their range, more than 10 %.",
     ]
@@ -127,9 +130,9 @@ def test_one_block_has_no_seam_and_half_a_float_is_not_finite(tmp_path: Path) ->
     values = landscape(120, 100, 16)
     values[3, 4, 7] = np.inf
     region = make_region(tmp_path / "blocks", 500, dtype="float32", valid=WHOLE, values=values)
-    found = check(region, tmp_path)
-    assert found.seam_score is None and found.borders == []
-    assert found.failures == ["1 pixels have a value that is not finite."]
+    checks = check(region, tmp_path)
+    assert checks.seam_score is None and checks.borders == []
+    assert checks.failures == ["1 pixels have a value that is not finite."]
 
 
 @pytest.mark.parametrize("block_size", [50, 64, 500])
@@ -138,15 +141,15 @@ def test_maps_histograms_and_means_of_counts(
 ) -> None:
     monkeypatch.setattr("tessera_flow.products.report.summary.MAP_EDGE", 80)
     region = make_region(tmp_path / "blocks", block_size)
-    found = survey_counts(region.grid, region.blocks, region.provenance)
+    observations = summarise_observations(region.grid, region.blocks, region.provenance)
     for kind, name in enumerate(("s2_valid", "s1_ascending", "s1_descending")):
         counts = region.counts[..., kind]
         expected = np.where(region.valid, counts, np.nan)[::3, ::3]
-        np.testing.assert_array_equal(found.maps[name], expected)
-        starts, pixels = found.histograms[name]
-        chosen = counts[region.valid]
-        assert pixels == np.histogram(chosen, [*starts, 10**6])[0].tolist()
-        np.testing.assert_allclose(found.means[name], chosen.mean())
+        np.testing.assert_array_equal(observations.maps[name], expected)
+        starts, pixels = observations.histograms[name]
+        expected = counts[region.valid]
+        assert pixels == np.histogram(expected, [*starts, 10**6])[0].tolist()
+        np.testing.assert_allclose(observations.means[name], expected.mean())
 
 
 def test_costs_from_benchmark_files(tmp_path: Path) -> None:
@@ -176,46 +179,69 @@ def manifests() -> list[Manifest]:
     return [Manifest("sentinel2", scenes, out), Manifest("sentinel1", (), ())]
 
 
-def test_reasons_are_gathered() -> None:
-    assert [row[:3] for row in left_out(manifests())] == [
+def test_reasons_of_excluded_scenes_are_grouped() -> None:
+    assert [row[:3] for row in excluded_scenes(manifests())] == [
         ("sentinel2", "older copy of the acquisition in …", 2),
         ("sentinel2", "has no <B04>", 1),
     ]
 
 
-def lose(region: Region, block: str, sensor: str, **entries: list[dict[str, str]]) -> None:
-    """Write one block anew, with scenes lost at the archive."""
+def miss(region: Region, block: str, sensor: str, **entries: list[dict[str, str]]) -> None:
+    """Rewrite a block, with missing scenes in its record."""
     window = region.grid.product_window(region.grid.block(block)).slices
     arrays = (region.embeddings[window], region.scales[window], region.counts[window])
     missing_scenes = {"missing_scenes": {sensor: {"left_out": [], "replaced": []} | entries}}
     write_block(region.blocks[block], *arrays, 25, missing_scenes)
 
 
-def test_missing_scenes_of_all_blocks_are_gathered(tmp_path: Path) -> None:
+def test_missing_scenes_of_all_blocks_are_collected(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     gone = {"item": "S2_B", "date": "2023-08-02", "reason": "asset B05: HTTP 404"}
     early = {"item": "S2_A", "date": "2023-07-02", "reason": "asset SCL: corrupt"}
     swapped = {"item": "S2_C", "date": "2023-07-01", "reason": "asset B02: gone", "copy": "S2_D"}
-    lose(region, "b000_000", "sentinel2", left_out=[early, gone], replaced=[swapped])
-    lose(region, "b001_001", "sentinel2", left_out=[gone])
-    lose(region, "b001_000", "sentinel1", left_out=[early | {"item": "S1"}])
-    assert lost_scenes(region.grid, region.blocks, region.provenance) == [
+    miss(region, "b000_000", "sentinel2", left_out=[early, gone], replaced=[swapped])
+    miss(region, "b001_001", "sentinel2", left_out=[gone])
+    miss(region, "b001_000", "sentinel1", left_out=[early | {"item": "S1"}])
+    records = read_block_records(region.grid, region.blocks, region.provenance)
+    assert records.missing == (
         MissingScene("sentinel1", "S1", "2023-07-02", "asset SCL: corrupt", "", 1),
         MissingScene("sentinel2", "S2_A", "2023-07-02", "asset SCL: corrupt", "", 1),
         MissingScene("sentinel2", "S2_B", "2023-08-02", "asset B05: HTTP 404", "", 2),
         MissingScene("sentinel2", "S2_C", "2023-07-01", "asset B02: gone", "S2_D", 1),
-    ]
+    )
+    assert missing_counts(records.missing) == (3, 1)
+    assert missing_counts(records.missing, "sentinel2") == (2, 1)
 
 
-def test_the_page_tells_of_lost_scenes_and_holes(tmp_path: Path) -> None:
-    """What the archive had lost, which blocks are holes and why, and the region under both."""
+def test_acquisition_counts_once_however_many_duplicates_are_missing() -> None:
+    def replaced(item: str, duplicate: str) -> MissingScene:
+        return MissingScene("sentinel2", item, "2023-07-01", "gone", duplicate, 1)
+
+    chain = [replaced("A", "B"), replaced("B", "C"), replaced("X", "Y")]
+    assert missing_counts(chain) == (0, 2)
+    assert missing_counts([*chain, replaced("C", "")]) == (1, 1)
+
+
+def test_precisions_are_counted_by_block_without_skipped_ones(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    for block, precision in (("b000_000", "bf16"), ("b001_000", "float32")):
+        window = region.grid.product_window(region.grid.block(block)).slices
+        arrays = (region.embeddings[window], region.scales[window], region.counts[window])
+        write_block(region.blocks[block], *arrays, 25, {"precision": precision})
+    inputs = (region.grid, region.blocks, region.provenance)
+    assert read_block_records(*inputs).precisions == {"bf16": 1, "float32": 1, None: 2}
+    records = read_block_records(*inputs, skipped=["b001_001"])
+    assert records.precisions == {"bf16": 1, "float32": 1, None: 1}
+
+
+def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     entry = {"item": "S2_1_X", "date": "2023-07-02", "reason": "asset B05 of item S2_1_X <missing>"}
-    lose(region, "b000_000", "sentinel2", left_out=[entry])
-    hole = region.grid.product_window(region.grid.block("b001_001"))
-    write_skipped_block(region.blocks["b001_001"], hole.shape, 25, 16, "int8")
-    holes = tmp_path / "skipped_blocks.json"
-    write_skip_list(holes, region.grid, {"b001_001": "asset B02 of item S2_2: HTTP 403"})
+    miss(region, "b000_000", "sentinel2", left_out=[entry])
+    skipped = region.grid.product_window(region.grid.block("b001_001"))
+    write_skipped_block(region.blocks["b001_001"], skipped.shape, 25, 16, "int8")
+    skip_list = tmp_path / "skipped_blocks.json"
+    write_skip_list(skip_list, region.grid, {"b001_001": "asset B02 of item S2_2: HTTP 403"})
     inputs = (region.grid, region.blocks, region.provenance)
     write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
     check(region, tmp_path)
@@ -231,39 +257,40 @@ def test_the_page_tells_of_lost_scenes_and_holes(tmp_path: Path) -> None:
     (tmp_path / "logs" / "download.log").write_text(line)
     write_report(
         tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
-        manifests(), {}, tmp_path / "logs", tmp_path / "roi.tif", holes,
+        manifests(), {}, tmp_path / "logs", tmp_path / "roi.tif", skip_list,
     )  # fmt: skip
     text = (tmp_path / "report.html").read_text()
-    said = " ".join(Page(text).text.split())
-    assert "Scenes lost at the archiveleft out: 1, replaced by another copy: 0" in said
-    assert "Blocks without embeddings because they failed: 1." in said
-    assert "sentinel22023-07-021S2_1_X is left out: asset B05 <missing>" in said
-    assert "b001_001asset B02 of item S2_2: HTTP 403" in said
-    assert "b001_001: left out. asset B02 of item S2_2: HTTP 403" in said
-    assert "Warnings of the run" not in said, "told above, with the blocks"
-    (picture,) = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
-    with rasterio.MemoryFile(base64.b64decode(picture)) as memory, memory.open() as file:
+    shown = " ".join(Page(text).text.split())
+    assert "Missing or corrupt scenesleft out: 1, replaced by a duplicate: 0" in shown
+    assert "Blocks without embeddings because they failed: 1." in shown
+    assert "sentinel22023-07-021S2_1_X left out: asset B05 <missing>" in shown
+    assert "b001_001asset B02 of item S2_2: HTTP 403" in shown
+    assert "b001_001: left out. asset B02 of item S2_2: HTTP 403" in shown
+    assert "1 block failed and contains no embeddings." in shown
+    assert "Warnings in the logs" not in shown, "shown above, with the blocks"
+    (image,) = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
+    with rasterio.MemoryFile(base64.b64decode(image)) as memory, memory.open() as file:
         red = file.read(1)
     expected = np.where(mask > 0, 255, 228)
-    expected[hole.slices] = 255
+    expected[skipped.slices] = 255
     embedded = np.ones((120, 100), bool)
-    embedded[hole.slices] = False
+    embedded[skipped.slices] = False
     expected[embedded] = 80
     np.testing.assert_array_equal(red, expected)
 
 
-def test_warnings_are_told_once(tmp_path: Path) -> None:
+def test_each_warning_is_listed_once(tmp_path: Path) -> None:
     (tmp_path / "infer").mkdir()
     for name in ("a", "b"):
         (tmp_path / "infer" / f"{name}.log").write_text(
             "2026-01-02 03:04:05,678 WARNING S2_1 is left out: gone\n"
             "2026-01-02 03:04:05,678 INFO patch\n"
         )
-    assert warnings_of(tmp_path) == ["S2_1 is left out: gone (2 times)"]
+    assert read_warnings(tmp_path) == ["S2_1 is left out: gone (2 times)"]
 
 
 class Page(HTMLParser):
-    """Text, and what a browser would fetch."""
+    """Collect the text of a page and the resources that a browser would fetch."""
 
     VOID = ("meta", "img")
 
@@ -289,13 +316,13 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_the_page_stands_alone_and_says_what_was_found(tmp_path: Path, dtype: str) -> None:
+def test_page_has_no_external_resources_and_shows_the_results(tmp_path: Path, dtype: str) -> None:
     values = landscape(120, 100, 16)
     values[:50, 50:] += 3.0
     region = make_region(tmp_path / "blocks", 50, valid=WHOLE, values=values, dtype=dtype)
     inputs = (region.grid, region.blocks, region.provenance)
     write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
-    found = check(region, tmp_path)
+    checks = check(region, tmp_path)
     (tmp_path / "logs").mkdir()
     for folder in ("one", "two"):
         write_report(
@@ -308,20 +335,21 @@ def test_the_page_stands_alone_and_says_what_was_found(tmp_path: Path, dtype: st
     assert page.open == []
     assert page.fetched and all(f.startswith("data:image/png;base64,") for f in page.fetched)
     assert "@import" not in text and "url(#ramp)" in text and "<script" not in text
-    said = " ".join(page.text.split())
-    assert "Checks failed: see below." in said
-    assert found.failures[0] in said
-    assert "12,000 (100.0% of the blocks)" in said
-    assert "has no <B04>" in said and "older copy of the acquisition in …" in said
-    assert "b000_001: 2,500 of 2,500 px with an embedding, 2,500 observed" in said
-    assert "sentinel2, 2023-07: 2" in said and "sentinel2, 2024-06: 1" in said
-    assert "from 4 Sentinel-2 L2A scenes (mpc, sentinel-2-l2a) and 0 Sentinel-1 RTC" in said
-    assert "ab" * 32 in said and "arXiv:2506.20380" in said
-    assert ("ds.embeddings * ds.scales" in said) == (dtype == "int8")
-    assert "GeoTessera" not in said
+    shown = " ".join(page.text.split())
+    assert "Checks failed: see below." in shown
+    assert checks.failures[0] in shown
+    assert "12,000 (100.0% of the blocks)" in shown
+    assert "has no <B04>" in shown and "older copy of the acquisition in …" in shown
+    assert "b000_001: 2,500 of 2,500 px with an embedding, 2,500 observed" in shown
+    assert "sentinel2, 2023-07: 2" in shown and "sentinel2, 2024-06: 1" in shown
+    assert "from 4 Sentinel-2 L2A scenes (mpc, sentinel-2-l2a) and 0 Sentinel-1 RTC" in shown
+    assert "Of 7 Sentinel-2 L2A scenes found, 3 were excluded before download." in shown
+    assert "ab" * 32 in shown and "arXiv:2506.20380" in shown
+    assert ("ds.embeddings * ds.scales" in shown) == (dtype == "int8")
+    assert "GeoTessera" not in shown
 
 
-def test_a_region_without_an_embedding_has_a_page_that_says_so(tmp_path: Path) -> None:
+def test_page_of_a_region_without_embeddings(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     for block in region.grid.blocks:
         shape = region.grid.product_window(block).shape
@@ -340,3 +368,37 @@ def test_a_region_without_an_embedding_has_a_page_that_says_so(tmp_path: Path) -
     assert "No pixel has an embedding." in text
     assert "no scenes" not in text and "does not name scenes" not in text
     assert "which do not name scenes" in text
+
+
+def test_names_and_reasons_are_escaped(tmp_path: Path) -> None:
+    """Names come from the configuration, reasons from servers: neither may become markup."""
+    script = '<script>alert("x")</script>'
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    provenance = replace(region.provenance, region=script)
+    inputs = (region.grid, region.blocks, provenance)
+    miss(region, "b000_000", "sentinel2", left_out=[
+        {"item": "S2_A", "date": "2023-07-02", "reason": f"asset B05: {script}"}
+    ])  # fmt: skip
+    write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
+    check(region, tmp_path)
+    skip_list = tmp_path / "skipped_blocks.json"
+    write_skip_list(skip_list, region.grid, {"b001_001": script})
+    excluded = [Manifest("sentinel2", (), (("S2_B", script),))]
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.log").write_text(f"2026-01-02 03:04:05,678 WARNING {script}\n")
+    write_report(
+        tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png", excluded,
+        {"zarr": [f"{script}.zarr"]}, tmp_path / "logs", skip_list=skip_list,
+    )  # fmt: skip
+    text = (tmp_path / "report.html").read_text()
+    assert "<script" not in text
+    page = Page(text)
+    # Title twice, missing scene, skipped block in the map and the table, excluded scene, warning,
+    # product file, region in the record (quotes escaped by JSON).
+    assert page.text.count(script) == 8
+    assert text.count("&lt;script&gt;") == 9
+
+
+def test_missing_value_in_the_template_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="'legend' is undefined"):
+        render(title="field")

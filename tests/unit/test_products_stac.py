@@ -1,4 +1,4 @@
-"""STAC Items and Collections, read by pystac and held against their JSON schemas, offline."""
+"""STAC Items and Collections, read by pystac and validated by their JSON schemas, offline."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PRODUCTS = {
     "preview": ["preview.tif", "preview.png"],
 }
 
-# What the extension's specification demands, said again: fields and links that must be
-# there, and no field of the prefix that it does not know.
+# Requirements of the extension's specification: the required fields and links, and no unknown
+# field with its prefix.
 _KNOWN_ITEM = ["runtime_parameters", "preprocessing", "postprocessing", "fit_for_use",
                "spatial_coverage", "uncertainty", "quantization"]  # fmt: skip
 _KNOWN_COLLECTION = ["type", "dimensions", "temporal_resolution", "fit_for_use", "uncertainty",
@@ -101,7 +101,7 @@ def manifests() -> list[Manifest]:
 
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[Path, list[Path]]:
-    """A Collection over Items of two periods."""
+    """Write a Collection of the Items of two periods."""
     region = make_region(tmp_path / "blocks", 100)
     items = []
     for period, start, end in (
@@ -117,7 +117,7 @@ def written(tmp_path: Path) -> tuple[Path, list[Path]]:
 
 
 def validated(path: Path, rules: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The document, once it fits STAC's own schemas (pystac has them) and `rules`."""
+    """Return the document after validation by the STAC schemas (in pystac) and `rules`."""
 
     def no_network(*arguments: object, **options: object) -> None:
         raise AssertionError("a schema was fetched from the internet")
@@ -133,7 +133,7 @@ def validated(path: Path, rules: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     return document
 
 
-def test_item_fits_the_schemas_and_says_everything(
+def test_item_is_valid_and_complete(
     written: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = validated(written[1][0], ITEM_RULES, monkeypatch)
@@ -159,7 +159,7 @@ def test_item_fits_the_schemas_and_says_everything(
     ]
 
 
-def test_collection_fits_the_schemas_and_spans_its_periods(
+def test_collection_is_valid_and_covers_its_periods(
     written: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection = validated(written[0], COLLECTION_RULES, monkeypatch)
@@ -170,16 +170,18 @@ def test_collection_fits_the_schemas_and_spans_its_periods(
     assert len(intervals) == 3
 
 
-def test_pystac_walks_from_the_collection_to_the_files(written: tuple[Path, list[Path]]) -> None:
+def test_pystac_follows_links_from_the_collection_to_the_files(
+    written: tuple[Path, list[Path]],
+) -> None:
     collection = pystac.Collection.from_file(written[0])
     items = list(collection.get_items())
     assert [item.id for item in items] == ["field-y2023", "field-y2022"]
-    place = items[1].assets["embeddings"].get_absolute_href()
-    assert place == str(written[0].parent / "y2022" / "embeddings.zarr")
+    href = items[1].assets["embeddings"].get_absolute_href()
+    assert href == str(written[0].parent / "y2022" / "embeddings.zarr")
     assert items[0].get_collection() is collection or items[0].get_collection().id == "field"
 
 
-def test_a_rule_that_is_broken_is_seen(
+def test_violated_rule_is_detected(
     written: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = json.loads(written[1][0].read_text())
@@ -189,7 +191,7 @@ def test_a_rule_that_is_broken_is_seen(
         validated(written[1][0], ITEM_RULES, monkeypatch)
 
 
-def test_an_item_needs_a_product_that_holds_the_embeddings(tmp_path: Path) -> None:
+def test_item_requires_a_product_with_the_embeddings(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     with pytest.raises(ConfigError, match="stac but none of zarr, arrays, vrt, geotessera"):
         write_item(
@@ -201,10 +203,10 @@ def test_an_item_needs_a_product_that_holds_the_embeddings(tmp_path: Path) -> No
         )
 
 
-def test_the_outline_of_a_grid_over_the_antimeridian_does_not_go_around_the_earth(
+def test_outline_of_a_grid_across_the_antimeridian_is_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A region that ends at 180 degrees has such a grid, as that is snapped outwards."""
+    """The grid of a region that ends at 180 degrees is snapped outwards, across it."""
     region = make_region(tmp_path / "blocks", 100)
     shape = region.grid.geobox.shape
     box = GeoBox(shape, Affine(10, 0, 818_500, 0, -10, 1_885_000), "EPSG:32660")

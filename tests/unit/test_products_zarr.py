@@ -1,4 +1,4 @@
-"""The Zarr store as a user opens it: plain xarray, every pixel."""
+"""The Zarr store, opened with plain xarray: every pixel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zarr.storage import LocalStore
 from tessera_flow.errors import OutputError, Stopped, TileError
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.points import Points
-from tessera_flow.products.sampling import sample_store
+from tessera_flow.products.sample import sample_store
 from tessera_flow.products.zarr_store import shard_edges, write_zarr
 from tessera_flow.region.grid import Window
 from tessera_flow.signals import stop_requests
@@ -137,7 +137,7 @@ def test_conventions_and_provenance(tmp_path: Path) -> None:
     assert attrs["provenance"]["period_end"] == "2024-06-30"
 
 
-def test_a_crs_without_a_code_is_stated_as_wkt(tmp_path: Path) -> None:
+def test_crs_without_a_code_is_written_as_wkt(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 500)
     crs = "+proj=laea +lat_0=51 +lon_0=4 +datum=WGS84 +units=m"
     geobox = GeoBox(region.grid.geobox.shape, region.grid.geobox.affine, crs)
@@ -158,7 +158,7 @@ def test_no_shard_spans_two_blocks(tmp_path: Path, block_size: int) -> None:
         array = group[name]
         assert block_size % array.shards[-1] == 0
         assert array.shards[-1] == array.shards[-2] == block_size
-        assert array.chunks[:-2] == array.shape[:-2], "all values of a pixel lie together"
+        assert array.chunks[:-2] == array.shape[:-2], "all values of a pixel are in one chunk"
         assert array.chunks[-1] <= 25
         # Absent blocks cost no file.
         files = [p for p in (tmp_path / "e.zarr" / name / "c").rglob("*") if p.is_file()]
@@ -185,7 +185,7 @@ def test_shard_edges(edge: int, chunk: int, pixel_bytes: int, expected: tuple[in
     assert (shard, size) == expected
 
 
-def test_prime_block_size_is_still_right(tmp_path: Path) -> None:
+def test_prime_block_size(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 127)
     write_zarr(tmp_path / "e.zarr", region.grid, region.blocks, region.provenance, chunk=30)
     assert zarr.open_group(tmp_path / "e.zarr", mode="r")["embeddings"].chunks[-1] == 30
@@ -197,7 +197,7 @@ def test_prime_block_size_is_still_right(tmp_path: Path) -> None:
 
 
 class CountingStore(LocalStore):
-    """Counts reads of chunk data."""
+    """Count reads of chunk data."""
 
     reads: list[str] = []  # noqa: RUF012
 
@@ -207,7 +207,7 @@ class CountingStore(LocalStore):
         return await super().get(key, prototype, byte_range)
 
 
-def test_a_point_query_reads_one_chunk(tmp_path: Path) -> None:
+def test_point_query_reads_one_chunk(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     write_zarr(tmp_path / "e.zarr", region.grid, region.blocks, region.provenance, chunk=25)
     group = zarr.open_group(CountingStore(tmp_path / "e.zarr", read_only=True), mode="r")
@@ -219,7 +219,7 @@ def test_a_point_query_reads_one_chunk(tmp_path: Path) -> None:
         assert len({read.split()[0] for read in CountingStore.reads}) == 1
 
 
-def test_a_point_in_xarray_and_a_sampled_one_read_one_chunk_of_each_array(tmp_path: Path) -> None:
+def test_point_in_xarray_and_in_sample_reads_one_chunk_of_each_array(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     write_zarr(tmp_path / "e.zarr", region.grid, region.blocks, region.provenance, chunk=25)
     store = CountingStore(tmp_path / "e.zarr", read_only=True)
@@ -243,14 +243,14 @@ def test_a_point_in_xarray_and_a_sampled_one_read_one_chunk_of_each_array(tmp_pa
     assert arrays_read() == {"embeddings": 2, "scales": 2, "observation_counts": 2}
 
 
-def test_bytes_repeat(tmp_path: Path) -> None:
+def test_rewriting_gives_the_same_bytes(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 64)
     first, second = tmp_path / "1" / "e.zarr", tmp_path / "2" / "e.zarr"
     write_zarr(first, region.grid, region.blocks, region.provenance)
     reverse = dict(reversed(region.blocks.items()))
     write_zarr(second, region.grid, reverse, region.provenance)
     assert digest(first) == digest(second)
-    # Rewriting in place gives the same again, and leaves nothing else behind.
+    # Overwriting gives the same store and leaves no other files.
     write_zarr(second, region.grid, region.blocks, region.provenance)
     assert digest(first) == digest(second)
     assert [p.name for p in second.parent.iterdir()] == ["e.zarr"]
@@ -258,15 +258,15 @@ def test_bytes_repeat(tmp_path: Path) -> None:
 
 def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 50)
-    found = []
+    result = []
     for threads in (1, 3, 40):
         store = tmp_path / str(threads) / "e.zarr"
         write_zarr(store, region.grid, region.blocks, region.provenance, 25, threads)
-        found.append(digest(store))
-    assert found[0] == found[1] == found[2]
+        result.append(digest(store))
+    assert result[0] == result[1] == result[2]
 
 
-def test_a_damaged_block_ends_all_threads_and_leaves_nothing(tmp_path: Path) -> None:
+def test_damaged_block_stops_all_threads_and_leaves_no_files(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 50)
     path = region.blocks["b002_001"]
     content = bytearray(path.read_bytes())
@@ -287,10 +287,10 @@ def test_parent_is_a_file(tmp_path: Path) -> None:
         write_zarr(tmp_path / "results" / "e.zarr", region.grid, region.blocks, region.provenance)
 
 
-def test_a_store_that_is_stopped_leaves_neither_threads_nor_files(
+def test_interrupted_write_leaves_neither_threads_nor_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGTERM comes to the main thread, which waits for those that write."""
+    """SIGTERM is delivered to the main thread, which waits for the writing threads."""
     region = make_region(tmp_path / "blocks", 25)
     read = RegionBlocks.read_region
     writers: set[threading.Thread] = set()

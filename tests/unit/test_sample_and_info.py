@@ -22,7 +22,7 @@ from tessera_flow.errors import RegionError, TileError
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.counts import write_counts
 from tessera_flow.products.points import read_points
-from tessera_flow.products.sampling import open_store, sample_store
+from tessera_flow.products.sample import open_store, sample_store
 from tessera_flow.products.zarr_store import write_zarr
 
 from ..support.products_region import Region, make_region
@@ -31,7 +31,7 @@ TO_LONLAT = Transformer.from_crs("EPSG:32631", "EPSG:4326", always_xy=True)
 
 
 class CountingStore(zarr.storage.LocalStore):
-    """Remembers which parts of files were read."""
+    """Record which byte ranges of files are read."""
 
     reads: ClassVar[Counter[str]] = Counter()
 
@@ -63,20 +63,20 @@ def test_values_counts_and_states_from_a_table_of_lonlat(tmp_path: Path, dtype: 
     pyarrow.csv.write_csv(table, tmp_path / "points.csv")
     out = tmp_path / "features.parquet"
     assert main(["sample", str(store), str(tmp_path / "points.csv"), "--out", str(out)]) == 0
-    found = pq.read_table(out)
-    assert found.column_names[:9] == ["class", "lon", "lat", "row", "column", "state",
+    result = pq.read_table(out)
+    assert result.column_names[:9] == ["class", "lon", "lat", "row", "column", "state",
                                       "s2_valid", "s1_ascending", "s1_descending"]  # fmt: skip
-    assert found["class"].to_pylist() == table["class"].to_pylist()
-    features = np.stack([found[f"e{k:03d}"].to_numpy() for k in range(16)], axis=1)
+    assert result["class"].to_pylist() == table["class"].to_pylist()
+    features = np.stack([result[f"e{k:03d}"].to_numpy() for k in range(16)], axis=1)
     expected = region.embeddings[rows, columns].astype(np.float32)
     if region.scales is not None:
         expected = expected * region.scales[rows, columns][:, None]
-    assert np.isnan(features[0]).all() and found["state"][0].as_py() == "outside"
+    assert np.isnan(features[0]).all() and result["state"][0].as_py() == "outside"
     np.testing.assert_array_equal(features[1:], expected[1:])
-    np.testing.assert_array_equal(found["row"].to_numpy()[1:], rows[1:])
+    np.testing.assert_array_equal(result["row"].to_numpy()[1:], rows[1:])
     counts = region.counts[rows, columns]
-    np.testing.assert_array_equal(found["s1_ascending"].to_numpy()[1:], counts[1:, 1])
-    states = np.array(found["state"].to_pylist())[1:]
+    np.testing.assert_array_equal(result["s1_ascending"].to_numpy()[1:], counts[1:, 1])
+    states = np.array(result["state"].to_pylist())[1:]
     valid = region.valid[rows, columns][1:]
     assert 0 < valid.sum() < len(valid)
     np.testing.assert_array_equal(states == "ok", valid)
@@ -93,10 +93,10 @@ def test_geopackage_in_csv_out(tmp_path: Path) -> None:
     )  # fmt: skip
     out = tmp_path / "features.csv"
     assert main(["sample", str(store), str(tmp_path / "labels.gpkg"), "--out", str(out)]) == 0
-    found = pyarrow.csv.read_csv(out)
-    assert found["label"].to_pylist() == [3, 4]
+    result = pyarrow.csv.read_csv(out)
+    assert result["label"].to_pylist() == [3, 4]
     expected = region.embeddings[rows, columns] * region.scales[rows, columns][:, None]
-    np.testing.assert_allclose(found["e007"].to_numpy(), expected[:, 7], rtol=1e-6)
+    np.testing.assert_allclose(result["e007"].to_numpy(), expected[:, 7], rtol=1e-6)
 
 
 def test_each_chunk_is_read_once_whatever_the_number_of_points(tmp_path: Path) -> None:
@@ -123,22 +123,25 @@ def test_each_chunk_is_read_once_whatever_the_number_of_points(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "message"),
     [
-        ("lon,lat\n51.4,4.4\n", "None of the 1 points lies in the product, which covers x 600000"),
-        ("a,b\n1,2\n", "has the columns a, b: name those of the coordinates with --x and --y"),
-        ("x,y\n1,2\n", "say their CRS with --crs, as EPSG:32631"),
-        ("lon,lat\none,two\n", "column lon holds no numbers"),
+        ("lon,lat\n51.4,4.4\n", "None of the 1 points is in the product, which covers x 600000"),
+        (
+            "a,b\n1,2\n",
+            "has the columns a, b: name the columns of the coordinates with --x and --y",
+        ),
+        ("x,y\n1,2\n", "give their CRS with --crs, such as EPSG:32631"),
+        ("lon,lat\none,two\n", "column lon is not numeric"),
     ],
 )
 def test_bad_points(
-    tmp_path: Path, text: str, sentence: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, store = stored(tmp_path)
     (tmp_path / "p.csv").write_text(text)
     out = tmp_path / "out.csv"
     assert main(["sample", str(store), str(tmp_path / "p.csv"), "--out", str(out)]) == 1
-    assert sentence in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -154,7 +157,7 @@ def test_polygons_and_missing_files_are_refused(tmp_path: Path) -> None:
         open_store(tmp_path / "none.zarr")
 
 
-def test_info_of_a_folder_names_each_product_and_the_record_once(
+def test_info_of_a_folder_lists_products_and_prints_the_record_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     region, _ = stored(tmp_path / "results")
@@ -177,12 +180,14 @@ def test_info_of_a_folder_names_each_product_and_the_record_once(
     assert document == {str(folder / "counts.tif"): region.provenance.to_json()}
 
 
-def test_info_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_of_a_folder_without_products(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["info", str(tmp_path)]) == 1
     assert "There is no product in" in capsys.readouterr().err
 
 
-def test_a_table_without_a_point(tmp_path: Path) -> None:
+def test_table_without_points(tmp_path: Path) -> None:
     _, store = stored(tmp_path)
     (tmp_path / "p.csv").write_text("name,lon,lat\n")
     out = tmp_path / "out.csv"
@@ -191,14 +196,14 @@ def test_a_table_without_a_point(tmp_path: Path) -> None:
     assert len(lines) == 1 and lines[0].startswith('"name","lon","lat","row","column","state"')
 
 
-def test_a_table_that_has_been_sampled_is_not_given_the_same_columns_again(
+def test_table_with_embedding_columns_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of two columns e000, readers take the first: that of the other year."""
+    """Of two columns e000, readers use only the first, that of the other year."""
     _, store = stored(tmp_path)
     (tmp_path / "p.csv").write_text("x,y,e000\n600005,5699995,0.5\n")
     out = tmp_path / "out.csv"
     points = [str(tmp_path / "p.csv"), "--crs", "EPSG:32631"]
     assert main(["sample", str(store), *points, "--out", str(out)]) == 1
-    assert "have the columns e000 already" in capsys.readouterr().err
+    assert "already have the columns e000, which" in capsys.readouterr().err
     assert not out.exists()

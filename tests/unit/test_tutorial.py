@@ -1,4 +1,4 @@
-"""The example of docs/tutorial.md on a small product, and the page's own commands."""
+"""The example of docs/tutorial.md on a small product, and the commands of the page."""
 
 from __future__ import annotations
 
@@ -54,27 +54,27 @@ def test_accuracies_and_class_map(tmp_path: Path, capsys: pytest.CaptureFixture[
     results = main([str(a) for a in [*arguments, "--tiles", tile.parent]])
     assert list(results) == ["embeddings", "one image (day 200)", "raw series of the year"]
     assert results["embeddings"][0] > 0.9
-    assert results["one image (day 200)"][0] == 1.0  # band 4 says it
+    assert results["one image (day 200)"][0] == 1.0  # band 4 determines the class
     assert "accuracy 1.000, balanced 1.000" in capsys.readouterr().out
     assert cog_validate(out, quiet=True)[0]
     with rasterio.open(out) as raster:
         assert raster.crs.to_epsg() == 32631 and raster.nodata == 0
         assert raster.transform == region.grid.product_geobox.affine
         assert raster.tags()["CLASSES"] == "field,wood"
-        found = raster.read(1)
-    np.testing.assert_array_equal(found > 0, region.valid)
+        result = raster.read(1)
+    np.testing.assert_array_equal(result > 0, region.valid)
     expected = np.where(kinds == "wood", 2, 1)
-    assert (found == expected)[region.valid].mean() > 0.9
+    assert (result == expected)[region.valid].mean() > 0.9
 
 
-def test_labels_of_the_demo_are_its_land_cover(tmp_path: Path) -> None:
+def test_demo_labels_are_the_land_cover(tmp_path: Path) -> None:
     write_labels = runpy.run_path(str(ROOT / "examples" / "demo_labels.py"))["write_labels"]
     assert write_labels(tmp_path / "labels.csv") == 1650
     table = pyarrow.csv.read_csv(tmp_path / "labels.csv")
     assert len(set(table["cover"].to_pylist())) == 11
 
 
-def test_the_page_names_commands_and_files_that_exist() -> None:
+def test_page_names_existing_commands_and_files() -> None:
     page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     commands = re.findall(r"^tessera-flow (.*)$", page, flags=re.MULTILINE)
     assert len(commands) >= 3

@@ -15,6 +15,6 @@ with job(snakemake) as config:
         **source_lists(config, map(Path, snakemake.input.manifests)),
         products=snakemake.params.products,
         mask=Path(snakemake.input.mask),
-        holes=next((Path(path) for path in snakemake.input.skipped), None),
+        skip_list=next((Path(path) for path in snakemake.input.skipped), None),
         logs=Path(snakemake.log[0]).parent,
     )

@@ -1,4 +1,4 @@
-"""`tessera-flow demo`: a small simulated archive to run the workflow on."""
+"""`tessera-flow demo`: write a small simulated archive to run the workflow on."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ def register(subparsers: Subparsers) -> None:
     """Add `demo` to the command line; its `func` takes the parsed arguments."""
     parser = subparsers.add_parser(
         "demo",
-        help="write a small simulated archive with a configuration for it",
+        help="write a small simulated archive and a configuration for it",
         description=(
             "Write simulated Sentinel-1 and Sentinel-2 scenes of a small landscape, a region, "
-            "untrained weights and a configuration. Does nothing where that is already done."
+            "untrained weights and a configuration. Does nothing if they already exist."
         ),
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="default: %(default)s"
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="folder to write (default: %(default)s)",
     )
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the demo, and say that nothing in it is real."""
+    """Write the demo, and print that its data are simulated."""
     from ..demo.build import make_demo
 
     paths = make_demo(arguments.out)

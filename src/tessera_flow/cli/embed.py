@@ -1,4 +1,4 @@
-"""`tessera-flow embed`: embeddings of reference tile folders."""
+"""`tessera-flow embed`: compute embeddings of tile folders of the published pipeline."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def _at_least(smallest: int) -> Callable[[str], int]:
+def _at_least(minimum: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         number = int(text)
-        if number < smallest:
-            raise argparse.ArgumentTypeError(
-                f"{number} is below {smallest}: give {smallest} or more"
-            )
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"{number} is below {minimum}: give {minimum} or more")
         return number
 
     convert.__name__ = "whole number"
@@ -27,7 +25,7 @@ def _at_least(smallest: int) -> Callable[[str], int]:
 
 
 def _heads(text: str) -> tuple[int, int]:
-    """`4` or `4,2`: heads of the Sentinel-2 and of the Sentinel-1 encoder."""
+    """Parse `4` or `4,2`: heads of the Sentinel-2 and of the Sentinel-1 encoder."""
     counts = [_at_least(1)(part) for part in text.split(",")]
     if len(counts) > 2:
         raise argparse.ArgumentTypeError(
@@ -43,23 +41,24 @@ def register(subparsers: Subparsers) -> None:
     """Add `embed` to the command line; its `func` takes the parsed arguments."""
     parser = subparsers.add_parser(
         "embed",
-        help="embed reference tile folders",
+        help="compute embeddings of tile folders",
         description=(
-            "Embed tile folders of the reference layout (bands.npy, masks.npy, doys.npy, "
-            "sar_ascending.npy, ...; roi.tiff is optional). Each tile becomes <tile>.npy of shape "
-            "(H, W, K), for int8 also <tile>_scales.npy, and <tile>.json with the settings. A tile "
-            "is not embedded again while its files and the settings stay the same."
+            "Compute embeddings of tile folders in the layout of the published pipeline "
+            "(bands.npy, masks.npy, doys.npy, sar_ascending.npy, ...; roi.tiff is optional). Each "
+            "tile becomes <tile>.npy of shape (H, W, K), for int8 also <tile>_scales.npy, and "
+            "<tile>.json with the settings. Tiles are skipped if their files and the settings "
+            "have not changed."
         ),
     )
-    _add_files(parser)
-    _add_results(parser)
+    _add_paths(parser)
+    _add_output_format(parser)
     _add_model(parser)
-    _add_running(parser)
+    _add_device(parser)
     parser.set_defaults(func=run, when_interrupted="finished tiles are kept")
 
 
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    """What is read and where results go."""
+def _add_paths(parser: argparse.ArgumentParser) -> None:
+    """Add the options for input and output paths."""
     add = parser.add_argument
     add(
         "--weights",
@@ -74,32 +73,32 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="folder for the results")
 
 
-def _add_results(parser: argparse.ArgumentParser) -> None:
-    """What is stored."""
+def _add_output_format(parser: argparse.ArgumentParser) -> None:
+    """Add the options for what is stored."""
     add = parser.add_argument
     add(
         "--dim",
         type=_at_least(1),
         default=None,
         metavar="K",
-        help="leading dimensions to keep, such as 16, 32 or 64 of a v2 student (default: all)",
+        help="leading dimensions to store, such as 16, 32 or 64 of a v2 student (default: all)",
     )
     add(
         "--format",
         choices=("float32", "int8"),
         default=None,
-        help="what to store (default: float32 for v1.0 float and the v2 teacher, else int8)",
+        help="data type to store (default: float32 for v1.0 float and the v2 teacher, else int8)",
     )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    """How the model is to be understood, and which pixels it embeds."""
+    """Add the options for the model and for the pixels that are embedded."""
     add = parser.add_argument
     add(
         "--statistics",
         choices=("mpc", "aws"),
         default=None,
-        help="for v1.1, required: source of the data that the checkpoint was trained on",
+        help="required for v1.1: source of the data that the checkpoint was trained on",
     )
     add(
         "--heads",
@@ -107,8 +106,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="N[,N]",
         help=(
-            "attention heads, or those for Sentinel-2 and Sentinel-1 (default: as the checkpoint "
-            "states; where it is silent 8 for v1.0 float, else 4)"
+            "attention heads, one number or one each for Sentinel-2 and Sentinel-1 (default: from "
+            "the checkpoint; if it does not state them 8 for v1.0 float, else 4)"
         ),
     )
     _add_number(
@@ -116,58 +115,58 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--seed",
         "for v1.0: seed of the random draws of observations (default: %(default)s)",
         default=0,
-        least=0,
+        minimum=0,
     )
     _add_number(
         parser,
         "--repeat-times",
-        "for v1.0: number of draws to average (default: %(default)s)",
+        "for v1.0: number of random draws to average (default: %(default)s)",
         default=1,
-        least=1,
+        minimum=1,
     )
     _add_number(
         parser,
         "--min-s2",
-        "valid Sentinel-2 steps a pixel needs (default: %(default)s)",
+        "minimum of valid Sentinel-2 time steps of a pixel (default: %(default)s)",
         default=1,
-        least=0,
+        minimum=0,
     )
     _add_number(
         parser,
         "--min-s1",
-        "valid Sentinel-1 steps a pixel needs (default: %(default)s)",
+        "minimum of valid Sentinel-1 time steps of a pixel (default: %(default)s)",
         default=0,
-        least=0,
+        minimum=0,
     )
 
 
-def _add_running(parser: argparse.ArgumentParser) -> None:
-    """Where and how it runs."""
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the device and the run."""
     add = parser.add_argument
     add(
         "--device",
         choices=("auto", "cpu", "cuda", "xpu"),
         default="auto",
-        help="where to run; auto is the GPU if there is one (default: %(default)s)",
+        help="device to run on; auto uses a GPU if there is one (default: %(default)s)",
     )
     add(
         "--precision",
         choices=("auto", "float32", "bf16"),
         default="auto",
         help=(
-            "of matrix products; auto is float32 on a CPU, bf16 on a GPU that has it "
+            "precision of matrix products; auto is float32 on a CPU, bf16 on a GPU with bf16 "
             "(default: %(default)s)"
         ),
     )
     _add_number(
         parser,
         "--batch-size",
-        "most pixels in one forward pass on a GPU (default: %(default)s)",
+        "maximum number of pixels in one forward pass on a GPU (default: %(default)s)",
         default=4096,
-        least=1,
+        minimum=1,
     )
     _add_number(
-        parser, "--threads", "CPU threads (default: PyTorch's choice)", default=None, least=1
+        parser, "--threads", "CPU threads (default: PyTorch's choice)", default=None, minimum=1
     )
     add(
         "--cache",
@@ -179,20 +178,19 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_number(
-    parser: argparse.ArgumentParser, flag: str, meaning: str, *, default: int | None, least: int
+    parser: argparse.ArgumentParser, flag: str, meaning: str, *, default: int | None, minimum: int
 ) -> None:
-    """Add an option that takes a whole number, `least` or more."""
-    parser.add_argument(flag, type=_at_least(least), default=default, metavar="N", help=meaning)
+    """Add an option that takes a whole number of at least `minimum`."""
+    parser.add_argument(flag, type=_at_least(minimum), default=default, metavar="N", help=meaning)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Embed the tiles; 0 when all of them are done.
+    """Embed the tiles; return 0 if all of them are done.
 
     Raises:
-        TesseraFlowError: what was wrong and what to do; broken tiles are named after the
-            others are done.
+        TesseraFlowError: broken tiles are reported after the others are done.
     """
-    # PyTorch takes seconds to import: not for the sake of `tessera-flow --help`.
+    # Imported here because PyTorch takes seconds, which `tessera-flow --help` does not need.
     from ..inference.embed import InferenceOptions
     from ..models.weights import check_choices, fetch_weights
     from ..tile_folders.embed import embed_folders
@@ -219,5 +217,7 @@ def run(arguments: argparse.Namespace) -> int:
         statistics=arguments.statistics,
         precision=arguments.precision,
     )
-    logger.info("%d tiles embedded into %s, %d finished before", embedded, arguments.out, finished)
+    logger.info(
+        "%d tiles embedded into %s, %d were already finished", embedded, arguments.out, finished
+    )
     return 0

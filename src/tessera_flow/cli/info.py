@@ -1,4 +1,4 @@
-"""`tessera-flow info`: what is in a product."""
+"""`tessera-flow info`: print the provenance record of products."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def register(subparsers: Subparsers) -> None:
     """Add `info` to the command line; its `func` takes the parsed arguments."""
     parser = subparsers.add_parser(
         "info",
-        help="say what is in a product",
+        help="print the provenance record of products",
         description=(
-            "Say what a product states about itself: region, period, grid, model, sources, "
-            "versions. A folder of results is looked through."
+            "Print the record in a product: region, period, grid, model, sources, versions. A "
+            "folder is searched for products."
         ),
     )
     parser.add_argument("product", type=Path, nargs="+", help="a product, or a folder of products")
-    parser.add_argument("--json", action="store_true", help="the whole record, as JSON")
+    parser.add_argument("--json", action="store_true", help="print the complete record as JSON")
     parser.set_defaults(func=run)
 
 
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the records."""
     from ..products.description import describe, find_products, read_record
 
-    paths = [path for given in arguments.product for path in find_products(given)]
+    paths = [path for product in arguments.product for path in find_products(product)]
     if arguments.json:
         print(json.dumps({str(path): read_record(path) for path in paths}, indent=2))
     else:

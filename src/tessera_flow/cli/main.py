@@ -1,4 +1,4 @@
-"""The command line `tessera-flow`."""
+"""Entry point of the command line `tessera-flow`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from . import demo, embed, info, roi, sample
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser with all subcommands."""
+    """Return the parser with all subcommands."""
     top = argparse.ArgumentParser(
         prog="tessera-flow",
-        description="TESSERA pixel embeddings. The workflow itself is run with snakemake.",
+        description="Tools for TESSERA pixel embeddings. Run the workflow itself with snakemake.",
     )
     top.add_argument("--version", action="version", version=f"tessera-flow {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
     Returns:
-        Exit status: 0, 1 after an error that one sentence explains, or 130 (that of
-        SIGINT in a shell) after an interrupt from the keyboard.
+        Exit status: 0, 1 after an error with a message, or 130 (as for SIGINT in a shell)
+        after an interrupt from the keyboard.
     """
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tessera-flow: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        kept = getattr(arguments, "when_interrupted", "nothing half-written is left")
-        print(f"tessera-flow: interrupted; {kept}", file=sys.stderr)
+        outcome = getattr(arguments, "when_interrupted", "no partial files are left")
+        print(f"tessera-flow: interrupted; {outcome}", file=sys.stderr)
         return 130
     return status
 

@@ -1,4 +1,4 @@
-"""`tessera-flow roi`: look at a region's mask before a run."""
+"""`tessera-flow roi`: write the mask of a region, to check it before a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def register(subparsers: Subparsers) -> None:
     """Add `roi` to the command line; its `func` takes the parsed arguments."""
     parser = subparsers.add_parser(
         "roi",
-        help="draw a region's mask as a GeoTIFF",
+        help="write the mask of a region as a GeoTIFF",
         description=(
-            "Draw a region (any vector format, or a raster mask) on the 10 m grid that a run would "
-            "use: a uint8 GeoTIFF, 1 = inside. For a vector, a second file has its convex hull."
+            "Rasterise a region (any vector format, or a raster mask) on the 10 m grid that a run "
+            "would use: a uint8 GeoTIFF, 1 = inside. For a vector, also write its convex hull."
         ),
     )
     add = parser.add_argument
@@ -26,7 +26,7 @@ def register(subparsers: Subparsers) -> None:
     add("--out", type=Path, required=True, metavar="TIF", help="mask to write")
     add("--hull", type=Path, default=None, metavar="TIF",
         help="convex hull to write (default: <out>_convex_hull.tif)")  # fmt: skip
-    add("--layer", default=None, help="layer of a file with several")
+    add("--layer", default=None, help="layer to read, if the file has several")
     add("--crs", default="auto", help="CRS such as EPSG:32631 (default: the UTM zone)")
     add("--resolution", type=_resolution, default=10.0, help="pixel size (default: %(default)s)")
     add("--align", choices=("grid", "roi"), default="grid",
@@ -37,12 +37,12 @@ def register(subparsers: Subparsers) -> None:
 def _resolution(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no size of a pixel: give a number above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a pixel size: give a number above 0")
     return value
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the mask and the hull, and say what they are."""
+    """Write the mask and the hull, and print their sizes."""
     from ..errors import RegionError
     from ..region.mask import write_mask
     from ..region.roi import VectorRoi, convex_hull, read_roi, region_geobox
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         if path.resolve() == arguments.region.resolve():
             raise RegionError(f"--{name} {path} is the region itself: name another file.")
     if hull.resolve() == arguments.out.resolve():
-        raise RegionError(f"--hull {hull} is --out as well: name another file.")
+        raise RegionError(f"--hull {hull} is the same file as --out: name another file.")
     roi = read_roi(arguments.region, arguments.layer)
     geobox = region_geobox(roi, arguments.resolution, arguments.crs, arguments.align)
     inside = write_mask(roi, geobox, arguments.out)

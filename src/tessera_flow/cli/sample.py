@@ -1,4 +1,4 @@
-"""`tessera-flow sample`: embeddings at points."""
+"""`tessera-flow sample`: write the embeddings at points as a table."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ def register(subparsers: Subparsers) -> None:
     """Add `sample` to the command line; its `func` takes the parsed arguments."""
     parser = subparsers.add_parser(
         "sample",
-        help="embeddings at points, as a table",
+        help="write the embeddings at points as a table",
         description=(
-            "Read the embedding of the pixel in which each point lies. The table has the points' "
-            "own columns, then row, column, state (ok, no embedding, outside), observation counts "
-            "and the embedding's dimensions, e000, e001, ..."
+            "Read the embedding of the pixel that contains each point. The table has the columns "
+            "of the points, then row, column, state (ok, no embedding, outside), observation "
+            "counts and the dimensions of the embedding, e000, e001, ..."
         ),
     )
     add = parser.add_argument
     add("store", type=Path, help="embeddings.zarr of a region and period")
     add("points", type=Path, help="CSV or Parquet table, GeoPackage, GeoJSON, ...")
     add("--out", type=Path, required=True, metavar="FILE", help="table to write: .parquet or .csv")
-    add("--x", metavar="COLUMN", help="of a table (default: lon, longitude or x)")
-    add("--y", metavar="COLUMN", help="of a table (default: lat, latitude or y)")
-    add("--crs", help="of a table's coordinates (default: EPSG:4326)")
+    add("--x", metavar="COLUMN", help="x column of a table (default: lon, longitude or x)")
+    add("--y", metavar="COLUMN", help="y column of a table (default: lat, latitude or y)")
+    add("--crs", help="CRS of the coordinates of a table (default: EPSG:4326)")
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the table and say how many points have an embedding."""
+    """Write the table and print the number of points with an embedding."""
     from ..errors import OutputError
     from ..products.points import read_points, write_table
-    from ..products.sampling import open_store, sample_store
+    from ..products.sample import open_store, sample_store
 
     out: Path = arguments.out
     if out.suffix.lower() not in (".csv", ".parquet"):

@@ -1,1 +1,1 @@
-"""Make the demo: a synthetic archive of scenes and untrained weights."""
+"""Write the demo: a synthetic archive of scenes and untrained weights."""

@@ -1,9 +1,8 @@
-"""Turn arrays into an archive: COGs and STAC items in the form of Planetary Computer.
+"""Write arrays as an archive: COGs and STAC items in the form of Planetary Computer.
 
-The demo writes its simulated scenes with this module, and the tests write theirs with it,
-real pixels included. Besides the assets that the workflow reads, a Sentinel-2 document
-lists the other assets of a real one (60 m bands, metadata, previews); those files are not
-written.
+The demo and the tests write their scenes with this module. Besides the assets that the
+workflow reads, a Sentinel-2 item lists the other assets of a real one (60 m bands, metadata,
+previews); those files are not written.
 """
 
 from __future__ import annotations
@@ -61,14 +60,14 @@ def write_sentinel2_scene(
     """Write one Sentinel-2 L2A scene and return its STAC item.
 
     Files are `{folder}/{item id}/T{tile}_{time}_{asset}_{size}m.tif`. A file that already
-    holds the same bytes is not touched.
+    has the same content is not rewritten.
 
     Args:
         folder: the archive.
         bands: asset key (`B02` ...) to (H, W) digital numbers as stored, any offset
-            included; 0 is no data. A band that is not given is not listed either.
+            included; 0 is no data. Bands that are missing here are not listed.
         scl: (H, W) scene classes, 0 is no data; the item's footprint is the convex hull of
-            its other pixels (the whole raster where there are none).
+            its other pixels (of the complete raster if there are none).
         crs: `EPSG:<code>`.
         origin: (left, top) corner of all assets in units of `crs`.
         datetime: sensing time; without a zone it is UTC.
@@ -81,8 +80,8 @@ def write_sentinel2_scene(
         relative_orbit: number 1..143.
         absolute_orbit: orbit number; by default counted from `datetime`, so that scenes of
             one pass share a datatake and those of other passes do not.
-        generation: processing time (default: four hours after sensing). It tells the copies
-            of one acquisition apart.
+        generation: processing time (default: four hours after sensing). It distinguishes
+            duplicate acquisitions.
         href_prefix: `http://host/path`; hrefs are this, a slash and the file's path below
             `folder`. None: hrefs are absolute paths.
         nodata_tag: declare 0 as no data inside the files (Planetary Computer does not).
@@ -90,7 +89,7 @@ def write_sentinel2_scene(
         extra_properties: added to the item's properties.
 
     Raises:
-        ValueError: an unknown asset key, or an array of another type or dimension.
+        ValueError: an asset key is unknown, or an array has the wrong type or dimension.
         OutputError: a file cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {**bands, "SCL": scl}
@@ -154,8 +153,8 @@ def write_sentinel1_scene(
 ) -> dict[str, Any]:
     """Write one radiometrically terrain-corrected Sentinel-1 scene and return its STAC item.
 
-    Files are `{folder}/{item id}/iw-{vv,vh}.rtc.tiff`. A file that already holds the same
-    bytes is not touched.
+    Files are `{folder}/{item id}/iw-{vv,vh}.rtc.tiff`. A file that already has the same
+    content is not rewritten.
 
     Args:
         folder: the archive.
@@ -175,7 +174,7 @@ def write_sentinel1_scene(
         extra_properties: added to the item's properties.
 
     Raises:
-        ValueError: neither channel is given, or an array of another type or dimension.
+        ValueError: both channels are missing, or an array has the wrong type or dimension.
         OutputError: a file cannot be written.
     """
     arrays = {key: array for key, array in (("vh", vh), ("vv", vv)) if array is not None}
@@ -220,13 +219,13 @@ def write_sentinel1_scene(
 
 
 def cloud_percentage(scl: NDArray[np.uint8]) -> float:
-    """Share of classes 8, 9 and 10 among the pixels with data, in percent (as `eo:cloud_cover`)."""
+    """Return `eo:cloud_cover`: percentage of classes 8, 9 and 10 among the pixels with data."""
     seen = int((scl != 0).sum())
     return round(100.0 * int(np.isin(scl, (8, 9, 10)).sum()) / max(seen, 1), 6)
 
 
 def write_item_collection(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
-    """Write items as one GeoJSON FeatureCollection, whole or not at all, in the given order.
+    """Write items as one GeoJSON FeatureCollection, atomically, in the given order.
 
     Raises:
         OutputError: the file cannot be written.
@@ -252,7 +251,7 @@ def _href_base(folder: Path, prefix: str | None) -> str:
 
 
 def _orbit_number(when: dt.datetime, per_day: float) -> int:
-    """A count of orbits since 2014 that changes between passes and not within one."""
+    """Return a count of orbits since 2014 that changes between passes and not within one."""
     return round((when - dt.datetime(2014, 4, 3, tzinfo=dt.UTC)) / dt.timedelta(days=1) * per_day)
 
 

@@ -1,4 +1,4 @@
-"""The demo: a small simulated archive, a region, untrained weights and a configuration."""
+"""Write the demo: a small simulated archive, a region, untrained weights and a configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .schedule import FIRST_DAY, LAST_DAY
 from .weights import NAME, write_demo_weights
 
 GENERATOR_VERSION = 1
-"""Raised with every change of what the generator writes; an older demo is then rewritten."""
+"""Increased with every change of the generated files, so that older demos are rewritten."""
 
 SEED = 20210701
 PERIOD = f"{FIRST_DAY:%Y-%m}_{LAST_DAY:%Y-%m}"
@@ -36,8 +36,8 @@ _HOLE = ((0.52, 0.42), (0.60, 0.40), (0.64, 0.50), (0.58, 0.57), (0.51, 0.52))
 
 _CONFIG = """\
 # The demo of tessera-flow. Its scenes are SIMULATED and its weights UNTRAINED: the products
-# show what the workflow does, and mean nothing. Paths are relative to the folder in which
-# snakemake is started. Written by `tessera-flow demo`; every key is in docs/configuration.md.
+# show how the workflow runs and have no meaning. Paths are relative to the folder in which
+# snakemake is started. Written by `tessera-flow demo`; docs/configuration.md lists all keys.
 
 regions:
   demo:
@@ -61,17 +61,18 @@ model:
     s1: 0
   device: auto
 
-# corrected: offsets and no data as they are; as_published: as in the published pipeline.
+# corrected: baseline offset and no data handled correctly; as_published: as in the published
+# pipeline.
 preprocessing: corrected
 
 grid:
   resolution: 10.0
-  # Small, so that a small region has several blocks, and a block several patches.
+  # Small values, so that the region has several blocks, and a block several patches.
   block_size: 100
   patch_size: 50
 
 sentinel2:
-  # Scenes of one's own: here a file of STAC items in the form of Planetary Computer.
+  # A local archive: a file of STAC items in the form of Planetary Computer.
   provider: local
   location: {items}
   item_format: mpc
@@ -88,7 +89,7 @@ download:
   threads: 4
 
 products:
-  # report.html is the place to begin.
+  # Open report.html first.
   formats: [zarr, arrays, preview, counts, stac, report]
 
 paths:
@@ -100,10 +101,10 @@ paths:
 
 @dataclass(frozen=True)
 class DemoPaths:
-    """Where the parts of a demo are.
+    """Paths of a demo.
 
     Attributes:
-        folder: everything is in it.
+        folder: of all files.
     """
 
     folder: Path
@@ -135,30 +136,30 @@ class DemoPaths:
 
     @property
     def marker(self) -> Path:
-        """Which generator made the folder, and the size of every file."""
+        """Version of the generator, and the size of every file."""
         return self.folder / "simulated.json"
 
 
 def make_demo(folder: Path, *, height: int = 160, width: int = 200, seed: int = SEED) -> DemoPaths:
-    """Make the demo in `folder`: archive, region, weights, configuration.
+    """Write the demo to `folder`: archive, region, weights, configuration.
 
-    Nothing is touched where this generator has already made it. Where another version has,
-    or files are missing or cut short, its archive is written anew. The configuration is
-    rewritten only with the rest, or when it is called for from another place (its paths
-    are relative to the working directory), so it may be edited.
+    Nothing is written if this generator has already made it. The archive is rewritten if
+    another version made it, or if files are missing or truncated. The configuration is
+    rewritten only with the archive, or if the working directory has changed (its paths are
+    relative to it), so it may be edited.
 
     Args:
-        folder: made if need be.
+        folder: created if it does not exist.
         height: of the region in pixels of 10 m, even.
         width: the same.
-        seed: of everything random.
+        seed: of all random numbers.
 
     Raises:
         ValueError: height or width is odd or below 80.
         OutputError: a file cannot be written.
     """
     if height % 2 or width % 2 or min(height, width) < 80:
-        raise ValueError(f"the region is {height} x {width} px: take even numbers from 80 on")
+        raise ValueError(f"the region is {height} x {width} px: use even numbers of at least 80")
     paths = DemoPaths(Path(folder))
     region = Region(height, width, seed)
     text = _config_text(paths)
@@ -168,16 +169,16 @@ def make_demo(folder: Path, *, height: int = 160, width: int = 200, seed: int = 
         "seed": seed,
         "config": hashlib.sha256(text.encode()).hexdigest(),
     }
-    found = _read_marker(paths.marker)
-    if found is not None and not _as_recorded(paths, found):
-        found = found | {"generator": None}
-    if found is not None and {key: found.get(key) for key in made_by} == made_by:
+    previous = _read_marker(paths.marker)
+    if previous is not None and not _as_recorded(paths, previous):
+        previous = previous | {"generator": None}
+    if previous is not None and {key: previous.get(key) for key in made_by} == made_by:
         return paths
-    same_archive = found is not None and all(
-        found.get(key) == made_by[key] for key in ("generator", "region", "seed")
+    same_archive = previous is not None and all(
+        previous.get(key) == made_by[key] for key in ("generator", "region", "seed")
     )
     if not same_archive:
-        if found is not None:
+        if previous is not None:
             shutil.rmtree(paths.archive, ignore_errors=True)
         paths.marker.unlink(missing_ok=True)
         items = sorted(write_scenes(region, paths.archive), key=_time)
@@ -190,10 +191,10 @@ def make_demo(folder: Path, *, height: int = 160, width: int = 200, seed: int = 
 
 
 def roi_document(region: Region) -> dict[str, Any]:
-    """GeoJSON of the demo region: an irregular polygon with a hole.
+    """Return the GeoJSON of the demo region: an irregular polygon with a hole.
 
-    Its outermost corners lie 4 m inside the region's bounds, so that snapping outwards to
-    10 m gives exactly those bounds whatever rounding adds.
+    Its outermost corners are 4 m inside the bounds of the region, so that snapping outwards to
+    10 m gives exactly these bounds despite rounding.
     """
     left, bottom, right, top = region.bounds
     left, bottom, right, top = left + 4, bottom + 4, right - 4, top - 4
@@ -225,7 +226,7 @@ def _time(item: dict[str, Any]) -> tuple[str, str]:
 
 
 def _with_relative_hrefs(item: dict[str, Any], paths: DemoPaths) -> dict[str, Any]:
-    """Paths relative to the item collection, so that the demo can be moved."""
+    """Make hrefs relative to the item collection, so that the demo can be moved."""
     base = paths.items.parent.absolute()
     assets = {
         key: asset
@@ -237,13 +238,13 @@ def _with_relative_hrefs(item: dict[str, Any], paths: DemoPaths) -> dict[str, An
 
 
 def _config_text(paths: DemoPaths) -> str:
-    """The configuration, with paths relative to the working directory where it is above."""
+    """Return the configuration, with relative paths if the demo is below the working directory."""
 
     def shown(path: Path) -> str:
         relative = os.path.relpath(path)
         outside = relative.startswith("..")
         text = path.absolute().as_posix() if outside else Path(relative).as_posix()
-        # Quoted only where YAML might take it for something else than text.
+        # Quoted only if YAML might not read it as text.
         return text if re.fullmatch(r"[A-Za-z/][\w./-]*", text) else json.dumps(text)
 
     return _CONFIG.format(

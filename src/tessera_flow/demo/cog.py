@@ -21,15 +21,15 @@ def encode_cog(
     blocksize: int = 256,
     resampling: str = "average",
 ) -> bytes:
-    """The bytes of a COG: tiled, deflate with a predictor, overviews down to one block.
+    """Return the bytes of a COG: tiled, deflate with a predictor, overviews down to one block.
 
     Args:
-        array: (H, W) of any type GeoTIFF knows.
+        array: (H, W) of any type that GeoTIFF supports.
         crs: such as `EPSG:32631`.
         transform: from pixel corners to coordinates.
-        nodata: declared in the file; None declares nothing.
+        nodata: declared in the file; None: not declared.
         blocksize: edge of a block in pixels, a multiple of 16, at least 128 (GDAL's limit).
-        resampling: how overviews are made (GDAL's name).
+        resampling: of the overviews, by its GDAL name.
     """
     height, width = array.shape
     with MemoryFile() as memory:
@@ -53,7 +53,7 @@ def encode_cog(
 
 
 def write_if_different(path: Path, data: bytes) -> None:
-    """Make `path` hold `data`, whole or not at all; a file that already does is not touched.
+    """Write `data` to `path` atomically; a file that already has this content is not rewritten.
 
     Raises:
         OutputError: the file cannot be written.

@@ -24,7 +24,7 @@ API = "https://simulated.invalid/api/stac/v1"
 S1_NODATA = -32768.0
 
 S2_UNREAD = {"AOT": 10.0, "B01": 60.0, "B09": 60.0, "WVP": 10.0, "visual": 10.0}
-"""Rasters that a Sentinel-2 document lists and this project does not write: pixel size in m."""
+"""Rasters that a Sentinel-2 item lists but the demo does not write: pixel size in metres."""
 
 S2_METADATA = {
     "safe-manifest": "manifest.safe",
@@ -33,7 +33,7 @@ S2_METADATA = {
     "product-metadata": "MTD_MSIL2A.xml",
     "datastrip-metadata": "MTD_DS.xml",
 }
-"""Metadata assets that a Sentinel-2 document lists, and their file names; not written."""
+"""Metadata assets that a Sentinel-2 item lists, and their file names; not written."""
 
 _COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 _EXTENSIONS = {
@@ -80,7 +80,7 @@ def item_document(
     assets: dict[str, Any],
     properties: dict[str, Any],
 ) -> dict[str, Any]:
-    """A STAC item, with the keys and links of the published ones in their order."""
+    """Return a STAC item with the keys and links of a published one, in the same order."""
     home = f"{API}/collections/{collection}"
     links = [
         link("collection", home),
@@ -117,7 +117,7 @@ def item_document(
 
 
 def link(rel: str, href: str) -> dict[str, str]:
-    """A STAC link to another document."""
+    """Return a STAC link to another document."""
     return {"rel": rel, "href": href, "type": "application/json"}
 
 
@@ -135,7 +135,7 @@ def sentinel2_properties(
     footprint: shapely.Polygon,
     scl: NDArray[np.uint8],
 ) -> dict[str, Any]:
-    """The properties of a `sentinel-2-l2a` item; `eo:cloud_cover` only where it is known."""
+    """Return the properties of a `sentinel-2-l2a` item; `eo:cloud_cover` only if it is known."""
     craft, start, end = "S2" + platform[-1], stamp(sensed), stamp(made)
     product = f"{craft}_MSIL2A_{start}_N{baseline.replace('.', '')}_R{relative_orbit:03d}"
     cover = {} if cloud_cover is None else {"eo:cloud_cover": cloud_cover}
@@ -178,7 +178,7 @@ def sentinel1_properties(
     relative_orbit: int,
     polarizations: Sequence[str],
 ) -> dict[str, Any]:
-    """The properties of a `sentinel-1-rtc` item; `sensed` is the middle of its 25 seconds."""
+    """Return the properties of a `sentinel-1-rtc` item; `sensed` is the middle of its 25 s."""
     half = dt.timedelta(seconds=12.5)
     return {
         "datetime": _rfc3339(sensed),
@@ -222,7 +222,7 @@ def sentinel1_properties(
 
 
 def sentinel2_asset(key: str, href: str, affine: Affine, shape: tuple[int, ...]) -> dict[str, Any]:
-    """One raster asset of a `sentinel-2-l2a` item."""
+    """Return one raster asset of a `sentinel-2-l2a` item."""
     shown = ("B04", "B03", "B02") if key == "visual" else (key,) if key in _S2_BANDS else ()
     asset: dict[str, Any] = {
         "href": href,
@@ -251,7 +251,7 @@ def _eo_band(name: str) -> dict[str, Any]:
 
 
 def metadata_asset(key: str, href: str) -> dict[str, Any]:
-    """One metadata asset of a `sentinel-2-l2a` item."""
+    """Return one metadata asset of a `sentinel-2-l2a` item."""
     return {
         "href": href,
         "type": "application/xml",
@@ -263,7 +263,7 @@ def metadata_asset(key: str, href: str) -> dict[str, Any]:
 def sentinel1_asset(
     key: str, href: str, size: int, checksum: str, pixel_size: float
 ) -> dict[str, Any]:
-    """One raster asset of a `sentinel-1-rtc` item; `size` in bytes, MD5 `checksum`."""
+    """Return one raster asset of a `sentinel-1-rtc` item; `size` in bytes, MD5 `checksum`."""
     return {
         "href": href,
         "file:size": size,
@@ -283,7 +283,7 @@ def sentinel1_asset(
 
 
 def service_assets(collection: str, item_id: str) -> dict[str, dict[str, Any]]:
-    """The two assets that point at the archive's rendering service."""
+    """Return the two assets that link to the archive's rendering service."""
     query = f"collection={collection}&item={item_id}"
     return {
         "tilejson": {
@@ -303,9 +303,9 @@ def service_assets(collection: str, item_id: str) -> dict[str, dict[str, Any]]:
 
 
 def footprint_of(seen: NDArray[np.bool_], crs: str, affine: Affine) -> shapely.Polygon:
-    """Convex hull of the true pixels, whole pixels, in longitude and latitude.
+    """Return the convex hull of the true pixels, with their edges, in longitude and latitude.
 
-    Where none is true: the outline of the raster.
+    If no pixel is true, return the outline of the raster.
     """
     rows = np.flatnonzero(seen.any(axis=1))
     if len(rows):
@@ -322,7 +322,7 @@ def footprint_of(seen: NDArray[np.bool_], crs: str, affine: Affine) -> shapely.P
 
 
 def sun_angles(sensed: dt.datetime, footprint: shapely.Polygon) -> dict[str, float]:
-    """Mean solar angles in degrees, to about a degree (declination and hour angle)."""
+    """Return the mean solar angles in degrees, to about a degree (declination and hour angle)."""
     longitude, latitude = footprint.centroid.coords[0]
     day = sensed.timetuple().tm_yday + sensed.hour / 24
     declination = np.radians(-23.44 * np.cos(2 * np.pi * (day + 10) / 365.25))
@@ -347,19 +347,19 @@ def _scene_shares(scl: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def sentinel1_datatake(orbit: int) -> int:
-    """A datatake number of the usual size; one per orbit."""
+    """Return a datatake number of the usual size, one per orbit."""
     return 8 * orbit + 6
 
 
 def bounds(affine: Affine, shape: tuple[int, ...]) -> list[float]:
-    """[left, bottom, right, top] of a raster."""
+    """Return [left, bottom, right, top] of a raster."""
     left, top = affine @ (0, 0)
     right, bottom = affine @ (shape[1], shape[0])
     return [float(left), float(bottom), float(right), float(top)]
 
 
 def stamp(when: dt.datetime) -> str:
-    """The time as in product names."""
+    """Format a time as in product names."""
     return f"{when:%Y%m%dT%H%M%S}"
 
 

@@ -1,8 +1,8 @@
-"""A simulated landscape seen from above: who grows where, at 5 m.
+"""Simulate the land cover of a landscape at 5 m.
 
-Blocks of fields with their own directions and lanes between them, a wood of two kinds of
-trees, a river with meadows along it, a lake with reeds, a town with streets, houses and
-gardens, roads and hedges. Everything follows from one seed.
+Blocks of fields with lanes between them, a wood of two kinds of trees, a river with meadows, a
+lake with reeds, a town with streets, houses and gardens, roads and hedges. The landscape is
+determined by one seed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Cover(IntEnum):
 
 
 class Crop(IntEnum):
-    """What is sown on a field for one harvest."""
+    """Crop of a field for one harvest."""
 
     WHEAT = 0
     BARLEY = 1
@@ -53,13 +53,13 @@ class Crop(IntEnum):
 
 @dataclass(frozen=True)
 class Landscape:
-    """Land cover and what makes one place of it differ from another.
+    """Land cover and its local variations.
 
     Attributes:
         cover: (H, W) uint8, values of `Cover`.
         parcel: (H, W) int32, index of the field a cell belongs to.
         crops: (parcels, 2) uint8, values of `Crop`: harvest of the first and second year.
-        delay: (parcels,) float32, days by which a parcel's season is late.
+        delay: (parcels,) float32, delay of a parcel's season in days.
         direction: (parcels,) float32, direction of the rows, radians.
         soil: (H, W) float32, 0 = dark peat .. 1 = light silt.
         vigour: (H, W) float32 about 1, growth relative to the parcel.
@@ -83,14 +83,14 @@ class Landscape:
         return self.cover.shape[0], self.cover.shape[1]
 
     def is_any(self, *covers: Cover) -> Mask:
-        """(H, W): cells of one of these covers."""
+        """Return (H, W): True in cells of one of these covers."""
         return np.isin(self.cover, covers)
 
 
 def build_landscape(height: int, width: int, seed: int) -> Landscape:
-    """Make the landscape of (height, width) cells; the same seed gives the same one.
+    """Generate a landscape of (height, width) cells; the same seed gives the same one.
 
-    Places scale with the extent; sizes of fields, streets and houses do not.
+    Positions scale with the extent; sizes of fields, streets and houses do not.
     """
     rng = np.random.default_rng([seed, 1])
     shape = (height, width)
@@ -114,7 +114,7 @@ def build_landscape(height: int, width: int, seed: int) -> Landscape:
     for road in _roads(extent):
         cover[_distance(y, x, road) < 6.5] = Cover.ASPHALT
 
-    # Silt of old river arms stands out as light bands in dark peat.
+    # Silt of old river arms appears as light bands in dark peat.
     arms = np.exp(-((rough_noise(rng, shape, (90, 40)) / 0.22) ** 2))
     soil = 0.25 + 0.3 * rng.random(len(direction), dtype=np.float32)[parcel] + 0.45 * arms
     return Landscape(
@@ -139,7 +139,7 @@ def _grain(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
 def _fields(
     rng: np.random.Generator, y: Field, x: Field, extent: tuple[float, float]
 ) -> tuple[NDArray[np.int32], Field, Mask, Mask]:
-    """Blocks of parallel strips; returns (parcel, row direction, lanes, parcel borders)."""
+    """Lay out blocks of parallel strips; return (parcel, row direction, lanes, parcel borders)."""
     step = 480.0
     across, down = (int(np.ceil(length / step)) + 1 for length in (extent[1], extent[0]))
     lattice = np.mgrid[:down, :across].reshape(2, -1).T * step
@@ -160,8 +160,8 @@ def _fields(
         strip = np.searchsorted(strips, v)
         starts = rng.uniform(0, 300, 17)
         lengths = rng.uniform(190, 420, 17)
-        part = np.floor((u + starts[strip]) / lengths[strip]).astype(np.int64) + 20
-        code[inside] = (index * 20 + strip) * 50 + part
+        segment = np.floor((u + starts[strip]) / lengths[strip]).astype(np.int64) + 20
+        code[inside] = (index * 20 + strip) * 50 + segment
     parcels, inverse = np.unique(code, return_inverse=True)
     parcel: NDArray[np.int32] = inverse.reshape(y.shape).astype(np.int32)
     borders = (parcel != np.roll(parcel, 1, 0)) | (parcel != np.roll(parcel, 1, 1))
@@ -170,13 +170,13 @@ def _fields(
 
 
 def _sow(rng: np.random.Generator, parcels: int) -> tuple[NDArray[np.uint8], Field, Mask]:
-    """Crops of two harvests per parcel (never the same twice), its delay, and meadows."""
+    """Return crops of two harvests per parcel (never the same twice), its delay, and meadows."""
     shares = [0.3, 0.12, 0.14, 0.18, 0.1, 0.1, 0.06]
     first = rng.choice(len(Crop), parcels, p=shares)
     second = rng.choice(len(Crop), parcels, p=shares)
     again = first == second
     second[again] = np.where(first[again] == Crop.WHEAT, Crop.BEET, Crop.WHEAT)
-    # Winter rape is sown in August: not after a crop that stands until autumn.
+    # Winter rape is sown in August, so not after a crop that is harvested in autumn.
     late = np.isin(first, (Crop.BEET, Crop.MAIZE, Crop.POTATO)) & (second == Crop.RAPE)
     second[late] = Crop.WHEAT
     delay = np.clip(rng.normal(0, 6, parcels), -12, 12).astype(np.float32)
@@ -184,7 +184,7 @@ def _sow(rng: np.random.Generator, parcels: int) -> tuple[NDArray[np.uint8], Fie
 
 
 def _river(extent: tuple[float, float]) -> NDArray[np.float64]:
-    """Line from the northern to the southern edge, as (y, x)."""
+    """Return a line from the northern to the southern edge, as (y, x)."""
     t = np.linspace(-0.05, 1.05, 60)
     bends = 0.055 * np.sin(9.5 * t + 0.4) + 0.02 * np.sin(23 * t + 1.0)
     return np.column_stack([t * extent[0], (0.66 - 0.24 * t + bends) * extent[1]])
@@ -201,7 +201,7 @@ def _roads(extent: tuple[float, float]) -> list[NDArray[np.float64]]:
 
 
 def _distance(y: Field, x: Field, line: NDArray[np.float64]) -> Field:
-    """Distance of every cell to a line of (y, x) points, in metres."""
+    """Return the distance of every cell to a line of (y, x) points, in metres."""
     best = np.full(y.shape, np.inf, dtype=np.float32)
     for (y0, x0), (y1, x1) in pairwise(line):
         dy, dx = y1 - y0, x1 - x0
@@ -214,13 +214,13 @@ def _blob(
     y: Field,
     x: Field,
     extent: tuple[float, float],
-    place: tuple[float, float],
+    centre: tuple[float, float],
     radii: tuple[float, float],
     wobble: Field,
 ) -> Field:
-    """Below 1 inside an irregular ellipse around `place` (fractions of the extent)."""
+    """Return values below 1 in an irregular ellipse around `centre` (fractions of the extent)."""
     distance = np.hypot(
-        (y - place[0] * extent[0]) / radii[0], (x - place[1] * extent[1]) / radii[1]
+        (y - centre[0] * extent[0]) / radii[0], (x - centre[1] * extent[1]) / radii[1]
     )
     return np.asarray(distance + np.float32(0.16) * wobble, dtype=np.float32)
 
@@ -232,7 +232,7 @@ def _plant_woods(
     x: Field,
     extent: tuple[float, float],
 ) -> None:
-    """A broadleaf wood with a conifer plantation cut by rides, and two copses."""
+    """Add a broadleaf wood with a conifer plantation cut by rides, and two copses."""
     wobble = rough_noise(rng, cover.shape, (45, 16))
     wood = _blob(y, x, extent, (0.2, 0.84), (330, 400), wobble) < 1
     cover[wood] = Cover.BROADLEAF
@@ -242,8 +242,8 @@ def _plant_woods(
     cover[conifer & ((u % 190 < 9) | (v % 150 < 9))] = Cover.GRASS
     glade = _blob(y, x, extent, (0.25, 0.79), (60, 80), wobble) < 1
     cover[glade] = Cover.GRASS
-    for place, radii in (((0.1, 0.13), (90, 150)), ((0.88, 0.78), (80, 120))):
-        cover[_blob(y, x, extent, place, radii, wobble) < 1] = Cover.BROADLEAF
+    for centre, radii in (((0.1, 0.13), (90, 150)), ((0.88, 0.78), (80, 120))):
+        cover[_blob(y, x, extent, centre, radii, wobble) < 1] = Cover.BROADLEAF
 
 
 def _fill_lake(
@@ -253,7 +253,7 @@ def _fill_lake(
     x: Field,
     extent: tuple[float, float],
 ) -> None:
-    """A lake with an island, and reeds around it."""
+    """Add a lake with an island, and reeds around it."""
     wobble = rough_noise(rng, cover.shape, (40, 18))
     depth = _blob(y, x, extent, (0.8, 0.66), (150, 215), wobble)
     cover[depth < 1.22] = Cover.REED
@@ -269,7 +269,7 @@ def _build_town(
     extent: tuple[float, float],
     to_river: Field,
 ) -> Field:
-    """Streets in a grid, houses along them, gardens behind, halls and a park; returns roofs."""
+    """Add streets in a grid, houses, gardens, halls and a park; return the roofs."""
     wobble = rough_noise(rng, cover.shape, (40, 20))
     inside = _blob(y, x, extent, (0.64, 0.29), (330, 380), wobble) < 1
     inside &= to_river > 45

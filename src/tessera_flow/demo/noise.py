@@ -1,4 +1,4 @@
-"""Smooth random fields."""
+"""Generate smooth random fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Field = NDArray[np.float32]
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> Field:
-    """A random field that varies over about `scale` pixels; mean 0, standard deviation near 1.
+    """Return a random field that varies over about `scale` pixels, of mean 0 and deviation near 1.
 
     Random numbers on a coarse lattice, interpolated with a smooth-step (value noise).
     """
@@ -23,7 +23,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float)
 
 
 def rough_noise(rng: np.random.Generator, shape: tuple[int, int], scales: Sequence[float]) -> Field:
-    """Sum of smooth fields, each half as strong as the one before; standard deviation near 1."""
+    """Sum smooth fields, each half as strong as the previous one; standard deviation near 1."""
     weights = 0.5 ** np.arange(len(scales))
     total = np.zeros(shape, dtype=np.float32)
     for weight, scale in zip(weights, scales, strict=True):
@@ -32,7 +32,7 @@ def rough_noise(rng: np.random.Generator, shape: tuple[int, int], scales: Sequen
 
 
 def _interpolation(length: int, scale: float) -> Field:
-    """(length, lattice points) weights; every row sums to 1."""
+    """Return (length, lattice points) weights; every row sums to 1."""
     position = np.arange(length) / scale
     left = position.astype(int)
     t = position - left

@@ -1,8 +1,8 @@
-"""What the simulated landscape looks like on a day: reflectance and radar backscatter.
+"""Simulate the reflectance of the landscape on a day.
 
-Fields are mixtures of bare soil, green leaves, dry matter and blossom whose shares follow
-each crop's calendar; spectra and gamma0 levels are round numbers typical of temperate
-farmland, not measurements.
+Fields are mixtures of bare soil, green leaves, dry matter and blossom; the shares follow the
+calendar of each crop. Spectra are round numbers typical of temperate farmland, not
+measurements.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ _CALENDARS: dict[Crop, tuple[tuple[float, ...], ...]] = {
 
 @dataclass(frozen=True)
 class Shares:
-    """(parcels,) shares of a field's surface; what is left is bare soil."""
+    """(parcels,) shares of a field's surface; the remainder is bare soil."""
 
     green: Field
     dry: Field
@@ -93,12 +93,12 @@ class Shares:
 
 
 def day_number(day: dt.date) -> int:
-    """Days since the first of January of the first harvest year, which is day 1."""
+    """Return the number of a day: 1 is the first of January of the first harvest year."""
     return (day - dt.date(FIRST_YEAR, 1, 1)).days + 1
 
 
 def field_shares(landscape: Landscape, day: dt.date) -> Shares:
-    """What covers every parcel on a day: the first harvest's crop, then the second's."""
+    """Return the cover of every parcel on a day: the first harvest's crop, then the second's."""
     when = day_number(day) - landscape.delay
     total = np.zeros((3, len(when)), dtype=np.float32)
     for harvest in (0, 1):
@@ -115,7 +115,7 @@ def field_shares(landscape: Landscape, day: dt.date) -> Shares:
 
 
 def tree_leaves(day: dt.date) -> tuple[float, float]:
-    """(green, autumn-coloured) shares of broadleaf crowns; what is left is twigs."""
+    """Return (green, autumn-coloured) shares of broadleaf crowns; the remainder is twigs."""
     doy = day.timetuple().tm_yday
     green = float(np.interp(doy, (98, 130, 272, 300), (0.0, 1.0, 1.0, 0.0)))
     autumn = float(np.interp(doy, (272, 298, 322), (0.0, 0.75, 0.0)))
@@ -123,24 +123,24 @@ def tree_leaves(day: dt.date) -> tuple[float, float]:
 
 
 def grass_green(doy: int | Field) -> Field:
-    """Green share of meadows: little growth in winter, mown in June and in August."""
+    """Return the green share of meadows: little growth in winter, mown in June and in August."""
     days = (1, 70, 115, 150, 156, 190, 212, 218, 260, 310, 366)
     green = (0.58, 0.6, 0.85, 0.93, 0.5, 0.78, 0.72, 0.45, 0.78, 0.66, 0.58)
     return np.asarray(np.interp(doy, days, green), dtype=np.float32)
 
 
 def wetness(day: dt.date) -> float:
-    """Mean soil wetness, 0 (late summer) .. 1 (midwinter)."""
+    """Return the mean soil wetness, 0 (late summer) .. 1 (midwinter)."""
     return float(0.5 + 0.4 * np.cos(2 * np.pi * (day.timetuple().tm_yday - 20) / 365))
 
 
 def reflectance(landscape: Landscape, day: dt.date, *, sun_elevation: float) -> Field:
-    """Surface reflectance on a clear day.
+    """Compute the surface reflectance on a clear day.
 
     Args:
         landscape: see `build_landscape`.
         day: date.
-        sun_elevation: degrees; a low sun throws the shadows of trees further.
+        sun_elevation: degrees; trees have longer shadows when the sun is low.
 
     Returns:
         (10, H, W) float32, bands in the order of `BANDS`.
@@ -151,7 +151,7 @@ def reflectance(landscape: Landscape, day: dt.date, *, sun_elevation: float) -> 
     shares = field_shares(landscape, day)
     parcel = landscape.parcel
 
-    def paint(where: NDArray[np.bool_], values: NDArray[np.float32], contrast: float) -> None:
+    def fill(where: NDArray[np.bool_], values: NDArray[np.float32], contrast: float) -> None:
         scene[:, where] = values * (1 + np.float32(contrast) * grain[where])
 
     fields = landscape.is_any(Cover.FIELD)
@@ -159,14 +159,14 @@ def reflectance(landscape: Landscape, day: dt.date, *, sun_elevation: float) -> 
     green = np.clip(shares.green[index] * landscape.vigour[fields], 0, 1)
     dry, blossom = shares.dry[index], shares.blossom[index]
     bare = np.clip(1 - green - dry - blossom, 0, 1)
-    paint(fields, _mix(leaf=green, dry=dry, blossom=blossom) + bare * soil[:, fields], 0.025)
+    fill(fields, _mix(leaf=green, dry=dry, blossom=blossom) + bare * soil[:, fields], 0.025)
 
     doy = day.timetuple().tm_yday
     meadows = landscape.is_any(Cover.GRASS)
     grass = grass_green(doy - landscape.delay[parcel[meadows]]) * landscape.vigour[meadows]
     straw = np.clip(0.85 - grass, 0, 0.35)
-    rest = np.clip(1 - grass - straw, 0, 1)
-    paint(meadows, _mix(leaf=grass, dry=straw) + rest * soil[:, meadows], 0.03)
+    bare = np.clip(1 - grass - straw, 0, 1)
+    fill(meadows, _mix(leaf=grass, dry=straw) + bare * soil[:, meadows], 0.03)
 
     leaves, autumn = tree_leaves(day)
     crowns = _mix_one(canopy=leaves, autumn=autumn, twigs=1 - leaves - autumn)
@@ -181,9 +181,9 @@ def reflectance(landscape: Landscape, day: dt.date, *, sun_elevation: float) -> 
         (Cover.TRACK, 0.45 * SPECTRA["silt"] + 0.4 * _mix_one(leaf=float(grass_green(doy))), 0.06),
         (Cover.GARDEN, 0.45 * crowns + 0.5 * _mix_one(leaf=float(grass_green(doy))), 0.2),
     ):
-        paint(landscape.is_any(cover), np.asarray(spectrum, np.float32)[:, None], contrast)
+        fill(landscape.is_any(cover), np.asarray(spectrum, np.float32)[:, None], contrast)
     for kind, name in enumerate(("tile", "slate", "metal")):
-        paint(landscape.is_any(Cover.ROOF) & (landscape.roof == kind), SPECTRA[name][:, None], 0.12)
+        fill(landscape.is_any(Cover.ROOF) & (landscape.roof == kind), SPECTRA[name][:, None], 0.12)
     return scene * _shade(landscape, sun_elevation)
 
 
@@ -194,17 +194,17 @@ def _soil_spectra(landscape: Landscape, day: dt.date) -> Field:
 
 
 def _mix(**shares: Field) -> Field:
-    """(10, n) spectra from (n,) shares of the named spectra."""
+    """Return (10, n) spectra from (n,) shares of the named spectra."""
     return sum(SPECTRA[name][:, None] * share for name, share in shares.items())  # type: ignore[return-value]
 
 
 def _mix_one(**shares: float) -> Field:
-    """(10,) spectrum from shares of the named spectra."""
+    """Return a (10,) spectrum from shares of the named spectra."""
     return sum(SPECTRA[name] * np.float32(share) for name, share in shares.items())  # type: ignore[return-value]
 
 
 def _shade(landscape: Landscape, sun_elevation: float) -> Field:
-    """1 in the sun, less in the shadow that trees 14 m high throw to the north-north-west."""
+    """Return 1 in the sun, less in the shadow of trees 14 m high, to the north-north-west."""
     trees = landscape.is_any(Cover.BROADLEAF, Cover.CONIFER)
     length = round(float(14.0 / np.tan(np.radians(max(sun_elevation, 8.0))) / 5.0))
     shadow = np.zeros_like(trees)

@@ -1,4 +1,4 @@
-"""Radar backscatter of the simulated landscape: gamma0 by cover, season and orbit."""
+"""Simulate the radar backscatter of the landscape: gamma0 by cover, season and orbit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOKS = 4.4
 
 Orbit = Literal["ascending", "descending"]
 
-# gamma0 in dB, (VV, VH), of closed stands and of bare dry soil.
+# gamma0 in dB, (VV, VH), of closed crop canopies and of bare dry soil.
 _CROPS = {
     Crop.WHEAT: (-13.0, -19.5),
     Crop.BARLEY: (-12.0, -18.0),
@@ -42,17 +42,17 @@ _OTHERS = {
 
 
 def gamma0(landscape: Landscape, day: dt.date, orbit: Orbit, rng: np.random.Generator) -> Field:
-    """Terrain-corrected backscatter with speckle, at 10 m.
+    """Compute terrain-corrected backscatter with speckle, at 10 m.
 
-    The two orbits see the scene at other angles: soils and streets differ by a decibel,
-    and the bright edge of a wood is the one that faces the sensor (the west in ascending
-    passes, the east in descending ones).
+    The two orbits have different angles: soils and streets differ by a decibel, and the bright
+    edge of a wood is on the side of the sensor (west in ascending passes, east in descending
+    ones).
 
     Args:
         landscape: (2 H, 2 W) cells.
         day: date; weather of the day (rain, wind) is drawn from `rng`.
         orbit: direction of the pass.
-        rng: source of all randomness.
+        rng: random number generator.
 
     Returns:
         (2, H, W) float32, linear power, VV and VH.
@@ -72,14 +72,14 @@ def gamma0(landscape: Landscape, day: dt.date, orbit: Orbit, rng: np.random.Gene
 def _decibels(
     landscape: Landscape, day: dt.date, facing: int, rain: float, wind: float, channel: int
 ) -> Field:
-    """(2 H, 2 W) gamma0 in dB before speckle."""
+    """Return (2 H, 2 W) gamma0 in dB before speckle."""
     shares = field_shares(landscape, day)
     wet = 3.0 * (wetness(day) - 0.5) + 0.9 * rain
     bare = _BARE[channel] + wet + 0.5 * facing
-    # The stand is the second harvest's once that one covers more.
+    # From this day on, the crop of the second harvest covers more.
     second = day >= dt.date(2021, 10, 1)
-    stand = np.array([_CROPS[Crop(crop)][channel] for crop in range(len(Crop))])
-    closed = stand[landscape.crops[:, int(second)]] + 0.25 * wet
+    canopy = np.array([_CROPS[Crop(crop)][channel] for crop in range(len(Crop))])
+    closed = canopy[landscape.crops[:, int(second)]] + 0.25 * wet
     cover = np.clip(shares.green + shares.blossom + 0.35 * shares.dry, 0, 1)
     rows = 0.7 * np.cos(2 * (landscape.direction - facing * 0.2)) * (1 - cover)
     fields = bare * (1 - cover) + closed * cover + rows

@@ -1,4 +1,4 @@
-"""The scenes of the demo: the landscape as each pass of the schedule sees it."""
+"""Write the scenes of the demo: one or more for each pass of the schedule."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ SOUTH_TILE_TOP = 5800020.0
 """Northern edge of tile 31UCT, in metres of its zone."""
 
 MARGIN = 16
-"""Pixels of 10 m by which scenes reach beyond the region on every side."""
+"""Pixels of 10 m by which scenes extend beyond the region on every side."""
 
 SIMULATED = {"tessera_flow:simulated": True}
 BLOCKSIZE = 128
 
-# Centre of the bands in micrometres: haze is stronger in the blue.
+# Centres of the bands in micrometres: haze is stronger in the blue.
 _WAVELENGTHS = np.array([0.49, 0.56, 0.665, 0.704, 0.74, 0.783, 0.842, 0.865, 1.61, 2.19])
 _TILE_GAIN = {NORTH: 1.006, SOUTH: 1.0}
-"""Each tile is corrected for the atmosphere on its own."""
+"""Tiles are corrected for the atmosphere independently."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """The demo region: where the simulated scenes lie.
+    """The demo region, with the position of the simulated scenes.
 
     Attributes:
         height: of the region in pixels of 10 m.
         width: the same.
-        seed: of everything random.
+        seed: of all random numbers.
     """
 
     height: int
@@ -61,7 +61,7 @@ class Region:
 
     @property
     def tile_rows(self) -> dict[str, slice]:
-        """Rows of `scene_shape` that each tile shows; a quarter of them are in both."""
+        """Rows of `scene_shape` in each tile; a quarter of them are in both."""
         rows = self.scene_shape[0]
         return {NORTH: slice(0, _even(0.63 * rows)), SOUTH: slice(_even(0.38 * rows), rows)}
 
@@ -77,7 +77,7 @@ class Region:
         return left, top - 10 * self.height, left + 10 * self.width, top
 
     def sun_elevation(self, when: dt.datetime) -> float:
-        """Degrees above the horizon."""
+        """Return the elevation of the sun in degrees above the horizon."""
         longitude, latitude = transform_points(CRS, "EPSG:4326", [LEFT], [SOUTH_TILE_TOP])
         spot = shapely.Point(longitude[0], latitude[0]).buffer(0.01)
         return 90.0 - sun_angles(when, spot)["s2:mean_solar_zenith"]
@@ -88,7 +88,7 @@ def _even(value: float) -> int:
 
 
 def write_scenes(region: Region, folder: Path) -> Iterator[dict[str, Any]]:
-    """Write every scene of the schedule below `folder`; yields the items in time order."""
+    """Write every scene of the schedule below `folder`; yield the items in time order."""
     rows, columns = region.scene_shape
     landscape = build_landscape(2 * rows, 2 * columns, region.seed)
     for optical in schedule.OPTICAL:
@@ -115,11 +115,11 @@ def _write_optical(
     coarse_sky = _at_20m(sky)
 
     for tile in one.tiles:
-        copies = [(one.baseline, one.sensed + dt.timedelta(hours=3, minutes=7), 1.0)]
-        day, again, baseline, made = schedule.REPROCESSED
-        if (one.day, tile) == (day, again):
-            copies.append((baseline, made, 1.004))
-        for baseline, made, gain in copies:
+        versions = [(one.baseline, one.sensed + dt.timedelta(hours=3, minutes=7), 1.0)]
+        day, reprocessed_tile, baseline, made = schedule.REPROCESSED
+        if (one.day, tile) == (day, reprocessed_tile):
+            versions.append((baseline, made, 1.004))
+        for baseline, made, gain in versions:
             yield _write_tile(
                 region, folder, one, tile, numbers, coarse_sky, seen, has_data, baseline, made,
                 gain * _TILE_GAIN[tile],
@@ -130,7 +130,7 @@ def _write_tile(
     region: Region, folder: Path, one: OpticalPass, tile: str, numbers: dict[str, Field],
     sky: Sky, seen: Field, has_data: Mask | None, baseline: str, made: dt.datetime, gain: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """Cut one tile out of a pass and write it as one processing baseline would."""
+    """Crop one tile from a pass and write it with the given processing baseline."""
     rows = region.tile_rows[tile]
     coarse = slice(rows.start // 2, rows.stop // 2)
     offset = 1000 if baseline >= "04.00" else 0
@@ -180,7 +180,7 @@ def _write_radar(
         if ascending
         else dt.timedelta(hours=6, minutes=8, seconds=47, microseconds=719834)
     )
-    # Scenes lie on tens of metres, not on Sentinel-2's twenties: they begin a pixel inside.
+    # Scenes are aligned to 10 m, not to the 20 m of Sentinel-2: they start one pixel inside.
     height = power.shape[1]
     cuts = [(1, height - 1)]
     if one.slices == 2:
@@ -203,7 +203,7 @@ def _write_radar(
 
 
 def _digital_numbers(rng: np.random.Generator, seen: Field) -> dict[str, Field]:
-    """Reflectance x 10000 with the sensor's noise, each band at its own pixel size."""
+    """Return reflectance x 10000 with sensor noise, each band at its own pixel size."""
     numbers = {}
     coarse = _mean(seen, 2)
     for index, key in enumerate(BANDS):
@@ -214,7 +214,7 @@ def _digital_numbers(rng: np.random.Generator, seen: Field) -> dict[str, Field]:
 
 
 def _swath(rng: np.random.Generator, shape: tuple[int, int]) -> Mask:
-    """(H / 2, W / 2): the part of the scenes that the swath covers; it ends on a slant."""
+    """Return (H / 2, W / 2): True in the swath, whose edge is oblique."""
     rows, columns = np.indices((shape[0] // 2, shape[1] // 2))
     edge = shape[1] / 2 * rng.uniform(0.55, 0.85)
     return np.asarray(columns < edge - 0.21 * (rows - shape[0] / 4), dtype=np.bool_)
@@ -230,7 +230,7 @@ def _at_20m(sky: Sky) -> Sky:
 
 
 def _mean(stack: NDArray[np.float32], n: int) -> Field:
-    """Mean of n x n cells of a (bands, H, W) stack."""
+    """Average n x n cells of a (bands, H, W) stack."""
     bands, height, width = stack.shape
     mean: Field = stack.reshape(bands, height // n, n, width // n, n).mean(axis=(2, 4))
     return mean

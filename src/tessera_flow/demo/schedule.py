@@ -1,4 +1,4 @@
-"""When the simulated satellites pass over the demo region, and in what weather."""
+"""List the passes of the simulated satellites over the demo region, with their weather."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class OpticalPass:
 
     @property
     def platform(self) -> str:
-        """The two satellites take turns every five days."""
+        """Name of the satellite; the two alternate every five days."""
         first = dt.date(2021, 7, 4) if self.relative_orbit == 94 else dt.date(2021, 7, 6)
         return "Sentinel-2A" if (self.day - first).days // 5 % 2 == 0 else "Sentinel-2B"
 
@@ -62,7 +62,7 @@ class RadarPass:
         day: UTC date.
         orbit: `ascending` or `descending`.
         platform: name in the item.
-        vh: False where the scene was published without its second channel.
+        vh: False if the scene was published without its second channel.
         slices: 1, or 2 overlapping scenes, one after the other along the flight.
         gap: the swath ends inside the region.
     """
@@ -115,19 +115,19 @@ REPROCESSED = (dt.date(2021, 9, 12), SOUTH, "05.00", dt.datetime(2023, 2, 6, 3, 
 
 
 def _radar() -> tuple[RadarPass, ...]:
-    """An image per orbit every 24 days, and one of each orbit by the sister satellite."""
+    """Return a pass per orbit every 24 days, and one per orbit of the second satellite."""
     passes = []
-    for turn in range(15):
+    for repeat in range(15):
         passes.append(
             RadarPass(
-                dt.date(2021, 7, 5) + dt.timedelta(24 * turn), "ascending",
-                slices=2 if turn == 7 else 1,
+                dt.date(2021, 7, 5) + dt.timedelta(24 * repeat), "ascending",
+                slices=2 if repeat == 7 else 1,
             )
         )  # fmt: skip
         passes.append(
             RadarPass(
-                dt.date(2021, 7, 9) + dt.timedelta(24 * turn), "descending",
-                vh=turn != 4, gap=turn == 9,
+                dt.date(2021, 7, 9) + dt.timedelta(24 * repeat), "descending",
+                vh=repeat != 4, gap=repeat == 9,
             )
         )  # fmt: skip
     passes.append(RadarPass(dt.date(2021, 9, 21), "ascending", "SENTINEL-1B"))

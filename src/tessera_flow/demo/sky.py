@@ -1,4 +1,4 @@
-"""Clouds, their shadows and snow over the simulated landscape, and the scene classes."""
+"""Simulate clouds, their shadows and snow over the landscape, and the scene classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLOUD = np.array([0.72, 0.70, 0.69, 0.70, 0.71, 0.72, 0.72, 0.72, 0.55, 0.45], 
 
 @dataclass(frozen=True)
 class Sky:
-    """What is between the ground and the satellite, per pixel.
+    """Clouds, shadows, cirrus and snow, per pixel.
 
     Attributes:
         cloud: (H, W) float32, opacity 0..1.
@@ -45,15 +45,15 @@ def make_sky(
     snow: bool = False,
     pixel: float = 10.0,
 ) -> Sky:
-    """Soft clouds over about the share `cover` of the pixels, and what comes with them.
+    """Generate clouds over about the share `cover` of the pixels, with shadows, cirrus and snow.
 
     Args:
-        rng: source of all randomness.
+        rng: random number generator.
         shape: (H, W) in pixels.
         cover: 0 = no cloud .. 1 = overcast.
-        sun_elevation: degrees; the lower, the further away the shadows.
-        cirrus: thin high clouds over a part.
-        snow: snow over a part.
+        sun_elevation: degrees; shadows are further away when the sun is low.
+        cirrus: add thin high clouds.
+        snow: add patches of snow.
         pixel: edge of a pixel in metres.
     """
     reach = CLOUD_HEIGHT / np.tan(np.radians(max(sun_elevation, 12.0))) / pixel
@@ -67,7 +67,7 @@ def make_sky(
         threshold = np.quantile(field[: shape[0], : shape[1]], 1 - cover)
         t = np.clip((field - threshold + 0.12) / 0.55, 0, 1)
         opacity = (t * t * (3 - 2 * t)).astype(np.float32)
-    # The sun stands in the south-south-east: a shadow lies north-north-west of its cloud.
+    # The sun is in the south-south-east, so shadows are north-north-west of their clouds.
     zeros = np.zeros(shape, dtype=np.float32)
     thin = np.clip(0.16 + 0.1 * smooth_noise(rng, shape, 70.0), 0, 0.3) if cirrus else zeros
     white = np.clip(0.2 + 0.55 * rough_noise(rng, shape, (40.0, 9.0)), 0, 0.95) if snow else zeros
@@ -80,7 +80,7 @@ def make_sky(
 
 
 def look_through(ground: Field, sky: Sky, ground_holds_snow: Field) -> Field:
-    """Reflectance as the satellite sees it.
+    """Compute the reflectance at the satellite.
 
     Args:
         ground: (10, H, W) float32 reflectance on a clear day.
@@ -99,7 +99,7 @@ def look_through(ground: Field, sky: Sky, ground_holds_snow: Field) -> Field:
 
 
 def classify(seen: Field, sky: Sky, has_data: Mask) -> NDArray[np.uint8]:
-    """Scene classes as Sen2Cor gives them, from what is seen and what is in the way.
+    """Return scene classes like those of Sen2Cor, from the reflectance and the sky.
 
     0 no data, 2 dark, 3 cloud shadow, 4 vegetation, 5 bare, 6 water, 7 unclassified (thin
     cloud edges), 8 and 9 cloud of medium and high probability, 10 thin cirrus, 11 snow.

@@ -1,7 +1,7 @@
-"""Demo weights: a v2 nano student that has never been trained.
+"""Write the demo weights: an untrained v2 nano student.
 
-All of the workflow can be shown with them, none of TESSERA's skill: embeddings made with
-them tell land covers apart only because any smooth function of the pixels does.
+They show that the workflow runs, not the skill of TESSERA: their embeddings separate land
+covers only because any smooth function of the pixels does.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ ARGS: dict[str, Any] = {
     "dim_feedforward": 512,
     "enable_qk_norm": False,
 }
-"""Sizes of the larger reading of "nano": 1.07 million parameters."""
+"""Sizes of the larger of two readings of "nano": 1.07 million parameters."""
 
 SIZES = StudentSizes(latent_dim=16, num_layers=6, nhead=4, dim_feedforward=512)
 
-# Gains of the layers that are not 1. Standardised values are small next to the code of the
-# day of year, and what a pixel is must outweigh when it was seen; layers that add little to
-# what passes through them keep neighbours in feature space together.
+# Gains that are not 1. Standardised values are small compared with the encoding of the day of
+# year, but the values of a pixel must outweigh the dates; small gains of residual layers keep
+# neighbours in feature space together.
 _GAINS = {
     "embedding.0.weight": 3.0,
     "embedding.2.weight": 3.0,
@@ -51,11 +51,11 @@ _GAINS = {
 
 
 def demo_state(seed: int = SEED) -> dict[str, Tensor]:
-    """Tensors of an untrained v2 nano, named as in a published checkpoint.
+    """Return the tensors of an untrained v2 nano, named as in a published checkpoint.
 
-    Matrices are normal with variance gain^2 / (columns), norm gains one and biases zero but
-    the last: that takes off what the mean of a rectified standard normal, 1 / sqrt(2 pi),
-    adds to every pixel alike.
+    Matrices are normal with variance gain^2 / (columns), norm gains are one and biases zero
+    except the last, which removes the constant that the mean of a rectified standard normal,
+    1 / sqrt(2 pi), adds to every pixel.
     """
     generator = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
@@ -72,10 +72,10 @@ def demo_state(seed: int = SEED) -> dict[str, Tensor]:
 
 
 def write_demo_weights(folder: Path) -> Path:
-    """Write the checkpoint `demo_nano_untrained.pt` into `folder`; returns its path.
+    """Write the checkpoint `demo_nano_untrained.pt` into `folder`; return its path.
 
-    The same bytes every time; a file that already holds them is not touched. Besides
-    `model` and `args` the file has an entry `note` that says what it is.
+    The file is the same every time; an identical one is not rewritten. Besides `model` and
+    `args` it has an entry `note`, which describes it.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,1 +1,1 @@
-"""Stitching: one function per product, block files in, files for users out."""
+"""Stitch block files into products: one function per product."""

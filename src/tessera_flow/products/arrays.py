@@ -1,4 +1,4 @@
-"""The reference's stitched arrays: one .npy file each, written through a memory map."""
+"""Write the stitched arrays of the published pipeline: one .npy file each."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def write_arrays(
 
     Args:
         output_representation: (H, W, K) int8 or float32; int8 code 0 or NaN is nodata.
-        output_scales: (H, W) float32, NaN is nodata; needed for int8, None for float32. Scales
-            of int8 arrays that were here before, `*_scales.npy` beside the representation,
-            are then deleted: they would be taken for those of the new ones. So are counts.
+        output_scales: (H, W) float32, NaN is nodata; required for int8, None for float32. If
+            None, an old `*_scales.npy` beside the representation is deleted, because it does
+            not belong to the new arrays. The same holds for the counts.
         output_counts: (H, W, 3) uint16: valid S2, S1 ascending, S1 descending steps; None for
-            published embeddings, of which they are not known.
-        output_provenance: JSON: the record, as .npy files hold no metadata.
+            published embeddings, whose counts are not known.
+        output_provenance: JSON file with the record, because .npy files hold no metadata.
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
-        provenance: what the JSON file states.
+        provenance: written to the JSON file.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
         OutputError: a file cannot be written.
-        ValueError: `output_scales` does not fit the blocks' data type, or `output_counts`
-            what is known.
+        ValueError: `output_scales` does not match the data type of the blocks, or
+            `output_counts` is given for blocks without counts (or the reverse).
     """
     with RegionBlocks(grid, blocks, provenance) as source, ExitStack() as stack:
         if source.quantised != (output_scales is not None):

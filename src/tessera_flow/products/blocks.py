@@ -1,7 +1,7 @@
-"""The embeddings of a region, read from its block files piece by piece.
+"""Read the embeddings of a region from its block files, piece by piece.
 
-Every product is made from this view. It holds a few open files and whatever window was
-asked for, so that memory does not grow with the block or the region.
+Every product is made from this view. It holds a few open files and the requested window, so
+memory does not grow with the block or the region.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NAMES_IN_MESSAGE = 10
 
 
 class RegionBlocks:
-    """The block files of one region as one array per name, for reading; a context manager.
+    """Read the block files of one region as one array per name; a context manager.
 
     Entering it opens every file once and compares it with the grid, so that a bad block is
     reported before anything is written.
@@ -42,7 +42,7 @@ class RegionBlocks:
         edge: edge of a block on the product grid, in pixels.
         dim: K, dimensions of an embedding.
         dtype: int8 or float32.
-        counted: whether it is known what each embedding was made from.
+        counted: whether the number of observations of each embedding is known.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class RegionBlocks:
         blocks: Mapping[str, Path],
         provenance: Provenance | None = None,
     ) -> None:
-        """Take the files of all blocks of `grid`, by block id.
+        """Set up the view; see `__enter__` for the checks.
 
         Args:
             grid: the region's grid.
             blocks: embeddings file of every block of `grid`, by block id.
-            provenance: if given, K and dtype must be those it states; embeddings of a store
-                have no counts.
+            provenance: if given, K and dtype must match it, and published embeddings have no
+                counts.
 
         Raises:
             TileError: a block of the grid has no file in `blocks`, or it does not exist.
@@ -108,7 +108,7 @@ class RegionBlocks:
 
     @contextmanager
     def another(self) -> Iterator[RegionBlocks]:
-        """The same blocks once more, with open files of its own, for another thread."""
+        """Return a view of the same blocks with its own open files, for another thread."""
         twin = copy.copy(self)
         twin._open = OrderedDict()
         try:
@@ -128,7 +128,7 @@ class RegionBlocks:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The arrays of every block."""
+        """Names of the arrays in every block."""
         scales = ("scales",) if self.quantised else ()
         return ("embeddings", *scales, *(("counts",) if self.counted else ()))
 
@@ -145,7 +145,7 @@ class RegionBlocks:
         }[name]
 
     def nodata(self, name: str) -> float:
-        """What the array `name` holds where there is no embedding: NaN for floats, else 0."""
+        """Value of the array `name` in pixels without an embedding: NaN for floats, else 0."""
         return float("nan") if self.array_dtype(name).kind == "f" else 0
 
     def pixel_bytes(self, name: str) -> int:
@@ -153,9 +153,9 @@ class RegionBlocks:
         return self.array_dtype(name).itemsize * int(np.prod(self.trailing(name), dtype=np.int64))
 
     def pieces(self, max_bytes: int = WINDOW_BYTES) -> Iterator[tuple[str, Window, Window]]:
-        """Cut all blocks into windows that are cheap to read.
+        """Split all blocks into windows that are cheap to read.
 
-        A window is made of whole chunks of the block's file and its embeddings take at most
+        A window consists of complete chunks of the block's file. Its embeddings take at most
         `max_bytes`, or one chunk if that is larger.
 
         Yields:
@@ -176,13 +176,13 @@ class RegionBlocks:
                     )
 
     def empty_cells(self) -> Iterator[Window]:
-        """The cells of the block grid that have no block, as windows of the region."""
+        """Yield the cells of the block grid that have no block, as windows of the region."""
         for window in tiling(*self.shape, self.edge):
             if (window.y0 // self.edge, window.x0 // self.edge) not in self._cells:
                 yield window
 
     def read(self, block_id: str, name: str, window: Window) -> NDArray[Any]:
-        """The array `name` in a window of one block: (height, width) + `trailing(name)`.
+        """Read the array `name` in a window of one block: (height, width) + `trailing(name)`.
 
         Raises:
             TileError: the block's file is missing or damaged.
@@ -199,17 +199,28 @@ class RegionBlocks:
         return np.asarray(data)
 
     def missing_scenes(self, block_id: str) -> dict[str, dict[str, list[dict[str, str]]]]:
-        """What the archive had lost of a block's scenes: by sensor `left_out` and `replaced`,
-        as `missing_scenes.MissingScenes.attributes` has them. Empty where the source names no scenes.
+        """Return the missing or corrupt scenes of a block: by sensor `left_out` and `replaced`.
+
+        The form is that of `missing_scenes.MissingScenes.attributes`. Empty for tile folders
+        and published embeddings, which have no list of scenes.
 
         Raises:
             TileError: the block's file is missing or damaged.
         """
-        found: Any = self._group(block_id).attrs.get("missing_scenes", {})
-        return dict(found)
+        record: Any = self._group(block_id).attrs.get("missing_scenes", {})
+        return dict(record)
+
+    def precision(self, block_id: str) -> str | None:
+        """Return the precision of a block's inference, `float32` or `bf16`; None if not recorded.
+
+        Raises:
+            TileError: the block's file is missing or damaged.
+        """
+        precision: Any = self._group(block_id).attrs.get("precision")
+        return None if precision is None else str(precision)
 
     def read_region(self, name: str, window: Window) -> NDArray[Any] | None:
-        """The array `name` in a window of the region, nodata where no block is.
+        """Read the array `name` in a window of the region, nodata outside the blocks.
 
         Returns:
             (height, width) + `trailing(name)`, or None if no block touches the window.
@@ -271,7 +282,7 @@ class RegionBlocks:
         """Compare one file with the grid, with the first block and with the provenance."""
         embeddings = self._array(block.id, "embeddings")
         if not self.dim:
-            self._learn(block.id, embeddings)
+            self._set_type(block.id, embeddings)
         place = self._windows[block.id]
         for name in self.names:
             array = self._array(block.id, name)
@@ -283,8 +294,8 @@ class RegionBlocks:
                     f"and block {self.grid.blocks[0].id} have it): delete that file and run again."
                 )
 
-    def _learn(self, block_id: str, embeddings: zarr.Array[Any]) -> None:
-        """Take K and dtype from the first block."""
+    def _set_type(self, block_id: str, embeddings: zarr.Array[Any]) -> None:
+        """Set K and dtype from the first block."""
         dtype = np.dtype(embeddings.dtype)
         if embeddings.ndim != 3 or dtype not in (np.dtype("int8"), np.dtype("float32")):
             raise TileError(
@@ -315,7 +326,7 @@ def _missing_message(grid: RegionGrid, missing: list[str]) -> str:
 def _piece_shape(
     shape: tuple[int, int], chunks: tuple[int, int], pixel_bytes: int, max_bytes: int
 ) -> tuple[int, int]:
-    """Whole chunks, as wide and then as high as `max_bytes` and the block allow."""
+    """Return (height, width) of complete chunks, as wide and then as high as `max_bytes` allows."""
     height, width = chunks
     while width < shape[1] and height * (width + chunks[1]) * pixel_bytes <= max_bytes:
         width += chunks[1]

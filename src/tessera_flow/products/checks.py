@@ -1,4 +1,4 @@
-"""Checks of finished embeddings: values that cannot be, and seams between blocks.
+"""Check finished embeddings for impossible values and for seams between blocks.
 
 A seam shows as a larger difference between neighbouring pixels where two blocks meet than
 between neighbouring pixels beside it. The seam score is the ratio of the two mean absolute
@@ -30,8 +30,7 @@ _BATCH_VALUES = 2**22
 
 @dataclass
 class BlockState:
-    """One block: pixels of its window, pixels with an embedding, pixels observed at all (None
-    where that is not known)."""
+    """Pixels of one block: all, with an embedding, and with any observation (None if unknown)."""
 
     id: str
     pixels: int = 0
@@ -41,7 +40,7 @@ class BlockState:
 
 @dataclass
 class Border:
-    """Where two blocks meet: mean absolute differences, and their ratio (None: no pixel).
+    """Border of two blocks: mean absolute differences and their ratio (None: no pixel).
 
     `blocks` are the names of the two, `pairs` the number of pixel pairs across the border.
     """
@@ -55,20 +54,20 @@ class Border:
 
 @dataclass
 class Checks:
-    """What was found.
+    """Results of the checks.
 
     Attributes:
         blocks: state of each block.
         embedded: pixels with an embedding.
-        non_finite: pixels with an embedding of which a value is not finite, or a scale is
-            not above 0.
+        non_finite: pixels with an embedding that has a value that is not finite, or a scale
+            that is not above 0.
         all_zero: pixels with an embedding whose values are all 0.
         constant: dimensions that are the same at every pixel.
         saturated_percent: share of int8 codes at an end of their range; None for float32.
-        seam_score: see the module; None where no two blocks meet.
+        seam_score: see the module; None if no two blocks are adjacent.
         borders: each border.
-        limits: what was asked of them.
-        failures: one sentence for each that does not hold.
+        limits: the largest values allowed.
+        failures: one message for each failed check.
     """
 
     blocks: list[BlockState]
@@ -91,13 +90,13 @@ def write_checks(
     max_seam: float,
     max_saturated: float,
 ) -> Checks:
-    """Check a region and write what was found as JSON; a failed check is no error.
+    """Check a region and write the results as JSON; a failed check is no error.
 
     Args:
         output: the JSON file.
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
-        provenance: what the blocks must be.
+        provenance: which the blocks must match.
         max_seam: largest seam score.
         max_saturated: largest share of saturated codes, in per cent.
 
@@ -115,40 +114,40 @@ def write_checks(
         checks.seam_score = across / inside if inside > 0 else None
     checks.limits = {"max_seam": max_seam, "max_saturated": max_saturated}
     checks.failures = _failures(checks)
-    for sentence in checks.failures:
-        logger.warning("%s, %s: %s", provenance.region, provenance.period, sentence)
+    for message in checks.failures:
+        logger.warning("%s, %s: %s", provenance.region, provenance.period, message)
     document = asdict(checks) | {"configuration_sha256": provenance.configuration_sha256}
     write_text(output, json.dumps(document, indent=1) + "\n")
     return checks
 
 
 def _failures(checks: Checks) -> list[str]:
-    found = []
+    failures = []
     if not checks.embedded:
-        found.append("No pixel has an embedding.")
+        failures.append("No pixel has an embedding.")
     if checks.non_finite:
-        found.append(f"{checks.non_finite} pixels have a value that is not finite.")
+        failures.append(f"{checks.non_finite} pixels have a value that is not finite.")
     if checks.all_zero:
-        found.append(f"{checks.all_zero} pixels have an embedding of zeros.")
+        failures.append(f"{checks.all_zero} pixels have an embedding of zeros.")
     if checks.constant and checks.embedded > 1:
-        found.append(
+        failures.append(
             f"{len(checks.constant)} dimensions are the same everywhere: "
             f"{', '.join(map(str, checks.constant[:10]))}."
         )
     limit = checks.limits["max_saturated"]
     if checks.saturated_percent is not None and checks.saturated_percent > limit:
-        found.append(
+        failures.append(
             f"{checks.saturated_percent:.1f} % of the codes are at an end of their range, more "
             f"than {limit:g} %."
         )
     limit = checks.limits["max_seam"]
     if checks.seam_score is not None and checks.seam_score > limit:
         worst = max(checks.borders, key=lambda border: border.ratio or 0)
-        found.append(
+        failures.append(
             f"The seam score is {checks.seam_score:.2f}, above {limit:g}; the worst border is that "
             f"of {' and '.join(worst.blocks)}."
         )
-    return found
+    return failures
 
 
 def _check_values(source: RegionBlocks) -> Checks:
@@ -166,27 +165,27 @@ def _check_values(source: RegionBlocks) -> Checks:
             state.observed += int(counts.any(axis=-1).sum())
         values = source.read(block_id, "embeddings", inside).reshape(-1, source.dim)
         scales = source.read(block_id, "scales", inside).ravel() if source.quantised else None
-        # Half a float embedding is an embedding with values that are not finite.
-        chosen = np.flatnonzero(
+        # A float embedding that is only partly NaN counts as one with values that are not finite.
+        embedded = np.flatnonzero(
             ~np.isnan(scales) if scales is not None else ~np.isnan(values).all(axis=-1)
         )
-        state.embedded += len(chosen)
-        for start in range(0, len(chosen), max(1, _BATCH_VALUES // source.dim)):
-            pixels = chosen[start : start + max(1, _BATCH_VALUES // source.dim)]
-            part = values[pixels]
+        state.embedded += len(embedded)
+        for start in range(0, len(embedded), max(1, _BATCH_VALUES // source.dim)):
+            pixels = embedded[start : start + max(1, _BATCH_VALUES // source.dim)]
+            batch = values[pixels]
             if scales is not None:
-                saturated += int((np.abs(part.astype(np.int16)) >= 127).sum())
+                saturated += int((np.abs(batch.astype(np.int16)) >= 127).sum())
                 bad = ~np.isfinite(scales[pixels]) | (scales[pixels] <= 0)
             else:
-                bad = ~np.isfinite(part).all(axis=-1)
+                bad = ~np.isfinite(batch).all(axis=-1)
             checks.non_finite += int(bad.sum())
-            checks.all_zero += int((part[~bad] == 0).all(axis=-1).sum())
-            sound = part[~bad].astype(np.float32)
+            checks.all_zero += int((batch[~bad] == 0).all(axis=-1).sum())
+            valid = batch[~bad].astype(np.float32)
             if scales is not None:
-                sound *= scales[pixels][~bad, np.newaxis]
-            if len(sound):
-                low = np.minimum(low, sound.min(axis=0))
-                high = np.maximum(high, sound.max(axis=0))
+                valid *= scales[pixels][~bad, np.newaxis]
+            if len(valid):
+                low = np.minimum(low, valid.min(axis=0))
+                high = np.maximum(high, valid.max(axis=0))
     checks.embedded = sum(state.embedded for state in states.values())
     if checks.embedded > checks.non_finite:
         checks.constant = [int(k) for k in np.flatnonzero(low == high)]
@@ -196,23 +195,23 @@ def _check_values(source: RegionBlocks) -> Checks:
 
 
 def _borders(source: RegionBlocks) -> Iterator[Border]:
-    """Every border between two blocks, to the right of a block and below it."""
+    """Yield every border between two blocks, to the right of a block and below it."""
     height, width = source.shape
-    places = {block.id: source.grid.product_window(block) for block in source.grid.blocks}
-    corners = {(place.y0, place.x0): block_id for block_id, place in places.items()}
-    for block_id, place in places.items():
-        right = corners.get((place.y0, place.x0 + place.width))
+    windows = {block.id: source.grid.product_window(block) for block in source.grid.blocks}
+    corners = {(window.y0, window.x0): block_id for block_id, window in windows.items()}
+    for block_id, window in windows.items():
+        right = corners.get((window.y0, window.x0 + window.width))
         if right is not None:
-            x = place.x0 + place.width
+            x = window.x0 + window.width
             yield _border(
-                source, (block_id, right), Window(place.y0, max(0, x - 2), place.height,
+                source, (block_id, right), Window(window.y0, max(0, x - 2), window.height,
                                                   min(4, width - x + 2)), axis=1)  # fmt: skip
-        below = corners.get((place.y0 + place.height, place.x0))
+        below = corners.get((window.y0 + window.height, window.x0))
         if below is not None:
-            y = place.y0 + place.height
+            y = window.y0 + window.height
             yield _border(
-                source, (block_id, below), Window(max(0, y - 2), place.x0, min(4, height - y + 2),
-                                                  place.width), axis=0)  # fmt: skip
+                source, (block_id, below), Window(max(0, y - 2), window.x0, min(4, height - y + 2),
+                                                  window.width), axis=0)  # fmt: skip
 
 
 def _border(source: RegionBlocks, names: tuple[str, str], strip: Window, axis: int) -> Border:
@@ -232,9 +231,9 @@ def _border(source: RegionBlocks, names: tuple[str, str], strip: Window, axis: i
 
 
 def _dequantised(source: RegionBlocks, window: Window) -> NDArray[np.float64]:
-    """(h, w, K) float64, NaN where there is no embedding."""
+    """Read a window as (h, w, K) float64, NaN in pixels without an embedding."""
     values = source.read_region("embeddings", window)
-    assert values is not None  # the window lies in a block
+    assert values is not None  # the window is in a block
     result: NDArray[Any] = values.astype(np.float64)
     if source.quantised:
         scales = source.read_region("scales", window)

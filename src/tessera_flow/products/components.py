@@ -1,7 +1,7 @@
-"""Principal components of a region's embeddings, fitted on a sample of its pixels.
+"""Fit principal components to a sample of the pixels of a region.
 
-Which pixels are sampled follows from their place in the region's grid alone, so that the
-result does not depend on block size or order.
+The sample depends only on the position of the pixels in the region's grid, so the result does
+not depend on the block size or the order of the blocks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Components:
             component that the data do not have (fewer than three independent dimensions, a
             single pixel) is zeros.
         shares: (3,) float64 share of the total variance, 0 for a missing component.
-        low, high: (3,) float64 scores drawn black and white.
+        low, high: (3,) float64 scores shown as 0 and 255.
         pixels: number of pixels in the sample.
     """
 
@@ -45,7 +45,7 @@ class Components:
     def colours(
         self, values: NDArray[Any], scales: NDArray[np.float32] | None
     ) -> NDArray[np.uint8]:
-        """Colours of embeddings: (n, K) values and (n,) scales (int8) to (n, 3) uint8.
+        """Return the colours of embeddings: (n, K) values and (n,) scales (int8) to (n, 3) uint8.
 
         A missing component is mid-grey (128) everywhere.
         """
@@ -61,7 +61,7 @@ class Components:
 
 
 def valid_pixels(values: NDArray[Any] | None, scales: NDArray[Any] | None) -> NDArray[np.bool_]:
-    """Where there is an embedding: a finite scale (int8), or finite in every dimension.
+    """Return which pixels have an embedding: a finite scale (int8), or all dimensions finite.
 
     Args:
         values: (..., K) float32 embeddings; not needed with scales.
@@ -76,12 +76,12 @@ def valid_pixels(values: NDArray[Any] | None, scales: NDArray[Any] | None) -> ND
 def fit_components(
     source: RegionBlocks, stretch: float, sample: int = SAMPLE_PIXELS
 ) -> Components | None:
-    """Fit on at most `sample` valid pixels of the region.
+    """Fit the components to at most `sample` valid pixels of the region.
 
     Args:
         source: the region's embeddings.
         stretch: per cent of the sample's scores cut at both ends.
-        sample: most pixels to use; all valid ones if there are fewer.
+        sample: maximum number of pixels; all valid ones if there are fewer.
 
     Returns:
         The components, or None if no pixel has an embedding.
@@ -111,7 +111,7 @@ def fit_components(
 
 
 def _priority(y: NDArray[np.uint64], x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A pseudo-random number per pixel position, never the same for two (splitmix64)."""
+    """Return a pseudo-random number per pixel position, different for any two (splitmix64)."""
     z = ((y << np.uint64(32)) | x) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -119,7 +119,7 @@ def _priority(y: NDArray[np.uint64], x: NDArray[np.uint64]) -> NDArray[np.uint64
 
 
 def _sample(source: RegionBlocks, size: int) -> NDArray[np.float64]:
-    """The `size` valid pixels of lowest priority number, ordered by it: (n, K) float64."""
+    """Return the `size` valid pixels of lowest priority, ordered by it: (n, K) float64."""
     priorities = np.empty(0, np.uint64)
     values = np.empty((0, source.dim), source.dtype)
     scales = np.empty(0, np.float32)
@@ -132,15 +132,15 @@ def _sample(source: RegionBlocks, size: int) -> NDArray[np.float64]:
             piece_scales = source.read(block_id, "scales", inside)
         else:
             piece = source.read(block_id, "embeddings", inside)
-        chosen = valid_pixels(piece, piece_scales) & (priority <= limit)
-        if not chosen.any():
+        selected = valid_pixels(piece, piece_scales) & (priority <= limit)
+        if not selected.any():
             continue
         if piece is None:
             piece = source.read(block_id, "embeddings", inside)
-        priorities = np.concatenate([priorities, priority[chosen]])
-        values = np.concatenate([values, piece[chosen]])
+        priorities = np.concatenate([priorities, priority[selected]])
+        values = np.concatenate([values, piece[selected]])
         if piece_scales is not None:
-            scales = np.concatenate([scales, piece_scales[chosen]])
+            scales = np.concatenate([scales, piece_scales[selected]])
         if len(priorities) > size:
             keep = np.argpartition(priorities, size - 1)[:size]
             priorities, values = priorities[keep], values[keep]

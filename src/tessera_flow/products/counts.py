@@ -1,4 +1,4 @@
-"""The observation counts as a cloud-optimised GeoTIFF."""
+"""Write the observation counts as a cloud-optimised GeoTIFF."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .provenance import Provenance
 def write_counts(
     output: Path, grid: RegionGrid, blocks: Mapping[str, Path], provenance: Provenance
 ) -> None:
-    """Write how many observations each pixel's embedding is made from.
+    """Write the number of observations of each pixel's embedding.
 
     Args:
         output: cloud-optimised GeoTIFF on the product grid, uint16, one band for each of
@@ -26,7 +26,7 @@ def write_counts(
             steps); 0 outside the region. Overviews hold counts of single pixels.
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
-        provenance: stated in the GeoTIFF's tags.
+        provenance: written to the GeoTIFF's tags.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.

@@ -1,4 +1,4 @@
-"""What a product says about itself, whichever form it has."""
+"""Read and print the provenance record of any product."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from rasterio.errors import RasterioError
 from ..errors import TileError
 from .geotiff import open_raster
 from .provenance import pixel_text
-from .sampling import open_store
+from .sample import open_store
 
 _RASTERS = (".tif", ".tiff", ".vrt")
 
 
 def find_products(path: Path) -> list[Path]:
-    """The products that `path` names: itself, or those in a folder of results.
+    """Return the products at `path`: itself, or those in a folder of results.
 
     Raises:
-        TileError: there is none.
+        TileError: there are none.
     """
     if not path.exists():
         raise TileError(f"{path} does not exist: check the path.")
     if _is_product(path):
         return [path]
-    found = sorted(p for p in _walk(path, depth=3) if _is_product(p)) if path.is_dir() else []
-    if not found:
+    products = sorted(p for p in _walk(path, depth=3) if _is_product(p)) if path.is_dir() else []
+    if not products:
         raise TileError(
             f"There is no product in {path}: name a product, or the folder of a region and period "
             "in paths.results."
         )
-    return found
+    return products
 
 
 def _walk(path: Path, depth: int) -> Iterator[Path]:
@@ -53,10 +53,10 @@ def _is_product(path: Path) -> bool:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record (see `provenance`) that a product carries.
+    """Read the record (see `provenance`) of a product.
 
     Raises:
-        TileError: it carries none, or cannot be read.
+        TileError: it has none, or cannot be read.
     """
     record: Any = None
     try:
@@ -71,20 +71,18 @@ def read_record(path: Path) -> dict[str, Any]:
             with open_raster(path) as raster:
                 record = json.loads(raster.tags().get("PROVENANCE", "null"))
     except (OSError, ValueError, AttributeError, RasterioError) as error:
-        raise TileError(
-            f"{path} cannot be read ({error}): delete it and run again to make it anew."
-        ) from error
+        raise TileError(f"{path} cannot be read ({error}): delete it and run again.") from error
     if not isinstance(record, dict) or "configuration_sha256" not in record:
         raise TileError(
-            f"{path} carries no record, so it is no product of tessera-flow: name one of its "
+            f"{path} has no record, so it is no product of tessera-flow: name one of its "
             "products (docs/outputs.md)."
         )
-    record.pop("arrays", None)  # stitched_representation.json says that, too
+    record.pop("arrays", None)  # only in stitched_representation.json
     return record
 
 
 def describe(paths: list[Path]) -> str:
-    """The records of products as lines of text; products of one record stand together.
+    """Return the records of products as lines of text, products with the same record together.
 
     Raises:
         TileError: see `read_record`.
@@ -92,7 +90,7 @@ def describe(paths: list[Path]) -> str:
     records: dict[str, list[Path]] = {}
     for path in paths:
         records.setdefault(json.dumps(read_record(path), sort_keys=True), []).append(path)
-    return "\n".join(_lines(found, json.loads(text)) for text, found in records.items())
+    return "\n".join(_lines(group, json.loads(text)) for text, group in records.items())
 
 
 def _items(source: dict[str, Any]) -> str:
@@ -120,7 +118,7 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
             f"  source          {s['sensor']}: {s['location']} {s['collection']}" + _items(s)
             for s in record["sources"]
         ),
-        f"  arithmetic      {record['preprocessing']}",
+        f"  preprocessing   {record['preprocessing']}",
         f"  written by      tessera-flow {record['software']['tessera-flow']}, settings "
         f"{record['configuration_sha256'][:12]}",
     ]

@@ -1,7 +1,7 @@
-"""The layout that the `geotessera` client reads: tiles of 0.1 degree and lists of them.
+"""Write the layout that the `geotessera` client reads: tiles of 0.1 degree and their lists.
 
-A tile is the part of the region's own grid that covers its cell of 0.1 degree, so its pixels
-are the region's pixels, not resampled; a land mask beside it tells CRS and transform.
+A tile is the part of the region's grid that covers a cell of 0.1 degree, so its pixels are the
+region's pixels, not resampled; a land mask beside it has the CRS and the transform.
 `registry.parquet` is what the client of version 0.7 reads, `manifest.parquet` that of 0.11.
 """
 
@@ -41,7 +41,7 @@ class StoreTile:
 
     Attributes:
         lon, lat: hundredths of a degree of its centre (always ending in 5).
-        window: what covers it of the region's product grid.
+        window: part of the region's product grid that covers it.
     """
 
     lon: int
@@ -63,8 +63,8 @@ def write_geotessera(
         output: the folder to make.
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
-        provenance: stated in `provenance.json`; most days of its period lie in the year under
-            which the tiles stand.
+        provenance: written to `provenance.json`; the tiles are stored under the year with most
+            days of its period.
 
     Raises:
         ConfigError: the embeddings are not int8 with 128 dimensions.
@@ -87,10 +87,10 @@ def write_geotessera(
 
 
 def check_model(dim: int, dtype: str) -> None:
-    """Refuse what the client cannot read.
+    """Check that the client can read the embeddings.
 
     Raises:
-        ConfigError: it is not int8 with 128 dimensions.
+        ConfigError: they are not int8 with 128 dimensions.
     """
     if (dim, dtype) != (DIM, "int8"):
         raise ConfigError(
@@ -101,7 +101,7 @@ def check_model(dim: int, dtype: str) -> None:
 
 
 def main_year(provenance: Provenance) -> int:
-    """The calendar year in which most days of the period lie; the earlier one of two equals."""
+    """Return the calendar year with most days of the period; the earlier one of two equals."""
     start = provenance.start
     end = datetime.date.fromisoformat(provenance.period_end)
     days = {
@@ -112,7 +112,7 @@ def main_year(provenance: Provenance) -> int:
 
 
 def store_tiles(grid: RegionGrid) -> Iterator[StoreTile]:
-    """The cells of 0.1 degree that touch the region's product grid, from south-west."""
+    """Yield the cells of 0.1 degree that touch the region's product grid, from south-west."""
     geobox = grid.product_geobox
     height, width = (int(n) for n in geobox.shape)
     to_lonlat = Transformer.from_crs(product_crs(grid), "EPSG:4326", always_xy=True)
@@ -121,7 +121,7 @@ def store_tiles(grid: RegionGrid) -> Iterator[StoreTile]:
     )
     a, _, c, _, e, f = tuple(geobox.affine)[:6]
     first, last = int(np.floor(west * 10)), int(np.floor(east * 10))
-    # A grid reaches over the antimeridian where its region ends near it.
+    # A grid crosses the antimeridian if its region ends near it.
     columns = (
         [*range(first, 1800), *range(-1800, last + 1)] if west > east else range(first, last + 1)
     )
@@ -142,10 +142,10 @@ def store_tiles(grid: RegionGrid) -> Iterator[StoreTile]:
 def _write_tile(
     root: Path, source: RegionBlocks, tile: StoreTile, year: int, output: Path
 ) -> dict[str, Any] | None:
-    """Write one tile; returns its row of the lists, or None where it has no embedding."""
+    """Write one tile; return its row of the lists, or None if it has no embedding."""
     valid = np.zeros(tile.window.shape, np.uint8)
-    for part, inside in _strips(tile.window, source.pixel_bytes("embeddings")):
-        scales = source.read_region("scales", part)
+    for strip, inside in _strips(tile.window, source.pixel_bytes("embeddings")):
+        scales = source.read_region("scales", strip)
         if scales is not None:
             valid[inside.slices] = np.isfinite(scales)
     if not valid.any():
@@ -156,8 +156,8 @@ def _write_tile(
     for path, name in ((codes, "embeddings"), (scales_file, "scales")):
         trailing, nodata = source.trailing(name), source.nodata(name)
         allocate(path, (*tile.window.shape, *trailing), source.array_dtype(name))
-        for part, inside in _strips(tile.window, source.pixel_bytes("embeddings")):
-            values = source.read_region(name, part)
+        for strip, inside in _strips(tile.window, source.pixel_bytes("embeddings")):
+            values = source.read_region(name, strip)
             put(path, inside.slices, nodata if values is None else values)
     landmask = root / LANDMASKS / f"{tile.name}.tiff"
     with gdal_writes(output, 2 * valid.size):
@@ -175,7 +175,7 @@ def _write_tile(
 
 
 def _strips(window: Window, pixel_bytes: int) -> Iterator[tuple[Window, Window]]:
-    """(part of the region, the same part inside `window`), of bounded size."""
+    """Yield (strip of the region, the same strip relative to `window`), of bounded size."""
     rows = max(1, WINDOW_BYTES // (pixel_bytes * window.width))
     for y0 in range(0, window.height, rows):
         height = min(rows, window.height - y0)

@@ -1,6 +1,6 @@
-"""Cloud-optimised GeoTIFFs written with GDAL: in constant memory, and read back.
+"""Write cloud-optimised GeoTIFFs with GDAL in constant memory, and read them back.
 
-GDAL's COG driver only copies, so a product is first a plain tiled file in a scratch folder.
+GDAL's COG driver only copies, so a product is first written as a tiled file in a scratch folder.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .provenance import product_crs
 
 TILE = 512
 
-# GDAL's cache is 5% of the machine's memory unless told otherwise; statistics files
-# (.aux.xml) beside a product would not be part of it.
+# GDAL's cache is 5% of the machine's memory by default. Statistics files (.aux.xml) beside a
+# product would not be part of it.
 GDAL_OPTIONS = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_PAM_ENABLED": "NO"}
 
 
@@ -42,7 +42,7 @@ def write_cog(
     pieces: Iterable[tuple[Window, NDArray[Any]]],
     resampling: str = "NEAREST",
 ) -> None:
-    """Write integer bands on the region's product grid; what no piece covers is 0.
+    """Write integer bands on the region's product grid; pixels that no piece covers are 0.
 
     Args:
         output: the GeoTIFF to make.
@@ -51,7 +51,7 @@ def write_cog(
         bands: description of each band.
         tags: of the file.
         pieces: (window of the product grid, (bands, height, width) values); none overlap.
-        resampling: of the overviews, as GDAL names it.
+        resampling: of the overviews, by its GDAL name.
 
     Raises:
         OutputError: the file cannot be written.
@@ -86,8 +86,8 @@ def write_cog(
             target.update_tags(**tags)
             target.descriptions = tuple(bands)
             for window, values in pieces:
-                place = RasterWindow(window.x0, window.y0, window.width, window.height)
-                target.write(values, window=place)
+                raster_window = RasterWindow(window.x0, window.y0, window.width, window.height)
+                target.write(values, window=raster_window)
                 sums += band_sums(values)
         read_back(tiled, sums)
         copy_as_cog(tiled, cog, resampling)
@@ -97,8 +97,8 @@ def write_cog(
 
 @contextmanager
 def scratch_folder(part: Path) -> Iterator[Path]:
-    """A folder beside a temporary path of `atomic_output`, removed at the end."""
-    # Named so that a later writer removes what a killed one left (see atomic_output).
+    """Make a folder beside a temporary path of `atomic_output`, removed at the end."""
+    # Named so that a later writer removes it if this one is killed (see atomic_output).
     scratch = part.with_name(part.name.removesuffix(".part") + ".scratch.part")
     scratch.mkdir()
     try:
@@ -109,8 +109,11 @@ def scratch_folder(part: Path) -> Iterator[Path]:
 
 @contextmanager
 def gdal_writes(path: Path, needed: int) -> Iterator[None]:
-    """Say what GDAL's errors mean for the product `path`; GDAL keeps the system's own error
-    number to itself, so a full disk is told by less than `needed` bytes left on it."""
+    """Turn GDAL's errors into an OutputError of the product `path`.
+
+    GDAL does not pass on the error number of the system, so a disk with less than `needed`
+    bytes free is taken to be full.
+    """
     try:
         yield
     except (RasterioError, CPLE_BaseError) as error:
@@ -120,29 +123,31 @@ def gdal_writes(path: Path, needed: int) -> Iterator[None]:
 
 
 def read_back(path: Path, sums: NDArray[np.int64]) -> None:
-    """Make sure that the file holds what was written: GDAL reports some failures to write,
-    a full disk met when a file is closed among them, on standard error only.
+    """Compare a file with the data that were written to it.
+
+    GDAL reports some write errors, such as a full disk when a file is closed, on standard error
+    only.
 
     Raises:
         RasterioIOError: the sum of a band differs from `sums`, or the file cannot be read.
     """
-    found = np.zeros(len(sums), np.int64)
+    result = np.zeros(len(sums), np.int64)
     with open_raster(path) as file:
         for y in range(0, file.height, TILE):
             strip = RasterWindow(0, y, file.width, min(TILE, file.height - y))
-            found += band_sums(file.read(window=strip))
-    if not np.array_equal(found, sums):
-        raise RasterioIOError("what was written differs when read back; is a quota used up?")
+            result += band_sums(file.read(window=strip))
+    if not np.array_equal(result, sums):
+        raise RasterioIOError("the file differs from the data written to it; is a quota used up?")
 
 
 def band_sums(values: NDArray[Any]) -> NDArray[np.int64]:
-    """(bands,) sums of (bands, height, width) integers."""
+    """Return the (bands,) sums of (bands, height, width) integers."""
     sums: NDArray[np.int64] = values.sum(axis=(1, 2), dtype=np.int64)
     return sums
 
 
 def open_raster(path: Path, *mode: str, **profile: Any) -> Any:
-    """`rasterio.open` for files with no place for a georeference (PNG), too."""
+    """Open a raster without a warning about formats that hold no georeference (PNG)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path, *mode, **profile)

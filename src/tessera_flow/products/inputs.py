@@ -1,4 +1,4 @@
-"""What every product is made from: the grid, the blocks' files and the provenance."""
+"""Collect the inputs of the product writers: grid, block files and provenance."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def product_inputs(
     weights: Path | None,
     manifests: Iterable[Path],
 ) -> dict[str, Any]:
-    """The keyword arguments `grid`, `blocks` and `provenance` of the product writers.
+    """Return the keyword arguments `grid`, `blocks` and `provenance` of the product writers.
 
     Args:
         config: the whole configuration.
         region, period: names in `config`.
         blocks: embeddings files, named after their blocks.
         weights: the weights record; None for published embeddings.
-        manifests: lists of items of the sensors in use, or that of a store's tiles.
+        manifests: lists of scenes of the sensors in use, or the list of a store's tiles.
     """
     grid, roi_sha256 = load_region_grid(config, region)
     lists = source_lists(config, manifests)
@@ -51,8 +51,8 @@ def product_inputs(
 
 
 def source_lists(config: Config, paths: Iterable[Path]) -> dict[str, Any]:
-    """What embeddings were made from: `manifests`, a list of scenes for each sensor in use, and
-    `store`, the tiles of published embeddings, or None."""
+    """Read the lists of sources: `manifests`, one list of scenes per sensor in use, and `store`,
+    the tiles of published embeddings, or None."""
     if config.source == "geotessera":
         (path,) = paths
         return {"manifests": [], "store": StoreManifest.read(path)}

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import RegionError
 from .points import Points
-from .sampling import open_store, sample_store
+from .sample import open_store, sample_store
 
 STORE_NAME = "embeddings.zarr"
 

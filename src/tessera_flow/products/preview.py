@@ -1,4 +1,4 @@
-"""The preview: three principal components as red, green and blue, GeoTIFF and PNG."""
+"""Write the preview: three principal components as red, green and blue, GeoTIFF and PNG."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def write_preview(
     Args:
         output_tif: cloud-optimised GeoTIFF on the product grid, uint8 red, green, blue,
             alpha (0 where there is no embedding), with overviews.
-        output_png: the same, averaged down to at most 2048 px on its longer side.
+        output_png: the same, reduced by averaging to at most 2048 px on its longer side.
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
-        provenance: stated in the GeoTIFF's tags.
+        provenance: written to the GeoTIFF's tags.
         stretch: per cent of the scores cut at both ends of each colour, over the region.
 
     Raises:
@@ -76,7 +76,7 @@ def write_preview(
         tiled, cog = scratch / "tiled.tif", scratch / "cog.tif"
         needed = 6 * source.shape[0] * source.shape[1]  # four bands and overviews, uncompressed
         with gdal_writes(output_tif, needed):
-            sums = _paint(tiled, source, components, _tags(provenance, components, stretch))
+            sums = _render(tiled, source, components, _tags(provenance, components, stretch))
             read_back(tiled, sums)
             copy_as_cog(tiled, cog, "AVERAGE")
             read_back(cog, sums)
@@ -97,7 +97,7 @@ def _tags(provenance: Provenance, components: Components | None, stretch: float)
     }
 
 
-def _paint(
+def _render(
     path: Path, source: RegionBlocks, components: Components | None, tags: dict[str, str]
 ) -> NDArray[np.int64]:
     """Write the colours into a plain tiled file; tiles never written are transparent.
@@ -136,58 +136,58 @@ def _paint(
         for block_id, inside, window in source.pieces():
             if components is None:
                 break
-            picture = _colour_piece(source, components, block_id, inside)
-            if picture is not None:
-                place = RasterWindow(window.x0, window.y0, window.width, window.height)
-                target.write(picture, window=place)
-                sums += band_sums(picture)
+            image = _colour_piece(source, components, block_id, inside)
+            if image is not None:
+                raster_window = RasterWindow(window.x0, window.y0, window.width, window.height)
+                target.write(image, window=raster_window)
+                sums += band_sums(image)
     return sums
 
 
 def _colour_piece(
     source: RegionBlocks, components: Components, block_id: str, inside: Window
 ) -> NDArray[np.uint8] | None:
-    """(4, height, width) uint8 colours of one window, or None where nothing is valid."""
+    """Return the (4, height, width) uint8 colours of one window, or None if no pixel is valid."""
     scales = source.read(block_id, "scales", inside).ravel() if source.quantised else None
     if scales is not None and not valid_pixels(None, scales).any():
         return None
     values = source.read(block_id, "embeddings", inside).reshape(-1, source.dim)
     valid = np.flatnonzero(valid_pixels(values, scales))
-    picture = np.zeros((4, len(values)), np.uint8)
+    image = np.zeros((4, len(values)), np.uint8)
     batch = max(1, _BATCH_VALUES // source.dim)
     for start in range(0, len(valid), batch):
         pixels = valid[start : start + batch]
         colours = components.colours(values[pixels], None if scales is None else scales[pixels])
-        picture[:3, pixels] = colours.T
-        picture[3, pixels] = 255
-    return picture.reshape(4, *inside.shape)
+        image[:3, pixels] = colours.T
+        image[3, pixels] = 255
+    return image.reshape(4, *inside.shape)
 
 
 def _write_png(source: Path, target: Path) -> NDArray[np.int64]:
     with rasterio.open(source) as full:
         step = -(-max(full.shape) // PNG_EDGE)
         height, width = -(-full.height // step), -(-full.width // step)
-        picture = np.zeros((4, height, width), np.uint8)
+        image = np.zeros((4, height, width), np.uint8)
         rows = max(1, 256 // step)
         for y in range(0, height, rows):
             strip = RasterWindow(0, y * step, full.width, min(rows * step, full.height - y * step))
-            picture[:, y : y + rows] = shrink(full.read(window=strip), step)
+            image[:, y : y + rows] = shrink(full.read(window=strip), step)
     profile = {"height": height, "width": width, "count": 4, "dtype": "uint8"}
     with open_raster(target, "w", driver="PNG", **profile) as png:
-        png.write(picture)
-    return band_sums(picture)
+        png.write(image)
+    return band_sums(image)
 
 
-def shrink(picture: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+def shrink(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     """Average RGBA pixels (4, h, w) over squares of `step`, opaque pixels only.
 
     Returns:
-        (4, ceil(h / step), ceil(w / step)) uint8; opaque where any pixel was.
+        (4, ceil(h / step), ceil(w / step)) uint8; opaque if any of the pixels was.
     """
     if step == 1:
-        return picture
-    _, h, w = picture.shape
-    padded = np.pad(picture, ((0, 0), (0, -h % step), (0, -w % step)))
+        return image
+    _, h, w = image.shape
+    padded = np.pad(image, ((0, 0), (0, -h % step), (0, -w % step)))
     cells = padded.reshape(4, padded.shape[1] // step, step, padded.shape[2] // step, step)
     sums = cells.sum(axis=(2, 4), dtype=np.int64)
     opaque = sums[3] // 255

@@ -1,7 +1,7 @@
-"""What a product states about itself: grid, model, sources, preprocessing, software.
+"""Build the provenance record of a product: grid, model, sources, preprocessing, software.
 
-A record holds nothing that differs between two runs of the same configuration on the same
-software: no time stamps, no host names, no absolute paths of weights, no tokens.
+The record contains nothing that differs between two runs of the same configuration with the
+same software: no time stamps, no host names, no absolute paths of weights, no tokens.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class ModelRecord:
     Attributes:
         family: architecture, such as `v2-student`.
         name: published name or file name of the checkpoint.
-        sha256: SHA-256 of the checkpoint file, hexadecimal; None where a store of embeddings
-            does not tell it.
+        sha256: SHA-256 of the checkpoint file, hexadecimal; None for published embeddings
+            that do not state it.
         dim: dimensions stored per pixel.
         dtype: `int8` or `float32`.
-        url: where the checkpoint is published; `urn:sha256:...` for one that is not.
-        statistics: source whose statistics were used, where the family has several sets.
-        heads: attention heads (S2, S1) that were set in place of the checkpoint's, if any.
-        precision: as configured; each block's file states what was used.
+        url: of the published checkpoint; `urn:sha256:...` for one that is not published.
+        statistics: source whose statistics were used, if the family has several sets.
+        heads: attention heads (S2, S1) that override the checkpoint's, if any.
+        precision: as configured; each block file records the precision used.
         seed: of random draws (v1.0).
-        repeat_times: how many draws are averaged (v1.0).
+        repeat_times: number of draws that are averaged (v1.0).
     """
 
     family: str
@@ -67,7 +67,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """Scenes of one sensor, or what stood in their place.
+    """Scenes of one sensor, or the tile folders or published embeddings used instead.
 
     Attributes:
         sensor: `sentinel2` or `sentinel1`; `both` for tile folders and published embeddings.
@@ -77,9 +77,9 @@ class SourceRecord:
             or query.
         collection: STAC collection, or CMR's concept id; empty for tile folders; version and
             year of published embeddings.
-        items: number of items in the manifest, where known; of a store, tiles.
-        resampled: tiles of a store that do not lie on the region's grid: of these, each pixel
-            is the nearest one. None for others.
+        items: number of items in the manifest, if known; for a store, number of tiles.
+        resampled: number of tiles of a store that are not aligned with the region's grid and
+            were resampled by nearest neighbour. None for other sources.
     """
 
     sensor: str
@@ -91,7 +91,7 @@ class SourceRecord:
 
     @property
     def uri(self) -> str:
-        """A URI that names the data: the collection of an API, or the location itself."""
+        """URI of the data: the collection of an API, or the location itself."""
         parts = urlsplit(self.location)
         if self.provider not in ("local", "tiles", "geotessera"):
             return find_provider(self.provider, "").collection_uri(self.location, self.collection)
@@ -106,7 +106,7 @@ class Provenance:
 
     Attributes:
         region, period: their names in the configuration.
-        roi_sha256: SHA-256 of the region file's content, where known.
+        roi_sha256: SHA-256 of the region file's content, if known.
         period_start, period_end: first and last day (UTC), both included, ISO 8601.
         crs: `EPSG:n`, or WKT2 for a CRS without a code.
         transform: affine coefficients (a, b, c, d, e, f): x = a*column + b*row + c,
@@ -114,10 +114,12 @@ class Provenance:
         shape: (height, width) in pixels.
         nodata: value of a pixel without an embedding, per array.
         model, sources: see their types.
-        preprocessing: `corrected` or `as_published`; `unknown` for published embeddings.
-        min_observations: valid steps a pixel needs (s2, s1); empty for published embeddings.
+        preprocessing: `corrected` or `as_published`; `unknown` for tile folders and published
+            embeddings, which are prepared elsewhere.
+        min_observations: minimum of valid time steps of a pixel (s2, s1); empty for published
+            embeddings.
         software: version by package.
-        configuration_sha256: see `config_hash.content_hash`.
+        configuration_sha256: see `config.fingerprint.content_hash`.
     """
 
     region: str
@@ -137,12 +139,12 @@ class Provenance:
     configuration_sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able form (lists and dictionaries of strings and finite numbers)."""
+        """Return a JSON-able form (lists and dictionaries of strings and finite numbers)."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return document
 
     def tags(self) -> dict[str, str]:
-        """The record as metadata of a raster: the whole of it as JSON, under `PROVENANCE`."""
+        """Return the record as metadata of a raster, with the complete JSON under `PROVENANCE`."""
         return {
             "TIFFTAG_SOFTWARE": f"tessera-flow {self.software['tessera-flow']}",
             "PROVENANCE": json.dumps(self.to_json(), sort_keys=True),
@@ -150,7 +152,7 @@ class Provenance:
 
     @property
     def counted(self) -> bool:
-        """Whether it is known how many observations each embedding was made from."""
+        """Whether the number of observations of each embedding is known."""
         return all(source.provider != "geotessera" for source in self.sources)
 
     @property
@@ -160,7 +162,7 @@ class Provenance:
 
 
 def product_crs(grid: RegionGrid) -> CRS:
-    """The CRS of the region's products.
+    """Return the CRS of the region's products.
 
     Raises:
         RegionError: the grid has none.
@@ -171,19 +173,19 @@ def product_crs(grid: RegionGrid) -> CRS:
 
 
 def pixel_text(crs: str, width: float) -> str:
-    """A pixel's width with its unit, such as `10 m`, to be read by people."""
+    """Return the width of a pixel with its unit, such as `10 m`, for people."""
     unit = CRS.from_user_input(crs).axis_info[0].unit_name
     return f"{abs(width):g} {'m' if unit == 'metre' else unit}"
 
 
 def crs_code(crs: CRS) -> str | None:
-    """`AUTHORITY:code` of a CRS, or None if it has none."""
+    """Return `AUTHORITY:code` of a CRS, or None if it has none."""
     authority = crs.to_authority(min_confidence=100)
     return ":".join(authority) if authority else None
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of this program, of Python and of the packages that touch pixels."""
+    """Return the versions of tessera-flow, Python and the packages that process pixels."""
     versions = {"tessera-flow": __version__, "python": platform.python_version()}
     for name in _SOFTWARE:
         try:
@@ -204,7 +206,7 @@ def build_provenance(
     item_counts: Mapping[str, int] | None = None,
     roi_sha256: str | None = None,
 ) -> Provenance:
-    """The record of `region` in `period`.
+    """Build the record of `region` in `period`.
 
     Args:
         grid: the region's grid; the record describes its product grid.
@@ -212,29 +214,31 @@ def build_provenance(
         region: name of the region in `config`.
         period: name of the period in `config`.
         weights: the weights record: `path`, `sha256`, `family`, and, for published weights,
-            `name` and `url`; `dims` where `model.dim` is left out. Of the path only the file
-            name is recorded, where there is no name. None for published embeddings.
+            `name` and `url`; `dims` if `model.dim` is left out. The file name of the path is
+            recorded if there is no name. None for published embeddings.
         store: the tiles of published embeddings.
-        item_counts: items in the manifest by sensor, where known.
-        roi_sha256: SHA-256 of the region file's content, where known.
+        item_counts: number of items in the manifest by sensor, if known.
+        roi_sha256: SHA-256 of the region file's content, if known.
 
     Raises:
         KeyError: no such region, period or key of the weights record.
         RegionError: the grid has no CRS.
-        ValueError: weights and a store are given, or neither.
+        ValueError: both weights and a store are given, or neither.
     """
     software = software_versions()
-    preprocessing, least = "unknown", {}
+    preprocessing, minimum = "unknown", {}
     sources: tuple[SourceRecord, ...]
     if weights is not None and store is None:
         model = _model(config, weights)
         sources = tuple(_sources(config, region, period, item_counts or {}))
-        preprocessing, least = config.preprocessing, config.model.min_observations.model_dump()
+        minimum = config.model.min_observations.model_dump()
+        if config.source == "scenes":
+            preprocessing = config.preprocessing
     elif store is not None and weights is None:
         model, sources = _published_model(config, store), (_store_source(store, grid),)
         software["geotessera"] = store.client
     else:
-        raise ValueError("either weights or a store made the embeddings")
+        raise ValueError("give either weights or a store")
     geobox = grid.product_geobox
     crs = product_crs(grid)
     days = config.periods[period]
@@ -252,7 +256,7 @@ def build_provenance(
         model=model,
         sources=sources,
         preprocessing=preprocessing,
-        min_observations=least,
+        min_observations=minimum,
         software=software,
         configuration_sha256=content_hash(config, region, period),
     )
@@ -276,7 +280,7 @@ def _model(config: Config, weights: Mapping[str, Any]) -> ModelRecord:
 
 
 def _published_model(config: Config, store: StoreManifest) -> ModelRecord:
-    """What a store states of its model, where this program wrote it; else its dataset's name."""
+    """Return the model that a store written by tessera-flow states, else the dataset's name."""
     unknown = ModelRecord(
         family="TESSERA",
         name=f"dataset {store.version}" + (f" {store.variant}" if store.variant else ""),

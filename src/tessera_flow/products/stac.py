@@ -1,8 +1,8 @@
-"""STAC documents of the products: an Item for each period, a Collection for each region.
+"""Write the STAC documents of the products: an Item per period, a Collection per region.
 
 They follow the embedding extension (https://github.com/geo-embeddings/
-embeddings-stac-specification): type, dimensions, data type and model stand on the Collection,
-quantisation on the Item, whose asset `embeddings` is the main product, and links
+embeddings-stac-specification): type, dimensions, data type and model are in the Collection,
+quantisation in the Item, whose asset `embeddings` is the main product, and links
 `emb:source-data` name the scenes.
 """
 
@@ -30,8 +30,8 @@ PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 _COG = pystac.MediaType.COG
 _NPY = "application/x-npy"
-# Key of the asset, title, media type and roles, by product and name of its file; the first
-# product of this order that is there is the asset `embeddings`.
+# Key of the asset, title, media type and roles, by product and name of its file. The first
+# product in the order of _MAIN that exists is the asset `embeddings`.
 _MAIN = ("zarr", "arrays", "vrt", "geotessera")
 _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
     "zarr": {"embeddings.zarr": ("zarr", "Zarr v3 store", "application/vnd+zarr", ["data"])},
@@ -76,20 +76,20 @@ def write_item(
     Args:
         output: the JSON file.
         grid: the region's grid.
-        provenance: what the Item states.
+        provenance: written to the Item.
         products: names of the files of each product that was written.
         manifests: the lists of scenes that were used.
         store: the tiles of published embeddings that were used.
 
     Raises:
-        ConfigError: no product among them holds the embeddings.
+        ConfigError: none of the products contains the embeddings.
         OutputError: the file cannot be written.
     """
     main = next((name for name in _MAIN if name in products), None)
     if main is None:
         raise ConfigError(
-            f"products.formats has stac but none of {', '.join(_MAIN)}: add one of them, as the "
-            "Item must have an asset that holds the embeddings."
+            f"products.formats has stac but none of {', '.join(_MAIN)}: add one of them, because "
+            "the Item must have an asset with the embeddings."
         )
     outline, bbox = _footprint(grid)
     item = pystac.Item(
@@ -108,7 +108,7 @@ def write_item(
             if name in _ASSETS.get(product, {}):
                 key, title, media_type, roles = _ASSETS[product][name]
                 asset = pystac.Asset(f"./{name}", title, media_type=media_type, roles=roles)
-                # The extension wants an asset of this name.
+                # The extension requires an asset of this name.
                 is_main = product == main and key == main
                 item.add_asset("embeddings" if is_main else key, asset)
     sources = {source.sensor: source for source in provenance.sources}
@@ -127,7 +127,7 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
     """Write the Collection of one region from the Items of its periods.
 
     Args:
-        output: the JSON file, in the folder above the Items' ones.
+        output: the JSON file, in the parent of the folders of the Items.
         items: files of `write_item`; at least one.
 
     Raises:
@@ -138,7 +138,7 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
     model = ModelRecord(**records[0]["model"])
     region = records[0]["region"]
     spans = [[_midnight(r["period_start"]), _last_second(r["period_end"])] for r in records]
-    whole = [min(start for start, _ in spans), max(end for _, end in spans)]
+    extent = [min(start for start, _ in spans), max(end for _, end in spans)]
     collection = pystac.Collection(
         id=region,
         title=f"TESSERA embeddings of {region}",
@@ -148,8 +148,8 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
         ),
         extent=pystac.Extent(
             pystac.SpatialExtent([documents[0]["bbox"]]),
-            # STAC: the first interval is the whole, further ones are its parts.
-            pystac.TemporalExtent([whole, *spans] if len(spans) > 1 else [whole]),
+            # STAC: the first interval covers all the others.
+            pystac.TemporalExtent([extent, *spans] if len(spans) > 1 else [extent]),
         ),
         license="other",
         stac_extensions=[EXTENSION],
@@ -173,14 +173,16 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
 
 
 def _footprint(grid: RegionGrid) -> tuple[Geometry, Sequence[float]]:
-    """The outline of a region's grid in degrees, and (west, south, east, north). Over the
-    antimeridian, as RFC 7946 has it: in two parts, and with west greater than east."""
+    """Return the outline of a region's grid in degrees, and (west, south, east, north).
+
+    Across the antimeridian, according to RFC 7946: two polygons, and west greater than east.
+    """
     outline = grid.product_geobox.geographic_extent
     split = grid.product_geobox.extent.to_crs("EPSG:4326", wrapdateline=True)
     if split.geom.geom_type != "MultiPolygon":
         return outline, outline.boundingbox.bbox
     _, south, _, north = split.boundingbox.bbox
-    bounds = [part.bounds for part in split.geom.geoms]
+    bounds = [polygon.bounds for polygon in split.geom.geoms]
     west = min(west for west, *_ in bounds if west > 0)
     east = max(east for _, _, east, _ in bounds if east < 0)
     return split, (west, south, east, north)

@@ -1,8 +1,8 @@
-"""A VRT over all dimensions: the stitched arrays as a raster, without a second copy.
+"""Write a VRT of all dimensions, which reads the stitched arrays without copying them.
 
-GDAL reads the bytes of a .npy file after its header as raw bands. For int8 products two
-files are written: the codes and scales as they are, and, made from them by GDAL's pixel
-function `mul`, the embeddings.
+GDAL reads the bytes after the header of a .npy file as raw bands. For int8 products two files
+are written: one with the codes and scales, and one that multiplies them to embeddings with
+GDAL's pixel function `mul`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ def write_vrt(
     grid: RegionGrid,
     provenance: Provenance,
 ) -> None:
-    """Write VRT files that lie beside the stitched arrays they read.
+    """Write VRT files beside the stitched arrays that they read.
 
     Args:
-        output: K bands of float32 embeddings, NaN where there is none.
-        output_codes: K bands of int8 codes and one of float32 scales; needed for int8, None
-            for float32. One of int8 arrays that was here before, `*_codes.vrt` beside the
-            output, is then deleted: it would read float32 bytes as codes.
+        output: K bands of float32 embeddings, NaN without an embedding.
+        output_codes: K bands of int8 codes and one of float32 scales; required for int8, None
+            for float32. If None, an old `*_codes.vrt` beside the output is deleted, because it
+            would read float32 bytes as codes.
         representation: `stitched_representation.npy`, (H, W, K).
         scales: `stitched_representation_scales.npy`, (H, W) float32, or None.
         grid: the region's grid.
-        provenance: stated in the metadata.
+        provenance: written to the metadata.
 
     Raises:
-        TileError: an array is missing, damaged or of another shape than the grid.
+        TileError: an array is missing, damaged, or has another shape than the grid.
         OutputError: a file cannot be written.
         ValueError: `output_codes` and `scales` are not both given.
     """
@@ -67,18 +67,18 @@ def write_vrt(
 
 
 def _data_offset(path: Path, shape: tuple[int, ...], dtype: str) -> int:
-    """Bytes before the first value of a .npy file, once its header fits."""
+    """Return the bytes before the first value of a .npy file, after a check of its header."""
     try:
         with path.open("rb") as handle:
             version = npy.read_magic(handle)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            found, fortran, kind = read(handle)
+            stored, fortran, kind = read(handle)
             offset = handle.tell()
     except (OSError, ValueError) as error:
         raise TileError(f"{path} cannot be read ({error}): delete it and run again.") from error
-    if found != shape or fortran or kind != np.dtype(dtype):
+    if stored != shape or fortran or kind != np.dtype(dtype):
         raise TileError(
-            f"{path} is {found} {kind}, expected {shape} {dtype} in C order: delete it and run "
+            f"{path} is {stored} {kind}, expected {shape} {dtype} in C order: delete it and run "
             "again."
         )
     return offset
@@ -108,7 +108,7 @@ def _raw_band(
 
 
 def _product(k: int, dim: int, codes: str) -> xml.Element:
-    """Code times scale; NaN scales make NaN. In float64, so that the one rounding is float32's."""
+    """Return the band code times scale: NaN for a NaN scale; float64, rounded once to float32."""
     band = xml.Element(
         "VRTRasterBand", dataType="Float32", band=str(k + 1), subClass="VRTDerivedRasterBand"
     )

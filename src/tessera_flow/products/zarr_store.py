@@ -1,9 +1,9 @@
-"""The Zarr v3 store: the form that users open lazily and stream.
+"""Write the Zarr v3 store, which users open lazily and stream.
 
 Layout: one group; `embeddings` (time, band, y, x), `scales` (time, y, x),
 `observation_counts` (time, kind, y, x), coordinates, and `spatial_ref` for the CRS.
 A chunk holds all dimensions of its pixels, so a point query reads one chunk per array;
-a shard (one file) lies inside one block, so writers of different blocks never share one.
+a shard (one file) is inside one block, so writers of different blocks never share one.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def write_zarr(
         output: the folder to make, `embeddings.zarr`.
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
-        provenance: stated in the group's attributes; its first day is the `time` coordinate.
+        provenance: written to the attributes of the group; its first day is the `time`
+            coordinate.
         chunk: largest edge of a chunk, in pixels.
         threads: shards that are written at a time; each is one thread's alone. The bytes do
             not depend on it.
@@ -102,13 +103,13 @@ def write_zarr(
             _write_array(group, source, name, chunk, threads)
         with warnings.catch_warnings():
             # Consolidated metadata is not yet in the Zarr v3 specification; xarray reads it,
-            # and warns where it is absent.
+            # and warns if it is missing.
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             zarr.consolidate_metadata(part, zarr_format=3)
 
 
 def shard_edges(edge: int, chunk: int, pixel_bytes: int) -> tuple[int, int]:
-    """Edges of a shard and of a chunk, in pixels, for blocks of `edge` pixels.
+    """Return the edges of a shard and of a chunk, in pixels, for blocks of `edge` pixels.
 
     The chunk is the largest divisor of the block's edge up to `chunk`, the shard the largest
     multiple of it that divides the edge and either holds at most `SHARD_BYTES`, or has an edge
@@ -133,7 +134,7 @@ def shard_edges(edge: int, chunk: int, pixel_bytes: int) -> tuple[int, int]:
 
 
 def group_attributes(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:
-    """Attributes of the group: CF, the geoemb:, proj: and spatial: conventions, provenance."""
+    """Return the attributes of the group: CF, geoemb:, proj:, spatial: and provenance."""
     model = provenance.model
     geobox = grid.product_geobox
     crs = product_crs(grid)
@@ -159,7 +160,7 @@ def group_attributes(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]
             "quantized_dtype": "int8",
             "scale": {"type": "array", "array_name": "scales", "nodata": "NaN"},
         }
-    # The schema of proj: wants exactly one form of the CRS.
+    # The schema of proj: requires exactly one form of the CRS.
     if code := crs_code(crs):
         attributes["proj:code"] = code
     else:
@@ -280,11 +281,11 @@ def _write_shards(
 
 
 def _pixels_last(data: NDArray[Any]) -> NDArray[Any]:
-    """(h, w, K) as (K, h, w) in memory, (h, w) as it is.
+    """Return (h, w, K) as contiguous (K, h, w); (h, w) unchanged.
 
-    Zarr would else gather the values of each chunk one by one, in the one thread that all its
-    writers share. Strips of pixels that fit a core's cache are turned three times as fast as
-    the whole.
+    Otherwise Zarr gathers the values of each chunk one by one, in the one thread that all its
+    writers share. Strips of pixels that fit the cache of a core are transposed three times as
+    fast as the complete array.
     """
     if data.ndim == 2:
         return data
@@ -311,6 +312,6 @@ def _array_attributes(source: RegionBlocks, name: str) -> dict[str, Any]:
         },
         "counts": {"long_name": "observations that went into the embedding", "units": "1"},
     }[name]
-    # `coordinates` makes plain open_zarr turn spatial_ref into a coordinate, where
-    # rioxarray looks for it.
+    # `coordinates` makes open_zarr turn spatial_ref into a coordinate, where rioxarray looks
+    # for it.
     return {**attributes, "grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}

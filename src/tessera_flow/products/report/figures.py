@@ -1,10 +1,13 @@
-"""Figures of the report as text that stands in a page: SVG, and PNG as data URIs."""
+"""Compute the figures of the report: images as data URIs, and the geometry of SVG charts.
+
+The templates turn these values into markup; nothing here contains any.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +18,37 @@ from rasterio.windows import Window
 
 from ..geotiff import open_raster
 
-# Dark to light, readable without colours and by the colour-blind.
-_RAMP = np.array(
+# Viridis, dark to light: readable in grey and by the colour-blind.
+_COLOURS = np.array(
     [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float64
 )
-_WIDTH, _HEIGHT = 420, 170
+_CHART_WIDTH, _CHART_HEIGHT = 420, 170
+_AXIS_X, _AXIS_MARGIN, _TOP_MARGIN = 38, 25, 20
+_MAX_TICKS = 8
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG file as the address of an image."""
+    """Encode a PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def map_png(values: NDArray[np.float64], top: float) -> bytes:
-    """A map as a PNG file: 0 dark, `top` light, NaN transparent.
+def map_png(values: NDArray[np.float64], maximum: float) -> bytes:
+    """Render a map as a PNG file: 0 dark, `maximum` light, NaN transparent.
 
     Args:
         values: (height, width).
-        top: value of the lightest colour, above 0.
+        maximum: value of the lightest colour, above 0.
     """
-    share = np.clip(np.nan_to_num(values) / top, 0, 1) * (len(_RAMP) - 1)
-    low = np.minimum(share.astype(int), len(_RAMP) - 2)
-    part = (share - low)[..., np.newaxis]
-    colours = _RAMP[low] * (1 - part) + _RAMP[low + 1] * part
-    picture = np.concatenate([colours, 255.0 * np.isfinite(values)[..., np.newaxis]], axis=-1)
-    return _png(np.moveaxis(np.rint(picture).astype(np.uint8), -1, 0))
+    position = np.clip(np.nan_to_num(values) / maximum, 0, 1) * (len(_COLOURS) - 1)
+    low = np.minimum(position.astype(int), len(_COLOURS) - 2)
+    fraction = (position - low)[..., np.newaxis]
+    colours = _COLOURS[low] * (1 - fraction) + _COLOURS[low + 1] * fraction
+    image = np.concatenate([colours, 255.0 * np.isfinite(values)[..., np.newaxis]], axis=-1)
+    return _png(np.moveaxis(np.rint(image).astype(np.uint8), -1, 0))
 
 
 def _png(data: NDArray[np.uint8]) -> bytes:
-    """(bands, height, width) as a PNG file."""
+    """Encode (bands, height, width) as a PNG file."""
     bands, height, width = data.shape
     profile = {"driver": "PNG", "height": height, "width": width, "count": bands}
     with MemoryFile(ext=".png") as memory:
@@ -53,16 +58,16 @@ def _png(data: NDArray[np.uint8]) -> bytes:
 
 
 OUTSIDE, INSIDE, EMBEDDED = range(3)
-_CLASSES = np.array([[228, 228, 228], [255, 255, 255], [80, 96, 112]], np.uint8)
+_CLASS_COLOURS = np.array([[228, 228, 228], [255, 255, 255], [80, 96, 112]], np.uint8)
 
 
 def classes_png(classes: NDArray[np.integer[Any]]) -> bytes:
-    """A map of (height, width) pixels that are `OUTSIDE`, `INSIDE` or `EMBEDDED`, as a PNG file."""
-    return _png(np.moveaxis(_CLASSES[classes], -1, 0))
+    """Render a map of `OUTSIDE`, `INSIDE` and `EMBEDDED` pixels, (height, width), as a PNG file."""
+    return _png(np.moveaxis(_CLASS_COLOURS[classes], -1, 0))
 
 
-def thinned_mask(path: Path, step: int) -> NDArray[np.bool_]:
-    """Every `step`-th pixel of a region's mask (`roi.tif`), in rows and columns."""
+def read_mask(path: Path, step: int) -> NDArray[np.bool_]:
+    """Read every `step`-th row and column of a region's mask (`roi.tif`)."""
     with open_raster(path) as file:
         rows = [
             file.read(1, window=Window(0, y, file.width, 1))[0, ::step]
@@ -71,84 +76,121 @@ def thinned_mask(path: Path, step: int) -> NDArray[np.bool_]:
     return np.stack(rows) > 0
 
 
-def legend(top: float) -> str:
-    """The colours of `map_png`, with their ends."""
-    stops = "".join(
-        f'<stop offset="{k / (len(_RAMP) - 1):.2f}" stop-color="rgb({",".join(map(str, c))})"/>'
-        for k, c in enumerate(_RAMP.astype(int))
-    )
-    return (
-        '<svg class="legend" viewBox="0 0 220 34" role="img"><defs><linearGradient id="ramp">'
-        f'{stops}</linearGradient></defs><rect width="220" height="12" fill="url(#ramp)"/>'
-        f'<text x="0" y="28">0</text><text x="220" y="28" text-anchor="end">{top:g}</text></svg>'
-    )
-
-
-def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], axis: str) -> str:
-    """Bars side by side, one group for each label.
-
-    Args:
-        labels: of the groups; some are left out where there are many.
-        series: values by name, as many as labels.
-        axis: what is counted, for the axis.
-    """
-    top = max((max(values, default=0) for values in series.values()), default=0) or 1
-    group = (_WIDTH - 40) / max(1, len(labels))
-    width = 0.85 * group / max(1, len(series))
-    parts = []
-    for number, (name, values) in enumerate(series.items()):
-        for place, value in enumerate(values):
-            height = value / top * (_HEIGHT - 45)
-            x = 38 + place * group + number * width
-            parts.append(
-                f'<rect class="s{number}" x="{x:.1f}" y="{_HEIGHT - 25 - height:.1f}" '
-                f'width="{max(width - 0.5, 0.5):.2f}" height="{height:.1f}">'
-                f"<title>{escape(name)}, {escape(labels[place])}: {value:g}</title></rect>"
-            )
-    every = -(-len(labels) // 8)
-    parts += [
-        f'<text x="{38 + (place + 0.5) * group:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">'
-        f"{escape(label)}</text>"
-        for place, label in enumerate(labels)
-        if place % every == 0
+def legend_colours() -> list[tuple[float, str]]:
+    """Return the colours of `map_png`: (position between 0 and 1, CSS colour) of each."""
+    last = len(_COLOURS) - 1
+    return [
+        (k / last, f"rgb({','.join(map(str, colour))})")
+        for k, colour in enumerate(_COLOURS.astype(int))
     ]
-    key = "".join(
-        f'<rect class="s{n}" x="{120 + 95 * n}" y="2" width="9" height="9"/>'
-        f'<text x="{133 + 95 * n}" y="10">{escape(name)}</text>'
-        for n, name in enumerate(series)
-    )
-    return (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">'
-        f'<text x="0" y="10">{escape(axis)}</text><text x="34" y="28" text-anchor="end">{top:g}'
-        f'</text><text x="34" y="{_HEIGHT - 25}" text-anchor="end">0</text>'
-        f'<line x1="38" y1="{_HEIGHT - 25}" x2="{_WIDTH}" y2="{_HEIGHT - 25}"/>'
-        f"{key if len(series) > 1 else ''}{''.join(parts)}</svg>"
-    )
 
 
-def rectangles(
-    shape: tuple[int, int],
-    cells: Sequence[tuple[int, int, int, int, str, str]],
-    background: bytes,
-) -> str:
-    """A map of rectangles, half transparent, on a grid of (height, width) pixels.
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart: number of its series, rectangle in SVG units, text shown on hovering."""
+
+    series: int
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Bars side by side, one group for each label; lengths in SVG units.
+
+    Attributes:
+        width, height: of the chart.
+        axis: title of the vertical axis.
+        maximum: value at the top of the vertical axis.
+        axis_x, base_y: position of the vertical and of the horizontal axis.
+        bars: see `Bar`.
+        ticks: (x, text) of the labels that are shown.
+        series: names, for the legend.
+    """
+
+    width: int
+    height: int
+    axis: str
+    maximum: float
+    axis_x: int
+    base_y: int
+    bars: tuple[Bar, ...]
+    ticks: tuple[tuple[float, str], ...]
+    series: tuple[str, ...]
+
+
+def bar_chart(labels: Sequence[str], series: Mapping[str, Sequence[float]], axis: str) -> BarChart:
+    """Lay out a bar chart.
 
     Args:
-        shape: of the grid.
-        cells: (y0, x0, height, width, class of its style, what it says) each.
-        background: a PNG that covers the grid.
+        labels: one per group; if there are many, only every n-th is shown.
+        series: values by name, one per label.
+        axis: title of the vertical axis.
     """
-    height, width = shape
-    edge = max(height, width)
-    line = edge / 250
-    drawn = "".join(
-        f'<rect class="{kind}" x="{x + line / 2:g}" y="{y + line / 2:g}" '
-        f'width="{max(w - line, line):g}" height="{max(h - line, line):g}">'
-        f"<title>{escape(text)}</title></rect>"
-        for y, x, h, w, kind, text in cells
+    maximum = max((max(values, default=0) for values in series.values()), default=0) or 1
+    group = (_CHART_WIDTH - _AXIS_X - 2) / max(1, len(labels))
+    width = 0.85 * group / max(1, len(series))
+    base_y = _CHART_HEIGHT - _AXIS_MARGIN
+    bars = []
+    for number, (name, values) in enumerate(series.items()):
+        for index, value in enumerate(values):
+            height = value / maximum * (base_y - _TOP_MARGIN)
+            bars.append(
+                Bar(
+                    number,
+                    _AXIS_X + index * group + number * width,
+                    base_y - height,
+                    max(width - 0.5, 0.5),
+                    height,
+                    f"{name}, {labels[index]}: {value:g}",
+                )
+            )
+    every = -(-len(labels) // _MAX_TICKS)
+    ticks = tuple(
+        (_AXIS_X + (index + 0.5) * group, label)
+        for index, label in enumerate(labels)
+        if index % every == 0
     )
-    return (
-        f'<svg class="blocks" viewBox="0 0 {width} {height}" role="img" '
-        f'style="stroke-width:{line:g}"><image href="{data_uri(background)}" width="{width}" '
-        f'height="{height}" preserveAspectRatio="none"/>{drawn}</svg>'
+    return BarChart(
+        _CHART_WIDTH,
+        _CHART_HEIGHT,
+        axis,
+        maximum,
+        _AXIS_X,
+        base_y,
+        tuple(bars),
+        ticks,
+        tuple(series),
+    )
+
+
+@dataclass(frozen=True)
+class BlockFrame:
+    """The frame of a block on the map: rectangle in pixels, CSS class, text shown on hovering."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    status: str
+    text: str
+
+
+def block_frame(
+    bounds: tuple[int, int, int, int], line: float, status: str, text: str
+) -> BlockFrame:
+    """Return the frame of a block, inset by half the width of its line.
+
+    Args:
+        bounds: (y0, x0, height, width) in pixels.
+        line: width of the line in pixels.
+        status: CSS class.
+        text: shown on hovering.
+    """
+    y, x, height, width = bounds
+    return BlockFrame(
+        x + line / 2, y + line / 2, max(width - line, line), max(height - line, line), status, text
     )

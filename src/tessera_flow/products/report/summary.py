@@ -1,8 +1,9 @@
-"""What the report tells of a region beside its record: observations, what was left out, costs."""
+"""Summarise a region and period for the report: observations, missing scenes, warnings, costs."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,22 +21,22 @@ from ..provenance import Provenance
 
 MAP_EDGE = 400
 _BINS = 24
-_MOST_LINES = 20
+_MAX_WARNINGS = 20
 
 
 @dataclass(frozen=True)
 class Observations:
-    """Counts of a region's pixels.
+    """Observation counts of the pixels of a region.
 
     Attributes:
-        step: pixels of the product grid to one of the maps.
-        embedded: (h, w) bool, of every `step`-th pixel whether it has an embedding.
-        maps: by kind, (h, w) float64 counts of these pixels, NaN without an embedding.
+        step: the maps show every `step`-th row and column of the product grid.
+        embedded: (h, w) bool: whether the pixel has an embedding.
+        maps: by kind, (h, w) float64 counts, NaN without an embedding.
         histograms: by kind, (lower ends of the bins, pixels in each) over the embedded
             pixels.
-        means: by kind, over the embedded pixels; NaN where there are none.
+        means: by kind, over the embedded pixels; NaN if there are none.
 
-    Where counts are not known, the last three are empty.
+    The last three are empty for published embeddings, whose counts are not known.
     """
 
     step: int
@@ -45,10 +46,10 @@ class Observations:
     means: dict[str, float]
 
 
-def survey_counts(
+def summarise_observations(
     grid: RegionGrid, blocks: Mapping[str, Path], provenance: Provenance
 ) -> Observations:
-    """Read the observation counts of a region once.
+    """Read the observation counts of a region in one pass.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -66,15 +67,18 @@ def survey_counts(
             else:
                 valid = np.isfinite(source.read(block_id, "embeddings", inside)).all(axis=-1)
             y0, x0 = -window.y0 % step, -window.x0 % step
-            some_valid = valid[y0::step, x0::step]
+            valid_sample = valid[y0::step, x0::step]
             top, left = (window.y0 + y0) // step, (window.x0 + x0) // step
-            place = slice(top, top + some_valid.shape[0]), slice(left, left + some_valid.shape[1])
-            embedded[place] = some_valid
+            target = (
+                slice(top, top + valid_sample.shape[0]),
+                slice(left, left + valid_sample.shape[1]),
+            )
+            embedded[target] = valid_sample
             if not source.counted:
                 continue
             counts = source.read(block_id, "counts", inside)
-            some = np.moveaxis(counts[y0::step, x0::step], -1, 0)
-            maps[:, *place] = np.where(some_valid, some, np.nan)
+            count_sample = np.moveaxis(counts[y0::step, x0::step], -1, 0)
+            maps[:, *target] = np.where(valid_sample, count_sample, np.nan)
             for kind in range(len(COUNT_KINDS)):
                 tallies[kind] += np.bincount(counts[..., kind][valid], minlength=2**16)
     if not source.counted:
@@ -94,24 +98,24 @@ def survey_counts(
 
 
 def _histogram(tally: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    most = int(np.flatnonzero(tally).max(initial=0))
-    width = -(-(most + 1) // _BINS)
-    starts = list(range(0, most + 1, width))
+    largest = int(np.flatnonzero(tally).max(initial=0))
+    width = -(-(largest + 1) // _BINS)
+    starts = list(range(0, largest + 1, width))
     return starts, [int(tally[start : start + width].sum()) for start in starts]
 
 
 def days_per_month(manifests: Iterable[Manifest], months: Sequence[str]) -> dict[str, list[int]]:
-    """Days with a scene in each month (`YYYY-MM`), by sensor."""
+    """Count the days with a scene in each month (`YYYY-MM`), by sensor."""
     result = {}
     for manifest in manifests:
         days = {item.date.isoformat() for item in manifest.items}
-        found = Counter(day[:7] for day in days)
-        result[manifest.sensor] = [found[month] for month in months]
+        counts = Counter(day[:7] for day in days)
+        result[manifest.sensor] = [counts[month] for month in months]
     return result
 
 
-def months_of(provenance: Provenance) -> list[str]:
-    """The months of the period, `YYYY-MM`, in order."""
+def period_months(provenance: Provenance) -> list[str]:
+    """List the months of the period, `YYYY-MM`, in order."""
     year, month = provenance.start.year, provenance.start.month
     last = provenance.period_end[:7]
     months = [f"{year:04d}-{month:02d}"]
@@ -121,73 +125,144 @@ def months_of(provenance: Provenance) -> list[str]:
     return months
 
 
-def left_out(manifests: Iterable[Manifest]) -> list[tuple[str, str, int, str]]:
-    """(sensor, reason, scenes, one of them), most frequent first. Reasons that differ only in
-    the scene they name count as one."""
+def excluded_scenes(manifests: Iterable[Manifest]) -> list[tuple[str, str, int, str]]:
+    """Group the scenes that were found but not listed by sensor and reason.
+
+    Reasons that differ only in the scene they name are one group.
+
+    Returns:
+        (sensor, reason, number of scenes, id of one of them), most frequent first.
+    """
     grouped: dict[tuple[str, str], list[str]] = defaultdict(list)
     for manifest in manifests:
         for scene, reason in manifest.left_out:
             general = re.sub(r"\b\w*_\w+\b|\b\d+(\.\d+)?\b", "…", reason)
             grouped[manifest.sensor, general].append(scene)
-    rows = [(sensor, why, len(found), found[0]) for (sensor, why), found in grouped.items()]
+    rows = [(sensor, why, len(scenes), scenes[0]) for (sensor, why), scenes in grouped.items()]
     return sorted(rows, key=lambda row: (-row[2], row[:2]))
+
+
+def skipped_blocks(path: Path | None) -> dict[str, str]:
+    """Read the reasons of the skipped blocks, by block; empty if `path` is None."""
+    if path is None:
+        return {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return {entry["block"]: entry["reason"] for entry in document["holes"]}
 
 
 @dataclass(frozen=True)
 class MissingScene:
-    """A scene of the list that the archive had lost when it was read.
+    """A listed scene that was missing or corrupt at the archive when it was read.
 
     Attributes:
-        sensor, item, date: which.
-        reason: the first of its objects that was missing or corrupt, and how.
-        copy: the copy of the acquisition that took its place; empty where there was none.
-        blocks: number of blocks that met the loss.
+        sensor, item, date: of the scene.
+        reason: the first of its objects that could not be read, and the error.
+        duplicate: the duplicate acquisition used instead; empty if there was none, so that the
+            scene was left out.
+        blocks: number of blocks in which this happened.
     """
 
     sensor: str
     item: str
     date: str
     reason: str
-    copy: str
+    duplicate: str
     blocks: int
 
 
-def lost_scenes(
-    grid: RegionGrid, blocks: Mapping[str, Path], provenance: Provenance
-) -> list[MissingScene]:
-    """What every block's file says was lost: first what was left out, then by date.
+@dataclass(frozen=True)
+class BlockRecords:
+    """Attributes of the block files of a region, put together.
+
+    Attributes:
+        missing: first the scenes that were left out, then those that were replaced; by date.
+        precisions: number of blocks by the precision of their inference (`float32`, `bf16`;
+            None where the file does not record it). Skipped blocks are not counted.
+    """
+
+    missing: tuple[MissingScene, ...]
+    precisions: dict[str | None, int]
+
+
+def read_block_records(
+    grid: RegionGrid,
+    blocks: Mapping[str, Path],
+    provenance: Provenance,
+    skipped: Iterable[str] = (),
+) -> BlockRecords:
+    """Read the attributes of every block file.
+
+    Args:
+        grid: the region's grid.
+        blocks: embeddings file of every block, by block id.
+        provenance: of the products.
+        skipped: ids of the blocks that were not embedded.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
     """
     reasons: dict[tuple[str, str, str, str], list[str]] = {}
+    precisions: Counter[str | None] = Counter()
+    not_embedded = frozenset(skipped)
     with RegionBlocks(grid, blocks, provenance) as source:
         for block in grid.blocks:
-            for sensor, found in source.missing_scenes(block.id).items():
-                for entry in (entry for key in MISSING_SCENES for entry in found.get(key, [])):
-                    scene = (entry.get("copy", ""), entry["date"], sensor, entry["item"])
-                    reasons.setdefault(scene, []).append(entry["reason"])
-    return [
-        MissingScene(sensor, item, date, why[0], copy, len(why))
-        for (copy, date, sensor, item), why in sorted(
-            reasons.items(), key=lambda lost: (lost[0][0] != "", *lost[0][1:])
+            if block.id not in not_embedded:
+                precisions[source.precision(block.id)] += 1
+            for sensor, record in source.missing_scenes(block.id).items():
+                for key in MISSING_SCENES:
+                    for entry in record.get(key, []):
+                        duplicate = entry["copy"] if key == "replaced" else ""
+                        scene = (duplicate, entry["date"], sensor, entry["item"])
+                        reasons.setdefault(scene, []).append(entry["reason"])
+    missing = [
+        MissingScene(sensor, item, date, why[0], duplicate, len(why))
+        for (duplicate, date, sensor, item), why in sorted(
+            reasons.items(), key=lambda scene: (scene[0][0] != "", *scene[0][1:])
         )
     ]
+    return BlockRecords(tuple(missing), dict(precisions))
 
 
-def warnings_of(logs: Path, known: Iterable[str] = ()) -> list[str]:
-    """Warnings in the log files of a region and period, each once, without their times; those
-    that end in one of the `known` reasons are not repeated."""
-    told = tuple(known)
-    found: dict[str, int] = {}
+def missing_counts(missing: Iterable[MissingScene], sensor: str | None = None) -> tuple[int, int]:
+    """Count the acquisitions that were (left out, replaced by a duplicate) in any block.
+
+    Args:
+        missing: see `BlockRecords`.
+        sensor: count only this one.
+    """
+    scenes = [scene for scene in missing if sensor in (None, scene.sensor)]
+    left_out = {(scene.sensor, scene.item) for scene in scenes if not scene.duplicate}
+    replaced = {
+        (scene.sensor, scene.item): (scene.sensor, scene.duplicate)
+        for scene in scenes
+        if scene.duplicate
+    }
+    # A duplicate can be missing as well: follow each acquisition to the last item tried.
+    count = 0
+    for last in replaced.keys() - replaced.values():
+        while last in replaced:
+            last = replaced[last]
+        count += last not in left_out
+    return len(left_out), count
+
+
+def read_warnings(logs: Path, known: Iterable[str] = ()) -> list[str]:
+    """Collect the warnings in the log files of a region and period, each once, without times.
+
+    Args:
+        logs: folder of the log files.
+        known: reasons shown elsewhere; warnings that end in one of them are dropped.
+    """
+    dropped = tuple(known)
+    counts: dict[str, int] = {}
     for path in sorted(logs.rglob("*.log")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             match = re.match(r"[\d-]+ [\d:,]+ (?:WARNING|ERROR) (.*)", line)
-            if match and not match[1].endswith(told):
-                found[match[1]] = found.get(match[1], 0) + 1
-    lines = [text if n == 1 else f"{text} ({n} times)" for text, n in found.items()]
-    more = len(lines) - _MOST_LINES
-    return lines[:_MOST_LINES] + ([f"and {more} more: see {logs}"] if more > 0 else [])
+            if match and not match[1].endswith(dropped):
+                counts[match[1]] = counts.get(match[1], 0) + 1
+    lines = [text if n == 1 else f"{text} ({n} times)" for text, n in counts.items()]
+    more = len(lines) - _MAX_WARNINGS
+    return lines[:_MAX_WARNINGS] + ([f"and {more} more: see {logs}"] if more > 0 else [])
 
 
 @dataclass(frozen=True)
@@ -213,10 +288,10 @@ class RuleCost:
 
 
 def rule_costs(logs: Path) -> list[RuleCost]:
-    """Costs by rule, from the benchmark files below the logs of a region and period.
+    """Sum the benchmark files below the logs of a region and period, by rule.
 
-    A file lies in a folder named after its rule, or is itself named after it. Short jobs
-    end before they are measured; theirs count as unknown.
+    A benchmark file is in a folder named after its rule, or is itself named after it. Jobs that
+    end before Snakemake's first measurement have no values; they are not in the sums.
     """
     rows: dict[str, list[dict[str, float | None]]] = defaultdict(list)
     for path in sorted(logs.rglob("*.bench.tsv")):

@@ -1,12 +1,13 @@
-"""What the report says in words, and how it looks."""
+"""Texts of the report: the methods paragraph, the citations and how to open the products."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...geotessera.manifest import StoreManifest
 from ...scenes.manifest import Manifest
 from ..provenance import Provenance, pixel_text
+from .summary import BlockRecords, missing_counts
 
 CITATIONS = (
     "Feng et al. (2025). TESSERA: Temporal Embeddings of Surface Spectra for Earth Representation "
@@ -15,82 +16,267 @@ CITATIONS = (
     "Mölder et al. (2021). Sustainable data analysis with Snakemake. F1000Research 10:33.",
 )
 
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1080px;margin:2em auto;padding:0 1em}
-h1{font-size:1.6em}h2{font-size:1.2em;border-bottom:1px solid #ccc;margin-top:2em}
-h3{font-size:1em;margin:1em 0 .3em}
-table{border-collapse:collapse;margin:.5em 0}th,td{border-bottom:1px solid #ddd;padding:.25em .8em;
-text-align:left;vertical-align:top}th{color:#555;font-weight:600}
-.wide td{white-space:nowrap}.wide td:last-child{white-space:normal;overflow-wrap:anywhere}
-pre{background:#f4f4f4;padding:.7em;overflow-x:auto;font-size:13px}
-figure{margin:.5em 0}figcaption{color:#555;font-size:.9em;max-width:46em}
-img{max-width:100%;max-height:560px;image-rendering:pixelated;background:#eee}
-img{min-width:min(100%,320px)}.map{width:100%;max-height:330px;object-fit:contain}
-.row{display:flex;flex-wrap:wrap;gap:1.5em}.row figure{flex:1 1 300px;min-width:0}
-svg{display:block;margin:.4em 0;max-width:100%}svg text{font-size:10px;fill:#444}
-svg line{stroke:#999}.chart{width:420px}.legend{width:220px}
-.blocks{max-height:420px;max-width:600px}.blocks image{image-rendering:pixelated}
-.blocks rect{fill-opacity:.25}
-.blocks .full{fill-opacity:0}
-.s0{fill:#3b528b}.s1{fill:#d98032}.s2{fill:#5ec962}
-.full{fill:#2f8f5b;stroke:#2f8f5b;background:#2f8f5b}
-.part{fill:#e0a030;stroke:#e0a030;background:#e0a030}
-.none{fill:#c0504d;stroke:#c0504d;background:#c0504d}
-.hole{fill:#7b2d8b;stroke:#7b2d8b;background:#7b2d8b}
-.outside{background:#e4e4e4}.inside{background:#fff;outline:1px solid #999}
-.embedded{background:#506070}
-.key{display:inline-block;width:.9em;height:.9em;margin-left:.6em;vertical-align:-.1em}
-.good{color:#1d6b41;font-weight:600}.bad{color:#a4211c;font-weight:600}
-"""
+PRODUCT_NAMES = {"sentinel2": "Sentinel-2 L2A", "sentinel1": "Sentinel-1 RTC"}
+"""What each sensor's scenes are called in a text."""
 
 
 def methods(
-    provenance: Provenance, manifests: Sequence[Manifest], store: StoreManifest | None = None
-) -> str:
-    """A paragraph for a paper: what was done, with the numbers of this region and period."""
+    provenance: Provenance,
+    manifests: Sequence[Manifest],
+    records: BlockRecords,
+    skipped: int = 0,
+    rate: int = 1,
+    store: StoreManifest | None = None,
+) -> list[str]:
+    """Describe how the embeddings were made, as paragraphs for a paper.
+
+    Args:
+        provenance: of the products.
+        manifests: the lists of scenes; none for tile folders and published embeddings.
+        records: attributes of the block files.
+        skipped: number of blocks without embeddings because they failed.
+        rate: every `rate`-th pixel was kept (`grid.downsample_rate`).
+        store: the tiles of published embeddings.
+    """
     if store is not None:
-        return _methods_of_store(provenance, store)
-    model = provenance.model
-    if manifests:
-        sources = {source.sensor: source for source in provenance.sources}
-        names = {"sentinel2": "Sentinel-2 L2A", "sentinel1": "Sentinel-1 RTC"}
-        used = " and ".join(
-            f"{len(m.items)} {names[m.sensor]} scenes ({sources[m.sensor].provider}, "
-            f"{sources[m.sensor].collection})"
-            for m in manifests
-        )
-    else:
-        used = "time series in reference tile folders"
+        return [
+            _join(_published(provenance, store), _skipped_blocks(skipped)),
+        ]
+    if not manifests:
+        made = _join(_tile_folders(provenance), _skipped_blocks(skipped))
+        return [made, _join(_encoder(provenance, records), _minimum(provenance))]
+    made = _join(
+        _scenes(provenance, manifests, records),
+        _omissions(manifests, records),
+        _skipped_blocks(skipped),
+    )
+    preprocessing = _join(*_preprocessing(provenance, manifests, rate))
+    return [made, preprocessing, _join(_encoder(provenance, records), _minimum(provenance))]
+
+
+def _join(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _enumerate(parts: Iterable[str]) -> str:
+    """`a`, `a and b` or `a, b and c`."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _grid(provenance: Provenance) -> str:
     height, width = provenance.shape
-    least = provenance.min_observations
+    pixel = pixel_text(provenance.crs, provenance.transform[0])
+    return f"a grid of {width} x {height} pixels of {pixel} in {provenance.crs}"
+
+
+def _computed(provenance: Provenance) -> str:
+    return (
+        f"Pixel embeddings for {provenance.period_start} to {provenance.period_end} were computed "
+        f"with tessera-flow {provenance.software['tessera-flow']}"
+    )
+
+
+def _scenes(provenance: Provenance, manifests: Sequence[Manifest], records: BlockRecords) -> str:
+    sources = {source.sensor: source for source in provenance.sources}
+    used = []
+    for manifest in manifests:
+        source = sources[manifest.sensor]
+        left_out, _ = missing_counts(records.missing, manifest.sensor)
+        number = str(len(manifest.items) - left_out)
+        if any(item.orbit is None for item in manifest.items) and len(manifest.orbits) == 1:
+            # The direction is only known to the download jobs, which drop the other one.
+            number = f"the {manifest.orbits[0]} scenes among {number}"
+        name = PRODUCT_NAMES[manifest.sensor]
+        used.append(f"{number} {name} scenes ({source.provider}, {source.collection})")
+    return f"{_computed(provenance)} from {_enumerate(used)}, on {_grid(provenance)}."
+
+
+def _omissions(manifests: Sequence[Manifest], records: BlockRecords) -> str:
+    """Say how many scenes were found, listed, left out and replaced, by sensor."""
+    sentences = []
+    for manifest in manifests:
+        listed, excluded = len(manifest.items), len(manifest.left_out)
+        left_out, replaced = missing_counts(records.missing, manifest.sensor)
+        name = PRODUCT_NAMES[manifest.sensor]
+        text = f"Of {_count(listed + excluded, f'{name} scene')} found, {excluded}"
+        text += f" {'was' if excluded == 1 else 'were'} excluded before download"
+        if left_out:
+            text += (
+                f"; {left_out} of the {listed} listed {'was' if left_out == 1 else 'were'} missing "
+                "or corrupt at the archive and left out of one or more blocks"
+            )
+        if replaced:
+            text += (
+                f"; {replaced} {'was' if replaced == 1 else 'were'} replaced by a duplicate "
+                "acquisition in one or more blocks"
+            )
+        if excluded or left_out or replaced:
+            sentences.append(f"{text}.")
+    return _join(*sentences) or "All scenes found were used."
+
+
+def _skipped_blocks(skipped: int) -> str:
+    if not skipped:
+        return ""
+    verb = "block failed and contains" if skipped == 1 else "blocks failed and contain"
+    return f"{skipped} {verb} no embeddings."
+
+
+def _preprocessing(provenance: Provenance, manifests: Sequence[Manifest], rate: int) -> list[str]:
+    """Describe the preprocessing and its deviations from the published pipeline."""
+    optical = next((m for m in manifests if m.sensor == "sentinel2"), None)
+    radar = any(m.sensor == "sentinel1" for m in manifests)
+    corrected = provenance.preprocessing == "corrected"
+    sentences = [
+        "Time series were prepared as in the published TESSERA pipeline (Feng et al., 2025)"
+    ]
+    if optical is None:
+        sentences[0] += "."
+    else:
+        mode = (
+            "with two known errors corrected"
+            if corrected
+            else "including its treatment of the radiometric offset and of missing data"
+        )
+        sentences[0] += f", {mode} (preprocessing: {provenance.preprocessing})."
+        sentences.append(_corrected(optical) if corrected else _as_published(optical))
+    if optical is None:
+        lead = "Deviations from the published pipeline"
+    elif corrected:
+        lead = "Further deviations from the published pipeline"
+    else:
+        lead = "The time series still deviate from the published pipeline"
+    sentences.append(f"{lead}: {'; '.join(_deviations(optical is not None))}.")
+    if radar:
+        sentences.append(
+            "Sentinel-1 backscatter x (linear gamma0) was converted to integers as published: "
+            "(20 log10(x) + 50) * 200, limited to 0 to 32767."
+        )
+    if rate > 1:
+        sentences.append(f"Of the rows and columns, one in {rate} was kept.")
+    return sentences
+
+
+def _offset_count(manifest: Manifest) -> str:
+    shifted = sum(item.boa_offset != 0 for item in manifest.items)
+    return f"{shifted} of the {_count(len(manifest.items), 'listed scene')}"
+
+
+def _corrected(manifest: Manifest) -> str:
+    return (
+        "The Sentinel-2 radiometric offset of 1000, present since processing baseline 04.00, was "
+        "subtracted from every scene whose pixels contain it, from any provider "
+        f"({_offset_count(manifest)}); 0 (no data) remains 0 and all other values are at least 1. "
+        "The published pipeline subtracts it by date, for Planetary Computer only, and can turn "
+        "dark pixels into no data. Pixels without data were excluded from resampling, where the "
+        "published pipeline averages zeros in at the edges of swaths."
+    )
+
+
+def _as_published(manifest: Manifest) -> str:
+    return (
+        "The Sentinel-2 radiometric offset of 1000 was subtracted as in the published pipeline: "
+        "by date (after 2022-01-25), for Planetary Computer only "
+        f"({_offset_count(manifest)}); values below 1000 were not changed and 1000 became 0 (no "
+        "data). Zeros of Sentinel-2 files that declare no no-data value took part in the "
+        "resampling, as in the published pipeline."
+    )
+
+
+def _deviations(optical: bool) -> list[str]:
+    """List what differs from the published pipeline whatever the mode."""
+    deviations = []
+    if optical:
+        deviations += [
+            "of duplicate Sentinel-2 acquisitions only the one with the newest processing "
+            "baseline was used",
+            "where no scene of a day is valid, a pixel takes all bands from the first scene with "
+            "data, not from random scenes",
+        ]
+    return [
+        *deviations,
+        "scenes of another projection, such as a neighbouring UTM zone, were resampled exactly, so "
+        "that values do not depend on the window that is read",
+        "a date was dropped from a block only if none of its pixels is valid, without a "
+        "threshold of coverage",
+        "the last day of the period is included",
+    ]
+
+
+def _tile_folders(provenance: Provenance) -> str:
+    return (
+        f"{_computed(provenance)} from time series in TESSERA tile folders, on "
+        f"{_grid(provenance)}. The time series were prepared before this run: the tile folders "
+        "record neither their scenes nor their preprocessing."
+    )
+
+
+def _encoder(provenance: Provenance, records: BlockRecords) -> str:
+    model = provenance.model
+    text = (
+        f"The encoder was {model.name} (family {model.family}; weights SHA-256 {model.sha256}), "
+        f"run in {_precision(records.precisions)}."
+    )
+    if model.statistics:
+        text += f" Inputs were standardised with the statistics for {model.statistics} data."
+    if model.family in ("v1.0", "v1.0-qat"):
+        text += (
+            " The observations of each pixel were sampled at random, by the seed "
+            f"({model.seed}) and the position of the pixel"
+        )
+        text += (
+            f"; the embeddings of {model.repeat_times} samples were averaged."
+            if model.repeat_times > 1
+            else "."
+        )
     stored = (
         "quantised to int8 with one float32 scale per pixel"
         if model.dtype == "int8"
         else "stored as float32"
     )
-    return (
-        f"Pixel embeddings of {provenance.period_start} to {provenance.period_end} were computed "
-        f"with tessera-flow {provenance.software['tessera-flow']} from {used}, on a grid of "
-        f"{width} x {height} pixels of {pixel_text(provenance.crs, provenance.transform[0])} in "
-        f"{provenance.crs}. Time series followed the {provenance.preprocessing} arithmetic of the "
-        f"TESSERA preprocessing (Feng et al., 2025). The encoder was {model.name} "
-        f"({model.family}; weights SHA-256 {model.sha256}); {model.dim} dimensions were kept and "
-        f"{stored}. Pixels needed at least {least['s2']} valid Sentinel-2 and {least['s1']} "
-        "Sentinel-1 steps."
+    return f"{text} The first {model.dim} dimensions were {stored}."
+
+
+def _precision(precisions: Mapping[str | None, int]) -> str:
+    """`float32`, or the number of blocks by precision."""
+    names = {None: "a precision that is not recorded", "bf16": "bfloat16"}
+    counts = sorted(precisions.items(), key=lambda entry: (-entry[1], str(entry[0])))
+    if not counts:
+        return names[None]
+    if len(counts) == 1:
+        return names.get(counts[0][0], str(counts[0][0]))
+    return _enumerate(
+        f"{names.get(name, str(name))} ({_count(number, 'block')})" for name, number in counts
     )
 
 
-def _methods_of_store(provenance: Provenance, store: StoreManifest) -> str:
+def _minimum(provenance: Provenance) -> str:
+    names = {"s2": "Sentinel-2", "s1": "Sentinel-1"}
+    minimum = [
+        f"at least {_count(number, f'valid {names[sensor]} time step')}"
+        for sensor, number in provenance.min_observations.items()
+        if number
+    ]
+    if not minimum:
+        return "No minimum number of observations was required of a pixel."
+    return f"A pixel has an embedding only if it has {_enumerate(minimum)}."
+
+
+def _published(provenance: Provenance, store: StoreManifest) -> str:
     model = provenance.model
-    height, width = provenance.shape
     nearest = provenance.sources[0].resampled
     pixels = (
-        f"pixels of {nearest} tiles, which lie on other grids, were resampled by nearest neighbour "
+        f"pixels of {_count(nearest, 'tile')} on other grids were resampled by nearest neighbour "
         "and all others copied"
         if nearest
         else "pixels were copied without resampling"
     )
-    weights = f" (weights SHA-256 {model.sha256})" if model.sha256 else ""
+    weights = f"weights SHA-256 {model.sha256}" if model.sha256 else "weights not recorded"
     stored = (
         "int8 codes with one float32 scale per pixel"
         if model.dtype == "int8"
@@ -98,18 +284,17 @@ def _methods_of_store(provenance: Provenance, store: StoreManifest) -> str:
     )
     return (
         f"Published pixel embeddings of {store.year} ({model.dim} dimensions, {model.family} "
-        f"{model.name}{weights}; Feng et al., 2025) were taken from {store.location} (dataset "
+        f"{model.name}, {weights}; Feng et al., 2025) were taken from {store.location} (dataset "
         f"{store.version}) with geotessera {store.client} and tessera-flow "
-        f"{provenance.software['tessera-flow']}: {len(store.tiles)} tiles, on a grid of {width} x "
-        f"{height} pixels of {pixel_text(provenance.crs, provenance.transform[0])} in "
-        f"{provenance.crs}; {pixels}. "
-        f"They are stored as {stored}. The store does not tell the scenes and the number of "
-        "observations that they were made from."
+        f"{provenance.software['tessera-flow']}: {_count(len(store.tiles), 'tile')}, on "
+        f"{_grid(provenance)}; {pixels}. They are stored as {stored}. Nothing was computed from "
+        "satellite scenes in this run: the store records neither the scenes, the preprocessing "
+        "nor the number of observations of its embeddings, nor the precision of the inference."
     )
 
 
-def opening(provenance: Provenance) -> list[tuple[str, str]]:
-    """(product, how it is opened), for every product."""
+def opening_examples(provenance: Provenance) -> list[tuple[str, str]]:
+    """Return (product, code that opens it) for every product."""
     scaled = provenance.model.dtype == "int8"
     vector = "ds.embeddings * ds.scales" if scaled else "ds.embeddings"
     arrays = 'codes = np.load("stitched_representation.npy", mmap_mode="r")\n'

@@ -1,4 +1,4 @@
-"""Embeddings of single points, read from a Zarr store chunk by chunk."""
+"""Sample embeddings at points from a Zarr store, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ INSIDE, NO_EMBEDDING, OUTSIDE = "ok", "no embedding", "outside"
 
 @dataclass(frozen=True)
 class Sample:
-    """What a store holds at n points.
+    """Embeddings and counts of a store at n points.
 
     Attributes:
-        embeddings: (n, K) float32, NaN where there is none.
-        counts: (n, 3) uint16: valid S2, S1 ascending, S1 descending steps; (n, 0) where the
-            store does not know them.
-        rows, columns: (n,) int64 place in the product grid, -1 outside.
+        embeddings: (n, K) float32, NaN without an embedding.
+        counts: (n, 3) uint16: valid S2, S1 ascending, S1 descending steps; (n, 0) if the
+            store has no counts.
+        rows, columns: (n,) int64 position in the product grid, -1 outside.
         state: (n,) `ok`, `no embedding` or `outside`.
     """
 
@@ -44,12 +44,12 @@ class Sample:
     state: NDArray[np.str_]
 
     def columns_after(self, table: pa.Table) -> pa.Table:
-        """`table` with the sample's columns `row`, `column`, `state`, the counts and `e000`,
-        `e001`, ... after its own.
+        """Return `table` with the sample's columns `row`, `column`, `state`, the counts and `e000`,
+        `e001`, ... appended.
 
         Raises:
-            RegionError: the table has such a column already: of two with one name, readers take
-                the first.
+            RegionError: the table already has such a column; of two columns with one name,
+                readers use only the first.
         """
         new: dict[str, NDArray[Any]] = {
             "row": self.rows,
@@ -58,10 +58,10 @@ class Sample:
             **dict(zip(COUNT_KINDS, self.counts.T, strict=False)),
             **{f"e{k:03d}": self.embeddings[:, k] for k in range(self.embeddings.shape[1])},
         }
-        if taken := [name for name in new if name in table.column_names]:
+        if duplicates := [name for name in new if name in table.column_names]:
             raise RegionError(
-                f"The points have the columns {', '.join(taken[:_NAMES_IN_MESSAGE])} already, "
-                "which the table of embeddings would have twice: rename them or take them out."
+                f"The points already have the columns {', '.join(duplicates[:_NAMES_IN_MESSAGE])}, "
+                "which the table of embeddings adds: rename or remove them."
             )
         for name, values in new.items():
             table = table.append_column(name, pa.array(values))
@@ -69,10 +69,10 @@ class Sample:
 
 
 def open_store(path: Path | Store) -> zarr.Group:
-    """A store written by `zarr_store.write_zarr`, for reading.
+    """Open a store written by `zarr_store.write_zarr` for reading.
 
     Raises:
-        TileError: it is none.
+        TileError: it is not such a store.
     """
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
@@ -82,17 +82,17 @@ def open_store(path: Path | Store) -> zarr.Group:
         ) from error
     if "embeddings" not in group or "spatial:transform" not in group.attrs:
         raise TileError(
-            f"{path} is a Zarr store without embeddings or without their place: name "
+            f"{path} is a Zarr store without embeddings or without their transform: name "
             "embeddings.zarr of a region and period."
         )
     return group
 
 
 def sample_store(group: zarr.Group, points: Points) -> Sample:
-    """Sample the pixel in which each point lies; a chunk is read once for all its points.
+    """Sample the pixel that contains each point; each chunk is read once for all its points.
 
     Raises:
-        RegionError: there are points, but all of them lie outside the store.
+        RegionError: there are points, but all of them are outside the store.
     """
     attributes: dict[str, Any] = group.attrs.asdict()
     crs = pyproj.CRS.from_user_input(attributes.get("proj:code") or attributes["proj:wkt2"])
@@ -103,7 +103,7 @@ def sample_store(group: zarr.Group, points: Points) -> Sample:
     if inside.size and not inside.any():
         west, south, east, north = attributes["spatial:bbox"]
         raise RegionError(
-            f"None of the {inside.size} points lies in the product, which covers x {west:g} to "
+            f"None of the {inside.size} points is in the product, which covers x {west:g} to "
             f"{east:g} and y {south:g} to {north:g} in {attributes.get('proj:code', 'its CRS')}: "
             "check the points' CRS and the order of their coordinates."
         )
@@ -133,33 +133,36 @@ def _read(
     targets = {"observation_counts": counts, "embeddings": embeddings}
     for name in (name for name in targets if name in stored):
         target = targets[name]
-        for y, x, chosen in _by_chunk(stored[name], rows, columns):
+        for y, x, selected in _by_chunk(stored[name], rows, columns):
             chunk = stored[name][0, :, y, x]
-            target[chosen] = chunk[:, rows[chosen] - y.start, columns[chosen] - x.start].T
+            target[selected] = chunk[:, rows[selected] - y.start, columns[selected] - x.start].T
     if "scales" in stored:
-        for y, x, chosen in _by_chunk(stored["scales"], rows, columns):
-            scales = stored["scales"][0, y, x][rows[chosen] - y.start, columns[chosen] - x.start]
-            embeddings[chosen] *= scales[:, np.newaxis]
+        for y, x, selected in _by_chunk(stored["scales"], rows, columns):
+            scales = stored["scales"][0, y, x][
+                rows[selected] - y.start, columns[selected] - x.start
+            ]
+            embeddings[selected] *= scales[:, np.newaxis]
     return embeddings, counts
 
 
 def _by_chunk(
     array: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> list[tuple[slice, slice, NDArray[np.intp]]]:
-    """The chunks of an array that hold points: (rows, columns, which points)."""
+    """Return the chunks of an array that contain points: (rows, columns, indices of the points)."""
     height, width = array.shape[-2:]
     edges = array.chunks[-2:]
     inside = np.flatnonzero(rows >= 0)
-    places = np.stack([rows[inside] // edges[0], columns[inside] // edges[1]], axis=1)
-    chunks, which = np.unique(places, axis=0, return_inverse=True)
+    cells = np.stack([rows[inside] // edges[0], columns[inside] // edges[1]], axis=1)
+    chunks, which = np.unique(cells, axis=0, return_inverse=True)
     order = np.argsort(which, kind="stable")
     ends = np.cumsum(np.bincount(which, minlength=len(chunks)))
-    parts = np.split(inside[order], ends[:-1])[: len(chunks)]  # of nothing, split makes one part
+    # np.split of an empty array returns one group.
+    groups = np.split(inside[order], ends[:-1])[: len(chunks)]
     return [
         (
             slice(int(r) * edges[0], min((int(r) + 1) * edges[0], height)),
             slice(int(c) * edges[1], min((int(c) + 1) * edges[1], width)),
-            part,
+            group,
         )
-        for (r, c), part in zip(chunks, parts, strict=True)
+        for (r, c), group in zip(chunks, groups, strict=True)
     ]
