@@ -76,7 +76,7 @@ def cut(shape: tuple[int, int], valid: np.ndarray, block_size: int, rate: int = 
             name = block_id(window.y0 // block_size, window.x0 // block_size)
             blocks.append(Block(name, window))
     geobox = GeoBox(shape, Affine(10, 0, 600_000, 0, -10, 5_700_000), "EPSG:32631")
-    return RegionGrid("field", geobox, block_size, rate, tuple(blocks))
+    return RegionGrid.of("field", geobox, block_size, rate, tuple(blocks))
 
 
 def make_region(

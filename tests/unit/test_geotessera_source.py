@@ -41,7 +41,7 @@ def make_grid(left: float, top: float, shape: tuple[int, int], block: int) -> Re
     """A grid of 100 m pixels in zone 31 with all its blocks."""
     box = GeoBox(shape, Affine(PIXEL, 0, left, 0, -PIXEL, top), "EPSG:32631")
     blocks = tuple(Block(block_id(w.y0 // block, w.x0 // block), w) for w in tiling(*shape, block))
-    return RegionGrid("here", box, block, 1, blocks)
+    return RegionGrid.of("here", box, block, 1, blocks)
 
 
 def around_the_border(block: int = 200) -> RegionGrid:
@@ -221,7 +221,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Region, Path]:
     x, y = move.transform(4.5, 51.4, direction="INVERSE")
     place = Affine(10, 0, round(x / 10) * 10 - 900, 0, -10, round(y / 10) * 10 + 1200)
     box = GeoBox(region.grid.geobox.shape, place, "EPSG:32631")
-    region = replace(region, grid=RegionGrid("field", box, 64, 1, region.grid.blocks))
+    region = replace(region, grid=RegionGrid.of("field", box, 64, 1, region.grid.blocks))
     folder = tmp_path_factory.mktemp("own") / "store"
     write_geotessera(folder, region.grid, region.blocks, region.provenance)
     return region, folder
@@ -525,7 +525,7 @@ def test_a_grid_that_reaches_over_the_antimeridian_asks_for_no_tile_between(tmp_
     left, top = np.floor(left / PIXEL) * PIXEL, np.ceil(top / PIXEL) * PIXEL
     shape = int(np.ceil((top - bottom) / PIXEL)), int(np.ceil((right - left) / PIXEL)) + 2
     box = GeoBox(shape, Affine(PIXEL, 0, left, 0, -PIXEL, top), "EPSG:32660")
-    grid = RegionGrid("here", box, 200, 1, (Block("b000_000", Window(0, 0, *shape)),))
+    grid = RegionGrid.of("here", box, 200, 1, (Block("b000_000", Window(0, 0, *shape)),))
     assert [t.name for t in list_tiles(store, grid, YEAR).tiles] == [beyond.name, here.name]
     assert sorted(tile.name for tile in store_tiles(grid)) == [beyond.name, here.name]
     reached = np.zeros(shape, bool)

@@ -34,7 +34,7 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> Region:
     left, top = round(x / 10) * 10 - 900, round(y / 10) * 10 + 1200
     affine = Affine(10, 0, left, 0, -10, top)
     box = GeoBox(region.grid.geobox.shape, affine, "EPSG:32631")
-    grid = RegionGrid("field", box, 64, 1, region.grid.blocks)
+    grid = RegionGrid.of("field", box, 64, 1, region.grid.blocks)
     return replace(region, grid=grid)
 
 

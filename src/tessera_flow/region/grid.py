@@ -1,16 +1,20 @@
 """Divide the pixel grid of a region into blocks and patches.
 
 The grid is one immutable `odc.geo.geobox.GeoBox`. Windows are in pixels, rows first, half-open.
+
+odc-geo is imported when a GeoBox is first needed: the workflow is read again in every cluster job,
+which needs names and windows of blocks only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from affine import Affine
-from odc.geo.geobox import GeoBox
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 
 @dataclass(frozen=True, order=True)
@@ -67,6 +71,9 @@ def subsample(geobox: GeoBox, n: int) -> GeoBox:
     """
     if n == 1:
         return geobox
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
     height, width = geobox.shape
     shift = -(n - 1) / 2
     affine = geobox.affine @ Affine.translation(shift, shift) @ Affine.scale(n)
@@ -92,17 +99,51 @@ class RegionGrid:
 
     Attributes:
         name: name of the region in the configuration.
-        geobox: full grid of the region at `resolution`.
+        crs: CRS of the grid, as `EPSG:<code>` or WKT.
+        transform: the first six numbers of the affine transform of the grid, in CRS units.
+        shape: (height, width) of the grid in pixels.
         block_size: edge length of a block in pixels of `geobox`.
         downsample_rate: products have every n-th pixel of `geobox`.
         blocks: blocks with at least one pixel inside the region, row by row.
     """
 
     name: str
-    geobox: GeoBox
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    shape: tuple[int, int]
     block_size: int
     downsample_rate: int
     blocks: tuple[Block, ...]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        geobox: GeoBox,
+        block_size: int,
+        downsample_rate: int,
+        blocks: tuple[Block, ...],
+    ) -> RegionGrid:
+        """Return the region on the grid of a GeoBox."""
+        a, b, c, d, e, f = tuple(geobox.affine)[:6]
+        height, width = geobox.shape
+        return cls(
+            name,
+            str(geobox.crs),
+            (a, b, c, d, e, f),
+            (height, width),
+            block_size,
+            downsample_rate,
+            blocks,
+        )
+
+    @cached_property
+    def geobox(self) -> GeoBox:
+        """Return the full grid of the region at `resolution`."""
+        from affine import Affine
+        from odc.geo.geobox import GeoBox
+
+        return GeoBox(self.shape, Affine(*self.transform), self.crs)
 
     @property
     def product_geobox(self) -> GeoBox:
@@ -128,9 +169,9 @@ class RegionGrid:
         """Return a JSON document that `from_json` reads back without loss."""
         return {
             "name": self.name,
-            "crs": str(self.geobox.crs),
-            "transform": list(self.geobox.affine)[:6],
-            "shape": list(self.geobox.shape),
+            "crs": self.crs,
+            "transform": list(self.transform),
+            "shape": list(self.shape),
             "block_size": self.block_size,
             "downsample_rate": self.downsample_rate,
             "blocks": [
@@ -143,9 +184,12 @@ class RegionGrid:
     def from_json(cls, document: dict[str, Any]) -> RegionGrid:
         """Return the grid of a document from `to_json`."""
         height, width = document["shape"]
+        a, b, c, d, e, f = document["transform"]
         return cls(
             name=document["name"],
-            geobox=GeoBox((height, width), Affine(*document["transform"]), document["crs"]),
+            crs=document["crs"],
+            transform=(a, b, c, d, e, f),
+            shape=(height, width),
             block_size=document["block_size"],
             downsample_rate=document["downsample_rate"],
             blocks=tuple(Block(name, Window(*numbers)) for name, *numbers in document["blocks"]),

@@ -42,7 +42,7 @@ def make_grid(name: str, region: Region, settings: GridSettings) -> RegionGrid:
     if not blocks:
         raise no_pixel_error(roi)
     _warn_of_width(name, geobox)
-    return RegionGrid(name, geobox, size, settings.downsample_rate, tuple(blocks))
+    return RegionGrid.of(name, geobox, size, settings.downsample_rate, tuple(blocks))
 
 
 def _warn_of_width(name: str, geobox: Any) -> None:
