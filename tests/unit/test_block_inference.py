@@ -18,7 +18,7 @@ from tessera_flow.atomic import atomic_output
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import Stopped, TileError
 from tessera_flow.inference import block
-from tessera_flow.inference.block import infer_block, read_ahead
+from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.signals import stop_requests
@@ -295,22 +295,6 @@ def test_the_same_patches_made_again_go_on(
     with caplog.at_level(logging.INFO, "tessera_flow"):
         infer(patches, tmp_path / "embeddings.zip", options=InferenceOptions(batch_size=7))
     assert "3 of 6 patches were finished before" in caplog.text
-
-
-@pytest.mark.parametrize("ahead", [0, 1])
-def test_patches_are_read_in_order_and_only_so_far_ahead(ahead: int) -> None:
-    read: list[int] = []
-
-    def one(window: Any) -> int:
-        read.append(window[0])
-        return int(window[0])
-
-    found = []
-    for value in read_ahead(one, [(n, 0, 1, 1) for n in range(5)], ahead):
-        found.append(value)
-        time.sleep(0.01)
-        assert len(read) <= min(5, value + 1 + ahead)
-    assert found == read == list(range(5))
 
 
 def test_reading_and_keeping_beside_the_computation_changes_nothing(

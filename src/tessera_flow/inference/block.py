@@ -11,12 +11,11 @@ import logging
 import os
 import time
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..block_file import create_array, create_block_file, open_block_file
+from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import TileError
 from ..models.checkpoint import sha256_of
 from ..models.family import Heads, Model
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 Window: TypeAlias = tuple[int, int, int, int]
 """y0, x0, height and width of a patch in its block."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -144,14 +143,16 @@ def _embed_patches(
         return _open_patch(source, window, where)
 
     ahead = _ahead(model.device)
-    with _Later(ahead) as later:
-        tiles = read_ahead(read, todo, ahead)
+    with (
+        BackgroundWriter(progress.add, enabled=ahead > 0) as writer,
+        closing(ordered_map(read, todo, threads=ahead, limit=1 + ahead)) as tiles,
+    ):
         for window in todo:
             began = time.monotonic()
             y0, x0, height, width = window
             # The tile is not bound to a name: it would stay while the next one is read.
             embedding = embed_tile(next(tiles), model, options, (origin[0] + y0, origin[1] + x0))
-            later.do(progress.add, _name(window), _arrays(embedding))
+            writer.write(_name(window), _arrays(embedding))
             seconds = time.monotonic() - began
             logger.info(
                 "patch %s (%d of %d): %d of %d pixels embedded in %.1f s (%.0f per s)",
@@ -171,50 +172,6 @@ def _ahead(device: torch.device) -> int:
     """How many patches to read ahead: on a CPU none, where reading takes from computing, and
     a second patch memory."""
     return 0 if device.type == "cpu" else 1
-
-
-def read_ahead(read: Callable[[Window], T], todo: Iterable[Window], ahead: int) -> Iterator[T]:
-    """Read one thing after another, `ahead` of them (0 or 1) before they are asked for."""
-    if not ahead:
-        yield from map(read, todo)
-        return
-    coming: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        for window in todo:
-            coming.append(pool.submit(read, window))
-            if len(coming) > 1:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-
-
-class _Later:
-    """Does one thing at a time beside the caller, or, with `ahead` 0, at once."""
-
-    def __init__(self, ahead: int) -> None:
-        self._pool = ThreadPoolExecutor(1) if ahead else None
-        self._last: Future[None] | None = None
-
-    def __enter__(self) -> _Later:
-        return self
-
-    def do(self, what: Callable[..., None], *arguments: Any) -> None:
-        """Do it when the one before is done; an error of that one is raised here."""
-        if self._pool is None:
-            what(*arguments)
-            return
-        self._wait()
-        self._last = self._pool.submit(what, *arguments)
-
-    def _wait(self) -> None:
-        if self._last is not None:
-            self._last.result()
-
-    def __exit__(self, *failed: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-            if failed[0] is None:
-                self._wait()
 
 
 def _arrays(embedding: Embedding) -> dict[str, NDArray[Any]]:
