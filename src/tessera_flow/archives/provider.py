@@ -11,7 +11,6 @@ from ..config.sections import Download, Period
 from ..errors import ItemError
 from ..sensors.sentinel2 import BOA_OFFSET, Preprocessing
 from .signing import Access
-from .stac import search_items
 
 FIRST_OFFSET_BASELINE = 4.0
 """ESA adds the BOA offset from processing baseline 04.00 on."""
@@ -84,6 +83,9 @@ class Provider:
         download: Download,
     ) -> Iterator[dict[str, Any]]:
         """STAC items as the service at `location` tells them; see `catalogs.search_items`."""
+        # Imported here: it takes long, and most jobs never search.
+        from .stac import search_items
+
         return search_items(location, collection, box, period, download)
 
     def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:

@@ -25,7 +25,7 @@ from ..inference.device import DeviceName, Precision, precision_name
 from ..inference.embed import Embedding, InferenceOptions, embed_tile, prepare_model
 from ..inference.tile import find_tile_folders, folder_fingerprint, folder_origin, read_tile_folder
 from ..models.family import Heads, Model, check_dim
-from ..models.weights import WeightsRecord
+from ..models.weights_record import WeightsRecord
 
 logger = logging.getLogger(__name__)
 
