@@ -30,12 +30,13 @@ import torch
 from tessera_flow.inference.device import has_bf16, precision_name
 from tessera_flow.inference.embed import InferenceOptions, embed_tile, prepare_model
 from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
-from tessera_flow.inference.tile import ARRAYS, TileArrays, read_tile_folder
+from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
 from tessera_flow.models.layers import AttentionPool, Encoder
 from tessera_flow.models.linear import Linear
 from tessera_flow.models.philox import Stream
+from tessera_flow.tile_folders.format import read_tile_folder
 
 from .plain import Plain, embed
 from .tiles import MODELS, write_checkpoint, write_tile

@@ -59,8 +59,8 @@ def region(folder: Path, edge: int) -> dict[str, Any]:
 
 
 def write_first(path: Path, noise: float = NOISE) -> None:
-    """Write a block of smooth fields with noise; a seventh of its pixels have no embedding."""
-    from tessera_flow.inference.block import create_outputs
+    """A block of smooth fields with noise; a seventh of its pixels have no embedding."""
+    from tessera_flow.inference.block_embeddings import create_outputs
 
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:PATCH, 0:PATCH].astype(np.float32)

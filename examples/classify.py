@@ -23,9 +23,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from tessera_flow.inference.tile import find_tile_folders, folder_origin, read_tile_folder
 from tessera_flow.products.points import read_points
 from tessera_flow.products.sample import Sample, open_store, sample_store
+from tessera_flow.tile_folders.format import find_tile_folders, folder_origin, read_tile_folder
 
 
 def model():

@@ -20,9 +20,10 @@ import xarray as xr
 from tessera_flow.block_file import open_block_file
 from tessera_flow.demo.archive import write_item_collection
 from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile, prepare_model
-from tessera_flow.inference.tile import ARRAYS, read_tile_folder
+from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.sensors.sentinel2 import BANDS
+from tessera_flow.tile_folders.format import read_tile_folder
 
 from ..support import workflow
 from ..support.pipeline import configuration, ingest, read_config, stacked, write_box

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from tessera_flow.inference.inputs import SensorSteps
-from tessera_flow.inference.tile import TileArrays, read_tile_folder
+from tessera_flow.inference.tile import TileArrays
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
 from tessera_flow.models.layers import Encoder
 from tessera_flow.models.sampling import Group
+from tessera_flow.tile_folders.format import read_tile_folder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TILES = ("main", "long", "one", "none")

@@ -17,9 +17,10 @@ from tessera_flow.cli import embed
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
-from tessera_flow.inference.tile import ARRAYS, folder_origin, read_tile_folder
+from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.models.checkpoint import inspect_checkpoint, load_model
 from tessera_flow.models.family import Model
+from tessera_flow.tile_folders.format import folder_origin, read_tile_folder
 
 from .test_block_inference import write_patches
 

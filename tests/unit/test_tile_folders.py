@@ -1,4 +1,4 @@
-"""Patches out as reference tile folders, and tile folders in as patches."""
+"""Export of patches as reference tile folders, and import of tile folders as patches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import rasterio
 
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import TileError
-from tessera_flow.inference.tile import ARRAYS, read_tile_folder
+from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.ingest.retile import TIME_CHUNK
 from tessera_flow.region.grid import RegionGrid, tiling
 from tessera_flow.tile_folders.exporter import export_tiles
+from tessera_flow.tile_folders.format import read_tile_folder
 from tessera_flow.tile_folders.importer import import_tiles
 
 from ..support.products_region import cut
@@ -33,7 +34,7 @@ class Tiles:
     def __init__(self, folder: Path) -> None:
         random = np.random.default_rng(0)
         self.inside = random.random(SHAPE) < 0.8
-        self.inside[:25, :25] = False  # the first patch holds no pixel of the region
+        self.inside[:25, :25] = False  # the first patch has no pixel of the region
         self.grid: RegionGrid = cut(SHAPE, self.inside, BLOCK)
         self.mask = folder / "roi.tif"
         self.folder = folder / "tiles"
@@ -47,16 +48,16 @@ class Tiles:
         for block in self.grid.blocks:
             path = folder / f"{block.id}.zip"
             inside = self.inside[block.window.slices]
-            parts = [p for p in tiling(*inside.shape, PATCH) if inside[p.slices].any()]
+            windows = [p for p in tiling(*inside.shape, PATCH) if inside[p.slices].any()]
             attributes = {
                 "shape": list(inside.shape),
                 "patch_size": PATCH,
-                "patches": [[p.y0, p.x0, p.height, p.width] for p in parts],
+                "patches": [[p.y0, p.x0, p.height, p.width] for p in windows],
             }
             with create_block_file(path, attributes) as group:
-                for part in parts:
-                    patch = group.create_group(f"{part.y0}_{part.x0}")
-                    self._fill(patch, inside[part.slices], random)
+                for window in windows:
+                    patch = group.create_group(f"{window.y0}_{window.x0}")
+                    self._fill(patch, inside[window.slices], random)
             self.patches[block.id] = path
 
     def _fill(self, patch, inside: np.ndarray, random: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
@@ -87,7 +88,7 @@ class Tiles:
             )
         ]
 
-    def bring_in(self, output: Path, block: str = "b001_001", **options) -> Path:  # type: ignore[no-untyped-def]
+    def import_block(self, output: Path, block: str = "b001_001", **options) -> Path:  # type: ignore[no-untyped-def]
         import_tiles(
             self.folder, self.grid, self.grid.block(block), self.mask, output, PATCH, **options
         )
@@ -107,13 +108,13 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def parts(path: Path) -> dict[str, bytes]:
-    """The files in a block file; their order depends on zarr's threads."""
+def members(path: Path) -> dict[str, bytes]:
+    """Return the files in a block file; their order depends on zarr's threads."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_names_padding_types_and_place_are_the_references(tiles: Tiles) -> None:
+def test_names_padding_types_and_origin_match_the_reference(tiles: Tiles) -> None:
     names = tiles.export()
     assert "0_0_20_20" not in names
     assert {"20_0_40_20", "40_60_53_70"} <= set(names)
@@ -143,62 +144,66 @@ def test_round_trips_are_byte_identical(tiles: Tiles, tmp_path: Path) -> None:
     assert len(before) == 11 * 8 + 4
     original = dict(tiles.patches)
     for block in tiles.grid.blocks:
-        again = tiles.bring_in(tmp_path / f"{block.id}-again.zip", block.id)
-        assert parts(again) == parts(original[block.id])
+        again = tiles.import_block(tmp_path / f"{block.id}-again.zip", block.id)
+        assert members(again) == members(original[block.id])
         tiles.patches[block.id] = again
     shutil.rmtree(tiles.folder)
     tiles.export()
     assert digests(tiles.folder) == before
 
 
-def test_other_integers_for_days_and_no_roi_are_taken(tiles: Tiles, tmp_path: Path) -> None:
+def test_other_integer_types_of_days_and_missing_roi_are_accepted(
+    tiles: Tiles, tmp_path: Path
+) -> None:
     tiles.export()
     for folder in tiles.folder.glob("*_*_*_*"):
         (folder / "roi.tiff").unlink()
         for name in ("doys", "sar_ascending_doy", "sar_descending_doy"):
             days = np.load(folder / f"{name}.npy")
             np.save(folder / f"{name}.npy", days.astype(np.int64))
-    again = tiles.bring_in(tmp_path / "again.zip")
-    assert parts(again) == parts(tiles.patches["b001_001"])
+    again = tiles.import_block(tmp_path / "again.zip")
+    assert members(again) == members(tiles.patches["b001_001"])
 
 
-def test_a_missing_tile_is_named_or_left_out(tiles: Tiles, tmp_path: Path) -> None:
+def test_missing_tile_is_named_or_skipped(tiles: Tiles, tmp_path: Path) -> None:
     tiles.export()
     shutil.rmtree(tiles.folder / "40_60_53_70")
     with pytest.raises(TileError, match=r"b001_001: 1 of its patches .*column 40, row 60"):
-        tiles.bring_in(tmp_path / "again.zip")
-    tiles.bring_in(tmp_path / "again.zip", missing="nodata")
+        tiles.import_block(tmp_path / "again.zip")
+    tiles.import_block(tmp_path / "again.zip", missing="nodata")
     with open_block_file(tmp_path / "again.zip") as group:
         assert group.attrs["patches"] == [[0, 0, 20, 13]]
 
 
-def test_tiles_of_another_size_or_region_are_refused(tiles: Tiles, tmp_path: Path) -> None:
+def test_tiles_of_another_size_or_region_are_rejected(tiles: Tiles, tmp_path: Path) -> None:
     tiles.export()
     odd = tiles.folder / "40_40_50_60"
     shutil.copytree(tiles.folder / "40_40_53_60", odd)
-    with pytest.raises(TileError, match=r"40_40_50_60 covers 10 x 20 px .* no patch of 20 px"):
-        tiles.bring_in(tmp_path / "again.zip")
+    with pytest.raises(TileError, match=r"40_40_50_60 covers 10 x 20 px .* not a patch of 20 px"):
+        tiles.import_block(tmp_path / "again.zip")
     shutil.rmtree(odd)
     with rasterio.open(tiles.folder / "40_40_53_60" / "roi.tiff", "r+") as roi:
         roi.transform = roi.transform.translation(600_410, 5_699_600) @ roi.transform.scale(10, -10)
-    with pytest.raises(TileError, match=r"begins at 600410.0, .* at 600400.0, 5699600.0 in EPSG"):
-        tiles.bring_in(tmp_path / "again.zip")
+    with pytest.raises(
+        TileError, match=r"starts at 600410.0, .* is at 600400.0, 5699600.0 in EPSG"
+    ):
+        tiles.import_block(tmp_path / "again.zip")
     assert not (tmp_path / "again.zip").exists()
 
 
-def test_a_label_less_than_a_pixel_off_is_the_references_and_warned_of(
+def test_shift_below_one_pixel_is_accepted_with_a_warning(
     tiles: Tiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiles.export()
     with rasterio.open(tiles.folder / "40_40_53_60" / "roi.tiff", "r+") as roi:
         roi.transform = roi.transform.translation(600_403, 5_699_600) @ roi.transform.scale(10, -10)
     with caplog.at_level(logging.WARNING):
-        again = tiles.bring_in(tmp_path / "again.zip")
-    assert "is labelled 3.000 units beside" in caplog.text
-    assert parts(again) == parts(tiles.patches["b001_001"])
+        again = tiles.import_block(tmp_path / "again.zip")
+    assert "is shifted by 3.000 units" in caplog.text
+    assert members(again) == members(tiles.patches["b001_001"])
 
 
-def test_no_such_folder(tiles: Tiles, tmp_path: Path) -> None:
+def test_missing_location(tiles: Tiles, tmp_path: Path) -> None:
     with pytest.raises(TileError, match=r"cannot be listed \(No such file.*check tiles.location"):
-        tiles.bring_in(tmp_path / "again.zip")
+        tiles.import_block(tmp_path / "again.zip")
     assert set(ARRAYS) == {*STEPS, "masks", "doys", "sar_ascending_doy", "sar_descending_doy"}

@@ -7,7 +7,8 @@ import rasterio
 from rasterio.transform import from_origin
 
 from tessera_flow.errors import TileError
-from tessera_flow.inference.tile import ARRAYS, find_tile_folders, read_tile_folder
+from tessera_flow.inference.tile import ARRAYS
+from tessera_flow.tile_folders.format import find_tile_folders, read_tile_folder
 
 TILES = Path(__file__).parents[1] / "golden/tiles"
 
@@ -40,7 +41,7 @@ def write_roi(folder: Path, roi: np.ndarray, nodata: float | None = None) -> Non
         raster.write(roi, 1)
 
 
-def test_arrays_are_mapped_not_read() -> None:
+def test_arrays_are_memory_mapped() -> None:
     tile = read_tile_folder(TILES / "main")
     assert tile.shape == (12, 10) and tile.roi is None
     for name in ARRAYS:
@@ -49,38 +50,38 @@ def test_arrays_are_mapped_not_read() -> None:
         assert np.array_equal(array, np.load(TILES / f"main/{name}.npy"))
 
 
-def test_an_orbit_or_all_dates_may_be_absent(folder: Path) -> None:
+def test_no_dates_of_an_orbit_or_of_sentinel2(folder: Path) -> None:
     assert read_tile_folder(TILES / "one").sar_ascending.shape == (0, 4, 5, 2)
     for name in ("bands", "masks", "doys"):
         resave(folder, name, lambda a: a[:0])
     assert read_tile_folder(folder).bands.shape == (0, 12, 10, 10)
 
 
-def test_the_region_is_read(folder: Path) -> None:
+def test_roi_is_read(folder: Path) -> None:
     roi = np.zeros((12, 10), np.uint8)
     roi[2:5, 3:] = 255
     write_roi(folder, roi)
-    found = read_tile_folder(folder).roi
-    assert found is not None and np.array_equal(found, roi // 255)
+    result = read_tile_folder(folder).roi
+    assert result is not None and np.array_equal(result, roi // 255)
 
 
-def test_missing_values_of_the_region_are_outside(folder: Path) -> None:
+def test_nodata_of_the_roi_is_outside(folder: Path) -> None:
     roi = np.ones((12, 10), np.uint8)
     roi[0] = 255
     write_roi(folder, roi, nodata=255)
-    wanted = np.ones((12, 10), np.uint8)
-    wanted[0] = 0
-    found = read_tile_folder(folder).roi
-    assert found is not None and np.array_equal(found, wanted)
-    floats = wanted.astype(np.float32)
+    expected = np.ones((12, 10), np.uint8)
+    expected[0] = 0
+    result = read_tile_folder(folder).roi
+    assert result is not None and np.array_equal(result, expected)
+    floats = expected.astype(np.float32)
     floats[0] = np.nan
     for nodata in (None, np.nan):
         write_roi(folder, floats, nodata=nodata)
-        found = read_tile_folder(folder).roi
-        assert found is not None and np.array_equal(found, wanted)
+        result = read_tile_folder(folder).roi
+        assert result is not None and np.array_equal(result, expected)
 
 
-def test_a_region_of_another_shape_or_damaged(folder: Path) -> None:
+def test_roi_of_another_shape_or_damaged(folder: Path) -> None:
     write_roi(folder, np.ones((10, 12), np.uint8))
     with pytest.raises(TileError, match=r"roi\.tiff has 10 x 12 pixels, .* 12 x 10"):
         read_tile_folder(folder)
@@ -97,15 +98,15 @@ def test_every_missing_file_is_named(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-@pytest.mark.parametrize("kept", [0, 40, -1])
-def test_every_truncated_file_is_named(folder: Path, name: str, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 40, -1])
+def test_every_truncated_file_is_named(folder: Path, name: str, length: int) -> None:
     path = folder / f"{name}.npy"
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(TileError, match=rf"{name}\.npy cannot be used \(cut short"):
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(TileError, match=rf"{name}\.npy cannot be used \(truncated"):
         read_tile_folder(folder)
 
 
-def test_a_file_of_another_kind(folder: Path) -> None:
+def test_file_of_another_format(folder: Path) -> None:
     np.savez(folder / "other.npz", a=np.zeros(3))
     (folder / "other.npz").rename(folder / "masks.npy")
     with pytest.raises(TileError, match=r"masks\.npy cannot be used"):
@@ -116,37 +117,37 @@ def test_a_file_of_another_kind(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "words"),
+    ("name", "change", "message"),
     [
         ("bands", lambda a: a.astype(np.float32), "bands.npy .* is float32 .* be uint16"),
         ("bands", lambda a: a[..., 0], "with 3 axes"),
         ("bands", lambda a: a[..., :9], "has 9 channels, but should have 10"),
         ("bands", lambda a: a[:-1], r"bands.npy .* has shape \(59, 12, 10\).*\(60, 12, 10\)"),
         ("masks", lambda a: a.astype(np.int64), "masks.npy .* be uint8"),
-        ("masks", lambda a: a * 255, "masks.npy .* holds 255, but a mask is 1"),
-        ("masks", lambda a: a + 1, "masks.npy .* holds 2, but a mask is 1"),
-        ("masks", lambda a: a[:, :-1], r"bands.npy .* ask for \(60, 11, 10\)"),
+        ("masks", lambda a: a * 255, "masks.npy .* contains 255, but a mask is 1"),
+        ("masks", lambda a: a + 1, "masks.npy .* contains 2, but a mask is 1"),
+        ("masks", lambda a: a[:, :-1], r"bands.npy .* require \(60, 11, 10\)"),
         ("doys", lambda a: a[:-2], r"\(58, 12, 10\)"),
         ("doys", lambda a: a.astype(np.float64), "doys.npy .* be integer"),
         ("sar_ascending", lambda a: a[:, :, :-1], "sar_ascending.npy .* has shape"),
         ("sar_descending", lambda a: a.astype(np.uint16), "sar_descending.npy .* be int16"),
         ("sar_descending_doy", lambda a: a[1:], "sar_descending.npy"),
-        ("doys", lambda a: np.where(a == a[3], 0, a), "doys.npy .* holds day 0, .* 1 to 366"),
-        ("sar_ascending_doy", lambda a: a + 367, "sar_ascending_doy.npy .* holds day"),
+        ("doys", lambda a: np.where(a == a[3], 0, a), "doys.npy .* contains day 0, .* 1 to 366"),
+        ("sar_ascending_doy", lambda a: a + 367, "sar_ascending_doy.npy .* contains day"),
     ],
 )
-def test_wrong_arrays_are_named(folder: Path, name: str, change: object, words: str) -> None:
+def test_wrong_arrays_are_named(folder: Path, name: str, change: object, message: str) -> None:
     resave(folder, name, change)
-    with pytest.raises(TileError, match=words) as error:
+    with pytest.raises(TileError, match=message) as error:
         read_tile_folder(folder)
     assert "0_0_10_12" in str(error.value)
 
 
-def test_day_366_is_a_day(folder: Path) -> None:
+def test_day_366_is_valid(folder: Path) -> None:
     assert (read_tile_folder(folder).doys == 366).any()
 
 
-def test_one_tile_or_a_folder_of_tiles(tmp_path: Path) -> None:
+def test_find_one_tile_or_a_folder_of_tiles(tmp_path: Path) -> None:
     assert find_tile_folders(TILES / "one") == [TILES / "one"]
     assert [p.name for p in find_tile_folders(TILES)] == ["long", "main", "none", "one"]
     (tmp_path / "notes").mkdir()
@@ -156,7 +157,7 @@ def test_one_tile_or_a_folder_of_tiles(tmp_path: Path) -> None:
         find_tile_folders(tmp_path / "absent")
 
 
-def test_an_incomplete_tile_is_listed_not_passed_over(tmp_path: Path) -> None:
+def test_incomplete_tile_is_listed(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b/doys.npy").touch()
     (tmp_path / "a").mkdir()

@@ -16,7 +16,7 @@ from tessera_flow.inference import embed as embedding
 from tessera_flow.inference.device import has_bf16
 from tessera_flow.inference.embed import InferenceOptions, embed_tile, prepare_model
 from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
-from tessera_flow.inference.tile import ARRAYS, TileArrays, read_tile_folder
+from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.inference.tolerance import (
     BF16,
     FLOAT32,
@@ -31,6 +31,7 @@ from tessera_flow.models.philox import Stream
 from tessera_flow.models.quantize import V2
 from tessera_flow.models.sampling import positions
 from tessera_flow.models.statistics import V2_STUDENT
+from tessera_flow.tile_folders.format import read_tile_folder
 
 from ..support import golden
 from ..support.golden import checkpoint, plain, sequences

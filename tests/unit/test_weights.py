@@ -13,14 +13,10 @@ import torch
 
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
 from tessera_flow.models import weights
+from tessera_flow.models.published import PUBLISHED
 from tessera_flow.models.v2_student import V2_STUDENT, StudentSizes
-from tessera_flow.models.weights import (
-    PUBLISHED,
-    check_choices,
-    fetch_weights,
-    read_weights_record,
-    write_weights_record,
-)
+from tessera_flow.models.weights import check_choices, fetch_weights
+from tessera_flow.models.weights_record import read_weights_record, write_weights_record
 
 from ..support.servers import Fault
 from .hub_server import COMMIT, Hub, serve

@@ -6,7 +6,7 @@ from tessera_flow.inference.device import job_device
 from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.jobs.staging import staged
-from tessera_flow.models.weights import read_weights_record
+from tessera_flow.models.weights_record import read_weights_record
 
 with stoppable_job(snakemake) as (config, stop):
     record = read_weights_record(snakemake.input.weights)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.models.weights import read_weights_record
+from tessera_flow.models.weights_record import read_weights_record
 from tessera_flow.products.skipped_blocks import write_skipped_block
 
 with job(snakemake):

@@ -1,7 +1,8 @@
 """Rule weights: find, check and record the model weights."""
 
 from adaptor import job
-from tessera_flow.models.weights import check_choices, fetch_weights, write_weights_record
+from tessera_flow.models.weights import check_choices, fetch_weights
+from tessera_flow.models.weights_record import write_weights_record
 
 with job(snakemake) as config:
     model = config.model

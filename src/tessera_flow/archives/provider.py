@@ -11,7 +11,6 @@ from ..config.sections import Download, Period
 from ..errors import ItemError
 from ..sensors.sentinel2 import BOA_OFFSET, Preprocessing
 from .signing import Access
-from .stac import search_items
 
 FIRST_OFFSET_BASELINE = 4.0
 """First processing baseline whose digital numbers include ESA's BOA offset."""
@@ -88,6 +87,9 @@ class Provider:
         download: Download,
     ) -> Iterator[dict[str, Any]]:
         """Search the service at `location` and yield STAC items; see `stac.search_items`."""
+        # Imported here: slow to import, and most jobs never search.
+        from .stac import search_items
+
         return search_items(location, collection, box, period, download)
 
     def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:

@@ -21,7 +21,7 @@ from pyproj import CRS, Transformer
 
 from ..block_file import create_block_file
 from ..errors import TileError
-from ..inference.block import create_outputs
+from ..inference.block_embeddings import create_outputs
 from ..models.quantize import dequantize
 from ..region.grid import Block, RegionGrid, Window, tiling
 from ..region.mask import read_mask

@@ -17,18 +17,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 import zarr
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..block_file import create_array, create_block_file, open_block_file
+from ..block_file import create_block_file, open_block_file
 from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import TileError
 from ..models.checkpoint import sha256_of
 from ..models.family import Heads, Model
 from ..signals import StopRequest
+from .block_embeddings import create_outputs
 from .device import DeviceName, Precision, describe, precision_name
 from .embed import Embedding, InferenceOptions, embed_tile, prepare_model
 from .resume import Progress
@@ -229,31 +229,6 @@ def _layout(source: zarr.Group, where: str) -> _PatchGrid:
             f"{where} is not a file of patches (attributes `patches`, `shape` and `patch_size` are "
             "missing or wrong): delete it and run again."
         ) from error
-
-
-def create_outputs(
-    target: zarr.Group,
-    shape: tuple[int, int],
-    size: int,
-    dim: int,
-    dtype: str,
-    counts: bool = True,
-) -> dict[str, zarr.Array[Any]]:
-    """The empty arrays of an `embeddings` file: no pixel has an embedding yet. Without `counts`
-    where it is not known what embeddings were made from."""
-    # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
-    chunk = (size, size)
-    nodata = 0 if dtype == "int8" else np.nan
-    arrays = {
-        "embeddings": create_array(
-            target, "embeddings", (*shape, dim), (*chunk, dim), dtype, nodata
-        ),
-    }
-    if counts:
-        arrays["counts"] = create_array(target, "counts", (*shape, 3), (*chunk, 3), np.uint16)
-    if dtype == "int8":
-        arrays["scales"] = create_array(target, "scales", shape, chunk, np.float32, np.nan)
-    return arrays
 
 
 def _open_patch(source: zarr.Group, window: Window, where: str) -> TileArrays:

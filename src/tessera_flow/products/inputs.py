@@ -9,9 +9,9 @@ from typing import Any
 
 from ..config.configuration import Config
 from ..geotessera.manifest import StoreManifest
-from ..models.weights import read_weights_record
+from ..models.weights_record import read_weights_record
 from ..region.blocks import load_region_grid
-from ..scenes.search import Manifest
+from ..scenes.manifest import Manifest
 from .provenance import build_provenance
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..atomic import write_text
 from ..block_file import create_block_file
-from ..inference.block import create_outputs
+from ..inference.block_embeddings import create_outputs
 from ..region.grid import RegionGrid
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyogrio
 import pyproj
 import rasterio
 import rasterio.features
@@ -70,6 +69,9 @@ def read_roi(path: str | Path, layer: str | None = None) -> VectorRoi | RasterRo
 
 
 def _read_vector(path: Path, layer: str | None) -> VectorRoi:
+    # Imported here: it imports pandas, and only the rule `roi` and a new region read a file.
+    import pyogrio
+
     try:
         layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
         if layer is None and len(layers) > 1:

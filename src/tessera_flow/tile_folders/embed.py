@@ -23,9 +23,9 @@ from ..atomic import atomic_output, output_error, write_text
 from ..errors import OutputError, TileError
 from ..inference.device import DeviceName, Precision, precision_name
 from ..inference.embed import Embedding, InferenceOptions, embed_tile, prepare_model
-from ..inference.tile import find_tile_folders, folder_fingerprint, folder_origin, read_tile_folder
 from ..models.family import Heads, Model, check_dim
-from ..models.weights import WeightsRecord
+from ..models.weights_record import WeightsRecord
+from .format import find_tile_folders, folder_fingerprint, folder_origin, read_tile_folder
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
-"""Patches written as reference tile folders, which other tools read.
+"""Write patches as reference tile folders, which other tools read.
 
-A folder is named `{x0}_{y0}_{x1}_{y1}`, pixels of the region's product grid. As in the
-reference, a tile at the edge is padded with zeros to the full patch size, and its name has
-the clipped corner.
+As in the reference, a tile at the edge is padded with zeros to the full patch size, and its
+name has the clipped corner.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from rasterio.errors import RasterioError
 from ..atomic import atomic_output, output_error, write_text
 from ..block_file import get_array, open_block_file
 from ..errors import TileError
-from ..inference.tile import ARRAYS, ROI_FILE, TILE_PIXEL_ARRAYS
+from ..inference.tile import ARRAYS, TILE_PIXEL_ARRAYS
 from ..ingest.retile import TIME_CHUNK
 from ..npy_file import allocate
 from ..region.grid import Block, RegionGrid, Window, crop
+from .format import ROI_FILE, folder_name
 
 
 def export_tiles(
@@ -39,9 +39,9 @@ def export_tiles(
         patches: the block's file of patches.
         grid: the region's grid.
         block: the block.
-        output: JSON file written last, in the folder of the tile folders: names of the
+        output: JSON file, written last, in the folder of the tile folders: names of the
             block's tiles, and `provenance`.
-        provenance: what the JSON file states beside them.
+        provenance: written into the JSON file.
 
     Returns:
         The names of the tile folders.
@@ -50,7 +50,7 @@ def export_tiles(
         TileError: the file of patches is missing or damaged.
         OutputError: a tile cannot be written.
     """
-    place = grid.product_window(block)
+    extent = grid.product_window(block)
     names = []
     with open_block_file(patches) as source:
         attributes: dict[str, Any] = source.attrs.asdict()
@@ -59,8 +59,8 @@ def export_tiles(
             group = source.get(f"{y0}_{x0}")
             if not isinstance(group, zarr.Group):
                 raise TileError(f"{patches} has no patch {y0}_{x0}: delete it and run again.")
-            window = Window(place.y0 + y0, place.x0 + x0, height, width)
-            name = tile_name(window)
+            window = Window(extent.y0 + y0, extent.x0 + x0, height, width)
+            name = folder_name(window)
             with atomic_output(output.parent / name) as part:
                 part.mkdir()
                 for array in ARRAYS:
@@ -70,11 +70,6 @@ def export_tiles(
     document = {"block": block.id, "patch_size": size, "tiles": names, **provenance}
     write_text(output, json.dumps(document, indent=1) + "\n")
     return names
-
-
-def tile_name(window: Window) -> str:
-    """The reference's name of a tile that covers `window` of the region's product grid."""
-    return f"{window.x0}_{window.y0}_{window.x0 + window.width}_{window.y0 + window.height}"
 
 
 def _write_array(path: Path, group: zarr.Group, name: str, size: int) -> None:
@@ -89,10 +84,10 @@ def _write_array(path: Path, group: zarr.Group, name: str, size: int) -> None:
         return
     allocate(path, shape, source.dtype)
     for start in range(0, steps, TIME_CHUNK):
-        some = slice(start, min(start + TIME_CHUNK, steps))
-        # Made anew: written pages of a map count as memory until it is unmapped.
+        chunk = slice(start, min(start + TIME_CHUNK, steps))
+        # Opened for each chunk: written pages of a map count as memory until it is unmapped.
         target = np.lib.format.open_memmap(path, mode="r+")
-        target[some, :height, :width] = np.asarray(source[some])
+        target[chunk, :height, :width] = np.asarray(source[chunk])
         del target
 
 

@@ -1,0 +1,47 @@
+"""The layout of an `embeddings` block file. No PyTorch here: products and imports read it too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ..block_file import create_array
+
+
+def create_outputs(
+    target: zarr.Group,
+    shape: tuple[int, int],
+    patch_size: int,
+    dim: int,
+    dtype: str,
+    counts: bool = True,
+) -> dict[str, zarr.Array[Any]]:
+    """Create the arrays of an `embeddings` file, without any embedding.
+
+    Args:
+        target: the root group of the file.
+        shape: (H, W) of the block in pixels.
+        patch_size: edge of a chunk.
+        dim: K, stored dimensions.
+        dtype: `int8` or `float32`.
+        counts: whether observation counts are known (not for published embeddings).
+
+    Returns:
+        `embeddings` (H, W, K); `counts` (H, W, 3) uint16 if `counts`; for int8 `scales`
+        (H, W) float32. Pixels without an embedding are code 0 and scale NaN (float32: NaN).
+    """
+    # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
+    chunk = (patch_size, patch_size)
+    nodata = 0 if dtype == "int8" else np.nan
+    arrays = {
+        "embeddings": create_array(
+            target, "embeddings", (*shape, dim), (*chunk, dim), dtype, nodata
+        ),
+    }
+    if counts:
+        arrays["counts"] = create_array(target, "counts", (*shape, 3), (*chunk, 3), np.uint16)
+    if dtype == "int8":
+        arrays["scales"] = create_array(target, "scales", shape, chunk, np.float32, np.nan)
+    return arrays

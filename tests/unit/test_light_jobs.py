@@ -1,0 +1,110 @@
+"""Jobs import only the libraries they need: a job that starts PyTorch takes seconds and memory."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .test_layers import MODULES, PACKAGES, ROOT, SCRIPTS, package_of
+
+NEEDS_TORCH = {"infer", "weights"}
+"""Scripts that load a checkpoint."""
+SEARCHES = {"items", "plan"}
+"""Scripts that search archives."""
+LIGHT_MODULES = [
+    name
+    for name in MODULES
+    if package_of(name) in ("products", "products.report", "geotessera", "jobs")
+] + ["tile_folders.importer", "tile_folders.exporter"]
+HEAVY = {
+    "torch": NEEDS_TORCH,
+    "transformers": set(),
+    "huggingface_hub": {"weights"},
+    "pystac_client": SEARCHES,
+    "pandas": {"download"},
+    "odc.stac": {"download"},
+    "scipy": {"download"},
+}
+"""Libraries that take long to import or much memory, and the scripts that may import them."""
+
+
+def script_imports(path: Path) -> list[str]:
+    """Return the modules of the package that a script imports, also through the adaptor.
+
+    `stitch_inputs` of the adaptor imports `products.inputs` when it is called.
+    """
+    text = path.read_text(encoding="utf-8")
+    modules = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tessera_flow"):
+            modules.append(node.module or "")
+    if "stitch_inputs" in text:
+        modules.append("tessera_flow.products.inputs")
+    return modules
+
+
+ADAPTOR = next(path for path in SCRIPTS if path.stem == "adaptor")
+SHARED = [name for name in script_imports(ADAPTOR) if name != "tessera_flow.products.inputs"]
+
+
+def loaded(modules: list[str]) -> set[str]:
+    """Import modules in a process of their own; return the heavy libraries it has loaded."""
+    program = (
+        "import importlib, json, sys\n"
+        "for name in json.loads(sys.argv[1]): importlib.import_module(name)\n"
+        f"print(json.dumps([name for name in {list(HEAVY)} if name in sys.modules]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(sorted(set(modules)))],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def allowed(script: str) -> frozenset[str]:
+    return frozenset(library for library, scripts in HEAVY.items() if script in scripts)
+
+
+GROUPS: dict[frozenset[str], list[Path]] = {}
+"""Scripts by the heavy libraries that they may import: one process for each group."""
+for _path in SCRIPTS:
+    if _path != ADAPTOR:
+        GROUPS.setdefault(allowed(_path.stem), []).append(_path)
+
+
+def test_the_named_scripts_exist() -> None:
+    names = {path.stem for path in SCRIPTS}
+    assert set().union(*HEAVY.values()) <= names
+    stitch = next(path for path in SCRIPTS if path.stem == "stitch_arrays")
+    assert "tessera_flow.products.arrays" in script_imports(stitch)
+
+
+@pytest.mark.parametrize(
+    "libraries", list(GROUPS), ids=lambda libraries: "+".join(sorted(libraries)) or "none"
+)
+def test_scripts_import_only_the_libraries_they_need(libraries: frozenset[str]) -> None:
+    modules = [name for path in GROUPS[libraries] for name in [*SHARED, *script_imports(path)]]
+    surplus = loaded(modules) - libraries
+    assert not surplus, f"{', '.join(path.stem for path in GROUPS[libraries])} import {surplus}"
+
+
+def test_infer_imports_torch() -> None:
+    """The list of libraries is not empty because the test sees nothing."""
+    path = next(path for path in SCRIPTS if path.stem == "infer")
+    assert "torch" in loaded(script_imports(path))
+
+
+def test_modules_of_light_packages_do_not_import_torch() -> None:
+    assert set(PACKAGES) >= {"products", "products.report", "geotessera", "jobs"}
+    found = loaded([f"tessera_flow.{name}" for name in LIGHT_MODULES])
+    assert not found & {"torch", "transformers", "huggingface_hub"}
