@@ -354,11 +354,11 @@ def test_hull_does_not_overwrite_the_region_or_the_mask(tmp_path: Path, capsys) 
     assert "is the region itself" in capsys.readouterr().err
     assert path.read_bytes() == before
     assert main(["roi", str(path), "--out", str(out), "--hull", str(out)]) == 1
-    assert "is --out as well" in capsys.readouterr().err
+    assert "is the same file as --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["0", "-10", "nan", "inf"])
 def test_invalid_resolution(tmp_path: Path, capsys, size: str) -> None:
     with pytest.raises(SystemExit):
         main(["roi", "r.geojson", "--out", str(tmp_path / "m.tif"), f"--resolution={size}"])
-    assert f"{size} is no size of a pixel: give a number above 0" in capsys.readouterr().err
+    assert f"{size} is not a pixel size: give a number above 0" in capsys.readouterr().err
