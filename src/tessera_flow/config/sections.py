@@ -333,8 +333,8 @@ class Products(Section):
     )
     max_seam: float = key(
         1.5,
-        "Maximum seam score that passes the check. The score is the difference between pixels on "
-        "both sides of a block border, divided by the difference between pixels next to it.",
+        "Maximum seam score that passes the check. The score is the difference between "
+        "neighbouring pixels across block borders, divided by the difference next to the borders.",
         gt=0,
     )
     max_saturated: float = key(
