@@ -49,8 +49,7 @@ class Region(Section):
 
 
 class Period(Section):
-    """A period of time; all its scenes contribute to one embedding per pixel. It may span two
-    calendar years."""
+    """Period whose scenes contribute to one embedding per pixel. It may span two years."""
 
     start: Day = key(..., "First day (UTC).")
     end: Day = key(..., "Last day (UTC), inclusive.")
