@@ -155,14 +155,14 @@ def test_synthetic_granules_have_the_format_of_the_recorded_one() -> None:
     if not path.is_file():
         pytest.skip(f"no recorded granule at {ITEMS}")
     (real,) = json.loads(path.read_text())["feed"]["entry"]
-    ours = granule(real["title"], real["time_start"], OUTLINE)
-    assert list(ours) == list(real)
-    for key, value in ours.items():
+    synthetic = granule(real["title"], real["time_start"], OUTLINE)
+    assert list(synthetic) == list(real)
+    for key, value in synthetic.items():
         assert type(value) is type(real[key]), key
         if key not in ("id", "polygons", "links", "updated"):
             assert value == real[key], key
     links = {link["href"]: link for link in real["links"]}
-    for link in ours["links"]:
+    for link in synthetic["links"]:
         assert links[link["href"]] == link
 
 

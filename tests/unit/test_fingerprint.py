@@ -10,7 +10,8 @@ import yaml
 from tessera_flow.config.configuration import load_config
 from tessera_flow.config.fingerprint import content_hash
 
-from .test_config import MINIMAL, PERIOD, PUBLISHED, changed
+from .test_config import MINIMAL, PERIOD, changed
+from .test_config_geotessera import PUBLISHED
 
 BASE = load_config(yaml.safe_load(MINIMAL))
 

@@ -49,8 +49,7 @@ class Region(Section):
 
 
 class Period(Section):
-    """A period of time; all its scenes contribute to one embedding per pixel. It may span two
-    calendar years."""
+    """Period whose scenes contribute to one embedding per pixel. It may span two years."""
 
     start: Day = key(..., "First day (UTC).")
     end: Day = key(..., "Last day (UTC), inclusive.")
@@ -333,8 +332,8 @@ class Products(Section):
     )
     max_seam: float = key(
         1.5,
-        "Maximum seam score that passes the check. The score is the difference between pixels on "
-        "both sides of a block border, divided by the difference between pixels next to it.",
+        "Maximum seam score that passes the check. The score is the difference between "
+        "neighbouring pixels across block borders, divided by the difference next to the borders.",
         gt=0,
     )
     max_saturated: float = key(

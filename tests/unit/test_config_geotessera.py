@@ -1,0 +1,81 @@
+"""Configuration with published embeddings (`source: geotessera`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tessera_flow.config.configuration import load_config
+from tessera_flow.errors import ConfigError
+
+from .test_config import PERIOD, follows_schema
+
+PUBLISHED: dict[str, Any] = {
+    "regions": {"fens": {"roi": "fens.geojson"}},
+    "periods": {"y2023": PERIOD},
+    "source": "geotessera",
+}
+
+
+def test_published_embeddings_need_no_weights_and_have_no_counts() -> None:
+    config = load_config(PUBLISHED)
+    assert config.weights is None
+    assert config.products.formats == ["zarr", "arrays", "preview", "stac", "report"]
+    config = load_config(PUBLISHED | {"products": {"zarr_chunk": 50}, "model": {"weights": "x"}})
+    assert config.weights is None
+    assert "counts" not in config.products.formats
+    assert follows_schema(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"statistics": "aws", "min_observations": {"s1": 3}}},
+        {"sentinel2": {"enabled": False}, "sentinel1": {"enabled": False}},
+        {"model": {"device": "cpu"}, "jobs": {"cpu_gpu": [0, 1]}},
+    ],
+)
+def test_keys_not_used_with_published_embeddings_are_ignored(sections: dict[str, Any]) -> None:
+    """A configuration for scenes becomes one for published embeddings by its source alone."""
+    assert load_config(PUBLISHED | sections)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"periods": {"a": {"start": "2023-01-01", "end": "2023-12-30"}}},
+            "source is geotessera, which has embeddings of calendar years only, but periods.a is "
+            "2023-01-01 to 2023-12-30: set it to 2023-01-01 to 2023-12-31, or to another calendar "
+            "year.",
+        ),
+        (
+            {"model": {"dim": 64}},
+            "source is geotessera, which has embeddings of 128 dimensions, but model.dim is 64: "
+            "remove model.dim.",
+        ),
+        (
+            {"products": {"formats": ["zarr", "counts"]}},
+            "products.formats has counts, but source is geotessera, and published embeddings have "
+            "no observation counts: remove it.",
+        ),
+        (
+            {"products": {"formats": ["zarr", "tiles"]}},
+            "products.formats has tiles, but source is geotessera, and published embeddings have "
+            "no time series: remove it.",
+        ),
+        (
+            {"geotessera": {"location": "https://user:secret@example.org/store"}},
+            "geotessera: location must be a folder, because the geotessera client reads only "
+            "folders and the public store: mount or copy the store, or omit location to use the "
+            "public one.",
+        ),
+    ],
+)
+def test_settings_that_published_embeddings_do_not_allow(
+    sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PUBLISHED | sections)
+    assert str(caught.value) == message
