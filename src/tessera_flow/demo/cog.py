@@ -60,5 +60,5 @@ def write_if_different(path: Path, data: bytes) -> None:
     """
     if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
         return
-    with atomic_output(path) as part:
-        part.write_bytes(data)
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(data)

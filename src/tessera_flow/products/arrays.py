@@ -26,7 +26,7 @@ def write_arrays(
     blocks: Mapping[str, Path],
     provenance: Provenance,
 ) -> None:
-    """Write the whole region as plain NumPy arrays on the product grid, rows from the north.
+    """Write the complete region as plain NumPy arrays on the product grid, rows from the north.
 
     Args:
         output_representation: (H, W, K) int8 or float32; int8 code 0 or NaN is nodata.
@@ -61,8 +61,8 @@ def write_arrays(
         document = provenance.to_json() | {
             "arrays": {target.name: _describe(source, name) for name, target in targets.items()}
         }
-        part = stack.enter_context(atomic_output(output_provenance))
-        part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        temporary = stack.enter_context(atomic_output(output_provenance))
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     for name, output in (("scales", output_scales), ("counts", output_counts)):
         if output is None:
             old = output_representation.with_name(f"{output_representation.stem}_{name}.npy")

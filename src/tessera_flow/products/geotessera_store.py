@@ -74,16 +74,16 @@ def write_geotessera(
     year = main_year(provenance)
     with RegionBlocks(grid, blocks, provenance) as source:
         check_model(source.dim, source.dtype.name)
-        with atomic_output(output) as part, rasterio.Env(**GDAL_OPTIONS):
-            (part / LANDMASKS).mkdir(parents=True)
+        with atomic_output(output) as temporary, rasterio.Env(**GDAL_OPTIONS):
+            (temporary / LANDMASKS).mkdir(parents=True)
             rows = [
                 row
                 for tile in store_tiles(grid)
-                if (row := _write_tile(part, source, tile, year, output)) is not None
+                if (row := _write_tile(temporary, source, tile, year, output)) is not None
             ]
-            write_lists(part, rows, year)
+            write_lists(temporary, rows, year)
             document = json.dumps(provenance.to_json(), indent=2)
-            (part / "provenance.json").write_text(document + "\n", encoding="utf-8")
+            (temporary / "provenance.json").write_text(document + "\n", encoding="utf-8")
 
 
 def check_model(dim: int, dtype: str) -> None:

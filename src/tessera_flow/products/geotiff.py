@@ -59,9 +59,9 @@ def write_cog(
     height, width = (int(n) for n in grid.product_geobox.shape)
     needed = 2 * len(bands) * np.dtype(dtype).itemsize * height * width
     with ExitStack() as stack:
-        part = stack.enter_context(atomic_output(output))
+        temporary = stack.enter_context(atomic_output(output))
         stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
-        scratch = stack.enter_context(scratch_folder(part))
+        scratch = stack.enter_context(scratch_folder(temporary))
         stack.enter_context(gdal_writes(output, needed))
         tiled, cog = scratch / "tiled.tif", scratch / "cog.tif"
         sums = np.zeros(len(bands), np.int64)
@@ -92,14 +92,14 @@ def write_cog(
         read_back(tiled, sums)
         copy_as_cog(tiled, cog, resampling)
         read_back(cog, sums)
-        cog.replace(part)
+        cog.replace(temporary)
 
 
 @contextmanager
-def scratch_folder(part: Path) -> Iterator[Path]:
+def scratch_folder(temporary: Path) -> Iterator[Path]:
     """Make a folder beside a temporary path of `atomic_output`, removed at the end."""
     # Named so that a later writer removes it if this one is killed (see atomic_output).
-    scratch = part.with_name(part.name.removesuffix(".part") + ".scratch.part")
+    scratch = temporary.with_name(temporary.name.removesuffix(".part") + ".scratch.part")
     scratch.mkdir()
     try:
         yield scratch

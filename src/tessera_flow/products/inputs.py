@@ -26,7 +26,7 @@ def product_inputs(
     """Return the keyword arguments `grid`, `blocks` and `provenance` of the product writers.
 
     Args:
-        config: the whole configuration.
+        config: the complete configuration.
         region, period: names in `config`.
         blocks: embeddings files, named after their blocks.
         weights: the weights record; None for published embeddings.

@@ -124,8 +124,8 @@ def write_table(path: Path, table: pa.Table) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_output(path) as part:
+    with atomic_output(path) as temporary:
         if path.suffix.lower() == ".csv":
-            pyarrow.csv.write_csv(table, part)
+            pyarrow.csv.write_csv(table, temporary)
         else:
-            pq.write_table(table, part)
+            pq.write_table(table, temporary)

@@ -210,7 +210,7 @@ def build_provenance(
 
     Args:
         grid: the region's grid; the record describes its product grid.
-        config: the whole configuration.
+        config: the complete configuration.
         region: name of the region in `config`.
         period: name of the period in `config`.
         weights: the weights record: `path`, `sha256`, `family`, and, for published weights,

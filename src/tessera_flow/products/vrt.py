@@ -145,5 +145,5 @@ def _write(path: Path, grid: RegionGrid, provenance: Provenance, bands: list[xml
         xml.SubElement(metadata, "MDI", key=key).text = value
     root.extend(bands)
     xml.indent(root)
-    with atomic_output(path) as part:
-        xml.ElementTree(root).write(part, encoding="utf-8")
+    with atomic_output(path) as temporary:
+        xml.ElementTree(root).write(temporary, encoding="utf-8")
