@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import yaml
 
 from .pipeline import ORIGIN, write_box
 from .scenes import optical, radar
+from .snakemake_server import run_snakemake
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKPOINT = REPOSITORY / "tests" / "golden" / "checkpoints" / "v2_student_noqk.pt"
@@ -50,17 +52,16 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def snakemake(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run to the end. `stdout` is everything a user sees on the terminal, in its order."""
-    return subprocess.run(
-        command(folder, *arguments, **options),
-        cwd=folder.parent,  # not the working directory of the workflow: --directory is
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    """Run to the end. `stdout` is everything that a user sees on the terminal, in its order."""
+    line = command(folder, *arguments, **options)
+    with tempfile.NamedTemporaryFile("r") as output:
+        status = run_snakemake(
+            line[3:],  # without `python -m snakemake`
+            cwd=folder.parent,  # not the working directory of the workflow, which --directory names
+            environment=environment(folder),
+            output=Path(output.name),
+        )
+        return subprocess.CompletedProcess(line, status, output.read())
 
 
 def run(folder: Path, *arguments: str, fails: bool = False, **options: Any) -> str:
