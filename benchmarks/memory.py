@@ -2,11 +2,11 @@
 
     python -m benchmarks.memory FOLDER [--dates 18]
 
-Makes simulated scenes (noise, the worst that compression meets) that cover a block of 2000 px,
-runs the workflow on them with one core and prints what its benchmark files say. Memory does not
-depend on the number of dates, but for inference, whose patch holds them all. The steps up to
-the patches are measured on a region that fills the block; inference, which has a benchmark of its
-own, and products on one of a few pixels in opposite corners of it.
+Makes synthetic scenes (noise, the worst case of compression) that cover a block of 2000 px, runs
+the workflow on them with one core and prints its benchmark files. Memory does not depend on the
+number of dates, except in inference, whose patch holds all dates. The steps up to the patches are
+measured on a region that fills the block; inference, which has its own benchmark, and products on
+a region of a few pixels in opposite corners of the block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EDGE = 2000
 
 
 def make(folder: Path, dates: int) -> None:
-    """Scenes, region, weights of the size of v2-nano and configuration."""
+    """Write scenes, regions, weights of the size of v2-nano and a configuration."""
     random = np.random.default_rng(0)
     shape = (EDGE, EDGE)
     scenes = []
@@ -61,16 +61,16 @@ def make(folder: Path, dates: int) -> None:
 
 
 def peaks(logs: Path) -> dict[str, tuple[float, float]]:
-    """Largest resident set (MB) and time (s) of any job of each rule."""
-    found: dict[str, tuple[float, float]] = {}
+    """Return the largest resident set (MB) and time (s) of the jobs of each rule."""
+    result: dict[str, tuple[float, float]] = {}
     for path in sorted(logs.rglob("*.bench.tsv")):
         parts = [p for p in path.relative_to(logs).parts if p not in ("full", "corners", "then")]
         rule = parts[0].removesuffix(".bench.tsv")
         with path.open() as handle:
             for row in csv.DictReader(handle, delimiter="\t"):
-                memory, seconds = found.get(rule, (0.0, 0.0))
-                found[rule] = (max(memory, float(row["max_rss"])), max(seconds, float(row["s"])))
-    return found
+                memory, seconds = result.get(rule, (0.0, 0.0))
+                result[rule] = (max(memory, float(row["max_rss"])), max(seconds, float(row["s"])))
+    return result
 
 
 def main() -> None:
