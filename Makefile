@@ -13,7 +13,11 @@ SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Snakemake keeps a cache of sources; the home folder may be read-only.
 SNAKEMAKE := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache snakemake
-PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
+# Two workers on two cores: more threads in each of them only wait for one another.
+PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache OMP_NUM_THREADS=1 python -m pytest
+# Unit tests that take most of the time: `make test` runs them, `make check` does not.
+LONG := block_inference demo_data no_seams products_zarr reading sources stac_geoparquet tolerance \
+	tutorial v1
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
@@ -42,8 +46,8 @@ slurm-profile: ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm
 	@cp -RL profiles/slurm slurm
 	@echo "slurm/config.yaml: set the account and the partitions in it."
 
-check: lint ## Check style and types, and run the unit tests (90 s)
-	@$(PYTEST) -n 2 --dist worksteal tests/unit
+check: lint ## Check style and types, and run the short unit tests (90 s)
+	@$(PYTEST) -n 2 --dist worksteal tests/unit $(LONG:%=--ignore=tests/unit/test_%.py)
 
 test: lint ## Check style, types and the workflow, and run the tests (6 min)
 	@$(PYTEST) -n 2 --dist worksteal

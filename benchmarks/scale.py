@@ -1,12 +1,12 @@
-"""How the job graph scales, and what a job costs beyond its work.
+"""Scaling of the job graph, and overhead of a job.
 
     python -m benchmarks.scale FOLDER [--blocks 25,250,2500] [--slurm]
 
-For regions of so many blocks of the default size (one year, both sensors): the time to parse the
-workflow, of a dry run (`snakemake -n` as it is, and with `--quiet`), its memory, and its jobs.
-Then the overhead of a job on one machine: a run of small blocks on one core, less what its
-scripts took by their verdicts. `--slurm`: the same on the toy cluster that is up (tools/slurm.sh),
-in jobs a minute.
+For regions of N blocks of the default size (one year, both sensors): the time to parse the
+workflow, the time of a dry run (`snakemake -n`, with and without `--quiet`), its memory, and its
+jobs. Then the overhead of a job on one machine: a run of small blocks on one core, minus the time
+of its scripts in the job log. `--slurm`: the same on the running test cluster (tools/slurm.sh), in
+jobs a minute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BLOCK = 20_000
 
 
 def region(folder: Path, blocks: int) -> Path:
-    """A configuration for a region that is as many blocks, nearly a square."""
+    """Write a configuration for a nearly square region of N blocks."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = next(n for n in range(math.isqrt(blocks), 0, -1) if blocks % n == 0)
     columns = blocks // rows
@@ -55,7 +55,7 @@ def region(folder: Path, blocks: int) -> Path:
 
 
 def measured(folder: Path, *arguments: str) -> tuple[float, float, float, str]:
-    """Wall seconds, processor seconds, peak MB and output of a call of Snakemake."""
+    """Return wall seconds, processor seconds, peak MB and output of a call of Snakemake."""
     began = time.monotonic()
     process = subprocess.Popen(
         command(folder, *arguments),
@@ -78,7 +78,7 @@ def dry_runs(folder: Path, sizes: list[int]) -> None:
     print("".join(f"{head:>9}" for head in heads))
     for blocks in sizes:
         here = region(folder / f"blocks{blocks}", blocks)
-        measured(here, "--list-rules")  # makes the plan, which is kept
+        measured(here, "--list-rules")  # writes the cached region
         parse = measured(here, "--list-rules")[0]
         wall, cpu, memory, output = measured(here, "--dry-run")
         jobs = sum(job_counts(output).values())
@@ -88,7 +88,7 @@ def dry_runs(folder: Path, sizes: list[int]) -> None:
 
 
 def overhead(folder: Path, slurm: bool) -> None:
-    """Run 39 small jobs and print what they cost beyond their work."""
+    """Run 39 small jobs and print their overhead."""
     if not folder.exists():
         four_blocks(folder)
     change(folder, {"paths.keep": []})

@@ -43,8 +43,8 @@ def finished(finished_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Small tensors; waiting for a second thread costs more than it brings."""
-    import torch  # takes seconds, and most tests have no need of it
+    """Use one thread: for small tensors a second one costs more than it saves."""
+    import torch  # takes seconds, and most tests do not need it
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

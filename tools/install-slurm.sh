@@ -20,8 +20,8 @@ if [ -n "$(missing)" ]; then
     [ "$(id -u)" = 0 ] || fail "packages can be installed only by root"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    # Where there is a systemd, packages would start their services, and a munged of theirs would
-    # be in the way of the tests' own.
+    # With systemd, packages would start their services, and their munged would conflict with that
+    # of the tests.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         trap 'rm -f "$policy"' EXIT

@@ -1,8 +1,8 @@
-"""Change central lines of the package, one at a time, and see that a test fails for each.
+"""Change central lines of the package, one at a time, and check that a test fails for each.
 
-python tools/mutations.py          all of them (a few minutes); exit 1 if one goes unnoticed
+python tools/mutations.py          takes a few minutes; exit 1 if no test fails for a change
 
-The changes are made in a copy of `src/`. docs/contributing.md lists them.
+The changes are made in a copy of `src/`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class Mutation:
     """A wrong line that looks right.
 
     Attributes:
-        what: what is wrong then, as docs/contributing.md has it.
-        edits: text that stands once in the package, and what takes its place.
-        test: the test that is to fail.
+        error: the error that the change makes.
+        edits: text that occurs once in the package, and its replacement.
+        test: the test that must fail.
     """
 
-    what: str
+    error: str
     edits: tuple[tuple[str, str], ...]
     test: str
 
 
 MUTATIONS = (
     Mutation(
-        "Band order: B08 and B8A change places",
+        "Band order: B08 and B8A are swapped",
         (('"B04", "B02", "B03", "B08", "B8A"', '"B04", "B02", "B03", "B8A", "B08"'),),
         "tests/unit/test_inference.py::test_model_inputs_and_bins_equal_the_reference",
     ),
@@ -51,7 +51,7 @@ MUTATIONS = (
         "tests/unit/test_sensors.py::test_offset_in_exact_arithmetic",
     ),
     Mutation(
-        "GRU gate order: reset and update change places",
+        "GRU gate order: reset and update are swapped",
         (
             (
                 "r, z = gates[:, :width], gates[:, width:]",
@@ -86,12 +86,12 @@ MUTATIONS = (
         "tests/unit/test_sampling.py::test_bins_equal_the_reference",
     ),
     Mutation(
-        "Rounding: codes are cut instead of rounded",
+        "Rounding: codes are truncated instead of rounded",
         (("np.rint(values / scales[..., None])", "np.trunc(values / scales[..., None])"),),
         "tests/unit/test_quantize.py::test_codes_and_scales_equal_the_reference",
     ),
     Mutation(
-        "Block offset: row and column of a block change places in the region",
+        "Block offset: row and column of a block are swapped",
         (
             (
                 "Window(place.y0 + y0, place.x0 + x0, h, w)",
@@ -117,22 +117,22 @@ def apply(mutation: Mutation, package: Path) -> None:
     """Make the change in a copy of the package.
 
     Raises:
-        ValueError: a text to be changed does not stand there exactly once.
+        ValueError: a text to be changed does not occur exactly once.
     """
     for old, new in mutation.edits:
-        found = [path for path in package.rglob("*.py") if old in path.read_text(encoding="utf-8")]
-        if len(found) != 1 or found[0].read_text(encoding="utf-8").count(old) != 1:
+        files = [path for path in package.rglob("*.py") if old in path.read_text(encoding="utf-8")]
+        if len(files) != 1 or files[0].read_text(encoding="utf-8").count(old) != 1:
             raise ValueError(
-                f"{mutation.what}: {old!r} has to stand once in {package}: follow the line in "
+                f"{mutation.error}: {old!r} must occur once in {package}: update "
                 "tools/mutations.py."
             )
-        found[0].write_text(
-            found[0].read_text(encoding="utf-8").replace(old, new), encoding="utf-8"
+        files[0].write_text(
+            files[0].read_text(encoding="utf-8").replace(old, new), encoding="utf-8"
         )
 
 
-def is_noticed(mutation: Mutation) -> bool:
-    """Whether the test fails (not: breaks off) with the change made.
+def is_detected(mutation: Mutation) -> bool:
+    """Return whether the test fails, without an error outside the test, after the change.
 
     Raises:
         ValueError: see `apply`; or the test could not be run.
@@ -156,13 +156,13 @@ def is_noticed(mutation: Mutation) -> bool:
 
 
 def main() -> int:
-    """Try all; the exit status."""
-    unnoticed = 0
+    """Apply all mutations; return the exit status."""
+    undetected = 0
     for mutation in MUTATIONS:
-        noticed = is_noticed(mutation)
-        unnoticed += not noticed
-        print(f"{'noticed' if noticed else 'NOT NOTICED'}: {mutation.what} ({mutation.test})")
-    return 1 if unnoticed else 0
+        detected = is_detected(mutation)
+        undetected += not detected
+        print(f"{'detected' if detected else 'NOT DETECTED'}: {mutation.error} ({mutation.test})")
+    return 1 if undetected else 0
 
 
 if __name__ == "__main__":

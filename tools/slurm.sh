@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # A Slurm cluster of one node on loopback, for tests: no systemd, no cgroups, but with accounting
 # (slurmdbd on a MariaDB of its own), as clusters have it. Memory and cores are consumable, memory
-# is watched every second, and there is one GPU that is none (a gres on /dev/null).
+# is checked every second, and one GPU is a dummy (a gres on /dev/null).
 #
 # usage: tools/slurm.sh start|stop FOLDER     (as root)
-#        tools/slurm.sh down|up FOLDER        its controller only: killed, started again
+#        tools/slurm.sh down|up FOLDER        kill or start its controller only
 #
 # Keys, state and logs are in FOLDER. /etc/slurm/slurm.conf becomes a link into it: the executor
-# takes SLURM_CONF from the environment of jobs, so the default path has to lead there.
+# takes SLURM_CONF from the environment of jobs, so the default path must lead there.
 set -Eeuo pipefail
 action=${1:-}
 folder=$(realpath -m "${2:-slurm}")
 here=$(cd "$(dirname "$0")" && pwd)
 daemons=(slurmd slurmctld slurmdbd mariadbd munged)
-# Clients and slurmdbd find the database by it, wherever this machine has one of its own.
+# Clients and slurmdbd use this socket, also on a machine with a database of its own.
 export MYSQL_UNIX_PORT=$folder/mariadb.sock
 
 fail() {
@@ -21,7 +21,7 @@ fail() {
     exit "${status:-1}"
 }
 
-alive() { # whether the process of a pid file is there
+alive() { # whether the process of a pid file is running
     [ -s "$folder/$1.pid" ] && kill -0 "$(cat "$folder/$1.pid" 2>/dev/null)" 2>/dev/null
 }
 
@@ -43,7 +43,7 @@ stop() {
     done
 }
 
-controller() { # stops it, or starts it again with what it knew
+controller() { # kill it, or start it again with its state
     if [ "$1" = down ]; then
         kill -KILL "$(cat "$folder/slurmctld.pid")"
     else
@@ -80,16 +80,16 @@ start_accounting() {
 }
 
 start() {
-    local status=3 # not here: another machine is needed, nothing is broken
-    [ "$(id -u)" = 0 ] || fail "the daemons of Slurm have to be started by root"
+    local status=3 # not possible on this machine, nothing is broken
+    [ "$(id -u)" = 0 ] || fail "the daemons of Slurm must be started by root"
     for name in slurm gres; do
         [ ! -e "/etc/slurm/$name.conf" ] || [ -L "/etc/slurm/$name.conf" ] ||
-            fail "/etc/slurm/$name.conf is there: this machine has a Slurm of its own"
+            fail "/etc/slurm/$name.conf exists: this machine has a Slurm of its own"
     done
     [ ! -e /run/munge/munge.socket.2 ] || ! pgrep -x munged >/dev/null ||
-        fail "a munged is running: stop the cluster that it belongs to first"
+        fail "a munged is running: stop its cluster first"
     status=1
-    trap 'stop; fail "Slurm did not come up: see the logs in $folder"' ERR # nothing half-started stays
+    trap 'stop; fail "Slurm did not start: see the logs in $folder"' ERR # leave nothing half started
     mkdir -p "$folder"/{state,spool} /etc/slurm /run/munge
     chmod 755 "$folder" /run/munge
     local memory
@@ -116,7 +116,7 @@ start() {
         sleep 0.2
     done
     stop
-    fail "Slurm did not come up: see $folder/slurmctld.log and $folder/slurmd.log"
+    fail "Slurm did not start: see $folder/slurmctld.log and $folder/slurmd.log"
 }
 
 case $action in

@@ -1,4 +1,4 @@
-"""Which jobs a configuration asks for, counted by dry runs."""
+"""Jobs of a configuration, counted by dry runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ YEAR = ("2023-01-01", "2023-12-31")
 
 
 def jobs(blocks: int, slices: int, sensors: int = 2, **products: int) -> dict[str, int]:
-    """Jobs of one region and one period."""
+    """Return the jobs of one region and one period."""
     return {
         "roi": 1,
         "items": sensors,
@@ -42,8 +42,10 @@ def jobs(blocks: int, slices: int, sensors: int = 2, **products: int) -> dict[st
 
 
 def prepared(folder: Path, start: str, end: str, **sections: Any) -> dict[str, Any]:
-    """A region of 2 x 2 blocks and a configuration. Scenes are not needed: blocks follow from
-    the region alone."""
+    """Write a region of 2 x 2 blocks and a configuration.
+
+    Scenes are not needed: blocks follow from the region alone.
+    """
     box(folder / "roi.geojson", (0, 50), (0, 40))
     (folder / "weights.pt").touch()
     settings = document(folder, start, end)
@@ -129,8 +131,8 @@ def test_tile_folders_take_the_place_of_scenes(tmp_path: Path) -> None:
                               "stitch_zarr": 1}  # fmt: skip
 
 
-def test_published_embeddings_take_the_place_of_inference(tmp_path: Path) -> None:
-    """No scenes, no weights, one job for each block; the default products but the counts."""
+def test_published_embeddings_replace_inference(tmp_path: Path) -> None:
+    """No scenes, no weights, one job for each block; the default products except the counts."""
     settings = prepared(tmp_path, *YEAR)
     for key in ("model", "products", "sentinel2", "sentinel1"):
         del settings[key]
@@ -181,7 +183,7 @@ def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "sentences"),
+    ("change", "messages"),
     [
         (
             {
@@ -208,10 +210,10 @@ def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
     ],
     ids=["several-keys", "bowtie", "work-is-a-file"],
 )
-def test_bad_input_is_refused_when_parsed_with_sentences_and_no_traceback(
-    tmp_path: Path, change: dict[str, Any], sentences: list[str]
+def test_bad_input_is_refused_with_messages_and_without_traceback(
+    tmp_path: Path, change: dict[str, Any], messages: list[str]
 ) -> None:
-    """And nothing is written; more of such input is in tests/e2e/test_thirty_failures.py."""
+    """Nothing is written. More such input: tests/e2e/test_thirty_failures.py."""
     settings = prepared(tmp_path, "2023-01-01", "2023-01-31")
     bowtie = shapely.Polygon([(0, 0), (500, -400), (500, 0), (0, -400)])
     write_polygon(tmp_path / "bowtie.geojson", shapely.affinity.translate(bowtie, LEFT, TOP))
@@ -219,9 +221,9 @@ def test_bad_input_is_refused_when_parsed_with_sentences_and_no_traceback(
     before = set(tmp_path.iterdir())
     done = snakemake(tmp_path, "--cores", "1")
     assert done.returncode != 0
-    for sentence in sentences:
-        assert done.stdout.count(sentence) == 1, done.stdout
+    for message in messages:
+        assert done.stdout.count(message) == 1, done.stdout
     assert "Traceback" not in done.stdout
-    made = {path.name for path in set(tmp_path.iterdir()) - before}
-    assert made <= {".snakemake", ".cache", "work"}
+    written = {path.name for path in set(tmp_path.iterdir()) - before}
+    assert written <= {".snakemake", ".cache", "work"}
     assert {path.name for path in tmp_path.glob("work/*")} <= {"plan"}

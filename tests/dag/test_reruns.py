@@ -1,4 +1,4 @@
-"""What a finished run plans again after one thing changed: that, what follows, no more."""
+"""Jobs that a finished run plans after one change: the changed step, later steps, no others."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ REGION = {"roi": 1} | BOTH_SENSORS
             },
             {},
         ),
-        # What the products state of their making changes, but no block.
+        # The provenance in the products changes, but no block.
         ({"download.on_empty_block": "nodata"}, PRODUCTS),
         (
             {"periods.later": {"start": "2021-08-01", "end": "2021-08-31"}},
@@ -104,7 +104,7 @@ def test_changed_keys(finished: Path, changes: Changes, expected: dict[str, int]
 
 
 def test_intermediate_files_are_kept_where_the_configuration_says_so(finished_run: Path) -> None:
-    """What the default deletes is in tests/e2e/test_resume.py."""
+    """tests/e2e/test_resume.py asserts the files that the default deletes."""
     run = finished_run / "work" / "here" / "then"
     counts = {
         name: len(list((run / name).rglob("*.zip"))) for name in ("slices", "stack", "patches")
@@ -112,7 +112,7 @@ def test_intermediate_files_are_kept_where_the_configuration_says_so(finished_ru
     assert counts == {"slices": 4 * 2 * 2, "stack": 4 * 2, "patches": 4}
 
 
-def test_an_added_format_is_made_alone(finished: Path) -> None:
+def test_only_an_added_format_is_made(finished: Path) -> None:
     for path in (finished / "results" / "here" / "then").glob("stitched_*"):
         path.unlink()
     change(finished, {"products.formats": ["preview", "zarr"]})
@@ -178,15 +178,13 @@ def test_the_order_of_keys_and_defaults_written_out_change_nothing(finished: Pat
 
 
 def test_products_of_other_settings_are_replaced_only_by_force(finished: Path) -> None:
-    """Planning stays free; a run is refused before anything is deleted."""
+    """A dry run is allowed; a run is refused before anything is deleted."""
     change(finished, {"download.on_empty_block": "nodata", "products.formats": ["zarr"]})
     before = product_bytes(finished)
-    said = run(finished, fails=True)
-    assert "embeddings.zarr was made with other settings than those for region here and period" in (
-        said
-    )
-    assert "run with --force to replace it." in said
-    assert "Traceback" not in said
+    output = run(finished, fails=True)
+    assert "embeddings.zarr was made with other settings" in output
+    assert "run with --force to replace it." in output
+    assert "Traceback" not in output
     assert product_bytes(finished) == before
     run(finished, "--force")
     changed = product_bytes(finished)

@@ -1,4 +1,4 @@
-"""What becomes of a run in which jobs fail, are stopped, or wait for their turn."""
+"""Runs in which jobs fail, are stopped, or wait for admission."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ DAMAGED = "b000_001"
 SCALES = "results/here/then/stitched_representation_scales.npy"
 
 
-def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path: Path) -> None:
-    """The patches of one block are damaged. The others are done all the same; nothing is
-    published until holes are allowed; then the products have a hole there, and say so; and when
-    the block is mended, they are those of an undisturbed run."""
+def test_failed_block_can_be_skipped_and_fixed(finished_run: Path, tmp_path: Path) -> None:
+    """The patches of one block are damaged. The other blocks are finished; no product is written
+    until skipping is allowed; then the products lack the block and record it; after the block is
+    fixed, they are those of an undisturbed run."""
     folder = patched(finished_run, tmp_path / "run")
     file = folder / "work" / "here" / "then" / "patches" / f"{DAMAGED}.zip"
-    whole, stat = file.read_bytes(), file.stat()
-    file.write_bytes(whole[:1000])
+    content, stat = file.read_bytes(), file.stat()
+    file.write_bytes(content[:1000])
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     output = run(folder, fails=True)
     summary = output.split("What failed, and why:")[1]
@@ -58,40 +58,40 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
     }  # fmt: skip
     run(folder)
     scales = np.load(folder / SCALES)
-    hole = np.zeros_like(scales, bool)
-    hole[:25, 25:] = True
-    assert np.isnan(scales[hole]).all()
-    np.testing.assert_array_equal(scales[~hole], np.load(finished_run / SCALES)[~hole])
+    skipped = np.zeros_like(scales, bool)
+    skipped[:25, 25:] = True
+    assert np.isnan(scales[skipped]).all()
+    np.testing.assert_array_equal(scales[~skipped], np.load(finished_run / SCALES)[~skipped])
     record = json.loads((folder / "results" / "here" / "then" / "skipped_blocks.json").read_text())
     (entry,) = record["skipped_blocks"]
     assert entry["block"] == DAMAGED and "not a complete block file" in entry["reason"]
     left, bottom, right, top = entry["bounds"]
     assert (right - left, top - bottom) == (250, 250)
 
-    file.write_bytes(whole)
+    file.write_bytes(content)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     change(folder, {"jobs.on_failed_block": "fail"})
     run(folder)
     assert product_bytes(finished_run).items() <= product_bytes(folder).items()
-    verdicts = read_job_log(job_log_path(folder / "work", "here", "then", DAMAGED))
-    assert [(v.rule, v.state, v.attempts) for v in verdicts] == [
+    records = read_job_log(job_log_path(folder / "work", "here", "then", DAMAGED))
+    assert [(v.rule, v.state, v.attempts) for v in records] == [
         ("infer_cpu", "done", 2),
         ("skip_block", "done", 1),
     ]
 
 
-def test_a_job_that_is_asked_to_stop_is_run_again(finished_run: Path, tmp_path: Path) -> None:
-    """SIGTERM to the process that embeds a block, as by preemption: the run goes on, says which
-    job was stopped, and the next run finishes it."""
+def test_stopped_job_is_run_again(finished_run: Path, tmp_path: Path) -> None:
+    """SIGTERM to the process that embeds a block, as by preemption: the run continues, reports
+    the stopped job, and the next run finishes it."""
     folder = patched(finished_run, tmp_path / "run")
     block = "b001_000"
     path = job_log_path(folder / "work", "here", "then", block)
     process = start(folder)
     try:
-        while not (found := read_job_log(path)):
+        while not (records := read_job_log(path)):
             assert process.poll() is None
             time.sleep(0.002)
-        os.kill(found[0].process, signal.SIGTERM)
+        os.kill(records[0].process, signal.SIGTERM)
         assert process.wait(timeout=300) != 0
     finally:
         kill_group(process)
@@ -105,7 +105,7 @@ def test_a_job_that_is_asked_to_stop_is_run_again(finished_run: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_few_blocks_are_in_flight_whatever_their_number(finished_run: Path, tmp_path: Path) -> None:
+def test_number_of_blocks_in_flight_is_limited(finished_run: Path, tmp_path: Path) -> None:
     """With room for two blocks, no more than two have intermediate files at any time, among 4
     blocks and among 12, and these files take as much disk; the products are the same as without
     a limit."""
@@ -126,8 +126,8 @@ def test_few_blocks_are_in_flight_whatever_their_number(finished_run: Path, tmp_
 
 
 def peak_in_flight(process: subprocess.Popen[bytes], folder: Path) -> tuple[int, int]:
-    """Most blocks that had intermediate files at once and no embeddings, and most bytes of
-    intermediate files at once, while a run went on."""
+    """Return the maxima during a run: blocks with intermediate files and without embeddings, and
+    bytes of intermediate files."""
     most_blocks = most_bytes = 0
     run_folder = folder / "work" / "here" / "then"
     while process.poll() is None:
@@ -145,36 +145,36 @@ def peak_in_flight(process: subprocess.Popen[bytes], folder: Path) -> tuple[int,
 
 
 @pytest.mark.slow
-def test_the_report_tells_what_was_lost_and_forgets_what_was_mended(
+def test_report_lists_missing_scenes_and_only_present_skipped_blocks(
     finished_run: Path, tmp_path: Path
 ) -> None:
-    """A scene is gone from the archive, and the patches of one block are damaged: the report of
-    the products with a hole says both, also long after the files in between are deleted; that
-    of the mended run says only the first, and the list of holes is gone."""
+    """A scene is missing in the archive, and the patches of one block are damaged: the report of
+    the products without the block lists both, after the intermediate files are deleted. The
+    report after the fix lists only the scene, and the list of skipped blocks is deleted."""
     folder = unstarted(finished_run, tmp_path / "run")
     change(folder, {"products.formats": ["zarr", "report"]})
-    (lost,) = (folder / "scenes").rglob("*20210801*B05*")
-    lost.unlink()
+    (missing,) = (folder / "scenes").rglob("*20210801*B05*")
+    missing.unlink()
     run(folder, "--until", "retile")
     file = folder / "work" / "here" / "then" / "patches" / f"{DAMAGED}.zip"
-    whole, stat = file.read_bytes(), file.stat()
+    content, stat = file.read_bytes(), file.stat()
 
     def write(content: bytes) -> None:
         file.write_bytes(content)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
-    write(whole[:1000])
+    write(content[:1000])
     run(folder, fails=True)
     change(folder, {"jobs.on_failed_block": "skip", "paths.keep": []})
     run(folder)
     results = folder / "results" / "here" / "then"
     page = (results / "report.html").read_text()
     assert "left out: 1, replaced by a duplicate: 0" in page
-    assert lost.name in page and "no such file" in page
+    assert missing.name in page and "no such file" in page
     assert f"<td>{DAMAGED}</td><td>" in page and "is not a complete block file" in page
     assert (results / "skipped_blocks.json").exists()
 
-    write(whole)
+    write(content)
     change(folder, {"jobs.on_failed_block": "fail"})
     run(folder)
     page = (results / "report.html").read_text()

@@ -24,16 +24,16 @@ def planned(folder: Path) -> dict[str, object]:
 
 
 def colours(folder: Path) -> list[tuple[int, ...]]:
-    """Of the middle of each block in the picture, row by row."""
+    """Return the colour in the middle of each block of the image, row by row."""
     with rasterio.open(folder / "results/plan/here_then.png") as source:
-        picture = np.moveaxis(source.read(), 0, 2)
-    assert picture.shape == (241, 241, 3)
-    return [tuple(map(int, picture[y, x])) for y in (60, 150) for x in (60, 150)]
+        image = np.moveaxis(source.read(), 0, 2)
+    assert image.shape == (241, 241, 3)
+    return [tuple(map(int, image[y, x])) for y in (60, 150) for x in (60, 150)]
 
 
 def test_plan_and_status(finished: Path) -> None:
-    """Two of four blocks are lost: the plan counts what they need, from the scenes and times
-    that are known, as Snakemake does; without the lists of scenes it says what it assumes."""
+    """Two of four blocks are missing: the plan counts their jobs as Snakemake does, from the known
+    scenes and times; without the lists of scenes it states its assumptions."""
     work = finished / "work" / "here" / "then"
     for name in ("b000_001", "b001_000"):
         (work / "embeddings" / f"{name}.zip").unlink()
@@ -72,9 +72,8 @@ def test_plan_and_status(finished: Path) -> None:
     assert unknown["download_gb"] == pytest.approx(1000 * dates * 7 / 1e9)
 
 
-def test_looking_is_never_refused(finished: Path) -> None:
-    """Products of other settings are there, and a run would be refused; to look at what it
-    would need, or at how far it is, replaces nothing."""
+def test_plan_and_status_are_never_refused(finished: Path) -> None:
+    """Products of other settings exist, so a run is refused; plan and status replace nothing."""
     change(finished, {"model.dim": 16})
     refused = run(finished, fails=True)
     assert "was made with other settings" in refused
@@ -84,9 +83,9 @@ def test_looking_is_never_refused(finished: Path) -> None:
     assert "Warning" not in output and "are left" not in output
 
 
-def test_looking_leaves_the_lock_of_a_run_where_it_is(finished: Path, tmp_path: Path) -> None:
-    """Snakemake, at its end, removes all locks of the folder, whoever holds them: after a look
-    from another terminal a second run would have begun beside the first."""
+def test_plan_and_status_keep_the_lock_of_a_run(finished: Path, tmp_path: Path) -> None:
+    """Snakemake removes all locks of the folder when it ends, also those of other processes: after
+    a look from another terminal a second run could start beside the first."""
     folder = unstarted(finished, tmp_path / "again")
     process = start(folder)
     locks = folder / ".snakemake" / "locks"
@@ -94,11 +93,11 @@ def test_looking_leaves_the_lock_of_a_run_where_it_is(finished: Path, tmp_path: 
         while not (locks.exists() and len(list(locks.iterdir())) == 2):
             assert process.poll() is None
             time.sleep(0.01)
-        held = {path: path.read_bytes() for path in locks.iterdir()}
+        locks_before = {path: path.read_bytes() for path in locks.iterdir()}
         assert "0 of 4 blocks" in run(folder, "status")
         run(folder, "plan")
-        assert process.poll() is None, "the run ended too soon to show anything"
-        assert {path: path.read_bytes() for path in locks.iterdir()} == held
+        assert process.poll() is None, "the run ended too soon for this test"
+        assert {path: path.read_bytes() for path in locks.iterdir()} == locks_before
         assert "LockException" in run(folder, fails=True)
     finally:
         kill_group(process)

@@ -1,4 +1,4 @@
-"""Tile folders and checkpoints of the reference, as they are, through the whole workflow.
+"""Unchanged tile folders and checkpoints of the reference through the whole workflow.
 
 `tessera-flow embed` on the same tiles: tests/unit/test_embed_command.py and test_families.py."""
 
@@ -18,12 +18,11 @@ from tests.support.workflow import LEFT, PIXEL, TOP, leftovers, plan, run, write
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 EDGE = 12
-"""Edge of the largest recorded tile; the others are smaller, as a region's edge tiles are."""
+"""Edge of the largest recorded tile; the others are smaller, like tiles at the edge of a region."""
 
 
 def test_the_references_tiles_through_the_workflow(tmp_path: Path) -> None:
-    """Each recorded tile is a region of its own, of one patch; the weights are those that the
-    reference's numbers were recorded with."""
+    """Each recorded tile is a region of one patch, with the weights of the recorded numbers."""
     folder = tmp_path / "run"
     folder.mkdir()
     shapes = {}
@@ -57,9 +56,9 @@ def test_the_references_tiles_through_the_workflow(tmp_path: Path) -> None:
     run(folder)
     assert leftovers(folder) == []
     for name in TILES:
-        found = np.load(folder / "results" / name / "then" / "stitched_representation.npy")
+        result = np.load(folder / "results" / name / "then" / "stitched_representation.npy")
         expected = dict(np.load(GOLDEN / "v2" / f"student_qk__{name}.npz"))
         defined = ~expected["undefined"]
-        assert found.shape == (*shapes[name], 128)
-        np.testing.assert_allclose(found[defined], expected["emb"][defined], atol=5e-5, rtol=0)
-        assert np.isnan(found[~defined]).all()
+        assert result.shape == (*shapes[name], 128)
+        np.testing.assert_allclose(result[defined], expected["emb"][defined], atol=5e-5, rtol=0)
+        assert np.isnan(result[~defined]).all()

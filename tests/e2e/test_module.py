@@ -76,7 +76,7 @@ def outer(finished_run: Path, tmp_path: Path) -> Path:
 def snakemake(
     folder: Path, source: str, *arguments: str, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Snakemake started in the folder of the outer workflow, as its user does."""
+    """Run Snakemake in the folder of the outer workflow, as its user does."""
     (folder / "Snakefile").write_text(OUTER.format(source=source))
     return subprocess.run(
         [shutil.which("snakemake") or "snakemake", "--cores", "2", *arguments],
@@ -98,13 +98,13 @@ def provenance(folder: Path) -> dict[str, Any]:
 
 
 def labels(folder: Path) -> set[str]:
-    """What the verdicts of all jobs call them."""
+    """Return the names of all jobs in the job logs."""
     files = (folder / "work").rglob("job_log/*.jsonl")
     return {json.loads(line)["job"] for file in files for line in file.read_text().splitlines()}
 
 
 def test_from_a_clone(outer: Path, finished_run: Path) -> None:
-    """Its rules have other names, its configuration is a part of another one."""
+    """The rules have other names; the configuration is a section of another one."""
     source = repr(str(REPOSITORY / "workflow" / "Snakefile"))
     planned = snakemake(outer, source, "--dry-run")
     assert job_counts(planned.stdout) == JOBS, planned.stdout
@@ -130,14 +130,14 @@ def test_from_a_clone(outer: Path, finished_run: Path) -> None:
 
 
 def published(folder: Path) -> dict[str, str]:
-    """A git repository with a tag, and the variables by which git takes it for one on GitHub.
+    """Make a git repository with a tag; return the variables by which git reads it for GitHub.
 
-    Its package states a version of its own, so that products tell which package made them.
+    Its package has another version, so that products state which package made them.
     """
     folder.mkdir()
-    skipped = shutil.ignore_patterns("__pycache__")
+    ignored = shutil.ignore_patterns("__pycache__")
     for name in ("workflow", "src", "envs"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=skipped, symlinks=True)
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored, symlinks=True)
     package = folder / "src" / "tessera_flow" / "__init__.py"
     text = package.read_text()
     package.write_text(text.split("__version__")[0] + '__version__ = "9.9.9"\n')
@@ -152,8 +152,8 @@ def published(folder: Path) -> dict[str, str]:
 
 
 def test_from_a_git_host(outer: Path, finished_run: Path, tmp_path: Path) -> None:
-    """Snakemake fetches only the files it is asked for; the package that it fetches is used,
-    not one that happens to be installed."""
+    """Snakemake fetches only the requested files; the fetched package is used, not an installed
+    one."""
     done = snakemake(outer, HOSTED, **published(tmp_path / "hosted"))
     assert done.returncode == 0, done.stdout
     assert job_counts(done.stdout) == JOBS
@@ -163,7 +163,7 @@ def test_from_a_git_host(outer: Path, finished_run: Path, tmp_path: Path) -> Non
 
 
 def test_from_a_commit_of_a_clone_is_refused(outer: Path, tmp_path: Path) -> None:
-    """Snakemake's cache gives such files names that Python cannot import."""
+    """Snakemake's cache stores such files under names that Python cannot import."""
     published(tmp_path / "clone")
     source = f'gitfile({str(tmp_path / "clone")!r}, path="workflow/Snakefile", tag="v9")'
     done = snakemake(outer, source, "--dry-run")
@@ -173,8 +173,8 @@ def test_from_a_commit_of_a_clone_is_refused(outer: Path, tmp_path: Path) -> Non
     assert not os.listdir(outer).count("work")
 
 
-def test_without_the_packages_it_says_where_they_are_listed(outer: Path, tmp_path: Path) -> None:
-    """As where Snakemake alone is installed, which is how the catalogue's visitors begin."""
+def test_missing_packages_give_a_message(outer: Path, tmp_path: Path) -> None:
+    """As where only Snakemake is installed, as with users of the workflow catalogue."""
     (tmp_path / "pyogrio.py").write_text("raise ModuleNotFoundError(\"No module named 'pyogrio'\")")
     source = repr(str(REPOSITORY / "workflow" / "Snakefile"))
     done = snakemake(outer, source, "--dry-run", PYTHONPATH=str(tmp_path))

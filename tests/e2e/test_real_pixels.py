@@ -1,4 +1,4 @@
-"""Real pixels of Sentinel-2 and Sentinel-1 through the pipeline, and out again unchanged."""
+"""Real pixels of Sentinel-2 and Sentinel-1 come out of the pipeline unchanged."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ TILE_ORIGIN = (664_000.0, 5_612_120.0)
 PIXEL = 10.0
 INVALID_SCL = (0, 1, 2, 3, 8, 9)
 ORDER = ("B04", "B02", "B03", "B08", "B8A", "B05", "B06", "B07", "B11", "B12")
-"""Bands of the reference's arrays, told here on their own: the scenes must not follow an
-order that the code gets wrong both ways."""
+"""Bands of the arrays of the reference, repeated here: an error in the order of the code must not
+cancel out in the scenes."""
 
 pytestmark = pytest.mark.e2e
-needs_tile = pytest.mark.skipif(not TILE.is_dir(), reason=f"the real tile {TILE} is not here")
-needs_cubes = pytest.mark.skipif(not CUBES.is_dir(), reason=f"the real cubes {CUBES} are not here")
+needs_tile = pytest.mark.skipif(not TILE.is_dir(), reason=f"the real tile {TILE} does not exist")
+needs_cubes = pytest.mark.skipif(not CUBES.is_dir(), reason=f"the real cubes {CUBES} do not exist")
 
 
 def by_name(bands: np.ndarray) -> np.ndarray:
-    """Bands in ORDER for `optical`, which names them by the code's own order."""
+    """Reorder bands from ORDER to the order of the code, which `optical` expects."""
     return np.ascontiguousarray(bands[..., [ORDER.index(name) for name in BANDS]])
 
 
 def power_of(dn: np.ndarray) -> np.ndarray:
-    """float32 gamma0 whose scaled decibels are `dn` (the middle of the step, far from where
-    rounding to float32 could matter); 0 where dn is 0."""
+    """Return float32 gamma0 whose scaled decibels are `dn` (the middle of the step, where
+    rounding to float32 does not matter); 0 where dn is 0."""
     power = 10.0 ** (((dn.astype(np.float64) + 0.5) / 200.0 - 50.0) / 20.0)
     return np.where(dn > 0, power, 0.0).astype(np.float32)
 
 
 def scaled_decibels(power: np.ndarray) -> np.ndarray:
-    """The formula of the specification, written down once more: trunc((20 log10(x) + 50) 200),
+    """Compute the formula of the specification independently: trunc((20 log10(x) + 50) 200),
     clipped to 0..32767; 0 where x is not positive."""
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = (20.0 * np.log10(power.astype(np.float64)) + 50.0) * 200.0
@@ -70,8 +70,7 @@ def scaled_decibels(power: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, the pixels it was made from, and (method, path, status) of every
-    request to the server that had them."""
+    """A finished run, its input pixels, and (method, path, status) of every request."""
 
     layout: RunFiles
     requests: list[tuple[str, str, int]]
@@ -82,32 +81,34 @@ class Run:
 
 
 def monthly_archive(folder: Path, server: FileServer) -> list[dict[str, Any]]:
-    """One scene per month and sensor; every second optical one of a baseline with offset."""
+    """Write one scene per month and sensor; every second optical one has a baseline with offset."""
     tile = read_tile_folder(TILE)
     assert tile.bands.max() <= 65_535 - 1000
     months = json.loads((TILE / "dates.json").read_text())
     items = []
     for index, month in enumerate(months):
         day = f"{month[:8]}15"
-        # From 1 up the offset is taken off again without loss: max(dn + 1000 - 1000, 1) = dn.
+        # For values from 1 the offset is removed without loss: max(dn + 1000 - 1000, 1) = dn.
         bands = np.array(tile.bands[index])
         late = index % 2 == 1
         bands[bands > 0] += 1000 if late else 0
         scl = np.where(tile.masks[index] == 1, 4, 0 if index % 3 else 9)
-        place = {"origin": TILE_ORIGIN, "href_prefix": server.url}
+        location = {"origin": TILE_ORIGIN, "href_prefix": server.url}
         items.append(
             optical(folder, f"{day}T10:50:00", by_name(bands), scl, mgrs_tile="31UFS",
-                    baseline="05.00" if late else "02.14", **place)
+                    baseline="05.00" if late else "02.14", **location)
         )  # fmt: skip
         vv, vh = np.moveaxis(power_of(tile.sar_ascending[index]), -1, 0)
         if index % 2:
             vh = np.where(vh == 0, np.float32(-32768), vh)
-        items.append(radar(folder, f"{day}T17:25:00", vv, vh, "ascending", shape=vv.shape, **place))
+        items.append(
+            radar(folder, f"{day}T17:25:00", vv, vh, "ascending", shape=vv.shape, **location)
+        )
     return items
 
 
 def run_workflow(folder: Path) -> None:
-    """By Snakemake, over HTTP; 2 x 2 blocks of up to 2 x 2 patches."""
+    """Run Snakemake on scenes over HTTP; 2 x 2 blocks of up to 2 x 2 patches."""
     left, top = TILE_ORIGIN
     write_box(folder / "roi.geojson", left, top - 1000, left + 1000, top)
     with serve_files(folder / "scenes") as server:
@@ -157,18 +158,18 @@ def test_stacks_are_the_real_pixels(run: Run) -> None:
     assert (str(geobox.crs), geobox.shape) == ("EPSG:32631", (100, 100))
     assert geobox.affine @ (0, 0) == TILE_ORIGIN
     masks, doys = run.arrays["masks"], run.arrays["doys"]
-    kept = masks.any(axis=(1, 2))
-    assert kept.sum() == 10
+    valid = masks.any(axis=(1, 2))
+    assert valid.sum() == 10
     s2 = stacked(run.layout, "sentinel2", "tile", "year")
-    np.testing.assert_array_equal(s2["bands"], run.arrays["bands"][kept])
-    np.testing.assert_array_equal(s2["masks"], masks[kept])
+    np.testing.assert_array_equal(s2["bands"], run.arrays["bands"][valid])
+    np.testing.assert_array_equal(s2["masks"], masks[valid])
     s1 = stacked(run.layout, "sentinel1", "tile", "year")
     np.testing.assert_array_equal(s1["sar_ascending"], run.arrays["sar_ascending"])
     assert s1["sar_descending"].shape == (0, 100, 100, 2)
     for block in run.layout.grids["tile"].blocks:
         files = run.layout.stack_files("tile", "year", block.id)
         with open_block_file(Path(files["sentinel2"])) as group:
-            np.testing.assert_array_equal(group["doys"][:], doys[kept])
+            np.testing.assert_array_equal(group["doys"][:], doys[valid])
         with open_block_file(Path(files["sentinel1"])) as group:
             np.testing.assert_array_equal(
                 group["sar_ascending_doy"][:], run.arrays["sar_ascending_doy"]
@@ -177,22 +178,22 @@ def test_stacks_are_the_real_pixels(run: Run) -> None:
 
 @needs_tile
 def test_patches_are_the_real_pixels(run: Run) -> None:
-    kept = run.arrays["masks"].any(axis=(1, 2))
+    valid = run.arrays["masks"].any(axis=(1, 2))
     seen = 0
     for block in run.layout.grids["tile"].blocks:
         path = run.layout.paths.patches.format(region="tile", period="year", block=block.id)
         with open_block_file(Path(path)) as group:
             for y0, x0, height, width in group.attrs["patches"]:
-                place = np.s_[
+                window = np.s_[
                     block.window.y0 + y0 : block.window.y0 + y0 + height,
                     block.window.x0 + x0 : block.window.x0 + x0 + width,
                 ]
                 patch = group[f"{y0}_{x0}"]
                 np.testing.assert_array_equal(
-                    patch["bands"][:], run.arrays["bands"][(kept, *place)]
+                    patch["bands"][:], run.arrays["bands"][(valid, *window)]
                 )
                 np.testing.assert_array_equal(
-                    patch["sar_ascending"][:], run.arrays["sar_ascending"][(slice(None), *place)]
+                    patch["sar_ascending"][:], run.arrays["sar_ascending"][(slice(None), *window)]
                 )
                 seen += height * width
     assert seen == 100 * 100
@@ -200,7 +201,7 @@ def test_patches_are_the_real_pixels(run: Run) -> None:
 
 @pytest.fixture(scope="module")
 def direct() -> Embedding:
-    """What the same function makes of the reference's arrays in one piece."""
+    """Embed the arrays of the reference as one tile with the same function."""
     before = torch.get_num_threads()
     model = prepare_model(workflow.CHECKPOINT, 128, "cpu", threads=2)
     embedding = embed_tile(read_tile_folder(TILE), model, InferenceOptions())
@@ -222,7 +223,7 @@ def test_embeddings_are_those_of_the_arrays(run: Run, direct: Embedding) -> None
     np.testing.assert_array_equal(counts, direct.counts)
     np.testing.assert_array_equal(counts[..., 0], run.arrays["masks"].sum(axis=0))
     assert set(np.unique(counts[..., 0])) == {9, 10}
-    # Not all alike: the codes of a field differ from those of its neighbour.
+    # Pixels differ: the codes of a field differ from those of its neighbour.
     assert len(np.unique(codes.reshape(-1, 128), axis=0)) > 9000
 
 
@@ -243,7 +244,7 @@ def test_zarr_store_equals_the_arrays(run: Run) -> None:
 
 @needs_tile
 def test_scenes_were_read_by_ranges(run: Run) -> None:
-    """And the bands of months without a valid pixel were not read at all."""
+    """The bands of months without a valid pixel were not read."""
     gets = [(path, status) for method, path, status in run.requests if method == "GET"]
     scenes = [(path, status) for path, status in gets if ".tif" in path]
     assert len(scenes) >= 4 * (10 * 11 + 2 + 12 * 2)  # blocks, months, assets
@@ -283,13 +284,13 @@ def read_cube(file: str, prefix: str, names: tuple[str, ...]) -> Cube:
     return Cube(layers, days, origin)
 
 
-# Which layer of the file stands for each band of ORDER.
+# The layer of the file used for each band of ORDER.
 APRIL = ("B04", "B01", "B04", "B08", "B08", "B04", "B08", "B08", "B11", "B11")
 AUTUMN = ("B04", "B02", "B03", "B08", "B08", "B04", "B08", "B08", "B03", "B02")
 
 
 def optical_cube(which: str) -> tuple[Cube, np.ndarray, np.ndarray]:
-    """The cube, its ten bands (T, H, W, 10) uint16 and its SCL (T, H, W)."""
+    """Return the cube, its ten bands (T, H, W, 10) uint16 and its SCL (T, H, W)."""
     if which == "april":
         cube = read_cube("cdse_sentinel2_l2a.nc", "S2-L2A", ("B01", "B04", "B08", "B11", "SCL"))
         order = APRIL
@@ -319,10 +320,12 @@ def day_of_year(day: dt.date) -> int:
 
 @needs_cubes
 @pytest.mark.parametrize(
-    ("which", "kept"),
+    ("which", "expected"),
     [("april", "2023-04-05 2023-04-15 2023-04-30"), ("autumn", None)],
 )
-def test_dates_and_masks_follow_the_real_scl(tmp_path: Path, which: str, kept: str | None) -> None:
+def test_dates_and_masks_follow_the_real_scl(
+    tmp_path: Path, which: str, expected: str | None
+) -> None:
     cube, bands, scl = optical_cube(which)
     items = [
         optical(tmp_path / "scenes", f"{day}T10:56:00", by_name(image + np.uint16(1000)), classes,
@@ -338,12 +341,12 @@ def test_dates_and_masks_follow_the_real_scl(tmp_path: Path, which: str, kept: s
     valid = ~np.isin(scl, INVALID_SCL)
     days = [day for day, pixels in zip(cube.days, valid, strict=True) if pixels.any()]
     assert stack["dates"] == [str(day) for day in days]
-    if kept is not None:
-        assert stack["dates"] == kept.split()
-    chosen = valid.any(axis=(1, 2))
-    assert 0 < chosen.sum() < len(cube.days)
-    np.testing.assert_array_equal(stack["masks"], valid[chosen])
-    np.testing.assert_array_equal(stack["bands"], bands[chosen])
+    if expected is not None:
+        assert stack["dates"] == expected.split()
+    has_pixel = valid.any(axis=(1, 2))
+    assert 0 < has_pixel.sum() < len(cube.days)
+    np.testing.assert_array_equal(stack["masks"], valid[has_pixel])
+    np.testing.assert_array_equal(stack["bands"], bands[has_pixel])
     assert stored_doys(layout, "sentinel2", "doys") == [day_of_year(day) for day in days]
 
 
@@ -351,7 +354,7 @@ def test_dates_and_masks_follow_the_real_scl(tmp_path: Path, which: str, kept: s
 @pytest.mark.parametrize("which", ["april", "autumn"])
 def test_mosaic_of_two_overlapping_scenes_a_day(tmp_path: Path, which: str) -> None:
     """The earlier scene of a day is the left part of its image, the later one the right part
-    of the next image (so that one can tell them apart); 20 columns in common."""
+    of the next image (so that they differ); 20 columns overlap."""
     cube, bands, scl = optical_cube(which)
     cube = dataclasses.replace(cube, days=cube.days[:8])
     height, width = cube.shape
@@ -376,7 +379,7 @@ def test_mosaic_of_two_overlapping_scenes_a_day(tmp_path: Path, which: str) -> N
     layout = ingest(config, until="stack")
     stack = stacked(layout, "sentinel2")
 
-    # Pixel by pixel, as the specification tells it.
+    # Pixel by pixel, as in the specification.
     expected: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     second_over_first = never = 0
     for index, day in enumerate(cube.days):
@@ -405,8 +408,8 @@ def test_mosaic_of_two_overlapping_scenes_a_day(tmp_path: Path, which: str) -> N
 def test_radar_of_real_dates_split_by_orbit_and_mosaicked(tmp_path: Path) -> None:
     """Amplitudes (dB = 20 log10(DN) - 83) as linear power, in two overlapping scenes a pass.
 
-    The file does not tell the direction of its passes: those of one track (12 days apart)
-    are given the same one here.
+    The file does not contain the direction of its passes: those of one track (12 days apart)
+    get the same one here.
     """
     cube = read_cube("cdse_sentinel1_grd.nc", "S1-SIGMA0", ("VV", "VH"))
     decibels = {
@@ -426,7 +429,7 @@ def test_radar_of_real_dates_split_by_orbit_and_mosaicked(tmp_path: Path) -> Non
     items = []
     for index, day in enumerate(cube.days):
         orbit = directions[index]
-        # The second scene of a pass is a little brighter, so that one can tell them apart.
+        # The second scene of a pass is a little brighter, so that they differ.
         for rows, second, factor in ((lower, 25, 1.25), (upper, 0, 1.0)):
             vv, vh = (power[name][index][rows] * np.float32(factor) for name in ("VV", "VH"))
             items.append(
@@ -442,24 +445,24 @@ def test_radar_of_real_dates_split_by_orbit_and_mosaicked(tmp_path: Path) -> Non
     layout = ingest(config, until="stack")
     stack = stacked(layout, "sentinel1")
 
-    whole = np.stack([power["VV"], power["VH"]], axis=-1)
-    expected = scaled_decibels(whole)
-    bright = scaled_decibels(whole * np.float32(1.25))
+    stacked_power = np.stack([power["VV"], power["VH"]], axis=-1)
+    expected = scaled_decibels(stacked_power)
+    bright = scaled_decibels(stacked_power * np.float32(1.25))
     expected[:, upper.stop :] = bright[:, upper.stop :]
     overlap = np.s_[:, lower.start : upper.stop]
     filled = (expected[overlap] == 0) & (bright[overlap] > 0)
     assert filled.sum() > 100  # too weak in the first scene, not in the second
     expected[overlap] = np.where(expected[overlap] == 0, bright[overlap], expected[overlap])
     assert (expected == 0).any() and (expected[..., 0] == 0).mean() < 0.01
-    # Against the decibels of the file, which the formula doubles: at most a step of rounding.
+    # Against the decibels of the file, which the formula doubles: at most one step of rounding.
     doubled = (2.0 * decibels["VV"] + 50.0) * 200.0
     plain = (slice(None), slice(0, lower.start))
     clear = (doubled[plain] > 1) & (doubled[plain] < 32_767)
     assert np.abs(expected[plain][..., 0][clear] - doubled[plain][clear]).max() <= 1.01
 
     for orbit in ("ascending", "descending"):
-        chosen = np.array([direction == orbit for direction in directions])
-        days = [day for day, mine in zip(cube.days, chosen, strict=True) if mine]
+        selected = np.array([direction == orbit for direction in directions])
+        days = [day for day, match in zip(cube.days, selected, strict=True) if match]
         assert stack[f"{orbit}_dates"] == [str(day) for day in days]
-        np.testing.assert_array_equal(stack[f"sar_{orbit}"], expected[chosen])
+        np.testing.assert_array_equal(stack[f"sar_{orbit}"], expected[selected])
         assert stored_doys(layout, "sentinel1", f"sar_{orbit}_doy") == list(map(day_of_year, days))

@@ -1,5 +1,5 @@
-"""A run that is killed leaves whole files or none, and the next run finishes the work: every
-product has the bytes of a run that nothing disturbed."""
+"""A killed run leaves only complete files, and the next run finishes the work: every product has
+the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from tests.support.workflow import (
 pytestmark = pytest.mark.e2e
 
 MOMENTS = {
-    "a first slice is there": ["work/here/then/slices/*/*/b*.zip"],
-    "a first stack is there": ["work/here/then/stack/*/b*.zip"],
+    "a first slice exists": ["work/here/then/slices/*/*/b*.zip"],
+    "a first stack exists": ["work/here/then/stack/*/b*.zip"],
     "a block is being embedded": ["work/here/then/embeddings/.*.part"],
     "products are being written": ["results/here/then/.*.part"],
 }
-"""Moments in the order in which a run comes to them: any of the files exists."""
+"""Moments in the order of a run, each with patterns: a file that matches exists."""
 
 
 def fresh(finished_run: Path, folder: Path) -> Path:
-    """The same run, not yet begun, with intermediate files deleted as they are by default, and
-    in longer slices, which change no product."""
+    """Copy the run before its start, with the default deletion of intermediate files, and with
+    longer slices, which change no product."""
     unstarted(finished_run, folder)
     change(folder, {"paths.keep": [], "download.slice_months": 4})
     return folder
 
 
 def wait_for(patterns: list[str], folder: Path, process: subprocess.Popen[bytes]) -> bool:
-    """Return once a file is there (True) or the run has ended (False)."""
+    """Return once a file exists (True) or the run has ended (False)."""
     while process.poll() is None:
         if any(True for pattern in patterns for _ in folder.glob(pattern)):
             return True
@@ -55,14 +55,14 @@ def wait_for(patterns: list[str], folder: Path, process: subprocess.Popen[bytes]
     return False
 
 
-def assert_products_whole_or_absent(folder: Path, undisturbed: dict[str, str]) -> None:
+def assert_products_complete_or_absent(folder: Path, undisturbed: dict[str, str]) -> None:
     """Every product under its own name is complete. A Zarr store counts as one product."""
-    found = {k: v for k, v in product_bytes(folder).items() if ".part" not in k}
-    assert found.items() <= undisturbed.items()
+    products = {k: v for k, v in product_bytes(folder).items() if ".part" not in k}
+    assert products.items() <= undisturbed.items()
     store = "here/then/embeddings.zarr/"
-    if any(name.startswith(store) for name in found):
+    if any(name.startswith(store) for name in products):
         expected = {name for name in undisturbed if name.startswith(store)}
-        assert {name for name in found if name.startswith(store)} == expected
+        assert {name for name in products if name.startswith(store)} == expected
 
 
 def finish(folder: Path, undisturbed: dict[str, str]) -> None:
@@ -80,18 +80,18 @@ def test_kills_at_chosen_moments(finished_run: Path, tmp_path: Path) -> None:
     for moment, patterns in MOMENTS.items():
         process = start(folder)
         try:
-            came = wait_for(patterns, folder, process)
+            reached = wait_for(patterns, folder, process)
         finally:
-            going = kill_group(process)
-        assert came and going, f"{moment}: {(folder / 'run.txt').read_text()}"
+            running = kill_group(process)
+        assert reached and running, f"{moment}: {(folder / 'run.txt').read_text()}"
         seen_parts += len(leftovers(folder))
-        assert_products_whole_or_absent(folder, undisturbed)
+        assert_products_complete_or_absent(folder, undisturbed)
         assert snakemake(folder, "--unlock").returncode == 0
     assert seen_parts > 0, "no writer was killed while it wrote"
     finish(folder, undisturbed)
     assert job_counts(snakemake(folder, "--dry-run").stdout) == {}
-    kept = sorted(str(p.relative_to(folder)) for p in (folder / "work").rglob("*.zip"))
-    assert kept == sorted(
+    remaining = sorted(str(p.relative_to(folder)) for p in (folder / "work").rglob("*.zip"))
+    assert remaining == sorted(
         f"work/here/then/embeddings/b00{y}_00{x}.zip" for y in (0, 1) for x in (0, 1)
     )
 
@@ -102,9 +102,9 @@ KILLS = 100
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2026])
 def test_a_hundred_kills_at_random_moments(finished_run: Path, tmp_path: Path, seed: int) -> None:
-    """SIGKILL to whatever is there: to the whole run, to Snakemake alone, whose jobs go on and
-    whose successor starts beside them, or to any process of a job. At every moment a product is
-    whole or absent; every run that comes to its end has the bytes of an undisturbed one."""
+    """SIGKILL to the whole run, to Snakemake only, whose jobs continue beside the next run, or
+    to any process of a job. A product is always complete or absent; every run that finishes
+    has the bytes of an undisturbed one."""
     folder = fresh(finished_run, tmp_path / "run")
     undisturbed = product_bytes(finished_run)
     moments = random.Random(seed)
@@ -123,33 +123,33 @@ def test_a_hundred_kills_at_random_moments(finished_run: Path, tmp_path: Path, s
                     shutil.rmtree(folder / name)
             continue
         kills[victim] += 1
-        assert_products_whole_or_absent(folder, undisturbed)
+        assert_products_complete_or_absent(folder, undisturbed)
         if victim != "job":
             assert snakemake(folder, "--unlock").returncode == 0
     wait_for_orphans(folder)
     assert min(kills.values()) >= 20
-    assert ends >= 1, "no run came to its end between the kills"
+    assert ends >= 1, "no run finished between the kills"
     finish(folder, undisturbed)
 
 
 def strike(process: subprocess.Popen[bytes], victim: str, moments: random.Random) -> bool:
-    """Kill all of a run, its Snakemake, or one process of its jobs (then the run ends by
-    itself, with a failure); False if there is no such process any more."""
+    """Kill all of a run, its Snakemake, or one process of its jobs (then the run fails by itself);
+    return False if no such process exists any more."""
     if victim == "all":
         return kill_group(process)
-    chosen = [process.pid]
+    candidates = [process.pid]
     if victim == "job":
-        chosen = [pid for pid in members(process.pid) if pid != process.pid]
-    if process.poll() is not None or not chosen:
+        candidates = [pid for pid in members(process.pid) if pid != process.pid]
+    if process.poll() is not None or not candidates:
         return False
     with contextlib.suppress(ProcessLookupError):
-        os.kill(moments.choice(chosen), signal.SIGKILL)
+        os.kill(moments.choice(candidates), signal.SIGKILL)
     process.wait()
     return True
 
 
 def wait_for_orphans(folder: Path) -> None:
-    """Until no job of any run in a folder is left."""
+    """Wait until no job of any run in a folder is running."""
     for _ in range(600):
         if not any(str(folder) in line for line in commands()):
             return
@@ -158,7 +158,7 @@ def wait_for_orphans(folder: Path) -> None:
 
 
 def commands() -> list[str]:
-    """Command lines of the processes of this machine (Linux)."""
+    """Return the command lines of the processes of this machine (Linux)."""
     lines = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):

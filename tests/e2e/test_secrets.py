@@ -1,4 +1,4 @@
-"""No token in anything that a run leaves behind, whether it went well or failed."""
+"""No token in the files and the output of a run, whether it succeeds or fails."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ KEY = "Subscr1ption-key-secret"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """An archive whose addresses Planetary Computer's library signs, behind a proxy, with a
-    signing service of its own."""
+    """Serve an archive whose URLs the library of Planetary Computer signs, behind a proxy, with a
+    local signing service."""
     rng = np.random.default_rng(3)
     scenes = tmp_path / "archive" / "s2"
     items = [
@@ -59,13 +59,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServ
 
 
 def command_lines() -> str:
-    """Arguments of every process of the machine (Linux)."""
-    found = []
+    """Return the arguments of every process of the machine (Linux)."""
+    lines = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                found.append((entry / "cmdline").read_bytes().decode(errors="replace"))
-    return "\n".join(found)
+                lines.append((entry / "cmdline").read_bytes().decode(errors="replace"))
+    return "\n".join(lines)
 
 
 def assert_no_secret(folder: Path, output: str) -> int:
@@ -81,13 +81,13 @@ def assert_no_secret(folder: Path, output: str) -> int:
     for path in files:
         data = path.read_bytes()
         for secret in secrets:
-            assert secret not in data, f"{path} holds {secret.decode()}"
+            assert secret not in data, f"{path} contains {secret.decode()}"
     for secret in secrets:
         assert secret.decode() not in output
     return len(files)
 
 
-def test_no_token_in_anything_a_run_leaves_behind(server: FileServer, tmp_path: Path) -> None:
+def test_no_token_in_files_output_or_command_lines(server: FileServer, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     lines: list[str] = []
 
@@ -102,8 +102,8 @@ def test_no_token_in_anything_a_run_leaves_behind(server: FileServer, tmp_path: 
     assert "again in" in (next(folder.rglob("download/sentinel2/**/*.log"))).read_text()
     assert_no_secret(folder, output)
 
-    lost = next((server.folder / "s2").rglob("*_B08_*")).name
-    server.faults = [Fault("status", lost, count=None, value=404), Fault("reset", "iw-v")]
+    missing = next((server.folder / "s2").rglob("*_B08_*")).name
+    server.faults = [Fault("status", missing, count=None, value=404), Fault("reset", "iw-v")]
     output = run(folder, "--verbose")
     assert_no_secret(folder, output)
     assert list(folder.rglob("embeddings.zarr"))

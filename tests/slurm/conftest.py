@@ -21,15 +21,17 @@ SCRIPT = REPOSITORY / "tools" / "slurm.sh"
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     missing = [name for name in DAEMONS if not which(name)]
     if missing:
-        pytest.skip(f"NOT TESTED ON SLURM: no {', '.join(missing)} here; tools/install-slurm.sh")
+        pytest.skip(
+            f"NOT TESTED ON SLURM: missing {', '.join(missing)}; see tools/install-slurm.sh"
+        )
     if os.geteuid() != 0:
-        pytest.skip("NOT TESTED ON SLURM: its daemons have to be started by root")
+        pytest.skip("NOT TESTED ON SLURM: root must start its daemons")
     folder = tmp_path_factory.mktemp("slurm")
     done = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, check=False)
     if done.returncode == 3:
         pytest.skip(f"NOT TESTED ON SLURM: {done.stderr.strip()}")
     if done.returncode:
-        pytest.fail(f"Slurm is installed, and does not start: {done.stderr.strip()}")
+        pytest.fail(f"Slurm is installed but does not start: {done.stderr.strip()}")
     try:
         yield Cluster(folder)
     finally:
@@ -37,13 +39,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def which(name: str) -> str | None:
-    """Daemons lie in sbin, which is not on everybody's PATH."""
+    """Return the path of a program, also in sbin, which may not be on PATH."""
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 @pytest.fixture(scope="session")
 def patched_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`finished_run` up to the patches of its blocks: inference and products are left to do."""
+    """`finished_run` up to the patches of its blocks: inference and products remain."""
     folder = tmp_path_factory.mktemp("patched") / "run"
     shutil.copytree(finished_run, folder)
     shutil.rmtree(folder / "results")

@@ -1,5 +1,5 @@
-"""profiles/generic, with Slurm in the part of a cluster that is not Slurm: sbatch as the command
-that submits. What the profile asks for reaches the cluster, and the products are the same."""
+"""profiles/generic, with sbatch as the submit command. The requested resources reach the cluster,
+and the products are the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROFILE = [
     "--comment={rule}",
     *("--cluster-generic-cancel-cmd", "scancel"),
     *("--default-resources", "queue=cpu", "gpu=0", "runtime=5", "mem_mb=1000"),
-    # One disk and one machine: files are there at once.
+    # One disk and one machine: files appear at once.
     *("--latency-wait", "5", "--max-status-checks-per-second", "10"),
     *("--set-threads", "infer_gpu=1"),
 ]
@@ -33,13 +33,13 @@ def test_the_generic_profile(cluster: Cluster, patched: Path, finished_run: Path
     finish(start(patched, profile=PROFILE), patched)
     assert product_bytes(patched) == product_bytes(finished_run)
     jobs = {name: cluster.jobs(patched, name) for name in ("infer_cpu", "infer_gpu", "stitch")}
-    assert [len(found) for found in jobs.values()] == [2, 2, 2]
-    for name, found in jobs.items():
+    assert [len(batch) for batch in jobs.values()] == [2, 2, 2]
+    for name, batch in jobs.items():
         partition = "gpu" if name == "infer_gpu" else "cpu"
-        assert {job["Partition"] for job in found} == {partition}
-        assert {job["JobState"] for job in found} == {"COMPLETED"}
-        asked = {"gpu:1" in job.get("TresPerJob", "") for job in found}
-        assert asked == {name == "infer_gpu"}
+        assert {job["Partition"] for job in batch} == {partition}
+        assert {job["JobState"] for job in batch} == {"COMPLETED"}
+        with_gpu = {"gpu:1" in job.get("TresPerJob", "") for job in batch}
+        assert with_gpu == {name == "infer_gpu"}
     assert {job["TimeLimit"] for job in jobs["infer_cpu"]} == {"04:00:00"}
     for job in jobs["stitch"]:
         assert memory(job) == memory_mb(job["Comment"], 1, block_size=25, patch_size=20)

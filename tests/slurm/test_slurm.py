@@ -1,5 +1,5 @@
-"""The workflow on a real Slurm: whatever happens to its jobs or to its controller, the products
-have the bytes of an undisturbed run, and only what was lost is computed again."""
+"""The workflow on a real Slurm: after failures of jobs or of the controller, the products have the
+bytes of an undisturbed run, and only unfinished jobs are computed again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.support.slurm import (
     Cluster,
     finish,
     hold,
+    job_record,
     memory,
     slurm,
     start,
-    verdict,
     wait_until,
 )
 from tests.support.workflow import (
@@ -41,26 +41,26 @@ BLOCKS = ["b000_000", "b000_001", "b001_000", "b001_001"]
 
 
 def attempts(folder: Path, rule: str = "infer_cpu") -> dict[str, int]:
-    """How often each block was begun to be embedded."""
-    found = {block: verdict(folder, block, rule) for block in BLOCKS}
-    return {block: v.attempts for block, v in found.items() if v is not None}
+    """Return how often the job of each block was started."""
+    records = {block: job_record(folder, block, rule) for block in BLOCKS}
+    return {block: record.attempts for block, record in records.items() if record is not None}
 
 
 def test_the_demo_runs_through_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
-    """As on one machine, to the last byte, with the profile that users take; stacks and patches
-    of a block are one Slurm job."""
+    """The products have the bytes of a run on one machine, with the profile for users; stacks and
+    patches of a block are one Slurm job."""
     folder = tmp_path / "demo"
     make_demo(folder)
     run(folder)
     expected = product_bytes(folder)
-    page = f"demo/{PERIOD}/report.html"  # tells what the run cost
+    page = f"demo/{PERIOD}/report.html"  # states the cost of the run
     del expected[page]
     for name in ("work", "results", "logs", ".snakemake"):
         shutil.rmtree(folder / name)
     finish(start(folder, profile=USERS_PROFILE), folder)
-    found = product_bytes(folder)
-    del found[page]
-    assert found == expected
+    products = product_bytes(folder)
+    del products[page]
+    assert products == expected
     assert len(expected) > 5
     series = cluster.jobs(folder, "series")
     assert len(series) == 4
@@ -70,10 +70,10 @@ def test_the_demo_runs_through_the_cluster(cluster: Cluster, tmp_path: Path) -> 
 def test_jobs_that_are_cancelled_killed_requeued_or_out_of_time(
     cluster: Cluster, patched: Path, finished_run: Path
 ) -> None:
-    """Each of four blocks meets another fate, while it is being embedded.
+    """The jobs of four blocks are disturbed in four ways while they run.
 
-    A job that was killed (exit status 137, as by a full machine) or cancelled comes back with
-    twice the memory; one that is put back into the queue, as by preemption, with the same.
+    A job that was killed (exit status 137, as for its memory) or cancelled is submitted again with
+    twice the memory; one that is requeued, as by preemption, with the same.
     """
     cancelled, killed, requeued, late = BLOCKS
     limits = ["infer_cpu:runtime=1", "infer_cpu:mem_mb=800*attempt"]
@@ -103,11 +103,11 @@ def test_jobs_that_are_cancelled_killed_requeued_or_out_of_time(
     assert leftovers(patched) == []
 
 
-def test_a_job_over_its_memory_comes_back_with_more(
+def test_a_job_over_its_memory_is_repeated_with_more(
     cluster: Cluster, patched: Path, finished_run: Path
 ) -> None:
-    """Slurm watches memory here as it does on a cluster. 400 MB are too few for PyTorch beside
-    Snakemake; what one attempt was denied, a later one is given."""
+    """Slurm enforces memory as on a cluster. 400 MB are too few for PyTorch and Snakemake; a later
+    attempt requests more."""
     process = start(patched, "--set-resources", "infer_cpu:mem_mb=400*attempt")
     output = finish(process, patched)
     for block in BLOCKS:
@@ -123,16 +123,16 @@ def test_a_job_over_its_memory_comes_back_with_more(
 def test_the_controller_is_killed_and_started_again(
     cluster: Cluster, patched: Path, finished_run: Path
 ) -> None:
-    """Snakemake killed by SIGKILL leaves its lock and its jobs. Both are named, with the
-    command that removes them; then only what was not finished is computed."""
+    """Snakemake killed by SIGKILL leaves its lock and its jobs. Messages name both, with the
+    command that removes them; then only unfinished blocks are computed."""
     first = BLOCKS[0]
     process = start(patched, "--set-threads", "infer_cpu=1")
     try:
         hold(patched, process, {first: lambda pid: None})
         wait_until(lambda: registered(patched), process)
         assert kill_group(process)
-        kept = {b: embeddings(patched, b).stat().st_mtime_ns for b in registered(patched)}
-        assert first not in kept
+        finished = {b: embeddings(patched, b).stat().st_mtime_ns for b in registered(patched)}
+        assert first not in finished
         locked = snakemake(patched, *profile())
         assert locked.returncode != 0 and "--unlock" in locked.stdout
         assert snakemake(patched, "--unlock").returncode == 0
@@ -144,13 +144,13 @@ def test_the_controller_is_killed_and_started_again(
         named = refused.split("scancel ")[1].split(". ")[0].split()
         assert number in named
         slurm("scancel", *named)
-        deadline = ("RUNNING", "COMPLETING", "PENDING")
-        while any(job["JobState"] in deadline for job in cluster.jobs(patched, "")):
+        unfinished = ("RUNNING", "COMPLETING", "PENDING")
+        while any(job["JobState"] in unfinished for job in cluster.jobs(patched, "")):
             subprocess.run(["sleep", "0.2"], check=True)
         finish(start(patched), patched)
     finally:
         kill_group(process)
-    for block, written in kept.items():
+    for block, written in finished.items():
         assert embeddings(patched, block).stat().st_mtime_ns == written, block
         assert attempts(patched)[block] == 1
     assert attempts(patched)[first] == 2
@@ -160,8 +160,8 @@ def test_the_controller_is_killed_and_started_again(
 def test_the_cluster_loses_its_controller_for_a_while(
     cluster: Cluster, patched: Path, finished_run: Path
 ) -> None:
-    """slurmctld is killed while jobs run, and started again after several questions for their
-    state were not answered: the run goes on, and no job is done twice."""
+    """slurmctld is killed while jobs run, and started again after several status requests have
+    failed: the run continues, and no job is done twice."""
     process = start(patched, "--set-threads", "infer_cpu=1")
     held = []
     try:
@@ -178,23 +178,23 @@ def test_the_cluster_loses_its_controller_for_a_while(
 
 
 def test_gpu_jobs(cluster: Cluster, patched: Path, finished_run: Path) -> None:
-    """Half the blocks go to the GPU partition and ask for a GPU. Slurm has one there, PyTorch
-    finds none: the jobs say so and fail, or compute on the CPU where that is allowed."""
+    """Half the blocks go to the GPU partition and request a GPU. Slurm has one, PyTorch finds
+    none: the jobs fail with a message, or compute on the CPU where that is allowed."""
     change(patched, {"jobs.cpu_gpu": [1, 1]})
     output = finish(start(patched, "--retries", "0"), patched, fails=True)
-    asked = {block: cluster.jobs(patched, block)[-1] for block in BLOCKS}
-    assert {block: job["Partition"] for block, job in asked.items()} == dict(
+    submitted = {block: cluster.jobs(patched, block)[-1] for block in BLOCKS}
+    assert {block: job["Partition"] for block, job in submitted.items()} == dict(
         zip(BLOCKS, ["cpu", "gpu", "cpu", "gpu"], strict=True)
     )
-    assert ["gpu:1" in job.get("TresPerJob", "") for job in asked.values()] == [
+    assert ["gpu:1" in job.get("TresPerJob", "") for job in submitted.values()] == [
         False,
         True,
         False,
         True,
     ]
     for block in BLOCKS[1::2]:
-        sentence = f"here then {block}: infer_gpu (1 attempt): This block is for a GPU, but PyTorch"
-        assert output.count(sentence) == 1, output
+        message = f"here then {block}: infer_gpu (1 attempt): This block is for a GPU, but PyTorch"
+        assert output.count(message) == 1, output
         assert not embeddings(patched, block).exists()
     done = {block: embeddings(patched, block).stat().st_mtime_ns for block in BLOCKS[::2]}
     change(patched, {"jobs.on_missing_gpu": "cpu"})
@@ -205,8 +205,8 @@ def test_gpu_jobs(cluster: Cluster, patched: Path, finished_run: Path) -> None:
 
 
 def registered(folder: Path) -> list[str]:
-    """Blocks of which Snakemake has said that they are embedded. What ends after its death, or
-    just before it, it does not know to be whole, and makes again."""
+    """Return the blocks that Snakemake has recorded as finished. Jobs that end after its death, or
+    just before it, are repeated."""
     output = (folder / "run.txt").read_text()
     jobs = re.findall(r"^Job (\d+): Embedding here (\w+),", output, re.MULTILINE)
     done = set(re.findall(r"^Finished jobid: (\d+) ", output, re.MULTILINE))

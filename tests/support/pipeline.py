@@ -1,4 +1,4 @@
-"""Runs the steps of the workflow in this process, on small archives, without Snakemake."""
+"""Run the steps of the workflow in this process, on small archives, without Snakemake."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ MODEL = {"weights": str(Path(__file__).parents[1] / "golden" / "checkpoints" / "
 
 
 def read_config(path: Path) -> Config:
-    """The configuration in a file, as Snakemake hands it over."""
+    """Read a configuration file as Snakemake does."""
     return load_config(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def write_box(path: Path, left: float, bottom: float, right: float, top: float) -> Path:
-    """A rectangle of the grid CRS as a GeoJSON file that says its CRS (the older form)."""
+    """Write a rectangle of the grid CRS as a GeoJSON file with a `crs` member (the older form)."""
     return write_polygon(path, shapely.box(left, bottom, right, top))
 
 
@@ -64,7 +64,7 @@ def configuration(
     end: str,
     **sections: Any,
 ) -> Config:
-    """A configuration over an item collection written into `folder`."""
+    """Write an item collection into `folder`; return a configuration that reads it."""
     collection = folder / "items.json"
     write_item_collection(collection, items)
     source = {"provider": "local", "location": str(collection)}
@@ -91,12 +91,12 @@ def configuration(
 
 def ingest(config: Config, until: str = "patches") -> RunFiles:
     """Run roi, items, download, stack and retile for every block of the first region and
-    period; returns the layout, which says where the files are."""
+    period; return the paths of its files."""
     layout = RunFiles(config)
     region, period = "here", "then"
     mask = Path(layout.paths.roi.format(region=region))
-    chosen = config.regions[region]
-    write_mask(read_roi(chosen.roi, chosen.layer), layout.grids[region].geobox, mask)
+    source = config.regions[region]
+    write_mask(read_roi(source.roi, source.layer), layout.grids[region].geobox, mask)
     for sensor in layout.sensors:
         list_items(
             getattr(config, sensor),
@@ -162,10 +162,10 @@ def _download(
 def stacked(
     layout: RunFiles, sensor: str, region: str = "here", period: str = "then"
 ) -> dict[str, np.ndarray]:
-    """The stacks of all blocks put side by side over the product grid.
+    """Return the stacks of all blocks, put together on the product grid.
 
-    Dates differ between blocks (each drops the days without a valid pixel), so arrays are
-    laid on the union of dates; the dates are returned under `dates` or `{orbit}_dates`.
+    Dates differ between blocks (each drops the days without a valid pixel), so arrays have the
+    union of dates, which is under `dates` or `{orbit}_dates`.
     """
     grid = layout.grids[region]
     streams = (
@@ -185,17 +185,17 @@ def stacked(
         for block in grid.blocks:
             with open_block_file(files[block.id]) as group:
                 window = grid.product_window(block)
-                places = [ordered.index(d) for d in group.attrs[key]]
+                indices = [ordered.index(d) for d in group.attrs[key]]
                 for name in names:
                     data = np.asarray(group[name][:])
-                    whole = result.setdefault(
+                    mosaic = result.setdefault(
                         name,
                         np.zeros(
                             (len(ordered), *grid.product_geobox.shape, *data.shape[3:]), data.dtype
                         ),
                     )
-                    for place, image in zip(places, data, strict=True):
-                        whole[(place, *window.slices)] = image
+                    for index, image in zip(indices, data, strict=True):
+                        mosaic[(index, *window.slices)] = image
     return result
 
 

@@ -1,4 +1,4 @@
-"""Runs the workflow through a real Slurm and meddles with its jobs."""
+"""Run the workflow through a real Slurm and disturb its jobs."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ USERS_PROFILE = [
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster, and where its state is."""
+    """The cluster and the folder of its state."""
 
     folder: Path
 
     def jobs(self, folder: Path, word: str) -> list[dict[str, str]]:
-        """What Slurm knows of the jobs of a run whose comment (rule and wildcards) has a word,
+        """Return the fields of a run's jobs whose comment (rule and wildcards) contains a word,
         in the order of submission."""
-        found = []
+        jobs = []
         for line in slurm("scontrol", "--oneliner", "show", "job").splitlines():
             fields = dict(re.findall(r"(\w+)=(\S*)", line))
             if fields.get("WorkDir") == str(folder) and word in fields.get("Comment", ""):
-                found.append(fields)
-        return sorted(found, key=lambda fields: int(fields["JobId"]))
+                jobs.append(fields)
+        return sorted(jobs, key=lambda fields: int(fields["JobId"]))
 
     def controller(self, action: str) -> None:
-        """`down`: kill slurmctld; `up`: start it again."""
+        """Kill slurmctld (`down`) or start it again (`up`)."""
         subprocess.run([REPOSITORY / "tools" / "slurm.sh", action, self.folder], check=True)
 
     def job(self, folder: Path, word: str) -> str:
-        """Number of the one job of a run that is in the queue and has a word in its comment."""
+        """Return the id of the one queued job of a run whose comment contains a word."""
         waiting = ("PENDING", "RUNNING", "COMPLETING")
-        (found,) = [j for j in self.jobs(folder, word) if j["JobState"] in waiting]
-        return found["JobId"]
+        (job,) = [j for j in self.jobs(folder, word) if j["JobState"] in waiting]
+        return job["JobId"]
 
 
 def slurm(*arguments: str) -> str:
@@ -56,21 +56,21 @@ def slurm(*arguments: str) -> str:
 
 
 def memory(job: dict[str, str]) -> int:
-    """MB that a job was given."""
+    """Return the memory of a job in MB."""
     number, unit = re.fullmatch(r".*mem=([\d.]+)([MG]).*", job["TRES"]).groups()  # type: ignore[union-attr]
     return round(float(number) * {"M": 1, "G": 1024}[unit])
 
 
-def verdict(folder: Path, block: str, rule: str) -> JobRecord | None:
-    """What became of a rule's job of a block."""
+def job_record(folder: Path, block: str, rule: str) -> JobRecord | None:
+    """Return the record of a rule's job of a block, if it has one."""
     path = job_log_path(folder / "work", "here", "then", block)
-    return next((v for v in read_job_log(path) if v.rule == rule), None)
+    return next((record for record in read_job_log(path) if record.rule == rule), None)
 
 
 def start(
     folder: Path, *arguments: str, profile: Sequence[str] = PROFILE
 ) -> subprocess.Popen[bytes]:
-    """Begin a run on the cluster, in a process group of its own; output goes to `run.txt`."""
+    """Start a run on the cluster, in a process group of its own; output goes to `run.txt`."""
     with (folder / "run.txt").open("ab") as output:
         return subprocess.Popen(
             command(folder, *profile, *arguments),
@@ -83,8 +83,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[bytes], folder: Path, fails: bool = False) -> str:
-    """Wait for the end of a run, and of all that is left of it where it does not come; returns
-    what it printed."""
+    """Wait for the end of a run, or kill its processes after a timeout; return its output."""
     try:
         process.wait(timeout=600)
     except BaseException:
@@ -98,29 +97,29 @@ def finish(process: subprocess.Popen[bytes], folder: Path, fails: bool = False) 
 def wait_until(
     condition: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 300
 ) -> None:
-    """Wait while the run goes on."""
+    """Wait until a condition holds, while the run is running."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, "the run ended before"
-        assert time.monotonic() < deadline, "waited for nothing"
+        assert process.poll() is None, "the run ended first"
+        assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.01)
 
 
 def hold(
     folder: Path, process: subprocess.Popen[bytes], fates: Mapping[str, Callable[[int], object]]
 ) -> None:
-    """Stop (SIGSTOP) the process that embeds a block as soon as it has begun, and do to it what
-    `fates` says (a function of the process's id by block); returns when every fate was met."""
-    left = dict(fates)
+    """Stop (SIGSTOP) the process that embeds a block as soon as it has started, and call the
+    function of that block in `fates` with its process id; return after the last call."""
+    remaining = dict(fates)
 
     def meet() -> bool:
-        for block in list(left):
-            found = verdict(folder, block, "infer_cpu")
-            if found is None:
+        for block in list(remaining):
+            record = job_record(folder, block, "infer_cpu")
+            if record is None:
                 continue
-            assert found.state == "started", f"{block} was done too soon to be held"
-            os.kill(found.process, signal.SIGSTOP)
-            left.pop(block)(found.process)
-        return not left
+            assert record.state == "started", f"{block} was done before it could be stopped"
+            os.kill(record.process, signal.SIGSTOP)
+            remaining.pop(block)(record.process)
+        return not remaining
 
     wait_until(meet, process)

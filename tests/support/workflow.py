@@ -1,4 +1,4 @@
-"""Runs the whole workflow as a user does: Snakemake, in a process of its own."""
+"""Run the whole workflow as a user does: Snakemake, in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import yaml
 
 from .pipeline import ORIGIN, write_box
 from .scenes import optical, radar
+from .snakemake_server import run_snakemake
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKPOINT = REPOSITORY / "tests" / "golden" / "checkpoints" / "v2_student_noqk.pt"
@@ -33,54 +35,53 @@ Changes = Mapping[str, Any]
 
 
 def command(folder: Path, *arguments: str, snakefile: Path = REPOSITORY / "Snakefile") -> list[str]:
-    """Snakemake on the configuration in `folder`, which is the working directory."""
-    chosen = [] if "--configfile" in arguments else ["--configfile", str(folder / "config.yaml")]
+    """Return the command that runs Snakemake on the configuration in `folder`."""
+    config = [] if "--configfile" in arguments else ["--configfile", str(folder / "config.yaml")]
     return [
         *(sys.executable, "-m", "snakemake", "-s", str(snakefile), "--directory", str(folder)),
-        *chosen,
+        *config,
         *arguments,
     ]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Without the caller's Snakemake settings; scripts are run by this interpreter."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
+    """Return the environment without the caller's Snakemake settings, this interpreter first."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**kept, "PATH": path, "XDG_CACHE_HOME": str(folder / ".cache")}
+    return {**variables, "PATH": path, "XDG_CACHE_HOME": str(folder / ".cache")}
 
 
 def snakemake(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run to the end. `stdout` is everything a user sees on the terminal, in its order."""
-    return subprocess.run(
-        command(folder, *arguments, **options),
-        cwd=folder.parent,  # not the working directory of the workflow: --directory is
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    """Run to the end. `stdout` is everything that a user sees on the terminal, in its order."""
+    line = command(folder, *arguments, **options)
+    with tempfile.NamedTemporaryFile("r") as output:
+        status = run_snakemake(
+            line[3:],  # without `python -m snakemake`
+            cwd=folder.parent,  # not the working directory of the workflow, which --directory names
+            environment=environment(folder),
+            output=Path(output.name),
+        )
+        return subprocess.CompletedProcess(line, status, output.read())
 
 
 def run(folder: Path, *arguments: str, fails: bool = False, **options: Any) -> str:
-    """Run to the end on two cores; returns what a user sees."""
+    """Run to the end on two cores; return the output."""
     done = snakemake(folder, "--cores", "2", *arguments, **options)
     assert (done.returncode != 0) == fails, done.stdout
     return done.stdout
 
 
 def plan(folder: Path, *arguments: str, **options: Any) -> dict[str, int]:
-    """Jobs by rule that a run would do, from the table a dry run prints."""
+    """Return the jobs by rule of a dry run, from the table that it prints."""
     done = snakemake(folder, "--dry-run", *arguments, **options)
     assert done.returncode == 0, done.stdout
     return job_counts(done.stdout)
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """Jobs by rule in the job statistics of a run, without the target rules.
+    """Return the jobs by rule in the job statistics of a run, without the target rules.
 
-    `infer` counts `infer_cpu` and `infer_gpu`: which it is depends on the machine.
+    `infer` counts `infer_cpu` and `infer_gpu`, which depend on the machine.
     """
     table = re.search(r"^Job stats:\n.*\n-.*\n((?:\S+ +\d+\n)+)", output, re.MULTILINE)
     if table is None:
@@ -96,7 +97,7 @@ def job_counts(output: str) -> dict[str, int]:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Begin a run on two cores in a process group of its own; output goes to `run.txt`."""
+    """Start a run on two cores in a process group of its own; output goes to `run.txt`."""
     with (folder / "run.txt").open("ab") as output:
         return subprocess.Popen(
             command(folder, "--cores", "2", *arguments),
@@ -109,12 +110,12 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> bool:
-    """SIGKILL to the whole process group; returns once every member of it is gone.
+    """Send SIGKILL to the whole process group; return once every member has ended.
 
     Returns:
-        True if the run was still going, False if it had ended by itself.
+        True if the run was still running, False if it had ended by itself.
     """
-    going = process.poll() is None
+    running = process.poll() is None
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -124,11 +125,11 @@ def kill_group(process: subprocess.Popen[bytes]) -> bool:
     while members(process.pid):
         assert time.monotonic() < deadline, "processes of the run outlived SIGKILL"
         time.sleep(0.005)
-    return going
+    return running
 
 
 def members(group: int) -> list[int]:
-    """Living processes of a process group (Linux)."""
+    """Return the running processes of a process group (Linux)."""
     members = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -142,7 +143,7 @@ def members(group: int) -> list[int]:
 
 
 def product_bytes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every product file by its path below `results`, temporary ones included."""
+    """Return the SHA-256 of every product file by its path below `results`, with temporary ones."""
     results = folder / "results"
     return {
         str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -152,22 +153,22 @@ def product_bytes(folder: Path) -> dict[str, str]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files of killed writers."""
+    """Return the temporary files of killed writers."""
     return sorted(p for top in ("work", "results") for p in (folder / top).rglob("*.part"))
 
 
 def archive(folder: Path, scenes: Iterable[Mapping[str, Any]]) -> None:
-    """Write `items.json` over scenes in `folder`, with relative addresses, so that a copy of
-    the folder reads its own scenes."""
+    """Write `items.json` of scenes in `folder`, with relative paths, so that a copy of the folder
+    reads its own scenes."""
     features = json.dumps(list(scenes)).replace(f"{folder}/", "")
     text = f'{{"type": "FeatureCollection", "features": {features}}}'
     (folder / "items.json").write_text(text)
 
 
 def scenes(folder: Path, days: Sequence[str], shape: tuple[int, int]) -> list[dict[str, Any]]:
-    """A Sentinel-2 and a Sentinel-1 scene for each day, of random pixels (the same always).
+    """Write a Sentinel-2 and a Sentinel-1 scene for each day, of random pixels (fixed seed).
 
-    Directions take turns; a quarter of the optical pixels are cloud.
+    Directions alternate; a quarter of the optical pixels are cloud.
     """
     random = np.random.default_rng(0)
     items = []
@@ -182,7 +183,7 @@ def scenes(folder: Path, days: Sequence[str], shape: tuple[int, int]) -> list[di
 
 
 def document(folder: Path, start: str, end: str) -> dict[str, Any]:
-    """The configuration most tests begin with; every path is relative to `folder`."""
+    """Return the configuration that most tests start from; its paths are relative to `folder`."""
     source = {"provider": "local", "location": "items.json"}
     return {
         "regions": {"here": {"roi": "roi.geojson"}},
@@ -218,7 +219,7 @@ def change(folder: Path, changes: Changes) -> None:
 
 
 def box(path: Path, columns: tuple[int, int], rows: tuple[int, int]) -> Path:
-    """A region that is a rectangle of pixels, counted from the scenes' upper left corner."""
+    """Write a rectangle of pixels, counted from the upper left corner of the scenes."""
     return write_box(
         path,
         LEFT + columns[0] * PIXEL,
@@ -229,7 +230,7 @@ def box(path: Path, columns: tuple[int, int], rows: tuple[int, int]) -> Path:
 
 
 def four_blocks(folder: Path) -> Path:
-    """An archive and a configuration: 2 x 2 blocks of 4 patches each, 2 slices, both sensors,
+    """Write an archive and a configuration: 2 x 2 blocks of 4 patches each, 2 slices, both sensors,
     both directions; 39 jobs."""
     folder.mkdir(parents=True)
     box(folder / "roi.geojson", (0, 50), (0, 40))
@@ -242,7 +243,7 @@ def four_blocks(folder: Path) -> Path:
 
 
 def unstarted(run_folder: Path, folder: Path) -> Path:
-    """A copy of a run's archive and configuration, without anything computed."""
+    """Copy the archive and configuration of a run, without computed files."""
     skipped = shutil.ignore_patterns("work", "results", "logs", ".snakemake", ".cache")
     shutil.copytree(run_folder, folder, ignore=skipped)
     return folder
@@ -250,16 +251,16 @@ def unstarted(run_folder: Path, folder: Path) -> Path:
 
 @contextmanager
 def small_disk(folder: Path, size: int, *options: str) -> Iterator[Path]:
-    """Mount a disk of `size` bytes on `folder` (made if needed); skips where one may not."""
+    """Mount a disk of `size` bytes on `folder`; skip the test where that is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = ",".join((f"size={size}", *options))
-    mount = ["mount", "-t", "tmpfs", "-o", chosen, "tmpfs", str(folder)]
+    mount_options = ",".join((f"size={size}", *options))
+    mount = ["mount", "-t", "tmpfs", "-o", mount_options, "tmpfs", str(folder)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip("there is no `mount` here")
+        pytest.skip("this machine has no `mount`")
     if done.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -267,7 +268,7 @@ def small_disk(folder: Path, size: int, *options: str) -> Iterator[Path]:
 
 
 def fill(folder: Path, leave: int) -> Path:
-    """A file that uses up the disk of `folder` but for `leave` bytes."""
+    """Write a file that uses up the disk of `folder` except `leave` bytes."""
     filler = folder / "filler"
     with filler.open("wb") as handle:
         os.posix_fallocate(handle.fileno(), 0, shutil.disk_usage(folder).free - leave)

@@ -1,4 +1,4 @@
-"""Results appear whole or not at all."""
+"""Results appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -44,20 +44,21 @@ def test_an_error_leaves_the_old_result_and_nothing_else(tmp_path: Path) -> None
     assert path.read_text() == "old"
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from tessera_flow.atomic import atomic_output\n"
         "with atomic_output(sys.argv[1]) as part: part.write_text('half'); os._exit(9)"
     )
     path = tmp_path / "result.txt"
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 9
-    [left] = tmp_path.iterdir()
-    assert left.suffix == ".part"
-    other = tmp_path / left.name.replace("result.txt", "other.txt")
+    [leftover] = tmp_path.iterdir()
+    assert leftover.suffix == ".part"
+    other = tmp_path / leftover.name.replace("result.txt", "other.txt")
     other.write_text("of another result")
-    scratch = left.with_suffix(".scratch.part")  # a writer's own second file, named after its part
+    # A second file of the same writer, named after the first.
+    scratch = leftover.with_suffix(".scratch.part")
     scratch.mkdir()
-    write_text(path, "whole")
+    write_text(path, "complete")
     assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "result.txt"]
 
 
@@ -71,7 +72,7 @@ def test_two_writers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["result.txt"]
 
 
-def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
+def test_unwritable_folder_gives_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(
         OutputError, match=r"Cannot write .*file/result\.txt.*check that its folder"
@@ -79,13 +80,13 @@ def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
         write_text(tmp_path / "file" / "result.txt", "x")
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
-    sentence = r"No space left while writing .*free space or quota"
-    with pytest.raises(OutputError, match=sentence), atomic_output(tmp_path / "result.txt"):
+def test_full_disk_gives_one_message(tmp_path: Path) -> None:
+    message = r"No space left while writing .*free space or quota"
+    with pytest.raises(OutputError, match=message), atomic_output(tmp_path / "result.txt"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_block_file_that_is_cut_off_or_absent_is_named(tmp_path: Path) -> None:
+def test_truncated_or_missing_block_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "b.zip"
     with create_block_file(path, {"block": "b"}) as group:
         create_array(group, "x", (0, 3), (1, 3), "uint16")

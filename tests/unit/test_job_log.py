@@ -1,4 +1,4 @@
-"""What is recorded of jobs, and read from the records."""
+"""Job logs: records of jobs, and what is read from them."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_every_attempt_is_kept_and_the_last_one_counts(tmp_path: Path) -> None:
     assert "no scene" in path.read_text()
 
 
-def test_a_killed_job_is_known_by_its_missing_end(tmp_path: Path) -> None:
-    """Its process is gone; the line that it was writing does not matter."""
+def test_killed_job_is_recognised_by_its_missing_end(tmp_path: Path) -> None:
+    """Its process does not exist any more; an incomplete last line is ignored."""
     path = tmp_path / "b.jsonl"
     code = f"""
         import os, signal, sys
@@ -61,17 +61,17 @@ def test_a_killed_job_is_known_by_its_missing_end(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     with path.open("a") as handle:
         handle.write('{"job": "infer_cpu", "state": "do')
-    (found,) = read_job_log(path)
-    assert found.state == "started" and not found.running
-    assert unfinished([found]) == [found]
-    assert "was killed" in found.why()
+    (record,) = read_job_log(path)
+    assert record.state == "started" and not record.running
+    assert unfinished([record]) == [record]
+    assert "was killed" in record.why()
 
 
 def test_an_interrupted_job_is_not_done(tmp_path: Path) -> None:
-    """Ctrl-C goes to the jobs of a run, too; counted as done, the job's seconds would be taken
-    for what a block takes, and its block would be no failed one."""
+    """Ctrl-C reaches the jobs of a run, too. Counted as done, the seconds of the job would enter
+    the estimate, and its block would not count as failed."""
     path = tmp_path / "b.jsonl"
-    # A shell has what it starts in the background ignore the signal.
+    # Background processes of a shell ignore the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), record_job(path, "infer_cpu"):
@@ -79,10 +79,10 @@ def test_an_interrupted_job_is_not_done(tmp_path: Path) -> None:
             time.sleep(5)
     finally:
         signal.signal(signal.SIGINT, before)
-    (found,) = read_job_log(path)
-    assert (found.state, found.seconds) == ("interrupted", 0.0)
-    assert unfinished([found]) == [found]
-    assert found.why() == "Interrupted (KeyboardInterrupt). Run again to continue."
+    (record,) = read_job_log(path)
+    assert (record.state, record.seconds) == ("interrupted", 0.0)
+    assert unfinished([record]) == [record]
+    assert record.why() == "Interrupted (KeyboardInterrupt). Run again to continue."
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,11 @@ def test_a_damaged_record_stops_neither_status_nor_plan(tmp_path: Path, wrong: o
     assert set(run.skipped_blocks("here", "then").values()) <= {"no reason recorded", "['a']"}
 
 
-def test_what_was_killed_on_another_machine_has_failed_when_the_run_is_over(
+def test_job_killed_on_another_machine_has_failed_at_the_end_of_the_run(
     tmp_path: Path,
 ) -> None:
-    """As compute nodes are: nobody there can be asked whether the process still runs. While the
-    run goes on it is taken for running; at the run's end, and for holes, it has failed. A block
-    at which a run was interrupted has not."""
+    """On a compute node the process cannot be looked up. During the run the job counts as running;
+    at the end of the run, and for skipped blocks, it has failed. An interrupted job has not."""
     run = layout(tmp_path, sections={"jobs": {"on_failed_block": "skip"}})
     killed, interrupted = [block.id for block in run.grids["here"].blocks[:2]]
     line = {"job": "infer_gpu", "state": "started", "time": "2026-01-01T00:00:00+00:00",
@@ -126,12 +125,12 @@ def test_what_was_killed_on_another_machine_has_failed_when_the_run_is_over(
         path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
     assert "  running infer: 1\n" in status(run)
     assert f"here then {killed}" not in status(run)
-    told = end_of_run(run, ["snakemake"])
-    assert f"here then {killed}: infer_gpu (1 attempt): was killed (out of memory" in told
+    summary = end_of_run(run, ["snakemake"])
+    assert f"here then {killed}: infer_gpu (1 attempt): was killed (out of memory" in summary
     assert list(run.skipped_blocks("here", "then")) == [killed]
 
 
-def test_nothing_fails_because_a_verdict_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_job_log_fails_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with record_job(tmp_path / "file" / "b.jsonl", "stack"):
         pass
@@ -149,13 +148,13 @@ def test_sigterm_ends_a_job_at_once_or_at_the_next_check() -> None:
         s.wait_for_check()
         s.check("1 of 3 are kept")
         os.kill(os.getpid(), signal.SIGTERM)
-        reached.append(s.asked)
+        reached.append(s.received)
         s.check("2 of 3 are kept")
     assert reached == [True]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_only_so_many_blocks_are_admitted(tmp_path: Path) -> None:
+def test_number_of_admitted_blocks_is_limited(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in "abcd"}
     files["a"].touch()  # of an earlier run, to be made again
     gate = InFlight(2)
@@ -173,8 +172,8 @@ def test_only_so_many_blocks_are_admitted(tmp_path: Path) -> None:
 
 
 def test_blocks_are_admitted_in_the_order_expected(tmp_path: Path) -> None:
-    """Not in the order of asking: where nothing runs yet, Snakemake begins the block of the
-    highest priority, even one that claims everything, beside those that were admitted."""
+    """Not in the order of the requests: where nothing runs yet, Snakemake starts the block of the
+    highest priority, even one that claims everything, together with the admitted ones."""
     files = {name: tmp_path / name for name in "abcde"}
     gate = InFlight(2)
     gate.expect(files.items())
@@ -203,7 +202,7 @@ def test_inputs_are_copied_to_the_nodes_disk(
         staged(files, str(files[0]))
 
 
-def test_a_gpu_job_without_a_gpu_says_so_or_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_job_without_a_gpu_fails_or_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.xpu.is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"for a GPU, but PyTorch .* finds none on .*cpu_gpu"):

@@ -1,4 +1,4 @@
-"""Packages import only those below them in the table of docs/design.md."""
+"""Packages import only those listed before them in the table of docs/design.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RULES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 
 
 def module_name(path: Path) -> str:
-    """`products.arrays` for src/tessera_flow/products/arrays.py; empty for the package itself."""
+    """Return `products.arrays` for src/tessera_flow/products/arrays.py; empty for the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -26,7 +26,7 @@ MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def packages() -> list[str]:
-    """Names of the packages in the table of docs/design.md, lowest first."""
+    """Return the names of the packages in the table of docs/design.md, lowest first."""
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     section = text.split("## Packages of `tessera_flow`", 1)[1].split("\n## ", 1)[0]
     return re.findall(r"^\| `([a-z_.]+)` \|", section, flags=re.MULTILINE)
@@ -34,45 +34,45 @@ def packages() -> list[str]:
 
 PACKAGES = packages()
 BASE = "tessera_flow"
-"""The row of the files directly in the package's folder."""
+"""Name of the row of the files directly in the folder of the package."""
 
 
 def package_of(module: str) -> str:
-    """The row of a module: the longest package name that it is in."""
+    """Return the package of a module: the longest package name that it is in."""
     names = [name for name in PACKAGES if module == name or module.startswith(f"{name}.")]
     return max(names, key=len, default=BASE)
 
 
 def imports(path: Path, package: str | None = None) -> set[str]:
-    """Full names of the modules a file imports, anywhere in it.
+    """Return the full names of the modules that a file imports, anywhere in it.
 
     `from a.b import c` gives `a.b.c` (c may be a module or not). Relative imports are
     resolved against `package`.
     """
-    found: set[str] = set()
+    result: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 assert package is not None, f"{path} has a relative import"
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([base] if base else [])])
-            found |= {f"{base}.{alias.name}" for alias in node.names}
-    return found
+            result |= {f"{base}.{alias.name}" for alias in node.names}
+    return result
 
 
 def package_imports(module: str) -> set[str]:
-    """Full names that a module of the package imports."""
+    """Return the full names that a module of the package imports."""
     path = MODULES[module]
     full = f"tessera_flow.{module}" if module else "tessera_flow"
     return imports(path, full if path.name == "__init__.py" else full.rpartition(".")[0])
 
 
 def own_imports(module: str) -> set[str]:
-    """The modules of the package that a module imports, by their names in MODULES."""
-    found = set()
+    """Return the modules of the package that a module imports, by their names in MODULES."""
+    result = set()
     for name in package_imports(module):
         if not name.startswith("tessera_flow."):
             continue
@@ -80,8 +80,8 @@ def own_imports(module: str) -> set[str]:
         if inner not in MODULES:
             inner = inner.rpartition(".")[0]
         if inner in MODULES and inner:
-            found.add(inner)
-    return found
+            result.add(inner)
+    return result
 
 
 def test_every_package_is_in_the_table_once() -> None:
@@ -90,7 +90,7 @@ def test_every_package_is_in_the_table_once() -> None:
     assert set(PACKAGES) == folders | {BASE}
 
 
-def test_the_package_folder_can_be_read_at_a_glance() -> None:
+def test_package_folder_is_short() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 12
     assert len(PACKAGES) - 1 <= 16
 
@@ -109,8 +109,8 @@ def test_module_imports_only_from_its_package_or_those_below(module: str) -> Non
     assert not upwards, f"{module} ({PACKAGES[own]}) imports from packages above it: {upwards}"
 
 
-def test_the_public_names_are_imported_when_they_are_used() -> None:
-    """`import tessera_flow` loads the standard library and nothing else."""
+def test_public_names_are_imported_on_first_use() -> None:
+    """`import tessera_flow` loads only the standard library."""
     tree = ast.parse(MODULES[""].read_text(encoding="utf-8"))
     guarded = {
         node
@@ -126,8 +126,8 @@ def test_the_public_names_are_imported_when_they_are_used() -> None:
     assert eager <= {"__future__", "typing"}
 
 
-def reached(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Whom each package reaches, by one arrow or several."""
+def transitive(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the transitive closure of the edges."""
     while True:
         more = {(a, d) for a, b in edges for c, d in edges if b == c and a != d} - edges
         if not more:
@@ -135,7 +135,7 @@ def reached(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
         edges = edges | more
 
 
-def test_the_picture_of_imports_is_true() -> None:
+def test_diagram_of_imports_agrees_with_the_code() -> None:
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     section = text.split("## Packages of `tessera_flow`", 1)[1].split("```")[1]
     shown = set()
@@ -148,33 +148,33 @@ def test_the_picture_of_imports_is_true() -> None:
         if module
         for other in own_imports(module)
     }
-    # What nearly every package imports is not in the picture.
+    # The diagram omits the base modules, which nearly every package imports.
     edges = {(a, b) for a, b in used if a != b and b != BASE}
-    assert reached(shown) == reached(edges)
+    assert transitive(shown) == transitive(edges)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_package_does_not_know_snakemake(module: str) -> None:
+def test_package_does_not_import_snakemake(module: str) -> None:
     names = {name.split(".")[0] for name in package_imports(module)}
     assert not {name for name in names if name.startswith("snakemake")}
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_import_by_a_string(module: str) -> None:
-    """`importlib.import_module(...)` would pass by the tests above."""
+    """The tests above would not see `importlib.import_module(...)`."""
     assert not {name for name in package_imports(module) if name.endswith("import_module")}
     assert "__import__" not in MODULES[module].read_text(encoding="utf-8")
 
 
 def adaptors() -> set[str]:
-    """Scripts that other scripts import."""
+    """Return the scripts that other scripts import."""
     names = {path.stem for path in SCRIPTS}
     return {name.split(".")[0] for path in SCRIPTS for name in imports(path)} & names
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_script_is_thin(path: Path) -> None:
-    """It reads `snakemake` and calls one function: no pixels here."""
+    """It reads `snakemake` and calls one function; it imports no library that computes."""
     allowed = {"tessera_flow", "snakemake"} | adaptors() | sys.stdlib_module_names
     others = {name.split(".")[0] for name in imports(path)} - allowed
     assert not others, f"{path.name} imports {others}: move the work into tessera_flow"

@@ -1,5 +1,4 @@
-"""How long a file and a function may be, and what no module may be called: the code as it can
-be read."""
+"""Limits on the length of files and functions, and on the names of modules."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ FILE_LINES = {"src": 500, "workflow": 500, "tools": 500, "benchmarks": 500, "exa
               "tests": 600}  # fmt: skip
 FUNCTION_LINES = {"src": 60, "workflow": 60, "tools": 60, "benchmarks": 60, "examples": 60,
                   "tests": 70}  # fmt: skip
-"""Without the docstring: that of a function with many arguments is long because it is whole."""
+"""Without the docstring."""
 SNAKEFILE_LINES = 60
 RULE_FILE_LINES = 150
 SCRIPT_LINES = 40
 ADAPTOR_LINES = 80
-"""Of a script that other scripts import: what all of them do is there, once."""
-DRAWERS = {"utils", "util", "common", "misc", "helpers", "helper", "tools"}
-"""Names that say nothing of what is in a module."""
+"""Limit of a script that other scripts import: it holds their common steps."""
+VAGUE_NAMES = {"utils", "util", "common", "misc", "helpers", "helper", "tools"}
+"""Names that do not say what a module contains."""
 
 PYTHON = sorted(
     path.relative_to(ROOT) for folder in FILE_LINES for path in (ROOT / folder).rglob("*.py")
@@ -36,7 +35,7 @@ def lines(path: Path) -> int:
 
 
 def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """From `def` to the end, without the docstring."""
+    """Return the number of lines from `def` to the end, without the docstring."""
     length = (node.end_lineno or node.lineno) - node.lineno + 1
     if ast.get_docstring(node) is None:
         return length
@@ -60,12 +59,12 @@ def test_a_long_function_is_found() -> None:
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=str)
-def test_files_and_functions_can_be_read_at_once(path: Path) -> None:
+def test_files_and_functions_are_short(path: Path) -> None:
     folder = path.parts[0]
     assert lines(path) <= FILE_LINES[folder], f"{path} has {lines(path)} lines: split it"
     source = (ROOT / path).read_text(encoding="utf-8")
-    found = long_functions(source, FUNCTION_LINES[folder])
-    assert not found, f"{path}: {', '.join(found)}: split them"
+    long = long_functions(source, FUNCTION_LINES[folder])
+    assert not long, f"{path}: {', '.join(long)}: split them"
 
 
 def test_the_workflow_is_short() -> None:
@@ -77,21 +76,21 @@ def test_the_workflow_is_short() -> None:
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name])
-def test_a_module_says_what_it_is_for(module: str) -> None:
-    assert module.rpartition(".")[2] not in DRAWERS, f"{module}: name it after what is in it"
+def test_module_has_a_docstring_and_a_specific_name(module: str) -> None:
+    assert module.rpartition(".")[2] not in VAGUE_NAMES, f"{module}: name it after what is in it"
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree), f"{module} has no docstring that says its one reason"
+    assert ast.get_docstring(tree), f"{module} has no docstring"
 
 
-def test_nothing_imports_in_a_circle() -> None:
+def test_imports_have_no_cycle() -> None:
     try:
         order = list(TopologicalSorter({m: own_imports(m) for m in MODULES if m}).static_order())
     except CycleError as error:
-        pytest.fail(f"modules import one another in a circle: {' -> '.join(error.args[1])}")
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
     assert order.index("errors") < order.index("jobs.files")
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_short(path: Path) -> None:
     limit = ADAPTOR_LINES if path.stem in adaptors() else SCRIPT_LINES
-    assert lines(path) <= limit, f"{path.name} has {lines(path)} lines; at most {limit} is thin"
+    assert lines(path) <= limit, f"{path.name} has {lines(path)} lines; the limit is {limit}"

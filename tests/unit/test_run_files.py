@@ -1,4 +1,4 @@
-"""What the rules ask for: what decides a job's result, what it needs, what goes first."""
+"""Parameters, resources and priorities of jobs."""
 
 import os
 import re
@@ -56,8 +56,8 @@ def layout(
 
 
 @pytest.mark.parametrize("rate", [1, 2])
-def test_inference_knows_where_its_block_lies(tmp_path: Path, rate: int) -> None:
-    """v1.0's draws follow the pixel's row and column in the product's grid."""
+def test_inference_gets_the_origin_of_its_block(tmp_path: Path, rate: int) -> None:
+    """v1.0 samples observations by the row and column of the pixel in the product grid."""
     run = layout(tmp_path, rate)
     origins = {block.id: JobParams(run).infer("here", block.id)["origin"] for block in
                run.grids["here"].blocks}  # fmt: skip
@@ -67,7 +67,7 @@ def test_inference_knows_where_its_block_lies(tmp_path: Path, rate: int) -> None
         assert origin == [row * 20 // rate, column * 20 // rate]
 
 
-def test_choices_that_change_numbers_are_handed_to_inference(tmp_path: Path) -> None:
+def test_keys_that_change_numbers_are_parameters_of_inference(tmp_path: Path) -> None:
     run = layout(
         tmp_path, statistics="mpc", heads=[4, 2], seed=5, repeat_times=3, dim=64, batch_size=7
     )
@@ -87,7 +87,7 @@ def test_choices_that_change_numbers_are_handed_to_inference(tmp_path: Path) -> 
 
 
 def test_weights_count_by_content_not_by_time(tmp_path: Path) -> None:
-    """Touched or copied weights must not have every scene read again."""
+    """Touched or copied weights must not cause a rerun."""
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"one")
     first = JobParams(layout(tmp_path, weights=str(weights))).weights()
@@ -98,22 +98,22 @@ def test_weights_count_by_content_not_by_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "error", "sentence"),
+    ("weights", "error", "message"),
     [
         ("absent/w.pt", CheckpointError, "The checkpoint absent/w.pt does not exist: check the pa"),
         ("v2-nanno", ConfigError, "did you mean `v2-nano`"),
     ],
 )
-def test_missing_weights_are_known_before_anything_runs(
-    tmp_path: Path, weights: str, error: type[Exception], sentence: str
+def test_missing_weights_are_reported_before_anything_runs(
+    tmp_path: Path, weights: str, error: type[Exception], message: str
 ) -> None:
     run = layout(tmp_path, weights=weights)
-    for part in (JobParams, Schedule):
-        with pytest.raises(error, match=sentence):
-            part(run)
+    for reader in (JobParams, Schedule):
+        with pytest.raises(error, match=message):
+            reader(run)
 
 
-def test_inference_asks_for_the_memory_of_its_weights(tmp_path: Path) -> None:
+def test_memory_of_inference_follows_the_weights(tmp_path: Path) -> None:
     small, teacher = (
         Schedule(layout(tmp_path, weights=name)) for name in ("v2-nano", "v2-teacher")
     )
@@ -127,8 +127,8 @@ def test_inference_asks_for_the_memory_of_its_weights(tmp_path: Path) -> None:
 
 
 def test_every_rule_has_its_needs(tmp_path: Path) -> None:
-    """At default settings no job on a CPU asks for more than 4 GiB, Snakemake included; a
-    larger block asks for more memory and time, and so does a second attempt."""
+    """At default settings no job on a CPU requests more than 4 GiB, Snakemake included; a
+    larger block and a second attempt request more memory and time."""
     rules = set(
         re.findall(
             r"^(?:use rule \w+ as|rule) (\w+)",
@@ -138,10 +138,10 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
     )
     assert rules - {"lists", "plan", "status"} == set(NEEDS)
     for rule in NEEDS:
-        asked = memory_mb(rule, 1, 2000, 500)
-        assert asked <= (9500 if rule == "infer_gpu" else 4096), rule
-        assert asked > NEEDS[rule].fixed_mb + NEEDS[rule].sized_mb + SNAKEMAKE_MB
-        assert memory_mb(rule, 2, 2000, 500) == 2 * asked
+        requested = memory_mb(rule, 1, 2000, 500)
+        assert requested <= (9500 if rule == "infer_gpu" else 4096), rule
+        assert requested > NEEDS[rule].fixed_mb + NEEDS[rule].sized_mb + SNAKEMAKE_MB
+        assert memory_mb(rule, 2, 2000, 500) == 2 * requested
         assert runtime_minutes(rule, 2, 2000) == 2 * runtime_minutes(rule, 1, 2000)
     assert memory_mb("download", 1, 4000, 500) > memory_mb("download", 1, 2000, 1000)
     assert memory_mb("retile", 1, 2000, 1000) > memory_mb("retile", 1, 4000, 500)
@@ -149,20 +149,19 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
     assert runtime_minutes("stack", 1, 100) == runtime_minutes("stack", 1, 2000)
 
 
-def test_every_rule_that_may_run_at_home_asks_the_configuration() -> None:
-    """`jobs.local_rules`: a name that is accepted and changes nothing would wait on a node without
-    internet."""
+def test_every_name_of_local_rules_is_honoured() -> None:
+    """An accepted name without effect would leave its jobs on a node without internet."""
     (names,) = get_args(Jobs.model_fields["local_rules"].annotation)
     text = "".join(path.read_text() for path in RULES.glob("*.smk"))
     rules = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE))
-    asking = {name for name in rules if "CONFIG.jobs.local_rules" in rules[name]}
-    assert asking == set(get_args(names))
-    for name in asking:
+    configurable = {name for name in rules if "CONFIG.jobs.local_rules" in rules[name]}
+    assert configurable == set(get_args(names))
+    for name in configurable:
         assert f'\n    localrule: "{name}" in CONFIG.jobs.local_rules\n' in rules[name]
 
 
-def test_rules_are_known_under_the_names_that_another_workflow_gives_them() -> None:
-    for rule in [*NEEDS, "status"]:
+def test_rules_are_recognised_under_the_names_of_another_workflow() -> None:
+    for rule in [*NEEDS, "holes", "status"]:
         assert rule_name(rule) == rule
     for rule in NEEDS:
         for changed in ("maps_{}", "{}_maps", "geotessera_{}", "my_items_{}"):
@@ -173,15 +172,15 @@ def test_rules_are_known_under_the_names_that_another_workflow_gives_them() -> N
 def test_blocks_take_turns_between_cpus_and_gpus(shares: tuple[int, int]) -> None:
     cpu, gpu = shares
     names = [f"b{number:03d}_000" for number in range(60)]
-    chosen = gpu_blocks(names, cpu, gpu)
-    assert len(chosen) == 60 * gpu // (cpu + gpu)
+    on_gpu = gpu_blocks(names, cpu, gpu)
+    assert len(on_gpu) == 60 * gpu // (cpu + gpu)
     for start in range(0, 60, cpu + gpu):
-        assert len(set(names[start : start + cpu + gpu]) & set(chosen)) == gpu
-    assert [n for n in names if re.fullmatch(pattern(chosen), n)] == chosen
+        assert len(set(names[start : start + cpu + gpu]) & set(on_gpu)) == gpu
+    assert [n for n in names if re.fullmatch(pattern(on_gpu), n)] == on_gpu
 
 
-def test_jobs_of_another_workflow_are_not_waited_for(tmp_path: Path) -> None:
-    """As a module the workflow shares its run with rules whose files are none of its own."""
+def test_admission_ignores_jobs_of_another_workflow(tmp_path: Path) -> None:
+    """As a module, the workflow shares its run with rules of another one."""
     run = layout(tmp_path, sections={"jobs": {"max_disk_gb": 1e-9}})
     schedule = Schedule(run)
     first, second, *_ = (block.id for block in run.grids["here"].blocks)
@@ -192,8 +191,8 @@ def test_jobs_of_another_workflow_are_not_waited_for(tmp_path: Path) -> None:
     assert claims == [ALL_OF_IT, 1]
 
 
-def test_earlier_blocks_and_later_steps_go_first(tmp_path: Path) -> None:
-    """And no two blocks of a step alike, in two periods either: only the first is admitted."""
+def test_earlier_blocks_and_later_steps_have_priority(tmp_path: Path) -> None:
+    """Priorities of a step differ between all blocks and periods: only the first is admitted."""
     periods = {
         "early": {"start": "2021-01-01", "end": "2021-12-31"},
         "late": {"start": "2022-01-01", "end": "2022-12-31"},
@@ -201,19 +200,19 @@ def test_earlier_blocks_and_later_steps_go_first(tmp_path: Path) -> None:
     run = layout(tmp_path, periods=periods)
     schedule = Schedule(run)
     first, *_, last = (block.id for block in run.grids["here"].blocks)
-    places = [("late", last), ("late", first), ("early", last), ("early", first)]
+    targets = [("late", last), ("late", first), ("early", last), ("early", first)]
     order = [
         schedule.priority(step, SimpleNamespace(region="here", period=period, block=block))
         for step in ["download", "stack", "retile", "infer"]
-        for period, block in places
+        for period, block in targets
     ]
     assert order == sorted(order) and len(set(order)) == 16 and order[0] > 0
 
 
-def test_blocks_that_are_left_out_and_those_of_others_do_not_wait_their_turn(
+def test_admission_ignores_skipped_blocks_and_those_of_others(
     tmp_path: Path,
 ) -> None:
-    """No job of this run makes their embeddings: waited for, they would hold a place for ever."""
+    """No job of this run makes their embeddings: they would block admission permanently."""
     run = layout(tmp_path, sections={"jobs": {"max_disk_gb": 1e-6}})
     schedule = Schedule(run)
     names = [block.id for block in run.grids["here"].blocks]
@@ -224,19 +223,19 @@ def test_blocks_that_are_left_out_and_those_of_others_do_not_wait_their_turn(
             wildcards_dict=wildcards | {"block": block} | others, output=[output]
         )
 
-    hole, wanted, later = names[:3]
+    skipped, first, later = names[:3]
     schedule.expect(
         [
-            job(hole, run.paths.skipped.format(**wildcards, block=hole)),
+            job(skipped, run.paths.skipped.format(**wildcards, block=skipped)),
             job(later, str(run.embeddings_file("here", "then", later))),
-            job(wanted, str(run.embeddings_file("here", "then", wanted))),
+            job(first, str(run.embeddings_file("here", "then", first))),
             job("b1", "elsewhere/b1.txt", region="another", period="time"),
             SimpleNamespace(wildcards_dict={"block": "b2"}, output=["b2.txt"]),
             SimpleNamespace(wildcards_dict={}, output=[]),
         ]
     )
     assert callable(schedule.claim)
-    claims = [schedule.claim(SimpleNamespace(**wildcards, block=name)) for name in (later, wanted)]
+    claims = [schedule.claim(SimpleNamespace(**wildcards, block=name)) for name in (later, first)]
     assert claims == [ALL_OF_IT, 1]
 
 
@@ -253,8 +252,8 @@ def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -
     assert "scenes" not in text and "MB/s" not in text
 
 
-def test_no_tile_folders_of_a_hole_are_asked_for(tmp_path: Path) -> None:
-    """Its time series could not be made, and would fail the run that goes on without it."""
+def test_no_tile_folders_of_a_skipped_block_are_requested(tmp_path: Path) -> None:
+    """Its time series cannot be made, and would fail the run that skips it."""
     sections = {"jobs": {"on_failed_block": "skip"}, "products": {"formats": ["zarr", "tiles"]}}
     run = layout(tmp_path, sections=sections)
     first, *others = (block.id for block in run.grids["here"].blocks)
