@@ -44,7 +44,7 @@ def test_failed_block_can_be_skipped_and_fixed(finished_run: Path, tmp_path: Pat
     file.write_bytes(content[:1000])
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     output = run(folder, fails=True)
-    summary = output.split("What failed, and why:")[1]
+    summary = output.split("Failed jobs:")[1]
     assert f"here then {DAMAGED}: infer_cpu (1 attempt): " in summary
     assert "is not a complete block file" in summary
     assert "--config 'jobs={on_failed_block: skip}'" in summary

@@ -58,7 +58,7 @@ def test_plan_and_status(finished: Path) -> None:
     assert known["download_gb"] == pytest.approx(1000 * 10 * 7 / 1e9)
     assert colours(finished) == [COLOURS[n] for n in ("done", "cpu", "failed", "done")]
     text = (finished / "results/plan/plan.md").read_text()
-    assert "| blocks | 4, of which 2 are left |" in text
+    assert "| blocks | 4, of which 2 have no embeddings yet |" in text
     output = run(finished, "status")
     assert "2 of 4 blocks have embeddings." in output
     assert "here then b001_000: retile (1 attempt): the disk is full" in output
@@ -66,7 +66,7 @@ def test_plan_and_status(finished: Path) -> None:
     shutil.rmtree(work / "items")
     unknown = planned(finished)
     assert unknown["items"] == {"sentinel2": None, "sentinel1": None}
-    assert any("100 dates a year are assumed" in line for line in unknown["assumptions"])  # type: ignore[attr-defined]
+    assert any("100 dates per year are assumed" in line for line in unknown["assumptions"])  # type: ignore[attr-defined]
     # 122 days
     dates = (100 + 90) * 122 / 365.25
     assert unknown["download_gb"] == pytest.approx(1000 * dates * 7 / 1e9)
@@ -80,7 +80,7 @@ def test_plan_and_status_are_never_refused(finished: Path) -> None:
     assert planned(finished)["blocks"] == 4
     output = run(finished, "status")
     assert "4 of 4 blocks have embeddings." in output
-    assert "Warning" not in output and "are left" not in output
+    assert "Warning" not in output and " left." not in output
 
 
 def test_plan_and_status_keep_the_lock_of_a_run(finished: Path, tmp_path: Path) -> None:

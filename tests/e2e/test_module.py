@@ -112,7 +112,7 @@ def test_from_a_clone(outer: Path, finished_run: Path) -> None:
     (outer / "weights.pt").write_bytes(b"not a checkpoint")
     failed = snakemake(outer, source, "work/weights.json")
     assert failed.returncode != 0
-    assert "What failed, and why:\n  all regions: weights (1 attempt): " in failed.stdout
+    assert "Failed jobs:\n  all regions: weights (1 attempt): " in failed.stdout
     (outer / "weights.pt").write_bytes(weights)
     holes = outer / FOLDER / "skipped_blocks.json"
     holes.parent.mkdir(parents=True)

@@ -101,7 +101,7 @@ MESSAGES = {
 }  # fmt: skip
 """Parts of the expected message, in their order on one line, by the title of the failure."""
 
-SUMMARY = "What failed, and why:"
+SUMMARY = "Failed jobs:"
 
 
 @dataclass(frozen=True)

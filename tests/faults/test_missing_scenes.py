@@ -99,7 +99,7 @@ def test_duplicate_of_the_acquisition_is_used(
     arrays, attributes = read(archive, tmp_path / "slice.zip", items=items)
     assert attributes["left_out"] == []
     (replaced,) = attributes["replaced"]
-    assert (replaced["item"], replaced["copy"]) == (first.id, duplicate.id)
+    assert (replaced["item"], replaced["duplicate"]) == (first.id, duplicate.id)
     assert f"asset B12 of item {first.id}" in replaced["reason"]
     server.faults = []
     instead = write_items(archive, tmp_path / "instead.json", [duplicate, second])

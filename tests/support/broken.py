@@ -46,7 +46,7 @@ def shown(output: str, pattern: str) -> None:
 
     No Python traceback may be shown.
     """
-    parts = output.split("What failed, and why:")
+    parts = output.split("Failed jobs:")
     assert [len(re.findall(pattern, part)) for part in parts] == [1, 1], output
     assert "Traceback" not in output, output
 

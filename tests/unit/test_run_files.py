@@ -161,7 +161,7 @@ def test_every_name_of_local_rules_is_honoured() -> None:
 
 
 def test_rules_are_recognised_under_the_names_of_another_workflow() -> None:
-    for rule in [*NEEDS, "holes", "status"]:
+    for rule in [*NEEDS, "status"]:
         assert rule_name(rule) == rule
     for rule in NEEDS:
         for changed in ("maps_{}", "{}_maps", "geotessera_{}", "my_items_{}"):

@@ -59,7 +59,7 @@ class MissingScenes:
                 self._left_out.append(entry)
             else:
                 log.warning("%s is used instead of %s: %s", used.id, item.id, error.reason)
-                self._replaced.append(entry | {"copy": used.id})
+                self._replaced.append(entry | {"duplicate": used.id})
 
     def check(self, scenes: int, limit: float) -> None:
         """Check that the missing scenes are too few to be an outage.

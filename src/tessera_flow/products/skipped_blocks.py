@@ -1,4 +1,4 @@
-"""Products with holes: what stands for a block that could not be computed."""
+"""Write products without blocks that failed: the file that replaces a block, and the list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ..atomic import write_text
 from ..block_file import create_block_file
 from ..inference.block_embeddings import create_outputs
-from ..region.grid import RegionGrid
+from ..region.grid import RegionGrid, crop
 
 
 def write_skipped_block(
@@ -32,28 +32,30 @@ def write_skipped_block(
     Raises:
         OutputError: the file cannot be written.
     """
-    with create_block_file(output, {"hole": True}) as group:
+    with create_block_file(output, {"skipped": True}) as group:
         create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype, counts)
 
 
-def write_skip_list(output: Path, grid: RegionGrid, holes: Mapping[str, str]) -> None:
-    """Write which blocks the products were made without.
+def write_skip_list(output: Path, grid: RegionGrid, reasons: Mapping[str, str]) -> None:
+    """Write the list of blocks that the products are made without.
 
     Args:
-        output: JSON file: a list of `block`, `bounds` (left, bottom, right, top in the CRS of
-            the products) and `reason`.
+        output: JSON file: `crs`, and as `skipped_blocks` a list of `block`, `bounds` (left,
+            bottom, right, top in that CRS) and `reason`.
         grid: the region's grid.
-        holes: reasons by block.
+        reasons: why each block was skipped, by block.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    a, _, c, _, e, f = tuple(grid.geobox.affine)[:6]
-    entries = []
-    for block in grid.blocks:
-        if block.id in holes:
-            w = block.window
-            left, top = c + a * w.x0, f + e * w.y0
-            bounds = [left, top + e * w.height, left + a * w.width, top]
-            entries.append({"block": block.id, "bounds": bounds, "reason": holes[block.id]})
-    write_text(output, json.dumps({"crs": str(grid.geobox.crs), "holes": entries}, indent=2) + "\n")
+    entries = [
+        {
+            "block": block.id,
+            "bounds": list(crop(grid.geobox, block.window).boundingbox.bbox),
+            "reason": reasons[block.id],
+        }
+        for block in grid.blocks
+        if block.id in reasons
+    ]
+    document = {"crs": grid.crs, "skipped_blocks": entries}
+    write_text(output, json.dumps(document, indent=2) + "\n")

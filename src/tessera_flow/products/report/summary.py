@@ -147,7 +147,7 @@ def skipped_blocks(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
-    return {entry["block"]: entry["reason"] for entry in document["holes"]}
+    return {entry["block"]: entry["reason"] for entry in document["skipped_blocks"]}
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def read_block_records(
             for sensor, record in source.missing_scenes(block.id).items():
                 for key in MISSING_SCENES:
                     for entry in record.get(key, []):
-                        duplicate = entry["copy"] if key == "replaced" else ""
+                        duplicate = entry["duplicate"] if key == "replaced" else ""
                         scene = (duplicate, entry["date"], sensor, entry["item"])
                         reasons.setdefault(scene, []).append(entry["reason"])
     missing = [
