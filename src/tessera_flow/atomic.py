@@ -91,17 +91,19 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_output(path: str | os.PathLike[str], folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success rename it to `path`.
 
-    The caller creates a file or a folder at the yielded path. If the body raises, the temporary
-    path is removed and `path` is unchanged.
+    The caller creates a file at the yielded path, or a folder if `folder` is true. If the body
+    raises, the temporary path is removed and `path` is unchanged. A file never replaces a folder.
 
     Raises:
-        OutputError: the folder cannot be made, or the disk or quota is full, or permission is
+        OutputError: `path` is a folder and a file is to be written, or is a file and a folder is
+            to be written; the folder cannot be made, or the disk or quota is full, or permission is
             missing.
     """
     final = Path(path)
+    _refuse_other_kind(final, folder)
     part = final.parent / f".{final.name}.{HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}.part"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,8 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield part
         _sync(part)
-        if final.is_dir() and not final.is_symlink():
+        _refuse_other_kind(final, folder)
+        if folder and final.is_dir():
             shutil.rmtree(final)
         os.replace(part, final)
     except BaseException as error:
@@ -126,6 +129,18 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
         ):
             raise output_error(final, error) from error
         raise
+
+
+def _refuse_other_kind(path: Path, folder: bool) -> None:
+    """Refuse to replace a folder by a file, or anything else by a folder."""
+    if not path.name or path.name == "..":
+        raise OutputError(f"{path} is not the name of a file: give one.")
+    if not folder and path.is_dir():
+        raise OutputError(f"{path} is a folder and cannot be replaced by a file: use another name.")
+    if folder and (path.is_symlink() or (path.exists() and not path.is_dir())):
+        raise OutputError(
+            f"{path} is not a folder and cannot be replaced by one: use another name."
+        )
 
 
 def _sync(path: Path) -> None:

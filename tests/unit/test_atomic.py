@@ -28,7 +28,7 @@ def test_a_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> N
 def test_a_folder_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "store"
     for text in ("old", "new"):
-        with atomic_output(path) as part:
+        with atomic_output(path, folder=True) as part:
             part.mkdir()
             (part / text).write_text(text)
     assert [p.name for p in path.iterdir()] == ["new"]
@@ -99,3 +99,32 @@ def test_truncated_or_missing_block_file_is_named(tmp_path: Path) -> None:
     for broken, word in ((path, "not a complete block file"), (tmp_path / "no.zip", "not exist")):
         with pytest.raises(TileError, match=word), open_block_file(broken):
             pass
+
+
+def test_file_never_replaces_folder(tmp_path: Path) -> None:
+    """`--out` given a folder by mistake must not delete what is in it."""
+    precious = tmp_path / "folder" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("kept")
+    (tmp_path / "link").symlink_to(precious.parent)
+    for path in (precious.parent, tmp_path / "link", precious.parent / ".", precious.parent / ".."):
+        with pytest.raises(OutputError, match="folder|name of a file"), atomic_output(path):
+            pytest.fail("refused before anything is computed")
+    assert precious.read_text() == "kept"
+
+
+def test_folder_that_appears_meanwhile_is_not_replaced_by_file(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    with pytest.raises(OutputError, match="is a folder"), atomic_output(path) as part:
+        part.write_text("x")
+        path.mkdir()
+        (path / "precious.txt").write_text("kept")
+    assert [p.name for p in tmp_path.rglob("*")] == ["result", "precious.txt"]
+
+
+def test_folder_replaces_only_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
+    with pytest.raises(OutputError, match="is not a folder"), atomic_output(file, folder=True):
+        pytest.fail("refused before anything is computed")
+    assert file.read_text() == "kept"

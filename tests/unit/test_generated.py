@@ -174,7 +174,7 @@ def test_no_dependency_is_unused() -> None:
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
     direct = {normal(pin.partition("==")[0]) for pin in PYPROJECT["dependencies"]}
     workflow = {"snakemake", "snakemake-executor-plugin-slurm", "pyyaml"}
-    users = {"xarray", "rioxarray"}
+    users = {"rioxarray"}
     assert direct - imported == workflow | users
 
 

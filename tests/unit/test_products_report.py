@@ -198,7 +198,12 @@ def test_missing_scenes_of_all_blocks_are_collected(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     gone = {"item": "S2_B", "date": "2023-08-02", "reason": "asset B05: HTTP 404"}
     early = {"item": "S2_A", "date": "2023-07-02", "reason": "asset SCL: corrupt"}
-    swapped = {"item": "S2_C", "date": "2023-07-01", "reason": "asset B02: gone", "duplicate": "S2_D"}
+    swapped = {
+        "item": "S2_C",
+        "date": "2023-07-01",
+        "reason": "asset B02: gone",
+        "duplicate": "S2_D",
+    }
     miss(region, "b000_000", "sentinel2", left_out=[early, gone], replaced=[swapped])
     miss(region, "b001_001", "sentinel2", left_out=[gone])
     miss(region, "b001_000", "sentinel1", left_out=[early | {"item": "S1"}])

@@ -74,7 +74,7 @@ def write_geotessera(
     year = main_year(provenance)
     with RegionBlocks(grid, blocks, provenance) as source:
         check_model(source.dim, source.dtype.name)
-        with atomic_output(output) as temporary, rasterio.Env(**GDAL_OPTIONS):
+        with atomic_output(output, folder=True) as temporary, rasterio.Env(**GDAL_OPTIONS):
             (temporary / LANDMASKS).mkdir(parents=True)
             rows = [
                 row

@@ -95,7 +95,10 @@ def write_zarr(
         TileError: a block is missing, damaged or inconsistent; it is named.
         OutputError: the store cannot be written.
     """
-    with RegionBlocks(grid, blocks, provenance) as source, atomic_output(output) as part:
+    with (
+        RegionBlocks(grid, blocks, provenance) as source,
+        atomic_output(output, folder=True) as part,
+    ):
         attributes = group_attributes(grid, provenance)
         group = zarr.create_group(part, zarr_format=3, attributes=attributes)
         _write_coordinates(group, source, provenance)

@@ -61,7 +61,7 @@ def export_tiles(
                 raise TileError(f"{patches} has no patch {y0}_{x0}: delete it and run again.")
             window = Window(extent.y0 + y0, extent.x0 + x0, height, width)
             name = folder_name(window)
-            with atomic_output(output.parent / name) as part:
+            with atomic_output(output.parent / name, folder=True) as part:
                 part.mkdir()
                 for array in ARRAYS:
                     _write_array(part / f"{array}.npy", group, array, size)
