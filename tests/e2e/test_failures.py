@@ -62,7 +62,7 @@ def test_a_failed_block_can_be_left_out_and_mended(finished_run: Path, tmp_path:
     assert np.isnan(scales[hole]).all()
     np.testing.assert_array_equal(scales[~hole], np.load(finished_run / SCALES)[~hole])
     record = json.loads((folder / "results" / "here" / "then" / "skipped_blocks.json").read_text())
-    (entry,) = record["holes"]
+    (entry,) = record["skipped_blocks"]
     assert entry["block"] == DAMAGED and "not a complete block file" in entry["reason"]
     left, bottom, right, top = entry["bounds"]
     assert (right - left, top - bottom) == (250, 250)

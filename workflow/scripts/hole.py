@@ -1,4 +1,4 @@
-"""Rule hole: what stands for a block without embeddings."""
+"""Rule hole: the file that replaces a block that failed."""
 
 from pathlib import Path
 

@@ -194,6 +194,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     # PyTorch takes seconds to import: not for the sake of `tessera-flow --help`.
     from ..inference.embed import InferenceOptions
+    from ..inference.model import ModelSpec
     from ..models.weights import check_choices, fetch_weights
     from ..tile_folders.embed import embed_folders
 
@@ -203,6 +204,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.tiles,
         arguments.out,
         record,
+        ModelSpec(
+            checkpoint=record.path,
+            sha256=record.sha256,
+            heads=arguments.heads,
+            statistics=arguments.statistics,
+            device=arguments.device,
+            precision=arguments.precision,
+            threads=arguments.threads,
+        ),
         InferenceOptions(
             dim=arguments.dim,
             dtype=arguments.format or record.dtype,
@@ -212,12 +222,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             repeat_times=arguments.repeat_times,
         ),
-        device=arguments.device,
-        threads=arguments.threads,
         overwrite=arguments.overwrite,
-        heads=arguments.heads,
-        statistics=arguments.statistics,
-        precision=arguments.precision,
     )
     logger.info("%d tiles embedded into %s, %d finished before", embedded, arguments.out, finished)
     return 0

@@ -1,4 +1,4 @@
-"""Products with holes: what stands for a block that could not be computed."""
+"""Skipped blocks: the file that replaces a failed block, and the list of skipped blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_skipped_block(
     """Write an `embeddings` file in which no pixel has an embedding.
 
     Args:
-        output: the file to make.
+        output: the file to write.
         shape: (H, W) of the block in the products.
         patch_size: edge of a stored chunk.
         dim, dtype: dimensions and type of the embeddings of the other blocks.
@@ -32,28 +32,30 @@ def write_skipped_block(
     Raises:
         OutputError: the file cannot be written.
     """
-    with create_block_file(output, {"hole": True}) as group:
+    with create_block_file(output, {"skipped": True}) as group:
         create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype, counts)
 
 
-def write_skip_list(output: Path, grid: RegionGrid, holes: Mapping[str, str]) -> None:
-    """Write which blocks the products were made without.
+def write_skip_list(output: Path, grid: RegionGrid, reasons: Mapping[str, str]) -> None:
+    """Write the list of blocks that are missing from the products.
 
     Args:
         output: JSON file: a list of `block`, `bounds` (left, bottom, right, top in the CRS of
             the products) and `reason`.
         grid: the region's grid.
-        holes: reasons by block.
+        reasons: reasons by skipped block.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    a, _, c, _, e, f = tuple(grid.geobox.affine)[:6]
-    entries = []
-    for block in grid.blocks:
-        if block.id in holes:
-            w = block.window
-            left, top = c + a * w.x0, f + e * w.y0
-            bounds = [left, top + e * w.height, left + a * w.width, top]
-            entries.append({"block": block.id, "bounds": bounds, "reason": holes[block.id]})
-    write_text(output, json.dumps({"crs": str(grid.geobox.crs), "holes": entries}, indent=2) + "\n")
+    entries = [
+        {
+            "block": block.id,
+            "bounds": list(grid.geobox[block.window.slices].boundingbox.bbox),
+            "reason": reasons[block.id],
+        }
+        for block in grid.blocks
+        if block.id in reasons
+    ]
+    document = {"crs": str(grid.geobox.crs), "skipped_blocks": entries}
+    write_text(output, json.dumps(document, indent=2) + "\n")

@@ -139,7 +139,7 @@ def _holes(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
-    return {hole["block"]: hole["reason"] for hole in document["holes"]}
+    return {hole["block"]: hole["reason"] for hole in document["skipped_blocks"]}
 
 
 def _summary(
@@ -308,7 +308,7 @@ def _months(provenance: Provenance, manifests: Sequence[Manifest]) -> str:
 def _tiles(grid: RegionGrid, store: StoreManifest) -> str:
     rows = [
         (tile.name, tile.crs if len(tile.crs) < _LONG else "its own",
-         "copied" if tile.lies_on(grid) else "nearest")
+         "copied" if tile.is_aligned(grid) else "nearest")
         for tile in store.tiles
     ]  # fmt: skip
     nearest = resampled(store.tiles, grid)
