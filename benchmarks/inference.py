@@ -28,8 +28,9 @@ import numpy as np
 import torch
 
 from tessera_flow.inference.device import has_bf16, precision_name
-from tessera_flow.inference.embed import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
+from tessera_flow.inference.model import ModelSpec, prepare_model
 from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
@@ -132,10 +133,12 @@ def work(kind: str, name: str, folder: Path, tile_path: Path, out: Path, device:
         result |= _plain_run(tile_path, model, like, out)
     else:
         ours = prepare_model(
-            checkpoint,
-            device=device,
-            statistics=statistics,
-            precision=kind,  # type: ignore[arg-type]
+            ModelSpec(
+                checkpoint,
+                device=device,  # type: ignore[arg-type]
+                statistics=statistics,
+                precision=kind,  # type: ignore[arg-type]
+            )
         )
         _our_run(tile_path, ours, out, first=True)
         result |= _our_run(tile_path, ours, out)

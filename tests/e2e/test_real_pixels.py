@@ -19,7 +19,8 @@ import xarray as xr
 
 from tessera_flow.block_file import open_block_file
 from tessera_flow.demo.archive import write_item_collection
-from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile, prepare_model
+from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile
+from tessera_flow.inference.model import ModelSpec, prepare_model
 from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.sensors.sentinel2 import BANDS
@@ -203,7 +204,7 @@ def test_patches_are_the_real_pixels(run: Run) -> None:
 def direct() -> Embedding:
     """Embed the arrays of the reference as one tile with the same function."""
     before = torch.get_num_threads()
-    model = prepare_model(workflow.CHECKPOINT, 128, "cpu", threads=2)
+    model = prepare_model(ModelSpec(workflow.CHECKPOINT, device="cpu", threads=2), 128)
     embedding = embed_tile(read_tile_folder(TILE), model, InferenceOptions())
     torch.set_num_threads(before)
     return embedding

@@ -13,6 +13,7 @@ from tessera_flow.block_file import open_block_file
 from tessera_flow.errors import ReadError
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
+from tessera_flow.inference.model import ModelSpec
 from tessera_flow.ingest.retile import retile
 from tessera_flow.ingest.stack import stack_sentinel2
 from tessera_flow.scenes.search import Manifest
@@ -63,8 +64,9 @@ def test_missing_scene_is_left_out_with_all_bands_and_recorded(
     stacks = (tmp_path / "stack.zip", None)
     patches, embeddings = tmp_path / "patches.zip", tmp_path / "embeddings.zip"
     retile(*stacks, archive.mask, "b", WINDOW, patches, patch_size=150)
-    small = InferenceOptions(min_s2=100)  # no pixel has that many: nothing is computed
-    infer_block(patches, golden.checkpoint("v2_student_noqk"), embeddings, small, {}, "cpu")
+    small = InferenceOptions(min_s2=100)  # no pixel has as many: nothing to compute
+    spec = ModelSpec(golden.checkpoint("v2_student_noqk"), device="cpu")
+    infer_block(patches, embeddings, spec, small, {})
     with open_block_file(embeddings) as group:
         missing_scenes = {"left_out": attributes["left_out"], "replaced": []}
         assert group.attrs["missing_scenes"] == {"sentinel2": missing_scenes}

@@ -1,4 +1,4 @@
-"""The recorded numbers of the published code, and what compares a model with them."""
+"""Numbers recorded from the published code, and comparisons of a model with them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,12 +26,12 @@ def checkpoint(name: str) -> Path:
 
 
 def plain(name: str, source: str | None = None) -> Model:
-    """The model as it is loaded."""
+    """Load a model."""
     return load_model(checkpoint(name), statistics=source)
 
 
 def packed(name: str, source: str | None = None, dtype: torch.dtype = torch.float32) -> Model:
-    """The model as it is run."""
+    """Load a model and pack it."""
     return plain(name, source).pack(dtype)
 
 
@@ -40,21 +40,21 @@ def tile(name: str) -> TileArrays:
 
 
 def inputs(x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Recorded inputs (..., C + 1) as the encoders take them: values and days."""
+    """Split recorded inputs (..., C + 1) into the inputs of an encoder: values and days."""
     return torch.from_numpy(x[..., :-1]), torch.from_numpy(x[..., -1]).long()
 
 
-def recorded(module: nn.Module, store: dict[str, np.ndarray], name: str) -> None:
-    """Keep what a part puts out."""
+def record_output(module: nn.Module, store: dict[str, np.ndarray], name: str) -> None:
+    """Store the output of a module."""
 
-    def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+    def store_output(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         store[name] = output.numpy().copy()
 
-    module.register_forward_hook(keep)
+    module.register_forward_hook(store_output)
 
 
 def embedded(encoder: Encoder, x: np.ndarray) -> np.ndarray:
-    """What an encoder makes of the channels alone, before the day is added."""
+    """Return an encoder's embedding of the channels, before the day is added."""
     values: torch.Tensor = encoder.embed_values(inputs(x)[0], relu=True)
     result: np.ndarray = encoder.embed_steps(values).numpy()
     return result
@@ -63,7 +63,7 @@ def embedded(encoder: Encoder, x: np.ndarray) -> np.ndarray:
 def sequences(
     sensor: SensorSteps, pixels: np.ndarray, steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised values and days."""
+    """Return standardised values and days."""
     gathered = sensor.on(torch.device("cpu")).sequences(
         torch.from_numpy(pixels), torch.from_numpy(steps)
     )
@@ -73,54 +73,54 @@ def sequences(
 def assert_inputs(
     sensor: SensorSteps, groups: Iterable[Group], x: np.ndarray, bins: np.ndarray
 ) -> np.ndarray:
-    """Sequences, with their copies, are the recorded inputs x (P, 256, C + 1) of bins (P,).
+    """Check that sequences equal the recorded inputs x (P, 256, C + 1) of bins (P,).
 
-    Returns (P,) bool, which pixels have a sequence.
+    Returns (P,) bool: the pixels with a sequence.
     """
     seen = np.zeros(bins.size, bool)
     for group in groups:
         steps = group.sequences()
         values, days = sequences(sensor, group.pixels, steps)
-        wanted = x[group.pixels, : steps.shape[1]]
+        expected = x[group.pixels, : steps.shape[1]]
         assert (bins[group.pixels] == steps.shape[1]).all()
-        assert np.array_equal(days, wanted[..., -1])
-        error = np.abs(values - wanted[..., :-1]) / np.maximum(1, np.abs(wanted[..., :-1]))
+        assert np.array_equal(days, expected[..., -1])
+        error = np.abs(values - expected[..., :-1]) / np.maximum(1, np.abs(expected[..., :-1]))
         assert error.max() <= 2e-6
         assert not seen[group.pixels].any()
         seen[group.pixels] = True
     return seen
 
 
-def assert_parts_of_v2(model: Model, data: Any, parts: Mapping[str, nn.Module]) -> None:
-    """Every part of a v2 model puts out what was recorded of it.
+def assert_modules_of_v2(model: Model, data: Any, modules: Mapping[str, nn.Module]) -> None:
+    """Check the output of every module of a v2 model.
 
     Args:
-        model: as it is loaded.
+        model: a model that is not packed.
         data: the recorded inputs and outputs.
-        parts: those behind the encoders, by the names they were recorded under.
+        modules: the modules after the encoders, by their recorded names.
     """
-    found: dict[str, np.ndarray] = {}
+    outputs: dict[str, np.ndarray] = {}
     for name, encoder in (("s2_backbone", model.s2), ("s1_backbone", model.s1)):
-        recorded(encoder, found, f"{name}.pooled")
+        record_output(encoder, outputs, f"{name}.pooled")
         for index, layer in enumerate(encoder.layers):
-            recorded(layer, found, f"{name}.layer{index}")
-    for name, part in parts.items():
-        recorded(part, found, name)
-    found["out"] = model(*inputs(data["s2_x"]), *inputs(data["s1_x"])).numpy()
+            record_output(layer, outputs, f"{name}.layer{index}")
+    for name, module in modules.items():
+        record_output(module, outputs, name)
+    outputs["out"] = model(*inputs(data["s2_x"]), *inputs(data["s1_x"])).numpy()
     for sensor in ("s2", "s1"):
         x = data[f"{sensor}_x"]
         encoder, days = getattr(model, sensor), inputs(x)[1]
-        found[f"{sensor}_backbone.embedding"] = embedded(encoder, x)
-        found[f"{sensor}_backbone.doy_encoding"] = model.s2.codes[days].numpy()
-    found["dim_reducer.2"] = found["dim_reducer.3"] = np.maximum(found["dim_reducer.1"], 0)
+        outputs[f"{sensor}_backbone.embedding"] = embedded(encoder, x)
+        outputs[f"{sensor}_backbone.doy_encoding"] = model.s2.codes[days].numpy()
+    outputs["dim_reducer.2"] = outputs["dim_reducer.3"] = np.maximum(outputs["dim_reducer.1"], 0)
     expected = {key for key in data.files if key not in ("s2_x", "s1_x")}
-    assert set(found) == {key for key in expected if not key.startswith("out_T1")}
-    for key, value in found.items():
+    assert set(outputs) == {key for key in expected if not key.startswith("out_T1")}
+    for key, value in outputs.items():
         np.testing.assert_allclose(value, data[key], atol=TOLERANCE, rtol=0, err_msg=key)
 
 
 def assert_absent_sensor_is_zeros(model: Model, data: Any) -> None:
-    """Without a sensor a v2 model gives what was recorded with one row of zeros for it."""
+    """Check that an absent sensor of a v2 model equals one recorded row of zeros."""
     s2, s1 = model.s2(*inputs(data["s2_x"])), model.s1(*inputs(data["s1_x"]))
     for key, out in (
         ("out_T1_zeros_s2", model.fusion(model.s2.absent().expand(4, -1), s1)),
@@ -130,7 +130,7 @@ def assert_absent_sensor_is_zeros(model: Model, data: Any) -> None:
 
 
 def assert_order_of_steps_does_not_matter(model: Model, data: Any) -> None:
-    """A v2 model takes the time steps as a set."""
+    """Check that a v2 model does not depend on the order of the steps."""
     order = np.random.default_rng(1).permutation(24)
-    turned = model(*inputs(data["s2_x"][:, order]), *inputs(data["s1_x"])).numpy()
-    np.testing.assert_allclose(turned, data["out"], atol=TOLERANCE, rtol=0)
+    permuted = model(*inputs(data["s2_x"][:, order]), *inputs(data["s1_x"])).numpy()
+    np.testing.assert_allclose(permuted, data["out"], atol=TOLERANCE, rtol=0)

@@ -1,5 +1,5 @@
-"""A store of published embeddings made by hand: one UTM grid for each tile, as the published
-one has, with pixels of 100 m so that tiles are small."""
+"""Write a small store of published embeddings: one UTM grid per tile, like the published one, but
+with pixels of 100 m."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ YEAR = 2021
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile in UTM zone `zone` (north), `shift` units beside the lattice of its zone.
+    """A tile in UTM zone `zone` (north), shifted by `shift` metres from multiples of a pixel.
 
-    Codes tell their own place: the first three dimensions are the tile's number, the row and
-    the column (rows and columns are below 128), the others random.
+    The first three dimensions are the number of the tile, the row and the column (both below
+    128); the others are random.
     """
 
     lon: int
@@ -47,7 +47,7 @@ class Tile:
         return (self.lon // 10 * 7 + self.lat // 10 * 3) % 100
 
     def grid(self) -> tuple[Affine, tuple[int, int]]:
-        """The pixels that cover its cell."""
+        """Return transform and (height, width) of the pixels that cover the cell."""
         lon, lat = self.lon / 100, self.lat / 100
         move = Transformer.from_crs("EPSG:4326", self.crs, always_xy=True)
         left, bottom, right, top = move.transform_bounds(
@@ -59,8 +59,8 @@ class Tile:
         return Affine(PIXEL, 0, x0, 0, -PIXEL, y0), (height, width)
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Codes (h, w, 128) int8 and scales (h, w) float32; NaN in a block that no other tile
-        reaches, and along the eastern edge, where the next tile reaches some of it."""
+        """Return codes (h, w, 128) int8 and scales (h, w) float32; NaN in a square that no other
+        tile covers, and along the eastern edge, which the next tile covers partly."""
         _, (height, width) = self.grid()
         random = np.random.default_rng([self.lon % 36000, self.lat])
         codes = random.integers(-127, 128, (height, width, 128)).astype(np.int8)
@@ -70,21 +70,21 @@ class Tile:
         scales = random.uniform(0.01, 0.1, (height, width)).astype(np.float32)
         codes[40:50, 30:40], scales[40:50, 30:40] = 0, np.nan
         codes[:, -4:], scales[:, -4:] = 0, np.nan
-        scales[60, 30:33] = 0.0, 3e38, np.inf  # what published files have, where nothing is
+        scales[60, 30:33] = 0.0, 3e38, np.inf  # values of published files without an embedding
         return codes, scales
 
 
 def write_store(folder: Path, tiles: Iterable[Tile], year: int = YEAR) -> Path:
-    """The files of a store, and its lists as clients of version 0.7 and of 0.11 have them."""
+    """Write the files of a store, and its lists for clients of version 0.7 and 0.11."""
     rows: list[dict[str, Any]] = []
     masks: list[dict[str, Any]] = []
     for tile in tiles:
-        below = folder / "global_0.1_degree_representation" / str(year) / tile.name
-        below.mkdir(parents=True, exist_ok=True)
+        tile_folder = folder / "global_0.1_degree_representation" / str(year) / tile.name
+        tile_folder.mkdir(parents=True, exist_ok=True)
         codes, scales = tile.pixels()
         files = {"": codes, "_scales": scales}
         for end, data in files.items():
-            np.save(below / f"{tile.name}{end}.npy", data)
+            np.save(tile_folder / f"{tile.name}{end}.npy", data)
         transform, shape = tile.grid()
         mask = folder / "global_0.1_degree_tiff_all" / f"{tile.name}.tiff"
         mask.parent.mkdir(exist_ok=True)
@@ -93,15 +93,15 @@ def write_store(folder: Path, tiles: Iterable[Tile], year: int = YEAR) -> Path:
             crs=tile.crs, transform=transform,
         ) as target:  # fmt: skip
             target.write(np.ones(shape, np.uint8), 1)
-        paths = [below / f"{tile.name}{end}.npy" for end in files]
-        place = {"lon": tile.lon / 100, "lat": tile.lat / 100}
+        paths = [tile_folder / f"{tile.name}{end}.npy" for end in files]
+        centre = {"lon": tile.lon / 100, "lat": tile.lat / 100}
         sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (*paths, mask)]
         sizes = [path.stat().st_size for path in (*paths, mask)]
         rows.append(
-            {**place, "year": year, "hash": sums[0], "scales_hash": sums[1],
+            {**centre, "year": year, "hash": sums[0], "scales_hash": sums[1],
              "file_size": sizes[0], "scales_size": sizes[1]}
         )  # fmt: skip
-        masks.append({**place, "hash": sums[2], "file_size": sizes[2]})
+        masks.append({**centre, "hash": sums[2], "file_size": sizes[2]})
     frame = pd.DataFrame(rows)
     points = shapely.points(frame["lon"], frame["lat"])
     gpd.GeoDataFrame(frame, geometry=points, crs="EPSG:4326").to_parquet(

@@ -1,4 +1,4 @@
-"""Files between steps: attributes can be set until the end, and nothing is stored twice."""
+"""Block files: attributes can be set until the end, and no member is stored twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 
 
-def test_attributes_set_while_arrays_are_written_are_kept(tmp_path: Path) -> None:
+def test_attributes_set_while_arrays_are_written(tmp_path: Path) -> None:
     with create_block_file(tmp_path / "a.zip", {"dates": ["2021-06-03"]}) as group:
         create_array(group, "kept", (3,), (3,), np.uint8)[:] = [1, 0, 1]
         group.attrs["left_out"] = [{"item": "x"}]

@@ -1,4 +1,4 @@
-"""A block: whatever its patches, whatever interrupts it."""
+"""Inference of a block: any division into patches, and any interruption."""
 
 import dataclasses
 import logging
@@ -20,6 +20,7 @@ from tessera_flow.errors import Stopped, TileError
 from tessera_flow.inference import block
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.signals import stop_requests
 
@@ -29,8 +30,8 @@ from ..support.golden import packed, tile
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def checkpoint(variant: str) -> Path:
-    return golden.checkpoint(f"v2_student_{variant}")
+def spec(variant: str) -> ModelSpec:
+    return ModelSpec(golden.checkpoint(f"v2_student_{variant}"), device="cpu")
 
 
 def write_patches(path: Path, arrays: TileArrays, size: int, roi: np.ndarray) -> None:
@@ -48,16 +49,16 @@ def write_patches(path: Path, arrays: TileArrays, size: int, roi: np.ndarray) ->
             patch = group.create_group(f"{y}_{x}")
             rows, columns = slice(y, y + h), slice(x, x + w)
             stacks = {key: getattr(arrays, key) for key in ARRAYS}
-            parts = {k: a[:, rows, columns] if a.ndim > 2 else a for k, a in stacks.items()}
-            for key, part in (parts | {"roi": roi[rows, columns]}).items():
-                array = create_array(patch, key, part.shape, part.shape, part.dtype)
-                if part.size:
-                    array[...] = part
+            cut = {k: a[:, rows, columns] if a.ndim > 2 else a for k, a in stacks.items()}
+            for key, data in (cut | {"roi": roi[rows, columns]}).items():
+                array = create_array(patch, key, data.shape, data.shape, data.dtype)
+                if data.size:
+                    array[...] = data
 
 
 @pytest.mark.parametrize("size", [4, 5, 12])
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_a_block_equals_its_tile_whatever_the_patches(
+def test_block_equals_its_tile_for_any_patches(
     tmp_path: Path, size: int, dtype: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     arrays = tile("main")
@@ -69,40 +70,38 @@ def test_a_block_equals_its_tile_whatever_the_patches(
     with caplog.at_level(logging.INFO, "tessera_flow"):
         infer_block(
             tmp_path / "patches.zip",
-            checkpoint("qk"),
             tmp_path / "embeddings.zip",
+            spec("qk"),
             options,
             {"model": "untrained"},
-            device="cpu",
         )
-    whole = embed_tile(dataclasses.replace(arrays, roi=roi), packed("v2_student_qk"), options)
+    expected = embed_tile(dataclasses.replace(arrays, roi=roi), packed("v2_student_qk"), options)
     with open_block_file(tmp_path / "embeddings.zip") as group:
         assert group.attrs["model"] == "untrained"
-        found = {key: array[...] for key, array in group.arrays()}
-    assert np.array_equal(found["counts"], whole.counts)
+        result = {key: array[...] for key, array in group.arrays()}
+    assert np.array_equal(result["counts"], expected.counts)
     if dtype == "int8":
-        assert whole.scales is not None
-        assert set(found) == {"embeddings", "scales", "counts"}
-        np.testing.assert_allclose(found["scales"], whole.scales, rtol=1e-5)
-        assert np.abs(found["embeddings"].astype(int) - whole.values).max() <= 1
-        assert np.mean(found["embeddings"] != whole.values) < 1e-3
+        assert expected.scales is not None
+        assert set(result) == {"embeddings", "scales", "counts"}
+        np.testing.assert_allclose(result["scales"], expected.scales, rtol=1e-5)
+        assert np.abs(result["embeddings"].astype(int) - expected.values).max() <= 1
+        assert np.mean(result["embeddings"] != expected.values) < 1e-3
     else:
-        assert set(found) == {"embeddings", "counts"}
-        np.testing.assert_allclose(found["embeddings"], whole.values, atol=5e-6)
+        assert set(result) == {"embeddings", "counts"}
+        np.testing.assert_allclose(result["embeddings"], expected.values, atol=5e-6)
     assert f"of {size**2}" in caplog.text or "of 120" in caplog.text
 
 
-def test_a_block_of_one_clipped_corner_patch_is_written_once(tmp_path: Path) -> None:
+def test_block_of_one_clipped_corner_patch(tmp_path: Path) -> None:
     roi = np.zeros((12, 10), np.uint8)
     roi[11, 9] = 1
     write_patches(tmp_path / "patches.zip", tile("main"), 7, roi)
     infer_block(
         tmp_path / "patches.zip",
-        checkpoint("noqk"),
         tmp_path / "out.zip",
+        spec("noqk"),
         InferenceOptions(),
         {},
-        device="cpu",
     )
     with open_block_file(tmp_path / "out.zip") as group:
         scales, codes = group["scales"], group["embeddings"]
@@ -112,20 +111,20 @@ def test_a_block_of_one_clipped_corner_patch_is_written_once(tmp_path: Path) -> 
         assert np.argwhere(codes[...].any(-1)).tolist() == [[11, 9]]
 
 
-def test_a_block_without_a_patch_is_nodata(tmp_path: Path) -> None:
+def test_block_without_patches_is_nodata(tmp_path: Path) -> None:
     with create_block_file(tmp_path / "p.zip", {"shape": [6, 5], "patch_size": 6, "patches": []}):
         pass
     out = tmp_path / "e.zip"
-    infer_block(tmp_path / "p.zip", checkpoint("noqk"), out, InferenceOptions(), {}, "cpu")
+    infer_block(tmp_path / "p.zip", out, spec("noqk"), InferenceOptions(), {})
     with open_block_file(out) as group:
-        found = {key: array[...] for key, array in group.arrays()}
-    assert found["embeddings"].shape == (6, 5, 128) and not found["embeddings"].any()
-    assert np.isnan(found["scales"]).all() and not found["counts"].any()
+        result = {key: array[...] for key, array in group.arrays()}
+    assert result["embeddings"].shape == (6, 5, 128) and not result["embeddings"].any()
+    assert np.isnan(result["scales"]).all() and not result["counts"].any()
 
 
-def test_incomplete_patches_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+def test_incomplete_patches_are_rejected_without_output(tmp_path: Path) -> None:
     path, out = tmp_path / "patches.zip", tmp_path / "out.zip"
-    arguments = (checkpoint("noqk"), out, InferenceOptions(), {}, "cpu")
+    arguments = (out, spec("noqk"), InferenceOptions(), {})
     with pytest.raises(TileError, match="does not exist"):
         infer_block(path, *arguments)
     with create_block_file(path, {"shape": [6, 5]}):
@@ -160,18 +159,18 @@ def patches(tmp_path: Path) -> Path:
 
 
 def infer(patches: Path, output: Path, **changed: Any) -> None:
-    arguments: dict[str, Any] = {"options": InferenceOptions(), "attributes": {}, "device": "cpu"}
-    infer_block(patches, checkpoint("qk"), output, **(arguments | changed))
+    arguments: dict[str, Any] = {"options": InferenceOptions(), "attributes": {}}
+    infer_block(patches, output, spec("qk"), **(arguments | changed))
 
 
-STOPPED = """
+KILLED = """
 import os, signal, sys
 from tessera_flow.inference import block
 from tests.unit.test_block_inference import Path, infer
 
-kept = block.Progress.add
+original = block.Progress.add
 def add(self, name, arrays):
-    kept(self, name, arrays)
+    original(self, name, arrays)
     if name == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
 block.Progress.add = add
@@ -179,10 +178,10 @@ infer(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def killed_after(patch: str, patches: Path, output: Path) -> None:
-    """Infer in a process of its own, which is killed when this patch is finished."""
+def kill_after(patch: str, patches: Path, output: Path) -> None:
+    """Run inference in a separate process, which is killed when this patch is finished."""
     done = subprocess.run(
-        [sys.executable, "-c", STOPPED, str(patches), str(output), patch],
+        [sys.executable, "-c", KILLED, str(patches), str(output), patch],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -191,19 +190,19 @@ def killed_after(patch: str, patches: Path, output: Path) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
+def test_killed_job_resumes_with_identical_output(
     patches: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     undisturbed, output = tmp_path / "undisturbed.zip", tmp_path / "embeddings.zip"
     infer(patches, undisturbed)
-    time.sleep(2.1)  # a time stamp in the file would differ (a zip's have two seconds)
-    killed_after("0_5", patches, output)
-    killed_after("5_5", patches, output)
+    time.sleep(2.1)  # a time stamp in the file would differ (zip: resolution of two seconds)
+    kill_after("0_5", patches, output)
+    kill_after("5_5", patches, output)
     assert not output.exists()
-    left = sorted(tmp_path.glob("embeddings.zip.*.progress"))
-    assert len(left) == 2
-    # The second job was stopped in the middle of a record.
-    larger = max(left, key=lambda path: path.stat().st_mtime)
+    files = sorted(tmp_path.glob("embeddings.zip.*.progress"))
+    assert len(files) == 2
+    # The second job was killed while it wrote a record.
+    larger = max(files, key=lambda path: path.stat().st_mtime)
     os.truncate(larger, larger.stat().st_size - 7)
     with caplog.at_level(logging.INFO, "tessera_flow"):
         infer(patches, output)
@@ -217,11 +216,11 @@ def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
     ]
 
 
-def test_a_preempted_job_keeps_the_patch_in_hand(
+def test_preempted_job_finishes_its_patch(
     patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGTERM comes in the middle of the second patch: it is finished and kept, then the job
-    ends with an error, so that it is run again, and goes on with the third."""
+    """SIGTERM arrives during the second patch: the patch is finished and kept, the job fails, and
+    when it is run again it starts with the third."""
     undisturbed, output = tmp_path / "undisturbed.zip", tmp_path / "embeddings.zip"
     infer(patches, undisturbed)
     embedded = []
@@ -233,8 +232,8 @@ def test_a_preempted_job_keeps_the_patch_in_hand(
         return embed_tile(*arguments)
 
     monkeypatch.setattr(block, "embed_tile", embed)
-    sentence = "Stopped by SIGTERM; 2 of 6 patches are kept. Run again to go on."
-    with pytest.raises(Stopped, match=sentence), stop_requests() as stop:
+    message = "Stopped by SIGTERM; 2 of 6 patches are kept. Run again"
+    with pytest.raises(Stopped, match=message), stop_requests() as stop:
         infer(patches, output, stop=stop)
     assert len(embedded) == 2 and not output.exists()
     infer(patches, output)
@@ -242,7 +241,7 @@ def test_a_preempted_job_keeps_the_patch_in_hand(
     assert output.read_bytes() == undisturbed.read_bytes()
 
 
-def test_sigterm_in_the_last_patch_loses_nothing(
+def test_sigterm_in_the_last_patch_completes_the_block(
     patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def embed(*arguments: Any) -> Any:
@@ -262,58 +261,58 @@ def test_sigterm_in_the_last_patch_loses_nothing(
         {"options": InferenceOptions(dim=64)},
         {"options": InferenceOptions(min_s2=2)},
         {"origin": (0, 5)},
-        {"attributes": {"weights": "others"}},
+        {"attributes": {"weights": "other"}},
     ],
 )
-def test_what_was_made_otherwise_is_not_used(
+def test_patches_of_other_settings_are_not_used(
     patches: Path, tmp_path: Path, changed: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    killed_after("5_0", patches, tmp_path / "embeddings.zip")
+    kill_after("5_0", patches, tmp_path / "embeddings.zip")
     with caplog.at_level(logging.INFO, "tessera_flow"):
         infer(patches, tmp_path / "embeddings.zip", **changed)
-    assert "of another configuration: not used" in caplog.text
+    assert "has other inputs: not used" in caplog.text
     assert caplog.text.count("pixels embedded in") == 6
-    infer(patches, tmp_path / "whole.zip", **changed)
-    assert (tmp_path / "whole.zip").read_bytes() == (tmp_path / "embeddings.zip").read_bytes()
+    infer(patches, tmp_path / "expected.zip", **changed)
+    assert (tmp_path / "expected.zip").read_bytes() == (tmp_path / "embeddings.zip").read_bytes()
 
 
-def test_other_patches_are_not_taken_for_the_same(patches: Path, tmp_path: Path) -> None:
-    killed_after("5_0", patches, tmp_path / "embeddings.zip")
+def test_finished_patches_of_other_pixels_are_not_used(patches: Path, tmp_path: Path) -> None:
+    kill_after("5_0", patches, tmp_path / "embeddings.zip")
     arrays = tile("main")
     brighter = dataclasses.replace(arrays, bands=arrays.bands + np.uint16(100))
     write_patches(patches, brighter, 5, np.ones((12, 10), np.uint8))
     infer(patches, tmp_path / "embeddings.zip")
-    infer(patches, tmp_path / "whole.zip")
-    assert (tmp_path / "whole.zip").read_bytes() == (tmp_path / "embeddings.zip").read_bytes()
+    infer(patches, tmp_path / "expected.zip")
+    assert (tmp_path / "expected.zip").read_bytes() == (tmp_path / "embeddings.zip").read_bytes()
 
 
-def test_the_same_patches_made_again_go_on(
+def test_job_resumes_after_the_same_patches_were_written_again(
     patches: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    killed_after("5_0", patches, tmp_path / "embeddings.zip")
+    kill_after("5_0", patches, tmp_path / "embeddings.zip")
     write_patches(patches, tile("main"), 5, np.ones((12, 10), np.uint8))
     with caplog.at_level(logging.INFO, "tessera_flow"):
         infer(patches, tmp_path / "embeddings.zip", options=InferenceOptions(batch_size=7))
     assert "3 of 6 patches were finished before" in caplog.text
 
 
-def test_reading_and_keeping_beside_the_computation_changes_nothing(
+def test_reading_and_writing_in_the_background_gives_identical_output(
     patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a GPU does, on the CPU: the next patch is read and the last one kept meanwhile."""
+    """As on a GPU: the next patch is read and the previous one saved during computation."""
     infer(patches, tmp_path / "one_by_one.zip")
-    monkeypatch.setattr(block, "_ahead", lambda device: 1)
+    monkeypatch.setattr(block, "_read_ahead", lambda device: 1)
     infer(patches, tmp_path / "overlapping.zip")
     assert (tmp_path / "one_by_one.zip").read_bytes() == (tmp_path / "overlapping.zip").read_bytes()
 
 
-def test_an_error_while_a_patch_is_kept_is_not_lost(
+def test_error_of_saving_a_patch_is_raised(
     patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise TileError("the disk is full")
 
-    monkeypatch.setattr(block, "_ahead", lambda device: 1)
+    monkeypatch.setattr(block, "_read_ahead", lambda device: 1)
     monkeypatch.setattr(block.Progress, "add", full)
     with pytest.raises(TileError, match="the disk is full"):
         infer(patches, tmp_path / "embeddings.zip")

@@ -50,8 +50,8 @@ def test_sizes_come_from_args() -> None:
         ("v2_teacher_tiny", V2_TEACHER),
     ],
 )
-def test_the_family_is_told_from_the_content(name: str, family: Family, tmp_path: Path) -> None:
-    # The file's name says nothing.
+def test_family_follows_from_the_content(name: str, family: Family, tmp_path: Path) -> None:
+    # The file name is not used.
     path = tmp_path / "student_nano.pt"
     path.write_bytes((CHECKPOINTS / f"{name}.pt").read_bytes())
     assert read_checkpoint(path)[1] is family
@@ -62,11 +62,11 @@ def test_the_family_is_told_from_the_content(name: str, family: Family, tmp_path
     assert recognised == [family.key]
 
 
-def test_the_prefix_of_compiled_models_is_dropped(tmp_path: Path, content: Any) -> None:
+def test_prefix_of_compiled_models_is_removed(tmp_path: Path, content: Any) -> None:
     content["model"] = {f"_orig_mod.{key}": value for key, value in content["model"].items()}
-    found = load_model(saved(tmp_path, content)).state_dict()
-    wanted = load_model(CHECKPOINTS / "v2_student_qk.pt").state_dict()
-    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    result = load_model(saved(tmp_path, content)).state_dict()
+    expected = load_model(CHECKPOINTS / "v2_student_qk.pt").state_dict()
+    assert all(torch.equal(result[key], expected[key]) for key in expected)
 
 
 def test_half_precision_weights_become_float32(tmp_path: Path, content: Any) -> None:
@@ -77,7 +77,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path, content: Any) -> 
     assert torch.equal(model.s1.embed_values.weight, weight)
 
 
-def test_a_missing_or_empty_file(tmp_path: Path) -> None:
+def test_missing_or_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     with pytest.raises(CheckpointError, match=r"weights\.pt does not exist"):
         load_model(path)
@@ -88,11 +88,11 @@ def test_a_missing_or_empty_file(tmp_path: Path) -> None:
         load_model(path)
 
 
-@pytest.mark.parametrize("kept", [60, 0.5, 0.99])
-def test_a_file_cut_short(tmp_path: Path, kept: float) -> None:
-    whole = (CHECKPOINTS / "v2_student_qk.pt").read_bytes()
+@pytest.mark.parametrize("length", [60, 0.5, 0.99])
+def test_truncated_file(tmp_path: Path, length: float) -> None:
+    content = (CHECKPOINTS / "v2_student_qk.pt").read_bytes()
     path = tmp_path / "weights.pt"
-    path.write_bytes(whole[: int(kept if kept > 1 else kept * len(whole))])
+    path.write_bytes(content[: int(length if length > 1 else length * len(content))])
     with pytest.raises(CheckpointError, match="its end is missing"):
         load_model(path)
 
@@ -102,11 +102,11 @@ def test_a_file_cut_short(tmp_path: Path, kept: float) -> None:
     [
         (b"\n<!DOCTYPE html><html>Virus scan warning</html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
-        (bytes(range(256)) * 40, "damaged or of another kind"),
-        (b"hello", "damaged or of another kind"),
+        (bytes(range(256)) * 40, "damaged or of another type"),
+        (b"hello", "damaged or of another type"),
     ],
 )
-def test_something_else_in_place_of_the_file(tmp_path: Path, start: bytes, reason: str) -> None:
+def test_file_of_another_type(tmp_path: Path, start: bytes, reason: str) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(start)
     with pytest.raises(CheckpointError, match=reason):
@@ -114,7 +114,7 @@ def test_something_else_in_place_of_the_file(tmp_path: Path, start: bytes, reaso
 
 
 class Bomb:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -123,7 +123,7 @@ class Bomb:
         return (Path.touch, (self.target,))
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path, content: Any) -> None:
+def test_file_that_would_run_code_is_rejected(tmp_path: Path, content: Any) -> None:
     target = tmp_path / "ran"
     content["args"]["callback"] = Bomb(target)
     with pytest.raises(CheckpointError, match="more than tensors and plain containers"):
@@ -147,40 +147,40 @@ def test_missing_and_unexpected_tensors_are_named(tmp_path: Path, content: Any) 
     assert "1 are not part of the model (s2_backbone.head.weight)" in str(error.value)
 
 
-def test_only_a_few_of_many_are_named(tmp_path: Path, content: Any) -> None:
+def test_only_the_first_of_many_tensors_are_named(tmp_path: Path, content: Any) -> None:
     content["args"]["num_layers"] = 2
     with pytest.raises(CheckpointError, match=r"36 are not part of the model .*, \.\.\.\)"):
         load_model(saved(tmp_path, content))
 
 
-def test_a_wrong_statement_about_the_norm(tmp_path: Path, content: Any) -> None:
+def test_wrong_qk_norm_in_args(tmp_path: Path, content: Any) -> None:
     content["args"]["enable_qk_norm"] = False
     with pytest.raises(CheckpointError, match=r"missing .*in_proj_weight.* not part"):
         load_model(saved(tmp_path, content))
 
 
-def test_the_norm_shows_in_the_tensors_where_args_are_silent(tmp_path: Path, content: Any) -> None:
+def test_qk_norm_follows_from_the_tensors(tmp_path: Path, content: Any) -> None:
     del content["args"]["enable_qk_norm"]
     assert load_model(saved(tmp_path, content)).sizes.qk_norm
 
 
 @pytest.mark.parametrize("key", ["latent_dim", "dim_feedforward", "repr_dim"])
-def test_shapes_that_contradict_args(tmp_path: Path, content: Any, key: str) -> None:
+def test_shapes_that_differ_from_args(tmp_path: Path, content: Any, key: str) -> None:
     content["args"][key] *= 2
     with pytest.raises(CheckpointError, match=r"contradict its `args`.* is \(.*\), not \("):
         load_model(saved(tmp_path, content))
 
 
-def test_sizes_show_in_the_tensors_where_args_are_silent(tmp_path: Path, content: Any) -> None:
-    wanted = load_model(CHECKPOINTS / "v2_student_qk.pt").sizes
+def test_sizes_follow_from_the_tensors_without_args(tmp_path: Path, content: Any) -> None:
+    expected = load_model(CHECKPOINTS / "v2_student_qk.pt").sizes
     del content["args"]
-    found = load_model(saved(tmp_path, content)).sizes
-    assert dataclasses.replace(found, matryoshka_dims=wanted.matryoshka_dims) == wanted
-    assert found.matryoshka_dims == (128,)
+    sizes = load_model(saved(tmp_path, content)).sizes
+    assert dataclasses.replace(sizes, matryoshka_dims=expected.matryoshka_dims) == expected
+    assert sizes.matryoshka_dims == (128,)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("key", "value", "message"),
     [
         ("nhead", "4", "not a positive whole number"),
         ("num_layers", 0, "not a positive whole number"),
@@ -190,13 +190,13 @@ def test_sizes_show_in_the_tensors_where_args_are_silent(tmp_path: Path, content
         ("matryoshka_dims", "many", "matryoshka_dims"),
     ],
 )
-def test_wrong_args(tmp_path: Path, content: Any, key: str, value: object, words: str) -> None:
+def test_wrong_args(tmp_path: Path, content: Any, key: str, value: object, message: str) -> None:
     content["args"][key] = value
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=message):
         load_model(saved(tmp_path, content))
 
 
-def test_prefixes_may_be_a_list(tmp_path: Path, content: Any) -> None:
+def test_matryoshka_dims_can_be_a_list(tmp_path: Path, content: Any) -> None:
     content["args"]["matryoshka_dims"] = [8, 128]
     assert load_model(saved(tmp_path, content)).sizes.matryoshka_dims == (8, 128)
     del content["args"]["matryoshka_dims"]
@@ -212,21 +212,21 @@ def test_values_that_are_not_finite(tmp_path: Path, content: Any) -> None:
 @pytest.mark.parametrize(
     "content", [{"model": {}, "args": {}}, {"epoch": 1}, [1, 2], torch.ones(2)]
 )
-def test_data_that_is_no_checkpoint(tmp_path: Path, content: object) -> None:
+def test_data_that_are_not_a_checkpoint(tmp_path: Path, content: object) -> None:
     with pytest.raises(CheckpointError, match="is not a TESSERA checkpoint"):
         load_model(saved(tmp_path, content))
 
 
-def test_the_sha256_is_that_of_the_file(tmp_path: Path) -> None:
+def test_sha256_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"abc")
-    wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert sha256_of(path) == wanted
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of(path) == expected
     with pytest.raises(CheckpointError, match="does not exist"):
         sha256_of(tmp_path / "y")
 
 
-def test_loading_leaves_the_weights_as_they_are(content: Any) -> None:
+def test_loading_does_not_change_the_weights(content: Any) -> None:
     model = load_model(CHECKPOINTS / "v2_student_qk.pt")
     state = content["model"]
     layer = "s2_backbone.transformer_encoder.1."
@@ -237,25 +237,25 @@ def test_loading_leaves_the_weights_as_they_are(content: Any) -> None:
 
 
 def flipped(path: Path, member: str) -> Path:
-    """Flip the lowest bit of the middle byte of an archive's part."""
+    """Flip the lowest bit of the middle byte of a member of an archive."""
     data = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
-        part = next(p for p in archive.infolist() if p.filename.endswith(member))
-        content = archive.read(part)
-    start = data.index(content, part.header_offset)
+        info = next(p for p in archive.infolist() if p.filename.endswith(member))
+        content = archive.read(info)
+    start = data.index(content, info.header_offset)
     data[start + len(content) // 2] ^= 1
     path.write_bytes(data)
     return path
 
 
-@pytest.mark.parametrize("part", ["/data/0", "/data/7", "/data.pkl"])
-def test_one_flipped_bit_is_found(tmp_path: Path, content: Any, part: str) -> None:
-    path = flipped(saved(tmp_path, content), part)
-    with pytest.raises(CheckpointError, match=rf"damaged \(its part weights{part} fails its check"):
+@pytest.mark.parametrize("member", ["/data/0", "/data/7", "/data.pkl"])
+def test_flipped_bit_is_detected(tmp_path: Path, content: Any, member: str) -> None:
+    path = flipped(saved(tmp_path, content), member)
+    with pytest.raises(CheckpointError, match=rf"damaged \(its member weights{member} has a"):
         load_model(path)
 
 
-def test_damage_in_what_is_not_used_does_not_matter(tmp_path: Path, content: Any) -> None:
+def test_damage_in_unused_tensors_is_ignored(tmp_path: Path, content: Any) -> None:
     path = saved(tmp_path, content | {"zz_optimizer": {"step": torch.ones(1000)}})
     with zipfile.ZipFile(path) as archive:
         last = max(
@@ -265,49 +265,49 @@ def test_damage_in_what_is_not_used_does_not_matter(tmp_path: Path, content: Any
     assert load_model(flipped(path, last.partition("/")[2])).sizes.nhead == 4
 
 
-def test_a_file_of_the_form_before_archives_has_no_checksums(tmp_path: Path, content: Any) -> None:
+def test_file_in_the_format_before_zip_archives(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "legacy.pt"
     torch.save(content, path, _use_new_zipfile_serialization=False)
-    found, wanted = load_model(path), load_model(CHECKPOINTS / "v2_student_qk.pt")
-    for key, value in wanted.state_dict().items():
-        assert torch.equal(found.state_dict()[key], value)
+    result, expected = load_model(path), load_model(CHECKPOINTS / "v2_student_qk.pt")
+    for key, value in expected.state_dict().items():
+        assert torch.equal(result.state_dict()[key], value)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_damaged_bytes_never_end_in_a_traceback(tmp_path: Path, legacy: bool, content: Any) -> None:
+def test_damaged_bytes_raise_a_checkpoint_error(tmp_path: Path, legacy: bool, content: Any) -> None:
     path = tmp_path / "weights.pt"
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    whole, path = path.read_bytes(), tmp_path / "damaged.pt"
-    draw, refused = random.Random(0), 0
+    original, path = path.read_bytes(), tmp_path / "damaged.pt"
+    draw, rejected = random.Random(0), 0
     for number in range(150):
-        data = bytearray(whole)
+        data = bytearray(original)
         for _ in range(draw.choice([1, 3, 20])):
             data[draw.randrange(6000 if number % 2 else len(data))] = draw.randrange(256)
         path.write_bytes(data)
         try:
             read_checkpoint(path) if legacy else load_model(path)
         except CheckpointError:
-            refused += 1
-    assert refused > 30
+            rejected += 1
+    assert rejected > 30
 
 
-def test_damage_to_the_frame_of_the_archive(tmp_path: Path, content: Any) -> None:
+def test_damaged_structure_of_the_archive(tmp_path: Path, content: Any) -> None:
     path = saved(tmp_path, content)
-    whole = path.read_bytes()
-    end = whole.index(b"PK\x06\x07") + 16  # number of disks
-    path.write_bytes(whole[:end] + b"\2" + whole[end + 1 :])
+    original = path.read_bytes()
+    end = original.index(b"PK\x06\x07") + 16  # number of disks
+    path.write_bytes(original[:end] + b"\2" + original[end + 1 :])
     with pytest.raises(CheckpointError, match="content is damaged"):
         load_model(path)
-    name = whole.index(b"weights/data/0")  # in the header before the data
-    path.write_bytes(whole[:name] + b"\xff" + whole[name + 1 :])
+    name = original.index(b"weights/data/0")  # in the header before the data
+    path.write_bytes(original[:name] + b"\xff" + original[name + 1 :])
     try:
-        load_model(path)  # its data are whole
+        load_model(path)  # its data are undamaged
     except CheckpointError:
         pass
 
 
 @pytest.mark.parametrize(
-    ("change", "kind"),
+    ("change", "name"),
     [
         (lambda t: t.to(torch.int8), "int8"),
         (lambda t: t.to(torch.int64), "int64"),
@@ -317,16 +317,16 @@ def test_damage_to_the_frame_of_the_archive(tmp_path: Path, content: Any) -> Non
         (lambda t: t.to("meta"), "without data"),
     ],
 )
-def test_weights_are_floating_point_numbers(
-    tmp_path: Path, content: Any, change: Any, kind: str
+def test_weights_must_be_floating_point_numbers(
+    tmp_path: Path, content: Any, change: Any, name: str
 ) -> None:
-    name = "dim_reducer.0.weight"
-    content["model"][name] = change(content["model"][name])
-    with pytest.raises(CheckpointError, match=rf"1 tensors are not \({name} is {kind}\)"):
+    key = "dim_reducer.0.weight"
+    content["model"][key] = change(content["model"][key])
+    with pytest.raises(CheckpointError, match=rf"1 tensors are not \({key} is {name}\)"):
         load_model(saved(tmp_path, content))
 
 
-def test_settings_or_tensors_of_an_odd_form(tmp_path: Path, content: Any) -> None:
+def test_settings_or_tensors_of_unexpected_form(tmp_path: Path, content: Any) -> None:
     content["model"]["dim_reducer.0.weight"] = torch.tensor(1.0)
     with pytest.raises(CheckpointError):
         load_model(saved(tmp_path, content))

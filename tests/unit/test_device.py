@@ -1,4 +1,4 @@
-"""Devices, precisions, and memory that does not suffice."""
+"""Devices, precisions, forward passes, and too little memory."""
 
 import dataclasses
 import logging
@@ -9,14 +9,9 @@ import pytest
 import torch
 
 from tessera_flow.errors import ConfigError
-from tessera_flow.inference import device
-from tessera_flow.inference.device import (
-    PassLimit,
-    for_each,
-    has_bf16,
-    resolve_device,
-    resolve_precision,
-)
+from tessera_flow.inference import batching
+from tessera_flow.inference.batching import PassLimit, for_each
+from tessera_flow.inference.device import has_bf16, resolve_device, resolve_precision
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.models.layers import Encoder
 from tessera_flow.models.sampling import Group
@@ -35,7 +30,7 @@ def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_processor_without_bf16_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_rejected_on_a_processor_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     without_bf16(monkeypatch)
     assert not has_bf16(CPU)
     with pytest.raises(ConfigError, match=r"does not compute in bfloat16.*avx512_bf16"):
@@ -43,29 +38,29 @@ def test_a_processor_without_bf16_refuses_it(monkeypatch: pytest.MonkeyPatch) ->
     assert resolve_precision("auto", CPU) == torch.float32
 
 
-def test_float32_is_the_default_on_a_processor(caplog: pytest.LogCaptureFixture) -> None:
+def test_float32_is_the_default_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tessera_flow"):
         assert resolve_precision("auto", CPU) == torch.float32
     assert "running on cpu (" in caplog.text and "float32" in caplog.text
-    assert ("bf16 is there too" in caplog.text) == has_bf16(CPU)
+    assert ("bf16 is available" in caplog.text) == has_bf16(CPU)
 
 
 @pytest.mark.skipif(not has_bf16(CPU), reason="this processor does not compute in bfloat16")
-def test_bf16_where_the_processor_has_it() -> None:
+def test_bf16_on_a_processor_that_has_it() -> None:
     assert resolve_precision("bf16", CPU) == torch.bfloat16
 
 
 @pytest.mark.parametrize("device", ["cuda", "xpu"])
-def test_a_missing_gpu_is_said_clearly(device: Any) -> None:
+def test_missing_gpu_is_reported(device: Any) -> None:
     if getattr(torch, device).is_available():
-        pytest.skip("there is one")
+        pytest.skip("a GPU is available")
     with pytest.raises(ConfigError, match=f"no {device.upper()} GPU"):
         resolve_device(device)
 
 
-def test_no_gpu_means_the_processor() -> None:
+def test_auto_is_the_cpu_without_a_gpu() -> None:
     if torch.cuda.is_available() or torch.xpu.is_available():
-        pytest.skip("there is a GPU")
+        pytest.skip("a GPU is available")
     assert resolve_device("auto").type == "cpu"
 
 
@@ -73,41 +68,41 @@ def group(pixels: int, steps: int = 3) -> Group:
     return Group(np.arange(pixels), np.zeros((pixels, steps), np.int64))
 
 
-def test_passes_hold_as_many_pixels_as_allowed() -> None:
-    sizes = [len(part.pixels) for part in PassLimit(4).cut(group(10))]
+def test_passes_have_at_most_the_allowed_pixels_and_steps() -> None:
+    sizes = [len(batch.pixels) for batch in PassLimit(4).split(group(10))]
     assert sizes == [4, 4, 2]
-    assert [len(p.pixels) for p in PassLimit(100, steps=9).cut(group(10))] == [3, 3, 3, 1]
-    assert [len(p.pixels) for p in PassLimit(100, steps=2).cut(group(2))] == [1, 1]
+    assert [len(p.pixels) for p in PassLimit(100, steps=9).split(group(10))] == [3, 3, 3, 1]
+    assert [len(p.pixels) for p in PassLimit(100, steps=2).split(group(2))] == [1, 1]
 
 
-def test_too_little_memory_halves_this_pass_and_the_later_ones() -> None:
+def test_too_little_memory_halves_this_and_later_passes() -> None:
     limit, done = PassLimit(16), []
 
-    def work(part: Group) -> None:
-        if len(part.pixels) > 5:
+    def work(batch: Group) -> None:
+        if len(batch.pixels) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        done.append(part.pixels.tolist())
+        done.append(batch.pixels.tolist())
 
-    for part in limit.cut(group(40)):
-        limit.run(part, work)
+    for batch in limit.split(group(40)):
+        limit.run(batch, work)
     assert [len(pixels) for pixels in done] == [4] * 10
     assert [pixel for pixels in done for pixel in pixels] == list(range(40))
 
 
 def test_too_little_memory_for_one_pixel_is_an_error() -> None:
-    def work(part: Group) -> None:
+    def work(batch: Group) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(ConfigError, match="does not suffice for one pixel"):
+    with pytest.raises(ConfigError, match="not have enough memory for one pixel"):
         PassLimit(8).run(group(8), work)
 
 
-def test_an_embedding_survives_too_little_memory(
+def test_embeddings_are_equal_after_too_little_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An encoder that refuses more than seven pixels, as a full GPU does."""
+    """The encoder fails for more than seven pixels, like a GPU whose memory is used up."""
     options = InferenceOptions(dtype="float32", min_s2=0)
-    whole = embed_tile(tile("main"), packed("v2_student_qk"), options).values
+    expected = embed_tile(tile("main"), packed("v2_student_qk"), options).values
     forward = Encoder.forward
 
     def small(self: Encoder, values: torch.Tensor, *others: Any) -> torch.Tensor:
@@ -117,16 +112,16 @@ def test_an_embedding_survives_too_little_memory(
 
     monkeypatch.setattr(Encoder, "forward", small)
     model = packed("v2_student_qk")
-    found = embed_tile(tile("main"), model, options).values
-    np.testing.assert_allclose(found, whole, atol=5e-6)
+    result = embed_tile(tile("main"), model, options).values
+    np.testing.assert_allclose(result, expected, atol=5e-6)
     assert "out of memory with" in caplog.text
     caplog.clear()
     embed_tile(tile("main"), model, options)
-    assert not caplog.text  # it is remembered
+    assert not caplog.text  # the smaller limit is kept
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_every_job_is_done_and_errors_come_out(threads: int) -> None:
+def test_every_job_is_done_and_errors_are_raised(threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -140,10 +135,10 @@ def test_every_job_is_done_and_errors_come_out(threads: int) -> None:
         torch.set_num_threads(before)
 
 
-def test_smaller_passes_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smaller_passes_change_only_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     options = InferenceOptions(dtype="float32", min_s2=0)
-    whole = embed_tile(tile("main"), packed("v2_student_noqk"), options).values
-    monkeypatch.setattr(device, "CPU_PASS_STEPS", 1)
+    expected = embed_tile(tile("main"), packed("v2_student_noqk"), options).values
+    monkeypatch.setattr(batching, "CPU_PASS_STEPS", 1)
     alone = dataclasses.replace(options, batch_size=1)
-    found = embed_tile(tile("main"), packed("v2_student_noqk"), alone).values
-    np.testing.assert_allclose(found, whole, atol=5e-6)
+    result = embed_tile(tile("main"), packed("v2_student_noqk"), alone).values
+    np.testing.assert_allclose(result, expected, atol=5e-6)

@@ -18,10 +18,10 @@ WEIGHTS = GOLDEN / "checkpoints/v2_student_qk.pt"
 NAMES = ["long", "main", "none", "one"]
 
 
-def run(*words: object) -> int:
+def run(*options: object) -> int:
     parser = argparse.ArgumentParser(prog="tessera-flow")
     embed.register(parser.add_subparsers(required=True))
-    arguments = parser.parse_args(["embed", *map(str, words)])
+    arguments = parser.parse_args(["embed", *map(str, options)])
     result: int = arguments.func(arguments)
     return result
 
@@ -44,16 +44,16 @@ def golden(name: str) -> dict[str, np.ndarray]:
     return dict(np.load(GOLDEN / f"v2/student_qk__{name}.npz"))
 
 
-def test_without_minima_every_tile_equals_the_reference(tmp_path: Path, tiles: Path) -> None:
+def test_embeddings_equal_the_reference_without_minimum_counts(tmp_path: Path, tiles: Path) -> None:
     out = tmp_path / "out"
     words = [*options(tiles, out), "--min-s2", 0, "--min-s1", 0]
     assert run(*words, "--format", "float32") == 0
     assert sorted(p.name for p in out.glob("*.npy")) == [f"{n}.npy" for n in NAMES]
     for name in NAMES:
-        expected, found = golden(name), np.load(out / f"{name}.npy")
+        expected, result = golden(name), np.load(out / f"{name}.npy")
         defined = ~expected["undefined"]
-        np.testing.assert_allclose(found[defined], expected["emb"][defined], atol=5e-5, rtol=0)
-        assert np.isnan(found[~defined]).all()
+        np.testing.assert_allclose(result[defined], expected["emb"][defined], atol=5e-5, rtol=0)
+        assert np.isnan(result[~defined]).all()
 
 
 def test_int8_is_the_default(tmp_path: Path, tiles: Path) -> None:
@@ -79,16 +79,14 @@ def test_one_tile_folder(tmp_path: Path, tiles: Path) -> None:
         "one.npy",
         "one_scales.npy",
     ]
-    statement = json.loads((tmp_path / "out/one.json").read_text())
-    assert statement["shape"] == [4, 5, 128]
-    assert statement["model"]["family"] == "v2-student"
-    assert len(statement["settings"]["weights_sha256"]) == 64
+    metadata = json.loads((tmp_path / "out/one.json").read_text())
+    assert metadata["shape"] == [4, 5, 128]
+    assert metadata["model"]["family"] == "v2-student"
+    assert len(metadata["settings"]["weights_sha256"]) == 64
     assert str(tmp_path) not in (tmp_path / "out/one.json").read_text()
 
 
-def test_finished_tiles_are_skipped_and_overwrite_makes_them_again(
-    tmp_path: Path, tiles: Path
-) -> None:
+def test_finished_tiles_are_skipped_without_overwrite(tmp_path: Path, tiles: Path) -> None:
     out = tmp_path / "out"
     run(*options(tiles, out))
     first = stamps(out)
@@ -113,20 +111,20 @@ def test_finished_tiles_are_skipped_and_overwrite_makes_them_again(
         ("one_scales.npy", "shape"),
     ],
 )
-def test_an_unfinished_tile_is_made_again(
+def test_unfinished_tile_is_embedded_again(
     tmp_path: Path, tiles: Path, name: str, damage: object
 ) -> None:
     out = tmp_path / "out"
     run(*options(tiles, out))
-    whole, before = (out / name).read_bytes(), stamps(out)
+    content, before = (out / name).read_bytes(), stamps(out)
     if damage is None:
         (out / name).unlink()
     elif damage == "shape":
         np.save(out / name, np.zeros((2, 2), np.float32))
     else:
-        (out / name).write_bytes(whole[:damage])  # type: ignore[misc]
+        (out / name).write_bytes(content[:damage])  # type: ignore[misc]
     run(*options(tiles, out))
-    assert (out / name).read_bytes() == whole
+    assert (out / name).read_bytes() == content
     after = stamps(out)
     assert {n for n in after if after[n] != before[n]} == {
         "one.npy",
@@ -135,7 +133,7 @@ def test_an_unfinished_tile_is_made_again(
     }
 
 
-def test_results_of_other_settings_are_not_taken_for_these(tmp_path: Path, tiles: Path) -> None:
+def test_results_of_other_settings_are_not_reused(tmp_path: Path, tiles: Path) -> None:
     out = tmp_path / "out"
     run(*options(tiles, out))
     before = stamps(out)
@@ -151,35 +149,37 @@ def test_results_of_other_settings_are_not_taken_for_these(tmp_path: Path, tiles
     assert stamps(out) != before
 
 
-def test_results_of_another_tile_of_the_same_name_are_not_taken_for_its(
+def test_results_of_another_tile_of_the_same_name_are_not_reused(
     tmp_path: Path, tiles: Path
 ) -> None:
-    out, place = tmp_path / "out", "0_0_500_500"
+    out, name = tmp_path / "out", "0_0_500_500"
     for region in "AB":
-        shutil.copytree(tiles / "main", tmp_path / region / place)
-    bands = tmp_path / "B" / place / "bands.npy"
+        shutil.copytree(tiles / "main", tmp_path / region / name)
+    bands = tmp_path / "B" / name / "bands.npy"
     np.save(bands, np.load(bands) // 2)
     run(*options(tmp_path / "A", out))
     before = stamps(out)
-    with pytest.raises(OutputError, match=rf"B/{place} as it is now.*--out.*--overwrite"):
+    with pytest.raises(
+        OutputError, match=rf"B/{name}, or before its files changed.*--out.*--overwrite"
+    ):
         run(*options(tmp_path / "B", out))
     run(*options(tmp_path / "A", out))
     assert stamps(out) == before
-    first = np.load(out / f"{place}.npy")
+    first = np.load(out / f"{name}.npy")
     run(*options(tmp_path / "B", out), "--overwrite")
     run(*options(tmp_path / "B", tmp_path / "alone"))
-    second = np.load(out / f"{place}.npy")
-    assert np.array_equal(second, np.load(tmp_path / f"alone/{place}.npy"))
+    second = np.load(out / f"{name}.npy")
+    assert np.array_equal(second, np.load(tmp_path / f"alone/{name}.npy"))
     assert not np.array_equal(second, first)
 
 
 @pytest.mark.parametrize("name", ["bands.npy", "sar_ascending_doy.npy", "roi.tiff"])
-def test_a_tile_whose_files_changed_is_not_finished(tmp_path: Path, tiles: Path, name: str) -> None:
+def test_tile_with_changed_files_is_not_finished(tmp_path: Path, tiles: Path, name: str) -> None:
     run(*options(tiles, tmp_path / "out"))
     before = stamps(tmp_path / "out")
     path = tiles / "one" / name
-    path.touch()  # of roi.tiff, which is not there, it makes one
-    with pytest.raises(OutputError, match=r"tiles/one as it is now"):
+    path.touch()  # creates roi.tiff
+    with pytest.raises(OutputError, match=r"tiles/one, or before its files changed"):
         run(*options(tiles, tmp_path / "out"))
     assert stamps(tmp_path / "out") == before
 
@@ -199,7 +199,7 @@ def test_tiles_that_would_write_the_same_file(tmp_path: Path, tiles: Path, forma
     assert not out.exists()
 
 
-def test_an_interrupt_keeps_the_finished_tiles(
+def test_interrupt_keeps_the_finished_tiles(
     tmp_path: Path,
     tiles: Path,
     capsys: pytest.CaptureFixture[str],
@@ -227,7 +227,7 @@ def test_an_interrupt_keeps_the_finished_tiles(
     assert len(after) == 12 and all(after[name] == before[name] for name in before)
 
 
-def test_a_broken_tile_does_not_stop_the_others(tmp_path: Path, tiles: Path) -> None:
+def test_damaged_tile_does_not_stop_the_others(tmp_path: Path, tiles: Path) -> None:
     out = tmp_path / "out"
     (tiles / "long/masks.npy").unlink()
     path = tiles / "none/bands.npy"
@@ -255,7 +255,7 @@ def test_a_broken_tile_does_not_stop_the_others(tmp_path: Path, tiles: Path) -> 
 
 def test_bad_arguments(tmp_path: Path, tiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    for words, said in (
+    for words, message in (
         (["--dim", "0"], "0 is below 1"),
         (["--dim", "many"], "invalid whole number value: 'many'"),
         (["--min-s2", "-1"], "-1 is below 0"),
@@ -264,7 +264,7 @@ def test_bad_arguments(tmp_path: Path, tiles: Path, capsys: pytest.CaptureFixtur
     ):
         with pytest.raises(SystemExit):
             run(*options(tiles, out), *words)
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     with pytest.raises(ConfigError, match="16, 32, 64, 128"):
         run(*options(tiles, out), "--dim", 100)
     with pytest.raises(TileError, match="no tile in"):
@@ -275,7 +275,7 @@ def test_bad_arguments(tmp_path: Path, tiles: Path, capsys: pytest.CaptureFixtur
     assert not out.exists()
 
 
-def test_an_output_that_cannot_be_written(tmp_path: Path, tiles: Path) -> None:
+def test_output_that_cannot_be_written(tmp_path: Path, tiles: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match="Cannot write"):
         run(*options(tiles, tmp_path / "out"))

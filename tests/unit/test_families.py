@@ -1,4 +1,4 @@
-"""What is the same for every family: variants of files, heads, the command, the block."""
+"""Tests for every family: variants of files, heads, statistics, the command, the block."""
 
 import argparse
 import dataclasses
@@ -17,6 +17,7 @@ from tessera_flow.cli import embed
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.models.checkpoint import inspect_checkpoint, load_model
 from tessera_flow.models.family import Model
@@ -36,7 +37,7 @@ def source(name: str) -> str | None:
 
 
 def read(name: str) -> tuple[dict[str, Any], str]:
-    """A checkpoint's content, and the name of the entry with the weights."""
+    """Return a checkpoint's content, and the name of the entry with the weights."""
     content: dict[str, Any] = torch.load(CHECKPOINTS / f"{name}.pt", weights_only=True)
     entry = next(k for k, v in content.items() if isinstance(v, dict) and len(v) > 20)
     return content, entry
@@ -62,18 +63,18 @@ def same(a: Model, b: Model) -> bool:
 def test_variants_of_v1_files_load(name: str, entry: str, prefixed: bool, tmp_path: Path) -> None:
     content, old = read(name)
     state = {key.replace(PREFIX, ""): value for key, value in content.pop(old).items()}
-    if prefixed:  # the whole was compiled, or a part of it
+    if prefixed:  # the model was compiled, or a module of it
         state = {
             key.replace("s2_backbone.", f"s2_backbone.{PREFIX}"): v for key, v in state.items()
         }
         state = {f"{PREFIX}{key}": value for key, value in state.items()}
     content[entry] = state
-    found = load_model(saved(tmp_path, content), statistics=source(name))
-    assert same(found, load_model(CHECKPOINTS / f"{name}.pt", statistics=source(name)))
+    result = load_model(saved(tmp_path, content), statistics=source(name))
+    assert same(result, load_model(CHECKPOINTS / f"{name}.pt", statistics=source(name)))
 
 
 @pytest.mark.parametrize("name", V1)
-def test_a_full_file_with_the_state_of_training_loads(name: str, tmp_path: Path) -> None:
+def test_file_with_the_state_of_training_loads(name: str, tmp_path: Path) -> None:
     content, entry = read(name)
     parameters = [torch.nn.Parameter(torch.ones(3, 3))]
     optimiser = torch.optim.AdamW(parameters)
@@ -86,12 +87,12 @@ def test_a_full_file_with_the_state_of_training_loads(name: str, tmp_path: Path)
         "epoch": 7,
     }
     content[entry][f"{PREFIX}segmented_matryoshka_projector.heads.1.weight"] = torch.ones(2, 2)
-    found = load_model(saved(tmp_path, content), statistics=source(name))
-    assert same(found, load_model(CHECKPOINTS / f"{name}.pt", statistics=source(name)))
+    result = load_model(saved(tmp_path, content), statistics=source(name))
+    assert same(result, load_model(CHECKPOINTS / f"{name}.pt", statistics=source(name)))
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_missing_or_additional_encoder_tensor_is_refused(name: str, tmp_path: Path) -> None:
+def test_missing_or_additional_encoder_tensors_are_rejected(name: str, tmp_path: Path) -> None:
     content, entry = read(name)
     encoder = [key for key in content[entry] if "projector" not in key]
     random = np.random.default_rng(0)
@@ -108,14 +109,14 @@ def test_every_missing_or_additional_encoder_tensor_is_refused(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["v2_student_qk", "v2_teacher_tiny"])
-def test_projectors_are_no_part_of_v2(name: str, tmp_path: Path) -> None:
+def test_projectors_are_not_part_of_v2(name: str, tmp_path: Path) -> None:
     content, entry = read(name)
     content[entry]["projector.net.0.weight"] = torch.ones(2, 2)
     with pytest.raises(CheckpointError, match=r"not part of the model \(projector"):
         load_model(saved(tmp_path, content))
 
 
-def test_a_tensor_with_and_without_the_prefix_is_refused(tmp_path: Path) -> None:
+def test_tensor_with_and_without_the_prefix_is_rejected(tmp_path: Path) -> None:
     content, entry = read("v1_1")
     key = next(iter(content[entry]))
     content[entry][key.removeprefix(PREFIX)] = content[entry][key]
@@ -123,8 +124,8 @@ def test_a_tensor_with_and_without_the_prefix_is_refused(tmp_path: Path) -> None
         load_model(saved(tmp_path, content), statistics="mpc")
 
 
-def test_sizes_that_contradict_the_config_are_refused(tmp_path: Path) -> None:
-    for key, value, words in (
+def test_sizes_that_contradict_the_config_are_rejected(tmp_path: Path) -> None:
+    for key, value, message in (
         ("latent_dim", 16, "contradict its `config`"),
         ("s1_num_layers", 1, "not part of the model"),
         ("s2_num_layers", 3, "missing"),
@@ -134,28 +135,28 @@ def test_sizes_that_contradict_the_config_are_refused(tmp_path: Path) -> None:
     ):
         content, _ = read("v1_1")
         content["config"][key] = value
-        with pytest.raises(CheckpointError, match=words):
+        with pytest.raises(CheckpointError, match=message):
             load_model(saved(tmp_path, content), statistics="mpc")
 
 
-def test_the_teachers_sizes_show_where_arch_is_silent(tmp_path: Path) -> None:
+def test_sizes_of_the_teacher_follow_from_the_tensors(tmp_path: Path) -> None:
     content, _ = read("v2_teacher_tiny")
     content["arch"] = {}
-    found = load_model(saved(tmp_path, content))
-    assert same(found, load_model(CHECKPOINTS / "v2_teacher_tiny.pt"))
+    result = load_model(saved(tmp_path, content))
+    assert same(result, load_model(CHECKPOINTS / "v2_teacher_tiny.pt"))
 
 
 # Heads
 
 
-def heads(name: str | Path, asked: tuple[int, int] | None = None) -> tuple[int, int]:
+def heads(name: str | Path, requested: tuple[int, int] | None = None) -> tuple[int, int]:
     path = name if isinstance(name, Path) else CHECKPOINTS / f"{name}.pt"
-    sizes = inspect_checkpoint(path, asked).sizes
+    sizes = inspect_checkpoint(path, requested).sizes
     return sizes.s2.nhead, sizes.s1.nhead
 
 
 @pytest.mark.parametrize(("name", "usual"), [("v1_0", 8), ("v1_0_qat", 4), ("v1_1", 4)])
-def test_heads_where_the_file_is_silent(
+def test_usual_heads_of_a_file_without_heads(
     name: str, usual: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content, _ = read(name)
@@ -165,13 +166,15 @@ def test_heads_where_the_file_is_silent(
     assert f"using {usual}" in caplog.text and "--heads" in caplog.text
 
 
-def test_heads_of_a_silent_student(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_usual_heads_of_a_student_without_heads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     content, _ = read("v2_student_noqk")
     del content["args"]["nhead"]
     assert heads(saved(tmp_path, content)) == (4, 4) and "using 4" in caplog.text
 
 
-def test_heads_show_in_the_norm_of_queries(
+def test_heads_follow_from_the_norm_of_queries(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content, entry = read("v2_student_qk")
@@ -182,7 +185,7 @@ def test_heads_show_in_the_norm_of_queries(
     assert heads(saved(tmp_path, content)) == (4, 2) and not caplog.text
 
 
-def test_heads_as_the_config_states_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_heads_follow_from_the_config(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content, _ = read("v1_1")
     content["config"] |= {"s2_num_heads": 8, "s1_num_heads": 2}
     assert heads(saved(tmp_path, content)) == (8, 2) and not caplog.text
@@ -192,7 +195,7 @@ def test_heads_as_the_config_states_them(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("name", ["v1_0", "v1_0_qat", "v1_1", "v2_student_noqk"])
-def test_heads_that_are_asked_for_override(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_requested_heads_override(name: str, caplog: pytest.LogCaptureFixture) -> None:
     assert heads(name, (2, 8)) == (2, 8) and not caplog.text
     arrays, options = read_tile_folder(GOLDEN / "tiles/one"), InferenceOptions(dtype="float32")
     usual, other = (
@@ -203,10 +206,10 @@ def test_heads_that_are_asked_for_override(name: str, caplog: pytest.LogCaptureF
     assert np.abs(usual.values - other.values)[defined].max() > 1e-3
 
 
-def test_impossible_heads_are_refused() -> None:
+def test_impossible_heads_are_rejected() -> None:
     with pytest.raises(CheckpointError, match=r"5 heads for a width of 32 \(Sentinel-1\)"):
         heads("v1_1", (4, 5))
-    for name in ("v2_student_qk", "v2_teacher_tiny"):  # the norm's width says 4
+    for name in ("v2_student_qk", "v2_teacher_tiny"):  # the width of the norm implies 4
         with pytest.raises(CheckpointError, match="the number of heads"):
             heads(name, (8, 8))
 
@@ -214,7 +217,7 @@ def test_impossible_heads_are_refused() -> None:
 # Statistics
 
 
-def test_v1_1_needs_to_know_its_source_and_others_do_not() -> None:
+def test_statistics_are_required_for_v1_1_only() -> None:
     with pytest.raises(ConfigError, match=r"set model\.statistics \(--statistics\) to mpc or aws"):
         load_model(CHECKPOINTS / "v1_1.pt")
     for name in EVERY:
@@ -232,8 +235,8 @@ def run(name: str, tiles: Path, out: Path, *words: object) -> int:
     parser = argparse.ArgumentParser(prog="tessera-flow")
     embed.register(parser.add_subparsers(required=True))
     weights = CHECKPOINTS / f"{name}.pt"
-    given = ["embed", "--weights", weights, "--tiles", tiles, "--out", out, "--threads", 1, *words]
-    arguments = parser.parse_args([str(word) for word in given])
+    line = ["embed", "--weights", weights, "--tiles", tiles, "--out", out, "--threads", 1, *words]
+    arguments = parser.parse_args([str(word) for word in line])
     result: int = arguments.func(arguments)
     return result
 
@@ -248,24 +251,24 @@ def run(name: str, tiles: Path, out: Path, *words: object) -> int:
         ("v2_teacher_tiny", (), 96, "float32"),
     ],
 )
-def test_the_command_embeds_with_every_family(
+def test_command_embeds_with_every_family(
     name: str, words: tuple[str, ...], width: int, dtype: str, tmp_path: Path
 ) -> None:
     tiles = GOLDEN / "tiles"
     assert run(name, tiles, tmp_path, *words) == 0
     for tile in ("main", "long", "one", "none"):
-        found = np.load(tmp_path / f"{tile}.npy")
-        assert found.dtype == dtype and found.shape[-1] == width
+        result = np.load(tmp_path / f"{tile}.npy")
+        assert result.dtype == dtype and result.shape[-1] == width
         assert (tmp_path / f"{tile}_scales.npy").exists() == (dtype == "int8")
-        statement = json.loads((tmp_path / f"{tile}.json").read_text())
-        assert statement["settings"]["dim"] == width
-        assert statement["settings"]["statistics"] == (words[1] if words else None)
+        metadata = json.loads((tmp_path / f"{tile}.json").read_text())
+        assert metadata["settings"]["dim"] == width
+        assert metadata["settings"]["statistics"] == (words[1] if words else None)
     other = "int8" if dtype == "float32" else "float32"
     run(name, tiles / "one", tmp_path / "other", *words, "--format", other)
     assert np.load(tmp_path / "other/one.npy").dtype == other
 
 
-def test_the_command_gives_the_references_v1_1(tmp_path: Path) -> None:
+def test_command_equals_the_reference_v1_1(tmp_path: Path) -> None:
     for statistics in ("mpc", "aws"):
         run("v1_1", GOLDEN / "tiles", tmp_path / statistics, "--statistics", statistics,
             "--min-s2", 0)  # fmt: skip
@@ -273,12 +276,12 @@ def test_the_command_gives_the_references_v1_1(tmp_path: Path) -> None:
             expected = np.load(GOLDEN / f"v1_1/{tile}__{statistics}.npz")
             codes = np.load(tmp_path / statistics / f"{tile}.npy").astype(int)
             scales = np.load(tmp_path / statistics / f"{tile}_scales.npy")
-            off = np.abs(codes - expected["int8"])
-            assert off.max() <= 1 and np.mean(off > 0) <= 1e-3
+            difference = np.abs(codes - expected["int8"])
+            assert difference.max() <= 1 and np.mean(difference > 0) <= 1e-3
             np.testing.assert_allclose(scales, expected["scales"], rtol=1e-5)
 
 
-def test_the_command_says_what_is_missing_or_wrong(
+def test_command_reports_missing_or_wrong_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiles = GOLDEN / "tiles"
@@ -296,7 +299,7 @@ def test_the_command_says_what_is_missing_or_wrong(
     assert not (tmp_path / "out").exists()
 
 
-def test_results_of_another_seed_are_not_taken_for_these(tmp_path: Path) -> None:
+def test_results_of_another_seed_are_not_reused(tmp_path: Path) -> None:
     tiles = GOLDEN / "tiles/one"
     run("v1_0_qat", tiles, tmp_path)
     first = np.load(tmp_path / "one.npy")
@@ -310,25 +313,25 @@ def test_results_of_another_seed_are_not_taken_for_these(tmp_path: Path) -> None
     assert np.array_equal(np.load(tmp_path / "one.npy"), first)
 
 
-def test_the_origin_of_a_tile_folder_is_in_its_name(tmp_path: Path) -> None:
+def test_origin_of_a_tile_folder_follows_from_its_name(tmp_path: Path) -> None:
     assert folder_origin(tmp_path / "500_1500_1000_2000") == (1500, 500)
     for name in ("main", "500_1500", "a_1_2_3", "1_2_3_4_5", "-1_2_3_4"):
         assert folder_origin(tmp_path / name) == (0, 0)
 
 
 def test_tile_folders_cut_from_one_another_agree(tmp_path: Path) -> None:
-    """v1.0's draws follow the pixel, not the folder it happens to lie in."""
-    whole = tmp_path / "whole/20_40_30_52"
-    shutil.copytree(GOLDEN / "tiles/main", whole)
+    """The draws of v1.0 depend on the pixel, not on the folder that contains it."""
+    full = tmp_path / "full/20_40_30_52"
+    shutil.copytree(GOLDEN / "tiles/main", full)
     for x0, y0, x1, y1 in ((20, 40, 26, 45), (26, 45, 30, 52)):
         part = tmp_path / f"parts/{x0}_{y0}_{x1}_{y1}"
         part.mkdir(parents=True)
         for key in ARRAYS:
-            array = np.load(whole / f"{key}.npy")
+            array = np.load(full / f"{key}.npy")
             if array.ndim > 2:
                 array = array[:, y0 - 40 : y1 - 40, x0 - 20 : x1 - 20]
             np.save(part / f"{key}.npy", array)
-    for folder in ("whole", "parts"):
+    for folder in ("full", "parts"):
         run("v1_0", tmp_path / folder, tmp_path / "out")
     together = np.load(tmp_path / "out/20_40_30_52.npy")
     for x0, y0, x1, y1 in ((20, 40, 26, 45), (26, 45, 30, 52)):
@@ -343,7 +346,7 @@ def test_tile_folders_cut_from_one_another_agree(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("size", [5, 12])
-def test_a_block_equals_its_tile_for_every_family(name: str, size: int, tmp_path: Path) -> None:
+def test_block_equals_its_tile_for_every_family(name: str, size: int, tmp_path: Path) -> None:
     arrays = read_tile_folder(GOLDEN / "tiles/main")
     roi = np.ones((12, 10), np.uint8)
     roi[:4, :6] = 0
@@ -351,26 +354,24 @@ def test_a_block_equals_its_tile_for_every_family(name: str, size: int, tmp_path
     options = InferenceOptions(seed=4, repeat_times=2)
     infer_block(
         tmp_path / "patches.zip",
-        CHECKPOINTS / f"{name}.pt",
         tmp_path / "out.zip",
+        ModelSpec(CHECKPOINTS / f"{name}.pt", statistics=source(name), device="cpu"),
         options,
         {},
-        device="cpu",
-        statistics=source(name),
         origin=(2000, 4000),
     )
     model = load_model(CHECKPOINTS / f"{name}.pt", statistics=source(name))
-    whole = embed_tile(dataclasses.replace(arrays, roi=roi), model, options, (2000, 4000))
+    expected = embed_tile(dataclasses.replace(arrays, roi=roi), model, options, (2000, 4000))
     with open_block_file(tmp_path / "out.zip") as group:
-        found = {key: array[...] for key, array in group.arrays()}
-    assert whole.scales is not None
-    np.testing.assert_allclose(found["scales"], whole.scales, rtol=1e-5)
-    off = np.abs(found["embeddings"].astype(int) - whole.values)
-    assert off.max() <= 1 and np.mean(off > 0) < 1e-3
-    assert np.array_equal(found["counts"], whole.counts)
+        result = {key: array[...] for key, array in group.arrays()}
+    assert expected.scales is not None
+    np.testing.assert_allclose(result["scales"], expected.scales, rtol=1e-5)
+    difference = np.abs(result["embeddings"].astype(int) - expected.values)
+    assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3
+    assert np.array_equal(result["counts"], expected.counts)
 
 
-def test_the_log_says_what_heads_are_used_once_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_usual_heads_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "tessera_flow"):
         load_model(CHECKPOINTS / "v1_0.pt")
     assert caplog.text.count("attention heads") == 1

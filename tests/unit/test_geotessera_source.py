@@ -1,4 +1,4 @@
-"""Published embeddings as a source: which tiles, which of their pixels, and what can go wrong."""
+"""Published embeddings as a source: selection of tiles and pixels, and errors."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ EAST = (Tile(605, 5145, 32), Tile(605, 5155, 32))
 
 
 def make_grid(left: float, top: float, shape: tuple[int, int], block: int) -> RegionGrid:
-    """A grid of 100 m pixels in zone 31 with all its blocks."""
+    """Return a grid of 100 m pixels in zone 31 with all its blocks."""
     box = GeoBox(shape, Affine(PIXEL, 0, left, 0, -PIXEL, top), "EPSG:32631")
     blocks = tuple(Block(block_id(w.y0 // block, w.x0 // block), w) for w in tiling(*shape, block))
     return RegionGrid.of("here", box, block, 1, blocks)
 
 
 def around_the_border(block: int = 200) -> RegionGrid:
-    """90 x 80 px around 6 degrees east, 51.5 degrees north: the corner of the four tiles."""
+    """Return 90 x 80 px around 6 degrees east, 51.5 degrees north: the corner of four tiles."""
     x, y = Transformer.from_crs("EPSG:4326", "EPSG:32631", always_xy=True).transform(6.0, 51.5)
     left, top = round(x / PIXEL) * PIXEL - 4500, round(y / PIXEL) * PIXEL + 4000
     return make_grid(left, top, (80, 90), block)
@@ -64,7 +64,7 @@ def local(folder: Path, cache: Path) -> Store:
     return Store(folder, "v1", None, cache)
 
 
-def taken(
+def import_region(
     store: Store,
     grid: RegionGrid,
     folder: Path,
@@ -73,7 +73,7 @@ def taken(
     year: int = YEAR,
     patch: int = 33,
 ) -> dict[str, np.ndarray]:
-    """All blocks of a region, put side by side."""
+    """Import all blocks of a region; return the assembled arrays."""
     folder.mkdir(exist_ok=True)
     shape = tuple(grid.product_geobox.shape)
     if inside is None:
@@ -96,8 +96,8 @@ def taken(
 
 
 def expected(grid: RegionGrid, tiles: tuple[Tile, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and scales pixel by pixel: the tile whose cell holds the centre, its pixel that does;
-    where that has none, the first other tile in the order of (lat, lon) that has one."""
+    """Return codes and scales, pixel by pixel: from the tile whose cell contains the centre; if it
+    has no embedding there, from the first other tile by (lat, lon) that has one."""
     height, width = (int(n) for n in grid.product_geobox.shape)
     codes, scales = np.zeros((height, width, 128), np.int8), np.full((height, width), np.nan, "f4")
     to_lonlat = Transformer.from_crs(grid.geobox.crs, "EPSG:4326", always_xy=True)
@@ -121,14 +121,14 @@ def expected(grid: RegionGrid, tiles: tuple[Tile, ...]) -> tuple[np.ndarray, np.
     return codes, scales
 
 
-def lent(grid: RegionGrid, codes: np.ndarray, scales: np.ndarray) -> int:
-    """Pixels that are another tile's than that in whose cell they lie."""
+def from_other_tiles(grid: RegionGrid, codes: np.ndarray, scales: np.ndarray) -> int:
+    """Return the number of pixels that are not from the tile of their cell."""
     rows, columns = np.nonzero(np.isfinite(scales))
     x, y = grid.product_geobox.affine @ (columns + 0.5, rows + 0.5)
     to_lonlat = Transformer.from_crs(grid.geobox.crs, "EPSG:4326", always_xy=True)
     lon, lat = (np.floor(v * 10).astype(int) * 10 + 5 for v in to_lonlat.transform(x, y))
-    own = [Tile(a, b, 0).number for a, b in zip(lon.tolist(), lat.tolist(), strict=True)]
-    return int((codes[rows, columns, 0] != np.array(own)).sum())
+    numbers = [Tile(a, b, 0).number for a, b in zip(lon.tolist(), lat.tolist(), strict=True)]
+    return int((codes[rows, columns, 0] != np.array(numbers)).sum())
 
 
 @pytest.fixture(scope="module")
@@ -136,23 +136,27 @@ def two_zones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("two_zones"), WEST + EAST)
 
 
-def test_pixels_of_two_zones_are_copied_or_the_nearest(two_zones: Path, tmp_path: Path) -> None:
+def test_pixels_of_two_zones_are_copied_or_nearest_neighbours(
+    two_zones: Path, tmp_path: Path
+) -> None:
     grid = around_the_border()
     store = local(two_zones, tmp_path / "cache")
     manifest = list_tiles(store, grid, YEAR)
     assert [tile.name for tile in manifest.tiles] == [
         "grid_5.95_51.45", "grid_6.05_51.45", "grid_5.95_51.55", "grid_6.05_51.55",
     ]  # fmt: skip
-    assert [tile.lies_on(grid) for tile in manifest.tiles] == [True, False, True, False]
+    assert [tile.is_aligned(grid) for tile in manifest.tiles] == [True, False, True, False]
     assert resampled(manifest.tiles, grid) == 2
-    found = taken(store, grid, tmp_path / "blocks")
+    result = import_region(store, grid, tmp_path / "blocks")
     codes, scales = expected(grid, WEST + EAST)
-    np.testing.assert_array_equal(found["scales"], scales)
-    np.testing.assert_array_equal(found["embeddings"], codes)
+    np.testing.assert_array_equal(result["scales"], scales)
+    np.testing.assert_array_equal(result["embeddings"], codes)
     numbers = set(np.unique(codes[..., 0][np.isfinite(scales)]))
     assert numbers == {tile.number for tile in WEST + EAST}
-    assert np.isnan(scales).any()  # the hole of a tile, which no other covers
-    assert lent(grid, codes, scales) > 20
+    assert np.isnan(
+        scales
+    ).any()  # pixels without an embedding in a tile, which no other tile covers
+    assert from_other_tiles(grid, codes, scales) > 20
     # West of the border, pixels are those of the tile byte for byte.
     transform, shape = WEST[0].grid()
     left, top = (round(v) for v in ~grid.geobox.affine @ (transform.c, transform.f))
@@ -161,54 +165,54 @@ def test_pixels_of_two_zones_are_copied_or_the_nearest(two_zones: Path, tmp_path
     source = WEST[0].pixels()
     assert np.isfinite(source[1][y0 : y0 + 8, x0 : x0 + 20]).any()
     np.testing.assert_array_equal(
-        found["embeddings"][70:78, 10:30], source[0][y0 : y0 + 8, x0 : x0 + 20]
+        result["embeddings"][70:78, 10:30], source[0][y0 : y0 + 8, x0 : x0 + 20]
     )
 
 
 @pytest.mark.parametrize(("block", "patch"), [(31, 17), (50, 50), (64, 20)])
-def test_the_division_into_blocks_changes_no_pixel(
+def test_pixels_do_not_depend_on_the_division_into_blocks(
     two_zones: Path, tmp_path: Path, block: int, patch: int
 ) -> None:
     store = local(two_zones, tmp_path / "cache")
-    whole = taken(store, around_the_border(), tmp_path / "whole")
-    parts = taken(store, around_the_border(block), tmp_path / "parts", patch=patch)
+    whole = import_region(store, around_the_border(), tmp_path / "whole")
+    parts = import_region(store, around_the_border(block), tmp_path / "parts", patch=patch)
     for name in whole:
         np.testing.assert_array_equal(parts[name], whole[name])
 
 
-def test_tiles_beside_the_lattice_give_their_nearest_pixels(tmp_path: Path) -> None:
+def test_nearest_neighbours_of_tiles_that_are_not_aligned(tmp_path: Path) -> None:
     shifted = (replace(WEST[0], shift=30.0), replace(WEST[1], shift=-20.0))
     folder = write_store(tmp_path / "store", shifted)
     grid = make_grid(*around_the_border().geobox.affine @ (0, 0), (80, 40), 200)
     manifest = list_tiles(local(folder, tmp_path), grid, YEAR)
     assert resampled(manifest.tiles, grid) == 2
-    found = taken(local(folder, tmp_path), grid, tmp_path / "blocks")
+    result = import_region(local(folder, tmp_path), grid, tmp_path / "blocks")
     codes, scales = expected(grid, shifted)
-    np.testing.assert_array_equal(found["scales"], scales)
-    np.testing.assert_array_equal(found["embeddings"], codes)
+    np.testing.assert_array_equal(result["scales"], scales)
+    np.testing.assert_array_equal(result["embeddings"], codes)
 
 
-def test_float32_is_the_product_and_outside_is_nan(two_zones: Path, tmp_path: Path) -> None:
+def test_float32_is_the_product_and_nan_outside(two_zones: Path, tmp_path: Path) -> None:
     grid = around_the_border()
     store = local(two_zones, tmp_path)
     inside = np.zeros((80, 90), bool)
     inside[10:60, 5:80] = True
-    whole = taken(store, grid, tmp_path / "int8")
-    found = taken(store, grid, tmp_path / "float32", inside, "float32")["embeddings"]
+    whole = import_region(store, grid, tmp_path / "int8")
+    result = import_region(store, grid, tmp_path / "float32", inside, "float32")["embeddings"]
     values = whole["embeddings"].astype(np.float32) * whole["scales"][..., np.newaxis]
-    np.testing.assert_array_equal(found[inside], values[inside])
-    assert np.isnan(found[~inside]).all() and found.dtype == np.float32
-    codes = taken(store, grid, tmp_path / "masked", inside)
+    np.testing.assert_array_equal(result[inside], values[inside])
+    assert np.isnan(result[~inside]).all() and result.dtype == np.float32
+    codes = import_region(store, grid, tmp_path / "masked", inside)
     assert np.isnan(codes["scales"][~inside]).all() and not codes["embeddings"][~inside].any()
     np.testing.assert_array_equal(codes["scales"][inside], whole["scales"][inside])
 
 
-def test_every_second_pixel(two_zones: Path, tmp_path: Path) -> None:
+def test_downsampling(two_zones: Path, tmp_path: Path) -> None:
     """`grid.downsample_rate` keeps pixels; their centres stay, so they are copied too."""
     grid = around_the_border()
     store = local(two_zones, tmp_path)
-    whole = taken(store, grid, tmp_path / "all")
-    half = taken(store, replace(grid, downsample_rate=2), tmp_path / "half")
+    whole = import_region(store, grid, tmp_path / "all")
+    half = import_region(store, replace(grid, downsample_rate=2), tmp_path / "half")
     np.testing.assert_array_equal(half["embeddings"], whole["embeddings"][::2, ::2])
     np.testing.assert_array_equal(half["scales"], whole["scales"][::2, ::2])
 
@@ -227,20 +231,18 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Region, Path]:
     return region, folder
 
 
-def test_what_was_exported_comes_back_byte_for_byte(
-    own: tuple[Region, Path], tmp_path: Path
-) -> None:
+def test_exported_store_is_imported_unchanged(own: tuple[Region, Path], tmp_path: Path) -> None:
     region, folder = own
     store = local(folder, tmp_path)
-    found = taken(store, region.grid, tmp_path / "blocks", region.valid, year=2023)
-    np.testing.assert_array_equal(found["embeddings"], region.embeddings)
-    np.testing.assert_array_equal(found["scales"], region.scales)
+    result = import_region(store, region.grid, tmp_path / "blocks", region.valid, year=2023)
+    np.testing.assert_array_equal(result["embeddings"], region.embeddings)
+    np.testing.assert_array_equal(result["scales"], region.scales)
     manifest = list_tiles(store, region.grid, 2023)
     assert resampled(manifest.tiles, region.grid) == 0
     assert manifest.model is not None and manifest.model["sha256"] == "ab" * 32
 
 
-def test_the_list_names_what_it_lists(two_zones: Path, tmp_path: Path) -> None:
+def test_list_has_sizes_and_hashes(two_zones: Path, tmp_path: Path) -> None:
     manifest = list_tiles(local(two_zones, tmp_path), around_the_border(), YEAR)
     assert (manifest.version, manifest.year, manifest.client) == ("v1", YEAR, "0.7.5")
     tile = manifest.tiles[0]
@@ -260,25 +262,25 @@ def test_the_list_names_what_it_lists(two_zones: Path, tmp_path: Path) -> None:
         StoreManifest.read(tmp_path / "list.json")
 
 
-def test_only_tiles_that_touch_a_block_are_listed(two_zones: Path, tmp_path: Path) -> None:
+def test_only_tiles_that_overlap_a_block_are_listed(two_zones: Path, tmp_path: Path) -> None:
     grid = around_the_border(20)
     corner = replace(grid, blocks=(grid.block("b000_000"),))
     manifest = list_tiles(local(two_zones, tmp_path), corner, YEAR)
     assert [tile.name for tile in manifest.tiles] == ["grid_5.95_51.55"]
 
 
-def test_a_year_or_a_place_that_is_not_there(two_zones: Path, tmp_path: Path) -> None:
+def test_missing_year_or_region(two_zones: Path, tmp_path: Path) -> None:
     store = local(two_zones, tmp_path)
     with pytest.raises(ItemError, match=r"v1, has no embeddings of 2016; it has 2021: choose"):
         list_tiles(store, around_the_border(), 2016)
     far = make_grid(500_000, 5_500_000, (20, 20), 20)
     with pytest.raises(
-        ItemError, match=r"has no tile of 2021 that touches region here \(longitude"
+        ItemError, match=r"has no tile of 2021 that overlaps region here \(longitude"
     ):
         list_tiles(store, far, YEAR)
 
 
-def test_a_block_that_no_tile_covers(two_zones: Path, tmp_path: Path) -> None:
+def test_block_that_no_tile_covers(two_zones: Path, tmp_path: Path) -> None:
     wide = make_grid(*around_the_border().geobox.affine @ (0, 0), (20, 400), 100)
     store = local(two_zones, tmp_path)
     manifest = list_tiles(store, wide, YEAR)
@@ -293,7 +295,7 @@ def test_a_block_that_no_tile_covers(two_zones: Path, tmp_path: Path) -> None:
         assert group.attrs["tiles"] == []
 
 
-def test_a_folder_that_is_no_store(two_zones: Path, tmp_path: Path) -> None:
+def test_folder_that_is_not_a_store(two_zones: Path, tmp_path: Path) -> None:
     grid = around_the_border()
     with pytest.raises(ItemError, match=r"There is no folder .*nowhere: set geotessera.location"):
         list_tiles(local(tmp_path / "nowhere", tmp_path), grid, YEAR)
@@ -306,11 +308,11 @@ def test_a_folder_that_is_no_store(two_zones: Path, tmp_path: Path) -> None:
         list_tiles(local(tmp_path / "empty", tmp_path), grid, YEAR)
 
 
-def test_a_local_store_is_never_filled_from_the_internet(
+def test_files_of_a_local_store_are_never_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*arguments: object, **options: object) -> None:
-        raise AssertionError("the client went to the internet")
+        raise AssertionError("the client opened a connection")
 
     monkeypatch.setattr("geotessera.registry.urlopen", no_network)
     folder = write_store(tmp_path / "store", WEST)
@@ -320,27 +322,27 @@ def test_a_local_store_is_never_filled_from_the_internet(
     content = codes.read_bytes()
     codes.write_bytes(content[:-5])
     with pytest.raises(TileError, match=r"grid_5.95_51.45.npy has \d+ bytes, but .* lists \d+"):
-        taken(store, grid, tmp_path / "blocks")
+        import_region(store, grid, tmp_path / "blocks")
     codes.write_bytes(b"x" * len(content))
     with pytest.raises(TileError, match=r"grid_5.95_51.45.npy has another SHA-256 than"):
-        taken(store, grid, tmp_path / "blocks")
+        import_region(store, grid, tmp_path / "blocks")
     unhashed = tmp_path / "unhashed"
     shutil.copytree(folder, unhashed)
     table = pq.read_table(unhashed / "registry.parquet")
-    nothing = pa.nulls(table.num_rows, pa.string())
-    table = table.set_column(table.column_names.index("hash"), "hash", nothing)
+    nulls = pa.nulls(table.num_rows, pa.string())
+    table = table.set_column(table.column_names.index("hash"), "hash", nulls)
     pq.write_table(table, unhashed / "registry.parquet")
     with pytest.raises(TileError, match=r"grid_5.95_51.45.npy cannot be read"):
-        taken(local(unhashed, tmp_path), grid, tmp_path / "blocks")
+        import_region(local(unhashed, tmp_path), grid, tmp_path / "blocks")
     codes.unlink()
-    with pytest.raises(TileError, match=r"lists grid_5.95_51.45 of 2021, but .* is not there"):
-        taken(store, grid, tmp_path / "blocks")
+    with pytest.raises(TileError, match=r"lists grid_5.95_51.45 of 2021, but .* does not exist"):
+        import_region(store, grid, tmp_path / "blocks")
     (folder / "global_0.1_degree_tiff_all" / "grid_5.95_51.45.tiff").unlink()
-    with pytest.raises(TileError, match=r"grid_5.95_51.45.tiff is not there"):
+    with pytest.raises(TileError, match=r"grid_5.95_51.45.tiff does not exist"):
         list_tiles(store, grid, YEAR)
 
 
-def test_the_package_is_not_installed(
+def test_package_is_not_installed(
     two_zones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "geotessera", None)
@@ -348,8 +350,8 @@ def test_the_package_is_not_installed(
         list_tiles(local(two_zones, tmp_path), around_the_border(), YEAR)
 
 
-def test_variants_need_a_client_that_knows_them(two_zones: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"variant is vultr, but geotessera 0.7.5 knows no"):
+def test_variants_need_a_client_that_supports_them(two_zones: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"variant is vultr, but geotessera 0.7.5 does not"):
         list_tiles(Store(two_zones, "v1", "vultr", tmp_path), around_the_border(), YEAR)
 
 
@@ -402,13 +404,13 @@ def public(two_zones: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server
             thread.join()
 
 
-def test_the_public_store_is_read_once(public: _Server, two_zones: Path, tmp_path: Path) -> None:
+def test_public_store_is_downloaded_once(public: _Server, two_zones: Path, tmp_path: Path) -> None:
     grid = around_the_border(31)
     store = Store(None, "v1", None, tmp_path / "cache")
-    found = taken(store, grid, tmp_path / "public")
-    whole = taken(local(two_zones, tmp_path), grid, tmp_path / "local")
+    result = import_region(store, grid, tmp_path / "public")
+    whole = import_region(local(two_zones, tmp_path), grid, tmp_path / "local")
     for name in whole:
-        np.testing.assert_array_equal(found[name], whole[name])
+        np.testing.assert_array_equal(result[name], whole[name])
 
     def files_asked() -> Counter[str]:
         return Counter({n: k for n, k in public.asked.items() if not n.endswith(".parquet")})
@@ -418,13 +420,13 @@ def test_the_public_store_is_read_once(public: _Server, two_zones: Path, tmp_pat
     assert set(files.values()) == {1}
     manifest = list_tiles(store, grid, YEAR)
     assert manifest.location == public.address
-    again = taken(store, grid, tmp_path / "again")
-    np.testing.assert_array_equal(again["embeddings"], found["embeddings"])
+    again = import_region(store, grid, tmp_path / "again")
+    np.testing.assert_array_equal(again["embeddings"], result["embeddings"])
     assert files_asked() == files
     assert not list((tmp_path / "cache").rglob("*_tmp_*"))
 
 
-def test_blocks_at_the_same_time_download_a_tile_once(public: _Server, tmp_path: Path) -> None:
+def test_concurrent_blocks_download_a_tile_once(public: _Server, tmp_path: Path) -> None:
     grid = around_the_border(31)
     store = Store(None, "v1", None, tmp_path / "cache")
     manifest = list_tiles(store, grid, YEAR)
@@ -453,18 +455,18 @@ def test_downloads_that_fail(public: _Server, tmp_path: Path) -> None:
     files = StoreFiles(store, open_client(store), YEAR)
     tile = manifest.tiles[0]
     name = f"global_0.1_degree_representation/{YEAR}/{tile.name}/{tile.name}.npy"
-    for trouble, sentence in (
+    for failure, message in (
         (404, r"npy of 2021 could not be read from the public geotessera store: HTTP 404"),
         (503, r"HTTP 503\. Run again later"),
         ("short", r"could not be read from .* \(Hash mismatch"),
     ):
-        public.broken[name] = trouble
-        with pytest.raises(ReadError, match=sentence):
+        public.broken[name] = failure
+        with pytest.raises(ReadError, match=message):
             files.fetch(tile, "codes")
         assert not list((tmp_path / "cache").rglob(f"*{tile.name}.npy*"))
     unhashed = replace(tile, sha256={})
     files.client.registry.verify_hashes = False
-    with pytest.raises(ReadError, match=r"came with \d+ bytes from .*, which lists \d+: run again"):
+    with pytest.raises(ReadError, match=r"downloaded with \d+ bytes, but .* lists \d+: run"):
         files.fetch(unhashed, "codes")
     del public.broken[name]
     path = files.fetch(tile, "codes")
@@ -473,67 +475,69 @@ def test_downloads_that_fail(public: _Server, tmp_path: Path) -> None:
     assert files.fetch(tile, "codes").stat().st_size == tile.sizes["codes"]
 
 
-def renew(codes: Path) -> None:
-    """Other codes in a file of the same size, as a renewed dataset has."""
+def update(codes: Path) -> None:
+    """Write other codes to a file of the same size, like an updated dataset."""
     array = np.load(codes)
     array[..., 3:] = 1
     np.save(codes, array)
 
 
-def test_a_store_that_is_renewed_between_listing_and_reading(tmp_path: Path) -> None:
-    """Every version of a tile has the same size, so only its hash tells them apart."""
+def test_store_that_is_updated_between_listing_and_reading(tmp_path: Path) -> None:
+    """All versions of a tile have the same size; only the hashes differ."""
     folder = write_store(tmp_path / "store", WEST + EAST)
     grid, store = around_the_border(), local(folder, tmp_path)
     manifest = list_tiles(store, grid, YEAR)
     roi = write_roi(tmp_path / "roi.tif", grid, np.ones(grid.geobox.shape, bool))
-    renew(folder / f"global_0.1_degree_representation/{YEAR}/grid_5.95_51.45/grid_5.95_51.45.npy")
-    with pytest.raises(TileError, match=r"grid_5.95_51.45.npy has another SHA-256 than .*anew"):
+    update(folder / f"global_0.1_degree_representation/{YEAR}/grid_5.95_51.45/grid_5.95_51.45.npy")
+    with pytest.raises(
+        TileError, match=r"grid_5.95_51.45.npy has another SHA-256 than .* tiles again"
+    ):
         import_embeddings(store, manifest, grid, grid.blocks[0], roi, tmp_path / "block.zip", 33)
     assert not (tmp_path / "block.zip").exists()
 
 
-def test_a_cached_tile_of_an_older_version_is_downloaded_again(
+def test_cached_tile_of_an_older_version_is_downloaded_again(
     public: _Server, tmp_path: Path
 ) -> None:
     grid, store = around_the_border(), Store(None, "v1", None, tmp_path / "cache")
     tile = list_tiles(store, grid, YEAR).tiles[0]
     files = StoreFiles(store, open_client(store), YEAR)
     path = files.fetch(tile, "codes")
-    right = path.read_bytes()
-    renew(path)
-    assert path.stat().st_size == len(right)
-    assert files.fetch(tile, "codes").read_bytes() == right
+    content = path.read_bytes()
+    update(path)
+    assert path.stat().st_size == len(content)
+    assert files.fetch(tile, "codes").read_bytes() == content
     assert public.asked[path.relative_to(store.folder).as_posix()] == 2
 
 
 def test_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geotessera.registry.TESSERA_BASE_URL", "http://u:secret@127.0.0.1:9")
     monkeypatch.setattr("geotessera.registry.time.sleep", lambda seconds: None)
-    with pytest.raises(ReadError, match="could not be read from the public") as caught:
+    with pytest.raises(ReadError, match="could not be read from the public") as error:
         list_tiles(Store(None, "v1", None, tmp_path), around_the_border(), YEAR)
-    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+    assert "secret" not in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_grid_that_reaches_over_the_antimeridian_asks_for_no_tile_between(tmp_path: Path) -> None:
-    """A region that ends at 180 degrees does, as its grid is snapped outwards; tiles of the same
-    latitudes all around the earth would have their land masks downloaded."""
+def test_grid_across_the_antimeridian_lists_only_tiles_at_its_ends(tmp_path: Path) -> None:
+    """The grid of a region that ends at 180 degrees is snapped outwards across the antimeridian.
+    Land masks of all tiles of the same latitudes must not be downloaded."""
     here, beyond, far = Tile(17995, 1705, 60), Tile(-17995, 1705, 1), Tile(5, 1705, 31)
     store = local(write_store(tmp_path / "store", (here, beyond, far)), tmp_path)
     (store.location / "global_0.1_degree_tiff_all" / f"{far.name}.tiff").unlink()  # type: ignore[operator]
-    move = Transformer.from_crs("EPSG:4326", "EPSG:32660", always_xy=True)
-    left, bottom, right, top = move.transform_bounds(179.92, 17.02, 179.999, 17.08)
+    to_utm = Transformer.from_crs("EPSG:4326", "EPSG:32660", always_xy=True)
+    left, bottom, right, top = to_utm.transform_bounds(179.92, 17.02, 179.999, 17.08)
     left, top = np.floor(left / PIXEL) * PIXEL, np.ceil(top / PIXEL) * PIXEL
     shape = int(np.ceil((top - bottom) / PIXEL)), int(np.ceil((right - left) / PIXEL)) + 2
     box = GeoBox(shape, Affine(PIXEL, 0, left, 0, -PIXEL, top), "EPSG:32660")
     grid = RegionGrid.of("here", box, 200, 1, (Block("b000_000", Window(0, 0, *shape)),))
     assert [t.name for t in list_tiles(store, grid, YEAR).tiles] == [beyond.name, here.name]
     assert sorted(tile.name for tile in store_tiles(grid)) == [beyond.name, here.name]
-    reached = np.zeros(shape, bool)
+    covered = np.zeros(shape, bool)
     for tile in store_tiles(grid):
-        reached[tile.window.slices] = True
-    assert reached.all(), "pixels of the region are in no tile of the store that it writes"
-    found = taken(store, grid, tmp_path / "blocks")
+        covered[tile.window.slices] = True
+    assert covered.all(), "pixels of the region are in no tile of the store that it writes"
+    result = import_region(store, grid, tmp_path / "blocks")
     codes, scales = expected(grid, (here, beyond))
-    np.testing.assert_array_equal(found["scales"], scales)
-    np.testing.assert_array_equal(found["embeddings"], codes)
+    np.testing.assert_array_equal(result["scales"], scales)
+    np.testing.assert_array_equal(result["embeddings"], codes)
     assert np.isfinite(scales).mean() > 0.9

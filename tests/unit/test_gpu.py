@@ -1,4 +1,4 @@
-"""On a GPU: `pytest -m gpu`. Everywhere else skipped, and said so."""
+"""Tests on a GPU (`pytest -m gpu`); skipped without one."""
 
 import dataclasses
 import logging
@@ -11,13 +11,14 @@ import torch
 from benchmarks.tiles import write_checkpoint
 
 from tessera_flow.inference.device import has_bf16
-from tessera_flow.inference.embed import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.model import ModelSpec, prepare_model
 from tessera_flow.inference.tile import TileArrays
-from tessera_flow.inference.tolerance import BF16, FLOAT32, agreement
+from tessera_flow.inference.tolerance import BF16, FLOAT32, compare
 
 from ..support import golden
 from ..support.golden import TILES, TOLERANCE, checkpoint
-from .test_tolerance import ALL, FAMILIES, assert_alike, corner, source, tiles, values
+from .test_tolerance import ALL, FAMILIES, assert_within, corner, source, tiles, values
 
 pytestmark = pytest.mark.gpu
 
@@ -33,21 +34,25 @@ def gpu() -> Any:
 @pytest.mark.parametrize("name", TILES)
 def test_embeddings_equal_the_reference(name: str, gpu: Any) -> None:
     expected = np.load(golden.GOLDEN / f"v2/student_qk__{name}.npz")
-    model = prepare_model(checkpoint("v2_student_qk"), 128, gpu, precision="float32")
-    found = values(golden.tile(name), model)
+    model = prepare_model(
+        ModelSpec(checkpoint("v2_student_qk"), device=gpu, precision="float32"), 128
+    )
+    result = values(golden.tile(name), model)
     defined = ~expected["undefined"]
-    np.testing.assert_allclose(found[defined], expected["emb"][defined], atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(result[defined], expected["emb"][defined], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_float32(name: str, gpu: Any) -> None:
     on_cpu, on_gpu = (
-        prepare_model(checkpoint(name), device=d, statistics=source(name), precision="float32")
+        prepare_model(
+            ModelSpec(checkpoint(name), device=d, statistics=source(name), precision="float32")
+        )
         for d in ("cpu", gpu)
     )
     for title, arrays in tiles(40).items():
-        what = f"{name} {title}"
-        assert_alike(values(arrays, on_cpu), values(arrays, on_gpu), on_cpu, FLOAT32, what)
+        case = f"{name} {title}"
+        assert_within(values(arrays, on_cpu), values(arrays, on_gpu), on_cpu, FLOAT32, case)
 
 
 @pytest.mark.parametrize("name", ["v2-nano", "v2-small", "v2-medium", "v1.0", "v1.0-qat", "v1.1"])
@@ -56,26 +61,27 @@ def test_bf16_at_published_sizes(name: str, gpu: Any, tmp_path: Path) -> None:
         pytest.skip("this GPU does not compute in bfloat16")
     path = write_checkpoint(name, tmp_path)
     on_cpu, on_gpu = (
-        prepare_model(path, device=d, statistics=source(name), precision=precision)
+        prepare_model(ModelSpec(path, device=d, statistics=source(name), precision=precision))
         for d, precision in (("cpu", "float32"), (gpu, "bf16"))
     )
     assert on_gpu.dtype == torch.bfloat16
     for title, arrays in tiles(12).items():
-        part, what = corner(arrays, 12), f"{name} {title}"
-        exact, found = values(part, on_cpu), values(part, on_gpu)
-        assert_alike(exact, found, on_cpu, BF16, what)
-        other = embed_tile(part, on_gpu, dataclasses.replace(ALL, batch_size=5)).values
-        there = np.isfinite(found[..., 0])
-        assert agreement(found[there], other[there], on_gpu.family.quantizer).largest <= 1, what
+        tile, case = corner(arrays, 12), f"{name} {title}"
+        exact, result = values(tile, on_cpu), values(tile, on_gpu)
+        assert_within(exact, result, on_cpu, BF16, case)
+        other = embed_tile(tile, on_gpu, dataclasses.replace(ALL, batch_size=5)).values
+        defined = np.isfinite(result[..., 0])
+        agreement = compare(result[defined], other[defined], on_gpu.family.quantizer)
+        assert agreement.largest <= 1, case
 
 
-def test_too_little_memory_is_survived(
+def test_embeddings_are_equal_with_too_little_memory(
     gpu: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     if gpu != "cuda":
         pytest.skip("only CUDA lets a process limit its memory")
     path = write_checkpoint("v2-medium", tmp_path)
-    model = prepare_model(path, device=gpu, precision="float32")
+    model = prepare_model(ModelSpec(path, device=gpu, precision="float32"))
     arrays = golden.tile("main")
     many = TileArrays(
         **{
@@ -90,8 +96,8 @@ def test_too_little_memory_is_survived(
     try:
         torch.cuda.set_per_process_memory_fraction(min(1.0, 1.5 * 2**30 / total))
         with caplog.at_level(logging.WARNING, "tessera_flow"):
-            found = embed_tile(many, model, options)
+            result = embed_tile(many, model, options)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "out of memory with" in caplog.text
-    assert found.pixels > 0 and np.array_equal(found.values[:12, :10], found.values[-12:, -10:])
+    assert result.pixels > 0 and np.array_equal(result.values[:12, :10], result.values[-12:, -10:])

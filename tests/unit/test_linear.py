@@ -1,4 +1,4 @@
-"""Packed products give what plain ones give."""
+"""Packed matrix products equal plain ones."""
 
 from collections.abc import Iterator
 
@@ -24,34 +24,36 @@ def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [True, False])
 @torch.inference_mode()
-def test_a_packed_product_is_the_product(dtype: torch.dtype, bias: bool, onednn: bool) -> None:
+def test_packed_product_equals_the_plain_product(
+    dtype: torch.dtype, bias: bool, onednn: bool
+) -> None:
     if onednn and not onednn_computes(dtype):
         pytest.skip(f"this processor does not compute in {dtype}")
     torch.manual_seed(0)
     layer = Linear(24, 40, bias=bias)
     x, add = torch.randn(5, 7, 24), torch.randn(5, 7, 40)
-    wanted = F.linear(x, layer.weight, layer.bias)
+    expected = F.linear(x, layer.weight, layer.bias)
     layer.pack(dtype)
     assert (layer.weight.numel() == 0) == onednn
-    for found, right, kind in (
-        (layer(x), wanted, dtype),
-        (layer(x, relu=True), wanted.clamp(min=0), dtype),
-        (layer(x, add=add), wanted + add, torch.float32),
-        (layer(x, add=add.to(dtype)), wanted + add, dtype),
+    for result, exact, result_type in (
+        (layer(x), expected, dtype),
+        (layer(x, relu=True), expected.clamp(min=0), dtype),
+        (layer(x, add=add), expected + add, torch.float32),
+        (layer(x, add=add.to(dtype)), expected + add, dtype),
     ):
-        assert found.dtype == kind
-        error = (found.float() - right).abs() / right.abs().clamp(min=1)
+        assert result.dtype == result_type
+        error = (result.float() - exact).abs() / exact.abs().clamp(min=1)
         assert error.max() < TOLERANCE[dtype]
 
 
 @torch.inference_mode()
-def test_an_unpacked_layer_is_torchs() -> None:
+def test_unpacked_layer_equals_torch() -> None:
     torch.manual_seed(0)
     layer, x = Linear(6, 3), torch.randn(4, 6)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
-def test_without_the_calls_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_packed_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(weight: torch.Tensor) -> torch.Tensor:
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute")
 

@@ -17,6 +17,7 @@ from tessera_flow.block_file import open_block_file
 from tessera_flow.demo.archive import PIXEL_SIZES, write_sentinel2_scene
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
+from tessera_flow.inference.model import ModelSpec
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.sensors.sentinel2 import BANDS
 
@@ -91,9 +92,8 @@ def run(tmp_path: Path, items: list, block_size: int, patch_size: int) -> tuple[
     for block in layout.grids["here"].blocks:
         patches = layout.paths.patches.format(region="here", period="then", block=block.id)
         output = folder / f"{block.id}.zip"
-        infer_block(
-            patches, GOLDEN / "checkpoints" / "v2_student_qk.pt", output, InferenceOptions(), {}
-        )
+        spec = ModelSpec(GOLDEN / "checkpoints" / "v2_student_qk.pt")
+        infer_block(patches, output, spec, InferenceOptions(), {})
         window = layout.grids["here"].product_window(block).slices
         with open_block_file(output) as group:
             result["codes"][window] = group["embeddings"][:]

@@ -21,15 +21,15 @@ def stream(pixels: int, seed: int = 1, sensor: int = 0, repeat: int = 0) -> Stre
         ),
     ],
 )
-def test_philox_gives_the_published_answers(
+def test_philox_equals_the_published_numbers(
     counter: list[int], key: list[int], expected: str
 ) -> None:
-    """The known answers that come with the authors' own code (Random123)."""
+    """Known answers published with the code of the authors (Random123)."""
     words = philox(np.array([counter], np.uint64), (key[0], key[1]))
     assert [f"{word:08x}" for word in words[0]] == expected.split()
 
 
-def test_words_depend_on_place_seed_sensor_and_repeat() -> None:
+def test_words_depend_on_position_seed_sensor_and_repeat() -> None:
     words = stream(300).words(10)
     assert words.dtype == np.uint32 and len(np.unique(words)) == 3000
     for other in (stream(300, seed=2), stream(300, sensor=1), stream(300, repeat=1)):
@@ -37,15 +37,15 @@ def test_words_depend_on_place_seed_sensor_and_repeat() -> None:
     assert not np.array_equal(stream(300, seed=1 + 2**40).words(10), words)
 
 
-def test_words_do_not_depend_on_how_many_are_asked_for() -> None:
+def test_words_do_not_depend_on_the_number_requested() -> None:
     words = stream(300).words(90)
     assert np.array_equal(stream(300).words(7), words[:, :7])
-    some = np.array([299, 3, 150])
-    assert np.array_equal(stream(300).of(some).words(90), words[some])
+    pixels = np.array([299, 3, 150])
+    assert np.array_equal(stream(300).subset(pixels).words(90), words[pixels])
 
 
 @pytest.mark.parametrize("n", [40, 41, 90])
-def test_philox_without_replacement_are_subsets_of_equal_chance(n: int) -> None:
+def test_draws_without_replacement_are_uniform(n: int) -> None:
     pixels = 8000
     ranks = draw_ranks(np.full(pixels, n), 40, stream(pixels))
     assert (np.diff(ranks, axis=1) > 0).all()
@@ -56,28 +56,28 @@ def test_philox_without_replacement_are_subsets_of_equal_chance(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 39])
-def test_philox_with_replacement_are_of_equal_chance(n: int) -> None:
+def test_draws_with_replacement_are_uniform(n: int) -> None:
     pixels = 4000
     ranks = draw_ranks(np.full(pixels, n), 40, stream(pixels))
     assert (np.diff(ranks, axis=1) >= 0).all()
     share = np.bincount(ranks.ravel(), minlength=n) / ranks.size
     assert np.abs(share - 1 / n).max() <= 5 * np.sqrt(1 / n * (1 - 1 / n) / ranks.size)
-    if n == 39:  # with replacement some are drawn twice and others not at all
+    if n == 39:  # with replacement pixels are drawn twice and others not at all
         distinct = [len(np.unique(row)) for row in ranks]
         assert abs(np.mean(distinct) - 39 * (1 - (38 / 39) ** 40)) < 0.2
 
 
-def test_a_draw_does_not_depend_on_the_pixels_beside_it() -> None:
+def test_draw_does_not_depend_on_other_pixels() -> None:
     n = np.random.default_rng(0).integers(1, 120, 500)
     together = draw_ranks(n, 40, stream(500))
     order = np.random.default_rng(1).permutation(500)
-    assert np.array_equal(draw_ranks(n[order], 40, stream(500).of(order)), together[order])
+    assert np.array_equal(draw_ranks(n[order], 40, stream(500).subset(order)), together[order])
     for pixel in (0, 77, 499):
-        alone = draw_ranks(n[[pixel]], 40, stream(500).of(np.array([pixel])))
+        alone = draw_ranks(n[[pixel]], 40, stream(500).subset(np.array([pixel])))
         assert np.array_equal(alone[0], together[pixel])
 
 
-def test_steps_are_drawn_from_the_valid_ones_or_from_all_where_none_is() -> None:
+def test_steps_are_drawn_from_valid_ones_or_from_all() -> None:
     valid = np.random.default_rng(2).random((200, 90)) < 0.5
     valid[10] = False
     steps = draw_steps(valid, 40, stream(200))

@@ -1,4 +1,4 @@
-"""The contract of docs/equivalence.md, on simulated and on real pixels."""
+"""The tolerances of docs/equivalence.md, on simulated and real pixels."""
 
 import re
 from dataclasses import astuple, replace
@@ -11,18 +11,19 @@ import torch
 from benchmarks.plain import Plain, padded
 from benchmarks.tiles import write_checkpoint
 
-from tessera_flow.inference import device
+from tessera_flow.inference import batching
 from tessera_flow.inference import embed as embedding
 from tessera_flow.inference.device import has_bf16
-from tessera_flow.inference.embed import InferenceOptions, embed_tile, prepare_model
+from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
+from tessera_flow.inference.model import ModelSpec, prepare_model
 from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.inference.tolerance import (
     BF16,
     FLOAT32,
     SAME_MACHINE,
     Agreement,
-    agreement,
+    compare,
     sample_steps,
 )
 from tessera_flow.models.checkpoint import load_model
@@ -59,45 +60,45 @@ def source(name: str) -> Any:
 
 
 def corner(arrays: TileArrays, edge: int) -> TileArrays:
-    parts = {}
+    result = {}
     for name in ARRAYS:
         array = getattr(arrays, name)
-        parts[name] = np.array(array[:, :edge, :edge] if array.ndim > 2 else array)
-    return TileArrays(**parts)
+        result[name] = np.array(array[:, :edge, :edge] if array.ndim > 2 else array)
+    return TileArrays(**result)
 
 
 def tiles(edge: int) -> dict[str, TileArrays]:
-    """Simulated tiles, one with 300 dates, and real pixels where there are any."""
-    found = {name: golden.tile(name) for name in ("main", "long")}
+    """Return simulated tiles, one with 300 dates, and real pixels if available."""
+    result = {name: golden.tile(name) for name in ("main", "long")}
     if REAL.exists():
-        found["real"] = corner(read_tile_folder(REAL), edge)
-    return found
+        result["real"] = corner(read_tile_folder(REAL), edge)
+    return result
 
 
 def values(arrays: TileArrays, model: Model) -> np.ndarray:
     return embed_tile(arrays, model, ALL).values
 
 
-def assert_alike(a: np.ndarray, b: np.ndarray, model: Model, bound: Agreement, what: str) -> None:
-    there = np.isfinite(a[..., 0])
-    assert np.array_equal(there, np.isfinite(b[..., 0])), what
-    assert there.any(), what
-    found = agreement(a[there], b[there], model.family.quantizer)
-    assert not bound.broken(found), f"{what}: {bound.broken(found)}"
+def assert_within(a: np.ndarray, b: np.ndarray, model: Model, bound: Agreement, case: str) -> None:
+    defined = np.isfinite(a[..., 0])
+    assert np.array_equal(defined, np.isfinite(b[..., 0])), case
+    assert defined.any(), case
+    agreement = compare(a[defined], b[defined], model.family.quantizer)
+    assert not bound.violations(agreement), f"{case}: {bound.violations(agreement)}"
 
 
-def spelled_out(arrays: TileArrays, model: Model) -> np.ndarray:
-    """Every copy of a step computed: what the definition says."""
+def with_every_step(arrays: TileArrays, model: Model) -> np.ndarray:
+    """Embed with every repeated step computed, as in the definition."""
     rule, rows = model.family.rule, slice(0, arrays.shape[0])
     s2 = sentinel2_steps(arrays, rows, model.statistics)
     s1 = sentinel1_steps(arrays, rows, model.statistics, rule.empty_orbit_day)
     pixels = np.arange(len(s2.valid))
-    place = np.divmod(pixels, arrays.shape[1])
+    origin = np.divmod(pixels, arrays.shape[1])
     vectors = []
     with torch.inference_mode():
         for number, (encoder, sensor) in enumerate(((model.s2, s2), (model.s1, s1))):
             vector = encoder.absent(rule.absent_length).repeat(len(pixels), 1)
-            for group in rule.groups(sensor.valid, Stream(0, *place, sensor=number)):
+            for group in rule.groups(sensor.valid, Stream(0, *origin, sensor=number)):
                 x, days = sequences(sensor, group.pixels, group.sequences())
                 vector[group.pixels] = encoder(torch.from_numpy(x), torch.from_numpy(days))
             vectors.append(vector)
@@ -111,27 +112,33 @@ def test_repeated_steps_computed_once(name: str) -> None:
     model = plain(name, source(name))
     packed = plain(name, source(name)).pack(torch.float32)
     for title, arrays in tiles(12).items():
-        assert_alike(
-            spelled_out(arrays, model), values(arrays, packed), model, FLOAT32, f"{name} {title}"
+        assert_within(
+            with_every_step(arrays, model),
+            values(arrays, packed),
+            model,
+            FLOAT32,
+            f"{name} {title}",
         )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_another_batch_run_or_number_of_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_batches_and_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = plain(name, source(name)).pack(torch.float32)
     for title, arrays in tiles(12).items():
-        whole = values(arrays, model)
+        expected = values(arrays, model)
         with monkeypatch.context() as patch:
-            patch.setattr(embedding, "RUN_PIXELS", 31)
-            patch.setattr(device, "CPU_PASS_STEPS", 200)
-            parts = embed_tile(arrays, model, replace(ALL, batch_size=5)).values
-        assert_alike(whole, parts, model, SAME_MACHINE, f"{name} {title}")
+            patch.setattr(embedding, "CHUNK_PIXELS", 31)
+            patch.setattr(batching, "CPU_PASS_STEPS", 200)
+            result = embed_tile(arrays, model, replace(ALL, batch_size=5)).values
+        assert_within(expected, result, model, SAME_MACHINE, f"{name} {title}")
 
 
 @needs_bf16
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bf16_of_a_narrow_encoder_falls_back(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    model = prepare_model(checkpoint(name), device="cpu", statistics=source(name), precision="bf16")
+    model = prepare_model(
+        ModelSpec(checkpoint(name), device="cpu", statistics=source(name), precision="bf16")
+    )
     assert model.dtype == torch.float32
     assert "is computed in float32: in bf16 an encoder of width" in caplog.text
     arrays = golden.tile("main")
@@ -146,13 +153,13 @@ def test_bf16_of_a_narrow_encoder_falls_back(name: str, caplog: pytest.LogCaptur
 @pytest.mark.parametrize("name", ["v2-nano", "v2-small", "v1.0-qat"])
 def test_bf16_at_published_sizes(name: str, tmp_path: Path) -> None:
     path = write_checkpoint(name, tmp_path)
-    model = prepare_model(path, device="cpu", statistics=source(name), precision="bf16")
+    model = prepare_model(ModelSpec(path, device="cpu", statistics=source(name), precision="bf16"))
     assert model.dtype == torch.bfloat16
     exact = load_model(path, statistics=source(name)).pack(torch.float32)
     edge = 12 if name == "v2-nano" else 4
     for title, arrays in tiles(edge).items():
-        part = corner(arrays, edge)
-        assert_alike(values(part, exact), values(part, model), exact, BF16, f"{name} {title}")
+        tile = corner(arrays, edge)
+        assert_within(values(tile, exact), values(tile, model), exact, BF16, f"{name} {title}")
 
 
 @needs_bf16
@@ -163,10 +170,10 @@ def test_bf16_at_the_larger_published_sizes(name: str, tmp_path: Path) -> None:
 
 
 @needs_bf16
-def test_a_model_that_bf16_distorts_falls_back(
+def test_model_that_bf16_distorts_falls_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Weights whose embedding is a small difference of large numbers."""
+    """The embedding is a small difference of large numbers."""
     path = write_checkpoint("v2-nano", tmp_path)
     content = torch.load(path, weights_only=True)
     for sensor in ("s2", "s1"):
@@ -175,17 +182,17 @@ def test_a_model_that_bf16_distorts_falls_back(
         content["model"][f"{norm}.bias"] += 5
     content["model"]["dim_reducer.0.bias"] = -5 * content["model"]["dim_reducer.0.weight"].sum(1)
     torch.save(content, path)
-    model = prepare_model(path, device="cpu", precision="bf16")
+    model = prepare_model(ModelSpec(path, device="cpu", precision="bf16"))
     assert model.dtype == torch.float32
     assert "differs too much on simulated pixels (" in caplog.text
     assert np.isfinite(values(golden.tile("main"), model)).any()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_int8_products_do_not_keep_the_contract(
+def test_int8_products_exceed_the_tolerance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Why they are not offered: PyTorch's own, with a scale for each product's input."""
+    """The reason why int8 is not offered. PyTorch's dynamic quantisation is used here."""
     path = write_checkpoint("v2-nano", tmp_path)
     like = load_model(path)
     plain_model = Plain("v2-student", like.sizes)
@@ -197,11 +204,11 @@ def test_int8_products_do_not_keep_the_contract(
     quantized = torch.ao.quantization.quantize_dynamic(plain_model, {torch.nn.Linear})
     monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
     with torch.inference_mode():
-        found = agreement(plain_model(*x).numpy(), quantized(*x).numpy(), V2)
-    assert {"within_one", "cosine"} <= {line.split()[0] for line in BF16.broken(found)}
+        agreement = compare(plain_model(*x).numpy(), quantized(*x).numpy(), V2)
+    assert {"within_one", "cosine"} <= {line.split()[0] for line in BF16.violations(agreement)}
 
 
-def test_the_sample_is_always_the_same_and_like_pixels() -> None:
+def test_sample_is_reproducible_and_similar_to_pixels() -> None:
     s2, s1 = sample_steps(V2_STUDENT)
     again = sample_steps(V2_STUDENT)[0]
     assert np.array_equal(s2.raw, again.raw) and np.array_equal(s2.valid, again.valid)
@@ -210,21 +217,21 @@ def test_the_sample_is_always_the_same_and_like_pixels() -> None:
     assert abs(standardised.mean()) < 1 and 0.5 < standardised.std() < 2
 
 
-def test_agreement_tells_what_is_broken() -> None:
+def test_violations_are_named() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=(50, 128)).astype(np.float32)
-    assert agreement(a, a, V2) == Agreement(0, 1.0, 1.0, pytest.approx(1.0), 0.0)
+    assert compare(a, a, V2) == Agreement(0, 1.0, 1.0, pytest.approx(1.0), 0.0)
     noisy = a + rng.normal(size=a.shape).astype(np.float32) * 0.03
-    found = agreement(a, noisy, V2)
-    assert 1 < found.largest < 10 and 0.2 < found.equal < 0.8 and found.cosine < 0.9999
-    assert [line.split()[0] for line in BF16.broken(found)] == ["within_one", "cosine"] or (
-        "cosine" in " ".join(BF16.broken(found))
+    agreement = compare(a, noisy, V2)
+    assert 1 < agreement.largest < 10 and 0.2 < agreement.equal < 0.8 and agreement.cosine < 0.9999
+    assert [line.split()[0] for line in BF16.violations(agreement)] == ["within_one", "cosine"] or (
+        "cosine" in " ".join(BF16.violations(agreement))
     )
-    assert not BF16.broken(agreement(a, a, V2))
-    assert BF16.broken(agreement(a, np.full_like(a, np.nan), V2))
+    assert not BF16.violations(compare(a, a, V2))
+    assert BF16.violations(compare(a, np.full_like(a, np.nan), V2))
 
 
-def test_the_table_in_the_docs_is_what_is_tested() -> None:
+def test_table_in_the_docs_equals_the_tolerances() -> None:
     text = (ROOT / "docs/equivalence.md").read_text()
     rows = [line for line in text.splitlines() if re.match(r"\| (CPU|GPU)", line)]
     bounds = {"other batch": SAME_MACHINE, "repeated steps": FLOAT32, "bf16": BF16}

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from tessera_flow.inference import device
+from tessera_flow.inference import batching
 from tessera_flow.inference import embed as embedding
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.inputs import SensorSteps, sentinel1_steps, sentinel2_steps
 from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.models import statistics
 from tessera_flow.models.family import Family, Model
-from tessera_flow.models.layers import Copies, GatedPool, StackSizes, weighted_sum
+from tessera_flow.models.layers import GatedPool, RepeatedSteps, StackSizes, weighted_sum
 from tessera_flow.models.philox import Stream
 from tessera_flow.models.quantize import quantize
 from tessera_flow.models.sampling import candidates, positions_v1_1
@@ -57,21 +57,21 @@ def golden(name: str, case: str) -> Any:
     return np.load(GOLDEN / name / f"{case}.npz")
 
 
-def steps_of(name: str, chosen: Model) -> tuple[SensorSteps, SensorSteps]:
+def steps_of(name: str, network: Model) -> tuple[SensorSteps, SensorSteps]:
     arrays = tile(name)
     rows = slice(0, arrays.shape[0])
     return (
-        sentinel2_steps(arrays, rows, chosen.statistics),
-        sentinel1_steps(arrays, rows, chosen.statistics, chosen.family.rule.empty_orbit_day),
+        sentinel2_steps(arrays, rows, network.statistics),
+        sentinel1_steps(arrays, rows, network.statistics, network.family.rule.empty_orbit_day),
     )
 
 
-def z_of(chosen: Model, data: Any) -> np.ndarray:
+def z_of(network: Model, data: Any) -> np.ndarray:
     """(R, N, K) from the recorded model inputs."""
     with torch.inference_mode():
         return np.stack(
             [
-                chosen(*inputs(s2), *inputs(s1)).numpy()
+                network(*inputs(s2), *inputs(s1)).numpy()
                 for s2, s1 in zip(data["s2_x"], data["s1_x"], strict=True)
             ]
         )
@@ -83,53 +83,53 @@ def z_of(chosen: Model, data: Any) -> np.ndarray:
 @pytest.mark.parametrize(("name", "case"), DRAWN)
 def test_v1_0_of_the_recorded_draws_equals_the_reference(name: str, case: str) -> None:
     data = golden(name, case)
-    found = z_of(model(name), data)
-    np.testing.assert_allclose(found, data["z"], atol=TOLERANCE, rtol=0)
-    mean = (found.sum(axis=0) / len(found)).astype(np.float32)
-    kept, height_width = data["kept_pixels"], data["n_s2"].shape
+    result = z_of(model(name), data)
+    np.testing.assert_allclose(result, data["z"], atol=TOLERANCE, rtol=0)
+    mean = (result.sum(axis=0) / len(result)).astype(np.float32)
+    pixels, shape = data["kept_pixels"], data["n_s2"].shape
     if name == FLOAT:
         expected = data["emb"].reshape(-1, 8)
-        np.testing.assert_allclose(mean, expected[kept], atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(mean, expected[pixels], atol=TOLERANCE, rtol=0)
         return
     codes, scales = quantize(mean, V1_0_QAT.quantizer)
-    off = np.abs(codes.astype(int) - data["int8"].reshape(-1, 8)[kept])
-    assert off.max() <= 1 and np.mean(off > 0) <= 1e-3
-    np.testing.assert_allclose(scales, data["scales"].reshape(-1)[kept], rtol=1e-5)
-    assert data["scales"].shape == height_width
+    difference = np.abs(codes.astype(int) - data["int8"].reshape(-1, 8)[pixels])
+    assert difference.max() <= 1 and np.mean(difference > 0) <= 1e-3
+    np.testing.assert_allclose(scales, data["scales"].reshape(-1)[pixels], rtol=1e-5)
+    assert data["scales"].shape == shape
 
 
 @pytest.mark.parametrize(("name", "case"), DRAWN)
 def test_v1_0_draws_from_the_same_steps_as_the_reference(name: str, case: str) -> None:
-    """The recorded draw, made again with the reference's generator from our candidates."""
-    data, chosen = golden(name, case), model(name)
-    sensors = steps_of(case.split("__")[0], chosen)
-    kept, size = data["kept_pixels"], int(data["batch_size"])
-    able = chosen.family.rule.embeddable(sensors[0].raw, *(s.valid for s in sensors))
-    assert np.array_equal(np.flatnonzero(able), kept)
+    """The recorded draw is repeated with the reference's generator from the candidates here."""
+    data, network = golden(name, case), model(name)
+    sensors = steps_of(case.split("__")[0], network)
+    embedded, size = data["kept_pixels"], int(data["batch_size"])
+    embeddable = network.family.rule.embeddable(sensors[0].raw, *(s.valid for s in sensors))
+    assert np.array_equal(np.flatnonzero(embeddable), embedded)
     random = np.random.RandomState(int(data["seed"]))
-    for start in range(0, len(kept), size):
-        some = slice(start, start + size)
+    for start in range(0, len(embedded), size):
+        batch = slice(start, start + size)
         for repeat in range(int(data["repeat_times"])):
             for key, sensor in zip(("s2_x", "s1_x"), sensors, strict=True):
-                pixels = kept[some]
+                pixels = embedded[batch]
                 rows = [np.flatnonzero(row) for row in candidates(sensor.valid[pixels])]
                 steps = np.stack(
                     [np.sort(random.choice(row, 40, replace=len(row) < 40)) for row in rows]
                 )
                 values, days = sequences(sensor, pixels, steps)
-                wanted = data[key][repeat, some]
-                assert np.array_equal(days, wanted[..., -1])
-                error = np.abs(values - wanted[..., :-1])
-                assert (error <= 2e-6 * np.maximum(1, np.abs(wanted[..., :-1]))).all()
+                expected = data[key][repeat, batch]
+                assert np.array_equal(days, expected[..., -1])
+                error = np.abs(values - expected[..., :-1])
+                assert (error <= 2e-6 * np.maximum(1, np.abs(expected[..., :-1]))).all()
 
 
 @pytest.mark.parametrize("name", [FLOAT, QAT])
-def test_v1_0_embeds_what_it_drew(name: str) -> None:
-    """`embed_tile` gives the model's output for the steps that the rule draws."""
-    chosen, arrays = model(name), tile("main")
+def test_v1_0_embeds_the_drawn_steps(name: str) -> None:
+    """`embed_tile` returns the model's output for the steps that the rule draws."""
+    network, arrays = model(name), tile("main")
     options = dataclasses.replace(ALL, seed=9, repeat_times=2)
-    found = embed_tile(arrays, chosen, options, origin=(100, 200))
-    sensors = steps_of("main", chosen)
+    result = embed_tile(arrays, network, options, origin=(100, 200))
+    sensors = steps_of("main", network)
     rows, columns = np.divmod(np.arange(120), 10)
     expected = np.zeros((120, 8), np.float32)
     for repeat in (0, 1):
@@ -137,14 +137,14 @@ def test_v1_0_embeds_what_it_drew(name: str) -> None:
         for number, sensor in enumerate(sensors):
             stream = Stream(9, rows + 100, columns + 200, number, repeat)
             steps = np.zeros((120, 40), np.int64)
-            for group in chosen.family.rule.groups(sensor.valid, stream):
+            for group in network.family.rule.groups(sensor.valid, stream):
                 steps[group.pixels] = group.sequences()
             values, days = sequences(sensor, np.arange(120), steps)
             inputs_of += [torch.from_numpy(values), torch.from_numpy(days)]
-        expected += chosen(*inputs_of).numpy() / 2
-    defined = np.isfinite(found.values[..., 0]).reshape(-1)
+        expected += network(*inputs_of).numpy() / 2
+    defined = np.isfinite(result.values[..., 0]).reshape(-1)
     assert np.flatnonzero(~defined).tolist() == [3, 4]  # Sentinel-2 values are all zero
-    values = found.values.reshape(-1, 8)
+    values = result.values.reshape(-1, 8)
     np.testing.assert_allclose(values[defined], expected[defined], atol=5e-6)
 
 
@@ -152,9 +152,9 @@ def test_v1_0_embeds_what_it_drew(name: str) -> None:
 def test_v1_0_does_not_depend_on_tiling_batch_or_order(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen, arrays = model(name), tile("main")
+    network, arrays = model(name), tile("main")
     options = dataclasses.replace(ALL, seed=5)
-    whole = embed_tile(arrays, chosen, options, origin=(40, 60)).values
+    full = embed_tile(arrays, network, options, origin=(40, 60)).values
     for rows, columns in ((slice(0, 5), slice(3, 10)), (slice(11, 12), slice(1, 2))):
         part = TileArrays(
             **{
@@ -162,61 +162,61 @@ def test_v1_0_does_not_depend_on_tiling_batch_or_order(
                 for key, array in ((key, getattr(arrays, key)) for key in ARRAYS)
             }
         )
-        found = embed_tile(part, chosen, options, (40 + rows.start, 60 + columns.start)).values
-        np.testing.assert_allclose(found, whole[rows, columns], atol=5e-6)
-    monkeypatch.setattr(embedding, "RUN_PIXELS", 7)
-    monkeypatch.setattr(device, "CPU_PASS_STEPS", 100)
+        result = embed_tile(part, network, options, (40 + rows.start, 60 + columns.start)).values
+        np.testing.assert_allclose(result, full[rows, columns], atol=5e-6)
+    monkeypatch.setattr(embedding, "CHUNK_PIXELS", 7)
+    monkeypatch.setattr(batching, "CPU_PASS_STEPS", 100)
     small = dataclasses.replace(options, batch_size=3)
     torch.set_num_threads(3)
-    found = embed_tile(arrays, chosen, small, origin=(40, 60)).values
-    np.testing.assert_allclose(found, whole, atol=5e-6)
+    result = embed_tile(arrays, network, small, origin=(40, 60)).values
+    np.testing.assert_allclose(result, full, atol=5e-6)
 
 
-def test_v1_0_depends_on_seed_place_and_repeats() -> None:
-    chosen, arrays = model(FLOAT), tile("main")
-    whole = embed_tile(arrays, chosen, ALL).values[2:]
+def test_v1_0_depends_on_seed_position_and_repeats() -> None:
+    network, arrays = model(FLOAT), tile("main")
+    full = embed_tile(arrays, network, ALL).values[2:]
     for options, origin in (
         (dataclasses.replace(ALL, seed=1), (0, 0)),
         (ALL, (0, 1)),
         (ALL, (1, 0)),
         (dataclasses.replace(ALL, repeat_times=2), (0, 0)),
     ):
-        other = embed_tile(arrays, chosen, options, origin).values[2:]
-        assert np.abs(other - whole).max() > 1e-2
-    again = embed_tile(arrays, chosen, ALL).values[2:]
-    assert np.array_equal(again, whole)
+        other = embed_tile(arrays, network, options, origin).values[2:]
+        assert np.abs(other - full).max() > 1e-2
+    again = embed_tile(arrays, network, ALL).values[2:]
+    assert np.array_equal(again, full)
 
 
-def test_more_draws_come_nearer_to_their_mean() -> None:
-    chosen, arrays = model(QAT), tile("one")
+def test_more_draws_are_closer_to_their_mean() -> None:
+    network, arrays = model(QAT), tile("one")
     few, many = (
         [
-            embed_tile(arrays, chosen, dataclasses.replace(ALL, seed=s, repeat_times=r)).values
+            embed_tile(arrays, network, dataclasses.replace(ALL, seed=s, repeat_times=r)).values
             for s in (1, 2)
         ]
         for r in (1, 16)
     )
     spread = [np.sqrt(np.mean((a - b) ** 2)) for a, b in (few, many)]
-    assert spread[1] < 0.4 * spread[0]  # by a quarter, but for chance
+    assert spread[1] < 0.4 * spread[0]  # expected: a quarter
 
 
 @pytest.mark.parametrize("name", TILES)
-def test_v1_0_gives_an_embedding_where_the_reference_does(name: str) -> None:
+def test_v1_0_embeds_the_same_pixels_as_the_reference(name: str) -> None:
     for family in (FLOAT, QAT):
-        found = embed_tile(tile(name), model(family), InferenceOptions(min_s2=0, min_s1=0))
-        assert found.scales is not None
-        defined = np.isfinite(found.scales).reshape(-1)
+        result = embed_tile(tile(name), model(family), InferenceOptions(min_s2=0, min_s1=0))
+        assert result.scales is not None
+        defined = np.isfinite(result.scales).reshape(-1)
         if family == FLOAT and name == "none":  # both orbits empty: the reference fails
-            assert not defined.any() and (found.values == 0).all()
+            assert not defined.any() and (result.values == 0).all()
             continue
         (path,) = (GOLDEN / family).glob(f"{name}__*.npz")
         assert np.array_equal(np.flatnonzero(defined), np.load(path)["kept_pixels"])
-        assert (found.values[np.isnan(found.scales)] == 0).all()
-        n_s1 = found.counts[..., 1].astype(int) + found.counts[..., 2]
+        assert (result.values[np.isnan(result.scales)] == 0).all()
+        n_s1 = result.counts[..., 1].astype(int) + result.counts[..., 2]
         assert np.array_equal(n_s1, np.load(path)["n_s1"])
 
 
-def test_v1_0_without_any_date_gives_no_embedding() -> None:
+def test_v1_0_without_dates_has_no_embedding() -> None:
     arrays = tile("main")
     no_s2 = dataclasses.replace(
         arrays, bands=arrays.bands[:0], masks=arrays.masks[:0], doys=arrays.doys[:0]
@@ -245,20 +245,20 @@ def test_v1_1_resampling_equals_the_reference() -> None:
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", TILES)
 def test_v1_1_embeddings_equal_the_reference(name: str, source: str) -> None:
-    expected, chosen = golden("v1_1", f"{name}__{source}"), model("v1_1", source)
-    found = embed_tile(tile(name), chosen, ALL)
-    assert found.values.shape[-1] == 128
-    np.testing.assert_allclose(found.values, expected["emb192"][..., :128], atol=TOLERANCE, rtol=0)
-    whole = embed_all(name, chosen)
-    np.testing.assert_allclose(whole, expected["emb192"].reshape(-1, 192), atol=TOLERANCE, rtol=0)
-    assert np.array_equal(found.counts[..., 0], expected["n_s2"])
+    expected, network = golden("v1_1", f"{name}__{source}"), model("v1_1", source)
+    result = embed_tile(tile(name), network, ALL)
+    assert result.values.shape[-1] == 128
+    np.testing.assert_allclose(result.values, expected["emb192"][..., :128], atol=TOLERANCE, rtol=0)
+    full = embed_all(name, network)
+    np.testing.assert_allclose(full, expected["emb192"].reshape(-1, 192), atol=TOLERANCE, rtol=0)
+    assert np.array_equal(result.counts[..., 0], expected["n_s2"])
 
 
-def embed_all(name: str, chosen: Model) -> np.ndarray:
-    """(P, 192): nothing cut off."""
-    s2, s1 = steps_of(name, chosen)
+def embed_all(name: str, network: Model) -> np.ndarray:
+    """Return all dimensions, (P, 192)."""
+    s2, s1 = steps_of(name, network)
     pixels = np.arange(len(s2.valid))
-    return embedding.embed_pixels(s2, s1, pixels, chosen, ALL, (pixels, pixels))
+    return embedding.embed_pixels(s2, s1, pixels, network, ALL, (pixels, pixels))
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -266,11 +266,11 @@ def embed_all(name: str, chosen: Model) -> np.ndarray:
 def test_v1_1_codes_and_scales_equal_the_reference(name: str, source: str) -> None:
     expected = golden("v1_1", f"{name}__{source}")
     options = InferenceOptions(min_s2=0, min_s1=0)
-    found = embed_tile(tile(name), model("v1_1", source), options)
-    off = np.abs(found.values.astype(int) - expected["int8"])
-    assert off.max() <= 1 and np.mean(off > 0) <= 1e-3
-    assert found.scales is not None
-    np.testing.assert_allclose(found.scales, expected["scales"], rtol=1e-5)
+    result = embed_tile(tile(name), model("v1_1", source), options)
+    difference = np.abs(result.values.astype(int) - expected["int8"])
+    assert difference.max() <= 1 and np.mean(difference > 0) <= 1e-3
+    assert result.scales is not None
+    np.testing.assert_allclose(result.scales, expected["scales"], rtol=1e-5)
     codes, scales = quantize(expected["emb192"][..., :128], V1_1.quantizer)
     assert np.array_equal(codes, expected["int8"])
     np.testing.assert_allclose(scales, expected["scales"], rtol=1e-6)
@@ -279,80 +279,80 @@ def test_v1_1_codes_and_scales_equal_the_reference(name: str, source: str) -> No
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", TILES)
 def test_v1_1_inputs_and_bins_equal_the_reference(name: str, source: str) -> None:
-    expected, chosen = golden("v1_1", f"{name}__{source}"), model("v1_1", source)
+    expected, network = golden("v1_1", f"{name}__{source}"), model("v1_1", source)
     if "s2_x" not in expected.files:
         pytest.skip("no inputs are recorded for this tile and source")
-    for key, sensor in zip(("s2", "s1"), steps_of(name, chosen), strict=True):
+    for key, sensor in zip(("s2", "s1"), steps_of(name, network), strict=True):
         x, bins = expected[f"{key}_x"], expected[f"bin_{key}"].reshape(-1)
         none = np.zeros(bins.size, np.int64)
-        groups = chosen.family.rule.groups(sensor.valid, Stream(0, none, none))
+        groups = network.family.rule.groups(sensor.valid, Stream(0, none, none))
         seen = assert_inputs(sensor, groups, x, bins)
-        assert (bins[~seen] == chosen.family.rule.absent_length).all()
-        assert (x[~seen, : chosen.family.rule.absent_length] == 0).all()
+        assert (bins[~seen] == network.family.rule.absent_length).all()
+        assert (x[~seen, : network.family.rule.absent_length] == 0).all()
 
 
-def test_v1_1_statistics_of_the_other_source_are_noticed() -> None:
+def test_v1_1_statistics_of_the_other_source_change_the_embedding() -> None:
     expected = golden("v1_1", "main__mpc")["emb192"][..., :128]
     assert np.abs(embed_tile(tile("main"), model("v1_1", "aws"), ALL).values - expected).max() > 0.1
 
 
-def test_v1_1_swapped_orbit_statistics_are_noticed() -> None:
-    chosen, right = model("v1_1", "mpc"), statistics.V1_1_MPC
-    chosen.statistics = dataclasses.replace(
-        right, ascending=right.descending, descending=right.ascending
+def test_v1_1_swapped_orbit_statistics_change_the_embedding() -> None:
+    network, published = model("v1_1", "mpc"), statistics.V1_1_MPC
+    network.statistics = dataclasses.replace(
+        published, ascending=published.descending, descending=published.ascending
     )
     expected = golden("v1_1", "main__mpc")["emb192"][..., :128]
-    assert np.abs(embed_tile(tile("main"), chosen, ALL).values - expected).max() > 100 * TOLERANCE
+    assert np.abs(embed_tile(tile("main"), network, ALL).values - expected).max() > 100 * TOLERANCE
 
 
 # Both
 
 
 def recorded(name: str) -> tuple[Model, Any, np.ndarray]:
-    """A model, recorded inputs of one length, and the recorded output."""
+    """Return a model, recorded inputs of one length, and the recorded output."""
     if name == "v1_1":
         data = golden("v1_1", "main__mpc")
-        some = np.flatnonzero(
+        pixels = np.flatnonzero(
             (data["bin_s2"].reshape(-1) == 48) & (data["bin_s1"].reshape(-1) == 72)
         )
-        assert len(some) >= 10
-        inputs_ = {"s2_x": data["s2_x"][None, some, :48], "s1_x": data["s1_x"][None, some, :72]}
-        return plain(name, "mpc"), inputs_, data["emb192"].reshape(-1, 192)[some]
+        assert len(pixels) >= 10
+        inputs_ = {"s2_x": data["s2_x"][None, pixels, :48], "s1_x": data["s1_x"][None, pixels, :72]}
+        return plain(name, "mpc"), inputs_, data["emb192"].reshape(-1, 192)[pixels]
     data = golden(name, "main__rep1")
     return plain(name), {key: data[key] for key in ("s2_x", "s1_x")}, data["z"][0]
 
 
 @pytest.mark.parametrize("name", [FLOAT, QAT, "v1_1"])
-def test_the_order_of_time_steps_matters(name: str) -> None:
-    chosen, data, expected = recorded(name)
-    np.testing.assert_allclose(z_of(chosen, data)[0], expected, atol=TOLERANCE, rtol=0)
-    # The recorded v1.0 float model scores its steps nearly alike, so little can move (4e-4).
+def test_order_of_steps_matters(name: str) -> None:
+    network, data, expected = recorded(name)
+    np.testing.assert_allclose(z_of(network, data)[0], expected, atol=TOLERANCE, rtol=0)
+    # The scores of the recorded v1.0 float model are nearly equal: small differences (4e-4).
     least = 4 * TOLERANCE if name == FLOAT else 1e-2
     for key in ("s2_x", "s1_x"):
-        turned = data | {key: data[key][:, :, ::-1].copy()}
-        assert np.abs(z_of(chosen, turned)[0] - expected).max() >= least
+        reversed_ = data | {key: data[key][:, :, ::-1].copy()}
+        assert np.abs(z_of(network, reversed_)[0] - expected).max() >= least
 
 
-def test_the_order_matters_to_v1_0_float_as_soon_as_scores_differ() -> None:
-    chosen, data, _ = recorded(FLOAT)
-    for encoder in (chosen.s2, chosen.s1):
+def test_order_matters_to_v1_0_float_if_scores_differ() -> None:
+    network, data, _ = recorded(FLOAT)
+    for encoder in (network.s2, network.s1):
         encoder.pool.query.weight.data *= 500
-    turned = {key: x[:, :, ::-1].copy() for key, x in data.items()}
-    assert np.abs(z_of(chosen, turned) - z_of(chosen, data)).max() >= 1e-2
+    reversed_ = {key: x[:, :, ::-1].copy() for key, x in data.items()}
+    assert np.abs(z_of(network, reversed_) - z_of(network, data)).max() >= 1e-2
 
 
 @pytest.mark.parametrize("name", [FLOAT, QAT, "v1_1"])
-def test_two_swapped_bands_are_noticed(name: str) -> None:
-    chosen, data, expected = recorded(name)
+def test_swapped_bands_change_the_embedding(name: str) -> None:
+    network, data, expected = recorded(name)
     swapped = data["s2_x"].copy()
-    swapped[..., [3, 4]] = swapped[..., [4, 3]]  # B08 and B8A: the two most alike
-    assert np.abs(z_of(chosen, data | {"s2_x": swapped})[0] - expected).max() > 100 * TOLERANCE
+    swapped[..., [3, 4]] = swapped[..., [4, 3]]  # B08 and B8A: the most similar bands
+    assert np.abs(z_of(network, data | {"s2_x": swapped})[0] - expected).max() > 100 * TOLERANCE
 
 
 class TorchCell(GatedPool):
-    """The mistake that shipped a petabyte: torch's GRU with the same weights."""
+    """torch's GRU with the same weights: a mistake in a published release of the model."""
 
-    def forward(self, x: torch.Tensor, copies: Copies | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, repeated: RepeatedSteps | None = None) -> torch.Tensor:
         width = x.shape[2]
         cell = nn.GRU(width, width, batch_first=True)
         hidden = torch.cat([self.gates.weight, self.candidate.weight])
@@ -368,35 +368,35 @@ class TorchCell(GatedPool):
 
 
 @pytest.mark.parametrize("name", [QAT, "v1_1"])
-def test_swapped_gates_and_torchs_cell_are_noticed(name: str) -> None:
-    chosen, data, expected = recorded(name)
-    width = chosen.sizes.s2.width
+def test_swapped_gates_and_torchs_cell_change_the_embedding(name: str) -> None:
+    network, data, expected = recorded(name)
+    width = network.sizes.s2.width
     other = torch.cat([torch.arange(width, 2 * width), torch.arange(width)])
-    for encoder in (chosen.s2, chosen.s1):
+    for encoder in (network.s2, network.s1):
         pool = encoder.pool
         assert isinstance(pool, GatedPool)
         pool.gates.weight.data = pool.gates.weight[other]
         pool.input.weight.data[: 2 * width] = pool.input.weight[: 2 * width][other]
         pool.input.bias.data[: 2 * width] = pool.input.bias[: 2 * width][other]
-    assert np.abs(z_of(chosen, data)[0] - expected).max() > 100 * TOLERANCE
-    chosen, data, expected = recorded(name)
-    for encoder in (chosen.s2, chosen.s1):
+    assert np.abs(z_of(network, data)[0] - expected).max() > 100 * TOLERANCE
+    network, data, expected = recorded(name)
+    for encoder in (network.s2, network.s1):
         encoder.pool.__class__ = TorchCell
-    assert np.abs(z_of(chosen, data)[0] - expected).max() > 100 * TOLERANCE
+    assert np.abs(z_of(network, data)[0] - expected).max() > 100 * TOLERANCE
 
 
-def test_swapped_gates_of_torchs_gru_are_noticed() -> None:
-    chosen, data, expected = recorded(FLOAT)
-    width = chosen.sizes.s2.width
-    for name, tensor in chosen.named_parameters():
+def test_swapped_gates_of_torchs_gru_change_the_embedding() -> None:
+    network, data, expected = recorded(FLOAT)
+    width = network.sizes.s2.width
+    for name, tensor in network.named_parameters():
         if "gru" in name:
             r, z = tensor[:width].clone(), tensor[width : 2 * width].clone()
             tensor.data[:width], tensor.data[width : 2 * width] = z, r
-    assert np.abs(z_of(chosen, data)[0] - expected).max() > 4 * TOLERANCE
+    assert np.abs(z_of(network, data)[0] - expected).max() > 4 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", [FLOAT, QAT, "v1_1"])
-def test_one_step_alone_is_returned_as_it_is(name: str) -> None:
+def test_single_step_is_returned_unchanged(name: str) -> None:
     encoder = model(name, "mpc" if name == "v1_1" else None).s2
     x = torch.randn(3, 1, encoder.codes.shape[1])
     assert torch.allclose(encoder.pool(x), x[:, 0], atol=1e-7)
@@ -411,7 +411,7 @@ def test_codes_of_v1_equal_the_reference() -> None:
 
 
 def key_list(text: str) -> tuple[dict[str, tuple[int, ...]], str]:
-    """Shapes by name of one list of keys, and its line of totals."""
+    """Return the shapes by name of one list of keys, and its line of totals."""
     shapes = {}
     totals = ""
     for row in text.splitlines():
@@ -431,7 +431,7 @@ def key_list(text: str) -> tuple[dict[str, tuple[int, ...]], str]:
         ("keys_v1_0qat_and_v1_1", 2, V1_1, 192, (4, 4, 2048), 192),
     ],
 )
-def test_names_and_shapes_are_those_of_the_published_sizes(
+def test_names_and_shapes_equal_the_published_ones(
     file: str,
     part: int,
     family: Family,
@@ -441,8 +441,8 @@ def test_names_and_shapes_are_those_of_the_published_sizes(
 ) -> None:
     text = (GOLDEN / f"{file}.txt").read_text().split("# v1.")[part]
     shapes, totals = key_list(text)
-    kept = {key: s for key, s in shapes.items() if not key.startswith("projector.")}
+    encoder = {key: s for key, s in shapes.items() if not key.startswith("projector.")}
     sizes = StackSizes(4 * latent, *stack)
-    assert family.shapes(V1Sizes(latent, sizes, sizes, repr_dim, 128)) == kept
-    used = sum(int(np.prod(shape)) for shape in kept.values())
+    assert family.shapes(V1Sizes(latent, sizes, sizes, repr_dim, 128)) == encoder
+    used = sum(int(np.prod(shape)) for shape in encoder.values())
     assert f"{used:,}" in totals

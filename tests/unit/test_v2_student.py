@@ -11,8 +11,8 @@ from tessera_flow.models.v2_student import V2_STUDENT, StudentSizes
 from ..support.golden import (
     GOLDEN,
     assert_absent_sensor_is_zeros,
+    assert_modules_of_v2,
     assert_order_of_steps_does_not_matter,
-    assert_parts_of_v2,
     inputs,
     plain,
 )
@@ -29,28 +29,28 @@ def unit(variant: str) -> Any:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_part_equals_the_reference(variant: str) -> None:
+def test_every_module_equals_the_reference(variant: str) -> None:
     model = student(variant)
-    parts = {
+    modules = {
         "dim_reducer.0": model.fusion.expand,
         "dim_reducer.1": model.fusion.norm,
         "dim_reducer.4": model.fusion.reduce,
         "dim_reducer.5": model.fusion.output_norm,
     }
-    assert_parts_of_v2(model, unit(variant), parts)
+    assert_modules_of_v2(model, unit(variant), modules)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_an_absent_sensor_is_one_row_of_zeros(variant: str) -> None:
+def test_absent_sensor_is_one_row_of_zeros(variant: str) -> None:
     assert_absent_sensor_is_zeros(student(variant), unit(variant))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_order_of_time_steps_does_not_matter(variant: str) -> None:
+def test_order_of_steps_does_not_matter(variant: str) -> None:
     assert_order_of_steps_does_not_matter(student(variant), unit(variant))
 
 
-def test_the_norm_of_queries_and_keys_is_not_idle() -> None:
+def test_qk_norm_changes_the_output() -> None:
     model, golden = student("qk"), unit("qk")
     for layer in model.s2.layers:
         layer.q_norm = nn.Identity()
@@ -67,10 +67,10 @@ def test_day_codes_follow_the_formula() -> None:
 
 
 def real_sizes() -> list[tuple[StudentSizes, dict[str, tuple[int, ...]], int]]:
-    """The key lists at real sizes: sizes, shapes by name, number of elements."""
+    """Return the recorded key lists: sizes, shapes by name, number of elements."""
     lists = []
-    for part in (GOLDEN / "keys_v2.txt").read_text().split("# v2 student ")[1:]:
-        head, counts, *rows = part.splitlines()
+    for section in (GOLDEN / "keys_v2.txt").read_text().split("# v2 student ")[1:]:
+        head, counts, *rows = section.splitlines()
         words = head.replace(",", " ").split()
         number = {key: int(words[words.index(key) + 1]) for key in ("latent", "ffn", "nhead")}
         sizes = StudentSizes(
@@ -90,7 +90,7 @@ def real_sizes() -> list[tuple[StudentSizes, dict[str, tuple[int, ...]], int]]:
     return lists
 
 
-def test_names_and_shapes_are_those_of_the_published_sizes() -> None:
+def test_names_and_shapes_equal_the_published_ones() -> None:
     lists = real_sizes()
     assert len(lists) >= 4
     for sizes, shapes, elements in lists:

@@ -19,8 +19,8 @@ from ..support.golden import (
     TOLERANCE,
     assert_absent_sensor_is_zeros,
     assert_inputs,
+    assert_modules_of_v2,
     assert_order_of_steps_does_not_matter,
-    assert_parts_of_v2,
     inputs,
     packed,
     plain,
@@ -41,32 +41,34 @@ def golden(name: str) -> Any:
     return np.load(GOLDEN / f"v2/teacher__{name}.npz")
 
 
-def test_every_part_equals_the_reference() -> None:
+def test_every_module_equals_the_reference() -> None:
     model = teacher()
     fusion = model.fusion
     assert isinstance(fusion, TokenFusion)
-    parts = {
+    modules = {
         "fusion_out": fusion.layers[-1],
         "dim_reducer.0": fusion.reducer.expand,
         "dim_reducer.1": fusion.reducer.norm,
         "dim_reducer.4": fusion.reducer.reduce,
         "dim_reducer.5": fusion.reducer.output_norm,
     }
-    assert_parts_of_v2(model, golden("unit"), parts)
+    assert_modules_of_v2(model, golden("unit"), modules)
 
 
-def test_an_absent_sensor_is_one_row_of_zeros() -> None:
+def test_absent_sensor_is_one_row_of_zeros() -> None:
     assert_absent_sensor_is_zeros(teacher(), golden("unit"))
 
 
 @pytest.mark.parametrize("name", TILES)
 def test_embeddings_equal_the_reference(name: str) -> None:
-    expected, found = golden(name), embed_tile(tile(name), packed("v2_teacher_tiny"), ALL).values
-    nothing = expected["both_zero"]
-    assert found.shape == expected["emb"].shape
-    np.testing.assert_allclose(found[~nothing], expected["emb"][~nothing], atol=TOLERANCE, rtol=0)
-    # The reference has zeros there, which no one can tell from an embedding.
-    assert np.isnan(found[nothing]).all() and (expected["emb"][nothing] == 0).all()
+    expected, result = golden(name), embed_tile(tile(name), packed("v2_teacher_tiny"), ALL).values
+    undefined = expected["both_zero"]
+    assert result.shape == expected["emb"].shape
+    np.testing.assert_allclose(
+        result[~undefined], expected["emb"][~undefined], atol=TOLERANCE, rtol=0
+    )
+    # The reference has zeros there, which look like an embedding.
+    assert np.isnan(result[undefined]).all() and (expected["emb"][undefined] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["main", "one"])
@@ -78,26 +80,26 @@ def test_inputs_and_bins_equal_the_reference(name: str) -> None:
         ("s1", sentinel1_steps(arrays, rows, model.statistics)),
     ):
         x, bins = expected[f"{key}_x"], expected[f"bin_{key}"].reshape(-1)
-        none = np.zeros(bins.size, np.int64)
-        groups = model.family.rule.groups(sensor.valid, Stream(0, none, none))
+        origin = np.zeros(bins.size, np.int64)
+        groups = model.family.rule.groups(sensor.valid, Stream(0, origin, origin))
         seen = assert_inputs(sensor, groups, x, bins)
         assert np.array_equal(seen, bins > 0)
 
 
-def test_the_order_of_time_steps_does_not_matter() -> None:
+def test_order_of_steps_does_not_matter() -> None:
     assert_order_of_steps_does_not_matter(teacher(), golden("unit"))
 
 
-def test_two_swapped_bands_are_noticed() -> None:
+def test_swapped_bands_change_the_embedding() -> None:
     arrays, expected = tile("main"), golden("main")
-    order = [0, 1, 2, 4, 3, 5, 6, 7, 8, 9]  # B08 and B8A: the two most alike
+    order = [0, 1, 2, 4, 3, 5, 6, 7, 8, 9]  # B08 and B8A: the most similar bands
     swapped = dataclasses.replace(arrays, bands=arrays.bands[..., order])
-    found = embed_tile(swapped, teacher(), ALL).values
-    difference = np.abs(found - expected["emb"])[~expected["both_zero"]]
+    result = embed_tile(swapped, teacher(), ALL).values
+    difference = np.abs(result - expected["emb"])[~expected["both_zero"]]
     assert difference.max() > 100 * TOLERANCE
 
 
-def test_swapped_sensors_of_the_fusion_are_noticed() -> None:
+def test_swapped_sensors_of_the_fusion_change_the_embedding() -> None:
     model, data = teacher(), golden("unit")
     fusion = model.fusion
     assert isinstance(fusion, TokenFusion)
@@ -106,7 +108,7 @@ def test_swapped_sensors_of_the_fusion_are_noticed() -> None:
     assert np.abs(out - data["out"]).max() > 100 * TOLERANCE
 
 
-def test_names_and_shapes_are_those_of_the_published_sizes() -> None:
+def test_names_and_shapes_equal_the_published_ones() -> None:
     text = (GOLDEN / "keys_v2.txt").read_text().split("# v2 teacher ")[1]
     shapes, totals = key_list(text)
     encoder = StackSizes(4096, 4, 4, 16384, qk_norm=True, pre_norm=True)

@@ -37,11 +37,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library waits longer and longer between attempts; the attempts are what is tested."""
+    """Skip the increasing delays of the library between attempts."""
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
-def test_published_names_and_addresses() -> None:
+def test_published_names_and_urls() -> None:
     assert list(PUBLISHED) == [
         "v2-nano",
         "v2-small",
@@ -58,7 +58,7 @@ def test_published_names_and_addresses() -> None:
     )
 
 
-def test_a_path_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.pt").write_bytes(CONTENT)
     monkeypatch.chdir(tmp_path)
     record = fetch_weights("mine.pt")
@@ -79,7 +79,7 @@ def test_a_path_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (record.dims, record.dtype) == ([16, 32, 64, 128], "int8")
 
 
-def test_the_record_is_the_same_bytes_every_time(tmp_path: Path) -> None:
+def test_record_is_reproducible(tmp_path: Path) -> None:
     record = fetch_weights(str(CHECKPOINTS / "v2_student_noqk.pt"))
     for name in ("a.json", "b.json"):
         write_weights_record(record, tmp_path / name)
@@ -93,13 +93,13 @@ def test_the_record_is_the_same_bytes_every_time(tmp_path: Path) -> None:
         read_weights_record(tmp_path / "b.json")
 
 
-def test_a_misspelt_name_gets_the_nearest() -> None:
+def test_similar_name_is_suggested() -> None:
     for word, nearest in (("v2-nanno", "v2-nano"), ("V2_Large", "v2-large"), ("med", "v2-medium")):
         with pytest.raises(ConfigError, match=f"did you mean `{nearest}`"):
             fetch_weights(word)
 
 
-def test_a_path_that_is_not_there() -> None:
+def test_missing_path() -> None:
     for path in ("absent.pt", "folder/absent"):
         with pytest.raises(CheckpointError, match=f"{path} does not exist"):
             fetch_weights(path)
@@ -114,7 +114,7 @@ def test_a_path_that_is_not_there() -> None:
         ("v2_teacher_tiny", "v2-teacher", [96], "float32"),
     ],
 )
-def test_a_checkpoint_of_any_family_is_recorded(
+def test_checkpoint_of_every_family_is_recorded(
     name: str, family: str, dims: list[int], dtype: str
 ) -> None:
     record = fetch_weights(str(CHECKPOINTS / f"{name}.pt"))
@@ -130,7 +130,7 @@ def test_a_checkpoint_of_any_family_is_recorded(
     assert record.sizes["parameters"] == sum(used)
 
 
-def test_choices_that_do_not_go_with_the_weights_are_refused_early() -> None:
+def test_settings_that_do_not_fit_the_weights_are_rejected() -> None:
     v1_1 = fetch_weights(str(CHECKPOINTS / "v1_1.pt"))
     check_choices(v1_1, None, "aws")
     check_choices(v1_1, 128, "mpc")
@@ -145,7 +145,7 @@ def test_choices_that_do_not_go_with_the_weights_are_refused_early() -> None:
         check_choices(teacher, None, "mpc")
 
 
-def test_a_name_is_downloaded_once(hub: Hub, tmp_path: Path) -> None:
+def test_published_weights_are_downloaded_once(hub: Hub, tmp_path: Path) -> None:
     record = fetch_weights("v2-nano", str(tmp_path / "cache"))
     assert Path(record.path).read_bytes() == CONTENT
     assert Path(record.path).is_relative_to(tmp_path / "cache")
@@ -164,7 +164,7 @@ def test_no_token_is_sent_or_written(hub: Hub, tmp_path: Path) -> None:
 
 
 def checkpoint_of_real_size() -> bytes:
-    """A v2 small, 28 MB: the library takes a transfer up again in steps of 10 MiB."""
+    """Return a v2 small, 28 MB: the library resumes transfers in steps of 10 MiB."""
     args = {"latent_dim": 64, "num_layers": 4, "nhead": 4, "dim_feedforward": 1024, "repr_dim": 128}
     generator = torch.Generator().manual_seed(0)
     model = {
@@ -176,9 +176,7 @@ def checkpoint_of_real_size() -> bytes:
     return buffer.getvalue()
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(
-    hub: Hub, tmp_path: Path, no_waiting: None
-) -> None:
+def test_interrupted_download_resumes(hub: Hub, tmp_path: Path, no_waiting: None) -> None:
     content = checkpoint_of_real_size()
     hub.files = {"geotessera/TESSERA-V-2.0-2B-S/ckpt/student_small.pt": content}
     hub.faults = [Fault("cut", count=2, value=12 * 2**20)]
@@ -199,7 +197,7 @@ def test_a_download_that_never_ends_leaves_nothing(
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_without_a_network_the_manual_steps_are_said(
+def test_manual_download_is_described_without_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as unused:
@@ -216,7 +214,7 @@ def test_without_a_network_the_manual_steps_are_said(
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_what_is_in_the_cache_needs_no_network(
+def test_cached_weights_need_no_network(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = fetch_weights("v2-nano", str(tmp_path))
@@ -227,7 +225,7 @@ def test_what_is_in_the_cache_needs_no_network(
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_the_servers_refusal_is_passed_on(hub: Hub, tmp_path: Path) -> None:
+def test_http_status_is_reported(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"answered HTTP 404\)\. .*student_large\.pt"):
         fetch_weights("v2-large", str(tmp_path))
     hub.status = 403
@@ -235,25 +233,25 @@ def test_the_servers_refusal_is_passed_on(hub: Hub, tmp_path: Path) -> None:
         fetch_weights("v2-nano", str(tmp_path))
 
 
-def test_a_damaged_download_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_download_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve({NANO: CONTENT[:-500]}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         with pytest.raises(CheckpointError, match="its end is missing"):
             fetch_weights("v2-nano", str(tmp_path))
 
 
-def test_a_cache_that_cannot_be_made(hub: Hub, tmp_path: Path) -> None:
+def test_cache_that_cannot_be_created(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="Cannot write"):
         fetch_weights("v2-nano", str(tmp_path / "file/cache"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_that_may_not_be_written(hub: Hub, tmp_path: Path) -> None:
+def test_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Cannot write"):
         fetch_weights("v2-nano", str(tmp_path))
 
 
-def test_the_host_of_an_address() -> None:
+def test_host_of_a_url() -> None:
     assert weights._host("https://me:secret@mirror.example:8443/hf") == "mirror.example:8443"

@@ -4,6 +4,7 @@ from adaptor import stoppable_job
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.device import job_device
 from tessera_flow.inference.embed import InferenceOptions
+from tessera_flow.inference.model import ModelSpec
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.jobs.staging import staged
 from tessera_flow.models.weights_record import read_weights_record
@@ -12,11 +13,18 @@ with stoppable_job(snakemake) as (config, stop):
     record = read_weights_record(snakemake.input.weights)
     settings = snakemake.params.settings
     kind = rule_name(snakemake.rule).removeprefix("infer_")
-    (patches,) = staged([snakemake.input.patches], config.jobs.scratch)
     infer_block(
-        patches=patches,
-        checkpoint=record.path,
+        patches=staged([snakemake.input.patches], config.jobs.scratch)[0],
         output=snakemake.output.embeddings,
+        spec=ModelSpec(
+            checkpoint=record.path,
+            sha256=record.sha256,
+            heads=tuple(settings["heads"]) if settings["heads"] else None,
+            statistics=settings["statistics"],
+            device=job_device(kind, config.model.device, config.jobs.on_missing_gpu),
+            precision=settings["precision"],
+            threads=snakemake.threads,
+        ),
         options=InferenceOptions(
             dim=settings["dim"],
             dtype=settings["dtype"],
@@ -27,12 +35,6 @@ with stoppable_job(snakemake) as (config, stop):
             batch_size=config.model.batch_size,
         ),
         attributes={"block": snakemake.wildcards.block, "weights": record.sha256},
-        device=job_device(kind, config.model.device, config.jobs.on_missing_gpu),
-        threads=snakemake.threads,
-        sha256=record.sha256,
-        heads=tuple(settings["heads"]) if settings["heads"] else None,
-        statistics=settings["statistics"],
         origin=tuple(settings["origin"]),
-        precision=settings["precision"],
         stop=stop,
     )

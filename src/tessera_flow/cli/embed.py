@@ -192,6 +192,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     # Imported here because PyTorch takes seconds, which `tessera-flow --help` does not need.
     from ..inference.embed import InferenceOptions
+    from ..inference.model import ModelSpec
     from ..models.weights import check_choices, fetch_weights
     from ..tile_folders.embed import embed_folders
 
@@ -201,6 +202,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.tiles,
         arguments.out,
         record,
+        ModelSpec(
+            checkpoint=record.path,
+            sha256=record.sha256,
+            heads=arguments.heads,
+            statistics=arguments.statistics,
+            device=arguments.device,
+            precision=arguments.precision,
+            threads=arguments.threads,
+        ),
         InferenceOptions(
             dim=arguments.dim,
             dtype=arguments.format or record.dtype,
@@ -210,12 +220,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             repeat_times=arguments.repeat_times,
         ),
-        device=arguments.device,
-        threads=arguments.threads,
         overwrite=arguments.overwrite,
-        heads=arguments.heads,
-        statistics=arguments.statistics,
-        precision=arguments.precision,
     )
     logger.info(
         "%d tiles embedded into %s, %d were already finished", embedded, arguments.out, finished

@@ -1,9 +1,9 @@
-"""Published embeddings through the `geotessera` package: which tiles there are, their files.
+"""Access published embeddings with the `geotessera` package: list tiles, fetch their files.
 
-The package is used as it is published, 0.7 (Python 3.11) or 0.11 (Python 3.12 and newer). It
-keeps what it downloads in a folder, each file under its name only when it is whole; this
-module adds that two jobs do not download the same file at the same time, that sizes are those
-that the store lists, and that a local store is never filled from the internet.
+The package is used unmodified, 0.7 (Python 3.11) or 0.11 (Python 3.12 and newer). It stores
+downloads in a folder, each file under its final name only when it is complete. This module
+adds that two jobs do not download the same file at the same time, that sizes are checked
+against the lists of the store, and that files of a local store are never downloaded.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _MARGIN = 0.01
 
 @dataclass(frozen=True)
 class Store:
-    """Where embeddings are taken from.
+    """A store of published embeddings.
 
     Attributes:
         location: folder of a local store; None for the public one.
         version: dataset version, such as `v1`.
-        variant: dataset variant, for a client that knows variants.
-        cache: folder for what is downloaded.
+        variant: dataset variant, for a client that supports variants.
+        cache: folder for downloads.
     """
 
     location: Path | None
@@ -66,7 +66,8 @@ class Store:
 
     @property
     def folder(self) -> Path:
-        """Where its files lie on this machine: different datasets have the same names."""
+        """Folder of its files on this machine, one for each dataset, as their files have the same
+        names."""
         if self.location is not None:
             return self.location
         return self.cache / "-".join(filter(None, (self.version, self.variant)))
@@ -76,7 +77,7 @@ class Store:
 
 
 def configured_store(config: Config, region: str, period: str) -> Store:
-    """The store that a configuration names for a region and period."""
+    """Return the store of a region and period in the configuration."""
     location = store_location(config, region, period)
     cache = config.geotessera.cache or os.path.join(config.paths.work, PACKAGE)
     return Store(
@@ -88,7 +89,7 @@ def configured_store(config: Config, region: str, period: str) -> Store:
 
 
 def client_version() -> str:
-    """Version of the installed package, or `none`."""
+    """Return the version of the installed package, or `none`."""
     try:
         return importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
@@ -96,15 +97,15 @@ def client_version() -> str:
 
 
 def open_client(store: Store, lists: Path | None = None) -> Any:
-    """A `geotessera.GeoTessera` over a store.
+    """Return a `geotessera.GeoTessera` client of a store.
 
     Args:
         store: the store.
-        lists: folder with lists of tiles to read in place of the store's own.
+        lists: folder with lists of tiles to read instead of those of the store.
 
     Raises:
-        ConfigError: the package is not installed, or does not know variants.
-        ItemError: the store has no list of tiles, or it cannot be read.
+        ConfigError: the package is not installed, or does not support variants.
+        ItemError: the store has no list of tiles, or the list cannot be read.
         ReadError: the list cannot be downloaded.
     """
     try:
@@ -119,24 +120,24 @@ def open_client(store: Store, lists: Path | None = None) -> Any:
         "embeddings_dir": store.folder,
         "cache_dir": store.folder if store.location is None else store.cache,
     }
-    known = inspect.signature(GeoTessera.__init__).parameters
-    if "dataset_variant" in known:
+    parameters = inspect.signature(GeoTessera.__init__).parameters
+    if "dataset_variant" in parameters:
         options["dataset_variant"] = store.variant
     elif store.variant is not None:
         raise ConfigError(
-            f"geotessera.variant is {store.variant}, but {PACKAGE} {client_version()} knows no "
-            "variants: leave it out, or install 0.11 or newer (Python 3.12)."
+            f"geotessera.variant is {store.variant}, but {PACKAGE} {client_version()} does not "
+            "support variants: leave it out, or install 0.11 or newer (Python 3.12)."
         )
     folder = lists or store.location
     if folder is not None:
-        _check_lists(store, folder, "manifest" if "dataset_variant" in known else "registry")
+        _check_lists(store, folder, "manifest" if "dataset_variant" in parameters else "registry")
         options["registry_dir"] = folder
-    with _sentences(store, "its list of tiles"):
+    with _client_errors(store, "its list of tiles"):
         return GeoTessera(**options)
 
 
 def _check_lists(store: Store, folder: Path, name: str) -> None:
-    """The client would fetch a list that is missing from the public store."""
+    """Check that the lists exist: the client would download a missing list of the public store."""
     if not folder.is_dir():
         raise ItemError(
             f"There is no folder {folder}: set geotessera.location to a local store, or leave it "
@@ -146,19 +147,24 @@ def _check_lists(store: Store, folder: Path, name: str) -> None:
         if not (folder / file).exists():
             raise ItemError(
                 f"{store} has no {file}, which {PACKAGE} {client_version()} reads: set "
-                "geotessera.location to the folder of a whole store."
+                "geotessera.location to the folder of a complete store."
             )
 
 
 @contextmanager
-def _sentences(store: Store, what: str) -> Iterator[None]:
-    """Turn whatever the client and the libraries below it raise into one sentence."""
+def _client_errors(store: Store, subject: str) -> Iterator[None]:
+    """Raise the errors of the client and its libraries as errors of this package.
+
+    Args:
+        store: the store.
+        subject: the thing that is read, for the message.
+    """
     try:
         yield
     except HTTPError as error:
         raise ReadError(
-            f"{what} could not be read from {store}: HTTP {error.code}. Run again later; if it "
-            "stays so, the store does not have it."
+            f"{subject} could not be read from {store}: HTTP {error.code}. Run again later; if the "
+            "error remains, the store does not have it."
         ) from None
     except (OSError, RuntimeError, ValueError, PoolError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
@@ -166,78 +172,78 @@ def _sentences(store: Store, what: str) -> Iterator[None]:
         reason = " ".join(redacted(str(error) or type(error).__name__).split())
         if store.location is not None:
             raise ItemError(
-                f"{what} of {store} cannot be used ({reason}): mend it there."
+                f"{subject} of {store} cannot be used ({reason}): fix it there."
             ) from None
         raise ReadError(
-            f"{what} could not be read from {store} ({reason}). Run again with a connection, or "
+            f"{subject} could not be read from {store} ({reason}). Run again with a connection, or "
             "set geotessera.location to a copy on disk."
         ) from None
 
 
 def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> StoreManifest:
-    """The tiles of a year that touch a region's blocks, with their place on the ground.
+    """List the tiles of a year that overlap a region's blocks, with their georeference.
 
     Args:
-        store: the store; of a public one, land masks are downloaded, which tell the place.
+        store: the store; land masks of a public one are downloaded for the georeference.
         grid: the region's grid.
         year: calendar year.
         threads: concurrent downloads.
 
     Raises:
         ConfigError: see `open_client`.
-        ItemError: the store has no such year or does not cover the region; or a local one is
-            not whole.
+        ItemError: the store does not have the year or cover the region; or a local store is
+            incomplete.
         ReadError: the public store cannot be reached.
-        OutputError: what is downloaded cannot be written.
+        OutputError: a download cannot be written.
     """
-    places = _lonlat_boxes(grid)
+    boxes = _lonlat_boxes(grid)
     client = open_client(store)
-    with _sentences(store, "its list of tiles"):
+    with _client_errors(store, "its list of tiles"):
         years = [int(y) for y in client.registry.get_available_years()]
-        found = [
-            place for box in places for place in client.registry.load_blocks_for_region(box, year)
+        listed = [
+            entry for box in boxes for entry in client.registry.load_blocks_for_region(box, year)
         ]
     if year not in years:
         raise ItemError(
             f"{store}, {store.version}, has no embeddings of {year}; it has "
             f"{', '.join(map(str, years)) or 'none'}: choose another period."
         )
-    centres = sorted({(round(lat * 100), round(lon * 100)) for _, lon, lat in found})
+    centres = sorted({(round(lat * 100), round(lon * 100)) for _, lon, lat in listed})
     files = StoreFiles(store, client, year)
     hashes: dict[tuple[int, int], dict[str, str]] = {}
-    for box in places:
+    for box in boxes:
         hashes |= _hashes(store, year, box)
 
-    def describe(place: tuple[int, int]) -> StoredTile:
-        lat, lon = place
+    def describe(centre: tuple[int, int]) -> StoredTile:
+        lat, lon = centre
         return _describe(files, lon, lat, hashes.get((lon, lat), {}))
 
     with ThreadPoolExecutor(threads) as pool:
         tiles = list(pool.map(describe, centres))
     blocks = [crop(grid.geobox, block.window).boundingbox.bbox for block in grid.blocks]
-    chosen = tuple(tile for tile in tiles if _touches_any(tile, grid, blocks))
-    if not chosen:
-        west, south, east, north = places[0]
+    overlapping = tuple(tile for tile in tiles if _overlaps_any(tile, grid, blocks))
+    if not overlapping:
+        west, south, east, north = boxes[0]
         raise ItemError(
-            f"{store}, {store.version}, has no tile of {year} that touches region {grid.name} "
+            f"{store}, {store.version}, has no tile of {year} that overlaps region {grid.name} "
             f"(longitude {west:.2f} to {east:.2f}, latitude {south:.2f} to {north:.2f}): it is "
             "outside the store's coverage; choose another year, or compute it (source: scenes)."
         )
-    log.info("%d tiles of %s, %d", len(chosen), store, year)
+    log.info("%d tiles of %s, %d", len(overlapping), store, year)
     return StoreManifest(
-        location=_address(store),
+        location=_location(store),
         version=store.version,
         variant=getattr(client.registry, "variant", None),
         year=year,
         client=client_version(),
-        tiles=chosen,
+        tiles=overlapping,
         model=_model(store),
     )
 
 
 def _lonlat_boxes(grid: RegionGrid) -> list[tuple[float, float, float, float]]:
-    """(west, south, east, north) in degrees around a region; two where its grid, which is snapped
-    outwards, reaches over the antimeridian."""
+    """Return (west, south, east, north) in degrees around a region; two boxes if its grid, which is
+    snapped outwards, crosses the antimeridian."""
     box = grid.product_geobox
     to_lonlat = Transformer.from_crs(CRS.from_user_input(str(box.crs)), "EPSG:4326", always_xy=True)
     west, south, east, north = to_lonlat.transform_bounds(
@@ -248,7 +254,8 @@ def _lonlat_boxes(grid: RegionGrid) -> list[tuple[float, float, float, float]]:
     return [(west, south, 180.0, north), (-180.0, south, east, north)]
 
 
-def _address(store: Store) -> str:
+def _location(store: Store) -> str:
+    """Return the folder of a local store, or the URL of the public one."""
     from geotessera import registry
 
     if store.location is not None:
@@ -258,7 +265,7 @@ def _address(store: Store) -> str:
 
 
 def _model(store: Store) -> dict[str, Any] | None:
-    """The model that a store written by this program states."""
+    """Return the record of the model in a store that tessera-flow wrote, else None."""
     if store.location is None:
         return None
     try:
@@ -272,14 +279,15 @@ def _model(store: Store) -> dict[str, Any] | None:
 def _hashes(
     store: Store, year: int, bounds: tuple[float, ...]
 ) -> dict[tuple[int, int], dict[str, str]]:
-    """SHA-256 by file of the tiles of a year, by (lon, lat) in hundredths of a degree: from the
-    lists themselves, as the client checks hashes but does not tell them. 0.11 has none."""
+    """Return the SHA-256 of the files of the tiles of a year, by (lon, lat) in hundredths of a
+    degree. They are read from the lists, because the client has no function for them. The lists
+    of 0.11 have none."""
     west, south, east, north = bounds
     near = [
         ("lon", ">=", west - 0.1), ("lon", "<=", east + 0.1),
         ("lat", ">=", south - 0.1), ("lat", "<=", north + 0.1),
     ]  # fmt: skip
-    found: dict[tuple[int, int], dict[str, str]] = {}
+    hashes: dict[tuple[int, int], dict[str, str]] = {}
     for name, columns, filters in (
         ("registry", {"codes": "hash", "scales": "scales_hash"}, [*near, ("year", "==", year)]),
         ("landmasks", {"landmask": "hash"}, near),
@@ -287,33 +295,33 @@ def _hashes(
         path = store.folder / f"{name}.parquet"
         if not path.exists():
             continue
-        with _sentences(store, "its list of tiles"):
-            there = [c for c in columns.values() if c in pq.read_schema(path).names]
-            table = pq.read_table(path, columns=["lon", "lat", *there], filters=filters)
+        with _client_errors(store, "its list of tiles"):
+            present = [c for c in columns.values() if c in pq.read_schema(path).names]
+            table = pq.read_table(path, columns=["lon", "lat", *present], filters=filters)
         for row in table.to_pylist():
-            place = round(row["lon"] * 100), round(row["lat"] * 100)
+            centre = round(row["lon"] * 100), round(row["lat"] * 100)
             for file, column in columns.items():
                 if row.get(column):
-                    found.setdefault(place, {})[file] = str(row[column])
-    return found
+                    hashes.setdefault(centre, {})[file] = str(row[column])
+    return hashes
 
 
 def _describe(files: StoreFiles, lon: int, lat: int, sha256: Mapping[str, str]) -> StoredTile:
-    """A tile with its place, which its land mask tells."""
+    """Return a tile with its georeference, which is read from its land mask."""
     registry = files.client.registry
     degrees = lon / 100, lat / 100
     sizes = {}
-    for file, size_of, place in (
+    for file, size_of, arguments in (
         ("codes", registry.get_tile_file_size, (files.year, *degrees)),
         ("scales", registry.get_scales_file_size, (files.year, *degrees)),
         ("landmask", registry.get_landmask_file_size, degrees),
     ):
         try:
-            sizes[file] = int(size_of(*place))
+            sizes[file] = int(size_of(*arguments))
         except ValueError:
             continue  # the store does not list it
-    unknown = StoredTile(lon, lat, "", (), (0, 0), sizes, sha256)
-    path = files.fetch(unknown, "landmask")
+    without_grid = StoredTile(lon, lat, "", (), (0, 0), sizes, sha256)
+    path = files.fetch(without_grid, "landmask")
     try:
         with rasterio.open(path) as raster:
             crs, transform, shape = raster.crs, raster.transform, raster.shape
@@ -323,7 +331,7 @@ def _describe(files: StoreFiles, lon: int, lat: int, sha256: Mapping[str, str]) 
             "again, and run again."
         ) from error
     if crs is None:
-        raise TileError(f"The land mask {path} states no CRS, so its tile has no place: mend it.")
+        raise TileError(f"The land mask {path} has no CRS, so its tile cannot be located: fix it.")
     code = crs.to_epsg()
     return StoredTile(
         lon,
@@ -336,30 +344,30 @@ def _describe(files: StoreFiles, lon: int, lat: int, sha256: Mapping[str, str]) 
     )
 
 
-def _touches_any(tile: StoredTile, grid: RegionGrid, blocks: Sequence[tuple[float, ...]]) -> bool:
+def _overlaps_any(tile: StoredTile, grid: RegionGrid, blocks: Sequence[tuple[float, ...]]) -> bool:
     left, bottom, right, top = tile_bounds(tile, grid)
     return any(left < b[2] and right > b[0] and bottom < b[3] and top > b[1] for b in blocks)
 
 
 def tile_bounds(tile: StoredTile, grid: RegionGrid) -> tuple[float, float, float, float]:
-    """(left, bottom, right, top) of a tile in the region's CRS; a little more where it has
-    another one."""
-    there, here = CRS.from_user_input(tile.crs), CRS.from_user_input(str(grid.geobox.crs))
-    if there == here:
+    """Return (left, bottom, right, top) of a tile in the region's CRS, slightly enlarged if the
+    tile has another CRS."""
+    tile_crs, grid_crs = CRS.from_user_input(tile.crs), CRS.from_user_input(str(grid.geobox.crs))
+    if tile_crs == grid_crs:
         return tile.bounds
-    move = Transformer.from_crs(there, here, always_xy=True)
-    left, bottom, right, top = move.transform_bounds(*tile.bounds, densify_pts=_DENSIFY)
-    # Edges are curves there, of which some points were looked at.
+    to_grid = Transformer.from_crs(tile_crs, grid_crs, always_xy=True)
+    left, bottom, right, top = to_grid.transform_bounds(*tile.bounds, densify_pts=_DENSIFY)
+    # Edges are curves in the region's CRS, of which only some points are computed.
     x, y = _MARGIN * (right - left), _MARGIN * (top - bottom)
     return left - x, bottom - y, right + x, top + y
 
 
 class StoreFiles:
-    """The files of a store's tiles of one year, downloaded where they are not there yet.
+    """The files of a store's tiles of one year, downloaded if they are missing.
 
     Attributes:
         store: the store.
-        client: a `geotessera.GeoTessera` over it.
+        client: its `geotessera.GeoTessera` client.
         year: calendar year.
     """
 
@@ -369,10 +377,10 @@ class StoreFiles:
         self.year = year
 
     def fetch(self, tile: StoredTile, file: File) -> Path:
-        """Path of one file of a tile, of the size and the hash that the store lists.
+        """Return the path of one file of a tile, with the size and hash that the store lists.
 
         Raises:
-            TileError: a local store lacks it, or has another one than it lists.
+            TileError: a local store does not have it, or it differs from the list.
             ReadError: it cannot be downloaded.
             OutputError: it cannot be written.
         """
@@ -388,21 +396,21 @@ class StoreFiles:
     def _check_local(self, tile: StoredTile, file: File, path: Path) -> None:
         if not path.exists():
             raise TileError(
-                f"{self.store} lists {tile.name} of {self.year}, but {path} is not there: "
-                "copy it, or the whole store, again."
+                f"{self.store} lists {tile.name} of {self.year}, but {path} does not "
+                "exist: copy it, or the entire store, again."
             )
         size = tile.sizes.get(file)
-        if not _is_whole(path, size):
+        if not _has_size(path, size):
             raise TileError(
                 f"{path} has {path.stat().st_size} bytes, but {self.store} lists {size}: copy it "
-                "again, or, if the store has been renewed, list its tiles anew (--forcerun "
+                "again, or, if the store was updated, list its tiles again (--forcerun "
                 "store_tiles)."
             )
-        # A renewed tile has the size of the one before.
+        # An updated tile can have the same size.
         if not _is_listed(path, tile, file):
             raise TileError(
                 f"{path} has another SHA-256 than {self.store} lists: copy it again, or, if the "
-                "store has been renewed, list its tiles anew (--forcerun store_tiles)."
+                "store was updated, list its tiles again (--forcerun store_tiles)."
             )
 
     def _path(self, tile: StoredTile, file: File) -> Path:
@@ -413,36 +421,36 @@ class StoreFiles:
             name = registry.tile_to_landmask_filename(*degrees)
             return self.store.folder / str(registry.LANDMASKS_DIR_NAME) / str(name)
         codes, scales = registry.tile_to_embedding_paths(*degrees, self.year)
-        chosen = codes if file == "codes" else scales
-        return self.store.folder / str(registry.EMBEDDINGS_DIR_NAME) / str(chosen)
+        name = codes if file == "codes" else scales
+        return self.store.folder / str(registry.EMBEDDINGS_DIR_NAME) / str(name)
 
     def _download(self, tile: StoredTile, file: File, path: Path) -> None:
-        """Have the client download a file, under its name only when it is whole."""
-        path.unlink(missing_ok=True)  # not as listed: the client would keep it
+        """Download a file with the client, under its final name only when it is complete."""
+        path.unlink(missing_ok=True)  # differs from the list: the client would keep it
         lon, lat = tile.lon / 100, tile.lat / 100
         log.info("downloading %s", path.name)
-        with _sentences(self.store, f"{path.name} of {self.year}"):
+        with _client_errors(self.store, f"{path.name} of {self.year}"):
             if file == "landmask":
                 self.client.registry.fetch_landmask(lon=lon, lat=lat)
             else:
                 scales = file == "scales"
                 self.client.registry.fetch(year=self.year, lon=lon, lat=lat, is_scales=scales)
-        if not _is_whole(path, tile.sizes.get(file)):
-            found = path.stat().st_size if path.exists() else 0
+        if not _has_size(path, tile.sizes.get(file)):
+            size = path.stat().st_size if path.exists() else 0
             path.unlink(missing_ok=True)
             raise ReadError(
-                f"{path.name} of {self.year} came with {found} bytes from {self.store}, which "
+                f"{path.name} of {self.year} was downloaded with {size} bytes, but {self.store} "
                 f"lists {tile.sizes.get(file)}: run again."
             )
 
 
-def _is_whole(path: Path, size: int | None) -> bool:
+def _has_size(path: Path, size: int | None) -> bool:
     return path.exists() and (size is None or path.stat().st_size == size)
 
 
 def _is_listed(path: Path, tile: StoredTile, file: File) -> bool:
-    """Whether a file is there and has the size and the hash of the list, as far as it has them."""
-    if not _is_whole(path, tile.sizes.get(file)):
+    """Return whether a file exists and has the size and hash of the list, if the list has them."""
+    if not _has_size(path, tile.sizes.get(file)):
         return False
     listed = tile.sha256.get(file)
     if listed is None:
@@ -455,8 +463,8 @@ def _is_listed(path: Path, tile: StoredTile, file: File) -> bool:
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Wait while another job, on this machine or another, downloads the same tile.
 
-    Economy, not safety: a file system that knows no locks lets two jobs download it, each
-    under a name of its own until it is whole. The lock goes with its process.
+    This only avoids duplicate downloads: without locks in the file system, each job downloads
+    to its own temporary name. The lock is released when its process ends.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""Published embeddings as the embeddings of a block, in place of inference.
+"""Import published embeddings as the embeddings of a block, instead of inference.
 
-A pixel is taken from the tile in whose cell of 0.1 degree its centre lies; where that tile has
-no such pixel, or no embedding there, from the first other one, by latitude and longitude, that
-has. It is the pixel of the tile in which the centre lies: on a grid of the same CRS and
-lattice a copy, elsewhere the nearest neighbour, its codes and its scale together. Nothing
-depends on the division into blocks.
+The embedding of a pixel comes from the tile whose cell of 0.1 degree contains its centre. If
+that tile has no embedding there, it comes from the first other tile, by latitude and longitude,
+that has one. Codes and scale are those of the tile's pixel that contains the centre: a copy if
+the tile is aligned with the region's grid, else the nearest neighbour. The result does not
+depend on the division into blocks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .manifest import StoredTile, StoreManifest
 log = logging.getLogger(__name__)
 
 LARGEST_SCALE = 1000.0
-"""Real scales are far below 1; some published files have huge ones where there is nothing."""
+"""Valid scales are far below 1; some published files have huge ones without an embedding."""
 
 
 def import_embeddings(
@@ -51,43 +51,45 @@ def import_embeddings(
 
     Args:
         store: the store.
-        manifest: its tiles, as the region has them.
+        manifest: its tiles that overlap the region.
         grid: the region's grid.
         block: the block.
         roi_path: the region's mask.
         output: block file with `embeddings` (H, W, 128) and, for int8, `scales` (H, W); without
             counts, which a store does not have.
-        patch_size: edge of what is in memory at once, and of a stored chunk.
-        dtype: `int8` takes codes and scales as they are, `float32` their product.
-        missing: whether it is an error that no tile covers a pixel of the block.
+        patch_size: edge of a window that is processed at once, and of a stored chunk.
+        dtype: `int8` for unchanged codes and scales, `float32` for their product.
+        missing: `fail` if a block without any tile is an error, else `nodata`.
 
     Raises:
         ConfigError: the client is not installed.
-        TileError: no tile covers the block, or one is damaged or not as listed.
+        TileError: no tile covers the block, or one is damaged or differs from the list.
         ReadError: a tile cannot be downloaded.
-        OutputError: the output, or what is downloaded, cannot be written.
+        OutputError: the output or a download cannot be written.
     """
     rate = grid.downsample_rate
     inside = read_mask(roi_path, block.window)[0][::rate, ::rate]
-    place = grid.product_window(block)
+    extent = grid.product_window(block)
     with tempfile.TemporaryDirectory() as folder:
         write_lists(Path(folder), [_row(tile) for tile in manifest.tiles], manifest.year)
         client = open_client(store, lists=Path(folder))
         source = _Pixels(StoreFiles(store, client, manifest.year), manifest, grid)
         attributes: dict[str, Any] = {"block": block.id, "dataset": manifest.dataset}
         with create_block_file(output, attributes) as target:
-            arrays = create_outputs(target, place.shape, patch_size, STORE_DIM, dtype, counts=False)
-            for part in tiling(*place.shape, patch_size):
-                wanted = inside[part.slices]
-                if not wanted.any():
+            arrays = create_outputs(
+                target, extent.shape, patch_size, STORE_DIM, dtype, counts=False
+            )
+            for patch in tiling(*extent.shape, patch_size):
+                mask = inside[patch.slices]
+                if not mask.any():
                     continue
-                window = Window(place.y0 + part.y0, place.x0 + part.x0, *part.shape)
-                codes, scales = source.take(window, wanted)
+                window = Window(extent.y0 + patch.y0, extent.x0 + patch.x0, *patch.shape)
+                codes, scales = source.read(window, mask)
                 if dtype == "int8":
-                    arrays["embeddings"][part.slices] = codes
-                    arrays["scales"][part.slices] = scales
+                    arrays["embeddings"][patch.slices] = codes
+                    arrays["scales"][patch.slices] = scales
                 else:
-                    arrays["embeddings"][part.slices] = dequantize(codes, scales)
+                    arrays["embeddings"][patch.slices] = dequantize(codes, scales)
             if not source.used:
                 _report_empty(block, manifest, missing)
             target.attrs["tiles"] = sorted(source.used)
@@ -101,13 +103,13 @@ def _report_empty(block: Block, manifest: StoreManifest, missing: str) -> None:
         log.warning("%s; published without embeddings (download.on_empty_block: nodata).", message)
         return
     raise TileError(
-        f"{message}: make the region smaller, or set download.on_empty_block: nodata to publish such "
-        "blocks without embeddings."
+        f"{message}: make the region smaller, or set download.on_empty_block: nodata to publish "
+        "such blocks without embeddings."
     )
 
 
 def _row(tile: StoredTile) -> dict[str, Any]:
-    """A row of the client's lists."""
+    """Return a row of the client's lists."""
     return {
         "lon": tile.lon,
         "lat": tile.lat,
@@ -122,7 +124,7 @@ def _row(tile: StoredTile) -> dict[str, Any]:
 
 @dataclass
 class _Tile:
-    """A tile that touches a window of the region, opened when a pixel of it is taken."""
+    """A tile that overlaps the region, opened when one of its pixels is read."""
 
     stored: StoredTile
     bounds: tuple[float, float, float, float]
@@ -132,7 +134,7 @@ class _Tile:
     def locate(
         self, x: NDArray[np.float64], y: NDArray[np.float64]
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-        """(row, column) of the pixel that holds each point, and whether there is one."""
+        """Return (row, column) of the pixel that contains each point, and whether it exists."""
         if self.to_tile is not None:
             x, y = self.to_tile.transform(x, y)
         column, row = (np.floor(v) for v in ~self.stored.affine @ (x, y))
@@ -146,69 +148,71 @@ class _Pixels:
     """The pixels of the region's product grid, from the tiles of a store.
 
     Attributes:
-        used: how each tile was read of which a pixel was looked at, by name.
+        used: by name of each tile that was read: `copied` or `nearest pixels`.
     """
 
     def __init__(self, files: StoreFiles, manifest: StoreManifest, grid: RegionGrid) -> None:
         self.used: dict[str, str] = {}
         self._files = files
         self._grid = grid
-        here = CRS.from_user_input(str(grid.product_geobox.crs))
-        self._to_lonlat = Transformer.from_crs(here, "EPSG:4326", always_xy=True)
+        grid_crs = CRS.from_user_input(str(grid.product_geobox.crs))
+        self._to_lonlat = Transformer.from_crs(grid_crs, "EPSG:4326", always_xy=True)
         self._tiles = []
         for tile in manifest.tiles:
-            there = CRS.from_user_input(tile.crs)
-            move = None if there == here else Transformer.from_crs(here, there, always_xy=True)
-            self._tiles.append(_Tile(tile, tile_bounds(tile, grid), move))
+            tile_crs = CRS.from_user_input(tile.crs)
+            to_tile = None
+            if tile_crs != grid_crs:
+                to_tile = Transformer.from_crs(grid_crs, tile_crs, always_xy=True)
+            self._tiles.append(_Tile(tile, tile_bounds(tile, grid), to_tile))
 
-    def take(
-        self, window: Window, wanted: NDArray[np.bool_]
+    def read(
+        self, window: Window, mask: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Codes (h, w, 128) and scales (h, w) of a window of the product grid; 0 and NaN where
-        `wanted` (h, w) is false or no tile has an embedding."""
+        """Return codes (h, w, 128) and scales (h, w) of a window of the product grid; 0 and NaN
+        where `mask` (h, w) is false or no tile has an embedding."""
         codes = np.zeros((*window.shape, STORE_DIM), np.int8)
         scales = np.full(window.shape, np.nan, np.float32)
-        rows, columns = np.nonzero(wanted)
-        # Affine's annotations know numbers only; arrays work the same.
-        place: Any = (window.x0 + columns + 0.5, window.y0 + rows + 0.5)
-        x, y = self._grid.product_geobox.affine @ place
+        rows, columns = np.nonzero(mask)
+        # Affine is annotated for numbers only, but accepts arrays.
+        centres: Any = (window.x0 + columns + 0.5, window.y0 + rows + 0.5)
+        x, y = self._grid.product_geobox.affine @ centres
         lon, lat = self._to_lonlat.transform(x, y)
         cell = np.floor(np.stack([lon, lat]) * 10).astype(np.int64) * 10 + 5
-        near = [tile for tile in self._tiles if _holds_any(tile.bounds, x, y)]
-        open_ = np.ones(len(rows), bool)
-        for own in (True, False):
+        near = [tile for tile in self._tiles if _contains_any(tile.bounds, x, y)]
+        remaining = np.ones(len(rows), bool)
+        for in_cell in (True, False):  # first the tile of the pixel's cell, then the others
             for tile in near:
-                if not open_.any():
+                if not remaining.any():
                     break
-                its = (cell[0] == tile.stored.lon) & (cell[1] == tile.stored.lat)
-                chosen = np.flatnonzero(open_ & (its == own))
-                row, column, within = tile.locate(x[chosen], y[chosen])
-                chosen, row, column = chosen[within], row[within], column[within]
-                if not len(chosen):
+                of_tile = (cell[0] == tile.stored.lon) & (cell[1] == tile.stored.lat)
+                index = np.flatnonzero(remaining & (of_tile == in_cell))
+                row, column, within = tile.locate(x[index], y[index])
+                index, row, column = index[within], row[within], column[within]
+                if not len(index):
                     continue
                 tile_codes, tile_scales = self._open(tile)
-                found = tile_scales[row, column]
+                values = tile_scales[row, column]
                 with np.errstate(invalid="ignore"):
-                    valid = (found > 0) & (found < LARGEST_SCALE)
-                chosen, row, column = chosen[valid], row[valid], column[valid]
-                scales[rows[chosen], columns[chosen]] = found[valid]
-                codes[rows[chosen], columns[chosen]] = tile_codes[row, column]
-                open_[chosen] = False
+                    valid = (values > 0) & (values < LARGEST_SCALE)
+                index, row, column = index[valid], row[valid], column[valid]
+                scales[rows[index], columns[index]] = values[valid]
+                codes[rows[index], columns[index]] = tile_codes[row, column]
+                remaining[index] = False
         return codes, scales
 
     def _open(self, tile: _Tile) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Memory maps of a tile's codes and scales."""
+        """Return memory maps of a tile's codes and scales."""
         if tile.arrays is None:
             stored = tile.stored
             codes = _load(self._files.fetch(stored, "codes"), (*stored.shape, STORE_DIM), np.int8)
             scales = _load(self._files.fetch(stored, "scales"), stored.shape, np.float32)
             tile.arrays = codes, scales
-            exact = stored.lies_on(self._grid)
-            self.used[stored.name] = "copied" if exact else "nearest pixels"
+            aligned = stored.is_aligned(self._grid)
+            self.used[stored.name] = "copied" if aligned else "nearest pixels"
         return tile.arrays
 
 
-def _holds_any(
+def _contains_any(
     bounds: tuple[float, float, float, float], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> bool:
     left, bottom, right, top = bounds
@@ -224,7 +228,7 @@ def _load(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
         ) from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise TileError(
-            f"The tile {path} is {array.shape} {array.dtype}, but its land mask and the layout say "
+            f"The tile {path} is {array.shape} {array.dtype}, but its land mask requires "
             f"{shape} {np.dtype(dtype)}: get the tile again, or use another store."
         )
     return array

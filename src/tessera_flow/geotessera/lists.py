@@ -17,32 +17,32 @@ import shapely
 
 
 def write_lists(root: Path, rows: Sequence[Mapping[str, Any]], year: int) -> None:
-    """Write the lists of tiles that the client reads, of 0.7 and of 0.11.
+    """Write the lists of tiles that the clients of version 0.7 and 0.11 read.
 
     Args:
         root: the store's folder.
         rows: for each tile `lon` and `lat` (hundredths of a degree), and for each of its files
             the SHA-256 (`hash`, `scales_hash`, `landmask_hash`) and the bytes (`file_size`,
             `scales_size`, `landmask_size`), or None.
-        year: calendar year of all of them.
+        year: calendar year of all tiles.
     """
     columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
     lon_i = pa.array(columns.get("lon", []), pa.int32())
     lat_i = pa.array(columns.get("lat", []), pa.int32())
-    place: dict[str, Any] = {
+    centre: dict[str, Any] = {
         "lon": np.asarray(lon_i) / 100,
         "lat": np.asarray(lat_i) / 100,
     }
     years = pa.array([year] * len(rows), pa.int32())
 
-    def column(name: str, kind: Any) -> Any:
-        return pa.array(columns.get(name, []), kind)
+    def column(name: str, dtype: Any) -> Any:
+        return pa.array(columns.get(name, []), dtype)
 
-    points = shapely.to_wkb(shapely.points(place["lon"], place["lat"]))
+    points = shapely.to_wkb(shapely.points(centre["lon"], centre["lat"]))
     registry = pa.table(
         {
             "year": years,
-            **place,
+            **centre,
             "lon_i": lon_i,
             "lat_i": lat_i,
             "hash": column("hash", pa.string()),
@@ -60,11 +60,11 @@ def write_lists(root: Path, rows: Sequence[Mapping[str, Any]], year: int) -> Non
     pq.write_table(
         registry.replace_schema_metadata({"geo": json.dumps(geo)}), root / "registry.parquet"
     )
-    # Without a version: the client then takes the list for that of the version it is asked for.
+    # Without a version, so that the client accepts the list for any requested version.
     manifest = pa.table(
         {
             "year": years,
-            **place,
+            **centre,
             "grid_size": column("file_size", pa.int64()),
             "scales_size": column("scales_size", pa.int64()),
         }
@@ -72,7 +72,7 @@ def write_lists(root: Path, rows: Sequence[Mapping[str, Any]], year: int) -> Non
     pq.write_table(manifest, root / "manifest.parquet")
     landmasks = pa.table(
         {
-            **place,
+            **centre,
             "hash": column("landmask_hash", pa.string()),
             "file_size": column("landmask_size", pa.int64()),
         }

@@ -1,5 +1,4 @@
-"""The tiles of a store of published embeddings that a region and a year take, as every job
-reads them."""
+"""The list of tiles of published embeddings for a region and a year, which every job reads."""
 
 from __future__ import annotations
 
@@ -17,8 +16,8 @@ from ..atomic import write_text
 from ..errors import ItemError
 from ..region.grid import RegionGrid
 
-_ON_LATTICE = 1e-6
-"""Pixels: how far a tile's corner may lie from one of the region's and count as on it."""
+_ALIGNED = 1e-6
+"""Pixels: largest shift of a tile from the region's grid that counts as aligned."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class StoredTile:
 
     @property
     def affine(self) -> Affine:
-        """From (column, row) to coordinates in `crs`."""
+        """Transform of (column, row) to coordinates in `crs`."""
         return Affine(*self.transform)
 
     @property
@@ -58,14 +57,14 @@ class StoredTile:
         left, bottom, right, top = rasterio.transform.array_bounds(*self.shape, self.affine)
         return float(left), float(bottom), float(right), float(top)
 
-    def lies_on(self, grid: RegionGrid) -> bool:
-        """Whether its pixels are pixels of the region's products, so that they are copied."""
+    def is_aligned(self, grid: RegionGrid) -> bool:
+        """Return whether its pixels coincide with pixels of the region's products."""
         box = grid.product_geobox
         if CRS.from_user_input(self.crs) != CRS.from_user_input(str(box.crs)):
             return False
         a, b, c, d, e, f = tuple(~box.affine @ self.affine)[:6]
         steps = (a - 1, b, d, e - 1, c - round(c), f - round(f))
-        return bool(max(abs(step) for step in steps) < _ON_LATTICE)
+        return bool(max(abs(step) for step in steps) < _ALIGNED)
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,14 @@ class StoreManifest:
     """The tiles of one region and year, in the order of (lat, lon).
 
     Attributes:
-        location: the store: a folder, or the address of the public one.
+        location: folder of the store, or URL of the public one.
         version: dataset version, such as `v1`.
-        variant: dataset variant, where the client knows variants.
+        variant: dataset variant, if the client supports variants.
         year: calendar year.
         client: version of the geotessera package that listed them.
-        tiles: the tiles that touch a block of the region.
-        model: record of the model (see `provenance`), where the store was written by this
-            program and has it.
+        tiles: the tiles that overlap a block of the region.
+        model: record of the model (see `provenance`), if the store was written by tessera-flow
+            and has it.
     """
 
     location: str
@@ -93,13 +92,13 @@ class StoreManifest:
 
     @property
     def dataset(self) -> str:
-        """Version, variant and year in words."""
+        """Version, variant and year as text."""
         variant = f" {self.variant}" if self.variant else ""
         return f"{self.version}{variant}, {self.year}"
 
     @property
     def bytes(self) -> int:
-        """Size of all files, as far as the store lists them."""
+        """Size of all files that the store lists."""
         return sum(sum(tile.sizes.values()) for tile in self.tiles)
 
     def write(self, path: Path) -> None:
@@ -108,7 +107,7 @@ class StoreManifest:
 
     @classmethod
     def read(cls, path: Path) -> StoreManifest:
-        """Read what `write` wrote.
+        """Read a file written by `write`.
 
         Raises:
             ItemError: the file is missing or not such a list.
@@ -129,5 +128,6 @@ def _tile(entry: Mapping[str, Any]) -> StoredTile:
 
 
 def resampled(tiles: Iterable[StoredTile], grid: RegionGrid) -> int:
-    """How many tiles do not lie on the region's grid, so that their nearest pixels are taken."""
-    return sum(not tile.lies_on(grid) for tile in tiles)
+    """Return the number of tiles that are not aligned with the region's grid, so that nearest
+    neighbours are used."""
+    return sum(not tile.is_aligned(grid) for tile in tiles)

@@ -1,7 +1,7 @@
-"""Embeddings of a block, patch by patch: the step behind the `infer` rule.
+"""Embed a block, patch by patch: the step behind the `infer` rules.
 
-A patch that is finished stays finished: a job that is killed goes on, when it is run
-again, with the first patch that is not, and its result is the same to the last byte.
+A job that is killed resumes after its last finished patch when it is run again. The result is
+identical to that of an uninterrupted job, byte by byte.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import zarr
@@ -26,151 +26,189 @@ from ..block_file import create_block_file, open_block_file
 from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import TileError
 from ..models.checkpoint import sha256_of
-from ..models.family import Heads, Model
+from ..models.family import Model
 from ..signals import StopRequest
 from .block_embeddings import create_outputs
-from .device import DeviceName, Precision, describe, precision_name
-from .embed import Embedding, InferenceOptions, embed_tile, prepare_model
+from .device import describe, precision_name
+from .embed import Embedding, InferenceOptions, embed_tile
+from .model import ModelSpec, prepare_model
 from .resume import Progress
 from .tile import TileArrays, read_patch
 
 logger = logging.getLogger(__name__)
 
-Window: TypeAlias = tuple[int, int, int, int]
-"""y0, x0, height and width of a patch in its block."""
+
+@dataclass(frozen=True)
+class _Patch:
+    """Rows and columns of a patch in its block."""
+
+    y0: int
+    x0: int
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.y0}_{self.x0}"
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width)
 
 
 @dataclass(frozen=True)
-class _PatchGrid:
-    """What a file of patches says about itself: patches, shape of the block, largest patch."""
+class _PatchFile:
+    """An open file of patches.
 
-    windows: list[Window]
+    Attributes:
+        group: its root group.
+        path: its path, for messages.
+        patches: the patches that have a pixel of the region.
+        shape: (H, W) of the block.
+        patch_size: edge of a patch that is not clipped.
+    """
+
+    group: zarr.Group
+    path: str
+    patches: list[_Patch]
     shape: tuple[int, int]
-    size: int
+    patch_size: int
+
+    @classmethod
+    def of(cls, group: zarr.Group, path: str) -> _PatchFile:
+        """Read the attributes of a file of patches."""
+        try:
+            attributes: Mapping[str, Any] = group.attrs.asdict()
+            height, width = (int(n) for n in attributes["shape"])
+            return cls(
+                group,
+                path,
+                [_Patch(*(int(n) for n in patch)) for patch in attributes["patches"]],
+                (height, width),
+                int(attributes["patch_size"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise TileError(
+                f"{path} is not a file of patches (attributes `patches`, `shape` and `patch_size` "
+                "are missing or wrong): delete it and run again."
+            ) from error
+
+    def read(self, patch: _Patch) -> TileArrays:
+        """Read the arrays of a patch."""
+        group = self.group.get(patch.name)
+        if not isinstance(group, zarr.Group):
+            raise TileError(
+                f"The patch {patch.name} of {self.path} is missing: delete the file and run again."
+            )
+        tile = read_patch(group, f"the patch {patch.name} of {self.path}")
+        if tile.shape != (patch.height, patch.width):
+            raise TileError(
+                f"The patch {patch.name} of {self.path} has shape {tile.shape}, but the file lists "
+                f"{(patch.height, patch.width)}: delete the file and run again."
+            )
+        return tile
 
 
 def infer_block(
     patches: str | os.PathLike[str],
-    checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
+    spec: ModelSpec,
     options: InferenceOptions,
     attributes: Mapping[str, Any],
-    device: DeviceName = "auto",
-    threads: int | None = None,
-    sha256: str | None = None,
-    heads: Heads | None = None,
-    statistics: str | None = None,
     origin: tuple[int, int] = (0, 0),
-    precision: Precision = "auto",
     stop: StopRequest | None = None,
 ) -> None:
-    """Embed a block, patch by patch, going on where an earlier job was stopped.
+    """Embed a block, patch by patch, after the last finished patch of an earlier job.
 
     Args:
         patches: the block's `patches` file.
-        checkpoint: the checkpoint file.
-        output: the `embeddings` file to make: `embeddings` (H, W, K), `scales` (H, W) for
-            int8, `counts` (H, W, 3); its attributes state `device`, `precision` and, from
-            the patches, `missing_scenes`. Beside it, until it is there, lie files of progress; see
-            `progress`.
+        output: the `embeddings` file to write: `embeddings` (H, W, K), `scales` (H, W) for
+            int8, `counts` (H, W, 3); attributes `device`, `precision` and, from the patches,
+            `missing_scenes`. Until it is complete, progress files are next to it; see `resume`.
+        spec: the checkpoint and how to run it.
         options: how to embed.
         attributes: JSON-able provenance, written into the file.
-        device: see `devices.resolve_device`.
-        threads: CPU threads; PyTorch's own choice if None.
-        sha256: if given, the SHA-256 that the checkpoint must still have.
-        heads, statistics: see `models.checkpoint.load_model`.
         origin: (row, column) in the region's grid of the block's upper left pixel.
-        precision: see `devices.resolve_precision`.
-        stop: where a request to stop shows; it is honoured when the patch in hand is kept.
+        stop: request to stop, checked when a patch is finished.
 
     Raises:
-        Stopped: a stop was asked for; what is finished is kept.
-        CheckpointError, ConfigError: see `inference.prepare_model`.
+        Stopped: a stop was requested; finished patches are kept.
+        CheckpointError, ConfigError: see `model.prepare_model`.
         TileError: the patches file is incomplete.
         OutputError: the output cannot be written.
     """
-    model = prepare_model(
-        checkpoint, options.dim, device, threads, sha256, heads, statistics, precision
-    )
+    model = prepare_model(spec, options.dim)
     attributes = {
         **attributes,
         "device": model.device.type,
         "precision": precision_name(model.dtype),
     }
-    with open_block_file(patches) as source:
-        layout = _layout(source, os.fspath(patches))
-        # The patches are temporary: what the archive had lost is told by what stays.
-        attributes["missing_scenes"] = source.attrs.get("missing_scenes", {})
-        making = {
+    with open_block_file(patches) as group:
+        source = _PatchFile.of(group, os.fspath(patches))
+        # Copied, because the patches are temporary.
+        attributes["missing_scenes"] = group.attrs.get("missing_scenes", {})
+        inputs = {
             "attributes": attributes,
-            "weights": sha256 or sha256_of(Path(checkpoint)),
-            "heads": heads,
-            "statistics": statistics,
+            "weights": spec.sha256 or sha256_of(Path(spec.checkpoint)),
+            "heads": spec.heads,
+            "statistics": spec.statistics,
             "options": {k: v for k, v in asdict(options).items() if k != "batch_size"},
             "origin": list(origin),
-            "patches": _content(patches),
+            "patches": _content_hash(patches),
             "software": [__version__, torch.__version__],
         }
-        with Progress(output, making) as progress:
-            _embed_patches(
-                source, os.fspath(patches), layout, model, options, origin, progress, stop
-            )
-            _write(output, attributes, layout, options, model, progress)
+        with Progress(output, inputs) as progress:
+            _embed_patches(source, model, options, origin, progress, stop or StopRequest())
+            _write(output, attributes, source, options, model, progress)
             progress.remove()
 
 
 def _embed_patches(
-    source: zarr.Group,
-    where: str,
-    layout: _PatchGrid,
+    source: _PatchFile,
     model: Model,
     options: InferenceOptions,
     origin: tuple[int, int],
     progress: Progress,
-    stop: StopRequest | None,
+    stop: StopRequest,
 ) -> None:
-    """Embed the patches that are not finished; with a GPU the next one is read and the one
-    before is kept meanwhile."""
-    stop = stop or StopRequest()
+    """Embed the unfinished patches; with a GPU the next patch is read and the previous one saved
+    meanwhile."""
     stop.wait_for_check()
-    names = [_name(window) for window in layout.windows]
-    todo = [window for window in layout.windows if _name(window) not in progress]
-    if progress.found:
-        logger.info("%d of %d patches were finished before", len(names) - len(todo), len(names))
+    numbers = {patch.name: number for number, patch in enumerate(source.patches, start=1)}
+    todo = [patch for patch in source.patches if patch.name not in progress]
+    if progress.finished:
+        finished = len(numbers) - len(todo)
+        logger.info("%d of %d patches were finished before", finished, len(numbers))
     logger.info("%d patches to embed on %s", len(todo), describe(model.device))
-
-    def read(window: Window) -> TileArrays:
-        return _open_patch(source, window, where)
-
-    ahead = _ahead(model.device)
+    ahead = _read_ahead(model.device)
     with (
         BackgroundWriter(progress.add, enabled=ahead > 0) as writer,
-        closing(ordered_map(read, todo, threads=ahead, limit=1 + ahead)) as tiles,
+        closing(ordered_map(source.read, todo, threads=ahead, limit=1 + ahead)) as tiles,
     ):
-        for window in todo:
-            began = time.monotonic()
-            y0, x0, height, width = window
-            # The tile is not bound to a name: it would stay while the next one is read.
-            embedding = embed_tile(next(tiles), model, options, (origin[0] + y0, origin[1] + x0))
-            writer.write(_name(window), _arrays(embedding))
-            seconds = time.monotonic() - began
+        for patch in todo:
+            start = time.monotonic()
+            position = origin[0] + patch.y0, origin[1] + patch.x0
+            # Without a name, so that the tile is released before the next one is read.
+            embedding = embed_tile(next(tiles), model, options, position)
+            writer.write(patch.name, _arrays(embedding))
+            seconds = time.monotonic() - start
             logger.info(
                 "patch %s (%d of %d): %d of %d pixels embedded in %.1f s (%.0f per s)",
-                _name(window),
-                names.index(_name(window)) + 1,
-                len(names),
+                patch.name,
+                numbers[patch.name],
+                len(numbers),
                 embedding.pixels,
-                height * width,
+                patch.height * patch.width,
                 seconds,
                 embedding.pixels / max(seconds, 1e-9),
             )
-            if window != todo[-1]:
-                stop.check(f"{names.index(_name(window)) + 1} of {len(names)} patches are kept")
+            if patch != todo[-1]:
+                stop.check(f"{numbers[patch.name]} of {len(numbers)} patches are kept")
 
 
-def _ahead(device: torch.device) -> int:
-    """How many patches to read ahead: on a CPU none, where reading takes from computing, and
-    a second patch memory."""
+def _read_ahead(device: torch.device) -> int:
+    """Return the number of patches to read ahead: none on a CPU, where reading slows down the
+    computation and a second patch takes memory."""
     return 0 if device.type == "cpu" else 1
 
 
@@ -187,59 +225,24 @@ def _arrays(embedding: Embedding) -> dict[str, NDArray[Any]]:
 def _write(
     output: str | os.PathLike[str],
     attributes: Mapping[str, Any],
-    layout: _PatchGrid,
+    source: _PatchFile,
     options: InferenceOptions,
     model: Model,
     progress: Progress,
 ) -> None:
-    """Put the patches together."""
+    """Assemble the patches in the output file."""
     dim = options.dim or model.sizes.dims[-1]
     with create_block_file(output, attributes) as target:
-        arrays = create_outputs(target, layout.shape, layout.size, dim, options.dtype)
-        for window in layout.windows:
-            y0, x0, height, width = window
-            place = (slice(y0, y0 + height), slice(x0, x0 + width))
-            for name, values in progress.read(_name(window)).items():
-                arrays[name][place] = values
+        arrays = create_outputs(target, source.shape, source.patch_size, dim, options.dtype)
+        for patch in source.patches:
+            for name, values in progress.read(patch.name).items():
+                arrays[name][patch.slices] = values
 
 
-def _content(path: str | os.PathLike[str]) -> str:
-    """What tells the content of a block file from another's, from its list of parts."""
+def _content_hash(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of names, sizes and checksums of the members of a block file."""
     with zipfile.ZipFile(path) as archive:
-        parts = sorted(f"{part.filename} {part.file_size} {part.CRC}" for part in archive.filelist)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _name(window: Window) -> str:
-    return f"{window[0]}_{window[1]}"
-
-
-def _layout(source: zarr.Group, where: str) -> _PatchGrid:
-    """From the attributes of a file of patches."""
-    try:
-        attributes: Mapping[str, Any] = source.attrs.asdict()
-        height, width = (int(n) for n in attributes["shape"])
-        return _PatchGrid(
-            [(int(y), int(x), int(h), int(w)) for y, x, h, w in attributes["patches"]],
-            (height, width),
-            int(attributes["patch_size"]),
+        members = sorted(
+            f"{info.filename} {info.file_size} {info.CRC}" for info in archive.filelist
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise TileError(
-            f"{where} is not a file of patches (attributes `patches`, `shape` and `patch_size` are "
-            "missing or wrong): delete it and run again."
-        ) from error
-
-
-def _open_patch(source: zarr.Group, window: Window, where: str) -> TileArrays:
-    name, shape = _name(window), window[2:]
-    group = source.get(name)
-    if not isinstance(group, zarr.Group):
-        raise TileError(f"The patch {name} of {where} is missing: delete the file and run again.")
-    tile = read_patch(group, f"the patch {name} of {where}")
-    if tile.shape != shape:
-        raise TileError(
-            f"The patch {name} of {where} is {tile.shape}, not {shape} as listed: delete the "
-            "file and run again."
-        )
-    return tile
+    return hashlib.sha256("\n".join(members).encode()).hexdigest()

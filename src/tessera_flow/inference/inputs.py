@@ -1,4 +1,4 @@
-"""A tile's time steps as the model takes them: which are valid, and what standardises them."""
+"""The time steps of a tile as input of the model: valid steps, and standardisation."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .tile import TileArrays
 
 @dataclass(frozen=True)
 class SensorSteps:
-    """One sensor's time steps for P pixels, as they are stored.
+    """The time steps of one sensor for P pixels, in stored units.
 
     Attributes:
         raw: (T, P, C) in stored units: uint16, int16 or float32.
         valid: (P, T) bool.
         days: (T,) int64, day of year.
-        mean: (T, C) float32, the mean to subtract from each step.
-        divisor: (T, C) float32, what to divide by then.
+        mean: (T, C) float32, subtracted from each step.
+        divisor: (T, C) float32, by which the difference is divided.
     """
 
     raw: NDArray[Any]
@@ -36,7 +36,7 @@ class SensorSteps:
     divisor: NDArray[np.float32]
 
     def on(self, device: torch.device) -> DeviceSteps:
-        """The steps on a device, in stored units: a quarter to a half of what float32 takes."""
+        """Copy the steps to a device, in stored units (a quarter to a half of float32)."""
         unsigned = self.raw.dtype == np.uint16
         return DeviceSteps(
             as_tensor(self.raw.view(np.int16) if unsigned else self.raw, device),
@@ -47,11 +47,11 @@ class SensorSteps:
 
 @dataclass(frozen=True)
 class DeviceSteps:
-    """`SensorSteps` on a device, where sequences are gathered and standardised.
+    """`SensorSteps` on a device, which gathers and standardises sequences.
 
     Attributes:
-        raw: (T, P, C); 16-bit integers without a sign are kept as those with one.
-        unsigned: `raw` has no sign.
+        raw: (T, P, C); uint16 is stored as int16.
+        unsigned: `raw` is uint16.
         days, mean, divisor: as in `SensorSteps`.
     """
 
@@ -62,7 +62,7 @@ class DeviceSteps:
     divisor: Tensor
 
     def sequences(self, pixels: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised values and days of some steps of some pixels.
+        """Return standardised values and days of U steps of each of N pixels.
 
         (value - mean) / divisor, in float32.
 
@@ -81,19 +81,19 @@ class DeviceSteps:
 
 
 def as_tensor(array: NDArray[Any], device: torch.device) -> Tensor:
-    """An array on a device. PyTorch cannot share the memory of one that is read-only."""
-    array = np.ascontiguousarray(array)
+    """Copy an array to a device; on a CPU a writable array shares its memory."""
+    array = np.ascontiguousarray(array)  # PyTorch cannot share the memory of a read-only array
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
 
-def sentinel2_steps(tile: TileArrays, rows: slice, chosen: Statistics) -> SensorSteps:
-    """The Sentinel-2 steps of some rows of a tile, pixels row by row.
+def sentinel2_steps(tile: TileArrays, rows: slice, statistics: Statistics) -> SensorSteps:
+    """Return the Sentinel-2 steps of `rows` of a tile, pixels in row-major order.
 
-    A step is valid where its mask is 1, whatever the bands hold.
+    A step is valid where its mask is 1, whatever the values of the bands.
     """
     bands = np.asarray(tile.bands[:, rows])
     steps = bands.shape[0]
-    mean, divisor = chosen.sentinel2.in_order(BANDS)
+    mean, divisor = statistics.sentinel2.in_order(BANDS)
     valid = (np.asarray(tile.masks[:, rows]) == 1).reshape(steps, _size(bands)).T
     return SensorSteps(
         raw=bands.reshape(steps, _size(bands), len(BANDS)),
@@ -105,19 +105,19 @@ def sentinel2_steps(tile: TileArrays, rows: slice, chosen: Statistics) -> Sensor
 
 
 def sentinel1_steps(
-    tile: TileArrays, rows: slice, chosen: Statistics, empty_orbit_day: int | None = None
+    tile: TileArrays, rows: slice, statistics: Statistics, empty_orbit_day: int | None = None
 ) -> SensorSteps:
-    """The Sentinel-1 steps of some rows of a tile: ascending ones, then descending ones.
+    """Return the Sentinel-1 steps of `rows` of a tile: first ascending, then descending.
 
-    A step is valid where any of its two channels is not 0. Each direction is standardised
-    with its own statistics.
+    A step is valid where any of its two channels is not 0. Each direction has its own
+    statistics.
 
     Args:
         tile: the tile.
-        rows: which of its rows.
-        chosen: the statistics.
-        empty_orbit_day: if given, a direction without any date gets one step of zeros on
-            this day, which is never valid.
+        rows: slice of rows.
+        statistics: the statistics.
+        empty_orbit_day: if given, a direction without any date gets one invalid step of zeros
+            on this day.
     """
     stacks = [np.asarray(s[:, rows]) for s in (tile.sar_ascending, tile.sar_descending)]
     days = [np.asarray(d) for d in (tile.sar_ascending_doy, tile.sar_descending_doy)]
@@ -127,7 +127,7 @@ def sentinel1_steps(
                 stacks[orbit] = np.zeros((1, *stack.shape[1:]), stack.dtype)
                 days[orbit] = np.array([empty_orbit_day])
     raw = np.concatenate([s.reshape(s.shape[0], _size(s), len(CHANNELS)) for s in stacks])
-    by_orbit = [s.in_order(CHANNELS) for s in (chosen.ascending, chosen.descending)]
+    by_orbit = [s.in_order(CHANNELS) for s in (statistics.ascending, statistics.descending)]
     repeats = [s.shape[0] for s in stacks]
     return SensorSteps(
         raw=raw,
@@ -139,13 +139,13 @@ def sentinel1_steps(
 
 
 def count_steps(s2: SensorSteps, s1: SensorSteps, ascending: int) -> NDArray[np.uint16]:
-    """How often each pixel is observed.
+    """Count the valid steps of each pixel.
 
     Args:
         s2: Sentinel-2 steps.
         s1: Sentinel-1 steps, ascending first.
-        ascending: how many of the Sentinel-1 steps are of ascending orbits that have dates
-            (a row that stands for an empty orbit is never valid, and so in neither count).
+        ascending: number of the Sentinel-1 steps of ascending orbits (the row of an empty
+            orbit is never valid, and so is not counted).
 
     Returns:
         (P, 3) uint16, valid S2, S1 ascending and S1 descending steps.
@@ -160,5 +160,5 @@ def count_steps(s2: SensorSteps, s1: SensorSteps, ascending: int) -> NDArray[np.
 
 
 def _size(stack: NDArray[Any]) -> int:
-    """Pixels of a stack (T, h, w, C); a reshape to -1 is undefined where T is 0."""
+    """Return the pixels of a stack (T, h, w, C); a reshape to -1 is undefined if T is 0."""
     return math.prod(stack.shape[1:3])

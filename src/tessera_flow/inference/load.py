@@ -7,7 +7,7 @@ import os
 from ..models.family import Heads, Model
 from ..models.weights import fetch_weights
 from .device import DeviceName, Precision
-from .embed import prepare_model
+from .model import ModelSpec, prepare_model
 
 
 def load_model(
@@ -35,6 +35,5 @@ def load_model(
         ConfigError: an argument does not fit this machine or these weights.
     """
     record = fetch_weights(os.fspath(weights))
-    return prepare_model(
-        record.path, None, device, threads, record.sha256, heads, statistics, precision
-    )
+    spec = ModelSpec(record.path, record.sha256, heads, statistics, device, precision, threads)
+    return prepare_model(spec)

@@ -1,12 +1,11 @@
-"""Finished patches of an unfinished block, kept through a kill.
+"""Keep the finished patches of an unfinished block, so that a killed job can resume.
 
-Beside the file that a job will make lies a file of its progress, `<name>.<host>.<process>.
-<random>.progress`: a line of JSON that says what the patches were made from, then one
-record per patch, each with its length and checksum, and on disk before the next patch is
-begun. A job that finds such files of the same making uses their whole records and goes on
-with the rest; what was cut off in the middle of a record is computed again. Every writer
-has a file of its own, so that a job that was taken for dead and another in its place never
-write into one file.
+Next to its output, a job writes a progress file, `<name>.<host>.<process>.<random>.progress`:
+a line of JSON with the inputs of the patches, then one record per patch with length and
+checksum, written to disk before the next patch starts. A job that finds such files of the same
+inputs uses their complete records and computes the remaining patches; an incomplete record is
+computed again. Each job writes its own file, so that two jobs never write to one file, even
+if one was wrongly taken for dead.
 """
 
 from __future__ import annotations
@@ -41,44 +40,44 @@ class Progress:
     """The finished patches of one block.
 
     Attributes:
-        found: names of the patches that earlier jobs finished.
+        finished: names of the patches that earlier jobs finished.
     """
 
-    def __init__(self, output: str | os.PathLike[str], making: Mapping[str, Any]) -> None:
-        """Find what earlier jobs left.
+    def __init__(self, output: str | os.PathLike[str], inputs: Mapping[str, Any]) -> None:
+        """Read the progress files of earlier jobs.
 
         Args:
-            output: the file that the job will make.
-            making: JSON-able; all that decides what a patch becomes.
+            output: the output file of the job.
+            inputs: JSON-able; everything that determines the arrays of a patch.
         """
         self._output = Path(output)
-        header = {"format": _FORMAT, "making": dict(making)}
+        header = {"format": _FORMAT, "inputs": dict(inputs)}
         self._header = json.dumps(header, sort_keys=True).encode() + b"\n"
-        # Files stay open: another job that finishes the block removes them.
+        # Files are kept open: another job that finishes the block removes them.
         self._open = ExitStack()
-        self._own: BinaryIO | None = None
-        self._places: dict[str, tuple[BinaryIO, int]] = {}
+        self._file: BinaryIO | None = None
+        self._records: dict[str, tuple[BinaryIO, int]] = {}
         for path in self._files():
             try:
                 handle = self._open.enter_context(path.open("rb"))
-                for name, place in self._records(handle, path):
-                    self._places[name] = (handle, place)
+                for name, offset in self._read_names(handle, path):
+                    self._records[name] = (handle, offset)
             except OSError as error:
                 logger.warning("cannot read %s (%s): not used", path, error.strerror)
-        self.found = frozenset(self._places)
+        self.finished = frozenset(self._records)
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the files; they stay."""
+        """Close the files without removing them."""
         self._open.close()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._records
 
     def add(self, name: str, arrays: Arrays) -> None:
-        """Keep a finished patch; it is on disk when this returns.
+        """Save a finished patch; it is on disk when this returns.
 
         Raises:
             OutputError: the file cannot be written.
@@ -87,42 +86,44 @@ class Progress:
         np.savez(buffer, allow_pickle=False, **{"name": np.array(name), **arrays})
         body = buffer.getvalue()
         try:
-            own = self._own or self._create()
-            place = own.seek(0, os.SEEK_END)
-            own.write(_HEAD.pack(len(body), hashlib.sha256(body).digest()))
-            own.write(body)
-            own.flush()
-            os.fsync(own.fileno())
+            file = self._file or self._create()
+            offset = file.seek(0, os.SEEK_END)
+            file.write(_HEAD.pack(len(body), hashlib.sha256(body).digest()))
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
         except OSError as error:
             raise output_error(self._output, error) from error
-        self._places[name] = (own, place)
+        self._records[name] = (file, offset)
 
     def read(self, name: str) -> dict[str, NDArray[Any]]:
-        """The arrays of a finished patch.
+        """Return the arrays of a finished patch.
 
         Raises:
             KeyError: the patch is not finished.
             TileError: its record changed on disk.
         """
-        handle, place = self._places[name]
-        handle.seek(place)
-        body = _body(handle)
+        handle, offset = self._records[name]
+        handle.seek(offset)
+        body = _read_body(handle)
         if body is None:
             raise TileError(
                 f"The finished patch {name} of {self._output} changed on disk: delete the files "
-                f"{self._output.name}.*.progress beside it and run again."
+                f"{self._output.name}.*.progress next to it and run again."
             )
         with np.load(io.BytesIO(body), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files if key != "name"}
 
     def remove(self) -> None:
-        """Remove the files, of all jobs: the block is finished. Another job that still works
-        on it has its own open."""
+        """Remove the progress files of all jobs, when the block is finished. Another job that still
+        works on the block keeps its files open."""
         for path in self._files():
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                logger.warning("cannot remove %s (%s): it is of no more use", path, error.strerror)
+                logger.warning(
+                    "cannot remove %s (%s), which is no longer needed", path, error.strerror
+                )
 
     def _files(self) -> list[Path]:
         pattern = rf"{re.escape(self._output.name)}\.[A-Za-z0-9-]+\.\d+\.[0-9a-f]{{12}}\.progress"
@@ -136,26 +137,26 @@ class Progress:
         writer = f"{HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         path = self._output.with_name(f"{self._output.name}.{writer}.progress")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._own = self._open.enter_context(path.open("x+b"))
-        self._own.write(self._header)
-        return self._own
+        self._file = self._open.enter_context(path.open("x+b"))
+        self._file.write(self._header)
+        return self._file
 
-    def _records(self, handle: BinaryIO, path: Path) -> Iterator[tuple[str, int]]:
-        """Names and places of a file's whole records, if it is of the same making."""
+    def _read_names(self, handle: BinaryIO, path: Path) -> Iterator[tuple[str, int]]:
+        """Yield name and offset of each complete record of a file with the same inputs."""
         if handle.readline() != self._header:
-            logger.info("%s is of another configuration: not used", path.name)
+            logger.info("%s has other inputs: not used", path.name)
             return
         while True:
-            place = handle.tell()
-            body = _body(handle)
+            offset = handle.tell()
+            body = _read_body(handle)
             if body is None:
                 return
             with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-                yield str(stored["name"]), place
+                yield str(stored["name"]), offset
 
 
-def _body(handle: BinaryIO) -> bytes | None:
-    """The record that begins here; None if there is no whole one."""
+def _read_body(handle: BinaryIO) -> bytes | None:
+    """Return the record that starts here; None if it is incomplete or damaged."""
     head = handle.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None

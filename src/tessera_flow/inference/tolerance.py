@@ -1,4 +1,4 @@
-"""The contract of docs/equivalence.md: how far a faster way may stray, and what measures it."""
+"""The tolerances of docs/equivalence.md, and how agreement is measured."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..sensors.sentinel1 import CHANNELS
 from ..sensors.sentinel2 import BANDS
 from .inputs import SensorSteps
 
-NARROWEST_BF16 = 64
-"""Least width of an encoder for bfloat16: narrower ones gain nothing, and average away less
+MIN_WIDTH_BF16 = 64
+"""Minimum width of an encoder for bfloat16: narrower ones are not faster, and average out less
 of the rounding. No published model is narrower."""
 
 SAMPLE_PIXELS = 48
@@ -22,14 +22,14 @@ SAMPLE_PIXELS = 48
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two computations of the same embeddings are, or have to be.
+    """Agreement of two computations of the same embeddings, measured or required.
 
     Attributes:
-        largest: largest difference of a code; at most so much.
-        equal: share of equal codes; at least.
-        within_one: share of codes that differ by 1 or less; at least.
-        cosine: smallest cosine between embeddings of a pixel, before quantising; at least.
-        scale: largest relative difference of a scale; at most.
+        largest: largest difference of a code (required: at most).
+        equal: share of equal codes (at least).
+        within_one: share of codes that differ by 1 or less (at least).
+        cosine: smallest cosine between embeddings of a pixel, before quantising (at least).
+        scale: largest relative difference of a scale (at most).
     """
 
     largest: int
@@ -38,10 +38,10 @@ class Agreement:
     cosine: float
     scale: float
 
-    def broken(self, found: Agreement) -> list[str]:
-        """What of this bound `found` does not keep, in words; empty if it keeps all."""
+    def violations(self, measured: Agreement) -> list[str]:
+        """Return the values of `measured` that violate these requirements, as text."""
         return [
-            f"{name} {getattr(found, name):.7g} instead of {getattr(self, name):.7g}"
+            f"{name} {getattr(measured, name):.7g} instead of {getattr(self, name):.7g}"
             for name, sign in (
                 ("largest", 1),
                 ("equal", -1),
@@ -49,40 +49,41 @@ class Agreement:
                 ("cosine", -1),
                 ("scale", 1),
             )
-            if not sign * getattr(found, name) <= sign * getattr(self, name)
+            if not sign * getattr(measured, name) <= sign * getattr(self, name)
         ]
 
 
 SAME_MACHINE = Agreement(1, 0.9999, 1.0, 0.9999999, 1e-5)
-"""float32 on one CPU: another batch, patch, block, number of threads, order."""
+"""float32 on one CPU: other batches, patches, blocks, number of threads or order."""
 FLOAT32 = Agreement(1, 0.999, 1.0, 0.999999, 1e-5)
-"""float32 elsewhere, or with repeated steps computed once."""
+"""float32 on another device, or with repeated steps computed once."""
 BF16 = Agreement(4, 0.5, 0.99, 0.9999, 0.02)
+"""bfloat16, compared with float32."""
 
 
-def agreement(
-    measure: NDArray[np.float32], candidate: NDArray[np.float32], rule: Quantizer
+def compare(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32], quantizer: Quantizer
 ) -> Agreement:
-    """Compare embeddings (N, K), finite, with those that are the measure."""
-    codes, scales = quantize(measure, rule)
-    others, other_scales = quantize(candidate, rule)
-    off = np.abs(codes.astype(np.int16) - others)
-    a, b = measure.astype(np.float64), candidate.astype(np.float64)
+    """Compare embeddings (N, K), finite, with reference embeddings (N, K)."""
+    codes, scales = quantize(reference, quantizer)
+    other_codes, other_scales = quantize(candidate, quantizer)
+    difference = np.abs(codes.astype(np.int16) - other_codes)
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = np.sum(a * b, axis=1) / np.maximum(lengths, np.finfo(float).tiny)
     return Agreement(
-        int(off.max()),
-        float(np.mean(off == 0)),
-        float(np.mean(off <= 1)),
+        int(difference.max()),
+        float(np.mean(difference == 0)),
+        float(np.mean(difference <= 1)),
         float(cosines.min()),
         float(np.max(np.abs(other_scales / scales - 1))),
     )
 
 
 def sample_steps(statistics: Statistics) -> tuple[SensorSteps, SensorSteps]:
-    """Simulated steps of both sensors of `SAMPLE_PIXELS` pixels, always the same.
+    """Return simulated steps of both sensors of `SAMPLE_PIXELS` pixels, always the same ones.
 
-    Each pixel has a level and a season of its own, and from few to all of its dates.
+    Each pixel has its own level and season, and from few to all of the dates.
     """
     rng = np.random.default_rng(20260101)
     orbit = statistics.ascending.in_order(CHANNELS)

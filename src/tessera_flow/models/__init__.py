@@ -1,1 +1,1 @@
-"""The encoders: their statistics, their checkpoints, their arithmetic."""
+"""Encoders: checkpoints, statistics, selection of time steps, quantisation."""

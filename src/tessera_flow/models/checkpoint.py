@@ -1,9 +1,9 @@
-"""Reading checkpoint files: which family one is, and a model out of it.
+"""Read checkpoint files: recognise the family, check the content, build the model.
 
-A checkpoint is data. It is loaded with `weights_only=True`, so that loading never runs
-code; the family and the sizes follow from what is inside, never from the file's name.
-PyTorch passes over the checksums that a zip archive keeps of its parts, so they are
-checked here: of the tensors that are used, and of all that is not a tensor.
+Checkpoints are loaded with `weights_only=True`, so that loading never runs code. The family
+and the sizes follow from the content, never from the file name. PyTorch ignores the checksums
+of the members of a zip archive, so they are checked here: of the tensors that are used, and of
+all members that are not tensors.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ SETTINGS_ENTRIES = ("args", "arch", "config")
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COMPILED = "_orig_mod."
 _SHOWN = 3
-_TENSOR_PART = re.compile(r"[^/]+/data/\d+")
-_ARCHIVE = b"PK\x03\x04"  # By this PyTorch tells an archive from the form before.
+_TENSOR_MEMBER = re.compile(r"[^/]+/data/\d+")
+_ARCHIVE = b"PK\x03\x04"  # PyTorch recognises a zip archive by these bytes.
 _CHUNK = 2**20
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A checkpoint that has been found whole and of a known family.
+    """A checkpoint that is valid and of a known family.
 
     Attributes:
         checkpoint: its content.
-        family: which family it is of.
+        family: its family.
         sizes: the family's dataclass of sizes.
-        parameters: how many numbers the encoder holds.
+        parameters: number of parameters of the encoder.
     """
 
     checkpoint: Checkpoint
@@ -61,7 +61,7 @@ class Inspection:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file, in hexadecimal.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -76,12 +76,12 @@ def sha256_of(path: Path) -> str:
 def read_checkpoint(path: str | Path) -> tuple[Checkpoint, Family]:
     """Read a checkpoint file and recognise its family from the names of its tensors.
 
-    Weights lie under one of `WEIGHTS_ENTRIES`, sizes under one of `SETTINGS_ENTRIES`; all
-    else in the file (the state of an optimiser, counters) is passed over.
+    Weights are in one of `WEIGHTS_ENTRIES`, sizes in one of `SETTINGS_ENTRIES`; other entries
+    (the state of an optimiser, counters) are ignored.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, cut short, not a checkpoint, needs
-            more than tensors and plain containers, or is of no known family.
+        CheckpointError: the file is missing, unreadable, truncated, not a checkpoint, needs
+            more than tensors and plain containers, or is of an unknown family.
     """
     path = Path(path)
     content = _load(path)
@@ -91,10 +91,10 @@ def read_checkpoint(path: str | Path) -> tuple[Checkpoint, Family]:
             for family in FAMILIES.values():
                 if state and family.recognises(state):
                     return _checkpoint(path, state, content, family), family
-        held = ", ".join(f"`{key}`" for key in list(content)[:5]) or "nothing"
-        detail = f"it holds {held}"
+        entries = ", ".join(f"`{key}`" for key in list(content)[:5]) or "nothing"
+        detail = f"it contains {entries}"
     else:
-        detail = f"it holds a {type(content).__name__}"
+        detail = f"it contains a {type(content).__name__}"
     raise CheckpointError(
         f"{path} is not a TESSERA checkpoint ({detail}): set the weights to the file as it was "
         "published, for example ckpt/student_nano.pt of a v2 student."
@@ -102,11 +102,11 @@ def read_checkpoint(path: str | Path) -> tuple[Checkpoint, Family]:
 
 
 def inspect_checkpoint(path: str | Path, heads: Heads | None = None) -> Inspection:
-    """Read a checkpoint file and check it against the model that it says it is.
+    """Read a checkpoint file and check it against the model of its family and sizes.
 
     Args:
         path: the checkpoint file.
-        heads: attention heads, if others than the file states or its family usually has.
+        heads: attention heads; overrides those of the file and the family.
 
     Raises:
         CheckpointError: see `read_checkpoint`; also wrong settings, missing or unexpected
@@ -136,7 +136,7 @@ def inspect_checkpoint(path: str | Path, heads: Heads | None = None) -> Inspecti
     bad = [k for k in shapes if not bool(torch.isfinite(checkpoint.state[k].float()).all())]
     if bad:
         raise CheckpointError(
-            f"{path}: {len(bad)} tensors hold values that are not finite ({_some(bad)}): the "
+            f"{path}: {len(bad)} tensors contain values that are not finite ({_listed(bad)}): the "
             "file is damaged, so get it again."
         )
     parameters = sum(checkpoint.state[key].numel() for key in shapes)
@@ -151,7 +151,7 @@ def _sizes(
         if stack.width % stack.nhead:
             raise CheckpointError(
                 f"{checkpoint.path}: {stack.nhead} heads for a width of {stack.width} ({sensor}), "
-                "which they do not divide: use the file as it was published, or correct "
+                "which is not a multiple: use the file as it was published, or correct "
                 "model.heads (--heads) if that is set."
             )
     return sizes, family.shapes(sizes)
@@ -163,46 +163,47 @@ def load_model(
     heads: Heads | None = None,
     statistics: str | None = None,
 ) -> Model:
-    """The model in a checkpoint file, in float32 on the CPU, ready to run.
+    """Load the model of a checkpoint file, in float32 on the CPU.
 
     Args:
         path: the checkpoint file.
-        sha256: if given, the file's recorded SHA-256, which it must still have.
-        heads: attention heads, if others than the file states or its family usually has.
+        sha256: recorded SHA-256 of the file, which it must have; not checked if None.
+        heads: attention heads; overrides those of the file and the family.
         statistics: the source of the data that the checkpoint was trained on, for a family
             that has statistics for several; else None.
 
     Raises:
-        CheckpointError: see `inspect_checkpoint`; also a file that is no longer the recorded
+        CheckpointError: see `inspect_checkpoint`; also a file that differs from the recorded
             one.
         ConfigError: see `Family.choose_statistics`.
     """
     path = Path(path)
-    found = inspect_checkpoint(path, heads)
-    if sha256 is not None and (present := sha256_of(path)) != sha256:
+    inspection = inspect_checkpoint(path, heads)
+    if sha256 is not None and (current := sha256_of(path)) != sha256:
         raise CheckpointError(
-            f"{path} has changed since it was recorded (SHA-256 {present[:12]}..., recorded "
+            f"{path} has changed since it was recorded (SHA-256 {current[:12]}..., recorded "
             f"{sha256[:12]}...): put the recorded file back, or run the step that records the "
             "weights again."
         )
-    chosen = found.family.choose_statistics(statistics, path)
-    model = _build(found)
-    model.family, model.statistics = found.family, chosen
+    family = inspection.family
+    model_statistics = family.choose_statistics(statistics, path)
+    model = _build(inspection)
+    model.family, model.statistics = family, model_statistics
     return model
 
 
-def _build(found: Inspection) -> Model:
-    """The model with the checkpoint's tensors, which are copied: the file may go away."""
-    state = found.checkpoint.state
-    ours = {}
-    for name, theirs in found.family.names(found.sizes).items():
-        parts = [state[tensor].float() for tensor in theirs]
-        ours[name] = torch.cat(parts) if len(parts) > 1 else parts[0].clone()
+def _build(inspection: Inspection) -> Model:
+    """Build the model with copies of the checkpoint's tensors: the file may be removed."""
+    state = inspection.checkpoint.state
+    parameters = {}
+    for name, tensor_names in inspection.family.names(inspection.sizes).items():
+        tensors = [state[tensor_name].float() for tensor_name in tensor_names]
+        parameters[name] = torch.cat(tensors) if len(tensors) > 1 else tensors[0].clone()
     with torch.device("meta"):
-        model = found.family.create(found.sizes)
+        model = inspection.family.create(inspection.sizes)
     for encoder in (model.s2, model.s1):
         encoder.codes = day_codes(encoder.codes.shape[1])
-    model.load_state_dict(ours, strict=True, assign=True)
+    model.load_state_dict(parameters, strict=True, assign=True)
     return model.requires_grad_(False).eval()
 
 
@@ -218,10 +219,10 @@ def _checkpoint(
 
 
 def _tensors(entry: object, path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict by name; empty if `entry` is none.
+    """Return the tensors of a state dict by name; empty if `entry` is not a state dict.
 
     Raises:
-        CheckpointError: two tensors have the same name but for the prefix of compiled models.
+        CheckpointError: two names differ only by the prefix of compiled models.
     """
     if not isinstance(entry, Mapping):
         return {}
@@ -230,8 +231,8 @@ def _tensors(entry: object, path: Path) -> dict[str, Tensor]:
     tensors = {key.replace(_COMPILED, ""): value for key, value in entry.items()}
     if len(tensors) < len(entry):
         raise CheckpointError(
-            f"{path} holds tensors with and without the prefix {_COMPILED} of compiled models, so "
-            "that which ones to use is not clear: use the file as it was published."
+            f"{path} contains tensors with and without the prefix {_COMPILED} of compiled models, "
+            "which is ambiguous: use the file as it was published."
         )
     return tensors
 
@@ -243,20 +244,20 @@ def _check_tensors(
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     if missing or unexpected:
-        parts = []
+        problems = []
         if missing:
-            parts.append(f"{len(missing)} tensors are missing ({_some(missing)})")
+            problems.append(f"{len(missing)} tensors are missing ({_listed(missing)})")
         if unexpected:
-            parts.append(f"{len(unexpected)} are not part of the model ({_some(unexpected)})")
+            problems.append(f"{len(unexpected)} are not part of the model ({_listed(unexpected)})")
         raise CheckpointError(
-            f"{path}: {' and '.join(parts)}, for a {family.title} of the sizes that its "
+            f"{path}: {' and '.join(problems)}, for a {family.title} of the sizes that its "
             f"`{settings}` or its tensors state: use the file as it was published."
         )
-    kinds = {key: kind for key in expected if (kind := _kind(state[key])) is not None}
-    if kinds:
-        listed = _some([f"{key} is {kind}" for key, kind in kinds.items()])
+    types = {key: name for key in expected if (name := _wrong_type(state[key])) is not None}
+    if types:
+        listed = _listed([f"{key} is {name}" for key, name in types.items()])
         raise CheckpointError(
-            f"{path}: weights must be plain floating-point numbers, but {len(kinds)} tensors are "
+            f"{path}: weights must be plain floating-point numbers, but {len(types)} tensors are "
             f"not ({listed}): use the file as it was published."
         )
     wrong = [
@@ -267,12 +268,12 @@ def _check_tensors(
     if wrong:
         raise CheckpointError(
             f"{path}: the shapes of {len(wrong)} tensors contradict its `{settings}`, the number "
-            f"of heads or one another ({_some(wrong, '; ')}): use the file as it was published."
+            f"of heads or one another ({_listed(wrong, '; ')}): use the file as it was published."
         )
 
 
-def _kind(tensor: Tensor) -> str | None:
-    """What a tensor is that is not one of plain floating-point numbers; None if it is."""
+def _wrong_type(tensor: Tensor) -> str | None:
+    """Return the type of a tensor that is not of plain floating-point numbers, else None."""
     if tensor.is_nested or tensor.layout is not torch.strided:
         return "sparse or nested"
     if tensor.device.type != "cpu":
@@ -281,13 +282,13 @@ def _kind(tensor: Tensor) -> str | None:
 
 
 def _check_sums(checkpoint: Checkpoint, used: Iterable[str]) -> None:
-    """Check the data of the tensors that are used against the archive's checksums.
+    """Check the data of the tensors that are used against the checksums of the archive.
 
-    They are computed from the mapped data, so that what is not used is not read. A file of
-    the form before archives has no checksums and passes.
+    Checksums are computed from the mapped data, so that unused tensors are not read. A file in
+    PyTorch's format before zip archives has no checksums and is not checked.
 
     Raises:
-        CheckpointError: some data differ from what was written.
+        CheckpointError: data differ from what was written.
     """
     path = checkpoint.path
     with path.open("rb") as handle:
@@ -295,9 +296,9 @@ def _check_sums(checkpoint: Checkpoint, used: Iterable[str]) -> None:
             return
     with zipfile.ZipFile(path) as archive:
         written = {
-            (part.CRC, part.file_size)
-            for part in archive.infolist()
-            if _TENSOR_PART.fullmatch(part.filename)
+            (member.CRC, member.file_size)
+            for member in archive.infolist()
+            if _TENSOR_MEMBER.fullmatch(member.filename)
         }
     checked: set[int] = set()
     for key in used:
@@ -307,34 +308,34 @@ def _check_sums(checkpoint: Checkpoint, used: Iterable[str]) -> None:
         checked.add(storage.data_ptr())
         data = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
         if (zlib.crc32(data.data), storage.nbytes()) not in written:
-            # Reading the parts themselves names the damaged one. None is damaged where
-            # PyTorch turned the bytes of a file from a machine of the other byte order.
-            _check_parts(path, tensors=True)
+            # Reading the members names the damaged one. None is damaged if PyTorch swapped the
+            # bytes of a file from a machine of the other byte order.
+            _check_members(path, tensors=True)
             return
 
 
-def _check_parts(path: Path, tensors: bool) -> None:
-    """Check the checksums of the archive's tensors, or of all its other parts.
+def _check_members(path: Path, tensors: bool) -> None:
+    """Check the checksums of the archive's tensors, or of all its other members.
 
     Raises:
         CheckpointError: one is wrong.
     """
     with zipfile.ZipFile(path) as archive:
-        for part in archive.infolist():
-            if bool(_TENSOR_PART.fullmatch(part.filename)) is not tensors:
+        for member in archive.infolist():
+            if bool(_TENSOR_MEMBER.fullmatch(member.filename)) is not tensors:
                 continue
             try:
-                with archive.open(part) as handle:
+                with archive.open(member) as handle:
                     while handle.read(_CHUNK):
                         pass
             except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
                 raise CheckpointError(
-                    f"{path} is damaged (its part {part.filename} fails its checksum): get the "
-                    "file again."
+                    f"{path} is damaged (its member {member.filename} has a wrong checksum): get "
+                    "the file again."
                 ) from error
 
 
-def _some(names: Sequence[str], separator: str = ", ") -> str:
+def _listed(names: Sequence[str], separator: str = ", ") -> str:
     shown = separator.join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown}, ..."
 
@@ -362,8 +363,8 @@ def _load(path: Path) -> object:
     archive = start.startswith(_ARCHIVE)
     try:
         if archive:
-            _check_parts(path, tensors=False)
-        # Mapped, tensors that are not used (of an optimiser, of projectors) are not read.
+            _check_members(path, tensors=False)
+        # Memory-mapped, so that unused tensors (of an optimiser, of projectors) are not read.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except CheckpointError:
         raise
@@ -375,24 +376,24 @@ def _load(path: Path) -> object:
                 "`args` as a plain dict of tensors, numbers and strings."
             ) from error
         raise CheckpointError(_damaged(path, start)) from error
-    except Exception as error:  # What unpickling raises on damaged bytes has no common base.
+    except Exception as error:  # Errors of unpickling damaged bytes have no common base class.
         raise CheckpointError(_damaged(path, start)) from error
 
 
 def _damaged(path: Path, start: bytes) -> str:
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        reason = "it is a web page, as servers send one in place of a download"
+        reason = "it is a web page, which some servers send instead of a file"
     elif start.startswith(b"version https://git-lfs"):
         reason = "it is a Git LFS pointer, not the file it points to"
     elif start.startswith(b"PK") and not _has_end(path):
         reason = "its end is missing, as after an interrupted download"
     else:
-        reason = "its content is damaged or of another kind"
+        reason = "its content is damaged or of another type"
     return f"{path} is not a readable checkpoint ({reason}): get the file again."
 
 
 def _has_end(path: Path) -> bool:
     try:
         return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # There is an end, which is damaged.
+    except zipfile.BadZipFile:  # It has an end, which is damaged.
         return True

@@ -1,4 +1,4 @@
-"""What makes a family of checkpoints: a value that holds all that is particular to it."""
+"""The families of checkpoints: one value with everything that is specific to a family."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Heads: TypeAlias = tuple[int, int]
 
 
 class Sizes(Protocol):
-    """The numbers that make one model of a family different from another; a dataclass."""
+    """Sizes of a model, by which the models of a family differ; a dataclass."""
 
     @property
     def repr_dim(self) -> int:
-        """Dimensions that the model puts out."""
+        """Dimensions of the model's output."""
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -39,17 +39,17 @@ class Sizes(Protocol):
 
 
 class Model(nn.Module):
-    """A model; its parts `s2`, `s1` and `fusion` may be called one by one.
+    """A model; its modules `s2`, `s1` and `fusion` can be called separately.
 
-    A sensor's sequence length does not touch the other sensor's vector, so callers group
-    pixels by length for each sensor separately and nothing need be padded.
+    The sequence length of a sensor does not affect the vector of the other sensor, so callers
+    group pixels by length for each sensor separately, without padding.
 
     Attributes:
-        family: which family it is of; set when it is loaded.
-        statistics: what standardises its inputs; set when it is loaded.
+        family: its family; set when it is loaded.
+        statistics: means and divisors of its inputs; set when it is loaded.
         sizes: its sizes.
-        dtype: of the factors of the encoders' matrix products.
-        most_pixels: for how many pixels in one forward pass memory suffices, once it did not.
+        dtype: type of the factors of the encoders' matrix products.
+        max_pixels: maximum number of pixels in one forward pass, reduced when memory ran out.
     """
 
     family: Family
@@ -62,17 +62,17 @@ class Model(nn.Module):
         self.s1 = s1
         self.fusion = fusion
         self.dtype = torch.float32
-        self.most_pixels = sys.maxsize
+        self.max_pixels = sys.maxsize
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.s2.codes.device
 
     def pack(self, dtype: torch.dtype) -> Model:
-        """Lay the weights out for their device, the encoders' matrix products in `dtype`.
+        """Reorder the weights for their device, with matrix products of the encoders in `dtype`.
 
-        The fusion, once a pixel, stays in float32. A packed model cannot be saved.
+        The fusion, computed once per pixel, stays in float32. A packed model cannot be saved.
         """
         self.dtype = dtype
         self.s2.pack(dtype)
@@ -100,14 +100,14 @@ class Model(nn.Module):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds, as far as it concerns the encoder.
+    """The content of a checkpoint file that concerns the encoder.
 
     Attributes:
         path: the file.
         state: the encoder's tensors by name, without prefixes of compiled models and without
-            what only training needs.
-        settings: the entry `args`, `arch` or `config`; empty where there is none.
-        settings_name: that entry's name.
+            tensors that only training needs.
+        settings: the entry `args`, `arch` or `config`; empty if there is none.
+        settings_name: name of that entry.
     """
 
     path: Path
@@ -116,7 +116,7 @@ class Checkpoint:
     settings_name: str = "args"
 
     def stated(self, *names: str) -> int | None:
-        """A size that the settings state under one of these names.
+        """Return the size that the settings contain under one of these names, or None.
 
         Raises:
             CheckpointError: it is not a positive whole number.
@@ -127,75 +127,75 @@ class Checkpoint:
                 continue
             if type(value) is not int or value < 1:
                 raise CheckpointError(
-                    f"{self.path}: `{self.settings_name}` state {name} = {value!r}, which is not "
+                    f"{self.path}: `{self.settings_name}` contain {name} = {value!r}, which is not "
                     "a positive whole number: use the file as it was published."
                 )
             return value
         return None
 
     def length(self, tensor: str) -> int:
-        """Length of a tensor's first axis.
+        """Return the length of a tensor's first axis.
 
         Raises:
             CheckpointError: there is no such tensor.
         """
-        found = self.state.get(tensor)
-        if found is None or found.ndim == 0:
+        value = self.state.get(tensor)
+        if value is None or value.ndim == 0:
             raise CheckpointError(
-                f"{self.path}: 1 tensors are missing ({tensor}), which every model of its family "
+                f"{self.path}: the tensor {tensor} is missing, which every model of its family "
                 "has: use the file as it was published."
             )
-        return found.shape[0]
+        return value.shape[0]
 
     def count(self, prefix: str) -> int:
-        """How many numbered modules there are below `prefix` (which ends with a dot)."""
+        """Return the number of numbered modules below `prefix` (which ends with a dot)."""
         pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
         return len({match[1] for key in self.state if (match := pattern.match(key))})
 
     def heads(self, family: str, usual: int, normed: tuple[str, str] | None) -> Heads:
-        """Attention heads: stated, or seen in the norm of queries, or the usual number.
+        """Return attention heads from the settings, the norm of queries, or the usual number.
 
         Args:
             family: title of the family, for the log.
-            usual: the family's number, used where the file is silent.
-            normed: the Sentinel-2 and Sentinel-1 encoders' `q_norm.weight`, where there are
-                such: as long as a head is wide.
+            usual: the family's number, used if the file does not contain it.
+            normed: names of the `q_norm.weight` of the Sentinel-2 and Sentinel-1 encoders, if
+                they exist; their length is the width of a head.
         """
         both = self.stated("nhead", "num_heads")
-        heads = [self.stated(f"{sensor}_num_heads", f"{sensor}_nhead") for sensor in ("s2", "s1")]
-        found = [own or both for own in heads]
+        stated = [self.stated(f"{sensor}_num_heads", f"{sensor}_nhead") for sensor in ("s2", "s1")]
+        heads = [number or both for number in stated]
         if normed is not None:
             widths = [
                 self.length(f"{sensor}_backbone.embedding.0.weight") // max(1, self.length(tensor))
                 for sensor, tensor in zip(("s2", "s1"), normed, strict=True)
             ]
-            found = [own or width for own, width in zip(found, widths, strict=True)]
-        if None in found:
+            heads = [number or width for number, width in zip(heads, widths, strict=True)]
+        if None in heads:
             logger.warning(
-                "%s does not state its number of attention heads, and tensors do not show it: "
+                "%s does not contain its number of attention heads, and tensors do not show it: "
                 "using %d, as usual for %s (set model.heads or --heads if it has another)",
                 self.path.name,
                 usual,
                 family,
             )
-        return found[0] or usual, found[1] or usual
+        return heads[0] or usual, heads[1] or usual
 
 
 @dataclass(frozen=True)
 class Family:
-    """All that is particular to one generation of checkpoints.
+    """Everything that is specific to one generation of checkpoints.
 
     Attributes:
-        key: short name, as in records.
-        title: name in sentences.
-        recognises: whether tensors of these names are of the family.
-        read_sizes: the sizes of a checkpoint; heads as given, where they are.
-        create: a model of given sizes.
-        names: which of a checkpoint's tensors a model's parameters are.
-        statistics: by the source of the training data; the key is "" where there is one set.
+        key: short name, used in records.
+        title: name in messages.
+        recognises: returns whether tensors of these names belong to the family.
+        read_sizes: returns the sizes of a checkpoint; the second argument overrides the heads.
+        create: returns a model of these sizes.
+        names: returns the names of a model's parameters with those of the checkpoint's tensors.
+        statistics: by source of the training data; the key is "" if there is one set.
         rule: how sequences are made.
         quantizer: how codes are made.
-        dtype: what the published pipeline stores.
+        dtype: type that the published pipeline stores.
         training_only: prefixes of tensors that only training needs.
     """
 
@@ -213,60 +213,60 @@ class Family:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Sources that have statistics of their own; empty where there is one set."""
+        """Sources of training data with separate statistics; empty if there is one set."""
         return tuple(source for source in self.statistics if source)
 
     def shapes(self, sizes: Any) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor of a checkpoint of these sizes."""
+        """Return name and shape of every tensor of a checkpoint of these sizes."""
         with torch.device("meta"):
-            ours = self.create(sizes).state_dict()
+            parameters = self.create(sizes).state_dict()
         shapes: dict[str, tuple[int, ...]] = {}
         for name, tensors in self.names(sizes).items():
-            first, *others = ours[name].shape
+            first, *others = parameters[name].shape
             shapes |= {tensor: (first // len(tensors), *others) for tensor in tensors}
         return shapes
 
     def choose_statistics(self, source: str | None, path: Path) -> Statistics:
-        """The statistics for a source of data.
+        """Return the statistics of a source of data.
 
         Args:
-            source: one of `sources`; None where there is one set.
+            source: one of `sources`; None if there is one set.
             path: the checkpoint file, for messages.
 
         Raises:
-            ConfigError: no source is named and one is needed, or it has no statistics, or one
-                is named for a family that has a single set.
+            ConfigError: a source is required and missing, or has no statistics, or is set for
+                a family with a single set.
         """
         sources = " or ".join(self.sources)
         if source is None and self.sources:
             raise ConfigError(
-                f"{path} is a {self.title} checkpoint, and there is one for each source of data, "
-                f"each with its own statistics: set model.statistics (--statistics) to {sources}, "
-                "whichever the checkpoint was trained for."
+                f"{path} is a {self.title} checkpoint, of which there is one for each source of "
+                "data, with its own statistics: set model.statistics (--statistics) to "
+                f"{sources}, the source of the data that it was trained on."
             )
         if source is not None and not self.sources:
             raise ConfigError(
                 f"model.statistics (--statistics) is {source}, but {path} is a {self.title} "
                 "checkpoint, which has a single set of statistics: leave it out."
             )
-        chosen = self.statistics.get(source or "")
-        if chosen is None:
+        statistics = self.statistics.get(source or "")
+        if statistics is None:
             raise ConfigError(
                 f"There are no {self.title} statistics for {source}: choose {sources}."
             )
-        return chosen
+        return statistics
 
 
 def check_dim(dim: int | None, known: Sequence[int], weights: str) -> int:
-    """The number of dimensions to store.
+    """Return the number of dimensions to store.
 
     Args:
-        dim: what is asked for; None for as many as the family stores.
-        known: what there is to choose from, smallest first.
-        weights: what to call the weights in an error.
+        dim: the requested number; None for the number that the family stores.
+        known: the possible numbers, smallest first.
+        weights: name of the weights in an error message.
 
     Raises:
-        ConfigError: `dim` is none of `known`.
+        ConfigError: `dim` is not one of `known`.
     """
     if dim is not None and dim not in known:
         raise ConfigError(

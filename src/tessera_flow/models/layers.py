@@ -1,19 +1,19 @@
-"""The parts that the model families share: layers, poolings, encoders, the reducer.
+"""Modules that the model families share: layers, pooling, encoders, the reducer.
 
-Every family encodes a pixel's Sentinel-2 and Sentinel-1 sequences separately, each into
-one vector, and fuses the two. The differences are where norms stand in a layer, how steps
-are pooled, and the fusion.
+Every family encodes the Sentinel-2 and Sentinel-1 sequences of a pixel separately, each into
+one vector, and fuses the two. The families differ in the order of norms in a layer, in the
+pooling of steps, and in the fusion.
 
-Each part that holds parameters has a function `names_of_...` beside it: which tensors of a
-published checkpoint its parameters are (several are joined, row by row, in that order).
+Each module with parameters has a function `names_of_...` or method `names` that maps them to
+the tensors of a published checkpoint (several tensors are concatenated, row by row, in order).
 
-A sequence may hold a step several times (steps that fill a bin, or were drawn twice). Such
-copies stay equal to one another in every layer, so each is computed once: the encoder gets
-the U different steps and the place that each of the T steps of the sequence has among them.
-Attention and pooling weigh a step by how often it occurs, by adding the logarithm of that
-number to its score.
+A sequence may contain a step several times (steps that fill a bin, or were drawn twice).
+Repeated steps are equal in every layer, so each is computed once: the encoder receives the U
+distinct steps, and for each of the T steps of the sequence its index among them. Attention and
+pooling weight a step by its number of occurrences: the logarithm of that number is added to
+its score.
 
-Shapes in the comments: B pixels, T steps, U different ones, C channels, D width, H heads,
+Shapes in the comments: B pixels, T steps, U distinct steps, C channels, D width, H heads,
 E = D / H.
 """
 
@@ -36,7 +36,7 @@ LAYER_NORM_EPS = 1e-5
 RMS_NORM_EPS = torch.finfo(torch.float32).eps
 
 Names: TypeAlias = dict[str, tuple[str, ...]]
-"""Our name of a parameter, and the checkpoint's names of the tensors that make it up."""
+"""Names of the parameters here, each with the names of its tensors in the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class StackSizes:
 
     Attributes:
         width: D, the length of a step's vector.
-        num_layers: how many layers.
-        nhead: H, attention heads; divides the width.
-        dim_feedforward: inner width of a layer's feed-forward part.
+        num_layers: number of layers.
+        nhead: H, attention heads; a divisor of the width.
+        dim_feedforward: inner width of the feed-forward block of a layer.
         qk_norm: queries and keys pass an RMSNorm before attention.
-        pre_norm: norms stand before attention and feed-forward, not after.
+        pre_norm: norms precede attention and feed-forward instead of following them.
     """
 
     width: int
@@ -66,16 +66,16 @@ class StackSizes:
 
 
 def names_of_same(ours: str, theirs: str, *kinds: str) -> Names:
-    """Parameters that are one tensor each, `weight` and `bias` unless named."""
+    """Return the names of parameters that are one tensor each; default: `weight` and `bias`."""
     return {f"{ours}.{kind}": (f"{theirs}.{kind}",) for kind in kinds or ("weight", "bias")}
 
 
 def day_codes(width: int) -> Tensor:
-    """Positional code of every day of year, one row per day from 0 to 366.
+    """Return the positional code of every day of year, one row per day from 0 to 366.
 
     Even columns are sin(d * w_k), odd ones cos(d * w_k), w_k = exp(-2k ln(10000) / width),
     angles in float32 like the published model (float64 differs by up to 2.6e-5). Day 0 is
-    the row of an absent sensor.
+    used for an absent sensor.
 
     Returns:
         (367, width) float32.
@@ -86,35 +86,35 @@ def day_codes(width: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Copies:
-    """Where the U different steps of a sequence stand among its T.
+class RepeatedSteps:
+    """The positions of the U distinct steps in a sequence of T steps.
 
     Attributes:
-        places: (T,) for all pixels or (B, T) for each, int64: which of the different steps
-            is at each place of the sequence.
-        log_counts: (1 or B, U) float32, logarithm of how often each step occurs.
+        inverse: (T,) for all pixels or (B, T) for each, int64: index into the distinct steps
+            of each step of the sequence.
+        log_counts: (1 or B, U) float32, logarithm of the number of occurrences of each step.
     """
 
-    places: Tensor
+    inverse: Tensor
     log_counts: Tensor
 
     @classmethod
-    def of(cls, places: Tensor, different: int) -> Copies:
-        """From the places; every one of the U = `different` steps occurs."""
-        rows = places.reshape(-1, places.shape[-1])
-        counts = torch.zeros((len(rows), different), device=places.device)
+    def of(cls, inverse: Tensor, distinct: int) -> RepeatedSteps:
+        """Count the occurrences of each of the U = `distinct` steps, at least 1 each."""
+        rows = inverse.reshape(-1, inverse.shape[-1])
+        counts = torch.zeros((len(rows), distinct), device=inverse.device)
         counts.scatter_add_(1, rows, torch.ones_like(rows, dtype=counts.dtype))
-        return cls(places, counts.log())
+        return cls(inverse, counts.log())
 
-    def spread(self, x: Tensor) -> Tensor:
-        """The different steps (B, U, D) put in their places: (B, T, D)."""
-        if self.places.ndim == 1:
-            return x[:, self.places]
-        return x.gather(1, self.places[..., None].expand(-1, -1, x.shape[2]))
+    def expand(self, x: Tensor) -> Tensor:
+        """Return the sequence of T steps from the distinct steps: (B, U, D) -> (B, T, D)."""
+        if self.inverse.ndim == 1:
+            return x[:, self.inverse]
+        return x.gather(1, self.inverse[..., None].expand(-1, -1, x.shape[2]))
 
 
 class EncoderLayer(nn.Module):
-    """Transformer layer with ReLU; post- or pre-norm, with or without normalised q and k."""
+    """Transformer layer with ReLU; post- or pre-norm, with or without QK norm."""
 
     def __init__(self, sizes: StackSizes) -> None:
         super().__init__()
@@ -130,31 +130,32 @@ class EncoderLayer(nn.Module):
         self.contract = Linear(sizes.dim_feedforward, width)
         self.feedforward_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
-    def mix(self, x: Tensor, copies: Copies | None) -> Tensor:
-        """The heads' mixtures of steps, side by side: (B, U, D) -> (B, U, D)."""
+    def mix(self, x: Tensor, repeated: RepeatedSteps | None) -> Tensor:
+        """Apply attention; return the heads side by side: (B, U, D) -> (B, U, D)."""
         pixels, steps, width = x.shape
         qkv = self.qkv(x).view(pixels, steps, 3, self.heads, self.head_width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, U, E)
         if self.qk_norm:
             q, k = (norm(t.float()).to(v.dtype) for norm, t in ((self.q_norm, q), (self.k_norm, k)))
-        bias = None if copies is None else copies.log_counts[:, None, None].to(q.dtype)
+        bias = None if repeated is None else repeated.log_counts[:, None, None].to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return mixed.transpose(1, 2).reshape(pixels, steps, width)
 
-    def forward(self, x: Tensor, copies: Copies | None = None) -> Tensor:
+    def forward(self, x: Tensor, repeated: RepeatedSteps | None = None) -> Tensor:
         """(B, U, D) -> (B, U, D)"""
         if self.pre_norm:
-            x = self.attention_out(self.mix(self.attention_norm(x), copies), add=x)
+            x = self.attention_out(self.mix(self.attention_norm(x), repeated), add=x)
             inner = self.expand(self.feedforward_norm(x), relu=True)  # (B, U, F)
             result: Tensor = self.contract(inner, add=x)
             return result
-        x = self.attention_norm(self.attention_out(self.mix(x, copies), add=x))
+        x = self.attention_norm(self.attention_out(self.mix(x, repeated), add=x))
         result = self.feedforward_norm(self.contract(self.expand(x, relu=True), add=x))
         return result
 
 
 def names_of_layer(ours: str, theirs: str, qk_norm: bool) -> Names:
-    """Without QK norm torch's `nn.TransformerEncoderLayer`; with it q, k, v stand apart."""
+    """Return the names of a layer: without QK norm those of `nn.TransformerEncoderLayer`; with QK
+    norm q, k and v are separate tensors."""
     if qk_norm:
         names: Names = {
             f"{ours}.qkv.{kind}": tuple(f"{theirs}.{part}_proj.{kind}" for part in "qkv")
@@ -180,49 +181,49 @@ def names_of_layer(ours: str, theirs: str, qk_norm: bool) -> Names:
 
 
 def weighted_sum(scores: Tensor, x: Tensor) -> Tensor:
-    """Sum of the steps, weighted by a softmax of scores: (B, T, 1), (B, T, D) -> (B, D)."""
+    """Sum the steps, weighted by a softmax of scores: (B, T, 1), (B, T, D) -> (B, D)."""
     return torch.bmm(torch.softmax(scores, dim=1).transpose(1, 2), x).squeeze(1)
 
 
 class AttentionPool(nn.Module):
-    """v2: the mean of the steps, weighted by a softmax over a score of each step."""
+    """v2: mean of the steps, weighted by a softmax of their scores."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.query = nn.Linear(width, 1)
 
-    def forward(self, x: Tensor, copies: Copies | None = None) -> Tensor:
-        """(B, U, D) -> (B, D); one step alone is returned as it is."""
+    def forward(self, x: Tensor, repeated: RepeatedSteps | None = None) -> Tensor:
+        """(B, U, D) -> (B, D); a single step is returned unchanged."""
         scores = self.query(x)  # (B, U, 1)
-        if copies is not None:
-            scores = scores + copies.log_counts[..., None]
+        if repeated is not None:
+            scores = scores + repeated.log_counts[..., None]
         return weighted_sum(scores, x)
 
     @staticmethod
     def names(ours: str, theirs: str) -> Names:
-        """See the module."""
+        """Return the checkpoint's names of the parameters."""
         return names_of_same(f"{ours}.query", f"{theirs}.query")
 
 
 class GruPool(AttentionPool):
-    """v1.0 float: scores are read from the states of torch's GRU over the steps.
+    """v1.0 float: scores are computed from the states of torch's GRU over the steps.
 
-    Here the order of steps counts, and so does every copy of one.
+    The order of the steps matters, and every repeated step is processed.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.gru = nn.GRU(width, width, batch_first=True)
 
-    def forward(self, x: Tensor, copies: Copies | None = None) -> Tensor:
-        """(B, U, D) -> (B, D); the states begin at 0."""
-        if copies is not None:
-            x = copies.spread(x)
+    def forward(self, x: Tensor, repeated: RepeatedSteps | None = None) -> Tensor:
+        """(B, U, D) -> (B, D); the initial state is 0."""
+        if repeated is not None:
+            x = repeated.expand(x)
         return weighted_sum(self.query(self.gru(x)[0]), x)
 
     @staticmethod
     def names(ours: str, theirs: str) -> Names:
-        """See the module."""
+        """Return the checkpoint's names of the parameters."""
         kinds = [f"{kind}_{gate}_l0" for kind in ("weight", "bias") for gate in ("ih", "hh")]
         return AttentionPool.names(ours, theirs) | names_of_same(
             f"{ours}.gru", f"{theirs}.temporal_context", *kinds
@@ -230,11 +231,11 @@ class GruPool(AttentionPool):
 
 
 class GatedPool(AttentionPool):
-    """v1.0 QAT and v1.1: scores are read from the normalised states of a cell of its own.
+    """v1.0 QAT and v1.1: scores are computed from the normalised states of a custom GRU cell.
 
-    The order of steps counts, and so does every copy of one. The cell is not torch's GRU:
-    the reset gate acts before the matrix product, and z lets the new state in where torch's
-    keeps the old one.
+    The order of the steps matters, and every repeated step is processed. Unlike in torch's GRU,
+    the reset gate is applied before the matrix product, and z weights the new state, where
+    torch's z weights the old one.
 
         r = sigmoid(W_ir x + W_hr h + b_r)
         z = sigmoid(W_iz x + W_hz h + b_z)
@@ -249,29 +250,29 @@ class GatedPool(AttentionPool):
         self.candidate = Linear(width, width, bias=False)  # W_hh
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
-    def forward(self, x: Tensor, copies: Copies | None = None) -> Tensor:
-        """(B, U, D) -> (B, D); the states begin at 0."""
+    def forward(self, x: Tensor, repeated: RepeatedSteps | None = None) -> Tensor:
+        """(B, U, D) -> (B, D); the initial state is 0."""
         from_input = self.input(x)  # (B, U, 3D), all steps at once
-        if copies is not None:
-            from_input, x = copies.spread(from_input), copies.spread(x)
+        if repeated is not None:
+            from_input, x = repeated.expand(from_input), repeated.expand(x)
         return weighted_sum(self.query(self.norm(self.states(from_input))), x)
 
     def states(self, from_input: Tensor) -> Tensor:
-        """States of the cell, float32: (B, T, 3D) -> (B, T, D)."""
+        """Return the states of the cell, float32: (B, T, 3D) -> (B, T, D)."""
         pixels, steps, width = from_input.shape[0], from_input.shape[1], from_input.shape[2] // 3
         states = from_input.new_empty((steps, pixels, width), dtype=torch.float32)
         h = states.new_zeros((pixels, width))
         for step in range(steps):
-            given = from_input[:, step].float()  # (B, 3D)
-            gates = (given[:, : 2 * width] + self.gates(h)).sigmoid_()
+            projected = from_input[:, step].float()  # (B, 3D)
+            gates = (projected[:, : 2 * width] + self.gates(h)).sigmoid_()
             r, z = gates[:, :width], gates[:, width:]
-            n = (given[:, 2 * width :] + self.candidate(r * h)).tanh_()
+            n = (projected[:, 2 * width :] + self.candidate(r * h)).tanh_()
             h = torch.lerp(h, n, z, out=states[step])
         return states.transpose(0, 1)
 
     @staticmethod
     def names(ours: str, theirs: str) -> Names:
-        """See the module."""
+        """Return the checkpoint's names of the parameters."""
         cell = f"{theirs}.temporal_context.gru_cell"
         return {
             **AttentionPool.names(ours, theirs),
@@ -284,12 +285,11 @@ class GatedPool(AttentionPool):
 
 
 class Encoder(nn.Module):
-    """One sensor's encoder: a sequence of steps in, one vector per pixel out.
+    """Encoder of one sensor: maps a sequence of steps to one vector per pixel.
 
-    `pack` makes it ready for a device and a precision. In bfloat16 the factors of the
-    matrix products are bfloat16 and so is what passes between post-norm layers; sums,
-    norms, softmax, recurrent states, pooling and the stream past pre-norm layers are
-    float32.
+    `pack` prepares it for a device and a precision. In bfloat16 the factors of the matrix
+    products and the activations between post-norm layers are bfloat16; sums, norms, softmax,
+    recurrent states, pooling and the residual stream of pre-norm layers are float32.
     """
 
     codes: Tensor
@@ -309,37 +309,37 @@ class Encoder(nn.Module):
         """Lay the weights out for their device, with matrix products in `dtype`."""
         for module in self.modules():
             if isinstance(module, Linear):
-                # Measured values keep their precision; their product is a small one.
+                # Input values keep their precision; their matrix product is small.
                 module.pack(torch.float32 if module is self.embed_values else dtype)
         if any(layer.pre_norm for layer in self.layers):
             return
         self.stream = dtype
-        if self.codes.device.type != "cpu":  # where norms and what they norm are of one type
+        if self.codes.device.type != "cpu":  # norms require the type of their input there
             for module in self.layers.modules():
                 if isinstance(module, nn.LayerNorm):
                     module.to(dtype)
 
-    def forward(self, values: Tensor, days: Tensor, places: Tensor | None = None) -> Tensor:
-        """Encode sequences of one length, each with the same number of different steps.
+    def forward(self, values: Tensor, days: Tensor, inverse: Tensor | None = None) -> Tensor:
+        """Encode sequences of one length, each with the same number of distinct steps.
 
         Args:
-            values: (B, U, C) float32, standardised values of the different steps.
-            days: (B, U) int64, day of year 1..366 (0 in the rows of an absent sensor).
-            places: see `Copies`; None if each step occurs once, in this order.
+            values: (B, U, C) float32, standardised values of the distinct steps.
+            days: (B, U) int64, day of year 1..366 (0 for an absent sensor).
+            inverse: see `RepeatedSteps`; None if each step occurs once, in this order.
 
         Returns:
             (B, D) float32.
         """
         codes = self.codes[days].to(self.stream)
         x = self.embed_steps(self.embed_values(values, relu=True), add=codes)  # (B, U, D)
-        copies = None if places is None else Copies.of(places, values.shape[1])
+        repeated = None if inverse is None else RepeatedSteps.of(inverse, values.shape[1])
         for layer in self.layers:
-            x = layer(x, copies)
-        result: Tensor = self.pool(x.float(), copies)
+            x = layer(x, repeated)
+        result: Tensor = self.pool(x.float(), repeated)
         return result
 
     def absent(self, length: int = 1) -> Tensor:
-        """The vector of a pixel with no valid step: rows of zeros, day 0. (1, D)"""
+        """Return the vector of a pixel without valid steps: rows of zeros, day 0. (1, D)"""
         device = self.codes.device
         result: Tensor = self(
             torch.zeros((1, length, self.channels), device=device),
@@ -355,7 +355,7 @@ def names_of_encoder(
     pool: type[AttentionPool],
     layers: str = "transformer_encoder.layers",
 ) -> Names:
-    """`layers` is where the checkpoint has the list of layers."""
+    """Return the names of an encoder; `layers` is the checkpoint's name of its list of layers."""
     names = names_of_same(f"{ours}.embed_values", f"{theirs}.embedding.0")
     names |= names_of_same(f"{ours}.embed_steps", f"{theirs}.embedding.2")
     for index in range(sizes.num_layers):
@@ -366,7 +366,7 @@ def names_of_encoder(
 
 
 class Reducer(nn.Module):
-    """Both sensors' vectors side by side, reduced to the embedding by two linear maps."""
+    """Reduces the vectors of both sensors to the embedding by two linear maps."""
 
     def __init__(self, width: int, repr_dim: int, output_norm: bool) -> None:
         super().__init__()
@@ -385,7 +385,7 @@ class Reducer(nn.Module):
 
 
 def names_of_reducer(ours: str) -> Names:
-    """Of the checkpoint's `dim_reducer`, a sequence with a dropout that has no tensors."""
+    """Return the names of the reducer: `dim_reducer`, whose dropout has no tensors."""
     names: Names = {}
     for part, index in (("expand", 0), ("norm", 1), ("reduce", 4)):
         names |= names_of_same(f"{ours}.{part}", f"dim_reducer.{index}")

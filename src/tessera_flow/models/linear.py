@@ -1,9 +1,9 @@
-"""The matrix products of the models, with what directly follows them.
+"""Matrix products of the models, combined with the ReLU or the addition that follows.
 
-Most of an encoder's time is spent here. Plain PyTorch makes a pass over memory for the
-product, one for the rectifier and one for the sum with what went round the layer. On a CPU
-oneDNN does all three at once, with weights that are laid out for the processor beforehand
-and in float32 or bfloat16; that is the call which PyTorch's own compiler emits.
+Most of the time of an encoder is spent here. Plain PyTorch passes over memory once for the
+product, once for the ReLU and once for the residual sum. On a CPU oneDNN combines them in one
+call, in float32 or bfloat16, with weights reordered for the processor beforehand; PyTorch's
+compiler emits the same call.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that can add to its result or rectify it, and be packed for a device."""
+    """`nn.Linear` with optional ReLU or addition, which can be packed for a device."""
 
     dtype: torch.dtype = torch.float32
-    """In what the factors of the product are; sums are float32 in any case."""
+    """Type of the factors of the product; sums are always float32."""
     _packed: Tensor | None = None
 
     def pack(self, dtype: torch.dtype) -> None:
-        """Lay the weights out for their device, in `dtype`; they cannot be saved any more.
+        """Reorder the weights for their device, in `dtype`; afterwards they cannot be saved.
 
-        Where oneDNN cannot, only the type changes.
+        Without oneDNN only the type changes.
         """
         self.dtype = dtype
         weight, bias = self.weight.detach().to(dtype), self.bias
@@ -37,7 +37,7 @@ class Linear(nn.Linear):
             self.weight = nn.Parameter(weight, False)
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
-        """x W' + b, rectified if `relu`; then plus `add`. One of the two at most.
+        """Return x W' + b, with ReLU if `relu`, or plus `add`; not both.
 
         Args:
             x: (..., in_features), any floating-point type.
@@ -45,7 +45,7 @@ class Linear(nn.Linear):
             relu: replace negative values by 0.
 
         Returns:
-            (..., out_features) in `dtype`; with `add` in the wider of both types.
+            (..., out_features) in `dtype`; with `add` in the wider of the two types.
         """
         x = x.to(self.dtype)
         if self._packed is None:
@@ -76,7 +76,7 @@ def _product_and_sum(x: Tensor, add: Tensor, packed: Tensor, bias: Tensor | None
 
 @cache
 def onednn_computes(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has these oneDNN calls, and this processor can do them in `dtype`."""
+    """Return whether this PyTorch has these oneDNN calls, and this processor supports `dtype`."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     generator = torch.Generator().manual_seed(0)
@@ -85,16 +85,16 @@ def onednn_computes(dtype: torch.dtype) -> bool:
     plain = F.linear(x.float(), w.float(), b.float())
     try:
         packed = _reorder(w)
-        found = (
+        results = (
             _product(x, packed, b, "none"),
             _product(x, packed, b, "relu"),
             _product_and_sum(x, add, packed, b),
         )
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False
-    wanted = (plain, F.relu(plain), plain + 1)
+    expected = (plain, F.relu(plain), plain + 1)
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
     return all(
-        torch.allclose(ours.float(), theirs, atol=tolerance, rtol=tolerance)
-        for ours, theirs in zip(found, wanted, strict=True)
+        torch.allclose(result.float(), exact, atol=tolerance, rtol=tolerance)
+        for result, exact in zip(results, expected, strict=True)
     )

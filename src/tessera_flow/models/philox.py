@@ -1,9 +1,9 @@
-"""Random draws of time steps that depend on the seed and on a pixel's place alone.
+"""Random draws of time steps that depend only on the seed and on a pixel's position.
 
-The numbers come from Philox4x32-10, a generator without a state: it turns a counter and a
-key into four words of 32 bits. The key is the seed; the counter names the pixel (column,
-row), the repeat, the sensor and which four of the pixel's words are wanted. So no number
-depends on how many pixels are drawn for, in which order, or on which machine.
+The numbers come from Philox4x32-10, a generator without state: it maps a counter and a key
+to four words of 32 bits. The key is the seed; the counter consists of the pixel (column,
+row), the index of the four words, and the repeat and sensor. So no number depends on how many
+pixels are drawn for, in which order, or on which machine.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011).
 """
@@ -23,7 +23,7 @@ _SHIFT = np.uint64(32)
 
 
 def philox(counters: NDArray[np.integer], key: tuple[int, int]) -> NDArray[np.uint32]:
-    """Philox4x32-10.
+    """Return the Philox4x32-10 words of counters.
 
     Args:
         counters: (..., 4), values from 0 to 2**32 - 1.
@@ -57,7 +57,7 @@ class Stream:
         rows: (N,) rows in the region's grid, from 0 to 2**32 - 1.
         columns: (N,) columns.
         sensor: 0 for Sentinel-2, 1 for Sentinel-1.
-        repeat: which of the draws that are averaged, from 0.
+        repeat: number of the draw, from 0, if several are averaged.
     """
 
     seed: int
@@ -66,12 +66,12 @@ class Stream:
     sensor: int = 0
     repeat: int = 0
 
-    def of(self, pixels: NDArray[np.integer] | NDArray[np.bool_]) -> Stream:
-        """The stream of some of the pixels."""
+    def subset(self, pixels: NDArray[np.integer] | NDArray[np.bool_]) -> Stream:
+        """Return the stream of a subset of the pixels."""
         return replace(self, rows=self.rows[pixels], columns=self.columns[pixels])
 
     def words(self, count: int) -> NDArray[np.uint32]:
-        """The first `count` words of every pixel, (N, count) uint32."""
+        """Return the first `count` words of every pixel, (N, count) uint32."""
         fours = -(-count // 4)
         counters = np.empty((len(self.rows), fours, 4), np.uint64)
         counters[..., 0] = self.columns[:, None]
@@ -83,14 +83,14 @@ class Stream:
 
 
 def draw_ranks(n: NDArray[np.integer], size: int, stream: Stream) -> NDArray[np.int64]:
-    """Draw `size` of each pixel's n candidates, in rising order.
+    """Draw `size` of the n candidates of each pixel, in ascending order.
 
-    Without replacement where n is at least `size`: the candidates with the smallest words,
-    the i-th word being the i-th candidate's. With replacement where n is smaller.
+    Without replacement if n >= size: the candidates with the smallest words, where the i-th
+    word belongs to the i-th candidate. With replacement if n < size.
 
     Args:
-        n: (N,) how many candidates each pixel has, at least 1.
-        size: how many to draw.
+        n: (N,) number of candidates of each pixel, at least 1.
+        size: number of draws.
         stream: the random words of the N pixels.
 
     Returns:
@@ -100,13 +100,13 @@ def draw_ranks(n: NDArray[np.integer], size: int, stream: Stream) -> NDArray[np.
     ranks = np.empty((len(counts), size), np.int64)
     few = counts < size
     if few.any():
-        words = stream.of(few).words(size).astype(np.uint64)
+        words = stream.subset(few).words(size).astype(np.uint64)
         ranks[few] = (words * counts[few].astype(np.uint64)[:, None]) >> _SHIFT
     if not few.all():
         enough = ~few
         number = np.arange(counts.max(), dtype=np.uint64)
-        # The candidate's number makes every key a different one, so that no tie is left.
-        keys = (stream.of(enough).words(len(number)).astype(np.uint64) << _SHIFT) | number
+        # With the number of the candidate in its low bits every key is unique: no ties.
+        keys = (stream.subset(enough).words(len(number)).astype(np.uint64) << _SHIFT) | number
         keys[number >= counts[enough].astype(np.uint64)[:, None]] = np.iinfo(np.uint64).max
         ranks[enough] = np.argpartition(keys, size - 1, axis=1)[:, :size]
     ranks.sort(axis=1)

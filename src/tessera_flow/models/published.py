@@ -1,4 +1,4 @@
-"""The published checkpoints, by the names that a user may give instead of a path."""
+"""Published checkpoints, by the names that can be given instead of a path."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Published:
     """A published checkpoint.
 
     Attributes:
-        repository: its repository on the hub.
-        file: its path in there.
-        parameters: how many numbers its encoder holds.
+        repository: its repository on Hugging Face.
+        file: its path in the repository.
+        parameters: number of parameters of its encoder.
     """
 
     repository: str
@@ -32,7 +32,7 @@ class Published:
 
     @property
     def url(self) -> str:
-        """URL of the file, as a browser downloads it."""
+        """URL to download the file."""
         return f"{HUB}/{self.repository}/resolve/main/{self.file}"
 
 
@@ -54,11 +54,11 @@ PUBLISHED = {
 
 
 def weights_file(weights: str) -> Path | None:
-    """The checkpoint file that `weights` names, or None for a published name.
+    """Return the path of a checkpoint file, or None for a published name.
 
     Raises:
-        ConfigError: neither a published name nor anything that looks like a path.
-        CheckpointError: there is no such file.
+        ConfigError: `weights` is neither a published name nor similar to a path.
+        CheckpointError: the file does not exist.
     """
     if weights in PUBLISHED:
         return None

@@ -1,8 +1,8 @@
-"""int8 codes with one float32 scale per pixel, as the two generations store embeddings.
+"""Quantise embeddings to int8 codes with one float32 scale per pixel.
 
 scale = max|e| / 127 over the stored dimensions, code = round(e / scale), half to even,
-clipped. The generations differ in what keeps a scale from being 0 and in the smallest
-code. A Matryoshka prefix is cut before quantising.
+clipped. The two generations differ in how a scale of 0 is avoided and in the smallest code.
+A Matryoshka prefix is cut before quantising.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ LARGEST_CODE = 127
 
 @dataclass(frozen=True)
 class Quantizer:
-    """One generation's rule.
+    """The rule of one generation.
 
     Attributes:
-        smallest_maximum: floor of max|e|.
-        smallest_scale: floor of the scale.
+        smallest_maximum: lower limit of max|e|.
+        smallest_scale: lower limit of the scale.
         smallest_code: lower end of the clip range.
     """
 
@@ -54,7 +54,7 @@ def quantize(
 
 
 def dequantize(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embeddings from codes and scales: code * scale; NaN where the scale is NaN.
+    """Return embeddings from codes and scales: code * scale; NaN where the scale is NaN.
 
     Args:
         codes: (..., K) int8.

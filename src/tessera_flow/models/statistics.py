@@ -1,8 +1,7 @@
-"""Means and standard deviations that each model family was trained with.
+"""Means and standard deviations of the training data of each model family.
 
-The values belong to a family and to named channels; they are looked up by name, so the
-order of an array's channels is stated once, by whoever holds the array. Source: the
-statistics published with the models (TESSERA v1.0, v1.1 and v2).
+Values are looked up by channel name, so that only the code with the array defines the order
+of its channels. Source: the statistics published with the models (TESSERA v1.0, v1.1 and v2).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class ChannelStatistics:
     channels: Mapping[str, tuple[float, float]]
 
     def in_order(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and divisor (std + 1e-9) of the channels `names`, each (C,) float32.
+        """Return mean and divisor (std + 1e-9) of the channels `names`, each (C,) float32.
 
         Raises:
             KeyError: a channel has no statistics.
@@ -39,7 +38,7 @@ class ChannelStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The statistics of a family; the two orbit directions may have the same.
+    """The statistics of a family; both orbit directions can have the same.
 
     Attributes:
         sentinel2: of the ten bands.
@@ -111,7 +110,7 @@ _V2_BANDS = ChannelStatistics(
 
 
 def _pooled(bands: ChannelStatistics, radar: ChannelStatistics) -> Statistics:
-    """One set for both orbit directions."""
+    """Return statistics with one set for both orbit directions."""
     return Statistics(bands, ascending=radar, descending=radar)
 
 

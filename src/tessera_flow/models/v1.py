@@ -30,7 +30,7 @@ from .layers import (
 from .sampling import BinsV11, Draws
 
 STORED_V1_1 = 128
-"""Dimensions of v1.1 that are stored, of 192."""
+"""Stored dimensions of v1.1, of 192."""
 
 EMPTY_ORBIT_DAY = 180
 TRAINING_ONLY = ("projector.", "segmented_matryoshka_projector.")
@@ -43,8 +43,8 @@ class V1Sizes:
     Attributes:
         latent_dim: a quarter of the width D.
         s2, s1: of the two encoders.
-        repr_dim: dimensions that the model puts out.
-        stored: how many of these are kept.
+        repr_dim: dimensions of the model's output.
+        stored: number of stored dimensions.
     """
 
     latent_dim: int
@@ -55,12 +55,12 @@ class V1Sizes:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """One number only: v1.x is not Matryoshka."""
+        """A single number: v1.x is not Matryoshka."""
         return (self.stored,)
 
 
 class LinearFusion(nn.Module):
-    """v1.0: both sensors' vectors side by side, through one linear map."""
+    """v1.0: one linear map of the concatenated vectors of both sensors."""
 
     def __init__(self, width: int, repr_dim: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class V10(Model):
 
 
 class V10Qat(V10):
-    """v1.0 QAT: trained for 8-bit embeddings, with another recurrent cell."""
+    """v1.0 QAT: trained for 8-bit embeddings, with a custom recurrent cell."""
 
     pool = GatedPool
 
@@ -126,7 +126,7 @@ def _names_v1_1(sizes: V1Sizes) -> Names:
     return _encoder_names(sizes, GatedPool) | names_of_reducer("fusion")
 
 
-def _has_own_cell(names: Collection[str]) -> bool:
+def _has_custom_cell(names: Collection[str]) -> bool:
     return any(".attn_pool.temporal_context.gru_cell." in name for name in names)
 
 
@@ -135,18 +135,18 @@ def _recognises_v1_0(names: Collection[str]) -> bool:
 
 
 def _recognises_qat(names: Collection[str]) -> bool:
-    # Both pool with the same cell; only v1.1 reduces with two linear maps.
-    return _has_own_cell(names) and "dim_reducer.4.weight" not in names
+    # v1.0 QAT and v1.1 have the same cell; only v1.1 reduces with two linear maps.
+    return _has_custom_cell(names) and "dim_reducer.4.weight" not in names
 
 
 def _recognises_v1_1(names: Collection[str]) -> bool:
-    return _has_own_cell(names) and "dim_reducer.4.weight" in names
+    return _has_custom_cell(names) and "dim_reducer.4.weight" in names
 
 
 def _read(
     checkpoint: Checkpoint, heads: Heads | None, title: str, usual: int, reducer: str
 ) -> tuple[int, StackSizes, StackSizes, int]:
-    """latent_dim, s2, s1, repr_dim: as the settings state them, else as the tensors show."""
+    """Return latent_dim, s2, s1 and repr_dim from the settings, else from the tensors."""
     stated, length = checkpoint.stated, checkpoint.length
     latent = stated("latent_dim") or length("s2_backbone.embedding.0.weight") // 4
     repr_dim = stated("representation_dim", "repr_dim") or length(f"{reducer}.weight")

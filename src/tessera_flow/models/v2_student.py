@@ -1,6 +1,6 @@
-"""The TESSERA v2 student: two post-norm encoders over time, and a fusion of both.
+"""The TESSERA v2 student: two post-norm encoders over time, and their fusion.
 
-The embedding's leading 16, 32, 64 or all dimensions can be used alone (Matryoshka).
+The leading 16, 32, 64 or all dimensions of an embedding can be used alone (Matryoshka).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ USUAL_HEADS = 4
 
 @dataclass(frozen=True)
 class StudentSizes:
-    """The numbers that make one student different from another.
+    """The sizes of a student.
 
     Attributes:
         latent_dim: a quarter of the width D.
         num_layers: transformer layers of each encoder.
-        nhead: attention heads, of the Sentinel-2 encoder if `s1_nhead` is given.
+        nhead: attention heads, of the Sentinel-2 encoder only if `s1_nhead` is set.
         dim_feedforward: inner width of a layer's feed-forward part.
         repr_dim: dimensions of the embedding.
         qk_norm: queries and keys pass an RMSNorm before attention.
-        matryoshka_dims: prefixes of the embedding that can be used alone.
-        s1_nhead: attention heads of the Sentinel-1 encoder, if others.
+        matryoshka_dims: lengths of the prefixes of the embedding that can be used alone.
+        s1_nhead: attention heads of the Sentinel-1 encoder, if different.
     """
 
     latent_dim: int
@@ -76,7 +76,7 @@ class StudentSizes:
 
 
 class V2Student(Model):
-    """The whole model."""
+    """The v2 student."""
 
     sizes: StudentSizes
 
@@ -90,7 +90,7 @@ class V2Student(Model):
 
 
 def _layers(qk_norm: bool) -> str:
-    """Where a checkpoint has its layers: torch's own encoder has one level more."""
+    """Return the checkpoint's name of the list of layers: torch's encoder has one more level."""
     return "transformer_encoder" if qk_norm else "transformer_encoder.layers"
 
 
@@ -112,18 +112,18 @@ def _recognises(names: Collection[str]) -> bool:
 
 
 def _read_sizes(checkpoint: Checkpoint, heads: Heads | None) -> StudentSizes:
-    """As `args` state them; what they do not, as the tensors show it."""
+    """Read sizes from `args`, else from the tensors."""
     stated, state = checkpoint.stated, checkpoint.state
-    seen = any(key.endswith(".q_norm.weight") for key in state)
+    has_norm = any(key.endswith(".q_norm.weight") for key in state)
     qk_norm = checkpoint.settings.get("enable_qk_norm")
-    layers = f"s2_backbone.{_layers(seen)}"
+    layers = f"s2_backbone.{_layers(has_norm)}"
     repr_dim = stated("repr_dim") or checkpoint.length("dim_reducer.4.weight")
     if heads is None:
         normed = f"{_layers(True)}.0.q_norm.weight"
         heads = checkpoint.heads(
             V2_STUDENT.title,
             USUAL_HEADS,
-            (f"s2_backbone.{normed}", f"s1_backbone.{normed}") if seen else None,
+            (f"s2_backbone.{normed}", f"s1_backbone.{normed}") if has_norm else None,
         )
     return StudentSizes(
         latent_dim=stated("latent_dim") or checkpoint.length("s2_backbone.embedding.0.weight") // 4,
@@ -133,26 +133,26 @@ def _read_sizes(checkpoint: Checkpoint, heads: Heads | None) -> StudentSizes:
         dim_feedforward=stated("dim_feedforward")
         or checkpoint.length(f"{layers}.0.linear1.weight"),
         repr_dim=repr_dim,
-        qk_norm=seen if qk_norm is None else bool(qk_norm),
+        qk_norm=has_norm if qk_norm is None else bool(qk_norm),
         matryoshka_dims=_matryoshka(checkpoint, repr_dim),
     )
 
 
 def _matryoshka(checkpoint: Checkpoint, repr_dim: int) -> tuple[int, ...]:
-    """Prefix lengths from "16,32,64,128" or [16, 32, 64, 128]; else the whole embedding."""
+    """Return prefix lengths from "16,32,64,128" or [16, 32, 64, 128]; else the full length."""
     stated = checkpoint.settings.get("matryoshka_dims")
-    parts: Sequence[object] = [repr_dim]
+    lengths: Sequence[object] = [repr_dim]
     if isinstance(stated, str):
-        parts = stated.split(",")
+        lengths = stated.split(",")
     elif isinstance(stated, (list, tuple)):
-        parts = stated
+        lengths = stated
     try:
-        dims = tuple(sorted({int(str(part)) for part in parts}))
+        dims = tuple(sorted({int(str(length)) for length in lengths}))
     except ValueError:
         dims = ()
     if not dims or dims[0] < 1 or dims[-1] > repr_dim:
         raise CheckpointError(
-            f"{checkpoint.path}: `args` state matryoshka_dims = {stated!r} for an embedding of "
+            f"{checkpoint.path}: `args` contain matryoshka_dims = {stated!r} for an embedding of "
             f"{repr_dim} dimensions: use the file as it was published."
         )
     return dims

@@ -1,6 +1,6 @@
 """The TESSERA v2 teacher: two pre-norm encoders, and a transformer over their two vectors.
 
-Its embedding is not Matryoshka: a prefix of it means nothing.
+Its embedding is not Matryoshka: a prefix of it cannot be used alone.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class TeacherSizes:
 
     Attributes:
         latent_dim: a quarter of the width D.
-        s2, s1, fusion: of the two encoders and of the transformer that joins them.
+        s2, s1, fusion: of the two encoders and of the transformer that fuses them.
         repr_dim: dimensions of the embedding.
-        final_layernorm: the embedding passes a LayerNorm without gains.
+        final_layernorm: whether a LayerNorm without gains is applied to the embedding.
     """
 
     latent_dim: int
@@ -51,12 +51,12 @@ class TeacherSizes:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """The whole embedding only."""
+        """Only the full length."""
         return (self.repr_dim,)
 
 
 class TokenFusion(nn.Module):
-    """A transformer over two tokens, one of each sensor; then the reducer over both."""
+    """A transformer over two tokens, one per sensor, followed by the reducer."""
 
     def __init__(self, sizes: TeacherSizes) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class TokenFusion(nn.Module):
 
 
 class V2Teacher(Model):
-    """The whole model."""
+    """The v2 teacher."""
 
     sizes: TeacherSizes
 
@@ -113,7 +113,7 @@ def _recognises(names: Collection[str]) -> bool:
 
 
 def _read_sizes(checkpoint: Checkpoint, heads: Heads | None) -> TeacherSizes:
-    """As `arch` states them; what it does not, as the tensors show it."""
+    """Read sizes from `arch`, else from the tensors."""
     stated, length = checkpoint.stated, checkpoint.length
     layers, fusion = "transformer_encoder.layers.", "fusion_transformer.layers."
     latent = stated("latent_dim") or length("s2_backbone.embedding.0.weight") // 4

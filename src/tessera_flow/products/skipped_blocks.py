@@ -23,7 +23,7 @@ def write_skipped_block(
     """Write an `embeddings` file in which no pixel has an embedding.
 
     Args:
-        output: the file to make.
+        output: the file to write.
         shape: (H, W) of the block in the products.
         patch_size: edge of a stored chunk.
         dim, dtype: dimensions and type of the embeddings of the other blocks.

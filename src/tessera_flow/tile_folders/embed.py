@@ -1,8 +1,8 @@
-"""Embedding reference tile folders: the step behind `tessera-flow embed`.
+"""Embed reference tile folders: the step behind `tessera-flow embed`.
 
-Each tile becomes `<tile>.npy` (H, W, K), for int8 also `<tile>_scales.npy` (H, W), and
-last `<tile>.json`, which states the weights, the settings and a fingerprint of the tile
-folder. A tile is finished when its statement is there and the arrays are what it says.
+The results of a tile are `<tile>.npy` (H, W, K), for int8 also `<tile>_scales.npy` (H, W), and
+`<tile>.json`, written last, with the weights, the settings and a fingerprint of the tile
+folder. A tile is finished when its JSON file exists and the arrays agree with it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..atomic import atomic_output, output_error, write_text
 from ..errors import OutputError, TileError
-from ..inference.device import DeviceName, Precision, precision_name
-from ..inference.embed import Embedding, InferenceOptions, embed_tile, prepare_model
-from ..models.family import Heads, Model, check_dim
+from ..inference.device import precision_name
+from ..inference.embed import Embedding, InferenceOptions, embed_tile
+from ..inference.model import ModelSpec, prepare_model
+from ..models.family import Model, check_dim
 from ..models.weights_record import WeightsRecord
 from .format import find_tile_folders, folder_fingerprint, folder_origin, read_tile_folder
 
@@ -34,59 +35,53 @@ def embed_folders(
     tiles: str | Path,
     out: str | Path,
     weights: WeightsRecord,
+    spec: ModelSpec,
     options: InferenceOptions,
-    device: DeviceName = "auto",
-    threads: int | None = None,
     overwrite: bool = False,
-    heads: Heads | None = None,
-    statistics: str | None = None,
-    precision: Precision = "auto",
 ) -> tuple[int, int]:
     """Embed one tile folder, or every tile folder directly inside a folder.
 
-    A tile that cannot be read does not stop the others; all such tiles are named in the
-    error at the end. A tile's place in the region's grid is read from its name, see
-    `tiles.folder_origin`.
+    A tile that cannot be read does not stop the others; all such tiles are listed in the
+    error at the end. The position of a tile in the region's grid is read from its name, see
+    `format.folder_origin`.
 
     Args:
         tiles: a tile folder, or a folder of tile folders.
-        out: folder for the results, made if need be.
-        weights: the checkpoint, as `weights.fetch_weights` found it.
+        out: folder for the results, created if missing.
+        weights: the record of the checkpoint, see `weights.fetch_weights`.
+        spec: this checkpoint and how to run it.
         options: how to embed.
-        device: see `devices.resolve_device`.
-        threads: CPU threads; PyTorch's own choice if None.
         overwrite: embed finished tiles again.
-        heads, statistics: see `models.checkpoint.load_model`.
-        precision: see `devices.resolve_precision`.
 
     Returns:
-        How many tiles were embedded, and how many were finished before.
+        The number of tiles that were embedded, and of tiles that were finished before.
 
     Raises:
-        TileError: there is no tile, or some tiles could not be read.
-        CheckpointError, ConfigError: see `inference.prepare_model`.
-        OutputError: a result cannot be written, or `out` holds results of the same name
-            that were made with other weights or settings or from other files, or two tiles
-            would write the same file.
+        TileError: there is no tile, or tiles could not be read.
+        CheckpointError, ConfigError: see `inference.model.prepare_model`.
+        OutputError: a result cannot be written, or `out` has results of the same name made
+            with other weights or settings or from other files, or two tiles would write the
+            same file.
     """
     folders = find_tile_folders(tiles)
     out = Path(out)
     _check_names(folders, out)
-    # Taken before anything is read: a tile that changes meanwhile differs from what it states.
-    inputs = {folder: folder_fingerprint(folder) for folder in folders}
+    # Computed before anything is read: a tile that changes meanwhile has another fingerprint.
+    fingerprints = {folder: folder_fingerprint(folder) for folder in folders}
     options = replace(options, dim=check_dim(options.dim, weights.dims, weights.path))
-    settings = _settings(weights, options, heads, statistics, precision)
-    todo = [f for f in folders if overwrite or not _finished(out, f, settings, inputs[f])]
+    settings = _settings(weights, spec, options)
+    todo = {
+        folder: fingerprint
+        for folder, fingerprint in fingerprints.items()
+        if overwrite or not _is_finished(out, folder, settings, fingerprint)
+    }
     finished = len(folders) - len(todo)
     if finished:
         logger.info("%d of %d tiles were finished before", finished, len(folders))
     if not todo:
         return 0, finished
-    model = prepare_model(
-        weights.path, options.dim, device, threads, weights.sha256, heads, statistics, precision
-    )
-    left, statement = {f: inputs[f] for f in todo}, _statement(weights, settings, model)
-    errors = _embed_each(left, out, model, options, statement)
+    model = prepare_model(spec, options.dim)
+    errors = _embed_each(todo, out, model, options, _metadata(weights, settings, model))
     if errors:
         listed = "\n".join(f"- {error}" for error in errors)
         raise TileError(
@@ -96,49 +91,44 @@ def embed_folders(
     return len(todo), finished
 
 
-def _settings(
-    weights: WeightsRecord,
-    options: InferenceOptions,
-    heads: Heads | None,
-    statistics: str | None,
-    precision: Precision,
-) -> dict[str, Any]:
-    """What decides the numbers of a result; it is stated beside it."""
+def _settings(weights: WeightsRecord, spec: ModelSpec, options: InferenceOptions) -> dict[str, Any]:
+    """Return the settings that determine the numbers of a result; written next to it."""
     settings = {
         "weights_sha256": weights.sha256,
         **asdict(options),
-        "heads": None if heads is None else list(heads),
-        "statistics": statistics,
-        "precision": precision,
+        "heads": None if spec.heads is None else list(spec.heads),
+        "statistics": spec.statistics,
+        "precision": spec.precision,
     }
     del settings["batch_size"]
     return settings
 
 
 def _embed_each(
-    inputs: Mapping[Path, str],
+    fingerprints: Mapping[Path, str],
     out: Path,
     model: Model,
     options: InferenceOptions,
-    statement: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> list[TileError]:
+    """Embed tile folders; return the errors of those that cannot be read."""
     errors = []
-    for number, folder in enumerate(inputs, start=1):
+    for number, (folder, fingerprint) in enumerate(fingerprints.items(), start=1):
         name = _name(folder)
-        began = time.monotonic()
+        start = time.monotonic()
         try:
             embedding = embed_tile(read_tile_folder(folder), model, options, folder_origin(folder))
         except TileError as error:
             logger.error("%s", error)
             errors.append(error)
             continue
-        _write(out, name, embedding, statement | {"input": inputs[folder]})
-        seconds = time.monotonic() - began
+        _write(out, name, embedding, metadata | {"input": fingerprint})
+        seconds = time.monotonic() - start
         logger.info(
             "tile %s (%d of %d): %d pixels embedded in %.1f s (%.0f per s)",
             name,
             number,
-            len(inputs),
+            len(fingerprints),
             embedding.pixels,
             seconds,
             embedding.pixels / max(seconds, 1e-9),
@@ -147,15 +137,15 @@ def _embed_each(
 
 
 def _name(folder: Path) -> str:
-    """A tile's name in the results: that of its folder."""
+    """Return the name of a tile in the results: the name of its folder."""
     return folder.resolve().name
 
 
 def _check_names(folders: Sequence[Path], out: Path) -> None:
-    """Refuse tiles whose results would take each other's place, such as `x` and `x_scales`.
+    """Check that no two tiles write the same file, such as `x` and `x_scales`.
 
     Raises:
-        OutputError: there are two such.
+        OutputError: two tiles do.
     """
     writers: dict[Path, Path] = {}
     for folder in folders:
@@ -168,7 +158,7 @@ def _check_names(folders: Sequence[Path], out: Path) -> None:
                 )
 
 
-def _statement(weights: WeightsRecord, settings: dict[str, Any], model: Model) -> dict[str, Any]:
+def _metadata(weights: WeightsRecord, settings: dict[str, Any], model: Model) -> dict[str, Any]:
     return {
         "settings": settings,
         "device": model.device.type,
@@ -178,12 +168,12 @@ def _statement(weights: WeightsRecord, settings: dict[str, Any], model: Model) -
     }
 
 
-def _write(out: Path, name: str, embedding: Embedding, statement: dict[str, Any]) -> None:
-    """Write a tile's results; the statement goes first and comes last, so that arrays of
-    two runs are never taken for a pair."""
+def _write(out: Path, name: str, embedding: Embedding, metadata: dict[str, Any]) -> None:
+    """Write the results of a tile. The JSON file is removed first and written last, so that arrays
+    of two runs are never combined."""
     paths = _paths(out, name)
     try:
-        paths["statement"].unlink(missing_ok=True)
+        paths["metadata"].unlink(missing_ok=True)
         if embedding.scales is None:
             paths["scales"].unlink(missing_ok=True)
     except OSError as error:
@@ -191,12 +181,12 @@ def _write(out: Path, name: str, embedding: Embedding, statement: dict[str, Any]
     if embedding.scales is not None:
         _save(paths["scales"], embedding.scales)
     _save(paths["values"], embedding.values)
-    document = statement | {"shape": list(embedding.values.shape)}
-    write_text(paths["statement"], json.dumps(document, indent=2, sort_keys=True) + "\n")
+    document = metadata | {"shape": list(embedding.values.shape)}
+    write_text(paths["metadata"], json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    with atomic_output(path) as part, part.open("wb") as handle:
+    with atomic_output(path) as temporary, temporary.open("wb") as handle:
         np.save(handle, array, allow_pickle=False)
 
 
@@ -204,38 +194,37 @@ def _paths(out: Path, name: str) -> dict[str, Path]:
     return {
         "values": out / f"{name}.npy",
         "scales": out / f"{name}_scales.npy",
-        "statement": out / f"{name}.json",
+        "metadata": out / f"{name}.json",
     }
 
 
-def _finished(out: Path, folder: Path, settings: dict[str, Any], fingerprint: str) -> bool:
-    """Whether a tile's results are there, whole, and made from it with these settings.
+def _is_finished(out: Path, folder: Path, settings: dict[str, Any], fingerprint: str) -> bool:
+    """Return whether the results of a tile exist, are complete, and have these settings.
 
     Raises:
-        OutputError: they were made with other settings, or from other files.
+        OutputError: they have other settings, or were made from other files.
     """
     paths = _paths(out, _name(folder))
     try:
-        document = json.loads(paths["statement"].read_text(encoding="utf-8"))
-        found, shape = dict(document["settings"]), tuple(document["shape"])
+        document = json.loads(paths["metadata"].read_text(encoding="utf-8"))
+        previous, shape = dict(document["settings"]), tuple(document["shape"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    if found != settings:
-        other = [key for key, value in settings.items() if found.get(key) != value]
+    if previous != settings:
+        other = [key for key, value in settings.items() if previous.get(key) != value]
         raise OutputError(
             f"{paths['values']} was made with other settings ({', '.join(other)} differ): name "
             "another folder with --out, or add --overwrite to replace it."
         )
     if document.get("input") != fingerprint:
         raise OutputError(
-            f"{paths['values']} was not made from the tile {folder} as it is now, but from another "
-            "folder or before its files changed: name another folder with --out, or add "
-            "--overwrite to replace it."
+            f"{paths['values']} was made from another folder than {folder}, or before its files "
+            "changed: name another folder with --out, or add --overwrite to replace it."
         )
-    whole = _is_array(paths["values"], settings["dtype"], shape)
+    complete = _is_array(paths["values"], settings["dtype"], shape)
     if settings["dtype"] == "int8":
-        whole = whole and _is_array(paths["scales"], "float32", shape[:2])
-    return whole
+        complete = complete and _is_array(paths["scales"], "float32", shape[:2])
+    return complete
 
 
 def _is_array(path: Path, dtype: str, shape: tuple[int, ...]) -> bool:

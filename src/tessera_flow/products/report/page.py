@@ -299,7 +299,7 @@ def _tiles(grid: RegionGrid, store: StoreManifest) -> dict[str, Any]:
         (
             tile.name,
             tile.crs if len(tile.crs) < _MAX_CRS_LENGTH else "custom",
-            "copied" if tile.lies_on(grid) else "nearest neighbour",
+            "copied" if tile.is_aligned(grid) else "nearest neighbour",
         )
         for tile in store.tiles
     ]

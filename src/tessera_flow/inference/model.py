@@ -1,0 +1,110 @@
+"""Load a model onto a device, in the precision to run it in."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..models.checkpoint import load_model
+from ..models.family import Heads, Model, check_dim
+from .device import DeviceName, Precision, precision_name, resolve_device, resolve_precision
+from .embed import InferenceOptions, embed_pixels
+from .tolerance import BF16, MIN_WIDTH_BF16, compare, sample_steps
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A checkpoint, and how to run it.
+
+    Attributes:
+        checkpoint: path of the checkpoint file.
+        sha256: SHA-256 in hexadecimal that the file must have; not checked if None.
+        heads: attention heads of the Sentinel-2 and the Sentinel-1 encoder; from the
+            checkpoint or the family if None.
+        statistics: source of the training data, for a family with statistics for several
+            sources; else None.
+        device: see `device.resolve_device`.
+        precision: see `device.resolve_precision`.
+        threads: CPU threads of this process; PyTorch's default if None.
+    """
+
+    checkpoint: str | os.PathLike[str]
+    sha256: str | None = None
+    heads: Heads | None = None
+    statistics: str | None = None
+    device: DeviceName = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
+
+    def load(self) -> Model:
+        """Load the model in float32 on the CPU; see `models.checkpoint.load_model`."""
+        return load_model(os.fspath(self.checkpoint), self.sha256, self.heads, self.statistics)
+
+
+def prepare_model(spec: ModelSpec, dim: int | None = None) -> Model:
+    """Load a model onto its device, ready for `embed_tile`.
+
+    A model in bfloat16 that exceeds the tolerance `BF16` on simulated pixels runs in float32
+    instead, with a warning in the log.
+
+    Args:
+        spec: the checkpoint and how to run it.
+        dim: the number of dimensions that will be stored; all if None.
+
+    Raises:
+        CheckpointError: see `models.checkpoint.load_model`.
+        ConfigError: the device or precision is not available, `dim` is not one of this
+            model's, or see `models.family.Family.choose_statistics`.
+    """
+    device = resolve_device(spec.device)
+    # By default cuDNN's GRU (v1.0 float) rounds its factors to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    model = spec.load()
+    check_dim(dim, model.sizes.dims, os.fspath(spec.checkpoint))
+    model.to(device)
+    dtype = resolve_precision(spec.precision, device)
+    if dtype == torch.float32:
+        return model.pack(dtype)
+    reason = _pack_if_within_tolerance(model, dtype, dim or model.sizes.dims[-1])
+    if reason is None:
+        return model
+    logger.warning(
+        "%s is computed in float32: in %s %s (docs/equivalence.md)",
+        os.fspath(spec.checkpoint),
+        precision_name(dtype),
+        reason,
+    )
+    return spec.load().to(device).pack(torch.float32)
+
+
+def _pack_if_within_tolerance(model: Model, dtype: torch.dtype, dim: int) -> str | None:
+    """Pack a model, and compare its first `dim` dimensions before and after on simulated pixels.
+
+    Returns:
+        The reason against `dtype`, or None.
+    """
+    width = model.sizes.s2.width
+    if width < MIN_WIDTH_BF16:
+        return f"an encoder of width {width} rounds too much and is not faster"
+    s2, s1 = sample_steps(model.statistics)
+    pixels = np.arange(len(s2.valid))
+    options = InferenceOptions()
+    reference = embed_pixels(s2, s1, pixels, model, options, (pixels, pixels))
+    model.pack(dtype)
+    packed = embed_pixels(s2, s1, pixels, model, options, (pixels, pixels))
+    agreement = compare(reference[:, :dim], packed[:, :dim], model.family.quantizer)
+    logger.info(
+        "smallest cosine to float32 on %d simulated pixels: %.6f", len(pixels), agreement.cosine
+    )
+    violations = BF16.violations(agreement)
+    if not violations:
+        return None
+    return f"it differs too much on simulated pixels ({', '.join(violations)})"
