@@ -58,7 +58,7 @@ EDGES = {
 def product_rate(dtype: torch.dtype, device: torch.device, seconds: float = 1.0) -> float:
     """Multiplications and additions a second of a bare matrix product, the best of several.
 
-    On a CPU the better of PyTorch's own product and oneDNN's with packed weights.
+    On a CPU the faster of PyTorch's product and oneDNN's with packed weights.
     """
     best = 0.0
     with torch.inference_mode():
@@ -85,10 +85,10 @@ def operations(model: Model, tile: TileArrays) -> tuple[int, int]:
     s2 = sentinel2_steps(tile, rows, model.statistics)
     s1 = sentinel1_steps(tile, rows, model.statistics, rule.empty_orbit_day)
     pixels = np.flatnonzero(s2.valid.any(1) & rule.embeddable(s2.raw, s2.valid, s1.valid))
-    place = np.divmod(pixels, tile.shape[1])
+    origin = np.divmod(pixels, tile.shape[1])
     total, steps = 0, 0
     for number, (encoder, sensor) in enumerate(((model.s2, s2), (model.s1, s1))):
-        stream = Stream(0, *place, sensor=number)
+        stream = Stream(0, *origin, sensor=number)
         for group in rule.groups(sensor.valid[pixels], stream):
             count, once = group.steps.shape
             steps += count * once
@@ -116,7 +116,7 @@ def _encoder_operations(encoder: Encoder, once: int, length: int) -> int:
 
 
 def work(kind: str, name: str, folder: Path, tile_path: Path, out: Path, device: str) -> None:
-    """One run in a process of its own; prints a line of JSON."""
+    """Run once, in a separate process, and print a line of JSON."""
     checkpoint = write_checkpoint(name, folder)
     statistics = "mpc" if name == "v1.1" else None
     target = torch.device(device)
@@ -181,14 +181,14 @@ def _our_run(path: Path, model: Model, out: Path, first: bool = False) -> Any:
     began = time.perf_counter()
     tile = _read(path, first)
     read = time.perf_counter()
-    found = embed_tile(tile, model, InferenceOptions())
+    embedding = embed_tile(tile, model, InferenceOptions())
     computed = time.perf_counter()
-    np.savez(out, codes=found.values, scales=found.scales)
+    np.savez(out, codes=embedding.values, scales=embedding.scales)
     return {
         "read": read - began,
         "compute": computed - read,
         "write": time.perf_counter() - computed,
-        "pixels": found.pixels,
+        "pixels": embedding.pixels,
     }
 
 
@@ -198,15 +198,15 @@ def _prepare_seconds(model: Model, tile: TileArrays) -> float:
     rows, rule = slice(0, tile.shape[0]), model.family.rule
     s2 = sentinel2_steps(tile, rows, model.statistics)
     s1 = sentinel1_steps(tile, rows, model.statistics, rule.empty_orbit_day)
-    place = np.divmod(np.arange(len(s2.valid)), tile.shape[1])
+    origin = np.divmod(np.arange(len(s2.valid)), tile.shape[1])
     for number, sensor in enumerate((s2, s1)):
         on_device = sensor.on(model.device)
-        for group in rule.groups(sensor.valid, Stream(0, *place, sensor=number)):
+        for group in rule.groups(sensor.valid, Stream(0, *origin, sensor=number)):
             on_device.sequences(torch.from_numpy(group.pixels), torch.from_numpy(group.steps))
     return time.perf_counter() - began
 
 
-def measure(name: str, tile: Path, folder: Path, device: str, rounds: int) -> dict[str, Any]:
+def run_benchmark(name: str, tile: Path, folder: Path, device: str, rounds: int) -> dict[str, Any]:
     """All kinds of one model on one tile."""
     kinds = ["plain", "float32"]
     if has_bf16(torch.device(device)):
@@ -280,7 +280,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--edge", type=int, help="edge of the synthetic tile in pixels")
     parser.add_argument("--tile", type=Path, help="a tile folder instead of the synthetic tile")
-    parser.add_argument("--folder", type=Path, help="where weights and tiles are kept")
+    parser.add_argument("--folder", type=Path, help="folder for weights and tiles")
     parser.add_argument("--out", type=Path, default=Path("inference.json"))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -295,7 +295,7 @@ def main() -> None:
     for name in arguments.models.split(","):
         edge = arguments.edge or EDGES[name] * (1 if arguments.device == "cpu" else 8)
         tile = arguments.tile or write_tile(folder, edge, edge)
-        results.append(measure(name, tile, folder, arguments.device, arguments.rounds))
+        results.append(run_benchmark(name, tile, folder, arguments.device, arguments.rounds))
         print(report(results[-1:]), flush=True)
     machine = {
         "torch": torch.__version__,

@@ -1,7 +1,7 @@
 """The baseline of `benchmarks/inference.py`: the models as one would first write them.
 
 PyTorch's own transformer layers, in float32; every pixel's two sequences padded to their
-bins; pixels with the same pair of bins put through the whole model batch after batch, with
+bins; pixels with the same pair of bins run through the model batch by batch, with
 PyTorch's threads inside each operation. That is how the published code runs.
 """
 
@@ -186,7 +186,7 @@ class Plain(nn.Module):
         return x if self.out is None else self.out(x)
 
 
-def padded(sensor: SensorSteps, pixels: np.ndarray, choose: Any, length: int) -> np.ndarray:
+def padded(sensor: SensorSteps, pixels: np.ndarray, select: Any, length: int) -> np.ndarray:
     """(N, length, C + 1) float32, standardised values and days."""
     out = np.zeros((len(pixels), length, sensor.raw.shape[2] + 1), np.float32)
     valid = sensor.valid[pixels]
@@ -194,7 +194,7 @@ def padded(sensor: SensorSteps, pixels: np.ndarray, choose: Any, length: int) ->
     valid_first = np.argsort(~valid, axis=1, kind="stable")
     for n in np.unique(counts[counts > 0]):
         same = np.flatnonzero(counts == n)
-        steps = valid_first[same][:, choose(int(n), length)]
+        steps = valid_first[same][:, select(int(n), length)]
         raw = sensor.raw[steps, pixels[same][:, None]].astype(np.float32)
         out[same, :, :-1] = (raw - sensor.mean[steps]) / sensor.divisor[steps]
         out[same, :, -1] = sensor.days[steps]
@@ -216,26 +216,26 @@ def embed(tile: Any, model: Plain, like: Any, batch: int = BATCH) -> tuple[np.nd
     s1 = sentinel1_steps(tile, rows, like.statistics, family.rule.empty_orbit_day)
     count = len(s2.valid)
     result = np.zeros((count, dim), np.float32)
-    able = family.rule.embeddable(s2.raw, s2.valid, s1.valid) & s2.valid.any(1)
+    selected = family.rule.embeddable(s2.raw, s2.valid, s1.valid) & s2.valid.any(1)
     if isinstance(family.rule, Draws):
-        result = _drawn(tile, model, (s2, s1), able, dim, batch)
+        result = _drawn(tile, model, (s2, s1), selected, dim, batch)
     else:
-        choose = positions_v1_1 if isinstance(family.rule, BinsV11) else positions
+        select = positions_v1_1 if isinstance(family.rule, BinsV11) else positions
         lengths = []
         for sensor in (s2, s1):
             n = sensor.valid.sum(1)
             bins = np.minimum(-(-n // 8) * 8, 256)
             lengths.append(np.maximum(bins, family.rule.absent_length))
-        for pair in sorted(set(zip(*(array[able].tolist() for array in lengths), strict=True))):
-            pixels = np.flatnonzero(able & (lengths[0] == pair[0]) & (lengths[1] == pair[1]))
+        for pair in sorted(set(zip(*(array[selected].tolist() for array in lengths), strict=True))):
+            pixels = np.flatnonzero(selected & (lengths[0] == pair[0]) & (lengths[1] == pair[1]))
             for start in range(0, len(pixels), batch):
-                some = pixels[start : start + batch]
+                index = pixels[start : start + batch]
                 x = [
-                    torch.from_numpy(padded(sensor, some, choose, length))
+                    torch.from_numpy(padded(sensor, index, select, length))
                     for sensor, length in zip((s2, s1), pair, strict=True)
                 ]
                 with torch.inference_mode():
-                    result[some] = model(*x)[:, :dim].numpy()
+                    result[index] = model(*x)[:, :dim].numpy()
     codes, scales = quantize(result, family.quantizer)
     return codes, scales
 
@@ -244,22 +244,22 @@ def _drawn(
     tile: Any,
     model: Plain,
     sensors: tuple[SensorSteps, SensorSteps],
-    able: np.ndarray,
+    selected: np.ndarray,
     dim: int,
     batch: int,
 ) -> np.ndarray:
-    result = np.zeros((len(able), dim), np.float32)
-    pixels = np.flatnonzero(able)
+    result = np.zeros((len(selected), dim), np.float32)
+    pixels = np.flatnonzero(selected)
     for start in range(0, len(pixels), batch):
-        some = pixels[start : start + batch]
-        place = np.divmod(some, tile.shape[1])
+        index = pixels[start : start + batch]
+        origin = np.divmod(index, tile.shape[1])
         x = []
         for number, sensor in enumerate(sensors):
-            steps = draw_steps(sensor.valid[some], 40, Stream(0, *place, sensor=number))
-            raw = sensor.raw[steps, some[:, None]].astype(np.float32)
+            steps = draw_steps(sensor.valid[index], 40, Stream(0, *origin, sensor=number))
+            raw = sensor.raw[steps, index[:, None]].astype(np.float32)
             values = (raw - sensor.mean[steps]) / sensor.divisor[steps]
             days = sensor.days[steps].astype(np.float32)[..., None]
             x.append(torch.from_numpy(np.concatenate([values, days], axis=-1)))
         with torch.inference_mode():
-            result[some] = model(*x)[:, :dim].numpy()
+            result[index] = model(*x)[:, :dim].numpy()
     return result

@@ -51,7 +51,7 @@ WEIGHTS_ENTRY = {"v2-student": "model", "v2-teacher": "encoder_state_dict"}
 
 
 def write_checkpoint(name: str, folder: Path, seed: int = 0) -> Path:
-    """An untrained checkpoint of a published size, in the published layout; kept if there."""
+    """Write an untrained checkpoint of a published size and layout, unless it exists."""
     path = folder / f"{name}.pt"
     if path.exists():
         return path
