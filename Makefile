@@ -16,8 +16,8 @@ SNAKEMAKE := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache snakemake
 # Two workers on two cores: more threads in each of them only wait for one another.
 PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache OMP_NUM_THREADS=1 python -m pytest
 # Unit tests that take most of the time: `make test` runs them, `make check` does not.
-LONG := block_inference demo_data no_seams products_zarr reading sources stac_geoparquet tolerance \
-	tutorial v1
+LONG := block_inference demo_data geotessera_source no_seams products_gdal products_preview products_zarr \
+	reading sources stac_geoparquet tile_folders tolerance tutorial v1
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
