@@ -239,6 +239,15 @@ def test_admission_ignores_skipped_blocks_and_those_of_others(
     assert claims == [ALL_OF_IT, 1]
 
 
+def test_size_of_products_follows_the_dimensions_of_the_model(tmp_path: Path) -> None:
+    """Products are int8: a code per dimension, and 10 bytes of scale and counts per pixel."""
+    sizes = []
+    for weights in ("v2-nano", "v2-teacher"):
+        run = layout(tmp_path, weights=weights)
+        sizes.append(make_estimate(run, Schedule(run), 10).final_disk_gb)
+    assert sizes[1] / sizes[0] == pytest.approx((1024 + 10) / (128 + 10))
+
+
 def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -> None:
     run = layout(tmp_path, sections={"source": "tiles", "tiles": {"location": "tiles"}})
     planned = make_estimate(run, Schedule(run), 10)

@@ -15,6 +15,7 @@ from typing import Any
 from ..atomic import write_text
 from ..config.configuration import Config, runs
 from ..errors import ItemError
+from ..geotessera import STORE_DIM
 from ..geotessera.manifest import StoreManifest
 from ..models.published import PUBLISHED
 from ..region.grid import Block, RegionGrid, crop
@@ -273,7 +274,9 @@ def _measured_seconds(run: RunFiles) -> dict[str, float]:
 def _final_gb(run: RunFiles, grid: RegionGrid) -> float:
     """Return the uncompressed size of the blocks' embeddings and of every product."""
     model = run.config.model
-    pixel = (model.dim or 128) * (1 if model.dtype == "int8" else 4) + 10
+    published = PUBLISHED.get(run.config.weights or "")
+    dim = model.dim or (published.dim if published else STORE_DIM)
+    pixel = dim * (1 if model.dtype == "int8" else 4) + 10
     pixels = sum(block.window.height * block.window.width for block in grid.blocks)
     height, width = grid.product_geobox.shape
     formats = run.config.products.formats

@@ -19,11 +19,13 @@ class Published:
         repository: its repository on Hugging Face.
         file: its path in the repository.
         parameters: number of parameters of its encoder.
+        dim: largest number of dimensions that may be stored.
     """
 
     repository: str
     file: str
     parameters: int
+    dim: int = 128
 
     @property
     def page(self) -> str:
@@ -48,7 +50,7 @@ PUBLISHED = {
     )
 } | {
     "v2-teacher": Published(
-        "geotessera/TESSERA-V-2.0-2B-Teacher", "ckpt/tessera_v2_2B_teacher.pt", 2_064_266_242
+        "geotessera/TESSERA-V-2.0-2B-Teacher", "ckpt/tessera_v2_2B_teacher.pt", 2_064_266_242, 1024
     )
 }
 
