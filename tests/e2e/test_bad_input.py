@@ -165,7 +165,7 @@ def test_no_disk_space(tmp_path: Path) -> None:
     ):
         filler = fill(work, leave=64 * 2**10)
         output = run(folder, fails=True)
-        shown(output, r"No space left while writing work/here/then/.*/b000_000\.zip .*free some")
+        shown(output, r"No space left while writing work/here/then/.*/b000_000\.zip .*free space")
         assert files(work, "here/then/embeddings/*") == [] and leftovers(folder) == []
         filler.unlink()
 
@@ -189,7 +189,7 @@ def test_results_on_a_read_only_disk(tmp_path: Path) -> None:
         done = snakemake(folder, "--dry-run")
         assert done.returncode != 0
         # No job runs, so there is no summary that repeats the message.
-        assert re.search(r"Cannot write results \(.*\): .* may be written to\.", done.stdout)
+        assert re.search(r"Cannot write results \(.*\): .* is writable\.", done.stdout)
         assert "Traceback" not in done.stdout
 
 
@@ -233,4 +233,6 @@ def test_internal_error_asks_for_a_report(tmp_path: Path) -> None:
     entry = repository / "workflow" / "Snakefile"
     output = run(folder, "work/here/roi.tif", fails=True, snakefile=entry)
     assert "internal error in tessera-flow; please report it" in output
-    assert output.count("ZeroDivisionError: broken") == 1
+    in_log, in_summary = output.split("Failed jobs:")
+    assert in_log.count("\nZeroDivisionError: broken\n") == 1
+    assert "here: roi (1 attempt): ZeroDivisionError: broken" in in_summary

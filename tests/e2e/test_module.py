@@ -179,5 +179,5 @@ def test_missing_packages_give_a_message(outer: Path, tmp_path: Path) -> None:
     source = repr(str(REPOSITORY / "workflow" / "Snakefile"))
     done = snakemake(outer, source, "--dry-run", PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
-    assert "No module named 'pyogrio'. Snakemake has to run in an environment" in done.stdout
+    assert "No module named 'pyogrio'. Run Snakemake in an environment" in done.stdout
     assert "Traceback" not in done.stdout

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.jobs.paths import Patterns
+from tessera_flow.jobs.paths import PathPatterns
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
@@ -27,7 +27,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
     inputs = (region.grid, region.blocks, region.provenance)
     files = {
         name: Path(pattern.format(region="my_region", period="y2023", block="{block}"))
-        for name, pattern in vars(Patterns.below("work", "results")).items()
+        for name, pattern in vars(PathPatterns.below("work", "results")).items()
         if pattern.startswith("results/")
     }
     monkeypatch.chdir(tmp_path)

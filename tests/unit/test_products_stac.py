@@ -18,6 +18,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from tessera_flow.errors import ConfigError
 from tessera_flow.products.stac import EXTENSION, write_collection, write_item
+from tessera_flow.region.grid import RegionGrid
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.products_region import make_region
@@ -210,7 +211,7 @@ def test_outline_of_a_grid_across_the_antimeridian_is_split(
     region = make_region(tmp_path / "blocks", 100)
     shape = region.grid.geobox.shape
     box = GeoBox(shape, Affine(10, 0, 818_500, 0, -10, 1_885_000), "EPSG:32660")
-    grid = replace(region.grid, geobox=box)
+    grid = RegionGrid.of("field", box, region.grid.block_size, 1, region.grid.blocks)
     write_item(tmp_path / "item.json", grid, region.provenance, PRODUCTS, manifests())
     item = validated(tmp_path / "item.json", ITEM_RULES, monkeypatch)
     parts = [shapely.box(*part.bounds) for part in shapely.geometry.shape(item["geometry"]).geoms]

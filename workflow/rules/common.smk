@@ -7,6 +7,11 @@ import sys
 
 sys.path.insert(0, str(package_folder()))
 
+MISSING_PACKAGE = (
+    "{}. Run Snakemake in an environment that has the packages of requirements/cpu.txt or "
+    "requirements/cuda.txt: see docs/environments.md."
+)
+
 try:
     from tessera_flow.config.configuration import load_config
     from tessera_flow.errors import TesseraFlowError
@@ -19,10 +24,7 @@ try:
     from tessera_flow.jobs.schedule import Schedule
     from tessera_flow.jobs.status import end_of_run
 except ModuleNotFoundError as error:
-    raise WorkflowError(
-        f"{error}. Run Snakemake in an environment that has the packages of "
-        "requirements/cpu.txt or requirements/cuda.txt: see docs/environments.md."
-    ) from None
+    raise WorkflowError(MISSING_PACKAGE.format(error)) from None
 
 try:
     CONFIG = load_config(config)
@@ -32,6 +34,8 @@ try:
     SCHEDULE = Schedule(FILES, one_job=runs_one_job())
 except TesseraFlowError as error:
     raise WorkflowError(str(error)) from None
+except ModuleNotFoundError as error:
+    raise WorkflowError(MISSING_PACKAGE.format(error)) from None
 
 
 # <work>, <results> and <logs> in the rules' paths.
