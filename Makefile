@@ -13,8 +13,9 @@ SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Snakemake keeps a cache of sources; the home folder may be read-only.
 SNAKEMAKE := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache snakemake
+PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 # Two workers on two cores: more threads in each of them only wait for one another.
-PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache OMP_NUM_THREADS=1 python -m pytest
+PYTEST_2 := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal
 # Unit tests that take most of the time: `make test` runs them, `make check` does not.
 LONG := block_inference demo_data geotessera_source no_seams products_gdal products_preview products_zarr \
 	reading sources stac_geoparquet tile_folders tolerance tutorial v1
@@ -44,16 +45,16 @@ demo: $(INSTALLED) ## Run the workflow on a small synthetic archive
 slurm-profile: ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm`
 	@if [ -e slurm ]; then echo "./slurm exists: edit it, or remove it and run again." >&2; exit 1; fi
 	@cp -RL profiles/slurm slurm
-	@echo "slurm/config.yaml: set the account and the partitions in it."
+	@echo "Edit the lines marked EDIT in slurm/config.yaml, then: snakemake --profile slurm -n"
 
 check: lint ## Check style and types, and run the short unit tests (90 s)
-	@$(PYTEST) -n 2 --dist worksteal tests/unit $(LONG:%=--ignore=tests/unit/test_%.py)
+	@$(PYTEST_2) tests/unit $(LONG:%=--ignore=tests/unit/test_%.py)
 
 test: lint ## Check style, types and the workflow, and run the tests (6 min)
-	@$(PYTEST) -n 2 --dist worksteal
+	@$(PYTEST_2)
 
 test-all: lint ## Run the slow tests, too
-	@$(PYTEST) -n 2 --dist worksteal -m "not gpu and not online and not slurm"
+	@$(PYTEST_2) -m "not gpu and not online and not slurm"
 
 test-slurm: $(INSTALLED) ## Run the workflow on a real Slurm (Debian; as root)
 	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2
@@ -67,7 +68,7 @@ lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@python tools/generate.py --check
 
 coverage: $(INSTALLED) ## Report the lines of the package that the fast tests run
-	@$(PYTEST) -n 2 --dist worksteal --cov --cov-report=term
+	@$(PYTEST_2) --cov --cov-report=term
 
 mutations: $(INSTALLED) ## Change central lines, one at a time: a test must fail for each
 	@python tools/mutations.py

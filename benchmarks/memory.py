@@ -95,7 +95,7 @@ class Sampler(threading.Thread):
     def __init__(self, process: int) -> None:
         super().__init__(daemon=True)
         self._root = psutil.Process(process)
-        self._started: dict[int, float] = {}
+        self._start_times: dict[int, float] = {}
         self.jobs: dict[str, float] = defaultdict(float)
         self.seconds: dict[str, float] = defaultdict(float)
         self.snakemake = 0.0
@@ -116,7 +116,7 @@ class Sampler(threading.Thread):
                 tree = [process, *process.children(recursive=True)]
                 memory = sum(p.memory_info().rss for p in tree) / 1e6
                 rule = RULES_OF_SCRIPTS.get(script[1], script[1])
-                start = self._started.setdefault(process.pid, time.monotonic())
+                start = self._start_times.setdefault(process.pid, time.monotonic())
                 self.jobs[rule] = max(self.jobs[rule], memory)
                 self.seconds[rule] = max(self.seconds[rule], time.monotonic() - start)
 

@@ -62,7 +62,8 @@ def configuration_page() -> str:
         "The configuration is one YAML file: `config/config.yaml`, or the file passed with "
         "`--configfile`. `regions`, `periods` and `model.weights` are required (`model.weights` "
         "not with `source: geotessera`); all other keys are optional. Paths are relative to the "
-        "working directory. An unknown key is an error, with a suggestion of a similar key.",
+        "working directory. An unknown key is an error that suggests a similar key, or lists the "
+        "keys of the section.",
         "",
         *_table("Top level", None, Config),
     ]

@@ -26,7 +26,7 @@ command -v "$python" >/dev/null ||
 if [ -e "$venv/bin/python" ] || [ -L "$venv/bin/python" ]; then
     version='import sys; print(sys.version_info[:2])'
     [ "$("$venv/bin/python" -c "$version" 2>/dev/null)" = "$("$python" -c "$version")" ] ||
-        fail "$venv was made by another Python than $("$python" --version), or by one that is gone: remove it (rm -r $venv) and run again."
+        fail "$venv was made by another Python than $("$python" --version), or by one that no longer exists: remove it (rm -r $venv) and run again."
 fi
 
 echo "Installing into $venv (about 2.2 GB, a few minutes)."

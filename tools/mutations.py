@@ -48,7 +48,7 @@ MUTATIONS = (
     Mutation(
         "Offset: a dark pixel becomes no data",
         (("np.maximum(dn, BOA_OFFSET + 1)", "np.maximum(dn, BOA_OFFSET)"),),
-        "tests/unit/test_sensors.py::test_offset_in_exact_arithmetic",
+        "tests/unit/test_sensors.py::test_offset_corrected",
     ),
     Mutation(
         "GRU gate order: reset and update are swapped",
@@ -71,14 +71,17 @@ MUTATIONS = (
                 "(tile.sar_ascending_doy, tile.sar_descending_doy)",
                 "(tile.sar_descending_doy, tile.sar_ascending_doy)",
             ),
-            ("(chosen.ascending, chosen.descending)", "(chosen.descending, chosen.ascending)"),
+            (
+                "(statistics.ascending, statistics.descending)",
+                "(statistics.descending, statistics.ascending)",
+            ),
         ),
         "tests/unit/test_v1.py::test_v1_1_embeddings_equal_the_reference",
     ),
     Mutation(
         "Mask polarity: steps are valid where the mask is 0",
         (("np.asarray(tile.masks[:, rows]) == 1", "np.asarray(tile.masks[:, rows]) == 0"),),
-        "tests/unit/test_inference.py::test_counts_are_of_valid_steps",
+        "tests/unit/test_inference.py::test_counts_are_numbers_of_valid_steps",
     ),
     Mutation(
         "Bin rule: the bin below instead of the bin above",

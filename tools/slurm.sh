@@ -95,7 +95,7 @@ start() {
     local memory
     memory=$(($(awk '/MemTotal/ { print $2 }' /proc/meminfo) / 1024 - 512))
     for name in slurm gres slurmdbd; do
-        sed -e "s|@HOST@|$(hostname -s)|g; s|@RUN@|$folder|g; s|@CPUS@|$(nproc)|g; s|@MEM@|$memory|g" \
+        sed -e "s|@HOST@|$(hostname -s)|g; s|@RUN@|$folder|g; s|@CPUS@|$(env -u OMP_NUM_THREADS nproc)|g; s|@MEM@|$memory|g" \
             "$here/slurm/$name.conf.in" >"$folder/$name.conf"
         [ "$name" != slurmdbd ] || continue
         ln -sfn "$folder/$name.conf" "/etc/slurm/$name.conf"

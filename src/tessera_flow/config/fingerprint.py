@@ -38,8 +38,7 @@ def content_hash(config: Config, region: str, period: str) -> str:
     for section, keys in _NO_EFFECT.items():
         settings[section] = {k: v for k, v in settings[section].items() if k not in keys}
     for sensor in ("sentinel2", "sentinel1"):
-        # No collection means the default of the provider. All defaults hash as the MPC names,
-        # so that the hash of existing products does not change.
+        # No collection means the default of the provider; all defaults hash as the MPC names.
         default = {"sentinel2": "sentinel-2-l2a", "sentinel1": "sentinel-1-rtc"}[sensor]
         settings[sensor]["collection"] = settings[sensor]["collection"] or default
         # A token in a URL is not a setting, and must not affect the hash.

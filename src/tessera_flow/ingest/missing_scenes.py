@@ -38,8 +38,8 @@ class MissingScenes:
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the block file, in a fixed order.
 
-        `left_out` and `replaced` are lists of items with date and reason; in `replaced`, `copy`
-        is the duplicate that was used.
+        `left_out` and `replaced` are lists of items with date and reason; in `replaced`,
+        `duplicate` is the item that was used instead.
         """
 
         def order(entry: dict[str, str]) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from typing import Literal
 HEADROOM = 1.5
 """Request over measured peak: other scenes, another allocator, a busier file cache."""
 
-SNAKEMAKE_MB = 400
-"""The processes of Snakemake and Slurm around a job, whose memory counts as the job's."""
+SNAKEMAKE_MB = 550
+"""Two processes of Snakemake around a job on a cluster, whose memory counts as the job's."""
 
 DEFAULT_BLOCK = 2000
 DEFAULT_PATCH = 500
@@ -41,7 +41,7 @@ class Need:
 
 
 NEEDS: Mapping[str, Need] = {
-    "roi": Need(200, 0, "none", 30),
+    "roi": Need(250, 0, "none", 30),
     "items": Need(200, 0, "none", 60),
     "weights": Need(400, 0, "none", 60),
     "download": Need(250, 1500, "block", 60),
@@ -50,22 +50,22 @@ NEEDS: Mapping[str, Need] = {
     "infer_cpu": Need(600, 1600, "patch", 240, threads=2),
     # Not measured: the libraries of a GPU take 2 GB of a process, which holds two patches.
     "infer_gpu": Need(2600, 3200, "patch", 60, threads=4),
-    "skip_block": Need(200, 0, "none", 10),
-    "list_skipped_blocks": Need(200, 0, "none", 10),
+    "skip_block": Need(100, 0, "none", 10),
+    "list_skipped_blocks": Need(100, 0, "none", 10),
     "stitch_zarr": Need(900, 0, "none", 120, threads=2),
-    "stitch_arrays": Need(500, 0, "none", 120),
-    "preview": Need(600, 0, "none", 120),
-    "counts": Need(450, 0, "none", 120),
-    "vrt": Need(400, 0, "none", 30),
+    "stitch_arrays": Need(300, 0, "none", 120),
+    "preview": Need(550, 0, "none", 120),
+    "counts": Need(350, 0, "none", 120),
+    "vrt": Need(150, 0, "none", 30),
     "geotessera": Need(850, 0, "none", 120),
-    "stac_item": Need(400, 0, "none", 30),
-    "stac_collection": Need(400, 0, "none", 30),
+    "stac_item": Need(150, 0, "none", 30),
+    "stac_collection": Need(150, 0, "none", 30),
     "checks": Need(650, 0, "none", 120),
-    "report": Need(550, 0, "none", 60),
+    "report": Need(300, 0, "none", 60),
     # Not measured; as for retile, they hold the same few dates of a patch.
     "import_tiles": Need(300, 450, "patch", 60),
     # The client reads the list of the whole world.
-    "store_tiles": Need(2400, 0, "none", 60),
+    "store_tiles": Need(2300, 0, "none", 60),
     "import_embeddings": Need(500, 100, "patch", 120),
     "export_tiles": Need(300, 450, "patch", 120),
 }

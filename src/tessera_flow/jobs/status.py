@@ -82,7 +82,9 @@ def end_of_run(files: RunFiles, command: Sequence[str]) -> str:
     if len(failed) > _LISTED:
         lines.append(f"  and {len(failed) - _LISTED} more")
     if not failed:
-        lines.append("  none left a record: see the messages above and the log below")
+        lines.append(
+            "  no failed job is recorded: see the messages above and Snakemake's log below"
+        )
     if failed:
         lines.append(f"All attempts are recorded, those of the first job in {failed[0].job_log}")
     again = shlex.join(["snakemake", *command[1:]])
