@@ -74,8 +74,8 @@ def read_record(path: Path) -> dict[str, Any]:
         raise TileError(f"{path} cannot be read ({error}): delete it and run again.") from error
     if not isinstance(record, dict) or "configuration_sha256" not in record:
         raise TileError(
-            f"{path} has no record, so it is not a product of tessera-flow: give the path of a "
-            "products (docs/outputs.md)."
+            f"{path} has no record, so it is not a product of tessera-flow: give the path of one "
+            "(docs/outputs.md)."
         )
     record.pop("arrays", None)  # only in stitched_representation.json
     return record
