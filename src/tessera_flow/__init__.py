@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .inference.embed import Embedding, InferenceOptions, embed_tile
-    from .inference.load import load_model
+    from .inference.model import load_model
     from .inference.tile import TileArrays
     from .products.open import open_product, sample_points
-    from .tile_folders.embed_one import embed_tile_folder
+    from .tile_folders.embed import embed_tile_folder
     from .tile_folders.format import read_tile_folder
 
 __version__ = "0.1.0"
@@ -42,9 +42,9 @@ def __getattr__(name: str) -> Any:
 
         return getattr(embed, name)
     if name == "load_model":
-        from .inference import load
+        from .inference import model
 
-        return load.load_model
+        return model.load_model
     if name == "TileArrays":
         from .inference import tile
 
@@ -54,9 +54,9 @@ def __getattr__(name: str) -> Any:
 
         return getattr(products, name)
     if name == "embed_tile_folder":
-        from .tile_folders import embed_one
+        from .tile_folders import embed as embed_tiles
 
-        return embed_one.embed_tile_folder
+        return embed_tiles.embed_tile_folder
     if name == "read_tile_folder":
         from .tile_folders import format as tile_format
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tessera_flow as tf
-from tessera_flow.errors import RegionError, TileError
+from tessera_flow.errors import ConfigError, RegionError, TileError
 from tessera_flow.products.zarr_store import write_zarr
 
 from ..support.products_region import dequantised, make_region
@@ -76,3 +76,22 @@ def test_wrong_input_is_refused_with_a_message(tmp_path: Path) -> None:
         tf.open_product(tmp_path)
     with pytest.raises(RegionError, match="one number for each point"):
         tf.sample_points(tmp_path, [1, 2], [1])
+
+
+def test_values_are_stored_as_in_the_published_pipeline_by_default() -> None:
+    """float32 of v1.0 (float), int8 of the others."""
+    for checkpoint, dtype in (("v1_0", np.float32), ("v2_student_qk", np.int8)):
+        model = tf.load_model(GOLDEN / f"checkpoints/{checkpoint}.pt", device="cpu")
+        result = tf.embed_tile_folder(model, GOLDEN / "tiles/one")
+        assert result.values.dtype == dtype
+        assert (result.scales is None) == (dtype == np.float32)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    """It would be taken for float32."""
+    with pytest.raises(ConfigError, match="precision is 'bfloat16': set it to auto, float32 or b"):
+        tf.load_model(
+            GOLDEN / "checkpoints/v2_student_qk.pt",
+            device="cpu",
+            precision="bfloat16",  # type: ignore[arg-type]
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import typing
 from typing import Literal, TypeAlias
 
 import torch
@@ -92,8 +93,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     """Return the type of the factors of matrix products; `auto` is bfloat16 on a GPU that has it.
 
     Raises:
-        ConfigError: bfloat16 is requested, and the device does not have it.
+        ConfigError: bfloat16 is requested, and the device does not have it; or there is no such
+            precision.
     """
+    if precision not in typing.get_args(Precision):
+        raise ConfigError(f"precision is {precision!r}: set it to auto, float32 or bf16.")
     available = has_bf16(device)
     if precision == "bf16" and not available:
         raise ConfigError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models.checkpoint import load_model
+from ..models.checkpoint import load_model as load_checkpoint
 from ..models.family import Heads, Model, check_dim
 from .device import DeviceName, Precision, precision_name, resolve_device, resolve_precision
 from .embed import InferenceOptions, embed_pixels
@@ -44,7 +44,35 @@ class ModelSpec:
 
     def load(self) -> Model:
         """Load the model in float32 on the CPU; see `models.checkpoint.load_model`."""
-        return load_model(os.fspath(self.checkpoint), self.sha256, self.heads, self.statistics)
+        return load_checkpoint(os.fspath(self.checkpoint), self.sha256, self.heads, self.statistics)
+
+
+def load_model(
+    weights: str | os.PathLike[str],
+    *,
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
+    statistics: str | None = None,
+    heads: Heads | None = None,
+    threads: int | None = None,
+) -> Model:
+    """Load a model onto a device, ready for `embed_tile` and `embed_tile_folder`.
+
+    Args:
+        weights: path of a checkpoint, or the name of a published one, which is downloaded once.
+        device, precision, statistics, heads, threads: see `ModelSpec`.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged or of no known family.
+        ConfigError: an argument does not fit this machine or these weights.
+    """
+    # Imported here: the jobs that embed know their file and need no Hugging Face client.
+    from ..models.weights import fetch_weights
+
+    record = fetch_weights(os.fspath(weights), heads=heads)
+    return prepare_model(
+        ModelSpec(record.path, record.sha256, heads, statistics, device, precision, threads)
+    )
 
 
 def prepare_model(spec: ModelSpec, dim: int | None = None) -> Model:

@@ -31,6 +31,25 @@ from .format import find_tile_folders, folder_fingerprint, folder_origin, read_t
 logger = logging.getLogger(__name__)
 
 
+def embed_tile_folder(
+    model: Model, folder: str | Path, options: InferenceOptions | None = None
+) -> Embedding:
+    """Embed one tile folder in memory.
+
+    Args:
+        model: see `inference.model.load_model`.
+        folder: the tile folder; its name states its position in the region's grid, which decides
+            the random draws of v1.0.
+        options: how to embed; if None, all dimensions, as int8 or float32 like the published
+            pipeline for this family.
+
+    Raises:
+        TileError: the folder is incomplete or inconsistent.
+    """
+    options = options or InferenceOptions(dtype=model.family.dtype)
+    return embed_tile(read_tile_folder(folder), model, options, folder_origin(folder))
+
+
 def embed_folders(
     tiles: str | Path,
     out: str | Path,
@@ -117,7 +136,7 @@ def _embed_each(
         name = _name(folder)
         start = time.monotonic()
         try:
-            embedding = embed_tile(read_tile_folder(folder), model, options, folder_origin(folder))
+            embedding = embed_tile_folder(model, folder, options)
         except TileError as error:
             logger.error("%s", error)
             errors.append(error)
