@@ -28,6 +28,10 @@ CHUNK = 500
 """Edge in pixels of a stored chunk of an image; a 2000 px block is 16 chunks."""
 
 
+FORMAT = 2
+"""Version of the arrays and attributes of block files. Increase it when an older file would be
+misunderstood: 1 had its record of missing scenes under another name."""
+
 _ROOT = "zarr.json"
 
 
@@ -101,7 +105,8 @@ def create_block_file(
     with atomic_output(path) as part:
         store = _WriteOnceStore(part, mode="w", compression=zipfile.ZIP_STORED)
         try:
-            yield zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+            written = {"format": FORMAT, **attributes}
+            yield zarr.create_group(store, attributes=written, zarr_format=3)
             store.write_root()
         finally:
             store.close()
@@ -112,7 +117,8 @@ def open_block_file(path: str | os.PathLike[str]) -> Iterator[zarr.Group]:
     """Yield the zarr group in the file `path`, for reading.
 
     Raises:
-        TileError: the file is missing or not a complete block file.
+        TileError: the file is missing, is not a complete block file, or was written by another
+            version.
     """
     try:
         store = ZipStore(Path(path), mode="r")
@@ -124,6 +130,10 @@ def open_block_file(path: str | os.PathLike[str]) -> Iterator[zarr.Group]:
             f"{path} is not a complete block file ({error}): delete it and run again."
         ) from error
     try:
+        if group.attrs.get("format") != FORMAT:
+            raise TileError(
+                f"{path} was written by another version of tessera-flow: delete it and run again."
+            )
         yield group
     finally:
         store.close()

@@ -21,6 +21,7 @@ from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError, TileError
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.counts import write_counts
+from tessera_flow.products.description import read_record
 from tessera_flow.products.points import read_points
 from tessera_flow.products.sample import open_store, sample_store
 from tessera_flow.products.zarr_store import write_zarr
@@ -155,6 +156,21 @@ def test_polygons_and_missing_files_are_refused(tmp_path: Path) -> None:
         read_points(tmp_path / "none.csv")
     with pytest.raises(TileError, match="is not a Zarr v3 store"):
         open_store(tmp_path / "none.zarr")
+
+
+def test_products_of_an_earlier_version_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their record has other keys. It still states the settings, so that a run that would replace
+    them is refused."""
+    region, _ = stored(tmp_path / "results")
+    record = region.provenance.to_json()
+    record["arithmetic"] = record.pop("preprocessing")
+    path = tmp_path / "stitched_representation.json"
+    path.write_text(json.dumps(record))
+    assert main(["info", str(path)]) == 1
+    assert f"{path} was written by an earlier version" in capsys.readouterr().err
+    assert read_record(path)["configuration_sha256"] == record["configuration_sha256"]
 
 
 def test_info_of_a_folder_lists_products_and_prints_the_record_once(

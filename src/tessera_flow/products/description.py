@@ -85,7 +85,7 @@ def describe(paths: list[Path]) -> str:
     """Return the records of products as lines of text, products with the same record together.
 
     Raises:
-        TileError: see `read_record`.
+        TileError: see `read_record`; or a record is of an earlier version.
     """
     records: dict[str, list[Path]] = {}
     for path in paths:
@@ -103,6 +103,10 @@ def _items(source: dict[str, Any]) -> str:
 
 
 def _lines(paths: list[Path], record: dict[str, Any]) -> str:
+    if "preprocessing" not in record:
+        raise TileError(
+            f"{paths[0]} was written by an earlier version of tessera-flow: write it again."
+        )
     model = record["model"]
     a, _, c, _, e, f = record["transform"]
     height, width = record["shape"]
