@@ -289,7 +289,7 @@ def test_block_that_no_tile_covers(two_zones: Path, tmp_path: Path) -> None:
     with pytest.raises(TileError, match=r"b000_003: no tile of v1, 2021 in .* covers it: make"):
         import_embeddings(*args)
     assert not (tmp_path / "block.zip").exists()
-    import_embeddings(*args, missing="nodata")
+    import_embeddings(*args, on_empty_block="nodata")
     with open_block_file(tmp_path / "block.zip") as group:
         assert np.isnan(group["scales"][:]).all()
         assert group.attrs["tiles"] == []

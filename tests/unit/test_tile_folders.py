@@ -170,7 +170,7 @@ def test_missing_tile_is_named_or_skipped(tiles: Tiles, tmp_path: Path) -> None:
     shutil.rmtree(tiles.folder / "40_60_53_70")
     with pytest.raises(TileError, match=r"b001_001: 1 of its patches .*column 40, row 60"):
         tiles.import_block(tmp_path / "again.zip")
-    tiles.import_block(tmp_path / "again.zip", missing="nodata")
+    tiles.import_block(tmp_path / "again.zip", on_empty_block="nodata")
     with open_block_file(tmp_path / "again.zip") as group:
         assert group.attrs["patches"] == [[0, 0, 20, 13]]
 

@@ -20,5 +20,5 @@ with job(snakemake) as config:
         Path(snakemake.output.embeddings),
         config.grid.patch_size,
         dtype=snakemake.params.settings["dtype"],
-        missing=config.download.on_empty_block,
+        on_empty_block=config.download.on_empty_block,
     )

@@ -15,5 +15,5 @@ with job(snakemake) as config:
         Path(snakemake.input.mask),
         Path(snakemake.output.patches),
         snakemake.params.settings["patch_size"],
-        missing=config.download.on_empty_block,
+        on_empty_block=config.download.on_empty_block,
     )

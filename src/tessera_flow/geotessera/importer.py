@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
 from ..block_file import create_block_file
+from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import TileError
 from ..inference.block_embeddings import create_outputs
 from ..models.quantize import dequantize
@@ -45,7 +46,7 @@ def import_embeddings(
     output: Path,
     patch_size: int,
     dtype: Literal["int8", "float32"] = "int8",
-    missing: Literal["fail", "nodata"] = "fail",
+    on_empty_block: OnEmptyBlock = "fail",
 ) -> None:
     """Write the embeddings of a block from the tiles of a store.
 
@@ -59,7 +60,7 @@ def import_embeddings(
             counts, which a store does not have.
         patch_size: edge of a window that is processed at once, and of a stored chunk.
         dtype: `int8` for unchanged codes and scales, `float32` for their product.
-        missing: `fail` if a block without any tile is an error, else `nodata`.
+        on_empty_block: `fail` if a block without any tile is an error, else `nodata`.
 
     Raises:
         ConfigError: the client is not installed.
@@ -91,21 +92,15 @@ def import_embeddings(
                 else:
                     arrays["embeddings"][patch.slices] = dequantize(codes, scales)
             if not source.used:
-                _report_empty(block, manifest, missing)
+                _report_empty(block, manifest, on_empty_block)
             target.attrs["tiles"] = sorted(source.used)
     for name in sorted(source.used):
         log.info("tile %s: %s", name, source.used[name])
 
 
-def _report_empty(block: Block, manifest: StoreManifest, missing: str) -> None:
+def _report_empty(block: Block, manifest: StoreManifest, on_empty_block: OnEmptyBlock) -> None:
     message = f"Block {block.id}: no tile of {manifest.dataset} in {manifest.location} covers it"
-    if missing == "nodata":
-        log.warning("%s; published without embeddings (download.on_empty_block: nodata).", message)
-        return
-    raise TileError(
-        f"{message}: make the region smaller, or set download.on_empty_block: nodata to publish "
-        "such blocks without embeddings."
-    )
+    handle_empty(on_empty_block, message, "make the region smaller", TileError)
 
 
 def _row(tile: StoredTile) -> dict[str, Any]:

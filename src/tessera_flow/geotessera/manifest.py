@@ -15,6 +15,7 @@ from pyproj import CRS
 from ..atomic import write_text
 from ..errors import ItemError
 from ..region.grid import RegionGrid
+from . import tile_name
 
 _ALIGNED = 1e-6
 """Pixels: largest shift of a tile from the region's grid that counts as aligned."""
@@ -43,8 +44,8 @@ class StoredTile:
 
     @property
     def name(self) -> str:
-        """`grid_<lon>_<lat>`, degrees with two decimals."""
-        return f"grid_{self.lon / 100:.2f}_{self.lat / 100:.2f}"
+        """See `tile_name`."""
+        return tile_name(self.lon, self.lat)
 
     @property
     def affine(self) -> Affine:

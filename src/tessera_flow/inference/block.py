@@ -27,6 +27,7 @@ from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import TileError
 from ..models.checkpoint import sha256_of
 from ..models.family import Model
+from ..region.grid import Window, patch_name
 from ..signals import StopRequest
 from .block_embeddings import create_outputs
 from .device import describe, precision_name
@@ -39,38 +40,20 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Patch:
-    """Rows and columns of a patch in its block."""
-
-    y0: int
-    x0: int
-    height: int
-    width: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.y0}_{self.x0}"
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        return slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width)
-
-
-@dataclass(frozen=True)
 class _PatchFile:
     """An open file of patches.
 
     Attributes:
         group: its root group.
         path: its path, for messages.
-        patches: the patches that have a pixel of the region.
+        patches: windows in the block of the patches that have a pixel of the region.
         shape: (H, W) of the block.
         patch_size: edge of a patch that is not clipped.
     """
 
     group: zarr.Group
     path: str
-    patches: list[_Patch]
+    patches: list[Window]
     shape: tuple[int, int]
     patch_size: int
 
@@ -83,7 +66,7 @@ class _PatchFile:
             return cls(
                 group,
                 path,
-                [_Patch(*(int(n) for n in patch)) for patch in attributes["patches"]],
+                [Window(*(int(n) for n in patch)) for patch in attributes["patches"]],
                 (height, width),
                 int(attributes["patch_size"]),
             )
@@ -93,18 +76,19 @@ class _PatchFile:
                 "are missing or wrong): delete it and run again."
             ) from error
 
-    def read(self, patch: _Patch) -> TileArrays:
+    def read(self, patch: Window) -> TileArrays:
         """Read the arrays of a patch."""
-        group = self.group.get(patch.name)
+        name = patch_name(patch)
+        group = self.group.get(name)
         if not isinstance(group, zarr.Group):
             raise TileError(
-                f"The patch {patch.name} of {self.path} is missing: delete the file and run again."
+                f"The patch {name} of {self.path} is missing: delete the file and run again."
             )
-        tile = read_patch(group, f"the patch {patch.name} of {self.path}")
-        if tile.shape != (patch.height, patch.width):
+        tile = read_patch(group, f"the patch {name} of {self.path}")
+        if tile.shape != patch.shape:
             raise TileError(
-                f"The patch {patch.name} of {self.path} has shape {tile.shape}, but the file lists "
-                f"{(patch.height, patch.width)}: delete the file and run again."
+                f"The patch {name} of {self.path} has shape {tile.shape}, but the file lists "
+                f"{patch.shape}: delete the file and run again."
             )
         return tile
 
@@ -174,8 +158,8 @@ def _embed_patches(
     """Embed the unfinished patches; with a GPU the next patch is read and the previous one saved
     meanwhile."""
     stop.wait_for_check()
-    numbers = {patch.name: number for number, patch in enumerate(source.patches, start=1)}
-    todo = [patch for patch in source.patches if patch.name not in progress]
+    numbers = {patch: number for number, patch in enumerate(source.patches, start=1)}
+    todo = [patch for patch in source.patches if patch_name(patch) not in progress]
     if progress.finished:
         finished = len(numbers) - len(todo)
         logger.info("%d of %d patches were finished before", finished, len(numbers))
@@ -190,12 +174,12 @@ def _embed_patches(
             position = origin[0] + patch.y0, origin[1] + patch.x0
             # Without a name, so that the tile is released before the next one is read.
             embedding = embed_tile(next(tiles), model, options, position)
-            writer.write(patch.name, _arrays(embedding))
+            writer.write(patch_name(patch), _arrays(embedding))
             seconds = time.monotonic() - start
             logger.info(
                 "patch %s (%d of %d): %d of %d pixels embedded in %.1f s (%.0f per s)",
-                patch.name,
-                numbers[patch.name],
+                patch_name(patch),
+                numbers[patch],
                 len(numbers),
                 embedding.pixels,
                 patch.height * patch.width,
@@ -203,7 +187,7 @@ def _embed_patches(
                 embedding.pixels / max(seconds, 1e-9),
             )
             if patch != todo[-1]:
-                stop.check(f"{numbers[patch.name]} of {len(numbers)} patches are kept")
+                stop.check(f"{numbers[patch]} of {len(numbers)} patches are kept")
 
 
 def _read_ahead(device: torch.device) -> int:
@@ -235,7 +219,7 @@ def _write(
     with create_block_file(output, attributes) as target:
         arrays = create_outputs(target, source.shape, source.patch_size, dim, options.dtype)
         for patch in source.patches:
-            for name, values in progress.read(patch.name).items():
+            for name, values in progress.read(patch_name(patch)).items():
                 arrays[name][patch.slices] = values
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import zarr
 
 from ..block_file import create_array, create_block_file, get_array, open_block_file
+from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import ItemError
-from ..region.grid import Window, tiling
+from ..region.grid import Window, patch_name, tiling
 from ..region.mask import read_mask
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS
@@ -39,7 +40,7 @@ def retile(
     output: Path,
     patch_size: int,
     downsample_rate: int = 1,
-    on_empty_block: Literal["fail", "nodata"] = "fail",
+    on_empty_block: OnEmptyBlock = "fail",
     needed: tuple[str, ...] = (),
 ) -> None:
     """Write the patches of a block that hold a pixel of the region.
@@ -90,7 +91,7 @@ def retile(
         for patch_window in patches:
             rows, columns = patch_window.slices
             shape = patch_window.shape
-            patch = target.create_group(f"{patch_window.y0}_{patch_window.x0}")
+            patch = target.create_group(patch_name(patch_window))
             roi = inside[rows, columns].astype(np.uint8)
             create_array(patch, "roi", roi.shape, roi.shape, np.uint8)[:] = roi
             s2, s1 = groups.get("sentinel2"), groups.get("sentinel1")
@@ -101,7 +102,7 @@ def retile(
                 _copy(s1, patch, f"sar_{orbit}", (slice(None), rows, columns), shape,
                       (len(CHANNELS),), np.int16)  # fmt: skip
                 _copy(s1, patch, f"sar_{orbit}_doy", (slice(None),), (), (), np.int16)
-            log.info("patch %d_%d written", patch_window.y0, patch_window.x0)
+            log.info("patch %s written", patch_name(patch_window))
 
 
 def _copy(
@@ -127,7 +128,7 @@ def _copy(
 def _check_coverage(
     groups: dict[str, zarr.Group],
     block: str,
-    on_empty_block: str,
+    on_empty_block: OnEmptyBlock,
     needed: tuple[str, ...],
 ) -> None:
     scenes = {sensor: cast(int, group.attrs["scenes"]) for sensor, group in groups.items()}
@@ -136,10 +137,4 @@ def _check_coverage(
         return
     sensors = " and no ".join(missing or scenes)
     message = f"Block {block} is covered by no {sensors} scene in the period"
-    if on_empty_block == "nodata":
-        log.warning("%s; published without embeddings (download.on_empty_block: nodata).", message)
-        return
-    raise ItemError(
-        f"{message}: limit the region to where scenes exist, or set "
-        "`download.on_empty_block: nodata` to publish such blocks without embeddings."
-    )
+    handle_empty(on_empty_block, message, "limit the region to where scenes exist", ItemError)

@@ -22,6 +22,7 @@ from pyproj import Transformer
 
 from ..atomic import atomic_output
 from ..errors import ConfigError
+from ..geotessera import tile_name
 from ..geotessera.lists import write_lists
 from ..npy_file import allocate, put
 from ..region.grid import RegionGrid, Window, crop
@@ -50,8 +51,8 @@ class StoreTile:
 
     @property
     def name(self) -> str:
-        """`grid_<lon>_<lat>`, degrees with two decimals."""
-        return f"grid_{self.lon / 100:.2f}_{self.lat / 100:.2f}"
+        """See `tile_name`."""
+        return tile_name(self.lon, self.lat)
 
 
 def write_geotessera(

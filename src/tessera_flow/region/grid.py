@@ -57,6 +57,11 @@ def tiling(height: int, width: int, size: int) -> Iterator[Window]:
             yield Window(y0, x0, min(size, height - y0), min(size, width - x0))
 
 
+def patch_name(window: Window) -> str:
+    """Return the name of a patch in a `patches` block file, from its window in the block."""
+    return f"{window.y0}_{window.x0}"
+
+
 def crop(geobox: GeoBox, window: Window) -> GeoBox:
     """Return the grid of `window` within `geobox`."""
     rows, columns = window.slices

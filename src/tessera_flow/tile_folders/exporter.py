@@ -22,7 +22,7 @@ from ..errors import TileError
 from ..inference.tile import ARRAYS, TILE_PIXEL_ARRAYS
 from ..ingest.retile import TIME_CHUNK
 from ..npy_file import allocate
-from ..region.grid import Block, RegionGrid, Window, crop
+from ..region.grid import Block, RegionGrid, Window, crop, patch_name
 from .format import ROI_FILE, folder_name
 
 
@@ -55,11 +55,13 @@ def export_tiles(
     with open_block_file(patches) as source:
         attributes: dict[str, Any] = source.attrs.asdict()
         size = int(attributes["patch_size"])
-        for y0, x0, height, width in attributes["patches"]:
-            group = source.get(f"{y0}_{x0}")
+        for patch in (Window(*numbers) for numbers in attributes["patches"]):
+            group = source.get(patch_name(patch))
             if not isinstance(group, zarr.Group):
-                raise TileError(f"{patches} has no patch {y0}_{x0}: delete it and run again.")
-            window = Window(extent.y0 + y0, extent.x0 + x0, height, width)
+                raise TileError(
+                    f"{patches} has no patch {patch_name(patch)}: delete it and run again."
+                )
+            window = Window(extent.y0 + patch.y0, extent.x0 + patch.x0, *patch.shape)
             name = folder_name(window)
             with atomic_output(output.parent / name, folder=True) as part:
                 part.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from ..block_file import create_array, create_block_file
+from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import TileError
 from ..inference.tile import TILE_PIXEL_ARRAYS, TileArrays
 from ..ingest.retile import TIME_CHUNK
-from ..region.grid import Block, RegionGrid, Window, crop, tiling
+from ..region.grid import Block, RegionGrid, Window, crop, patch_name, tiling
 from ..region.mask import read_mask
 from .format import DTYPES, ROI_FILE, folder_window, read_tile_folder
 
@@ -31,7 +32,7 @@ def import_tiles(
     roi_path: Path,
     output: Path,
     patch_size: int,
-    missing: Literal["fail", "nodata"] = "fail",
+    on_empty_block: OnEmptyBlock = "fail",
 ) -> None:
     """Write the patches of a block from tile folders on the region's product grid.
 
@@ -42,7 +43,7 @@ def import_tiles(
         roi_path: the region's mask; a pixel is inside if it is inside in the mask and the tile.
         output: block file, as written by `retile.retile`.
         patch_size: edge of a patch and of a tile.
-        missing: `fail` if a patch without a tile folder is an error, else `nodata`.
+        on_empty_block: `fail` if a patch without a tile folder is an error, else `nodata`.
 
     Raises:
         TileError: a tile is missing, damaged, does not coincide with a patch, or is
@@ -60,7 +61,7 @@ def import_tiles(
     _check_windows(folders, extent, patch_size)
     without_tile = [window for window in expected if window not in folders]
     if without_tile:
-        _report_missing(without_tile, location, block, missing)
+        _report_missing(without_tile, location, block, on_empty_block)
     windows = [window for window in expected if window in folders]
     attributes = {
         "shape": list(inside.shape),
@@ -73,7 +74,7 @@ def import_tiles(
             tile = read_tile_folder(folder)
             _check_tile(folder, tile, window, patch_size, grid)
             in_block = Window(window.y0 - extent.y0, window.x0 - extent.x0, *window.shape)
-            patch = target.create_group(f"{in_block.y0}_{in_block.x0}")
+            patch = target.create_group(patch_name(in_block))
             _write_patch(patch, tile, inside[in_block.slices], window)
             log.info("tile %s read", folder.name)
 
@@ -118,19 +119,15 @@ def _check_windows(folders: dict[Window, Path], extent: Window, patch_size: int)
             )
 
 
-def _report_missing(windows: list[Window], location: Path, block: Block, missing: str) -> None:
+def _report_missing(
+    windows: list[Window], location: Path, block: Block, on_empty_block: OnEmptyBlock
+) -> None:
     first = windows[0]
     message = (
         f"Block {block.id}: {len(windows)} of its patches have no tile folder in {location}, the "
         f"first one at column {first.x0}, row {first.y0}"
     )
-    if missing == "nodata":
-        log.warning("%s; published without embeddings (download.on_empty_block: nodata).", message)
-        return
-    raise TileError(
-        f"{message}: copy or make it, or set download.on_empty_block: nodata to publish such "
-        "patches without embeddings."
-    )
+    handle_empty(on_empty_block, message, "copy or make it", TileError, unit="patches")
 
 
 def _check_tile(
