@@ -32,9 +32,9 @@ def packages() -> list[str]:
     return re.findall(r"^\| `([a-z_.]+)` \|", section, flags=re.MULTILINE)
 
 
-PACKAGES = packages()
 BASE = "tessera_flow"
-"""Name of the row of the files directly in the folder of the package."""
+"""The files directly in the folder of the package, below all packages."""
+PACKAGES = [BASE, *packages()]
 
 
 def package_of(module: str) -> str:
@@ -92,7 +92,7 @@ def test_every_package_is_in_the_table_once() -> None:
 
 def test_package_folder_is_short() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 12
-    assert len(PACKAGES) - 1 <= 16
+    assert 10 <= len(packages()) <= 16
 
 
 def test_resolution_of_imports() -> None:

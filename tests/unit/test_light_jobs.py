@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from ..support.pipeline import write_box
 from .test_layers import MODULES, PACKAGES, ROOT, SCRIPTS, package_of
 
 NEEDS_TORCH = {"infer", "weights"}
@@ -108,3 +111,55 @@ def test_modules_of_light_packages_do_not_import_torch() -> None:
     assert set(PACKAGES) >= {"products", "products.report", "geotessera", "jobs"}
     found = loaded([f"tessera_flow.{name}" for name in LIGHT_MODULES])
     assert not found & {"torch", "transformers", "huggingface_hub"}
+
+
+NOT_FOR_READING = [
+    *("torch", "numpy", "odc", "rasterio", "pyogrio", "pandas", "geopandas"),
+    *("zarr", "pyarrow", "pystac", "pystac_client", "huggingface_hub"),
+]
+"""Libraries that reading the workflow does not need: every job on a cluster reads it again."""
+
+READ_WORKFLOW = """
+import json, sys
+import yaml
+{imports}
+files = RunFiles(load_config(yaml.safe_load(open("config.yaml"))))
+schedule, params = Schedule(files), JobParams(files)
+products = ProductFiles(files).all()
+block = files.grids["here"].blocks[0].id
+params.infer("here", block), params.roi("here"), params.download("here", "sentinel2", block)
+schedule.memory_mb("download", 1), files.block_files("here", "then")
+print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
+"""
+
+
+def test_reading_the_workflow_imports_no_reader_of_data(tmp_path: Path) -> None:
+    """What rules/common.smk imports and calls, with the grid of the region in the cache."""
+    write_box(tmp_path / "roi.geojson", 500_000, 5_000_000, 501_000, 5_001_000)
+    (tmp_path / "weights.pt").touch()
+    configuration = {
+        "regions": {"here": {"roi": "roi.geojson"}},
+        "periods": {"then": {"start": "2023-01-01", "end": "2023-12-31"}},
+        "model": {"weights": "weights.pt"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configuration))
+    common = (ROOT / "workflow/rules/common.smk").read_text(encoding="utf-8")
+    imports = "\n".join(
+        re.findall(r"^    (from tessera_flow\.\S+ import .*)$", common, re.MULTILINE)
+    )
+    assert imports.count("\n") > 8
+    for cached in (False, True):
+        done = subprocess.run(
+            [sys.executable, "-c", READ_WORKFLOW.format(imports=imports)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        names = set(json.loads(done.stdout))
+        if cached:
+            assert not names & set(NOT_FOR_READING)
+        else:
+            assert names >= {"numpy", "odc", "rasterio", "pyogrio"}, "the region was not read"
