@@ -47,10 +47,10 @@ slurm-profile: ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm
 	@cp -RL profiles/slurm slurm
 	@echo "Edit the lines marked EDIT in slurm/config.yaml, then: snakemake --profile slurm -n"
 
-check: lint ## Check style and types, and run the short unit tests (90 s)
+check: lint ## Check style and types, and run the short unit tests (80 s)
 	@$(PYTEST_2) tests/unit $(LONG:%=--ignore=tests/unit/test_%.py)
 
-test: lint ## Check style, types and the workflow, and run the tests (6 min)
+test: lint ## Check style, types and the workflow, and run the tests (8 min)
 	@$(PYTEST_2)
 
 test-all: lint ## Run the slow tests, too

@@ -24,7 +24,7 @@ PRELOADED = (
     *("odc.geo.geobox", "pandas", "pydantic", "pystac", "rasterio", "requests", "smart_open"),
     *("snakemake.cli", "snakemake.report", "zarr"),
 )
-"""Modules that the workflow and Snakemake import when they read the workflow."""
+"""Modules of Snakemake, and those that a first reading of the workflow imports for its regions."""
 
 TIMEOUT = 600
 """Seconds until a run is killed."""

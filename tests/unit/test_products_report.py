@@ -270,7 +270,7 @@ def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
     assert "Blocks without embeddings because they failed: 1." in shown
     assert "sentinel22023-07-021S2_1_X left out: asset B05 <missing>" in shown
     assert "b001_001asset B02 of item S2_2: HTTP 403" in shown
-    assert "b001_001: left out. asset B02 of item S2_2: HTTP 403" in shown
+    assert "b001_001: skipped. asset B02 of item S2_2: HTTP 403" in shown
     assert "1 block failed and contains no embeddings." in shown
     assert "Warnings in the logs" not in shown, "shown above, with the blocks"
     (image,) = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)

@@ -35,7 +35,7 @@ more for the parts of tiles outside a region."""
 IMPORT_SECONDS = 2.0
 """Seconds per million pixels of published embeddings, without their download."""
 DOWNLOAD_BYTES_PER_SECOND = 25e6
-"""Of one download job with eight threads."""
+"""Of one download job; assumed, not measured."""
 STACK_SECONDS = 0.12
 """Seconds per million pixels and date (benchmarks/memory.py)."""
 RETILE_SECONDS = 0.28

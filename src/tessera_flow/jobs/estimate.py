@@ -72,21 +72,21 @@ class Estimate:
     assumptions: list[str]
 
 
-def make_estimate(run: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Estimate:
-    """Estimate the rest of a run, without reading a scene or a request to an archive.
+def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Estimate:
+    """Estimate the rest of a run, without reading scenes or asking an archive.
 
     Args:
-        run: the files of the run.
+        files: the files of the run.
         schedule: resources of its jobs.
         concurrent_jobs: how many jobs run at the same time.
     """
-    work = _Work(run, schedule, _measured_seconds(run))
+    work = _Work(files, schedule, _measured_seconds(files))
     blocks = 0
-    for region, period in runs(run.config):
+    for region, period in runs(files.config):
         work.read_lists(region, period)
-        for block in run.grids[region].blocks:
+        for block in files.grids[region].blocks:
             blocks += 1
-            if not run.embeddings_file(region, period, block.id).exists():
+            if not files.embeddings_file(region, period, block.id).exists():
                 work.add(region, period, block)
     in_progress = max(1, min(schedule.most_in_flight(), concurrent_jobs, work.blocks))
     return Estimate(
@@ -96,46 +96,48 @@ def make_estimate(run: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Es
         items=work.items,
         download_gb=work.download_gb,
         peak_disk_gb=in_progress * work.largest_block_gb,
-        final_disk_gb=sum(_final_gb(run, run.grids[region]) for region, _ in runs(run.config)),
+        final_disk_gb=sum(
+            _final_gb(files, files.grids[region]) for region, _ in runs(files.config)
+        ),
         cpu_hours=work.core_seconds / 3600,
         gpu_hours=work.gpu_seconds / 3600,
         concurrent_jobs=concurrent_jobs,
         wall_hours=work.job_seconds / 3600 / concurrent_jobs,
         calibrated=sorted(work.measured),
-        assumptions=_assumptions(run, work.items),
+        assumptions=_assumptions(files, work.items),
     )
 
 
 class _Work:
     """Sums over the blocks without embeddings."""
 
-    def __init__(self, run: RunFiles, schedule: Schedule, measured: Mapping[str, float]) -> None:
-        self.run = run
+    def __init__(self, files: RunFiles, schedule: Schedule, measured: Mapping[str, float]) -> None:
+        self.files = files
         self.schedule = schedule
         self.measured = measured
         self.blocks = 0
         self.jobs: Counter[str] = Counter()
-        self.from_tiles = run.config.source == "tiles"
-        sensors = () if self.from_tiles else run.sensors
+        self.from_tiles = files.config.source == "tiles"
+        sensors = () if self.from_tiles else files.sensors
         self.items: dict[str, int | None] = dict.fromkeys(sensors, 0)
         self.download_gb = self.largest_block_gb = 0.0
         self.core_seconds = self.gpu_seconds = self.job_seconds = 0.0
         self._lists: dict[str, Manifest | None] = {}
         self._tile_gb: float | None = None
-        if run.config.source == "geotessera":
+        if files.config.source == "geotessera":
             self.items[STORE] = 0
 
     def read_lists(self, region: str, period: str) -> None:
         """Read the lists of scenes, or of a store's tiles, of a region and period, if they
         exist."""
         if STORE in self.items:
-            tiles = _store_manifest(self.run, region, period)
+            tiles = _store_manifest(self.files, region, period)
             self._count(STORE, None if tiles is None else len(tiles.tiles))
             self._tile_gb = None if tiles is None else tiles.bytes / assumptions.GB
-        for name in self.run.sensors:
+        for name in self.files.sensors:
             self._lists[name] = None
             if not self.from_tiles:
-                scenes = self._lists[name] = _manifest(self.run, region, period, name)
+                scenes = self._lists[name] = _manifest(self.files, region, period, name)
                 self._count(name, None if scenes is None else len(scenes.items))
 
     def _count(self, name: str, number: int | None) -> None:
@@ -147,15 +149,15 @@ class _Work:
         if STORE in self.items:
             self._add_published(region, block)
             return
-        run, schedule = self.run, self.schedule
+        files, schedule = self.files, self.schedule
         device = schedule.device(block.id)
         assumed = schedule.dates(period)
         dates = {
-            name: assumed[name] if scenes is None else _dates(scenes, run.grids[region], block)
+            name: assumed[name] if scenes is None else _dates(scenes, files.grids[region], block)
             for name, scenes in self._lists.items()
         }
         pixels = float(block.window.height * block.window.width)
-        slices = len(run.time_slices(period))
+        slices = len(files.time_slices(period))
         seconds = _block_seconds(schedule, pixels, dates, slices, device)
         if self.from_tiles:
             jobs = {"import_tiles": 1}
@@ -176,8 +178,8 @@ class _Work:
         pixels = float(block.window.height * block.window.width)
         gb = pixels * assumptions.PUBLISHED_BYTES / assumptions.GB
         if self._tile_gb is not None:
-            gb = self._tile_gb / len(self.run.grids[region].blocks)
-        if self.run.config.geotessera.location is not None:
+            gb = self._tile_gb / len(self.files.grids[region].blocks)
+        if self.files.config.geotessera.location is not None:
             gb = 0.0
         self.blocks += 1
         self.jobs["import_embeddings"] += 1
@@ -201,16 +203,16 @@ def _read_bytes(pixels: float, dates: Mapping[str, float]) -> float:
     return sum(pixels * n * assumptions.SENSORS[name].read_bytes for name, n in dates.items())
 
 
-def _manifest(run: RunFiles, region: str, period: str, sensor: str) -> Manifest | None:
-    path = Path(run.paths.items.format(region=region, period=period, sensor=sensor))
+def _manifest(files: RunFiles, region: str, period: str, sensor: str) -> Manifest | None:
+    path = Path(files.paths.items.format(region=region, period=period, sensor=sensor))
     try:
         return Manifest.read(path) if path.exists() else None
     except ItemError:
         return None
 
 
-def _store_manifest(run: RunFiles, region: str, period: str) -> StoreManifest | None:
-    path = Path(run.paths.store_tiles.format(region=region, period=period))
+def _store_manifest(files: RunFiles, region: str, period: str) -> StoreManifest | None:
+    path = Path(files.paths.store_tiles.format(region=region, period=period))
     try:
         return StoreManifest.read(path) if path.exists() else None
     except ItemError:
@@ -250,16 +252,16 @@ def _block_seconds(
     }
 
 
-def _measured_seconds(run: RunFiles) -> dict[str, float]:
+def _measured_seconds(files: RunFiles) -> dict[str, float]:
     """Return the seconds per pixel of a block, by rule, of finished jobs."""
     pixels: dict[str, float] = {}
     seconds: dict[str, float] = {}
     read = 0
-    for region, period in runs(run.config):
-        for block in run.grids[region].blocks:
+    for region, period in runs(files.config):
+        for block in files.grids[region].blocks:
             if read == CALIBRATION_BLOCKS:
                 break
-            records = read_job_log(run.job_log_file(region, period, block.id))
+            records = read_job_log(files.job_log_file(region, period, block.id))
             read += bool(records)
             done = [r for r in records if r.state == "done"]
             if {r.rule.split("_")[0] for r in done} < set(STAGES):
@@ -271,28 +273,30 @@ def _measured_seconds(run: RunFiles) -> dict[str, float]:
     return {rule: seconds[rule] / pixels[rule] for rule in pixels}
 
 
-def _final_gb(run: RunFiles, grid: RegionGrid) -> float:
+def _final_gb(files: RunFiles, grid: RegionGrid) -> float:
     """Return the uncompressed size of the blocks' embeddings and of every product."""
-    model = run.config.model
-    published = PUBLISHED.get(run.config.weights or "")
+    model = files.config.model
+    published = PUBLISHED.get(files.config.weights or "")
     dim = model.dim or (published.dim if published else STORE_DIM)
     pixel = dim * (1 if model.dtype == "int8" else 4) + 10
     pixels = sum(block.window.height * block.window.width for block in grid.blocks)
     height, width = grid.product_geobox.shape
-    formats = run.config.products.formats
+    formats = files.config.products.formats
     stores = 1 + ("zarr" in formats)
     arrays = pixel * float(height) * width if "arrays" in formats else 0.0
     return (stores * pixel * pixels / grid.downsample_rate**2 + arrays) / assumptions.GB
 
 
-def _assumptions(run: RunFiles, items: Mapping[str, int | None]) -> list[str]:
+def _assumptions(files: RunFiles, items: Mapping[str, int | None]) -> list[str]:
     if STORE in items:
         return _assumptions_of_store(items[STORE])
     lines = []
-    if run.config.source == "tiles":
+    if files.config.source == "tiles":
         lines.append(
             "The tile folders are not read: "
-            + " and ".join(f"{assumptions.SENSORS[s].dates_per_year:g} of {s}" for s in run.sensors)
+            + " and ".join(
+                f"{assumptions.SENSORS[s].dates_per_year:g} of {s}" for s in files.sensors
+            )
             + " dates per year are assumed, and no downloads."
         )
     for name, number in items.items():
@@ -383,15 +387,15 @@ def write_estimate(config: Config, folder: Path) -> str:
         RegionError: a region cannot be read.
         OutputError: a file cannot be written.
     """
-    run = RunFiles(config)
-    schedule = Schedule(run)
-    estimate = make_estimate(run, schedule, config.jobs.concurrent_jobs)
+    files = RunFiles(config)
+    schedule = Schedule(files)
+    estimate = make_estimate(files, schedule, config.jobs.concurrent_jobs)
     text = estimate_text(estimate)
     write_text(folder / "plan.json", estimate_json(estimate))
     maps = [_map_text(region, period) for region, period in runs(config)]
     write_text(folder / "plan.md", "\n".join([text, *maps]))
     for region, period in runs(config):
-        grid, settings = run.grids[region], config.regions[region]
+        grid, settings = files.grids[region], config.regions[region]
         states = {b.id: schedule.block_state(region, period, b.id) for b in grid.blocks}
         render_blocks(
             grid, read_roi(settings.roi, settings.layer), states, folder / _map_name(region, period)

@@ -119,7 +119,7 @@ class RangeClient:
 
         result, count = attempts.call(request, label)
         if isinstance(result, Failure):
-            raise _read_error(result, f"{label} ({public_href(href)})", count)
+            raise read_error(result, f"{label} ({public_href(href)})", count)
         return result
 
     def _get(
@@ -208,8 +208,8 @@ class RangeClient:
         return data, size
 
 
-def _read_error(failure: Failure, asset: str, attempts: int) -> ReadError:
-    """The error for a request that failed, with the remedy.
+def read_error(failure: Failure, asset: str, attempts: int) -> ReadError:
+    """Return the error for a request that failed, with the remedy.
 
     Args:
         failure: of the last attempt.

@@ -23,7 +23,7 @@ from ..archives.signing import GivesAccess
 from ..errors import ReadError
 from ..urls import is_url, public_href, redacted
 from .failures import Failure, MissingSceneError
-from .http_range import RangeClient, RemoteFile
+from .http_range import RangeClient, RemoteFile, read_error
 from .resample import (
     PlacedPixels,
     Prefetch,
@@ -218,10 +218,7 @@ class Reader:
 
         result, count = Attempts(self.policy).call(attempt, asset.label)
         if isinstance(result, Failure):
-            raise ReadError(
-                f"Cannot read {_described(asset)} after {count} attempts: {result.cause}. Check "
-                "that the archive is complete and reachable, and run again."
-            )
+            raise read_error(result, _described(asset), count)
         return result
 
 

@@ -254,7 +254,7 @@ def _block_map(
 def _block_status(state: Mapping[str, Any], skipped_reason: str | None) -> tuple[str, str]:
     """Return the CSS class of a block and the text shown on hovering."""
     if skipped_reason is not None:
-        return "skipped", f"{state['id']}: left out. {skipped_reason}"
+        return "skipped", f"{state['id']}: skipped. {skipped_reason}"
     text = f"{state['id']}: {state['embedded']:,} of {state['pixels']:,} px with an embedding"
     expected = state["pixels"]
     if state["observed"] is not None:

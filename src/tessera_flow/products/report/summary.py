@@ -152,7 +152,7 @@ def skipped_blocks(path: Path | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class MissingScene:
-    """A listed scene that was missing or corrupt at the archive when it was read.
+    """A listed scene that was missing or corrupt in the archive when it was read.
 
     Attributes:
         sensor, item, date: of the scene.
