@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 import shapely
 from odc.geo.geobox import GeoBox
 from tests.support.cmr_server import granule, serve_cmr
-from tests.support.servers import StacServer, _matches, _running
+from tests.support.servers import StacServer, matches, running
 
 EDGE = 300_000
 CRS, LEFT, TOP = "EPSG:32631", 400_000, 5_800_000
@@ -99,7 +99,7 @@ class Archive(StacServer):
     def _page(self, query: Any, post: bool) -> dict[str, Any]:
         key = json.dumps([query.get(name) for name in ("collections", "bbox", "datetime")])
         if key not in _results:
-            _results[key] = [item for item in self.items if _matches(item, query)]
+            _results[key] = [item for item in self.items if matches(item, query)]
         start = int(query.get("token", 0))
         stop = start + PAGE
         link = {"rel": "next", "href": f"{self.url}/search", "method": "POST", "merge": True,
@@ -129,7 +129,7 @@ def _serve(form: str, count: int, folder: Path, pipe: Connection) -> None:
             pipe.recv()
         return
     server = Archive(items=optical_items(count))
-    with _running(server):
+    with running(server):
         pipe.send(server.url)
         pipe.recv()
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import shapely
 
-from .servers import FileServer, Server, _running
+from .servers import FileServer, Server, running
 
 CONCEPT = "C2777436413-ASF"
 CMR_HOST = "cmr.earthdata.nasa.gov"
@@ -109,7 +109,7 @@ def _matches(granule: Mapping[str, Any], query: Mapping[str, str]) -> bool:
 def serve_cmr(granules: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[CmrServer]:
     """Serve the search within the `with` block."""
     state = CmrServer(granules=granules, **options)
-    with _running(state):
+    with running(state):
         yield state
 
 

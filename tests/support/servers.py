@@ -274,7 +274,7 @@ class _HttpServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def _running(state: Server) -> Iterator[None]:
+def running(state: Server) -> Iterator[None]:
     handler = type("Handler", (_Handler,), {"server_state": state})
     server = _HttpServer(("127.0.0.1", 0), handler)
     server.state = state
@@ -411,7 +411,7 @@ def file_answer(method: str, requested: str, content: bytes | mmap.mmap) -> Answ
 def serve_files(folder: Path, **options: Any) -> Iterator[FileServer]:
     """Serve the files below `folder` until the end of the block."""
     state = FileServer(folder=folder, **options)
-    with _running(state):
+    with running(state):
         yield state
 
 
@@ -486,7 +486,7 @@ class StacServer(Server):
         }
 
     def _page(self, query: Mapping[str, Any], post: bool) -> dict[str, Any]:
-        items = [item for item in self.items if _matches(item, query)]
+        items = [item for item in self.items if matches(item, query)]
         start = int(query.get("token", 0))
         stop = start + min(int(query.get("limit", 10)), self.page_size)
         links = []
@@ -502,7 +502,7 @@ class StacServer(Server):
         return {"type": "FeatureCollection", "features": items[start:stop], "links": links}
 
 
-def _matches(item: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
+def matches(item: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
     def listed(value: Any) -> list[str]:
         return value.split(",") if isinstance(value, str) else list(value)
 
@@ -533,5 +533,5 @@ def _moment(stamp: str) -> dt.datetime:
 def serve_stac(items: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[StacServer]:
     """Serve `items` through a STAC API until the end of the block."""
     state = StacServer(items=items, **options)
-    with _running(state):
+    with running(state):
         yield state

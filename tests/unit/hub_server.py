@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..support.servers import Answer, Request, Server, _running, file_answer
+from ..support.servers import Answer, Request, Server, file_answer, running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -52,5 +52,5 @@ class Hub(Server):
 def serve(files: Mapping[str, bytes]) -> Iterator[Hub]:
     """Serve `files` until the end of the block."""
     hub = Hub(files=files)
-    with _running(hub):
+    with running(hub):
         yield hub
