@@ -12,9 +12,10 @@ jobs a minute.
 from __future__ import annotations
 
 import argparse
+import json
 import math
-import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -54,37 +55,51 @@ def region(folder: Path, blocks: int) -> Path:
     return folder
 
 
+LAUNCHER = """
+import json, resource, subprocess, sys
+status = subprocess.call(sys.argv[2:])
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    json.dump([usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024], file)
+sys.exit(status)
+"""
+"""Starts Snakemake from a small process: a new process counts the memory of the one that starts it
+as its own peak."""
+
+
 def measured(folder: Path, *arguments: str) -> tuple[float, float, float, str]:
     """Return wall seconds, processor seconds, peak MB and output of a call of Snakemake."""
-    began = time.monotonic()
-    process = subprocess.Popen(
-        command(folder, *arguments),
+    usage = folder / "usage.json"
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", LAUNCHER, str(usage), *command(folder, *arguments)],
         cwd=folder,
         env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        check=False,
     )
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, output[-3000:]
-    seconds = time.monotonic() - began
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stdout[-3000:]
+    cpu, memory = json.loads(usage.read_text())
+    return seconds, cpu, memory, done.stdout
 
 
 def dry_runs(folder: Path, sizes: list[int]) -> None:
-    heads = ("blocks", "jobs", "parse s", "-n s", "cpu s", "MB", "quiet s")
+    wall, _, memory, _ = measured(folder, "--version")
+    print(f"Snakemake alone (--version): {wall:.2f} s, {memory:.0f} MB")
+    heads = ("blocks", "jobs", "read s", "read MB", "-n s", "cpu s", "MB", "quiet s")
     print("".join(f"{head:>9}" for head in heads))
     for blocks in sizes:
         here = region(folder / f"blocks{blocks}", blocks)
         measured(here, "--list-rules")  # writes the cached region
-        parse = measured(here, "--list-rules")[0]
+        read_seconds, _, read_memory, _ = measured(here, "--list-rules")
         wall, cpu, memory, output = measured(here, "--dry-run")
         jobs = sum(job_counts(output).values())
         quiet = measured(here, "--dry-run", "--quiet")[0]
-        row = (blocks, jobs, parse, wall, cpu, memory, quiet)
-        print("".join(f"{value:9.1f}" for value in row), flush=True)
+        row = (blocks, jobs, read_seconds, read_memory, wall, cpu, memory, quiet)
+        print("".join(f"{value:9.2f}" for value in row), flush=True)
 
 
 def overhead(folder: Path, slurm: bool) -> None:

@@ -87,12 +87,15 @@ class Manifest:
         left_out: (id, reason) of items that are not used.
         orbits: Sentinel-1: directions to use. An item whose `orbit` is None is skipped when it is
             read, if the direction in its raster is not among them.
+        warnings: sentences about the scenes that the user must see: in the plan, the log, the
+            report and the STAC Item.
     """
 
     sensor: str
     items: tuple[SourceItem, ...]
     left_out: tuple[tuple[str, str], ...]
     orbits: tuple[str, ...] = ORBITS
+    warnings: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON; the same search gives the same bytes."""
@@ -101,6 +104,7 @@ class Manifest:
             **({"orbits": list(self.orbits)} if self.sensor == "sentinel1" else {}),
             "items": [item.to_json() for item in self.items],
             "left_out": [{"id": id_, "reason": reason} for id_, reason in self.left_out],
+            "warnings": list(self.warnings),
         }
         write_text(path, json.dumps(document, indent=1) + "\n")
 
@@ -113,4 +117,5 @@ class Manifest:
             items=tuple(SourceItem.from_json(item) for item in document["items"]),
             left_out=tuple((entry["id"], entry["reason"]) for entry in document["left_out"]),
             orbits=tuple(document.get("orbits", ORBITS)),
+            warnings=tuple(document["warnings"]),
         )
