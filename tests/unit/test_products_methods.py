@@ -69,6 +69,13 @@ def test_corrected_names_its_deviations(grid: RegionGrid) -> None:
     assert PUBLISHED_OFFSET not in result and "took part in the resampling" not in result
 
 
+def test_warnings_about_the_scenes_are_a_paragraph(grid: RegionGrid) -> None:
+    warnings = ("No radar.", "The period is not over.")
+    paragraphs = methods(replace(record(grid), warnings=warnings), manifests(), NOTHING_MISSING)
+    assert paragraphs[1] == "Warnings about the scenes: No radar. The period is not over."
+    assert "Warnings" not in text(record(grid), manifests(), NOTHING_MISSING)
+
+
 def test_as_published_is_not_called_corrected(grid: RegionGrid) -> None:
     result = text(record(grid, preprocessing="as_published"), manifests(5), NOTHING_MISSING)
     assert "(preprocessing: as_published)" in result

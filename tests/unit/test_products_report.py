@@ -354,6 +354,30 @@ def test_page_has_no_external_resources_and_shows_the_results(tmp_path: Path, dt
     assert "GeoTessera" not in shown
 
 
+def test_warnings_about_the_scenes_are_in_the_summary_and_not_again_in_the_logs(
+    tmp_path: Path,
+) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    warning = "No Sentinel-1 scene exists here: <all> embeddings are without radar."
+    inputs = (region.grid, region.blocks, replace(region.provenance, warnings=(warning,)))
+    write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
+    check(region, tmp_path)
+    (tmp_path / "logs" / "items").mkdir(parents=True)
+    (tmp_path / "logs" / "items" / "sentinel1.log").write_text(
+        f"2026-01-02 03:04:05,678 WARNING {warning}\n"
+    )
+    write_report(
+        tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
+        manifests(), {}, tmp_path / "logs",
+    )  # fmt: skip
+    page = Page((tmp_path / "report.html").read_text())
+    shown = " ".join(page.text.split())
+    assert f"Warnings about the scenes: {warning}" in shown
+    assert "Warnings in the logs" not in shown
+    # In the summary, in the methods and in the complete record.
+    assert page.text.count(warning) == 3
+
+
 def test_page_of_a_region_without_embeddings(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     for block in region.grid.blocks:

@@ -160,6 +160,15 @@ def test_item_is_valid_and_complete(
     ]
 
 
+def test_item_has_the_warnings_about_the_scenes(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60)
+    record = replace(region.provenance, warnings=("No Sentinel-1 scene exists.",))
+    write_item(tmp_path / "item.json", region.grid, record, PRODUCTS, manifests())
+    properties = json.loads((tmp_path / "item.json").read_text())["properties"]
+    assert properties["warnings"] == ["No Sentinel-1 scene exists."]
+    assert properties["provenance"]["warnings"] == ["No Sentinel-1 scene exists."]
+
+
 def test_collection_is_valid_and_covers_its_periods(
     written: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,10 @@ from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.product_files import ProductFiles
 from tessera_flow.jobs.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
+from tessera_flow.jobs.scene_warnings import scene_warnings
 from tessera_flow.jobs.schedule import Schedule
+from tessera_flow.jobs.status import status
+from tessera_flow.scenes.manifest import Manifest
 
 from ..support.pipeline import CRS, MODEL, write_polygon
 from .test_blocks import RING
@@ -246,6 +249,27 @@ def test_size_of_products_follows_the_dimensions_of_the_model(tmp_path: Path) ->
         run = layout(tmp_path, weights=weights)
         sizes.append(make_estimate(run, Schedule(run), 10).final_disk_gb)
     assert sizes[1] / sizes[0] == pytest.approx((1024 + 10) / (128 + 10))
+
+
+def test_plan_and_status_show_the_warnings_of_the_lists(tmp_path: Path) -> None:
+    run = layout(tmp_path)
+    assert make_estimate(run, Schedule(run), 10).warnings == []
+    for sensor, warnings in (("sentinel2", ()), ("sentinel1", ("No radar.", "Not over."))):
+        path = Path(run.paths.items.format(region="here", period="then", sensor=sensor))
+        Manifest(sensor, (), (), warnings=warnings).write(path)
+    planned = make_estimate(run, Schedule(run), 10)
+    assert planned.warnings == ["here, then: No radar.", "here, then: Not over."]
+    assert "- Warning: here, then: No radar.\n" in estimate_text(planned)
+    assert "Warning: here, then: Not over.\n" in status(run)
+
+
+def test_a_list_that_cannot_be_read_has_no_warnings(tmp_path: Path) -> None:
+    run = layout(tmp_path)
+    path = Path(run.paths.items.format(region="here", period="then", sensor="sentinel2"))
+    path.parent.mkdir(parents=True)
+    for text in ('{"items": [], "left_out": []}', "{", "[]"):
+        path.write_text(text)
+        assert scene_warnings(run) == []
 
 
 def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -> None:

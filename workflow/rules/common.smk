@@ -21,6 +21,7 @@ try:
     from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
     from tessera_flow.jobs.preflight import check_run, remove_old_skip_lists
     from tessera_flow.jobs.product_files import ProductFiles
+    from tessera_flow.jobs.scene_warnings import scene_warnings
     from tessera_flow.jobs.schedule import Schedule
     from tessera_flow.jobs.status import end_of_run
 except ModuleNotFoundError as error:
@@ -36,6 +37,21 @@ except TesseraFlowError as error:
     raise WorkflowError(str(error)) from None
 except ModuleNotFoundError as error:
     raise WorkflowError(MISSING_PACKAGE.format(error)) from None
+
+
+# Warnings about the scenes: those known now, and at the end of a run those of its new lists.
+SHOWN = set()
+
+
+def show_scene_warnings():
+    for text in scene_warnings(FILES):
+        if text not in SHOWN:
+            SHOWN.add(text)
+            show_warning(text)
+
+
+if not runs_one_job():
+    show_scene_warnings()
 
 
 # <work>, <results> and <logs> in the rules' paths.
@@ -108,8 +124,10 @@ onstart:
 
 
 onsuccess:
+    show_scene_warnings()
     remove_old_skip_lists(FILES)
 
 
 onerror:
+    show_scene_warnings()
     print(end_of_run(FILES, sys.argv), file=sys.stderr)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 
 def configfile_given():
@@ -13,6 +14,11 @@ def configfile_given():
 def runs_one_job():
     """Whether this is the process of one job, which a running Snakemake started."""
     return not workflow.is_main_process
+
+
+def show_warning(text):
+    """Show a warning on the terminal and in Snakemake's own log."""
+    logger.warning(f"WARNING: {text}")
 
 
 def add_resource(name, total):

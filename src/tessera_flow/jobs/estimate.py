@@ -25,6 +25,7 @@ from . import assumptions
 from .block_map import LEGEND, render_blocks
 from .files import RunFiles
 from .journal import read_job_log
+from .scene_warnings import scene_warnings
 from .schedule import STAGES, Schedule
 from .status import duration
 
@@ -55,6 +56,7 @@ class Estimate:
         wall_hours: with that many jobs.
         calibrated: rules whose times were measured on earlier blocks.
         assumptions: as text.
+        warnings: about the scenes.
     """
 
     blocks: int
@@ -70,6 +72,7 @@ class Estimate:
     wall_hours: float
     calibrated: list[str]
     assumptions: list[str]
+    warnings: list[str]
 
 
 def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Estimate:
@@ -105,6 +108,7 @@ def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> 
         wall_hours=work.job_seconds / 3600 / concurrent_jobs,
         calibrated=sorted(work.measured),
         assumptions=_assumptions(files, work.items),
+        warnings=scene_warnings(files),
     )
 
 
@@ -364,7 +368,9 @@ def estimate_text(estimate: Estimate) -> str:
         ("calibrated on earlier blocks", ", ".join(estimate.calibrated) or "nothing yet"),
     ]
     table = ["| item | amount |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
-    return "\n".join(["# Plan", "", *table, "", *(f"- {a}" for a in estimate.assumptions), ""])
+    notes = [f"- {a}" for a in estimate.assumptions]
+    warnings = [f"- Warning: {text}" for text in estimate.warnings]
+    return "\n".join(["# Plan", "", *table, "", *warnings, *notes, ""])
 
 
 def _size(gb: float) -> str:

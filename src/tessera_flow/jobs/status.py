@@ -15,6 +15,7 @@ from pathlib import Path
 from ..config.configuration import runs
 from .files import RunFiles
 from .journal import JobRecord, read_job_log
+from .scene_warnings import scene_warnings
 from .schedule import LAST_STEPS, STAGES
 
 _LISTED = 20
@@ -121,6 +122,7 @@ def status(files: RunFiles) -> str:
     left = total - counts["done"]
     if rate and left:
         lines.append(f"{rate:.1f} blocks per hour recently; about {duration(left / rate)} left.")
+    lines += [f"Warning: {text}" for text in scene_warnings(files)]
     failed = failed_jobs(files)
     lines += [f"  {job.line()}" for job in failed[:_LISTED]]
     if len(failed) > _LISTED:

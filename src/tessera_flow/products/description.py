@@ -123,6 +123,7 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
             for s in record["sources"]
         ),
         f"  preprocessing   {record['preprocessing']}",
+        *(f"  warning         {text}" for text in record.get("warnings", [])),
         f"  written by      tessera-flow {record['software']['tessera-flow']}, settings "
         f"{record['configuration_sha256'][:12]}",
     ]

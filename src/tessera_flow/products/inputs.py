@@ -45,6 +45,7 @@ def product_inputs(
             None if weights is None else asdict(read_weights_record(weights)),
             store=lists["store"],
             item_counts={scenes.sensor: len(scenes.items) for scenes in lists["manifests"]},
+            warnings=[text for scenes in lists["manifests"] for text in scenes.warnings],
             roi_sha256=roi_sha256,
         ),
     }

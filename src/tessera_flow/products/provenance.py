@@ -10,7 +10,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
 from typing import Any
@@ -120,6 +120,7 @@ class Provenance:
             embeddings.
         software: version by package.
         configuration_sha256: see `config.fingerprint.content_hash`.
+        warnings: about the scenes, from their lists (`scenes.manifest.Manifest.warnings`).
     """
 
     region: str
@@ -137,6 +138,7 @@ class Provenance:
     min_observations: dict[str, int]
     software: dict[str, str]
     configuration_sha256: str
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able form (lists and dictionaries of strings and finite numbers)."""
@@ -204,6 +206,7 @@ def build_provenance(
     *,
     store: StoreManifest | None = None,
     item_counts: Mapping[str, int] | None = None,
+    warnings: Iterable[str] = (),
     roi_sha256: str | None = None,
 ) -> Provenance:
     """Build the record of `region` in `period`.
@@ -218,6 +221,7 @@ def build_provenance(
             recorded if there is no name. None for published embeddings.
         store: the tiles of published embeddings.
         item_counts: number of items in the manifest by sensor, if known.
+        warnings: of the lists of scenes.
         roi_sha256: SHA-256 of the region file's content, if known.
 
     Raises:
@@ -259,6 +263,7 @@ def build_provenance(
         min_observations=minimum,
         software=software,
         configuration_sha256=content_hash(config, region, period),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 

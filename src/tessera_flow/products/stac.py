@@ -203,6 +203,7 @@ def _properties(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:
             "precision": model.precision,
         },
         "provenance": provenance.to_json(),
+        "warnings": list(provenance.warnings),
     }
     if crs.is_projected:
         properties["gsd"] = abs(geobox.affine.a) * crs.axis_info[0].unit_conversion_factor

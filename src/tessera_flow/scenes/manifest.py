@@ -87,8 +87,8 @@ class Manifest:
         left_out: (id, reason) of items that are not used.
         orbits: Sentinel-1: directions to use. An item whose `orbit` is None is skipped when it is
             read, if the direction in its raster is not among them.
-        warnings: sentences about the scenes that the user must see: in the plan, the log, the
-            report and the STAC Item.
+        warnings: complete sentences about the scenes that the user must see, without paths and
+            names of regions: in the plan, the log, the report, its methods and every product.
     """
 
     sensor: str

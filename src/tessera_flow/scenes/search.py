@@ -85,7 +85,10 @@ def list_items(
         where = f"collection {collection} of {public_href(location)}"
         raise _no_scene_error(sensor, region, geobox, period, where, result, left_out)
     log.info("%d %s scenes; %d left out", len(items), sensor, len(left_out))
-    return Manifest(sensor, tuple(items), tuple(left_out), orbits)
+    manifest = Manifest(sensor, tuple(items), tuple(left_out), orbits)
+    for warning in manifest.warnings:
+        log.warning("%s", warning)
+    return manifest
 
 
 def _no_scene_error(

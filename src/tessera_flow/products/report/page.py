@@ -98,7 +98,7 @@ def write_report(
     skipped = skipped_blocks(skip_list)
     records = read_block_records(grid, blocks, provenance, skipped)
     months = period_months(provenance)
-    known_reasons = [scene.reason for scene in records.missing]
+    known_warnings = [*(scene.reason for scene in records.missing), *provenance.warnings]
     write_text(
         output,
         render(
@@ -118,7 +118,8 @@ def write_report(
             excluded=[(sensor, n, why, one) for sensor, why, n, one in excluded_scenes(manifests)],
             missing=[_missing_row(scene) for scene in records.missing[:_MAX_MISSING]],
             more_missing=max(0, len(records.missing) - _MAX_MISSING),
-            warnings=read_warnings(logs, known_reasons),
+            scene_warnings=provenance.warnings,
+            warnings=read_warnings(logs, known_warnings),
             borders=_borders(results),
             costs=[_cost_row(cost) for cost in rule_costs(logs)],
             methods=methods(

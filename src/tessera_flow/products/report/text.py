@@ -51,7 +51,8 @@ def methods(
         _skipped_blocks(skipped),
     )
     preprocessing = _join(*_preprocessing(provenance, manifests, rate))
-    return [made, preprocessing, _join(_encoder(provenance, records), _minimum(provenance))]
+    encoder = _join(_encoder(provenance, records), _minimum(provenance))
+    return [made, *_warnings(provenance), preprocessing, encoder]
 
 
 def _join(*sentences: str) -> str:
@@ -118,6 +119,12 @@ def _omissions(manifests: Sequence[Manifest], records: BlockRecords) -> str:
         if excluded or left_out or replaced:
             sentences.append(f"{text}.")
     return _join(*sentences) or "All scenes found were used."
+
+
+def _warnings(provenance: Provenance) -> list[str]:
+    if not provenance.warnings:
+        return []
+    return [_join("Warnings about the scenes:", *provenance.warnings)]
 
 
 def _skipped_blocks(skipped: int) -> str:
