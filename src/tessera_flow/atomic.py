@@ -13,9 +13,10 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,20 +91,57 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise output_error(Path(path), error) from error
 
 
-@contextmanager
-def atomic_output(path: str | os.PathLike[str], folder: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success rename it to `path`.
-
-    The caller creates a file at the yielded path, or a folder if `folder` is true. If the body
-    raises, the temporary path is removed and `path` is unchanged. A file never replaces a folder.
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that no file can be written to, before anything is computed for it.
 
     Raises:
-        OutputError: `path` is a folder and a file is to be written, or is a file and a folder is
-            to be written; the folder cannot be made, or the disk or quota is full, or permission is
-            missing.
+        OutputError: it has no name, is a folder, link, device or pipe, or its folder is not
+            writable.
     """
-    final = Path(path)
-    _refuse_other_kind(final, folder)
+    _check_file(Path(path))
+    check_folder(Path(path).parent)
+
+
+@contextmanager
+def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the temporary path of a file beside `path`; on success rename it to `path`.
+
+    The caller creates a file at the yielded path. If the body raises, it is removed, and `path` is
+    unchanged. Only a file is replaced: never a folder, a link, a device or a pipe.
+
+    Raises:
+        OutputError: `path` is none that a file can be written to; its folder cannot be made, the
+            disk or quota is full, or permission is missing.
+    """
+    with _renamed(Path(path), _check_file) as part:
+        yield part
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield the temporary path of a folder beside `path`; on success rename it to `path`.
+
+    The caller creates a folder at the yielded path. If the body raises, it is removed, and `path`
+    is unchanged. A folder that exists is replaced if it is empty or this program has written it.
+
+    Args:
+        path: the folder to write.
+        is_ours: whether this program has written a folder that is not empty.
+
+    Raises:
+        OutputError: `path` is something else; or as for `atomic_output`.
+    """
+
+    def check(final: Path) -> None:
+        check_replaceable(final, is_ours)
+
+    with _renamed(Path(path), check) as part:
+        yield part
+
+
+@contextmanager
+def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
+    check(final)
     part = final.parent / f".{final.name}.{HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}.part"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +153,8 @@ def atomic_output(path: str | os.PathLike[str], folder: bool = False) -> Iterato
     try:
         yield part
         _sync(part)
-        _refuse_other_kind(final, folder)
-        if folder and final.is_dir():
+        check(final)
+        if part.is_dir() and final.is_dir():
             shutil.rmtree(final)
         os.replace(part, final)
     except BaseException as error:
@@ -131,16 +169,57 @@ def atomic_output(path: str | os.PathLike[str], folder: bool = False) -> Iterato
         raise
 
 
-def _refuse_other_kind(path: Path, folder: bool) -> None:
-    """Refuse to replace a folder by a file, or anything else by a folder."""
-    if not path.name or path.name == "..":
-        raise OutputError(f"{path} is not the name of a file: give one.")
-    if not folder and path.is_dir():
-        raise OutputError(f"{path} is a folder and cannot be replaced by a file: use another name.")
-    if folder and (path.is_symlink() or (path.exists() and not path.is_dir())):
+def _check_file(path: Path) -> None:
+    """Refuse a path that is not a file, or that does not exist but names none."""
+    _check_name(path)
+    if kind := _kind_of_no_file(path):
+        raise OutputError(f"{path} is {kind} and cannot be replaced by a file: use another name.")
+
+
+def check_replaceable(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse a path where a folder would replace what this program has not written.
+
+    Args:
+        path: of the folder to write; it need not exist.
+        is_ours: whether this program has written a folder that is not empty.
+
+    Raises:
+        OutputError: it is not a folder, or a folder that is neither empty nor ours.
+    """
+    _check_name(path)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise OutputError(
             f"{path} is not a folder and cannot be replaced by one: use another name."
         )
+    try:
+        others = path.is_dir() and any(path.iterdir()) and not is_ours(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    if others:
+        raise OutputError(
+            f"{path} is a folder that tessera-flow has not written, or that is damaged, and is not "
+            "replaced: move it away, or use another name."
+        )
+
+
+def _check_name(path: Path) -> None:
+    if path.name in ("", ".."):
+        raise OutputError(f"{path} is not the name of a file: give one.")
+
+
+def _kind_of_no_file(path: Path) -> str | None:
+    """Return what a path is, if it is anything but a file; None if it does not exist."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return None  # writing it gives the message
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISLNK(mode):
+        return f"a link to {os.readlink(path)}"
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a device, pipe or socket"
 
 
 def _sync(path: Path) -> None:

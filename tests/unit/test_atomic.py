@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tessera_flow.atomic import atomic_output, write_text
+from tessera_flow.atomic import atomic_folder, atomic_output, check_output, write_text
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import OutputError, TileError
 
@@ -28,7 +30,7 @@ def test_a_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> N
 def test_a_folder_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "store"
     for text in ("old", "new"):
-        with atomic_output(path, folder=True) as part:
+        with atomic_folder(path, lambda folder: (folder / "old").exists()) as part:
             part.mkdir()
             (part / text).write_text(text)
     assert [p.name for p in path.iterdir()] == ["new"]
@@ -122,9 +124,48 @@ def test_folder_that_appears_meanwhile_is_not_replaced_by_file(tmp_path: Path) -
     assert [p.name for p in tmp_path.rglob("*")] == ["result", "precious.txt"]
 
 
-def test_folder_replaces_only_folder(tmp_path: Path) -> None:
-    file = tmp_path / "file"
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "device", "socket"])
+def test_only_files_are_replaced(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "out.tif", tmp_path / "precious.tif"
+    target.write_text("kept")
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "link":
+            path.symlink_to(target)
+        elif kind == "dangling link":
+            path.symlink_to(tmp_path / "scratch" / "gone.tif")
+        elif kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "device":
+            path = Path("/dev/null")
+        else:
+            listener.bind(str(path))
+        before = os.lstat(path).st_mode
+        for write in (check_output, lambda path: write_text(path, "x")):
+            with pytest.raises(OutputError, match=r"is a (link to|device, pipe or socket)"):
+                write(path)
+        assert os.lstat(path).st_mode == before
+    assert target.read_text() == "kept"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "folder/.."])
+def test_names_of_no_file(name: str) -> None:
+    with pytest.raises(OutputError, match="is not the name of a file"):
+        check_output(name)
+
+
+def test_folder_replaces_only_own_folder(tmp_path: Path) -> None:
+    file, folder, link = tmp_path / "file", tmp_path / "folder", tmp_path / "link"
     file.write_text("kept")
-    with pytest.raises(OutputError, match="is not a folder"), atomic_output(file, folder=True):
-        pytest.fail("refused before anything is computed")
-    assert file.read_text() == "kept"
+    folder.mkdir()
+    link.symlink_to(folder)
+    with atomic_folder(folder, lambda _: False) as part:  # an empty one
+        part.mkdir()
+        (part / "precious.txt").write_text("kept")
+    for path in (file, link, folder):
+        with (
+            pytest.raises(OutputError, match=r"is not a folder|has not written"),
+            atomic_folder(path, lambda _: False),
+        ):
+            pytest.fail("refused before anything is computed")
+    assert file.read_text() == (folder / "precious.txt").read_text() == "kept"

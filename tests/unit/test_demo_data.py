@@ -24,6 +24,7 @@ from tessera_flow.demo.radar import gamma0
 from tessera_flow.demo.scenes import Region
 from tessera_flow.demo.sky import make_sky
 from tessera_flow.demo.weights import NOTE, demo_state, write_demo_weights
+from tessera_flow.errors import OutputError
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.tile import TileArrays
 from tessera_flow.models.checkpoint import load_model
@@ -245,7 +246,6 @@ def test_second_call_writes_nothing_and_damage_is_repaired(tmp_path: Path) -> No
         }
 
     paths = build.make_demo(tmp_path, height=80, width=80)
-    before = state()
     paths.config.write_text(paths.config.read_text() + "# mine\n")
     edited = state()
     build.make_demo(tmp_path, height=80, width=80)
@@ -255,15 +255,49 @@ def test_second_call_writes_nothing_and_damage_is_repaired(tmp_path: Path) -> No
     scene.write_bytes(b"")
     build.make_demo(tmp_path, height=80, width=80)
     assert {name: size for name, (_, size) in state().items()} == {
-        name: size for name, (_, size) in before.items()
+        name: size for name, (_, size) in edited.items()
     }
     marker = json.loads(paths.marker.read_text())
     paths.marker.write_text(json.dumps(marker | {"generator": -1}))
     stray = paths.archive / "of_an_older_version.tif"
     stray.write_bytes(b"1")
+    mine = paths.archive / "mine.tif"
+    mine.write_bytes(b"1")
+    listed = {**marker["files"], "archive/of_an_older_version.tif": 1, "archive/../mine.txt": 1}
+    paths.marker.write_text(json.dumps(marker | {"generator": -1, "files": listed}))
+    (tmp_path / "mine.txt").write_text("x")
+    paths.roi.write_text("{}")
     build.make_demo(tmp_path, height=80, width=80)
-    assert json.loads(paths.marker.read_text()) == marker
     assert not stray.exists()
+    assert mine.exists() and (tmp_path / "mine.txt").exists(), "no file of this program"
+    assert paths.roi.read_text() == "{}" and paths.config.read_text().endswith("# mine\n")
+    del marker["files"], (again := json.loads(paths.marker.read_text()))["files"]
+    assert again == marker
+
+
+@pytest.mark.usefixtures("few_passes")
+def test_interrupted_demo_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_demo_weights", fails)
+        with pytest.raises(KeyboardInterrupt):
+            build.make_demo(tmp_path, height=80, width=80)
+    paths = build.make_demo(tmp_path, height=80, width=80)
+    assert paths.weights.is_file() and paths.config.is_file()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "roi.geojson", "archive", "simulated.json"])
+def test_demo_is_not_written_over_files_of_others(tmp_path: Path, name: str) -> None:
+    precious = tmp_path / name / "scene.tif" if name == "archive" else tmp_path / name
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("{}")
+    for folder in (tmp_path, precious):
+        with pytest.raises(OutputError, match=rf"has files \({name}\)|Cannot write"):
+            build.make_demo(folder)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [precious]
+    assert precious.read_text() == "{}"
 
 
 @pytest.mark.usefixtures("few_passes")

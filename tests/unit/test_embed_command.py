@@ -99,15 +99,38 @@ def test_finished_tiles_are_skipped_without_overwrite(tmp_path: Path, tiles: Pat
     assert {name: (out / name).read_bytes() for name in second} == contents
 
 
+@pytest.mark.parametrize("name", ["one.npy", "one_scales.npy", "one.json"])
+def test_files_of_others_are_kept(tmp_path: Path, tiles: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("precious")
+    with pytest.raises(OutputError, match=rf"{name} is in the way.*--overwrite"):
+        run(*options(tiles, out))
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "precious"
+    run(*options(tiles, out), "--overwrite")
+    assert "settings" in json.loads((out / "one.json").read_text())
+
+
+def test_tile_that_was_being_written_is_embedded_again(tmp_path: Path, tiles: Path) -> None:
+    out = tmp_path / "out"
+    run(*options(tiles, out))
+    contents = {path.name: path.read_bytes() for path in out.iterdir()}
+    record = json.loads(contents["one.json"])
+    del record["shape"]
+    (out / "one.json").write_text(json.dumps(record))
+    (out / "one.npy").unlink()
+    run(*options(tiles, out))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == contents
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
         ("one.npy", None),
         ("one_scales.npy", None),
-        ("one.json", None),
         ("one.npy", 200),
         ("one_scales.npy", 10),
-        ("one.json", 10),
         ("one_scales.npy", "shape"),
     ],
 )

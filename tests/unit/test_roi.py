@@ -357,6 +357,23 @@ def test_hull_does_not_overwrite_the_region_or_the_mask(tmp_path: Path, capsys) 
     assert "is the same file as --out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--out", "--hull"])
+def test_roi_command_does_not_replace_a_folder_or_link(tmp_path: Path, capsys, option: str) -> None:
+    path = write_box(tmp_path / "r.geojson", 600_000, 5_700_000, 600_050, 5_700_050)
+    precious = tmp_path / "folder" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("kept")
+    link = tmp_path / "link.tif"
+    link.symlink_to(precious)
+    for bad in ("", ".", "..", precious.parent, link, "/dev/null"):
+        given = {"--out": str(tmp_path / "m.tif")} | {option: str(bad)}
+        arguments = [text for pair in given.items() for text in pair]
+        assert main(["roi", str(path), *arguments]) == 1
+        assert ("name of a file" if bad in ("", "..", ".") else " is a ") in capsys.readouterr().err
+    assert precious.read_text() == "kept" and link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "link.tif", "r.geojson"]
+
+
 @pytest.mark.parametrize("size", ["0", "-10", "nan", "inf"])
 def test_invalid_resolution(tmp_path: Path, capsys, size: str) -> None:
     with pytest.raises(SystemExit):

@@ -1,5 +1,6 @@
 """Parameters, resources and priorities of jobs."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import get_args
 import pytest
 
 from tessera_flow.config.configuration import Config, load_config
+from tessera_flow.config.fingerprint import content_hash
 from tessera_flow.config.sections import Jobs
-from tessera_flow.errors import CheckpointError, ConfigError
+from tessera_flow.errors import CheckpointError, ConfigError, OutputError
 from tessera_flow.jobs.cpu_gpu_split import gpu_blocks, pattern
 from tessera_flow.jobs.estimate import estimate_text, make_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.in_flight import ALL_OF_IT
 from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.params import JobParams
+from tessera_flow.jobs.preflight import check_run
 from tessera_flow.jobs.product_files import ProductFiles
 from tessera_flow.jobs.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
 from tessera_flow.jobs.scene_warnings import scene_warnings
@@ -56,6 +59,24 @@ def layout(
         }
     )
     return RunFiles(config)
+
+
+@pytest.mark.parametrize("name", ["embeddings.zarr", "geotessera"])
+def test_run_does_not_replace_folders_of_others(tmp_path: Path, name: str) -> None:
+    files = layout(tmp_path, sections={"products": {"formats": ["zarr", "geotessera"]}})
+    folder = tmp_path / "results" / "here" / "then" / name
+    folder.mkdir(parents=True)
+    check_run(files, tmp_path, replace=False)  # empty
+    (folder / "zarr.json").write_text('{"attributes": {"provenance": null}}')
+    for replace in (True, False):
+        with pytest.raises(OutputError, match=rf"{name} is a folder that tessera-flow has not"):
+            check_run(files, tmp_path, replace=replace)
+    record = {"configuration_sha256": content_hash(files.config, "here", "then")}
+    store = {"zarr_format": 3, "node_type": "group", "attributes": {"provenance": record}}
+    (folder / ("zarr.json" if name.endswith("zarr") else "provenance.json")).write_text(
+        json.dumps(store if name.endswith("zarr") else record)
+    )
+    check_run(files, tmp_path, replace=True)
 
 
 @pytest.mark.parametrize("rate", [1, 2])

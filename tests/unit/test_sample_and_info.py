@@ -53,6 +53,25 @@ def places(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return 600_000 + 10 * (columns + 0.3), 5_700_000 - 10 * (rows + 0.8)
 
 
+def test_sample_does_not_replace_what_is_no_table(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    _, store = stored(tmp_path)
+    points = tmp_path / "points.csv"
+    points.write_text("lon,lat\n3,51\n")
+    folder, link = tmp_path / "folder.csv", tmp_path / "link.csv"
+    folder.mkdir()
+    (folder / "precious.txt").write_text("kept")
+    link.symlink_to(folder / "precious.txt")
+    for out, words in (
+        (points, "the table of points itself"),
+        (folder, "is a folder"),
+        (link, "is a link"),
+    ):
+        assert main(["sample", str(store), str(points), "--out", str(out)]) == 1
+        assert words in capsys.readouterr().err
+    assert points.read_text() == "lon,lat\n3,51\n"
+    assert (folder / "precious.txt").read_text() == "kept" and link.is_symlink()
+
+
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_values_counts_and_states_from_a_table_of_lonlat(tmp_path: Path, dtype: str) -> None:
     region, store = stored(tmp_path, dtype=dtype)

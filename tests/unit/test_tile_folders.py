@@ -14,7 +14,7 @@ import pytest
 import rasterio
 
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
-from tessera_flow.errors import TileError
+from tessera_flow.errors import OutputError, TileError
 from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.ingest.retile import TIME_CHUNK
 from tessera_flow.region.grid import RegionGrid, tiling
@@ -112,6 +112,24 @@ def members(path: Path) -> dict[str, bytes]:
     """Return the files in a block file; their order depends on zarr's threads."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.mark.parametrize("change", ["added", "of another program"])
+def test_export_does_not_replace_folders_of_others(tiles: Tiles, change: str) -> None:
+    tiles.export()
+    tiles.export()  # over its own
+    folder = tiles.folder / "20_0_40_20"
+    if change == "added":
+        (folder / "notes.txt").write_text("kept")
+    else:
+        with rasterio.open(folder / "roi.tiff") as dataset:
+            mask, profile = dataset.read(), dataset.profile
+        with rasterio.open(folder / "roi.tiff", "w", **profile) as dataset:
+            dataset.write(mask)
+    before = digests(folder)
+    with pytest.raises(OutputError, match="20_0_40_20 is a folder that tessera-flow has not"):
+        tiles.export()
+    assert digests(folder) == before
 
 
 def test_names_padding_types_and_origin_match_the_reference(tiles: Tiles) -> None:

@@ -43,13 +43,20 @@ def _resolution(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the mask and the hull, and print their sizes."""
+    from ..atomic import check_output
     from ..errors import RegionError
     from ..region.mask import write_mask
     from ..region.roi import VectorRoi, convex_hull, read_roi, region_geobox
+    from ..region.roi_files import roi_files
 
-    hull: Path = arguments.hull or arguments.out.with_name(f"{arguments.out.stem}_convex_hull.tif")
+    check_output(arguments.out)
+    hull = arguments.hull
+    if hull is None:
+        hull = arguments.out.with_name(f"{arguments.out.stem}_convex_hull.tif")
+    check_output(hull)
+    region = {file.resolve() for file in (arguments.region, *roi_files(arguments.region))}
     for name, path in (("out", arguments.out), ("hull", hull)):
-        if path.resolve() == arguments.region.resolve():
+        if path.resolve() in region:
             raise RegionError(f"--{name} {path} is the region itself: name another file.")
     if hull.resolve() == arguments.out.resolve():
         raise RegionError(f"--hull {hull} is the same file as --out: name another file.")

@@ -33,6 +33,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the table and print the number of points with an embedding."""
+    from ..atomic import check_output
     from ..errors import OutputError
     from ..products.points import read_points, write_table
     from ..products.sample import open_store, sample_store
@@ -40,6 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise OutputError(f"--out {out}: name a file that ends in .parquet or .csv.")
+    check_output(out)
+    if out.resolve() == arguments.points.resolve():
+        raise OutputError(f"--out {out} is the table of points itself: name another file.")
     points = read_points(arguments.points, arguments.x, arguments.y, arguments.crs)
     sample = sample_store(open_store(arguments.store), points)
     write_table(out, sample.columns_after(points.table))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,15 @@ from typing import Any
 import numpy as np
 from rasterio.warp import transform as transform_points
 
+from ..atomic import output_error
+from ..errors import OutputError
 from .archive import write_item_collection
 from .cog import write_if_different
 from .scenes import CRS, Region, write_scenes
 from .schedule import FIRST_DAY, LAST_DAY
 from .weights import NAME, write_demo_weights
+
+log = logging.getLogger(__name__)
 
 GENERATOR_VERSION = 1
 """Increased with every change of the generated files, so that older demos are rewritten."""
@@ -136,17 +140,18 @@ class DemoPaths:
 
     @property
     def marker(self) -> Path:
-        """Version of the generator, and the size of every file."""
+        """Version of the generator, sizes of the files, hashes of the texts; it marks a demo."""
         return self.folder / "simulated.json"
 
 
 def make_demo(folder: Path, *, height: int = 160, width: int = 200, seed: int = SEED) -> DemoPaths:
     """Write the demo to `folder`: archive, region, weights, configuration.
 
-    Nothing is written if this generator has already made it. The archive is rewritten if
-    another version made it, or if files are missing or truncated. The configuration is
-    rewritten only with the archive, or if the working directory has changed (its paths are
-    relative to it), so it may be edited.
+    Nothing is written if this generator has already made it. Archive and weights are rewritten if
+    another version made them, or if files are missing or truncated. The region and the
+    configuration are rewritten if they are missing, and the configuration also if the working
+    directory has changed, because its paths are relative to it; both are kept if they were edited.
+    Only files that the marker lists are removed.
 
     Args:
         folder: created if it does not exist.
@@ -156,38 +161,54 @@ def make_demo(folder: Path, *, height: int = 160, width: int = 200, seed: int = 
 
     Raises:
         ValueError: height or width is odd or below 80.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or `folder` has files but is not a demo.
     """
     if height % 2 or width % 2 or min(height, width) < 80:
         raise ValueError(f"the region is {height} x {width} px: use even numbers of at least 80")
     paths = DemoPaths(Path(folder))
     region = Region(height, width, seed)
-    text = _config_text(paths)
+    texts = {
+        paths.roi: _json_text(roi_document(region)),
+        paths.config: _config_text(paths),
+    }
+    hashes = {path.name: _sha256(text.encode()) for path, text in texts.items()}
     made_by = {
         "generator": GENERATOR_VERSION,
         "region": [height, width],
         "seed": seed,
-        "config": hashlib.sha256(text.encode()).hexdigest(),
+        "texts": hashes,
     }
-    previous = _read_marker(paths.marker)
-    if previous is not None and not _as_recorded(paths, previous):
-        previous = previous | {"generator": None}
-    if previous is not None and {key: previous.get(key) for key in made_by} == made_by:
+    previous = _read_marker(paths)
+    if not _as_recorded(paths, previous):
+        previous |= {"generator": None}
+    if {key: previous.get(key) for key in made_by} == made_by:
         return paths
-    same_archive = previous is not None and all(
-        previous.get(key) == made_by[key] for key in ("generator", "region", "seed")
-    )
-    if not same_archive:
-        if previous is not None:
-            shutil.rmtree(paths.archive, ignore_errors=True)
-        paths.marker.unlink(missing_ok=True)
+    if any(previous.get(key) != made_by[key] for key in ("generator", "region", "seed")):
+        # A demo from here on: after an interruption the next call goes on.
+        _write_json(paths.marker, previous | {"simulated": True, "generator": None})
+        _remove_archive(paths, previous)
         items = sorted(write_scenes(region, paths.archive), key=_time)
         write_item_collection(paths.items, [_with_relative_hrefs(item, paths) for item in items])
-        _write_json(paths.roi, roi_document(region))
         write_demo_weights(paths.weights.parent)
-    write_if_different(paths.config, text.encode())
+    written = dict(previous.get("texts") or {})
+    for path, text in texts.items():
+        if path.exists() and _sha256(path.read_bytes()) not in (
+            written.get(path.name),
+            hashes[path.name],
+        ):
+            log.warning("%s was edited and is kept: delete it to have it written again.", path)
+        else:
+            write_if_different(path, text.encode())
     _write_json(paths.marker, made_by | {"simulated": True, "files": _sizes(paths)})
     return paths
+
+
+def _remove_archive(paths: DemoPaths, marker: Mapping[str, Any]) -> None:
+    """Remove the files of the archive that a marker lists."""
+    for name in marker.get("files", ()):
+        path = paths.folder / name
+        if paths.archive in path.parents and ".." not in path.parts:
+            path.unlink(missing_ok=True)
 
 
 def roi_document(region: Region) -> dict[str, Any]:
@@ -256,7 +277,7 @@ def _config_text(paths: DemoPaths) -> str:
 
 def _files(paths: DemoPaths) -> list[Path]:
     scenes = (path for path in paths.archive.rglob("*") if path.is_file())
-    return sorted([*scenes, paths.roi, paths.weights])
+    return sorted([*scenes, paths.weights])
 
 
 def _sizes(paths: DemoPaths) -> dict[str, int]:
@@ -265,22 +286,49 @@ def _sizes(paths: DemoPaths) -> dict[str, int]:
     }
 
 
-def _as_recorded(paths: DemoPaths, marker: dict[str, Any]) -> bool:
+def _as_recorded(paths: DemoPaths, marker: Mapping[str, Any]) -> bool:
+    """Return whether the files that a marker lists have its sizes, and there is a configuration."""
     try:
-        return paths.config.is_file() and all(
+        return (paths.config.is_file() and paths.roi.is_file()) and all(
             (paths.folder / name).stat().st_size == size for name, size in marker["files"].items()
         )
     except (OSError, KeyError, AttributeError):
         return False
 
 
-def _read_marker(path: Path) -> dict[str, Any] | None:
+def _read_marker(paths: DemoPaths) -> dict[str, Any]:
+    """Return the marker of a demo; empty for a folder that is empty or does not exist.
+
+    Raises:
+        OutputError: the folder has files, but no marker; or it is not a folder.
+    """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
+        names = sorted(os.listdir(paths.folder))
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise output_error(paths.folder, error) from error
+    try:
+        document = json.loads(paths.marker.read_text(encoding="utf-8"))
+        if document["simulated"] is True:
+            return dict(document)
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    if names:
+        raise OutputError(
+            f"{paths.folder.absolute()} has files ({', '.join(names[:3])}) and is not a demo that "
+            "tessera-flow has written: name an empty or new folder."
+        )
+    return {}
 
 
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    write_if_different(path, (json.dumps(document, indent=1) + "\n").encode())
+def _json_text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    write_if_different(path, _json_text(document).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from ..atomic import check_replaceable
 from ..config.configuration import runs
 from ..config.fingerprint import content_hash
 from ..errors import OutputError, TileError
@@ -26,9 +27,10 @@ def check_run(files: RunFiles, folder: Path, replace: bool) -> None:
         replace: products made with other settings may be replaced.
 
     Raises:
-        OutputError: see `refuse_orphans` and `refuse_other_settings`.
+        OutputError: see `refuse_orphans`, `refuse_folders_of_others` and `refuse_other_settings`.
     """
     refuse_orphans(folder)
+    refuse_folders_of_others(files)
     if not replace:
         refuse_other_settings(files)
 
@@ -74,6 +76,24 @@ def refuse_orphans(folder: Path) -> None:
             f"scancel {' '.join(numbers)}. If that Snakemake is alive and works on other regions "
             "or periods, add --no-hooks to skip this check."
         )
+
+
+def refuse_folders_of_others(files: RunFiles) -> None:
+    """Refuse a run in which a product would replace a folder that this program has not written.
+
+    Snakemake removes the folder of a product before the job that writes it starts.
+
+    Raises:
+        OutputError: there is such a folder.
+    """
+    # Imported here: only the start of a run calls it.
+    from ..products.record import has_record
+
+    products = ProductFiles(files)
+    for region, period in runs(files.config):
+        by_format = products.by_format(region, period)
+        for path in (*by_format.get("zarr", ()), *by_format.get("geotessera", ())):
+            check_replaceable(Path(path), has_record)
 
 
 def refuse_other_settings(files: RunFiles) -> None:

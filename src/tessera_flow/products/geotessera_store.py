@@ -20,7 +20,7 @@ import rasterio
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from ..atomic import atomic_output
+from ..atomic import atomic_folder
 from ..errors import ConfigError
 from ..geotessera import tile_name
 from ..geotessera.lists import write_lists
@@ -29,6 +29,7 @@ from ..region.grid import RegionGrid, Window, crop
 from .blocks import WINDOW_BYTES, RegionBlocks
 from .geotiff import GDAL_OPTIONS, gdal_writes, read_back
 from .provenance import Provenance, product_crs
+from .record import has_record
 
 EMBEDDINGS = "global_0.1_degree_representation"
 LANDMASKS = "global_0.1_degree_tiff_all"
@@ -75,7 +76,7 @@ def write_geotessera(
     year = main_year(provenance)
     with RegionBlocks(grid, blocks, provenance) as source:
         check_model(source.dim, source.dtype.name)
-        with atomic_output(output, folder=True) as temporary, rasterio.Env(**GDAL_OPTIONS):
+        with atomic_folder(output, has_record) as temporary, rasterio.Env(**GDAL_OPTIONS):
             (temporary / LANDMASKS).mkdir(parents=True)
             rows = [
                 row

@@ -20,11 +20,12 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from ..atomic import atomic_output
+from ..atomic import atomic_folder
 from ..concurrency import ordered_map
 from ..region.grid import RegionGrid, Window, tiling
 from .blocks import COUNT_KINDS, RegionBlocks
 from .provenance import Provenance, crs_code, product_crs
+from .record import has_record
 
 # Writing a shard takes about six times its size in memory; fewer shards are fewer files.
 SHARD_PIXELS = 512
@@ -97,7 +98,7 @@ def write_zarr(
     """
     with (
         RegionBlocks(grid, blocks, provenance) as source,
-        atomic_output(output, folder=True) as part,
+        atomic_folder(output, has_record) as part,
     ):
         attributes = group_attributes(grid, provenance)
         group = zarr.create_group(part, zarr_format=3, attributes=attributes)

@@ -79,8 +79,8 @@ def embed_folders(
         TileError: there is no tile, or tiles could not be read.
         CheckpointError, ConfigError: see `inference.model.prepare_model`.
         OutputError: a result cannot be written, or `out` has results of the same name made
-            with other weights or settings or from other files, or two tiles would write the
-            same file.
+            with other weights or settings, from other files or by another program, or two tiles
+            would write the same file.
     """
     folders = find_tile_folders(tiles)
     out = Path(out)
@@ -188,11 +188,11 @@ def _metadata(weights: WeightsRecord, settings: dict[str, Any], model: Model) ->
 
 
 def _write(out: Path, name: str, embedding: Embedding, metadata: dict[str, Any]) -> None:
-    """Write the results of a tile. The JSON file is removed first and written last, so that arrays
-    of two runs are never combined."""
+    """Write the results of a tile. The JSON file is written first without the shape, so that the
+    arrays are known to be ours, and again last, so that arrays of two runs are never combined."""
     paths = _paths(out, name)
+    write_text(paths["metadata"], json.dumps(metadata, indent=2, sort_keys=True) + "\n")
     try:
-        paths["metadata"].unlink(missing_ok=True)
         if embedding.scales is None:
             paths["scales"].unlink(missing_ok=True)
     except OSError as error:
@@ -226,9 +226,17 @@ def _is_finished(out: Path, folder: Path, settings: dict[str, Any], fingerprint:
     paths = _paths(out, _name(folder))
     try:
         document = json.loads(paths["metadata"].read_text(encoding="utf-8"))
-        previous, shape = dict(document["settings"]), tuple(document["shape"])
+        previous = dict(document["settings"])
     except (OSError, ValueError, KeyError, TypeError):
+        if others := [path for path in paths.values() if path.exists()]:
+            raise OutputError(
+                f"{others[0]} is in the way and was not written by tessera-flow: name another "
+                "folder with --out, or add --overwrite to replace it."
+            ) from None
         return False
+    if "shape" not in document:
+        return False  # interrupted while it was written
+    shape = tuple(document["shape"])
     if previous != settings:
         other = [key for key, value in settings.items() if previous.get(key) != value]
         raise OutputError(

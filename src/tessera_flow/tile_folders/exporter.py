@@ -16,14 +16,15 @@ import rasterio
 import zarr
 from rasterio.errors import RasterioError
 
-from ..atomic import atomic_output, output_error, write_text
+from .. import __version__
+from ..atomic import atomic_folder, output_error, write_text
 from ..block_file import get_array, open_block_file
 from ..errors import TileError
 from ..inference.tile import ARRAYS, TILE_PIXEL_ARRAYS
 from ..ingest.retile import TIME_CHUNK
 from ..npy_file import allocate
 from ..region.grid import Block, RegionGrid, Window, crop, patch_name
-from .format import ROI_FILE, folder_name
+from .format import FILES, ROI_FILE, folder_name
 
 
 def export_tiles(
@@ -63,7 +64,7 @@ def export_tiles(
                 )
             window = Window(extent.y0 + patch.y0, extent.x0 + patch.x0, *patch.shape)
             name = folder_name(window)
-            with atomic_output(output.parent / name, folder=True) as part:
+            with atomic_folder(output.parent / name, _is_exported) as part:
                 part.mkdir()
                 for array in ARRAYS:
                     _write_array(part / f"{array}.npy", group, array, size)
@@ -72,6 +73,18 @@ def export_tiles(
     document = {"block": block.id, "patch_size": size, "tiles": names, **provenance}
     write_text(output, json.dumps(document, indent=1) + "\n")
     return names
+
+
+def _is_exported(folder: Path) -> bool:
+    """Return whether `export_tiles` has written a tile folder, and nobody has added to it."""
+    names = {path.name for path in folder.iterdir()}
+    if names != {*FILES, ROI_FILE}:
+        return False
+    try:
+        with rasterio.open(folder / ROI_FILE) as mask:
+            return str(mask.tags().get("TIFFTAG_SOFTWARE", "")).startswith("tessera-flow ")
+    except RasterioError:
+        return False
 
 
 def _write_array(path: Path, group: zarr.Group, name: str, size: int) -> None:
@@ -110,6 +123,7 @@ def _write_roi(path: Path, group: zarr.Group, grid: RegionGrid, window: Window, 
             crs=str(geobox.crs),
             transform=geobox.affine,
         ) as target:
+            target.update_tags(TIFFTAG_SOFTWARE=f"tessera-flow {__version__}")
             target.write(padded, 1)
     except RasterioError as error:
         raise output_error(path, OSError(None, str(error))) from error
