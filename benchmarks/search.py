@@ -125,7 +125,7 @@ def _serve(form: str, count: int, folder: Path, pipe: Connection) -> None:
         return
     if form == "cmr":
         with serve_cmr(granules(count), page_size=2000) as server:
-            pipe.send(f"{server.url}/search/granules.json")
+            pipe.send(f"{server.url}/search/granules.umm_json")
             pipe.recv()
         return
     server = Archive(items=optical_items(count))

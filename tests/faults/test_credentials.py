@@ -63,5 +63,6 @@ def test_token_is_not_replaced_by_a_password_file(
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     _, path = one_asset(archive)
     with serve_files(archive.scenes) as server, Reader(BearerAccess(server.url)) as reader:
-        reader.tags(Asset("x", "B05", f"{server.url}{path}"))
+        asset = Asset("x", "B05", f"{server.url}{path}")
+        reader.read(asset, mask_geobox(archive.mask), "uint16", ReadOptions("nearest", True))
     assert {r.headers["authorization"] for r in server.requests} == {"Bearer B3arer-secret"}

@@ -13,7 +13,7 @@ import shapely
 from affine import Affine
 from rasterio.warp import transform_bounds
 
-from .cmr_server import granule
+from .cmr_server import granule, granule_attributes, granule_outlines
 from .pipeline import CRS
 
 PIXEL = 30.0
@@ -50,7 +50,7 @@ def opera_burst(
         when: sensing time, `2023-06-04T05:30:00`.
         vv, vh: (H, W) gamma0; NaN is no data.
         origin: (left, top).
-        direction: tag with the orbit direction; None: no tag.
+        direction: orbit direction; None: the granule does not state it.
         crs: CRS of the rasters.
         name: `burst`, `satellite` and `processed` of the title.
     """
@@ -66,20 +66,20 @@ def opera_burst(
             blockxsize=128, blockysize=128, compress="deflate",
         ) as dataset:  # fmt: skip
             dataset.write(power.astype(np.float32), 1)
-            if direction is not None:
-                dataset.update_tags(ORBIT_PASS_DIRECTION=direction)
     west, south, east, north = transform_bounds(
         crs, "EPSG:4326", origin[0], origin[1] - PIXEL * height, origin[0] + PIXEL * width,
         origin[1],
     )  # fmt: skip
-    return granule(title, f"{when}Z", shapely.box(west, south, east, north))
+    outline = shapely.box(west, south, east, north)
+    return granule(title, f"{when}Z", outline, direction and direction.upper())
 
 
 def opera_item(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return a granule as a STAC item of a local archive, as described in docs/sources.md."""
-    title = entry["title"]
-    numbers = [float(number) for number in entry["polygons"][0][0].split()]
-    outline = shapely.Polygon(zip(numbers[1::2], numbers[::2], strict=True))
+    umm = entry["umm"]
+    title = umm["GranuleUR"]
+    (outline,) = granule_outlines(umm)
+    (direction,) = granule_attributes(umm)["ASCENDING_DESCENDING"]
     directory = folder / "OPERA" / "OPERA_L2_RTC-S1" / title
     return {
         "type": "Feature",
@@ -88,7 +88,10 @@ def opera_item(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "collection": "OPERA_L2_RTC-S1_V1",
         "geometry": json.loads(shapely.to_geojson(outline)),
         "bbox": list(outline.bounds),
-        "properties": {"datetime": entry["time_start"]},
+        "properties": {
+            "datetime": umm["TemporalExtent"]["RangeDateTime"]["BeginningDateTime"],
+            "sat:orbit_state": direction.lower(),
+        },
         "links": [],
         "assets": {
             key: {"href": str((directory / f"{title}_{key}.tif").absolute())}

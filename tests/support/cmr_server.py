@@ -1,13 +1,14 @@
 """Local test servers for NASA's CMR search and the archive of the Alaska Satellite Facility.
 
-`CmrServer` responds like CMR's `granules.json`; `AsfServer` requires a bearer token and redirects
-to signed URLs on S3, which `S3Server` serves.
+`CmrServer` responds like CMR's `granules.umm_json`; `AsfServer` requires a bearer token and
+redirects to signed URLs on S3, which `S3Server` serves.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ class CmrServer(Server):
     """Granule search.
 
     Attributes:
-        granules: entries of `granules.json`, in the order in which a search returns them.
+        granules: items of `granules.umm_json`, in the order in which a search returns them.
         page_size: maximum number of granules per page, regardless of the query.
         search_after: send the `CMR-Search-After` header; otherwise paging is by `page_num`.
         hits: send the `CMR-Hits` header.
@@ -54,17 +55,23 @@ class CmrServer(Server):
         self, method: str, path: str, headers: Mapping[str, str], body: Any
     ) -> tuple[int, dict[str, str], bytes]:
         parts = urlsplit(path)
-        if parts.path != "/search/granules.json" or method != "GET":
+        if parts.path != "/search/granules.umm_json" or method != "GET":
             return 404, {}, b"not found"
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         unknown = set(query) - {
             "collection_concept_id", "bounding_box", "temporal", "page_size", "page_num",
+            "attribute[]",
         }  # fmt: skip
+        filters = parse_qs(parts.query).get("attribute[]", [])
+        unknown |= {text for text in filters if not re.fullmatch(r"string,\w+,\w+", text)}
         if unknown or int(query.get("page_size", 10)) > 2000:
             return 400, {}, json.dumps({"errors": [f"bad query: {sorted(unknown)}"]}).encode()
-        key = (*(v for k, v in query.items() if not k.startswith("page")), len(self.granules))
+        parameters = {name: value for name, value in query.items() if not name.startswith("page")}
+        key = (*parameters.values(), *filters, len(self.granules))
         if key not in self.results:
-            self.results[key] = [entry for entry in self.granules if _matches(entry, query)]
+            self.results[key] = [
+                entry for entry in self.granules if _matches(entry["umm"], query, filters)
+            ]
         matches = self.results[key]
         size = min(int(query.get("page_size", 10)), self.page_size)
         after = headers.get("cmr-search-after")
@@ -75,7 +82,7 @@ class CmrServer(Server):
         if self.broken and self.broken(_days(query["temporal"]), 1 + start // max(size, 1)):
             return 502, {}, b"<html>Bad Gateway</html>"
         entries = matches[: len(matches) - self.missing][start : start + size]
-        extra = {"Content-Type": "application/json"}
+        extra = {"Content-Type": "application/vnd.nasa.cmr.umm_results+json; version=1.6.6"}
         if self.hits:
             extra["CMR-Hits"] = str(len(matches))
         if self.search_after and entries:
@@ -83,7 +90,7 @@ class CmrServer(Server):
             following = start + len(entries)
             following -= self.overlap if following < len(matches) - self.missing else 0
             extra["CMR-Search-After"] = json.dumps([following])
-        document = {"feed": {"updated": "", "id": "", "title": "", "entry": entries}}
+        document = {"hits": len(matches), "took": 12, "items": entries}
         return 200, extra, json.dumps(document).encode()
 
 
@@ -93,16 +100,33 @@ def _days(temporal: str) -> int:
     return (last - first).days
 
 
-def _matches(granule: Mapping[str, Any], query: Mapping[str, str]) -> bool:
+def _matches(umm: Mapping[str, Any], query: Mapping[str, str], filters: Sequence[str]) -> bool:
     if query.get("collection_concept_id") != CONCEPT:
         return False
+    for text in filters:  # all of them
+        _, name, value = text.split(",")
+        if value not in granule_attributes(umm).get(name, []):
+            return False
     first, last = query["temporal"].split(",")
-    if not (granule["time_start"] <= last and granule["time_end"] >= first):
+    times = umm["TemporalExtent"]["RangeDateTime"]
+    if not (times["BeginningDateTime"] <= last and times["EndingDateTime"] >= first):
         return False
-    numbers = [float(number) for number in granule["polygons"][0][0].split()]
-    outline = shapely.Polygon(zip(numbers[1::2], numbers[::2], strict=True))
     box = shapely.box(*(float(value) for value in query["bounding_box"].split(",")))
-    return bool(outline.intersects(box))
+    return any(outline.intersects(box) for outline in granule_outlines(umm))
+
+
+def granule_attributes(umm: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the values of the attributes of a granule, by name."""
+    return {entry["Name"]: entry["Values"] for entry in umm["AdditionalAttributes"]}
+
+
+def granule_outlines(umm: Mapping[str, Any]) -> list[shapely.Polygon]:
+    """Return the polygons of a granule in longitude and latitude."""
+    polygons = umm["SpatialExtent"]["HorizontalSpatialDomain"]["Geometry"]["GPolygons"]
+    return [
+        shapely.Polygon((p["Longitude"], p["Latitude"]) for p in polygon["Boundary"]["Points"])
+        for polygon in polygons
+    ]
 
 
 @contextmanager
@@ -113,59 +137,117 @@ def serve_cmr(granules: Sequence[Mapping[str, Any]], **options: Any) -> Iterator
         yield state
 
 
-def granule(title: str, start: str, outline: shapely.Polygon) -> dict[str, Any]:
-    """Return an entry of `granules.json` for a burst, with the keys of the recorded one.
+def granule(
+    title: str,
+    start: str,
+    outline: shapely.Polygon | shapely.MultiPolygon,
+    direction: str | None = "DESCENDING",
+    polarisations: Sequence[str] = ("VV", "VH"),
+) -> dict[str, Any]:
+    """Return an item of `granules.umm_json` for a burst, with the keys of the recorded one.
 
     Args:
         title: product name.
         start: sensing time, RFC 3339.
         outline: footprint in longitude and latitude.
+        direction: `ASCENDING` or `DESCENDING`; None: the granule does not state it.
+        polarisations: of its rasters.
     """
     begin = dt.datetime.fromisoformat(start.replace("Z", "+00:00"))
 
     def stamp(moment: dt.datetime) -> str:
-        return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    corners = " ".join(f"{y:.8f} {x:.8f}" for x, y in outline.exterior.coords)
+    updated = stamp(begin + dt.timedelta(hours=8))
+    burst = title.split("_")[3] if title.count("_") > 3 else "T131-279916-IW1"
+    attributes = {
+        "ASCENDING_DESCENDING": [direction],
+        "BEAM_MODE": ["IW"],
+        "BISTATIC_DELAY_CORRECTION": ["TRUE"],
+        "GROUP_ID": [f"S1A_IWDV_0372_0379_051478_{burst[1:4]}"],
+        "LOOK_DIRECTION": ["RIGHT"],
+        "NOISE_CORRECTION": ["TRUE"],
+        "OPERA_BURST_ID": [burst.replace("-", "_")],
+        "PATH_NUMBER": [burst[1:4]],
+        "POLARIZATION": list(polarisations),
+        "POST_PROCESSING_FILTER": ["FALSE"],
+        "PROCESSING_TYPE": ["RTC"],
+        "PRODUCT_VERSION": ["1.0"],
+        "RADIOMETRIC_TERRAIN_CORRECTION": ["TRUE"],
+        "STATIC_TROPO_CORRECTION": ["TRUE"],
+        "SUBSWATH_NAME": [burst[-3:]],
+        "WET_TROPO_CORRECTION": ["FALSE"],
+    }
     return {
-        "producer_granule_id": title,
-        "time_start": stamp(begin),
-        "time_end": stamp(begin + dt.timedelta(seconds=3)),
-        "updated": stamp(begin + dt.timedelta(hours=8)),
-        "dataset_id": "OPERA Radiometric Terrain Corrected SAR Backscatter from Sentinel-1 "
-        "validated product (Version 1)",
-        "data_center": "ASF",
-        "title": title,
-        "coordinate_system": "GEODETIC",
-        "day_night_flag": "UNSPECIFIED",
-        "polygons": [[corners]],
-        "id": f"G{zlib.crc32(title.encode())}-ASF",
-        "original_format": "UMM_JSON",
-        "granule_size": "13.365541",
-        "browse_flag": True,
-        "online_access_flag": True,
-        "links": _links(title),
+        "meta": {
+            "concept-type": "granule",
+            "concept-id": f"G{zlib.crc32(title.encode())}-ASF",
+            "revision-id": 1,
+            "native-id": title,
+            "provider-id": "ASF",
+            "format": "application/vnd.nasa.cmr.umm+json",
+            "revision-date": updated.replace("Z", ".576Z"),
+        },
+        "umm": {
+            "TemporalExtent": {
+                "RangeDateTime": {
+                    "BeginningDateTime": stamp(begin),
+                    "EndingDateTime": stamp(begin + dt.timedelta(seconds=3)),
+                }
+            },
+            "OrbitCalculatedSpatialDomains": [{"OrbitNumber": 51478}],
+            "GranuleUR": title,
+            "AdditionalAttributes": [
+                {"Name": name, "Values": values}
+                for name, values in attributes.items()
+                if values != [None]
+            ],
+            "SpatialExtent": {
+                "HorizontalSpatialDomain": {"Geometry": {"GPolygons": _polygons(outline)}}
+            },
+            "ProviderDates": [
+                {"Type": "Insert", "Date": updated},
+                {"Type": "Update", "Date": updated},
+            ],
+            "CollectionReference": {"ShortName": "OPERA_L2_RTC-S1_V1", "Version": "1"},
+            "PGEVersionClass": {"PGEName": "RTC_S1_PGE", "PGEVersion": "2.1.0"},
+            "RelatedUrls": _links(title, polarisations),
+        },
     }
 
 
-def _links(title: str) -> list[dict[str, str]]:
-    esip = "http://esipfed.org/ns/fedsearch/1.1/"
-    files = [("browse#", "browse#", "BROWSE", f"{title}_BROWSE.png")]
-    files += [
-        ("data#", "s3#", "RTC", f"{title}{end}") for end in ("_VH.tif", "_VV.tif", "_mask.tif")
+def _polygons(outline: shapely.Polygon | shapely.MultiPolygon) -> list[dict[str, Any]]:
+    """Return the polygons of an outline, counter-clockwise as in CMR."""
+    return [
+        {
+            "Boundary": {
+                "Points": [
+                    {"Latitude": round(y, 8), "Longitude": round(x, 8)}
+                    for x, y in shapely.geometry.polygon.orient(polygon).exterior.coords
+                ]
+            }
+        }
+        for polygon in getattr(outline, "geoms", [outline])
     ]
-    files.append(("data#", "s3#", "RTC", f"{title}.h5"))
-    files.append(("metadata#", "metadata#", "RTC", f"{title}_VV.tif.md5"))
+
+
+def _links(title: str, polarisations: Sequence[str]) -> list[dict[str, str]]:
+    names = [f"{title}_{key}" for key in (*sorted(polarisations), "mask")]
+    files = [("BROWSE", "GET RELATED VISUALIZATION", "PNG", f"{title}_BROWSE.png")]
+    files += [("RTC", "GET DATA", "GeoTIFF", f"{name}.tif") for name in names]
+    files.append(("RTC", "GET DATA", "HDF5", f"{title}.h5"))
+    files += [("RTC", "EXTENDED METADATA", "Text File", f"{name}.tif.md5") for name in names]
     links = []
-    for rel, direct, kind, name in files:
+    for kind, type_, format_, name in files:
         web = f"https://datapool.asf.alaska.edu/{kind}/OPERA-S1/{name}"
         bucket = "opera-browse" if kind == "BROWSE" else "opera-products"
         direct_url = f"s3://asf-cumulus-prod-{bucket}/OPERA_L2_RTC-S1/{title}/{name}"
         description = f"This link provides direct download access via S3 to {name}"
-        links.append({"rel": esip + rel, "hreflang": "en-US", "title": f"Download {name}",
-                      "href": web})  # fmt: skip
-        links.append({"rel": esip + direct, "hreflang": "en-US", "title": description,
-                      "href": direct_url})  # fmt: skip
+        direct_type = "GET DATA VIA DIRECT ACCESS" if type_ == "GET DATA" else type_
+        links.append({"URL": web, "Type": type_, "Description": f"Download {name}",
+                      "Format": format_})  # fmt: skip
+        links.append({"URL": direct_url, "Type": direct_type, "Description": description,
+                      "Format": format_})  # fmt: skip
     return links
 
 

@@ -15,7 +15,7 @@ from tessera_flow.archives.opera import granule_item
 from tessera_flow.archives.query import MAX_REFUSED, QueryRefused, by_date
 from tessera_flow.config.configuration import load_config
 from tessera_flow.config.sections import Download, Period
-from tessera_flow.errors import ItemError
+from tessera_flow.errors import ConfigError, ItemError
 
 from ..support.archives import opera_title
 from ..support.cmr_server import CONCEPT, CmrServer, granule, serve_cmr
@@ -37,8 +37,10 @@ def granules(days: int = 7) -> list[dict[str, Any]]:
 
 def titles(api: CmrServer, attempts: int = 1, timeout: float = 10.0) -> list[str]:
     download = Download(attempts=attempts, timeout=timeout)
-    location = f"{api.url}/search/granules.json"
-    return [g["title"] for g in search_granules(location, CONCEPT, BOX, period(), download)]
+    location = f"{api.url}/search/granules.umm_json"
+    return [
+        g["umm"]["GranuleUR"] for g in search_granules(location, CONCEPT, BOX, period(), download)
+    ]
 
 
 @pytest.mark.parametrize("search_after", [True, False])
@@ -52,7 +54,7 @@ def test_every_granule_is_returned_once_over_all_pages(
     with serve_cmr(
         all_granules, page_size=3, search_after=search_after, hits=hits, overlap=overlap
     ) as api:
-        assert titles(api) == [g["title"] for g in all_granules]
+        assert titles(api) == [g["umm"]["GranuleUR"] for g in all_granules]
         first, second = api.requests[:2]
     assert "bounding_box=4.000000%2C51.000000%2C5.000000%2C52.000000" in first.path
     assert "temporal=2023-06-01T00%3A00%3A00Z%2C2023-07-01T00%3A00%3A00Z" in first.path
@@ -69,7 +71,7 @@ def test_only_granules_of_the_box_and_period_are_searched() -> None:
     far = granule(opera_title("2023-06-02T05:30:00"), "2023-06-02T05:30:00Z",
                   shapely.box(8, 51, 9, 52))  # fmt: skip
     with serve_cmr([late, far, *granules(2)]) as api:
-        assert titles(api) == [g["title"] for g in granules(2)]
+        assert titles(api) == [g["umm"]["GranuleUR"] for g in granules(2)]
 
 
 def test_page_that_is_always_refused_is_searched_by_smaller_queries() -> None:
@@ -77,7 +79,7 @@ def test_page_that_is_always_refused_is_searched_by_smaller_queries() -> None:
     with serve_cmr(all_granules, broken=lambda days, page: days > 20 and page == 2) as api:
         results = titles(api)
         statuses = [r.status for r in api.requests]
-    assert sorted(set(results)) == [g["title"] for g in all_granules]
+    assert sorted(set(results)) == [g["umm"]["GranuleUR"] for g in all_granules]
     assert statuses.count(502) == 1
 
 
@@ -86,9 +88,9 @@ def test_error_of_a_query_that_is_always_refused_has_the_query() -> None:
         serve_cmr(granules(), broken=lambda days, page: True) as api,
         pytest.raises(
             ItemError,
-            match=r"Searching C2777436413-ASF at http://127\S+/granules\.json failed \(the query "
-            r"for 2023-06-01 to 2023-06-01 in the box 4\.000, 51\.000, 5\.000, 52\.000 was "
-            r"refused: HTTP status 502\)",
+            match=r"Searching C2777436413-ASF at http://127\S+/granules\.umm_json failed "
+            r"\(the query for 2023-06-01 to 2023-06-01 in the box 4\.000, 51\.000, 5\.000, "
+            r"52\.000 was refused: HTTP status 502\)",
         ),
     ):
         titles(api)
@@ -138,7 +140,7 @@ def test_unreachable_service_is_not_queried_for_shorter_periods() -> None:
     ("content", "message"),
     [
         (b"<html>Sign in</html>", "the response is not JSON"),
-        (b'{"feed": {}}', "did not respond like CMR"),
+        (b'{"hits": 1}', "did not respond like CMR"),
         (b"[]", "did not respond like CMR"),
     ],
 )
@@ -150,33 +152,48 @@ def test_unexpected_response_has_one_clear_message(content: bytes, message: str)
     assert "\n" not in str(raised.value)
 
 
-def test_synthetic_granules_have_the_format_of_the_recorded_one() -> None:
-    path = ITEMS / "opera_rtc-s1.granules_json.DERIVED.json"
+def recorded() -> dict[str, Any]:
+    path = ITEMS / "opera_rtc-s1.umm_json.granule.json"
     if not path.is_file():
         pytest.skip(f"no recorded granule at {ITEMS}")
-    (real,) = json.loads(path.read_text())["feed"]["entry"]
-    synthetic = granule(real["title"], real["time_start"], OUTLINE)
-    assert list(synthetic) == list(real)
-    for key, value in synthetic.items():
-        assert type(value) is type(real[key]), key
-        if key not in ("id", "polygons", "links", "updated"):
-            assert value == real[key], key
-    links = {link["href"]: link for link in real["links"]}
-    for link in synthetic["links"]:
-        assert links[link["href"]] == link
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def test_synthetic_granules_have_the_format_of_the_recorded_one() -> None:
+    real = recorded()
+    times = real["umm"]["TemporalExtent"]["RangeDateTime"]
+    synthetic = granule(real["umm"]["GranuleUR"], times["BeginningDateTime"], OUTLINE)
+    assert list(synthetic["meta"]) == list(real["meta"])
+    assert set(synthetic["umm"]) < set(real["umm"])
+    for key in ("concept-type", "native-id", "provider-id", "format"):
+        assert synthetic["meta"][key] == real["meta"][key], key
+    free = {"SpatialExtent", "RelatedUrls", "ProviderDates"}
+    for key in set(synthetic["umm"]) - free:
+        assert synthetic["umm"][key] == real["umm"][key], key
+    ours, theirs = (
+        document["umm"]["SpatialExtent"]["HorizontalSpatialDomain"]["Geometry"]["GPolygons"][0]
+        for document in (synthetic, real)
+    )
+    assert set(ours["Boundary"]["Points"][0]) == set(theirs["Boundary"]["Points"][0])
+    links = {link["URL"]: link for link in real["umm"]["RelatedUrls"]}
+    for link in synthetic["umm"]["RelatedUrls"]:
+        assert links[link["URL"]] == link
 
 
 def test_recorded_granule_as_an_item() -> None:
-    path = ITEMS / "opera_rtc-s1.granules_json.DERIVED.json"
-    if not path.is_file():
-        pytest.skip(f"no recorded granule at {ITEMS}")
-    (real,) = json.loads(path.read_text())["feed"]["entry"]
-    item = granule_item(real, CONCEPT)
+    item = granule_item(recorded(), CONCEPT)
     title = "OPERA_L2_RTC-S1_T131-279916-IW1_20231202T162856Z_20231202T232622Z_S1A_30_v1.0"
     root = f"https://cumulus.asf.earthdatacloud.nasa.gov/OPERA/OPERA_L2_RTC-S1/{title}/{title}"
     assert item["id"] == title
-    assert item["properties"]["datetime"] == "2023-12-02T16:28:56.000Z"
-    assert item["properties"]["platform"] == "sentinel-1a"
+    assert item["properties"] == {
+        "datetime": "2023-12-02T16:28:56Z",
+        "start_datetime": "2023-12-02T16:28:56Z",
+        "end_datetime": "2023-12-02T16:28:59Z",
+        "platform": "sentinel-1a",
+        "sat:orbit_state": "descending",
+        "sar:polarizations": ["VV", "VH"],
+    }
     assert {key: asset["href"] for key, asset in item["assets"].items()} == {
         key: f"{root}_{key}.tif" for key in ("VV", "VH", "mask")
     }
@@ -185,22 +202,76 @@ def test_recorded_granule_as_an_item() -> None:
     assert max(-149.02983 - west, east + 147.09242, 64.76151 - south, north - 65.10709) < 0.06
 
 
+def bounds(outline: shapely.Geometry) -> list[float]:
+    box: list[float] = granule_item(granule("x", "2023-06-01T00:00:00Z", outline), CONCEPT)["bbox"]
+    return box
+
+
 def test_footprint_across_the_antimeridian_remains_narrow() -> None:
-    ring = "65.0 179.5 65.0 -179.6 64.0 -179.7 64.0 179.4 65.0 179.5"
-    item = granule_item(
-        {"title": "x", "time_start": "2023-06-01T00:00:00.000Z", "polygons": [[ring]]}, CONCEPT
-    )
-    west, _, east, _ = item["bbox"]
-    assert 179.3 < west < 179.4 and -179.6 < east < -179.5
+    """One outline that jumps from 179 to -179, and one that is cut into two polygons."""
+    whole = shapely.Polygon([(179.5, 65), (-179.6, 65), (-179.7, 64), (179.4, 64)])
+    halves = shapely.union_all([shapely.box(179.4, 64, 180, 65), shapely.box(-180, 64, -179.6, 65)])
+    for outline in (whole, halves):
+        west, south, east, north = bounds(outline)
+        assert 179.3 < west < 179.4 and -179.6 < east < -179.5
+        assert (round(south, 6), round(north, 6)) == (63.98, 65.02)
+
+
+def test_footprint_that_is_cut_at_the_antimeridian_reaches_across() -> None:
+    """CMR cuts at 179.999, and some granules have only the larger part of their burst."""
+    west, _, east, _ = bounds(shapely.box(-179.999, 52.2, -179.4, 52.4))
+    assert 178 < west < 179 and -179.4 < east < -179.3
+    west, _, east, _ = bounds(shapely.box(179.4, 52.2, 179.999, 52.4))
+    assert 179.3 < west < 179.4 and -179 < east < -178
 
 
 def test_links_of_a_mirror_are_not_changed() -> None:
     entry = granule("x", "2023-06-01T00:00:00Z", OUTLINE)
-    for link in entry["links"]:
-        link["href"] = link["href"].replace("https://datapool.asf.alaska.edu", "http://mirror:80")
+    for link in entry["umm"]["RelatedUrls"]:
+        link["URL"] = link["URL"].replace("https://datapool.asf.alaska.edu", "http://mirror:80")
     assert granule_item(entry, CONCEPT)["assets"]["VV"]["href"] == (
         "http://mirror:80/RTC/OPERA-S1/x_VV.tif"
     )
+
+
+def test_only_links_to_data_by_http_are_used() -> None:
+    entry = granule("x", "2023-06-01T00:00:00Z", OUTLINE)
+    links = entry["umm"]["RelatedUrls"]
+    vv = next(link for link in links if link["URL"].endswith("_VV.tif"))
+    links.insert(0, vv | {"URL": "https://browse/x_VV.tif", "Type": "GET RELATED VISUALIZATION"})
+    links.remove(next(link for link in links if link["URL"].endswith("/RTC/OPERA-S1/x_VH.tif")))
+    assets = granule_item(entry, CONCEPT)["assets"]
+    assert assets["VV"]["href"].startswith("https://cumulus.asf.earthdatacloud.nasa.gov/")
+    assert "VH" not in assets  # only the link to S3 is left
+
+
+@pytest.mark.parametrize("direction", ["ASCENDING", "DESCENDING"])
+def test_direction_is_filtered_by_the_service(direction: str) -> None:
+    entries = granules(4)
+    for entry in entries[:3]:
+        attribute = entry["umm"]["AdditionalAttributes"][0]
+        assert attribute == {"Name": "ASCENDING_DESCENDING", "Values": ["DESCENDING"]}
+        attribute["Values"] = ["ASCENDING"]
+    with serve_cmr(entries, page_size=2) as api:
+        found = search_granules(
+            f"{api.url}/search/granules.umm_json", CONCEPT, BOX, period(), Download(),
+            {"ASCENDING_DESCENDING": direction},
+        )  # fmt: skip
+        expected = entries[:3] if direction == "ASCENDING" else entries[3:]
+        assert [g["meta"]["native-id"] for g in found] == [g["meta"]["native-id"] for g in expected]
+
+
+def test_location_of_the_older_format_is_refused() -> None:
+    """`granules.json` does not state directions; the message names what to set."""
+    for name in ("granules.json", "granules.stac"):
+        document = {
+            "regions": {"here": {"roi": "a.geojson"}},
+            "periods": {"then": JUNE},
+            "model": {"weights": "x.pt"},
+            "sentinel1": {"provider": "opera", "location": f"https://mirror/search/{name}"},
+        }
+        with pytest.raises(ConfigError, match=rf"sentinel1: location ends in {name}.*umm_json"):
+            load_config(document)
 
 
 def test_configuration_with_both_sensors_from_other_archives() -> None:

@@ -29,6 +29,8 @@ from ..support.cmr_server import (
     CmrServer,
     LoginServer,
     S3Server,
+    granule,
+    granule_outlines,
 )
 from ..support.internet import internet
 from ..support.pipeline import ORIGIN, configuration, ingest, manifest, stacked, write_box
@@ -129,7 +131,7 @@ def test_burst_is_resampled_bilinearly_and_only_asf_receives_the_token(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     vv, vh = power(1), power(2) / 5
-    title = services.add("2023-06-04T05:30:00", vv, vh, CORNER)["title"]
+    title = services.add("2023-06-04T05:30:00", vv, vh, CORNER)["umm"]["GranuleUR"]
     run_files = ingest(opera(tmp_path / "x", roi))
     stack = stacked(run_files, "sentinel1")
     assert stack["ascending_dates"] == [] and stack["descending_dates"] == ["2023-06-04"]
@@ -159,7 +161,7 @@ def test_searching_downloads_nothing_and_needs_no_token(
     monkeypatch.delenv("EARTHDATA_TOKEN")
     run_files = ingest(opera(tmp_path / "x", roi), until="items")
     listed = manifest(run_files, "sentinel1")
-    assert [item.orbit for item in listed.items] == [None]
+    assert [item.orbit for item in listed.items] == ["descending"]
     assert not services.asf.requests and not services.s3.requests
     assert "need an Earthdata Login token" in caplog.text
     with pytest.raises(CredentialsError, match=r"need an Earthdata Login token.*urs\.earthdata"):
@@ -196,28 +198,51 @@ def test_blocks_have_no_seam(tmp_path: Path, roi: Path, services: Services) -> N
     np.testing.assert_array_equal(blocks["sar_descending"], one_block["sar_descending"])
 
 
-def test_direction_is_selected_by_the_raster_and_recorded_in_the_manifest(
+def test_list_has_only_the_scenes_of_the_direction_that_is_used(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
+    """CMR states the direction, so that scenes of the other one are neither listed nor read."""
     services.add("2023-06-04T05:30:00", power(1), power(2), CORNER, "descending")
     services.add("2023-06-05T17:30:00", power(3), power(4), CORNER, "ascending")
-    manifests = []
-    for orbits in ("both", "descending"):
+    for orbits, days in (("both", 2), ("descending", 1)):
+        services.asf.requests.clear()
         run_files = ingest(opera(tmp_path / orbits, roi, sentinel1={"orbits": orbits}))
         stack = stacked(run_files, "sentinel1")
         assert stack["descending_dates"] == ["2023-06-04"]
         assert stack["ascending_dates"] == (["2023-06-05"] if orbits == "both" else [])
-        assert len(manifest(run_files, "sentinel1").items) == 2
-        manifests.append(manifest(run_files, "sentinel1").orbits)
-    assert manifests == [("ascending", "descending"), ("descending",)]
+        listed = manifest(run_files, "sentinel1")
+        assert [item.orbit for item in listed.items] == ["descending", "ascending"][:days]
+        read = {request.path.rpartition("/")[2].split("_")[4] for request in services.asf.requests}
+        assert read == {"20230604T053000Z", "20230605T173000Z"} if days == 2 else {
+            "20230604T053000Z"
+        }  # fmt: skip
 
 
-def test_raster_without_direction_is_an_error(
+def test_granule_without_direction_is_left_out_with_a_reason(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
-    title = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER, None)["title"]
-    with pytest.raises(ReadError, match=rf"VV of item {title} .*direction"):
-        ingest(opera(tmp_path / "x", roi))
+    services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)
+    other = services.add("2023-06-05T05:30:00", power(1), power(2), CORNER, None)
+    run_files = ingest(opera(tmp_path / "x", roi), until="items")
+    listed = manifest(run_files, "sentinel1")
+    assert [item.date.isoformat() for item in listed.items] == ["2023-06-04"]
+    ((name, reason),) = listed.left_out
+    assert name == other["umm"]["GranuleUR"]
+    assert reason.startswith("has no orbit direction")
+
+
+def test_bursts_of_hh_and_hv_are_left_out_with_a_reason(
+    tmp_path: Path, roi: Path, services: Services
+) -> None:
+    """Polar bursts have no VV and VH; the list names them and their polarisations."""
+    services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)
+    title = opera_title("2023-06-05T20:39:42", "T017-034783-IW3")
+    outline = granule_outlines(services.cmr.granules[0]["umm"])[0]
+    polar = granule(title, "2023-06-05T20:39:42Z", outline, polarisations=("HH", "HV"))
+    services.cmr.granules = [*services.cmr.granules, polar]
+    listed = manifest(ingest(opera(tmp_path / "x", roi), until="items"), "sentinel1")
+    assert [item.date.isoformat() for item in listed.items] == ["2023-06-04"]
+    assert listed.left_out == ((title, "has no VV and no VH (it has HH and HV)"),)
 
 
 def test_renewed_token_is_used_without_a_restart(
@@ -253,10 +278,12 @@ def test_invalid_token_fails_the_block_and_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    title = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)["title"]
+    title = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)["umm"]["GranuleUR"]
     monkeypatch.setenv("EARTHDATA_TOKEN", "wrong.secret")
     with pytest.raises(ReadError, match=f"asset VV of item {title}") as raised:
         ingest(opera(tmp_path / "x", roi))
+    assert "HTTP 401" in str(raised.value)
+    assert "has not approved the application 'Alaska Satellite Facility" in str(raised.value)
     assert "wrong.secret" not in str(raised.value) + caplog.text + written(tmp_path)
 
 
@@ -282,10 +309,11 @@ def test_burst_without_vh_is_left_out_with_a_reason(
 ) -> None:
     services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)
     other = services.add("2023-06-05T05:30:00", power(1), power(2), CORNER)
-    other["links"] = [link for link in other["links"] if "_VH" not in link["href"]]
+    links = other["umm"]["RelatedUrls"]
+    links[:] = [link for link in links if "_VH" not in link["URL"]]
     listed = manifest(ingest(opera(tmp_path / "x", roi), until="items"), "sentinel1")
     assert [item.date.isoformat() for item in listed.items] == ["2023-06-04"]
-    assert listed.left_out == ((other["title"], "has no VH"),)
+    assert listed.left_out == ((other["umm"]["GranuleUR"], "has no VH"),)
 
 
 def test_period_without_data_has_one_clear_message(
@@ -318,11 +346,11 @@ def test_redirect_to_another_host_does_not_receive_the_token(
     tmp_path: Path, roi: Path, services: Services
 ) -> None:
     """A login page instead of the scene is also a failed read."""
-    title = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)["title"]
+    title = services.add("2023-06-04T05:30:00", power(1), power(2), CORNER)["umm"]["GranuleUR"]
     services.asf.respond = lambda *_: (  # type: ignore[method-assign]
         302, {"Location": f"https://{LOGIN_HOST}/oauth/authorize"}, b"",
     )  # fmt: skip
-    with pytest.raises(ReadError, match=f"asset VV of item {title}"):
+    with pytest.raises(ReadError, match=f"asset VV of item {title} .*web page.*has not approved"):
         ingest(opera(tmp_path / "x", roi))
     assert services.asf.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
     assert services.login.requests

@@ -140,13 +140,6 @@ def test_complete_run_says_so(grid: RegionGrid) -> None:
     assert "excluded before" not in result and "failed" not in result
 
 
-def test_direction_that_only_the_rasters_state(grid: RegionGrid) -> None:
-    """The list holds scenes of both directions; how many were used is not known."""
-    radar = [Manifest("sentinel1", scenes(9, 0), (), ("descending",))]
-    result = text(record(grid, **RADAR_ONLY), radar, NOTHING_MISSING)
-    assert "from the descending scenes among 9 Sentinel-1 RTC scenes" in result
-
-
 @pytest.mark.parametrize(
     ("precisions", "expected"),
     [

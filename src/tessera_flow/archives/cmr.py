@@ -1,10 +1,10 @@
-"""Search granules in NASA's Common Metadata Repository (CMR), `granules.json`."""
+"""Search granules in NASA's Common Metadata Repository (CMR), `granules.umm_json`."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ def search_granules(
     box: tuple[float, float, float, float],
     period: Period,
     download: Download,
+    attributes: Mapping[str, str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the granules of a collection that intersect a box and a period, as CMR returns them.
 
@@ -36,11 +37,12 @@ def search_granules(
     granule may be yielded more than once.
 
     Args:
-        location: URL of `granules.json`.
+        location: URL of `granules.umm_json`.
         concept: concept ID of the collection.
         box: (west, south, east, north) in degrees.
         period: first and last day, both inclusive.
         download: timeout and number of attempts of each request.
+        attributes: value by name of a text attribute that granules must have.
 
     Raises:
         ItemError: the service cannot be reached, refuses queries for single days, or returns
@@ -51,11 +53,14 @@ def search_granules(
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retries(download)))
         fetch = partial(_fetch_page, session, location, download.timeout)
-        query = {
+        query: dict[str, str | list[str]] = {
             "collection_concept_id": concept,
             "bounding_box": ",".join(f"{value:.6f}" for value in box),
             "page_size": str(PAGE_SIZE),
         }
+        filters = [f"string,{name},{value}" for name, value in (attributes or {}).items()]
+        if filters:
+            query["attribute[]"] = filters
 
         def search(interval: Period) -> Iterator[dict[str, Any]]:
             return _pages(fetch, query | {"temporal": ",".join(rfc3339(interval))})
@@ -70,7 +75,7 @@ def search_granules(
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ItemError(
-                f"{where} did not respond like CMR's granules.json "
+                f"{where} did not respond like CMR's granules.umm_json "
                 f"({type(error).__name__}: {str(error)[:200]}): check `sentinel1.location`."
             ) from None
 
@@ -79,7 +84,7 @@ def _fetch_page(
     session: requests.Session,
     location: str,
     timeout: float,
-    query: dict[str, str],
+    query: dict[str, str | list[str]],
     headers: dict[str, str],
 ) -> tuple[list[dict[str, Any]], str | None, int | None]:
     """Return the granules of a page, the start of the next page, and the total number."""
@@ -102,7 +107,7 @@ def _fetch_page(
         document = json.loads(response.content)
     except ValueError as error:
         raise QueryRefused("the response is not JSON") from error
-    entries = document["feed"]["entry"]
+    entries = document["items"]
     hits = response.headers.get(HITS, "")
     return entries, response.headers.get(SEARCH_AFTER), int(hits) if hits.isdigit() else None
 
@@ -112,7 +117,7 @@ def _errors(response: requests.Response) -> str:
     return re.sub(r"\s+", " ", response.text)[:300]
 
 
-def _pages(fetch: Any, query: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _pages(fetch: Any, query: dict[str, str | list[str]]) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     after: str | None = None
     number = 1
@@ -120,8 +125,8 @@ def _pages(fetch: Any, query: dict[str, str]) -> Iterator[dict[str, Any]]:
         page = {} if number == 1 or after else {"page_num": str(number)}
         headers = {SEARCH_AFTER: after} if after else {}
         entries, following, hits = fetch({**query, **page}, headers)
-        new = [entry for entry in entries if entry["id"] not in seen]
-        seen.update(entry["id"] for entry in entries)
+        new = [entry for entry in entries if entry["meta"]["concept-id"] not in seen]
+        seen.update(entry["meta"]["concept-id"] for entry in entries)
         yield from new
         if not entries or (not new and following in (None, after)):
             break

@@ -26,6 +26,12 @@ LINKED_HOST = "datapool.asf.alaska.edu"
 TOKEN_HOSTS = frozenset({"cumulus.asf.earthdatacloud.nasa.gov"})
 """The only hosts that receive the token, only by HTTPS."""
 
+UNAPPROVED = (
+    "a valid Earthdata token is refused, too, if its account has not approved the application "
+    "'Alaska Satellite Facility Data Access' (https://urs.earthdata.nasa.gov, Applications)"
+)
+"""Meaning of a refused request beside an invalid token."""
+
 # OPERA_L2_RTC-S1_<burst>_<sensed>_<processed>_<satellite>_30_v1.0
 _TITLE = re.compile(
     r"OPERA_L2_RTC-S1_(?P<burst>T\d{3}-\d{6}-IW\d)_(?P<sensed>\d{8}T\d{6}Z)"
@@ -34,28 +40,38 @@ _TITLE = re.compile(
 FOOTPRINT_MARGIN = 0.02
 """Degrees added around the polygon of a granule, whose edges are straight lines in degrees."""
 
+CUT_TOLERANCE = 0.01
+"""Degrees from 180 within which an outline is taken as cut there; CMR has 179.999."""
+
+BURST_WIDTH = 1.0
+"""Width of a burst in degrees at the equator, rounded up."""
+
+DIRECTION = "ASCENDING_DESCENDING"
+"""Attribute of a granule with its orbit direction."""
+
+DATA = "GET DATA"
+"""Type of the links to the rasters. Links to S3 and to checksums have other types."""
+
 
 @dataclass(frozen=True)
 class Opera(Provider):
     """OPERA RTC-S1: one burst per item, float32 gamma0, NaN for no data, 30 m grid in UTM.
 
-    Items are searched in NASA's CMR. Its records have no orbit direction; it is in the tags of
-    the rasters.
+    Items are searched in NASA's CMR. Its UMM-JSON states direction and polarisations of a burst.
     """
 
     name: str = "opera"
-    endpoint: str = "https://cmr.earthdata.nasa.gov/search/granules.json"
+    endpoint: str = "https://cmr.earthdata.nasa.gov/search/granules.umm_json"
     collections: Mapping[str, str] = field(default_factory=lambda: {"sentinel1": "C2777436413-ASF"})
     local_collections: Mapping[str, str] = field(
         default_factory=lambda: {"sentinel1": "OPERA_L2_RTC-S1_V1"}
     )
     s1_assets: Mapping[str, str] = field(default_factory=lambda: {"vv": "VV", "vh": "VH"})
     s1_resampling: Literal["bilinear", "nearest"] = "bilinear"
-    orbit_tag: str | None = "ORBIT_PASS_DIRECTION"
 
     def collection_uri(self, location: str, collection: str) -> str:
         """See `Provider.collection_uri`. In CMR a collection is a concept."""
-        return f"{location.removesuffix('granules.json').rstrip('/')}/concepts/{collection}"
+        return f"{location.rpartition('/')[0]}/concepts/{collection}"
 
     def search(
         self,
@@ -64,6 +80,7 @@ class Opera(Provider):
         box: tuple[float, float, float, float],
         period: Period,
         download: Download,
+        orbits: str = "both",
     ) -> Iterator[dict[str, Any]]:
         """Yield granules of CMR at `location` as STAC items; see `cmr.search_granules`.
 
@@ -73,7 +90,8 @@ class Opera(Provider):
             earthdata_token()
         except CredentialsError as error:
             log.warning("%s", error)
-        for granule in search_granules(location, collection, box, period, download):
+        filters = {} if orbits == "both" else {DIRECTION: orbits.upper()}
+        for granule in search_granules(location, collection, box, period, download, filters):
             yield granule_item(granule, collection)
 
     def acquisition(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -96,48 +114,66 @@ class Opera(Provider):
         parts = urlsplit(href)
         if parts.scheme != "https" or parts.hostname not in TOKEN_HOSTS:
             return Access(href)
-        return Access(href, {"GDAL_HTTP_HEADERS": f"Authorization: Bearer {earthdata_token()}"})
+        headers = f"Authorization: Bearer {earthdata_token()}"
+        return Access(href, {"GDAL_HTTP_HEADERS": headers}, UNAPPROVED)
 
 
 def granule_item(granule: Mapping[str, Any], collection: str) -> dict[str, Any]:
-    """Convert a granule (an entry of `granules.json`) to a STAC item, as in docs/sources.md.
+    """Convert a granule (an item of `granules.umm_json`) to a STAC item, as in docs/sources.md.
 
     Raises:
-        KeyError: the granule has no title or no time.
-        ValueError: a polygon is invalid.
+        KeyError: the granule has no name or no time.
+        ValueError, TypeError: an outline is invalid.
     """
-    title = str(granule["title"])
+    umm = granule["umm"]
+    title = str(umm["GranuleUR"])
     match = _TITLE.match(title)
-    properties = {"datetime": granule["time_start"]}
+    properties = _times(umm["TemporalExtent"])
     if match:
         properties["platform"] = f"sentinel-1{match['satellite'][-1].lower()}"
-    if granule.get("time_end"):
-        properties |= {
-            "start_datetime": granule["time_start"],
-            "end_datetime": granule["time_end"],
-        }
-    box = _bounds(granule)
+    attributes = {
+        str(attribute.get("Name")): attribute.get("Values") or []
+        for attribute in umm.get("AdditionalAttributes") or []
+    }
+    directions = attributes.get(DIRECTION, [])
+    if directions:
+        properties["sat:orbit_state"] = ", ".join(str(value).lower() for value in directions)
+    if attributes.get("POLARIZATION"):
+        properties["sar:polarizations"] = [str(value) for value in attributes["POLARIZATION"]]
+    box = _bounds(umm)
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
         "id": title,
         "collection": collection,
         "properties": properties,
-        "assets": _assets(granule, title),
+        "assets": _assets(umm, title),
         **({"bbox": box} if box else {}),
     }
 
 
-def _assets(granule: Mapping[str, Any], title: str) -> dict[str, Any]:
+def _times(extent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties of the time of a granule."""
+    interval = extent.get("RangeDateTime")
+    if not interval:
+        return {"datetime": str(extent["SingleDateTime"])}
+    start, end = str(interval["BeginningDateTime"]), interval.get("EndingDateTime")
+    if not end:
+        return {"datetime": start}
+    return {"datetime": start, "start_datetime": start, "end_datetime": str(end)}
+
+
+def _assets(umm: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """Return the rasters of a granule that can be read by HTTP. S3 is readable only inside AWS."""
     assets = {}
     for key in ("VV", "VH", "mask"):
-        for link in granule.get("links") or []:
-            href = str(link.get("href", ""))
+        for link in umm.get("RelatedUrls") or []:
+            href = str(link.get("URL", ""))
             parts = urlsplit(href)
-            if link.get("inherited") or not parts.path.endswith(f"_{key}.tif"):
+            if link.get("Type", DATA) != DATA or parts.scheme not in ("http", "https"):
                 continue
-            if parts.scheme == "s3":
-                continue  # readable only inside AWS
+            if not parts.path.endswith(f"_{key}.tif"):
+                continue
             if parts.hostname == LINKED_HOST:
                 href = f"{ARCHIVE}/{title}/{title}_{key}.tif"
             assets[key] = {"href": href}
@@ -145,25 +181,48 @@ def _assets(granule: Mapping[str, Any], title: str) -> dict[str, Any]:
     return assets
 
 
-def _bounds(granule: Mapping[str, Any]) -> list[float] | None:
-    """Return [west, south, east, north] in degrees with a margin; None without polygons.
+def _bounds(umm: Mapping[str, Any]) -> list[float] | None:
+    """Return [west, south, east, north] in degrees with a margin; None without an outline.
 
-    West is greater than east if the box crosses 180 degrees. A polygon is text, `lat lon lat lon
-    ...`; its first ring is the outline.
+    West is greater than east if the box crosses 180 degrees. Outlines are cut there, into two
+    polygons or with only the larger part: a box that reaches 180 degrees is extended across it.
     """
-    latitudes: list[float] = []
-    longitudes: list[float] = []
-    for rings in granule.get("polygons") or []:
-        numbers = [float(number) for number in rings[0].split()]
-        latitudes += numbers[::2]
-        longitudes += numbers[1::2]
+    domain = (umm.get("SpatialExtent") or {}).get("HorizontalSpatialDomain") or {}
+    longitudes, latitudes = _corners(domain.get("Geometry") or {})
     if not latitudes:
         return None
     west, east = min(longitudes), max(longitudes)
     if east - west > 180:
         west = min(value for value in longitudes if value > 0)
         east = max(value for value in longitudes if value <= 0)
-    margin = FOOTPRINT_MARGIN / max(0.1, math.cos(math.radians(max(map(abs, latitudes)))))
+    shrinking = max(0.1, math.cos(math.radians(max(map(abs, latitudes)))))
     south = max(-90.0, min(latitudes) - FOOTPRINT_MARGIN)
     north = min(90.0, max(latitudes) + FOOTPRINT_MARGIN)
-    return [max(-180.0, west - margin), south, min(180.0, east + margin), north]
+    cut = 180 - CUT_TOLERANCE
+    burst = BURST_WIDTH / shrinking
+    margin = FOOTPRINT_MARGIN / shrinking
+    west, east = (
+        west - (burst if west <= -cut else margin),
+        east + (burst if east >= cut else margin),
+    )
+    return [_longitude(west), south, _longitude(east), north]
+
+
+def _corners(geometry: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Return the longitudes and latitudes of the outlines of a granule."""
+    points = [
+        point
+        for polygon in geometry.get("GPolygons") or []
+        for point in polygon["Boundary"]["Points"]
+    ]
+    longitudes = [float(point["Longitude"]) for point in points]
+    latitudes = [float(point["Latitude"]) for point in points]
+    for box in geometry.get("BoundingRectangles") or []:
+        longitudes += [float(box[f"{side}BoundingCoordinate"]) for side in ("West", "East")]
+        latitudes += [float(box[f"{side}BoundingCoordinate"]) for side in ("South", "North")]
+    return longitudes, latitudes
+
+
+def _longitude(value: float) -> float:
+    """Return a longitude between -180 and 180."""
+    return value if -180 <= value <= 180 else (value + 180) % 360 - 180

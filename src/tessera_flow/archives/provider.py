@@ -47,7 +47,6 @@ class Provider:
         s2_assets: asset key by Sentinel-2 band (`B04`, ..., `SCL`).
         s1_assets: asset key by polarisation (`vv`, `vh`).
         s1_resampling: resampling of Sentinel-1 images to the grid.
-        orbit_tag: raster tag with the orbit direction; None if items have `sat:orbit_state`.
         gdal_options: GDAL options for reading.
     """
 
@@ -58,7 +57,6 @@ class Provider:
     s2_assets: Mapping[str, str] = field(default_factory=dict)
     s1_assets: Mapping[str, str] = field(default_factory=dict)
     s1_resampling: Literal["bilinear", "nearest"] = "nearest"
-    orbit_tag: str | None = None
     gdal_options: tuple[GdalOption, ...] = HTTP_OPTIONS
 
     def collection(self, provider: str, sensor: str) -> str:
@@ -85,8 +83,15 @@ class Provider:
         box: tuple[float, float, float, float],
         period: Period,
         download: Download,
+        orbits: str = "both",
     ) -> Iterator[dict[str, Any]]:
-        """Search the service at `location` and yield STAC items; see `stac.search_items`."""
+        """Search the service at `location` and yield STAC items; see `stac.search_items`.
+
+        Args:
+            location, collection, box, period, download: see `stac.search_items`.
+            orbits: `both`, `ascending` or `descending`. A service that can filter returns only
+                these scenes.
+        """
         # Imported here: slow to import, and most jobs never search.
         from .stac import search_items
 

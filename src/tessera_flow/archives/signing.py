@@ -16,10 +16,12 @@ class Access:
         href: URL to open; may be signed.
         gdal: GDAL options for this URL only. For http(s) URLs, only `GDAL_HTTP_HEADERS` (lines
             `Name: value`) and `GDAL_HTTP_BEARER` are used.
+        advice: what a rejected request may mean, added to the error.
     """
 
     href: str = field(repr=False)
     gdal: Mapping[str, str] = field(default_factory=dict, repr=False)
+    advice: str = ""
 
     @property
     def headers(self) -> dict[str, str]:

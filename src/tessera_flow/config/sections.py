@@ -7,6 +7,7 @@ between keys of one section are checked here, those between sections in `configu
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -175,6 +176,17 @@ class Sentinel1(_Source):
         "mpc", "Format of the items of a local archive. It sets asset names and resampling."
     )
     orbits: Literal["both", "ascending", "descending"] = key("both", "Orbit directions to use.")
+
+    @model_validator(mode="after")
+    def _searched_by_umm_json(self) -> Sentinel1:
+        name = urlsplit(self.location or "").path.rpartition("/")[2]
+        other_format = name.startswith("granules.") and not name.startswith("granules.umm_json")
+        if self.provider == "opera" and other_format:
+            raise ValueError(
+                f"location ends in {name}, which does not state the orbit direction of a burst; "
+                "set it to the same URL with granules.umm_json at the end"
+            )
+        return self
 
 
 class Download(Section):

@@ -32,7 +32,6 @@ from ..region.mask import read_mask
 from ..scenes.manifest import Manifest, SourceItem
 from ..sensors.sentinel1 import CHANNELS, ORBITS, add_to_mosaic, power_to_scaled_decibels
 from ..sensors.sentinel2 import BANDS, SCL, DayMosaic, Preprocessing, select_first_valid
-from .directions import resolve_directions
 from .missing_scenes import Acquisition, MissingScenes, usable
 
 log = logging.getLogger(__name__)
@@ -363,15 +362,7 @@ def download_sentinel1(
     """
     manifest = Manifest.read(manifest_path)
     with _job(roi_path, window, source, settings) as job:
-        items = resolve_directions(
-            _block_items(manifest, time_slice, job.geobox),
-            manifest.orbits,
-            job.provider,
-            job.reader.tags,
-            job.missing_scenes,
-            job.pool,
-        )
-        scenes = len(items) + job.missing_scenes.count
+        items = _block_items(manifest, time_slice, job.geobox)
         streams = {orbit: _days([i for i in items if i.orbit == orbit]) for orbit in ORBITS}
         dates = {
             f"{orbit}_dates": [day.isoformat() for day, _ in days]
@@ -393,5 +384,5 @@ def download_sentinel1(
                         if kept[index]:
                             images[index] = job.on_block(mosaic)
                 create_array(group, f"{orbit}_kept", kept.shape, kept.shape, np.uint8)[:] = kept
-            job.missing_scenes.check(scenes, settings.max_missing_percent)
+            job.missing_scenes.check(len(items), settings.max_missing_percent)
             group.attrs.update(job.missing_scenes.attributes())

@@ -30,11 +30,6 @@ class MissingScenes:
         self._replaced: list[dict[str, str]] = []
         self._lock = threading.Lock()
 
-    @property
-    def count(self) -> int:
-        """Number of scenes left out."""
-        return len(self._left_out)
-
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the block file, in a fixed order.
 
@@ -101,11 +96,6 @@ class Acquisition:
     def item(self) -> SourceItem | None:
         """The item in use; None if all are missing or corrupt."""
         return self._items[0] if self._items else None
-
-    @property
-    def duplicates(self) -> tuple[SourceItem, ...]:
-        """The remaining duplicates of the item in use."""
-        return tuple(self._items[1:])
 
     def discard(self, item: SourceItem, error: MissingSceneError) -> None:
         """Continue with the next duplicate, if `item` is still the one in use."""

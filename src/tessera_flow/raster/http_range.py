@@ -13,6 +13,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,8 +114,11 @@ class RangeClient:
             if isinstance(access, Failure):
                 return access
             result = self._get(access, start, stop, attempts)
-            if isinstance(result, Failure) and result.kind == "refused":
-                refused = access
+            if isinstance(result, Failure):
+                if result.kind == "refused":
+                    refused = access
+                if access.advice and (result.kind == "refused" or "web page" in result.cause):
+                    result = replace(result, cause=f"{result.cause}; {access.advice}")
             return result
 
         result, count = attempts.call(request, label)

@@ -122,15 +122,6 @@ class Reader:
             ) from error
         return slices, as_dtype(pixels, np.dtype(dtype), asset)
 
-    def tags(self, asset: Asset) -> dict[str, str]:
-        """Read the tags in the header of an asset.
-
-        Raises:
-            MissingSceneError: the object is missing or corrupt.
-            ReadError: it cannot be read.
-        """
-        return self._use(asset, lambda dataset, prefetch: dict(dataset.tags()))
-
     def _use(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         if self.policy.stop.is_set():
             raise ReadError(

@@ -12,7 +12,6 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from ..atomic import write_text
-from ..sensors.sentinel1 import ORBITS
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class SourceItem:
         extent: (left, bottom, right, top) of the raster in the CRS of the region; None if it is
             unknown, in which case the item overlaps any grid.
         boa_offset: Sentinel-2: offset to subtract from the digital numbers.
-        orbit: Sentinel-1: `ascending` or `descending`; None if only the raster states it.
+        orbit: Sentinel-1: `ascending` or `descending`. Sentinel-2: None.
         stac: id, collection, properties and assets of the STAC item, reduced to the keys needed
             for selection and reading, because every job reads the manifest. URLs are unsigned.
         duplicates: other items of the same acquisition, best first, each without duplicates. They
@@ -85,8 +84,6 @@ class Manifest:
         sensor: `sentinel2` or `sentinel1`.
         items: items to use, in the order in which they fill the mosaic of a day.
         left_out: (id, reason) of items that are not used.
-        orbits: Sentinel-1: directions to use. An item whose `orbit` is None is skipped when it is
-            read, if the direction in its raster is not among them.
         warnings: complete sentences about the scenes that the user must see, without paths and
             names of regions: in the plan, the log, the report, its methods and every product.
     """
@@ -94,14 +91,12 @@ class Manifest:
     sensor: str
     items: tuple[SourceItem, ...]
     left_out: tuple[tuple[str, str], ...]
-    orbits: tuple[str, ...] = ORBITS
     warnings: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON; the same search gives the same bytes."""
         document = {
             "sensor": self.sensor,
-            **({"orbits": list(self.orbits)} if self.sensor == "sentinel1" else {}),
             "items": [item.to_json() for item in self.items],
             "left_out": [{"id": id_, "reason": reason} for id_, reason in self.left_out],
             "warnings": list(self.warnings),
@@ -116,6 +111,5 @@ class Manifest:
             sensor=document["sensor"],
             items=tuple(SourceItem.from_json(item) for item in document["items"]),
             left_out=tuple((entry["id"], entry["reason"]) for entry in document["left_out"]),
-            orbits=tuple(document.get("orbits", ORBITS)),
             warnings=tuple(document["warnings"]),
         )

@@ -24,7 +24,6 @@ from ..archives.stac import search_items
 from ..config.sections import Download, Period, Sentinel1, Sentinel2
 from ..dates import utc_date
 from ..errors import ItemError
-from ..sensors.sentinel1 import ORBITS
 from ..sensors.sentinel2 import Preprocessing
 from ..urls import absolute_location, public_href
 from .manifest import Manifest, SourceItem
@@ -41,7 +40,7 @@ _KEPT_PROPERTIES = (
     "datetime", "earthsearch:boa_offset_applied", "earthsearch:s3_path", "eo:cloud_cover",
     "grid:code", "mgrs:grid_square", "mgrs:latitude_band", "mgrs:utm_zone", "platform",
     "s2:datatake_id", "s2:generation_time", "s2:mgrs_tile", "s2:processing_baseline",
-    "s2:product_uri", "sat:orbit_state",
+    "s2:product_uri", "sar:polarizations", "sat:orbit_state",
 )  # fmt: skip
 
 
@@ -70,22 +69,23 @@ def list_items(
     provider = find_provider(source.provider, source.item_format)
     location = absolute_location(source.location or provider.endpoint)
     collection = source.collection or provider.collection(source.provider, sensor)
-    search = search_items if source.provider == "local" else provider.search
-    documents = search(location, collection, search_box(geobox), period, download)
+    query = (location, collection, search_box(geobox), period, download)
+    orbits = source.orbits if isinstance(source, Sentinel1) else "both"
+    documents = (
+        search_items(*query) if source.provider == "local" else provider.search(*query, orbits)
+    )
     result = _candidates(documents, collection, geobox, period, provider)
     candidates = list(result.candidates.values())
-    orbits: tuple[str, ...] = ORBITS
     if isinstance(source, Sentinel2):
         items, left_out = select_sentinel2(candidates, provider, preprocessing, source.max_cloud)
     else:
         items, left_out = select_sentinel1(candidates, provider, source.orbits)
-        orbits = ORBITS if source.orbits == "both" else (source.orbits,)
     left_out = sorted([*left_out, *result.undated.items()])
     if not items:
         where = f"collection {collection} of {public_href(location)}"
         raise _no_scene_error(sensor, region, geobox, period, where, result, left_out)
     log.info("%d %s scenes; %d left out", len(items), sensor, len(left_out))
-    manifest = Manifest(sensor, tuple(items), tuple(left_out), orbits)
+    manifest = Manifest(sensor, tuple(items), tuple(left_out))
     for warning in manifest.warnings:
         log.warning("%s", warning)
     return manifest

@@ -89,14 +89,17 @@ def _cloud_cover(item: SourceItem) -> float | None:
     return cloud if math.isfinite(cloud) else None
 
 
+def _polarisations(item: SourceItem) -> str:
+    """Return ` (it has HH and HV)` for an item of these polarisations, empty for others."""
+    values = item.stac["properties"].get("sar:polarizations")
+    names = [str(value).upper() for value in values] if isinstance(values, list) else []
+    return f" (it has {' and '.join(names)})" if {"HH", "HV"} & set(names) else ""
+
+
 def select_sentinel1(
     candidates: Iterable[SourceItem], provider: Provider, orbits: str
 ) -> tuple[list[SourceItem], list[tuple[str, str]]]:
-    """Return the Sentinel-1 items to use, sorted by `datetime` and `id`, and those left out.
-
-    If the orbit direction is only in the rasters, items of both directions are returned;
-    `ingest.directions.resolve_directions` selects them when they are read.
-    """
+    """Return the Sentinel-1 items to use, sorted by `datetime` and `id`, and those left out."""
     left_out: list[tuple[str, str]] = []
     usable = []
     for item in candidates:
@@ -106,9 +109,7 @@ def select_sentinel1(
             if provider.s1_assets[channel] not in item.stac["assets"]
         ]
         if missing:
-            left_out.append((item.id, f"has no {' and no '.join(missing)}"))
-        elif item.orbit is None and provider.orbit_tag:
-            usable.append(item)
+            left_out.append((item.id, f"has no {' and no '.join(missing)}{_polarisations(item)}"))
         elif item.orbit not in ORBITS:
             state = f"is {item.orbit!r}" if item.orbit else "is missing"
             left_out.append((item.id, f"has no orbit direction (sat:orbit_state {state})"))

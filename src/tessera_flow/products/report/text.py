@@ -89,9 +89,6 @@ def _scenes(provenance: Provenance, manifests: Sequence[Manifest], records: Bloc
         source = sources[manifest.sensor]
         left_out, _ = missing_counts(records.missing, manifest.sensor)
         number = str(len(manifest.items) - left_out)
-        if any(item.orbit is None for item in manifest.items) and len(manifest.orbits) == 1:
-            # The direction is only known to the download jobs, which drop the other one.
-            number = f"the {manifest.orbits[0]} scenes among {number}"
         name = PRODUCT_NAMES[manifest.sensor]
         used.append(f"{number} {name} scenes ({source.provider}, {source.collection})")
     return f"{_computed(provenance)} from {_enumerate(used)}, on {_grid(provenance)}."
