@@ -41,10 +41,15 @@ def config(folder: Path, roi: Path, **grid) -> Config:
     )
 
 
+def grid_of(settings: Config) -> RegionGrid:
+    region = settings.regions["here"]
+    return make_grid("here", read_roi(region.roi), region, settings.grid)
+
+
 def test_blocks_are_exactly_those_with_a_pixel_of_the_region(tmp_path: Path) -> None:
     roi = write_polygon(tmp_path / "r.geojson", RING)
     settings = config(tmp_path, roi)
-    grid = make_grid("here", settings.regions["here"], settings.grid)
+    grid = grid_of(settings)
     mask = mask_reader(read_roi(roi), grid.geobox)(Window(0, 0, *grid.geobox.shape))
     expected = [w for w in tiling(*grid.geobox.shape, 20) if mask[w.slices].any()]
     assert [block.window for block in grid.blocks] == expected
@@ -61,7 +66,7 @@ def test_map_of_blocks_shows_the_region(tmp_path: Path) -> None:
     is no block, according to the mask of the region."""
     roi = read_roi(write_polygon(tmp_path / "r.geojson", RING))
     settings = config(tmp_path, tmp_path / "r.geojson")
-    grid = make_grid("here", settings.regions["here"], settings.grid)
+    grid = grid_of(settings)
     states = {block.id: "cpu" for block in grid.blocks} | {grid.blocks[3].id: "failed"}
     render_blocks(grid, roi, states, tmp_path / "map.png")
     with rasterio.open(tmp_path / "map.png") as source:
@@ -118,7 +123,7 @@ def test_region_grid_is_cached_by_content_and_settings(tmp_path: Path, monkeypat
 def test_subsampled_pixels_keep_their_centres(tmp_path: Path, n: int) -> None:
     roi = write_polygon(tmp_path / "r.geojson", RING)
     settings = config(tmp_path, roi)
-    geobox = make_grid("here", settings.regions["here"], settings.grid).geobox
+    geobox = grid_of(settings).geobox
     small = subsample(geobox, n)
     assert small.shape == tuple(-(-s // n) for s in geobox.shape)
     assert small.affine @ (4.5, 3.5) == pytest.approx(geobox.affine @ (4 * n + 0.5, 3 * n + 0.5))
@@ -138,7 +143,7 @@ def test_large_region_is_rasterised_only_at_its_border(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(gridding, "mask_reader", counting)
     settings = config(tmp_path, roi, block_size=2000)
-    grid = make_grid("here", settings.regions["here"], settings.grid)
+    grid = grid_of(settings)
     assert len(grid.blocks) == 10_000
     assert len(windows) < 450
 
@@ -152,5 +157,7 @@ def test_region_wider_than_a_utm_zone_logs_a_warning(
     roi = write_polygon(tmp_path / "strip.geojson", strip, "EPSG:4326")
     region = Region(roi=str(roi), crs="EPSG:32631")
     with caplog.at_level("WARNING"):
-        make_grid("strip", region, GridSettings(resolution=500.0, block_size=500))
+        make_grid(
+            "strip", read_roi(region.roi), region, GridSettings(resolution=500.0, block_size=500)
+        )
     assert ("strip is wider than one UTM zone: it reaches 5." in caplog.text) == warned

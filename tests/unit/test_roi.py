@@ -15,10 +15,11 @@ from affine import Affine
 
 from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError
+from tessera_flow.region.crs import utm_crs
 from tessera_flow.region.grid import Window, tiling
 from tessera_flow.region.mask import mask_reader, read_mask, write_mask
-from tessera_flow.region.roi import read_roi, region_geobox, utm_crs
-from tessera_flow.region.roi_files import roi_digest, roi_files
+from tessera_flow.region.roi import read_roi, region_geobox
+from tessera_flow.region.roi_files import roi_files
 
 from ..support.pipeline import write_box, write_polygon
 
@@ -141,7 +142,7 @@ def test_crs_from_the_configuration(tmp_path: Path) -> None:
     path = lonlat(tmp_path / "r.geojson", polygon)
     _, geobox = grid_mask(path, crs="EPSG:3035")
     assert str(geobox.crs) == "EPSG:3035"
-    for crs, message in (("EPSG:4326", "not a projected CRS"), ("nonsense", "not a coord")):
+    for crs, message in (("EPSG:4326", "is in degrees"), ("nonsense", "not a coord")):
         with pytest.raises(RegionError, match=message):
             grid_mask(path, crs=crs)
 
@@ -325,17 +326,17 @@ def test_high_resolution_mask_is_read_in_parts(tmp_path: Path, monkeypatch) -> N
     assert 0.3 < at_once.mean() < 0.7
 
 
-def test_digest_covers_the_sources_of_a_virtual_mask(tmp_path: Path) -> None:
+def test_fingerprint_covers_the_sources_of_a_virtual_mask(tmp_path: Path) -> None:
     transform = Affine(10, 0, 600_000, 0, -10, 5_700_000)
     values = np.ones((4, 5), np.uint8)
     source = raster(tmp_path / "m.tif", values, transform, "EPSG:32631")
     virtual = tmp_path / "m.vrt"
     rasterio.shutil.copy(source, virtual, driver="VRT")
-    before = roi_digest(virtual)
+    before = read_roi(virtual).fingerprint()
     assert set(roi_files(virtual)) == {source, virtual}
     values[0] = 0
     raster(source, values, transform, "EPSG:32631")
-    assert roi_digest(virtual) != before
+    assert read_roi(virtual).fingerprint() != before
 
 
 def test_roi_command_does_not_overwrite_the_region(tmp_path: Path, capsys) -> None:

@@ -23,7 +23,8 @@ class Region(Section):
     roi: str = key(
         ...,
         "Path of the region: a vector file or a raster mask. Vector: GeoJSON, GeoPackage, "
-        "shapefile, FlatGeobuf and other GDAL formats. Mask: GeoTIFF; pixels > 0 are inside.",
+        "shapefile, FlatGeobuf, file geodatabase, GeoParquet and other GDAL formats. Mask: "
+        "GeoTIFF; pixels > 0 are inside.",
         min_length=1,
     )
     layer: str | None = key(
@@ -33,9 +34,9 @@ class Region(Section):
     )
     crs: str = key(
         "auto",
-        "CRS of the products, such as EPSG:32631, or auto. `auto`: for a vector file the UTM zone "
-        "of its centroid (with the Norway and Svalbard exceptions), for a mask the CRS of the "
-        "mask.",
+        "CRS of the products, such as EPSG:32631, or auto. It must be projected, in metres. "
+        "`auto`: for a vector file the UTM zone of its centroid (with the Norway and Svalbard "
+        "exceptions), for a mask the CRS of the mask.",
         min_length=1,
     )
     align: Literal["grid", "roi"] = key(
@@ -80,7 +81,7 @@ class Period(Section):
 class GridSettings(Section):
     """The pixel grid and its division into blocks and patches."""
 
-    resolution: float = key(10.0, "Pixel size.", "CRS unit; m for UTM", gt=0)
+    resolution: float = key(10.0, "Pixel size.", "m", gt=0)
     block_size: int = key(
         2000, "Edge length of a block. Jobs download, stack and embed one block each.", "px", ge=1
     )

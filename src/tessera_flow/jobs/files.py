@@ -23,7 +23,7 @@ class RunFiles:
         config: the configuration.
         paths: patterns of all files.
         grids: the grid and blocks of each region.
-        roi_digests: SHA-256 of the content of each region's file.
+        roi_fingerprints: SHA-256 of the geometry of each region.
 
     Raises:
         RegionError: a region cannot be read or used.
@@ -38,7 +38,7 @@ class RunFiles:
         self.paths = PathPatterns.below(config.paths.work, config.paths.results)
         loaded = {name: load_region_grid(config, name) for name in config.regions}
         self.grids: dict[str, RegionGrid] = {name: grid for name, (grid, _) in loaded.items()}
-        self.roi_digests = {name: digest for name, (_, digest) in loaded.items()}
+        self.roi_fingerprints = {name: value for name, (_, value) in loaded.items()}
         self._blocks = {
             name: {block.id: block for block in grid.blocks} for name, grid in self.grids.items()
         }

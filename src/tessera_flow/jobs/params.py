@@ -38,11 +38,10 @@ class JobParams:
         self._weights_digest = None if file is None else content_digest(file, cache)
 
     def roi(self, region: str) -> dict[str, Any]:
-        """Return the content of the region's file, by its hash, and the grid."""
+        """Return the fingerprint of the region's geometry, and the grid."""
         document = self._files.grids[region].to_json()
         grid = {key: document[key] for key in ("crs", "transform", "shape")}
-        layer = self._config.regions[region].layer
-        return {"content": self._files.roi_digests[region], "layer": layer, **grid}
+        return {"geometry": self._files.roi_fingerprints[region], **grid}
 
     def items(self, region: str, period: str, sensor: str) -> dict[str, Any]:
         """Return the sensor's settings and the period."""

@@ -1,6 +1,6 @@
 """Load the grid and blocks of a region, cached between two readings of the workflow.
 
-Snakemake reads the workflow again in every cluster job, so grids are cached, by the content of
+Snakemake reads the workflow again in every cluster job, so grids are cached, by the geometry of
 the ROI and the grid settings.
 """
 
@@ -15,9 +15,9 @@ from ..atomic import write_text
 from ..config.configuration import Config
 from ..config.sections import GridSettings, Region
 from .grid import RegionGrid
-from .roi_files import roi_digest, roi_files
+from .roi_files import roi_files
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Increased when a change of `gridding` or `roi` alters grids or blocks."""
 
 
@@ -31,11 +31,12 @@ def _settings_key(region: Region, settings: GridSettings) -> str:
 
 
 def _signature(region: Region) -> list[list[Any]]:
-    entries = []
+    entries: list[list[Any]] = []
     for file in roi_files(region.roi):
-        if not file.exists():
+        try:
+            stat = file.stat()
+        except OSError:
             return []
-        stat = file.stat()
         entries.append([str(file), stat.st_size, stat.st_mtime_ns])
     return entries
 
@@ -66,10 +67,10 @@ def content_digest(path: Path, cache: Path) -> str:
 
 
 def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
-    """Return the grid of a region and the SHA-256 of its ROI's content, from the cache if valid.
+    """Return the grid of a region and the fingerprint of its geometry, from the cache if valid.
 
     The cache is valid while size and modification time of the ROI's files are unchanged. If they
-    differ the content is hashed, and the grid is made again only if content or settings changed.
+    differ the geometry is read, and the grid is made again only if geometry or settings changed.
 
     Raises:
         RegionError: the region cannot be read or used.
@@ -77,28 +78,32 @@ def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
     """
     region = config.regions[name]
     settings_key = _settings_key(region, config.grid)
+    # Before the file is read: a change during the reading is then seen next time.
     signature = _signature(region)
     cache = cache_folder(config) / "regions" / f"{name}.json"
     cached = _read_cache(cache, {"settings", "files", "roi", "grid"})
-    if cached and cached["settings"] == settings_key and signature:
-        if cached["files"] == signature:
-            return RegionGrid.from_json(cached["grid"]), cached["roi"]
-        if cached["roi"] == roi_digest(region.roi):
-            write_text(cache, json.dumps({**cached, "files": signature}))
-            return RegionGrid.from_json(cached["grid"]), cached["roi"]
+    if cached and cached["settings"] != settings_key:
+        cached = None
+    if cached and signature and cached["files"] == signature:
+        return RegionGrid.from_json(cached["grid"]), cached["roi"]
     # Imported here: only a region that is new or changed needs the reader of geometries.
     from .gridding import make_grid
+    from .roi import read_roi
 
-    grid = make_grid(name, region, config.grid)
-    digest = roi_digest(region.roi)
+    roi = read_roi(region.roi, region.layer)
+    fingerprint = roi.fingerprint()
+    if cached and cached["roi"] == fingerprint:
+        grid = RegionGrid.from_json(cached["grid"])
+    else:
+        grid = make_grid(name, roi, region, config.grid)
     document = {
         "settings": settings_key,
         "files": signature,
-        "roi": digest,
+        "roi": fingerprint,
         "grid": grid.to_json(),
     }
     write_text(cache, json.dumps(document))
-    return grid, digest
+    return grid, fingerprint
 
 
 def _read_cache(path: Path, expected: set[str]) -> dict[str, Any] | None:

@@ -9,9 +9,10 @@ import pyproj
 import shapely
 
 from ..config.sections import GridSettings, Region
+from .crs import reproject
 from .grid import Block, RegionGrid, Window, block_id
 from .mask import mask_reader, no_pixel_error
-from .roi import VectorRoi, read_roi, region_geobox, reproject
+from .roi import RasterRoi, VectorRoi, region_geobox
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +20,19 @@ _FAR_FROM_MERIDIAN = 4.0
 """Degrees: a zone ends at 3, and scenes of a zone reach beyond it."""
 
 
-def make_grid(name: str, region: Region, settings: GridSettings) -> RegionGrid:
-    """Read the region and divide its grid into the blocks that hold a pixel of it.
+def make_grid(
+    name: str, roi: VectorRoi | RasterRoi, region: Region, settings: GridSettings
+) -> RegionGrid:
+    """Divide the grid of a region into the blocks that hold a pixel of it.
+
+    Args:
+        name: name of the region.
+        roi: its geometry.
+        region, settings: its settings and those of the grid.
 
     Raises:
-        RegionError: the region cannot be read, or no pixel lies inside.
+        RegionError: the region has no grid, or no pixel is inside.
     """
-    roi = read_roi(region.roi, region.layer)
     geobox = region_geobox(roi, settings.resolution, region.crs, region.align)
     height, width = geobox.shape
     size = settings.block_size

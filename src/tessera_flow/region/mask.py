@@ -19,8 +19,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from ..atomic import atomic_output
 from ..errors import RegionError
+from .crs import reproject
 from .grid import Window, crop, tiling
-from .roi import RasterRoi, VectorRoi, reproject
+from .roi import RasterRoi, VectorRoi
 
 MASK_TILE = 512
 MASK_STRIP = 2048
