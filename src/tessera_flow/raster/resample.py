@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -162,14 +163,32 @@ def _source_nodata(
     return nodata
 
 
+def _crs_text(crs: Any) -> str:
+    """Return a CRS of odc-geo or rasterio as text."""
+    return str(crs.to_wkt() if isinstance(crs, rasterio.CRS) else crs)
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> pyproj.Transformer | None:
+    """Return a transformer, None between equal CRS. It takes longer to make than a small read;
+    it can be used by several threads (pyproj makes a context for each)."""
+    if _same_crs(source, target):
+        return None
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+@lru_cache(maxsize=64)
+def _same_crs(first: str, second: str) -> bool:
+    return bool(pyproj.CRS.from_user_input(first).equals(pyproj.CRS.from_user_input(second)))
+
+
 def _transformed(
     bounds: tuple[float, float, float, float], source: Any, target: Any
 ) -> tuple[float, float, float, float]:
     """Return bounds in another CRS; not finite where the transformation is undefined."""
-    source, target = pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(target)
-    if source.equals(target):
+    transformer = _transformer(_crs_text(source), _crs_text(target))
+    if transformer is None:
         return bounds
-    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
     left, bottom, right, top = bounds
     result: tuple[float, float, float, float] = transformer.transform_bounds(
         left, bottom, right, top, densify_pts=21
@@ -194,7 +213,7 @@ def _pixels_within(
 
 def _overlap(dataset: rasterio.DatasetReader, geobox: GeoBox) -> tuple[slice, slice]:
     """Return the rows and columns of `geobox` that the dataset covers, with a margin."""
-    bounds = _transformed(tuple(dataset.bounds), dataset.crs, str(geobox.crs))
+    bounds = _transformed(tuple(dataset.bounds), dataset.crs, geobox.crs)
     margin = KERNEL_MARGIN * max(1.0, abs(dataset.transform.a / geobox.affine.a))
     return _pixels_within(bounds, geobox.affine, (geobox.height, geobox.width), margin)
 
@@ -203,7 +222,7 @@ def _source_window(dataset: rasterio.DatasetReader, target: GeoBox) -> RasterioW
     """Return the window of the dataset that a warp onto `target` reads."""
     box = target.boundingbox
     bounds = (box.left, box.bottom, box.right, box.top)
-    bounds = _transformed(bounds, str(target.crs), dataset.crs)
+    bounds = _transformed(bounds, target.crs, dataset.crs)
     rows, columns = _pixels_within(bounds, dataset.transform, dataset.shape, 1 + KERNEL_MARGIN / 2)
     return RasterioWindow.from_slices(rows, columns)
 
@@ -213,9 +232,7 @@ def _aligned_offset(
 ) -> tuple[int, int] | None:
     """Return (row, column) of the first pixel of the grid in the dataset's grid refined by
     `scale`; None if the two are not aligned."""
-    if not pyproj.CRS.from_user_input(dataset.crs).equals(
-        pyproj.CRS.from_user_input(str(geobox.crs))
-    ):
+    if not _same_crs(_crs_text(dataset.crs), _crs_text(geobox.crs)):
         return None
     a, b, _, d, e, _ = tuple(dataset.transform)[:6]
     ga, gb, _, gd, ge, _ = tuple(geobox.affine)[:6]
