@@ -61,9 +61,15 @@ def configuration_page() -> str:
         "",
         "The configuration is one YAML file: `config/config.yaml`, or the file passed with "
         "`--configfile`. `regions`, `periods` and `model.weights` are required (`model.weights` "
-        "not with `source: geotessera`); all other keys are optional. Paths are relative to the "
-        "working directory. An unknown key is an error that suggests a similar key, or lists the "
-        "keys of the section.",
+        "not with `source: geotessera`); all other keys are optional. An unknown key is an error "
+        "that suggests a similar key, or lists the keys of the section; a key that occurs twice is "
+        "an error, too.",
+        "",
+        "Paths are relative to the working directory. In every path, `~`, `~user`, `$NAME` and "
+        "`${NAME}` are replaced when the configuration is read, and a variable that is not set is "
+        "an error; `$$` is a plain `$`. URLs are not changed. Variables must have the same value "
+        "on the machine that runs Snakemake and in its jobs; `jobs.scratch` alone is expanded on "
+        "each node.",
         "",
         *_table("Top level", None, Config),
     ]

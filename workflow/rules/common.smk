@@ -1,16 +1,8 @@
 # Read and check the configuration; constrain wildcards; helpers of the rules.
-# Needs: config.
+# Needs: config; check_config_files and MISSING_PACKAGE of config_files.smk.
 # Makes: CONFIG, FILES (files of blocks), PRODUCTS (product files), PARAMS (parameters that decide a
 # job's result), SCHEDULE (priority, resources, CPU or GPU).
 import inspect
-import sys
-
-sys.path.insert(0, str(package_folder()))
-
-MISSING_PACKAGE = (
-    "{}. Run Snakemake in an environment that has the packages of requirements/cpu.txt or "
-    "requirements/cuda.txt: see docs/environments.md."
-)
 
 try:
     from tessera_flow.config.configuration import load_config
@@ -28,6 +20,8 @@ except ModuleNotFoundError as error:
     raise WorkflowError(MISSING_PACKAGE.format(error)) from None
 
 try:
+    if not runs_one_job():
+        check_config_files(config_files())
     CONFIG = load_config(config)
     FILES = RunFiles(CONFIG)
     PRODUCTS = ProductFiles(FILES)

@@ -11,6 +11,11 @@ def configfile_given():
     return bool(workflow.overwrite_configfiles)
 
 
+def config_files():
+    """Return the configuration files of this run."""
+    return list(workflow.configfiles)
+
+
 def runs_one_job():
     """Whether this is the process of one job, which a running Snakemake started."""
     return not workflow.is_main_process

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from .messages import expected
-from .types import Day, HeadCounts, NameReference, Section, Shares, key
+from .types import Day, HeadCounts, NameReference, PathText, Section, Shares, key
 
 _LAST_YEAR = 2200
 
@@ -20,7 +20,7 @@ _LAST_YEAR = 2200
 class Region(Section):
     """One region of interest."""
 
-    roi: str = key(
+    roi: PathText = key(
         ...,
         "Path of the region: a vector file or a raster mask. Vector: GeoJSON, GeoPackage, "
         "shapefile, FlatGeobuf, file geodatabase, GeoParquet and other GDAL formats. Mask: "
@@ -119,7 +119,7 @@ class _Source(Section):
     enabled: bool = key(True, "Use this sensor.")
     # The allowed values differ by sensor; see the subclasses.
     provider: str = key("mpc", "")
-    location: str | None = key(
+    location: PathText | None = key(
         None,
         "URL or path of a local archive. `local`: URL of a STAC API, or path or URL of a static "
         "STAC catalog, an item-collection JSON file or a stac-geoparquet file. Other providers: "
@@ -247,7 +247,7 @@ class MinObservations(Section):
 class Model(Section):
     """The encoder and the settings of inference."""
 
-    weights: str | None = key(
+    weights: PathText | None = key(
         None,
         "Path of a checkpoint file, or a published name. Published names: `v2-nano`, `v2-small`, "
         "`v2-medium`, `v2-large`, `v2-teacher`; the file is downloaded once from Hugging Face. "
@@ -255,7 +255,7 @@ class Model(Section):
         "content. Required unless `source` is `geotessera`.",
         min_length=1,
     )
-    cache: str | None = key(
+    cache: PathText | None = key(
         None,
         "Folder for downloaded weights; can be shared between runs. Default: the Hugging Face "
         "cache (`HF_HOME`, or `~/.cache/huggingface`).",
@@ -364,7 +364,7 @@ class Products(Section):
 class Tiles(Section):
     """Reference tile folders as input (`source: tiles`)."""
 
-    location: str | None = key(
+    location: PathText | None = key(
         None,
         "Path of the folder with the tile folders. `{region}` and `{period}` in it are replaced. "
         "The tiles must be aligned with the grid of the region, and `grid.patch_size` must be "
@@ -376,7 +376,7 @@ class Tiles(Section):
 class Geotessera(Section):
     """Published embeddings as input (`source: geotessera`)."""
 
-    location: str | None = key(
+    location: PathText | None = key(
         None,
         "Path of a store that the geotessera client reads. `{region}` and `{period}` in it are "
         "replaced. Default: the public store.",
@@ -389,7 +389,7 @@ class Geotessera(Section):
         None, "Variant of the dataset (geotessera 0.11 or later). Default: that of the client.",
         min_length=1,
     )  # fmt: skip
-    cache: str | None = key(
+    cache: PathText | None = key(
         None,
         "Folder for downloaded tiles; can be shared between runs. Default: `geotessera` in "
         "`paths.work`.",
@@ -456,11 +456,11 @@ class Jobs(Section):
 class Paths(Section):
     """Output folders, relative to the working directory."""
 
-    results: str = key("results", "Folder for products.", min_length=1)
-    work: str = key(
+    results: PathText = key("results", "Folder for products.", min_length=1)
+    work: PathText = key(
         "work", "Folder for intermediate files; may be on a scratch file system.", min_length=1
     )
-    logs: str = key("logs", "Folder for log and benchmark files.", min_length=1)
+    logs: PathText = key("logs", "Folder for log and benchmark files.", min_length=1)
     keep: list[Literal["slices", "stack", "patches"]] = key(
         [],
         "Intermediate files to keep. All others are deleted when no job needs them any more. Keep "

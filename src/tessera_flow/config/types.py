@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from .messages import expected, literals
+from .path_text import expanded_path
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -122,6 +123,15 @@ _HEADS_SCHEMA = {
     ]
 }
 
+
+def _path(value: str) -> str:
+    try:
+        return expanded_path(value)
+    except ValueError as error:
+        raise expected(str(error)) from None
+
+
+PathText = Annotated[str, AfterValidator(_path)]
 HeadCounts = Annotated[list[int], BeforeValidator(_heads), WithJsonSchema(_HEADS_SCHEMA)]
 Shares = Annotated[list[int] | str, BeforeValidator(_shares), WithJsonSchema(_SHARES_SCHEMA)]
 Day = Annotated[datetime.date, BeforeValidator(_day)]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..atomic import output_error
+from ..config.path_text import expanded_on_node
 from ..errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -58,13 +58,13 @@ def staged(paths: Sequence[str | os.PathLike[str]], scratch: str | None) -> list
 
 
 def _process_folder(scratch: str) -> Path:
-    expanded = os.path.expandvars(scratch)
-    missing = re.findall(r"\$\{?\w+\}?", expanded)
-    if missing:
+    try:
+        expanded = expanded_on_node(scratch)
+    except ValueError as error:
         raise ConfigError(
-            f"jobs.scratch is {scratch}, but {missing[0]} is not set on {os.uname().nodename}: "
-            "use a folder that exists on every node, or remove the key."
-        )
+            f"jobs.scratch is {scratch}, but must be {error}, on {os.uname().nodename}: use a "
+            "folder that exists on every node, or remove the key."
+        ) from None
     try:
         Path(expanded).mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="tessera-flow-", dir=expanded))

@@ -1,0 +1,198 @@
+"""Configuration files as they are written: keys twice, values that YAML changes, paths."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tessera_flow.config.configuration import load_config
+from tessera_flow.config.yaml_file import check_config_files
+from tessera_flow.errors import ConfigError
+from tessera_flow.jobs.staging import staged
+
+HEAD = "regions:\n  here:\n    roi: a.geojson\n"
+
+
+def problems(folder: Path, text: str, name: str = "c.yaml") -> list[str]:
+    """Return the messages about a file, without its name."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    try:
+        check_config_files([path])
+    except ConfigError as error:
+        return [line.removeprefix(f"{path}: ") for line in str(error).splitlines()]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "periods: {}\nperiods: {}\n", "the key periods is defined twice (lines 4, 5)"),
+        (HEAD + "  here:\n    roi: b\n", "the key regions.here is defined twice (lines 2, 4)"),
+        (HEAD + '  "here":\n    roi: b\n', "the key regions.here is defined twice (lines 2, 4)"),
+        (HEAD + "  2023: {}\n  '2023': {}\n", "the key regions.2023 is defined twice (lines 4, 5)"),
+        (HEAD + "    roi: b\n    roi: c\n", "the key regions.here.roi is defined 3 times"),
+        (HEAD + "x: [{a: 1, a: 2}]\n", "the key x[0].a is defined twice (line 4)"),
+        (HEAD + "a: &a {b: 1}\nc:\n  <<: *a\n  <<: *a\n", "the key c.<< is defined twice"),
+        (HEAD + "  no: {}\n", "YAML reads the key no in regions as false"),
+        (HEAD + "  2021_22: {}\n", "YAML reads the key 2021_22 in regions as 202122"),
+        (HEAD + "  010: {}\n", "YAML reads the key 010 in regions as 8"),
+        (HEAD + "  1e3: {}\n  1.0: {}\n  1.00: {}\n", "YAML reads the key 1.00 in regions as 1.0"),
+        (HEAD + "? [a]\n: 1\n", "line 4: a key at the top level is not text"),
+        (HEAD + "grid:\n  block_size: 0100\n", "line 5: YAML reads grid.block_size: 0100 as 64"),
+        (HEAD + "jobs: {cpu_gpu: 1:4}\n", "line 4: YAML reads jobs.cpu_gpu: 1:4 as 64"),
+        (
+            HEAD + "periods: {p: {start: 2023-02-30}}\n",
+            "line 4: periods.p.start is 2023-02-30, which is not a date in the calendar",
+        ),
+    ],
+)  # fmt: skip
+def test_what_yaml_would_drop_or_change(tmp_path: Path, text: str, message: str) -> None:
+    assert any(message in line for line in problems(tmp_path, text)), problems(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD,
+        HEAD + "  2023: {roi: x}\n  2021-06-01: {roi: y}\n  'no': {roi: z}\n",
+        HEAD + "grid: {block_size: 100, downsample_rate: 1_0, resolution: 10.0}\n",
+        "base: &base {roi: a}\n" + HEAD + "  b: *base\n  c:\n    <<: *base\n    roi: d\n",
+        HEAD + "jobs: {cpu_gpu: '1:4', max_disk_gb: 0}\n",
+        "",
+        "own: {mode: 0644}\nno: 1\n",  # of a workflow that uses this one as a module
+        "regions:\n\t- tab\n",  # left to Snakemake
+    ],
+)
+def test_files_without_such_problems(tmp_path: Path, text: str) -> None:
+    assert problems(tmp_path, text) == []
+
+
+def test_json_and_all_problems_at_once(tmp_path: Path) -> None:
+    text = '{"regions": {"a": {"roi": "x"},\n\t"a": {"roi": "y"}}, "jobs": {}, "jobs": {}}'
+    assert problems(tmp_path, text, "c.json") == [
+        "the key a is defined twice: keep one of them.",
+        "the key jobs is defined twice: keep one of them.",
+    ]
+    assert problems(tmp_path, '{"regions": {"a": 1}, "grid": {"a": 1}}', "d.json") == []
+    assert len(problems(tmp_path, HEAD + "  no: {}\n" + HEAD)) == 2
+
+
+PATHS = [
+    ("regions", "here", "roi"),
+    ("model", "weights"),
+    ("model", "cache"),
+    ("sentinel2", "location"),
+    ("sentinel1", "location"),
+    ("tiles", "location"),
+    ("geotessera", "location"),
+    ("geotessera", "cache"),
+    ("paths", "results"),
+    ("paths", "work"),
+    ("paths", "logs"),
+]
+
+
+def document(key: tuple[str, ...], value: str) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "regions": {"here": {"roi": "a.geojson"}},
+        "periods": {"then": {"start": "2021-01-01", "end": "2021-12-31"}},
+        "model": {"weights": "x.pt"},
+    }
+    if key[0] in ("tiles", "geotessera"):
+        result["source"] = key[0]
+    section = result
+    for part in key[:-1]:
+        section = section.setdefault(part, {})
+    section[key[-1]] = value
+    return result
+
+
+def read(key: tuple[str, ...], value: str) -> str:
+    config: Any = load_config(document(key, value))
+    for part in key:
+        config = config[part] if isinstance(config, dict) else getattr(config, part)
+    return str(config)
+
+
+@pytest.mark.parametrize("key", PATHS, ids=".".join)
+def test_every_path_is_expanded(monkeypatch: pytest.MonkeyPatch, key: tuple[str, ...]) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read(key, "$SCRATCH/a") == "/scratch/me/a"
+    assert read(key, "x/${SCRATCH}_b/$SCRATCH") == "x//scratch/me_b//scratch/me"
+    assert read(key, "~/a") == "/home/me/a"
+    assert read(key, "a/~/b$$c$") == "a/~/b$c$"
+    user = pwd.getpwuid(os.getuid())
+    assert read(key, f"~{user.pw_name}/a") == f"{user.pw_dir}/a"
+    name = ".".join(key)
+    monkeypatch.delenv("SCRATCH")
+    with pytest.raises(ConfigError, match=rf"^{name} is .*\$SCRATCH is not set"):
+        read(key, "$SCRATCH/a")
+    monkeypatch.setenv("SCRATCH", "")
+    with pytest.raises(ConfigError, match=rf"^{name} is .*\$SCRATCH is empty"):
+        read(key, "${SCRATCH}/a")
+    with pytest.raises(ConfigError, match=rf"^{name} is .*~nobody-of-this-name is a user"):
+        read(key, "~nobody-of-this-name/a")
+    with pytest.raises(ConfigError, match=rf"^{name} is .*\$\{{A:-b\}} is not one"):
+        read(key, "${A:-b}/c")
+
+
+def test_list_of_path_keys_is_complete() -> None:
+    """Every key whose description speaks of a path or folder is a path key."""
+    from tessera_flow.config.configuration import Config
+    from tessera_flow.config.messages import section_of
+    from tessera_flow.config.types import PathText
+
+    def walk(model: Any, prefix: tuple[str, ...]) -> Any:
+        for name, field in model.model_fields.items():
+            section = section_of(field.annotation)
+            if section:
+                yield from walk(section[0], (*prefix, name, *(["here"] if section[1] else [])))
+            elif "expanded_path" in str(field) or "_path" in str(field.annotation) + str(
+                field.metadata
+            ):
+                yield (*prefix, name)
+
+    assert PathText is not None
+    assert set(walk(Config, ())) == set(PATHS)
+
+
+def test_urls_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "secret")
+    url = "https://example.org/~me/api?key=$KEY"
+    assert read(("sentinel2", "location"), url) == url
+
+
+def test_variables_of_a_job_give_a_warning(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    assert read(("paths", "work"), "/local/$SLURM_JOB_ID") == "/local/123"
+    assert "$SLURM_JOB_ID (123), which differs between the jobs" in caplog.text
+
+
+def test_scratch_is_expanded_on_the_node(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("NODE_DISK", raising=False)
+    config = load_config(document(("jobs", "scratch"), "~/$NODE_DISK"))
+    assert config.jobs.scratch == "~/$NODE_DISK"
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match=r"jobs.scratch is .*\$NODE_DISK is not set"):
+        staged([tmp_path / "file"], config.jobs.scratch)
+    monkeypatch.setenv("NODE_DISK", "disk")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (copy,) = staged([tmp_path / "file"], config.jobs.scratch)
+    assert copy.is_relative_to(tmp_path / "disk")
+
+
+def test_dates_without_quotes_reach_the_configuration(tmp_path: Path) -> None:
+    text = yaml.safe_load("{start: 2023-02-28, end: 2024-02-29}")
+    values = document(("periods", "then", "start"), text["start"])
+    values["periods"]["then"]["end"] = text["end"]
+    assert load_config(values).periods["then"].end.isoformat() == "2024-02-29"
+    values["periods"]["then"]["end"] = "2023-02-29"
+    with pytest.raises(ConfigError, match="exists in the calendar"):
+        load_config(values)
