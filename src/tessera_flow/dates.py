@@ -48,6 +48,11 @@ def period_slices(start: datetime.date, end: datetime.date, months: int) -> list
     return slices
 
 
+def utc_today() -> datetime.date:
+    """Return the present day (UTC)."""
+    return datetime.datetime.now(datetime.UTC).date()
+
+
 def utc_date(timestamp: str) -> datetime.date:
     """Return the UTC calendar day of an RFC 3339 time stamp, as in a STAC item's `datetime`.
 

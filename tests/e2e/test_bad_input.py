@@ -117,13 +117,21 @@ def test_only_affected_jobs_fail_and_only_these_rerun(tmp_path: Path) -> None:
 
 
 def test_no_radar_scene(tmp_path: Path) -> None:
+    """An error if radar is required, else a warning in the run and in each later dry run."""
     folder = tmp_path / "run"
     one_row(folder, columns=25, sentinel1={"provider": "local", "location": "items.json"})
-    output = run(folder, "work/here/then/items/sentinel1.json", fails=True)
-    shown(output, r"No Sentinel-1 scene covers region here .*sentinel1\.enabled: false")
+    change(folder, {"model.min_observations": {"s2": 1, "s1": 1}})
+    listed = "work/here/then/items/sentinel1.json"
+    output = run(folder, listed, fails=True)
+    shown(
+        output,
+        r"No Sentinel-1 scene covers region here .*model\.min_observations\.s1 is 1.*set it to 0",
+    )
     assert files(folder, "work/here/then/items/*") == []
-    change(folder, {"sentinel1": {"enabled": False}})
-    assert plan(folder)["items"] == 1
+    change(folder, {"model.min_observations.s1": 0})
+    warning = r"WARNING: here, then: No Sentinel-1 scene .*computed without Sentinel-1\."
+    assert len(re.findall(warning, run(folder, listed))) == 1
+    assert len(re.findall(warning, snakemake(folder, "--dry-run").stdout)) == 1
 
 
 @pytest.mark.parametrize(

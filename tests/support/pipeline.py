@@ -105,6 +105,7 @@ def ingest(config: Config, until: str = "patches") -> RunFiles:
             config.periods[period],
             config.preprocessing,
             config.download,
+            config.required(sensor),
         ).write(_items_path(layout, sensor))
     if until == "items":
         return layout

@@ -378,7 +378,11 @@ def test_block_without_a_scene_is_an_error_or_nodata(tmp_path: Path) -> None:
     [
         ({"period": ("2019-01-01", "2019-12-31")}, "No Sentinel-2 scene covers region here"),
         ({"offset": 100_000}, "are outside the region or the period"),
-        ({"radar": False}, r"No Sentinel-1 scene.*sentinel1\.enabled: false"),
+        (
+            {"radar": False, "least": 1},
+            r"No Sentinel-1 scene covers region here.*1 are of other collections\), but "
+            r"model\.min_observations\.s1 is 1: .*or set it to 0",
+        ),
     ],
 )
 def test_search_without_a_result_is_explained(tmp_path: Path, change: dict, message: str) -> None:
@@ -388,8 +392,9 @@ def test_search_without_a_result_is_explained(tmp_path: Path, change: dict, mess
     if change.get("radar", True):
         items.append(radar(tmp_path / "a", "2021-06-04T06:00:00", 0.1, 0.02))
     start, end = change.get("period", ("2021-06-01", "2021-06-30"))
+    model = {"min_observations": {"s1": change.get("least", 0)}}
     with pytest.raises(ItemError, match=message):
-        ingest(configuration(tmp_path, roi, items, start, end), until="items")
+        ingest(configuration(tmp_path, roi, items, start, end, model=model), until="items")
 
 
 def test_item_without_datetime_is_recorded_as_left_out(tmp_path: Path, roi: Path) -> None:

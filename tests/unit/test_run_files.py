@@ -1,5 +1,6 @@
 """Parameters, resources and priorities of jobs."""
 
+import datetime
 import json
 import os
 import re
@@ -282,6 +283,22 @@ def test_plan_and_status_show_the_warnings_of_the_lists(tmp_path: Path) -> None:
     assert planned.warnings == ["here, then: No radar.", "here, then: Not over."]
     assert "- Warning: here, then: No radar.\n" in estimate_text(planned)
     assert "Warning: here, then: Not over.\n" in status(run)
+
+
+def test_a_plan_before_the_lists_exist_warns_of_periods_that_are_not_over(tmp_path: Path) -> None:
+    periods = YEAR | {"now": {"start": "2022-01-01", "end": "2022-12-31"}}
+    run = layout(tmp_path, periods=periods)
+    texts = scene_warnings(run, datetime.date(2022, 6, 15))
+    assert [text[:40] for text in texts] == ["here, now: The period is not over: it en"] * 2
+    assert ["Sentinel-2" in texts[0], "Sentinel-1" in texts[1]] == [True, True]
+    assert [text[:34] for text in scene_warnings(run, datetime.date(2022, 1, 15))[:1]] == [
+        "here, then: The period ended on 20"
+    ]
+    assert scene_warnings(run, datetime.date(2023, 1, 30)) == []
+    for sensor, warnings in (("sentinel2", ()), ("sentinel1", ("No radar.",))):
+        path = Path(run.paths.items.format(region="here", period="now", sensor=sensor))
+        Manifest(sensor, (), (), warnings=warnings).write(path)
+    assert scene_warnings(run, datetime.date(2022, 6, 15)) == ["here, now: No radar."]
 
 
 def test_a_list_that_cannot_be_read_has_no_warnings(tmp_path: Path) -> None:

@@ -14,4 +14,5 @@ with job(snakemake) as config:
         period=config.periods[snakemake.wildcards.period],
         preprocessing=config.preprocessing,
         download=config.download,
+        required=config.required(snakemake.wildcards.sensor),
     ).write(Path(snakemake.output.manifest))

@@ -102,6 +102,24 @@ class Config(Section):
         """Return `model.weights`; None if the embeddings are published ones."""
         return None if self.source == "geotessera" else self.model.weights
 
+    def required(self, sensor: str) -> str:
+        """Return why scenes of a sensor are required and what to do without; empty if optional.
+
+        Args:
+            sensor: `sentinel2` or `sentinel1`.
+        """
+        check = f"check the region, the period and `{sensor}.collection`"
+        stream, other = ("s2", "sentinel1") if sensor == "sentinel2" else ("s1", "sentinel2")
+        if not getattr(self, other).enabled:
+            return f"{sensor} is the only sensor in use: {check}"
+        count = getattr(self.model.min_observations, stream)
+        if count == 0:
+            return ""
+        return (
+            f"model.min_observations.{stream} is {count}: {check}, or set it to 0 to compute "
+            f"embeddings without {sensor}"
+        )
+
     @field_validator("source", mode="after")
     @classmethod
     def _weights_are_set(cls, value: str, info: ValidationInfo) -> str:

@@ -6,7 +6,7 @@ between keys of one section are checked here, those between sections in `configu
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -115,7 +115,15 @@ _COLLECTION = (
 )
 
 
+PUBLICATION_DELAY = {
+    "sentinel2": {"mpc": 7, "earth-search": 7},
+    "sentinel1": {"mpc": 30, "opera": 30},
+}
+"""Days after which a scene is usually published, by sensor and by provider or item format."""
+
+
 class _Source(Section):
+    sensor: ClassVar[str]
     enabled: bool = key(True, "Use this sensor.")
     # The allowed values differ by sensor; see the subclasses.
     provider: str = key("mpc", "")
@@ -134,6 +142,12 @@ class _Source(Section):
         """Return the value of `model.statistics` that matches these scenes."""
         return STATISTICS_OF[self.item_format if self.provider == "local" else self.provider]
 
+    @property
+    def publication_delay(self) -> int:
+        """Return the days after which scenes of this source are usually published."""
+        name = self.item_format if self.provider == "local" else self.provider
+        return PUBLICATION_DELAY[self.sensor][name]
+
     @model_validator(mode="after")
     def _located(self) -> _Source:
         if self.enabled and self.provider == "local" and not self.location:
@@ -147,6 +161,7 @@ class _Source(Section):
 class Sentinel2(_Source):
     """Optical scenes (Sentinel-2 L2A)."""
 
+    sensor: ClassVar[str] = "sentinel2"
     provider: Literal["mpc", "earth-search", "local"] = key(
         "mpc",
         "Provider of the scenes. `mpc`: Microsoft Planetary Computer. `earth-search`: Earth Search "
@@ -167,6 +182,7 @@ class Sentinel2(_Source):
 class Sentinel1(_Source):
     """Radar scenes (Sentinel-1 RTC gamma0)."""
 
+    sensor: ClassVar[str] = "sentinel1"
     provider: Literal["mpc", "opera", "local"] = key(
         "mpc",
         "Provider of the scenes. `mpc`: Microsoft Planetary Computer. `opera`: OPERA RTC-S1 at the "

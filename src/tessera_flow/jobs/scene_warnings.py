@@ -1,29 +1,45 @@
-"""Collect the warnings about the scenes of a run, from the lists of scenes that exist."""
+"""Collect the warnings about the scenes of a run: of the lists of scenes, and of periods whose
+scenes are not listed yet."""
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
 from ..config.configuration import runs
+from ..dates import utc_today
+from ..scenes.publication import period_warning
 from .files import RunFiles
 
 
-def scene_warnings(files: RunFiles) -> list[str]:
-    """Return the warnings of the lists of scenes, each with its region and period.
+def scene_warnings(files: RunFiles, today: datetime.date | None = None) -> list[str]:
+    """Return the warnings about the scenes of a run, each with its region and period.
 
-    Lists that do not exist yet have none.
+    Args:
+        files: the files of the run.
+        today: present day (UTC), for periods whose scenes are not listed yet.
     """
+    if files.config.source != "scenes":
+        return []
+    day = today or utc_today()
     lines = []
     for region, period in runs(files.config):
-        for path in map(Path, files.manifests(region, period)):
-            lines += [f"{region}, {period}: {text}" for text in _warnings(path)]
+        for sensor in files.sensors:
+            path = files.paths.items.format(region=region, period=period, sensor=sensor)
+            texts = _warnings(Path(path))
+            if texts is None:
+                source = getattr(files.config, sensor)
+                days = files.config.periods[period]
+                texts = [period_warning(sensor, days, source.publication_delay, day, False)]
+            lines += [f"{region}, {period}: {text}" for text in texts if text]
     return list(dict.fromkeys(lines))
 
 
-def _warnings(path: Path) -> list[str]:
-    """Return the warnings of a list. It is read as JSON, since this runs at each start."""
+def _warnings(path: Path) -> list[str] | None:
+    """Return the warnings of a list; None if it will be made. It is read as JSON, because this
+    runs whenever the workflow starts."""
     try:
         return list(json.loads(path.read_text(encoding="utf-8")).get("warnings", ()))
     except (OSError, ValueError, AttributeError):
-        return []  # it does not exist, or will be made again
+        return None

@@ -22,12 +22,14 @@ from ..archives.provider import Provider
 from ..archives.providers import find_provider
 from ..archives.stac import search_items
 from ..config.sections import Download, Period, Sentinel1, Sentinel2
-from ..dates import utc_date
+from ..dates import utc_date, utc_today
 from ..errors import ItemError
 from ..sensors.sentinel2 import Preprocessing
 from ..urls import absolute_location, public_href
+from .coverage import coverage_warnings, reasons
 from .manifest import Manifest, SourceItem
-from .select import select_sentinel1, select_sentinel2
+from .publication import TITLES
+from .select import NO_DIRECTION, select_sentinel1, select_sentinel2
 
 __all__ = ["Manifest", "SourceItem", "list_items", "search_box"]
 
@@ -51,6 +53,8 @@ def list_items(
     period: Period,
     preprocessing: Preprocessing,
     download: Download,
+    required: str = "",
+    today: datetime.date | None = None,
 ) -> Manifest:
     """Search a source and return the manifest of a region and period.
 
@@ -61,16 +65,21 @@ def list_items(
         period: first and last day, both inclusive.
         preprocessing: `corrected` or `as_published`; determines the BOA offset of items.
         download: timeout and number of attempts of each request.
+        required: why the run needs a scene of this sensor; empty if it does not, so that an empty
+            list has a warning.
+        today: day of the search (UTC); default: the present day.
 
     Raises:
-        ItemError: the source cannot be searched, or has no scene for this region and period.
+        ItemError: the source cannot be searched, or has no scene for this region and period,
+            although one is required.
     """
-    sensor = "sentinel2" if isinstance(source, Sentinel2) else "sentinel1"
+    sensor, orbits = source.sensor, "both"
     provider = find_provider(source.provider, source.item_format)
     location = absolute_location(source.location or provider.endpoint)
     collection = source.collection or provider.collection(source.provider, sensor)
     query = (location, collection, search_box(geobox), period, download)
-    orbits = source.orbits if isinstance(source, Sentinel1) else "both"
+    if isinstance(source, Sentinel1):
+        orbits = source.orbits
     documents = (
         search_items(*query) if source.provider == "local" else provider.search(*query, orbits)
     )
@@ -81,39 +90,44 @@ def list_items(
     else:
         items, left_out = select_sentinel1(candidates, provider, source.orbits)
     left_out = sorted([*left_out, *result.undated.items()])
-    if not items:
-        where = f"collection {collection} of {public_href(location)}"
-        raise _no_scene_error(sensor, region, geobox, period, where, result, left_out)
+    today = today or utc_today()
+    undirected = [id_ for id_, reason in left_out if reason.startswith(NO_DIRECTION)]
+    if not items and undirected:
+        raise ItemError(
+            f"No {TITLES[sensor]} scene of collection {collection} of {public_href(location)} can "
+            f"be used: {len(undirected)} of {len(left_out)} state no orbit direction, the first is "
+            f"{undirected[0]}: add `sat:orbit_state` (ascending or descending) to the items."
+        )
+    if not items and required:
+        where = f"in collection {collection} of {public_href(location)}"
+        raise ItemError(
+            f"{_no_scene(sensor, region, geobox, period, where, left_out)} "
+            f"({result.elsewhere_text(period, today)}), but {required}."
+        )
     log.info("%d %s scenes; %d left out", len(items), sensor, len(left_out))
-    manifest = Manifest(sensor, tuple(items), tuple(left_out))
-    for warning in manifest.warnings:
+    warnings = coverage_warnings(
+        sensor, items, left_out, collection, result.elsewhere_text(period, today), period, orbits,
+        source.publication_delay, today,
+    )  # fmt: skip
+    for warning in warnings:
         log.warning("%s", warning)
-    return manifest
+    return Manifest(sensor, tuple(items), tuple(left_out), warnings=tuple(warnings))
 
 
-def _no_scene_error(
+def _no_scene(
     sensor: str,
     region: str,
     geobox: GeoBox,
     period: Period,
     where: str,
-    result: _SearchResult,
     left_out: list[tuple[str, str]],
-) -> ItemError:
+) -> str:
+    """Return the beginning of the error that a required sensor has no scene."""
     bounds = ", ".join(f"{v:.3f}" for v in search_box(geobox))
-    hint = f"check the region, the period and `{sensor}.collection`"
-    if sensor == "sentinel1":
-        hint += ", or set `sentinel1.enabled: false` to use only Sentinel-2"
-    details = f"{result.elsewhere} items of the search are outside the region or the period"
-    if result.other_collections:
-        details += f"; {result.other_collections} are of other collections"
-    if left_out:
-        reasons = sorted({reason for _, reason in left_out})
-        details += f"; {len(left_out)} were left out ({'; '.join(reasons[:3])})"
-    title = {"sentinel2": "Sentinel-2", "sentinel1": "Sentinel-1"}[sensor]
-    return ItemError(
-        f"No {title} scene covers region {region} (longitude and latitude {bounds}) from "
-        f"{period.start} to {period.end} in {where} ({details}): {hint}."
+    verb = f"can be used, since all {len(left_out)} were left out ({reasons(left_out)}), for"
+    return (
+        f"No {TITLES[sensor]} scene {verb if left_out else 'covers'} region {region} (longitude "
+        f"and latitude {bounds}) from {period.start} to {period.end} {where}"
     )
 
 
@@ -145,6 +159,15 @@ class _SearchResult:
     undated: dict[str, str] = field(default_factory=dict)
     elsewhere: int = 0
     other_collections: int = 0
+
+    def elsewhere_text(self, period: Period, today: datetime.date) -> str:
+        """Return what the search found besides scenes of the region and period."""
+        text = f"{self.elsewhere} items of the search are outside the region or the period"
+        if self.other_collections:
+            text += f"; {self.other_collections} are of other collections"
+        if period.start > today:
+            text += "; the period is in the future"
+        return text
 
     def add(self, item: SourceItem) -> None:
         """Add an item once per id; of two documents, the choice does not depend on their order."""

@@ -12,6 +12,9 @@ from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS, SCL, Preprocessing
 from .manifest import SourceItem
 
+NO_DIRECTION = "has no orbit direction"
+"""Beginning of the reason to leave out a Sentinel-1 item that states none."""
+
 
 def _moment(item: SourceItem) -> datetime.datetime:
     stamp = datetime.datetime.fromisoformat(
@@ -112,7 +115,7 @@ def select_sentinel1(
             left_out.append((item.id, f"has no {' and no '.join(missing)}{_polarisations(item)}"))
         elif item.orbit not in ORBITS:
             state = f"is {item.orbit!r}" if item.orbit else "is missing"
-            left_out.append((item.id, f"has no orbit direction (sat:orbit_state {state})"))
+            left_out.append((item.id, f"{NO_DIRECTION} (sat:orbit_state {state})"))
         elif orbits not in ("both", item.orbit):
             left_out.append((item.id, f"is {item.orbit}, but sentinel1.orbits is {orbits}"))
         else:
