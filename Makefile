@@ -90,4 +90,8 @@ check-conda: ## Solve envs/*.yaml with conda (needs conda-forge; installs nothin
 	done
 
 clean: ## Remove .venv, the demo and caches (never results or work)
-	rm -rf $(VENV) $(DEMO) docs/_build .pytest_cache .ruff_cache .mypy_cache
+	@test ! -e "$(DEMO)" || test -f "$(DEMO)/simulated.json" || { \
+		echo "$(DEMO) is no demo that tessera-flow has written: nothing is removed." >&2; exit 1; }
+	@test ! -e "$(VENV)" || test -f "$(VENV)/pyvenv.cfg" || { \
+		echo "$(VENV) is no Python environment: nothing is removed." >&2; exit 1; }
+	rm -rf "$(VENV)" "$(DEMO)" docs/_build .pytest_cache .ruff_cache .mypy_cache

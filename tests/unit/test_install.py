@@ -146,3 +146,20 @@ def test_slurm_profile_is_copied_once(tmp_path: Path) -> None:
     assert "./slurm exists" in again.stderr
     assert copy.read_text() == "edited"
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["DEMO", "VENV"])
+def test_clean_removes_no_folder_of_others(tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "mine" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("kept")
+    others = {"DEMO": "absent", "VENV": "absent"} | {name: "mine"}
+    done = subprocess.run(
+        ["make", "-f", str(ROOT / "Makefile"), "clean", *(f"{k}={v}" for k, v in others.items())],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "nothing is removed" in done.stderr
+    assert precious.read_text() == "kept"
