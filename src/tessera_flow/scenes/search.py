@@ -7,11 +7,9 @@ URLs, and the items left out with the reason.
 from __future__ import annotations
 
 import datetime
-import functools
 import json
 import logging
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +20,11 @@ from ..archives.provider import Provider
 from ..archives.providers import find_provider
 from ..archives.stac import search_items
 from ..config.sections import Download, Period, Sentinel1, Sentinel2
-from ..dates import utc_date, utc_today
+from ..dates import utc_today
 from ..errors import ItemError
 from ..sensors.sentinel2 import Preprocessing
 from ..urls import absolute_location, public_href
+from .candidate import four, source_item
 from .coverage import coverage_warnings, reasons
 from .manifest import Manifest, SourceItem
 from .publication import TITLES
@@ -37,13 +36,6 @@ log = logging.getLogger(__name__)
 
 SEARCH_MARGIN = 0.01
 """Degrees added around the region in a search, because footprints of items are approximate."""
-
-_KEPT_PROPERTIES = (
-    "datetime", "earthsearch:boa_offset_applied", "earthsearch:s3_path", "eo:cloud_cover",
-    "grid:code", "mgrs:grid_square", "mgrs:latitude_band", "mgrs:utm_zone", "platform",
-    "s2:datatake_id", "s2:generation_time", "s2:mgrs_tile", "s2:processing_baseline",
-    "s2:product_uri", "sar:polarizations", "sat:orbit_state",
-)  # fmt: skip
 
 
 def list_items(
@@ -135,7 +127,7 @@ def search_box(geobox: GeoBox) -> tuple[float, float, float, float]:
     """Return (west, south, east, north) of a grid in degrees, with a margin."""
     west, south, east, north = pyproj.Transformer.from_crs(
         str(geobox.crs), "EPSG:4326", always_xy=True
-    ).transform_bounds(*_bounds(geobox.boundingbox), densify_pts=21)
+    ).transform_bounds(*four(geobox.boundingbox), densify_pts=21)
     return (
         max(-180.0, west - SEARCH_MARGIN),
         max(-90.0, south - SEARCH_MARGIN),
@@ -191,7 +183,7 @@ def _candidates(
             result.other_collections += 1
             continue
         try:
-            item = _candidate(document, geobox, asset_keys)
+            item = source_item(document, geobox, asset_keys)
             day = item.date
             if not item.stac["properties"].get("datetime"):
                 result.undated[item.id] = "has no datetime, so its day is unknown"
@@ -205,81 +197,3 @@ def _candidates(
                 f"({type(error).__name__}: {str(error).splitlines()[0]}): fix or remove it."
             ) from error
     return result
-
-
-def _candidate(document: Mapping[str, Any], geobox: GeoBox, asset_keys: set[str]) -> SourceItem:
-    properties = document["properties"]
-    stamp = properties.get("datetime")
-    return SourceItem(
-        id=document["id"],
-        date=utc_date(stamp) if stamp else datetime.date.min,
-        extent=_extent(document, geobox),
-        boa_offset=0,
-        orbit=str(properties.get("sat:orbit_state") or "").lower() or None,
-        stac=_reduced(document, asset_keys),
-    )
-
-
-def _reduced(document: Mapping[str, Any], asset_keys: set[str]) -> dict[str, Any]:
-    properties = document["properties"]
-    return {
-        "id": document["id"],
-        "collection": document.get("collection"),
-        "properties": {k: properties[k] for k in _KEPT_PROPERTIES if k in properties},
-        "assets": {
-            key: {"href": public_href(asset["href"])}
-            for key, asset in document.get("assets", {}).items()
-            if key in asset_keys
-        },
-    }
-
-
-def _extent(
-    document: Mapping[str, Any], geobox: GeoBox
-) -> tuple[float, float, float, float] | None:
-    """Return the bounds of the raster of an item in the CRS of `geobox`, with a margin.
-
-    They are exact from the projection extension. Without it, the bounding box in degrees is used,
-    which can be simplified. None if both are missing.
-    """
-    properties = document["properties"]
-    holders = [*document.get("assets", {}).values(), properties]
-    native: tuple[float, ...] | None = None
-    code: Any = None
-    for holder in holders:
-        code = holder.get("proj:code") or holder.get("proj:epsg")
-        code = code or properties.get("proj:code") or properties.get("proj:epsg")
-        shape, transform = holder.get("proj:shape"), holder.get("proj:transform")
-        if code and shape and transform:
-            a, _, left, _, e, top = transform[:6]
-            native = (left, top + e * shape[0], left + a * shape[1], top)
-            break
-        if code and holder.get("proj:bbox"):
-            native = tuple(holder["proj:bbox"])
-            break
-    if native is None:
-        box = document.get("bbox")
-        if not box:
-            return None
-        middle = len(box) // 2  # a box in three dimensions has six numbers
-        code, native = 4326, (box[0], box[1], box[middle], box[middle + 1])
-    source = f"EPSG:{code}" if isinstance(code, int) else str(code)
-    target = str(geobox.crs)
-    if source.upper() != target.upper():
-        native = _transformer(source, target).transform_bounds(*_bounds(native), densify_pts=21)
-    if not all(math.isfinite(v) for v in native):
-        return None
-    margin = 2 * abs(geobox.affine.a) + 60.0
-    left, bottom, right, top = native
-    return (left - margin, bottom - margin, right + margin, top + margin)
-
-
-@functools.cache
-def _transformer(source: str, target: str) -> pyproj.Transformer:
-    """Return a cached transformer: a search has thousands of items in two or three zones."""
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
-
-
-def _bounds(values: Iterable[float]) -> tuple[float, float, float, float]:
-    left, bottom, right, top = values
-    return left, bottom, right, top
