@@ -16,7 +16,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tessera_flow.config.configuration import Config
-from tessera_flow.config.messages import as_yaml, first_sentence, literals, section_of
+from tessera_flow.config.messages import (
+    as_yaml,
+    first_sentence,
+    literals,
+    replaces_keys,
+    section_of,
+)
 from tessera_flow.config.types import NAME_PATTERN, Day
 
 _LINE = 100
@@ -49,6 +55,10 @@ def config_schema() -> str:
     }
     for key in ("regions", "periods"):
         schema["properties"][key]["propertyNames"] = {"pattern": f"^{NAME_PATTERN.pattern}$"}
+    for section in schema["$defs"].values():
+        if section.get("title", "").endswith("Override"):  # keys that are left out have no default
+            for key in section["properties"].values():
+                key.pop("default", None)
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -99,7 +109,7 @@ def default_config() -> str:
 def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     for key, field in model.model_fields.items():
         section = section_of(field.annotation)
-        if section:
+        if section and not replaces_keys(section[0]):
             inner, named = section
             path = f"{prefix}{key}.<name>" if named else f"{prefix}{key}"
             yield path, inner
@@ -169,6 +179,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
+    if replaces_keys(type(value)):
+        return "`{}`"
     return "see below" if isinstance(value, BaseModel) else f"`{as_yaml(value)}`"
 
 
@@ -192,6 +204,8 @@ def _entry(key: str, field: FieldInfo, path: str, indent: str) -> list[str]:
             value = as_yaml(field.get_default(call_default_factory=True))
         return [f"{indent}{key}: {value}"]
     model, named = section
+    if replaces_keys(model):
+        return [f"{indent}{key}: {{}}"]
     lines = [f"{indent}{key}:"]
     inner = f"{indent}  "
     if named:
@@ -200,7 +214,8 @@ def _entry(key: str, field: FieldInfo, path: str, indent: str) -> list[str]:
     for inner_key, inner_field in model.model_fields.items():
         inner_path = f"{path}.{inner_key}"
         if section_of(inner_field.annotation):
-            lines.append(f"{inner}# {first_sentence(inner_field.description or '')}")
+            text = first_sentence(inner_field.description or "").replace("`", "")
+            lines.append(f"{inner}# {text}")
             lines += _entry(inner_key, inner_field, inner_path, inner)
             continue
         lines.append(f"{inner}# {_short(inner_field, required=inner_path in _EXAMPLES)}")

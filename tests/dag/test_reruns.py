@@ -47,6 +47,10 @@ REGION = {"roi": 1} | BOTH_SENSORS
         ({"sentinel2.max_cloud": 50.0}, ONE_SENSOR),
         ({"sentinel1.orbits": "ascending"}, ONE_SENSOR),
         ({"sentinel1.enabled": False}, RETILE),
+        ({"periods.then.sentinel1": {"enabled": False}}, RETILE),
+        ({"regions.here.sentinel1": {"orbits": "ascending"}}, ONE_SENSOR),
+        ({"periods.then.min_observations": {"s2": 2}}, INFER),
+        ({"periods.then.sentinel1": {"orbits": "both"}, "regions.here.sentinel2": {}}, {}),
         ({"periods.then.end": "2021-09-29"}, BOTH_SENSORS),
         ({"periods.then.end": "2021-10-31"}, BOTH_SENSORS | {"download": 24}),
         (

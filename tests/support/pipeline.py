@@ -94,10 +94,11 @@ def ingest(config: Config, until: str = "patches") -> RunFiles:
     period; return the paths of its files."""
     layout = RunFiles(config)
     region, period = "here", "then"
+    config = config.for_run(region, period)
     mask = Path(layout.paths.roi.format(region=region))
     source = config.regions[region]
     write_mask(read_roi(source.roi, source.layer), layout.grids[region].geobox, mask)
-    for sensor in layout.sensors:
+    for sensor in layout.sensors(region, period):
         list_items(
             getattr(config, sensor),
             region,
@@ -110,7 +111,7 @@ def ingest(config: Config, until: str = "patches") -> RunFiles:
     if until == "items":
         return layout
     for block in layout.grids[region].blocks:
-        for sensor in layout.sensors:
+        for sensor in layout.sensors(region, period):
             paths = [Path(p) for p in layout.slice_files(region, period, sensor, block.id)]
             for path, part in zip(paths, layout.time_slices(period), strict=True):
                 _download(config, layout, sensor, mask, block.window, part, path)
@@ -119,7 +120,7 @@ def ingest(config: Config, until: str = "patches") -> RunFiles:
             stacker(paths, stack, config.grid.downsample_rate)
         if until == "stack":
             continue
-        settings = JobParams(layout).retile(region, block.id)
+        settings = JobParams(layout).retile(region, period, block.id)
         settings.pop("window")
         stacks = layout.stack_files(region, period, block.id)
         retile(

@@ -89,6 +89,10 @@ PATHS = [
     ("model", "cache"),
     ("sentinel2", "location"),
     ("sentinel1", "location"),
+    ("regions", "here", "sentinel2", "location"),
+    ("regions", "here", "sentinel1", "location"),
+    ("periods", "here", "sentinel2", "location"),
+    ("periods", "here", "sentinel1", "location"),
     ("tiles", "location"),
     ("geotessera", "location"),
     ("geotessera", "cache"),
@@ -101,7 +105,7 @@ PATHS = [
 def document(key: tuple[str, ...], value: str) -> dict[str, Any]:
     result: dict[str, Any] = {
         "regions": {"here": {"roi": "a.geojson"}},
-        "periods": {"then": {"start": "2021-01-01", "end": "2021-12-31"}},
+        "periods": {"here": {"start": "2021-01-01", "end": "2021-12-31"}},
         "model": {"weights": "x.pt"},
     }
     if key[0] in ("tiles", "geotessera"):

@@ -76,12 +76,20 @@ def test_default_config_and_page_have_every_key() -> None:
 def test_schema_is_closed_and_described() -> None:
     schema = json.loads(config_reference.config_schema())
     sections = [schema, *schema["$defs"].values()]
-    assert len(sections) == 14
+    assert len(sections) == 17
     for section in sections:
         assert section["additionalProperties"] is False
         for key, entry in section["properties"].items():
             name = entry.get("$ref", "").rpartition("/")[2]
             assert entry.get("description") or schema["$defs"][name]["description"], key
+    # A key of a region or period that is left out has the value of the general section.
+    for name in ("Sentinel2", "Sentinel1", "MinObservations"):
+        general, override = (schema["$defs"][n]["properties"] for n in (name, f"{name}Override"))
+        assert all("default" in key for key in general.values())
+        assert override == {
+            name: {field: value for field, value in key.items() if field != "default"}
+            for name, key in general.items()
+        }
     grid = schema["$defs"]["GridSettings"]["properties"]
     assert (grid["block_size"]["default"], grid["block_size"]["unit"]) == (2000, "px")
 

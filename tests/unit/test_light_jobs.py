@@ -150,7 +150,8 @@ files = RunFiles(load_config(yaml.safe_load(open("config.yaml"))))
 schedule, params = Schedule(files), JobParams(files)
 products = ProductFiles(files).all()
 block = files.grids["here"].blocks[0].id
-params.infer("here", block), params.roi("here"), params.download("here", "sentinel2", block)
+params.infer("here", "then", block), params.roi("here")
+params.download("here", "then", "sentinel2", block)
 schedule.memory_mb("download", 1), files.block_files("here", "then")
 print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
 """

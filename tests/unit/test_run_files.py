@@ -84,7 +84,7 @@ def test_run_does_not_replace_folders_of_others(tmp_path: Path, name: str) -> No
 def test_inference_gets_the_origin_of_its_block(tmp_path: Path, rate: int) -> None:
     """v1.0 samples observations by the row and column of the pixel in the product grid."""
     run = layout(tmp_path, rate)
-    origins = {block.id: JobParams(run).infer("here", block.id)["origin"] for block in
+    origins = {block.id: JobParams(run).infer("here", "then", block.id)["origin"] for block in
                run.grids["here"].blocks}  # fmt: skip
     assert len(origins) > 4
     for name, origin in origins.items():
@@ -96,7 +96,7 @@ def test_keys_that_change_numbers_are_parameters_of_inference(tmp_path: Path) ->
     run = layout(
         tmp_path, statistics="mpc", heads=[4, 2], seed=5, repeat_times=3, dim=64, batch_size=7
     )
-    settings = JobParams(run).infer("here", run.grids["here"].blocks[0].id)
+    settings = JobParams(run).infer("here", "then", run.grids["here"].blocks[0].id)
     del settings["origin"]
     assert settings == {
         "statistics": "mpc",

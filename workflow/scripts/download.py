@@ -7,7 +7,8 @@ from tessera_flow.dates import Slice
 from tessera_flow.ingest.download import download_sentinel1, download_sentinel2
 from tessera_flow.region.grid import Window
 
-with job(snakemake) as config:
+with job(snakemake) as general:
+    config = general.for_run(snakemake.wildcards.region, snakemake.wildcards.period)
     sensor = snakemake.wildcards.sensor
     settings = snakemake.params.settings
     common = {

@@ -6,7 +6,8 @@ from adaptor import job
 from tessera_flow.region.mask import mask_geobox
 from tessera_flow.scenes.search import list_items
 
-with job(snakemake) as config:
+with job(snakemake) as general:
+    config = general.for_run(snakemake.wildcards.region, snakemake.wildcards.period)
     list_items(
         source=getattr(config, snakemake.wildcards.sensor),
         region=snakemake.wildcards.region,

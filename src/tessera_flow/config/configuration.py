@@ -16,12 +16,13 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from ..errors import ConfigError
 from .messages import error_messages, refused, shown
+from .model import Model
+from .overrides import overridden, sections_of_run, sensor_problems
 from .sections import (
     Download,
     Geotessera,
     GridSettings,
     Jobs,
-    Model,
     Paths,
     Period,
     Products,
@@ -102,8 +103,26 @@ class Config(Section):
         """Return `model.weights`; None if the embeddings are published ones."""
         return None if self.source == "geotessera" else self.model.weights
 
+    def for_run(self, region: str, period: str) -> Config:
+        """Return the configuration of one region and period: `sentinel2`, `sentinel1` and
+        `model.min_observations` with the keys that the region and the period override.
+
+        Raises:
+            KeyError: the region or period does not exist.
+        """
+        places = (self.regions[region], self.periods[period])
+        if not any(overridden(place) for place in places):
+            return self
+        sections = {name: getattr(self, name) for name in ("sentinel2", "sentinel1", "model")}
+        sentinel2, sentinel1, model = sections_of_run(sections, *places)
+        return self.model_copy(
+            update={"sentinel2": sentinel2, "sentinel1": sentinel1, "model": model}
+        )
+
     def required(self, sensor: str) -> str:
         """Return why scenes of a sensor are required and what to do without; empty if optional.
+
+        Applies to a configuration from `for_run`.
 
         Args:
             sensor: `sentinel2` or `sentinel1`.
@@ -116,8 +135,8 @@ class Config(Section):
         if count == 0:
             return ""
         return (
-            f"model.min_observations.{stream} is {count}: {check}, or set it to 0 to compute "
-            f"embeddings without {sensor}"
+            f"model.min_observations.{stream} is {count}: {check}, or set it to 0 (for one region "
+            f"or period: `min_observations` there) to compute embeddings without {sensor}"
         )
 
     @field_validator("source", mode="after")
@@ -184,43 +203,21 @@ class Config(Section):
 
     @field_validator("sentinel1", mode="after")
     @classmethod
-    def _statistics_match_the_scenes(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
-        sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
-        if sentinel2 is None or model is None or info.data.get("source") != "scenes":
-            return value
-        if model.allow_statistics_mismatch:
-            return value
-        for sensor, source in (("sentinel2", sentinel2), ("sentinel1", value)):
-            if source.enabled and model.statistics not in (None, source.data_source):
-                raise refused(
-                    f"model.statistics is {model.statistics}, but the {sensor} scenes need "
-                    f"{source.data_source}; with other statistics the embeddings are invalid: use "
-                    f"the {source.data_source} checkpoint and its statistics, or set "
-                    "model.allow_statistics_mismatch to true to run anyway."
-                )
-        return value
-
-    @field_validator("sentinel1", mode="after")
-    @classmethod
-    def _enough_sensors(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
-        sentinel2, model = info.data.get("sentinel2"), info.data.get("model")
-        if sentinel2 is None or model is None or info.data.get("source") != "scenes":
-            return value
-        minimum = model.min_observations
-        if not (value.enabled or sentinel2.enabled):
-            raise refused(
-                "sentinel2.enabled and sentinel1.enabled are both false: enable at least one "
-                "sensor."
-            )
-        for stream, sensor, enabled, count in (
-            ("s2", "sentinel2", sentinel2.enabled, minimum.s2),
-            ("s1", "sentinel1", value.enabled, minimum.s1),
-        ):
-            if count and not enabled:
-                raise refused(
-                    f"model.min_observations.{stream} is {count}, but {sensor}.enabled is "
-                    "false, so no pixel would get an embedding: set it to 0, or enable the sensor."
-                )
+    def _sensors_of_every_run(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
+        data = info.data
+        if not {"model", "source", "sentinel2"} <= set(data):
+            return value  # another message explains why
+        sections = {"sentinel2": data["sentinel2"], "sentinel1": value, "model": data["model"]}
+        lines = []
+        if not {"regions", "periods"} <= set(data):
+            if data["source"] == "scenes":
+                lines = sensor_problems(**sections)
+        else:
+            lines = _unused_overrides(data)
+            if data["source"] == "scenes":
+                lines += _problems_of_runs(sections, data["regions"], data["periods"])
+        if lines:
+            raise refused("\n".join(dict.fromkeys(lines)))
         return value
 
     @field_validator("jobs", mode="after")
@@ -236,6 +233,37 @@ class Config(Section):
                 "embedded on a GPU: set jobs.cpu_gpu to [1, 0] or auto, or model.device to auto."
             )
         return value
+
+
+def _problems_of_runs(
+    sections: Mapping[str, Any], regions: Mapping[str, Region], periods: Mapping[str, Period]
+) -> list[str]:
+    """Return what is wrong with the sensors of each region and period, as complete messages."""
+    lines = []
+    for name, period in run_names(regions, periods):
+        places = (regions[name], periods[period])
+        own = any(overridden(place) for place in places)
+        where = f"Region {name}, period {period}: " if own else ""
+        run = sections_of_run(sections, *places)
+        lines += [f"{where}{text}" for text in sensor_problems(*run)]
+    return lines
+
+
+def _unused_overrides(data: Mapping[str, Any]) -> list[str]:
+    """Return messages about keys of regions and periods that the source does not use."""
+    unused = {
+        "scenes": (),
+        "tiles": ("sentinel2.", "sentinel1."),
+        "geotessera": ("sentinel2.", "sentinel1.", "min_observations."),
+    }[data["source"]]
+    return [
+        f"{kind}.{name}.{key} is set, but source is {data['source']}, which does not use it: "
+        "remove it."
+        for kind in ("regions", "periods")
+        for name, place in data[kind].items()
+        for key in overridden(place)
+        if key.startswith(unused)
+    ]
 
 
 def _published_products(products: Products) -> Products:
@@ -276,8 +304,15 @@ def load_config(document: Mapping[str, Any]) -> Config:
 
 def runs(config: Config) -> list[tuple[str, str]]:
     """Return the (region, period) pairs to compute, in the order of the configuration."""
+    return run_names(config.regions, config.periods)
+
+
+def run_names(
+    regions: Mapping[str, Region], periods: Mapping[str, Period]
+) -> list[tuple[str, str]]:
+    """Return the (region, period) pairs of sections by name, in their order."""
     return [
         (name, period)
-        for name, region in config.regions.items()
-        for period in dict.fromkeys(region.periods or config.periods)
+        for name, region in regions.items()
+        for period in dict.fromkeys(region.periods or periods)
     ]

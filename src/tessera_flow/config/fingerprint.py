@@ -7,6 +7,7 @@ import json
 
 from ..urls import public_href
 from .configuration import Config
+from .sections import OVERRIDES
 
 # Keys that change how a run is executed or which products are written, but no embedding.
 _NO_EFFECT: dict[str, set[str]] = {
@@ -32,7 +33,8 @@ def content_hash(config: Config, region: str, period: str) -> str:
     Raises:
         KeyError: the region or period does not exist.
     """
-    settings = config.model_dump(
+    run = config.for_run(region, period)
+    settings = run.model_dump(
         mode="json", exclude={"regions", "periods", "products", "jobs", "paths"}
     )
     for section, keys in _NO_EFFECT.items():
@@ -53,7 +55,9 @@ def content_hash(config: Config, region: str, period: str) -> str:
         settings["download"] = {"on_empty_block": config.download.on_empty_block}
     else:
         del settings["geotessera"]
-    settings["region"] = config.regions[region].model_dump(mode="json", exclude={"periods"})
-    settings["period"] = config.periods[period].model_dump(mode="json")
+    settings["region"] = config.regions[region].model_dump(
+        mode="json", exclude={"periods", *OVERRIDES}
+    )
+    settings["period"] = config.periods[period].model_dump(mode="json", exclude=set(OVERRIDES))
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -135,8 +135,10 @@ def _advice(kind: str, location: tuple[int | str, ...], root: type[BaseModel], v
         return f" Put quotes around it: '{str(value).lower()}'."
     if kind == "list_type" and value is not None and not isinstance(value, Mapping):
         return f" Put brackets around it: [{value}]."
-    field = _field(location, root)
+    field, model = _field(location, root), _model(location[:-1], root)
     if field is None or field.is_required() or kind in ("model_type", "dict_type"):
+        return ""
+    if model is not None and replaces_keys(model):
         return ""
     default = field.get_default(call_default_factory=True)
     if default is None or isinstance(default, BaseModel):
@@ -185,13 +187,18 @@ def section_of(annotation: Any) -> tuple[type[BaseModel], bool] | None:
     return None
 
 
+def replaces_keys(section: type[BaseModel]) -> bool:
+    """Return whether the keys of a section replace those of another, and have no defaults."""
+    return bool(getattr(section, "is_override", False))
+
+
 def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield every key under `model`, dotted, such as `grid.resolution` and `regions.<name>.roi`."""
     for key, field in model.model_fields.items():
         path = f"{prefix}{key}"
         yield path
         section = section_of(field.annotation)
-        if section:
+        if section and not replaces_keys(section[0]):
             inner, named = section
             yield from key_paths(inner, f"{path}.<name>." if named else f"{path}.")
 

@@ -6,15 +6,33 @@ between keys of one section are checked here, those between sections in `configu
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from .messages import expected
-from .types import Day, HeadCounts, NameReference, PathText, Section, Shares, key
+from .model import MinObservations
+from .types import Day, NameReference, PathText, Section, Shares, key
 
 _LAST_YEAR = 2200
+
+OVERRIDES = ("sentinel2", "sentinel1", "min_observations")
+"""Sections of a region or period that replace keys of the general sections."""
+
+
+def _override(what: str, section: str, of: str) -> Any:
+    """Return the field of a section of a region or period with keys of a general section."""
+    names = {
+        "Sentinel-2": "Sentinel2Override",
+        "Sentinel-1": "Sentinel1Override",
+        "observations": "MinObservationsOverride",
+    }
+    precedence = " It takes precedence over that of a region." if of == "period" else ""
+    return Field(
+        default_factory=lambda: globals()[names[what]](),
+        description=f"Keys of `{section}` with other values for this {of}.{precedence}",
+    )
 
 
 class Region(Section):
@@ -48,6 +66,11 @@ class Region(Section):
     periods: NameReference | None = key(
         None, "Names of the periods to compute for this region. Default: all periods."
     )
+    sentinel2: Sentinel2Override = _override("Sentinel-2", "sentinel2", "region")
+    sentinel1: Sentinel1Override = _override("Sentinel-1", "sentinel1", "region")
+    min_observations: MinObservationsOverride = _override(
+        "observations", "model.min_observations", "region"
+    )
 
 
 class Period(Section):
@@ -55,6 +78,11 @@ class Period(Section):
 
     start: Day = key(..., "First day (UTC).")
     end: Day = key(..., "Last day (UTC), inclusive.")
+    sentinel2: Sentinel2Override = _override("Sentinel-2", "sentinel2", "period")
+    sentinel1: Sentinel1Override = _override("Sentinel-1", "sentinel1", "period")
+    min_observations: MinObservationsOverride = _override(
+        "observations", "model.min_observations", "period"
+    )
 
     @property
     def year(self) -> int | None:
@@ -148,14 +176,14 @@ class _Source(Section):
         name = self.item_format if self.provider == "local" else self.provider
         return PUBLICATION_DELAY[self.sensor][name]
 
-    @model_validator(mode="after")
-    def _located(self) -> _Source:
+    def problems(self) -> list[str]:
+        """Return what is wrong between the keys of this section, for one region and period."""
         if self.enabled and self.provider == "local" and not self.location:
-            raise ValueError(
-                "provider is local, but location is missing: set it to the URL of a STAC API, or "
-                "to the path of a catalog, item-collection or stac-geoparquet file"
-            )
-        return self
+            return [
+                f"{self.sensor}: provider is local, but location is missing: set it to the URL of "
+                "a STAC API, or to the path of a catalog, item-collection or stac-geoparquet file."
+            ]
+        return []
 
 
 class Sentinel2(_Source):
@@ -194,16 +222,38 @@ class Sentinel1(_Source):
     )
     orbits: Literal["both", "ascending", "descending"] = key("both", "Orbit directions to use.")
 
-    @model_validator(mode="after")
-    def _searched_by_umm_json(self) -> Sentinel1:
+    def problems(self) -> list[str]:
+        """See `_Source.problems`."""
         name = urlsplit(self.location or "").path.rpartition("/")[2]
         other_format = name.startswith("granules.") and not name.startswith("granules.umm_json")
-        if self.provider == "opera" and other_format:
-            raise ValueError(
-                f"location ends in {name}, which does not state the orbit direction of a burst; "
-                "set it to the same URL with granules.umm_json at the end"
-            )
-        return self
+        if self.enabled and self.provider == "opera" and other_format:
+            return [
+                f"sentinel1: location ends in {name}, which does not state the orbit direction of "
+                "a burst: set it to the same URL with granules.umm_json at the end."
+            ]
+        return super().problems()
+
+
+class Sentinel2Override(Sentinel2):
+    """Keys of `sentinel2` with other values for one region or period."""
+
+    is_override: ClassVar[bool] = True
+
+
+class Sentinel1Override(Sentinel1):
+    """Keys of `sentinel1` with other values for one region or period."""
+
+    is_override: ClassVar[bool] = True
+
+
+class MinObservationsOverride(MinObservations):
+    """Keys of `model.min_observations` with other values for one region or period."""
+
+    is_override: ClassVar[bool] = True
+
+
+Region.model_rebuild()
+Period.model_rebuild()
 
 
 class Download(Section):
@@ -248,91 +298,6 @@ class Download(Section):
         "fail",
         "Action if no scene or published tile covers a block. `fail`: the block fails. `nodata`: "
         "the block is written without embeddings.",
-    )
-
-
-class MinObservations(Section):
-    """Minimum number of valid observations; pixels with fewer get no embedding."""
-
-    s2: int = key(1, "Minimum number of valid Sentinel-2 observations.", ge=0)
-    s1: int = key(
-        0, "Minimum number of valid Sentinel-1 observations, both orbit directions together.", ge=0
-    )
-
-
-class Model(Section):
-    """The encoder and the settings of inference."""
-
-    weights: PathText | None = key(
-        None,
-        "Path of a checkpoint file, or a published name. Published names: `v2-nano`, `v2-small`, "
-        "`v2-medium`, `v2-large`, `v2-teacher`; the file is downloaded once from Hugging Face. "
-        "Checkpoints of v1.0 and v1.1 must be local files. The model family is detected from the "
-        "content. Required unless `source` is `geotessera`.",
-        min_length=1,
-    )
-    cache: PathText | None = key(
-        None,
-        "Folder for downloaded weights; can be shared between runs. Default: the Hugging Face "
-        "cache (`HF_HOME`, or `~/.cache/huggingface`).",
-        min_length=1,
-    )
-    statistics: Literal["mpc", "aws"] | None = key(
-        None,
-        "Normalisation statistics, for v1.1 only. Required for v1.1, which has one checkpoint for "
-        "scenes from Planetary Computer (`mpc`) and one for scenes from AWS (`aws`), each with its "
-        "own statistics. Omit for other families.",
-    )
-    allow_statistics_mismatch: bool = key(
-        False,
-        "Allow statistics that do not match the provider of the scenes. The embeddings are then "
-        "outside the distribution that the model was trained on.",
-    )
-    heads: HeadCounts | None = key(
-        None,
-        "Number of attention heads; overrides the checkpoint. One number, or two for Sentinel-2 "
-        "and Sentinel-1, such as `[4, 2]`. Default: the number in the checkpoint; if it has none, "
-        "8 for v1.0 float and 4 otherwise, with a message in the log.",
-    )
-    dim: Literal[16, 32, 64, 128] | None = key(
-        None,
-        "Number of leading dimensions to keep. Default: all dimensions, 128 (v2 teacher: 1024). "
-        "The v2 students can be truncated to 16, 32 or 64; this happens before quantisation.",
-    )
-    dtype: Literal["int8", "float32"] = key(
-        "int8",
-        "Data type of the embeddings. `int8`: codes with one float32 scale per pixel. `float32`: "
-        "values without quantisation.",
-    )
-    seed: int = key(
-        0,
-        "Seed of the random sampling of observations, for v1.0 only. The samples of a pixel depend "
-        "only on the seed and on its row and column in the grid of the region.",
-        ge=0,
-    )
-    repeat_times: int = key(
-        1, "Number of random samples to average per pixel, for v1.0 only.", ge=1
-    )
-    min_observations: MinObservations = Field(
-        default=MinObservations(), description=MinObservations.__doc__
-    )
-    device: Literal["auto", "cpu", "cuda", "xpu"] = key(
-        "auto",
-        "Device that runs the encoder. `cuda`: an NVIDIA GPU, or an AMD GPU with PyTorch for ROCm. "
-        "`xpu`: an Intel GPU. `auto`: a GPU if one is available, else the CPU.",
-    )
-    precision: Literal["auto", "float32", "bf16"] = key(
-        "auto",
-        "Precision of the matrix multiplications. Sums are always float32. `bf16`: faster on "
-        "devices that support it; codes may differ by up to 4 (docs/equivalence.md). `auto`: "
-        "float32 on a CPU, bf16 on a GPU that supports it.",
-    )
-    batch_size: int = key(
-        4096,
-        "Maximum number of pixels per forward pass on a GPU. It is halved if GPU memory is too "
-        "small. A CPU uses smaller batches that fit its cache.",
-        "px",
-        ge=1,
     )
 
 

@@ -10,7 +10,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -141,6 +141,9 @@ NameReference = Annotated[list[str], BeforeValidator(_names_text), Field(min_len
 
 class Section(BaseModel):
     """Base class of sections: immutable, rejects unknown keys, accepts numbers as text."""
+
+    is_override: ClassVar[bool] = False
+    """Whether the keys replace those of another section, and have no defaults of their own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

@@ -122,7 +122,7 @@ class _Work:
         self.blocks = 0
         self.jobs: Counter[str] = Counter()
         self.from_tiles = files.config.source == "tiles"
-        sensors = () if self.from_tiles else files.sensors
+        sensors = () if self.from_tiles else files.all_sensors
         self.items: dict[str, int | None] = dict.fromkeys(sensors, 0)
         self.download_gb = self.largest_block_gb = 0.0
         self.core_seconds = self.gpu_seconds = self.job_seconds = 0.0
@@ -138,7 +138,8 @@ class _Work:
             tiles = _store_manifest(self.files, region, period)
             self._count(STORE, None if tiles is None else len(tiles.tiles))
             self._tile_gb = None if tiles is None else tiles.bytes / assumptions.GB
-        for name in self.files.sensors:
+        self._lists = {}
+        for name in self.files.sensors(region, period):
             self._lists[name] = None
             if not self.from_tiles:
                 scenes = self._lists[name] = _manifest(self.files, region, period, name)
@@ -155,7 +156,7 @@ class _Work:
             return
         files, schedule = self.files, self.schedule
         device = schedule.device(block.id)
-        assumed = schedule.dates(period)
+        assumed = schedule.dates(region, period)
         dates = {
             name: assumed[name] if scenes is None else _dates(scenes, files.grids[region], block)
             for name, scenes in self._lists.items()
@@ -299,7 +300,7 @@ def _assumptions(files: RunFiles, items: Mapping[str, int | None]) -> list[str]:
         lines.append(
             "The tile folders are not read: "
             + " and ".join(
-                f"{assumptions.SENSORS[s].dates_per_year:g} of {s}" for s in files.sensors
+                f"{assumptions.SENSORS[s].dates_per_year:g} of {s}" for s in files.all_sensors
             )
             + " dates per year are assumed, and no downloads."
         )

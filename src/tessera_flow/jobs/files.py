@@ -43,13 +43,26 @@ class RunFiles:
             name: {block.id: block for block in grid.blocks} for name, grid in self.grids.items()
         }
         self._skipped: dict[tuple[str, str], dict[str, str]] = {}
+        self._for_run: dict[tuple[str, str], Config] = {}
 
-    @property
-    def sensors(self) -> list[str]:
-        """The enabled sensors; none for published embeddings."""
+    def for_run(self, region: str, period: str) -> Config:
+        """Return the configuration of one region and period (`Config.for_run`)."""
+        if (region, period) not in self._for_run:
+            self._for_run[region, period] = self.config.for_run(region, period)
+        return self._for_run[region, period]
+
+    def sensors(self, region: str, period: str) -> list[str]:
+        """Return the sensors in use; none for published embeddings."""
         if self.config.source == "geotessera":
             return []
-        return [sensor for sensor in SENSORS if getattr(self.config, sensor).enabled]
+        config = self.for_run(region, period)
+        return [sensor for sensor in SENSORS if getattr(config, sensor).enabled]
+
+    @property
+    def all_sensors(self) -> list[str]:
+        """The sensors in use in any region and period."""
+        used = {sensor for run in runs(self.config) for sensor in self.sensors(*run)}
+        return [sensor for sensor in SENSORS if sensor in used]
 
     @property
     def estimate_folder(self) -> str:
@@ -78,7 +91,7 @@ class RunFiles:
             return [self.paths.store_tiles.format(region=region, period=period)]
         return [
             self.paths.items.format(region=region, period=period, sensor=sensor)
-            for sensor in self.sensors
+            for sensor in self.sensors(region, period)
         ]
 
     def all_manifests(self) -> list[str]:
@@ -100,7 +113,7 @@ class RunFiles:
             sensor: self.paths.stack.format(
                 region=region, period=period, sensor=sensor, block=block
             )
-            for sensor in self.sensors
+            for sensor in self.sensors(region, period)
         }
 
     def embeddings_file(self, region: str, period: str, block: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..config.fingerprint import content_hash
 from ..config.locations import store_location, tiles_location
+from ..config.sections import OVERRIDES
 from ..geotessera import STORE_DIM
 from ..models.published import weights_file
 from ..region.blocks import cache_folder, content_digest
@@ -45,37 +46,39 @@ class JobParams:
 
     def items(self, region: str, period: str, sensor: str) -> dict[str, Any]:
         """Return the sensor's settings and the period."""
-        source = getattr(self._config, sensor).model_dump(mode="json")
+        config = self._files.for_run(region, period)
+        source = getattr(config, sensor).model_dump(mode="json")
         # Snakemake writes parameters to its records: no credentials in them.
         source["location"] = public_href(source["location"] or "")
         return {
             "source": source,
-            "period": self._config.periods[period].model_dump(mode="json"),
+            "period": config.periods[period].model_dump(mode="json", exclude=set(OVERRIDES)),
             **self._preprocessing(sensor),
         }
 
-    def download(self, region: str, sensor: str, block: str) -> dict[str, Any]:
+    def download(self, region: str, period: str, sensor: str, block: str) -> dict[str, Any]:
         """Return the block's window and how the sensor's scenes are read."""
-        source = getattr(self._config, sensor)
+        source = getattr(self._files.for_run(region, period), sensor)
         return {
             "window": self._window(region, block),
             "source": source.model_dump(mode="json", include={"provider", "item_format"}),
             **self._preprocessing(sensor),
         }
 
-    def retile(self, region: str, block: str) -> dict[str, Any]:
+    def retile(self, region: str, period: str, block: str) -> dict[str, Any]:
         """Return the block's window, the patch size and the sensors that are required.
 
         `download.on_empty_block` is not included: it decides whether a block fails, and a block
         that did not fail need not be read again because of it.
         """
-        least = self._config.model.min_observations
+        least = self._files.for_run(region, period).model.min_observations
+        used = self._files.sensors(region, period)
         needed = [s for s, n in (("sentinel2", least.s2), ("sentinel1", least.s1)) if n > 0]
         return {
             "window": self._window(region, block),
             "patch_size": self._config.grid.patch_size,
             "downsample_rate": self._config.grid.downsample_rate,
-            "needed": [sensor for sensor in needed if sensor in self._files.sensors],
+            "needed": [sensor for sensor in needed if sensor in used],
         }
 
     def import_tiles(self, region: str, period: str, block: str) -> dict[str, Any]:
@@ -108,11 +111,12 @@ class JobParams:
             "dtype": self._config.model.dtype,
         }
 
-    def infer(self, region: str, block: str) -> dict[str, Any]:
+    def infer(self, region: str, period: str, block: str) -> dict[str, Any]:
         """Return the model's settings, and as `origin` the (row, column) of the block's upper
         left pixel in the region's product grid."""
         window = self._files.grids[region].product_window(self._files.block(region, block))
-        settings = self._config.model.model_dump(mode="json", include=_MODEL_KEYS)
+        model = self._files.for_run(region, period).model
+        settings = model.model_dump(mode="json", include=_MODEL_KEYS)
         return settings | {"origin": [window.y0, window.x0]}
 
     def skip_block(self, region: str, block: str) -> dict[str, Any]:

@@ -25,11 +25,11 @@ def scene_warnings(files: RunFiles, today: datetime.date | None = None) -> list[
     day = today or utc_today()
     lines = []
     for region, period in runs(files.config):
-        for sensor in files.sensors:
+        for sensor in files.sensors(region, period):
             path = files.paths.items.format(region=region, period=period, sensor=sensor)
             texts = _warnings(Path(path))
             if texts is None:
-                source = getattr(files.config, sensor)
+                source = getattr(files.for_run(region, period), sensor)
                 days = files.config.periods[period]
                 texts = [period_warning(sensor, days, source.publication_delay, day, False)]
             lines += [f"{region}, {period}: {text}" for text in texts if text]

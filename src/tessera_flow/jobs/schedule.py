@@ -81,20 +81,19 @@ class Schedule:
         rank = self._ranks[wildcards.region, wildcards.period, wildcards.block]
         return (STAGES.index(stage) + 1) * len(self._ranks) - rank
 
-    def dates(self, period: str) -> dict[str, float]:
-        """Return the assumed number of dates of a period, by enabled sensor."""
+    def dates(self, region: str, period: str) -> dict[str, float]:
+        """Return the assumed number of dates of a region and period, by sensor in use."""
         days = self._config.periods[period]
-        return {
-            name: dates_in(name, (days.end - days.start).days + 1) for name in self._files.sensors
-        }
+        number = (days.end - days.start).days + 1
+        return {name: dates_in(name, number) for name in self._files.sensors(region, period)}
 
     def most_in_flight(self) -> int:
         """Return how many blocks may be in progress by `jobs.max_disk_gb`: at least 1."""
         limit = self._config.jobs.max_disk_gb
-        if limit is None or not self._files.sensors:
+        if limit is None or not self._files.all_sensors:
             return len(self._ranks)
         pixels = self._config.grid.block_size**2
-        largest = max(block_disk_gb(pixels, self.dates(name)) for name in self._config.periods)
+        largest = max(block_disk_gb(pixels, self.dates(*run)) for run in runs(self._config))
         return max(1, int(limit / largest))
 
     @property

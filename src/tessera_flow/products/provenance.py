@@ -229,6 +229,7 @@ def build_provenance(
         RegionError: the grid has no CRS.
         ValueError: both weights and a store are given, or neither.
     """
+    config = config.for_run(region, period)
     software = software_versions()
     preprocessing, minimum = "unknown", {}
     sources: tuple[SourceRecord, ...]

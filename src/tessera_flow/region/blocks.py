@@ -13,7 +13,7 @@ from typing import Any
 
 from ..atomic import write_text
 from ..config.configuration import Config
-from ..config.sections import GridSettings, Region
+from ..config.sections import OVERRIDES, GridSettings, Region
 from .grid import RegionGrid
 from .roi_files import roi_files
 
@@ -24,7 +24,7 @@ CACHE_VERSION = 2
 def _settings_key(region: Region, settings: GridSettings) -> str:
     document = {
         "version": CACHE_VERSION,
-        "region": region.model_dump(mode="json", exclude={"periods"}),
+        "region": region.model_dump(mode="json", exclude={"periods", *OVERRIDES}),
         "grid": settings.model_dump(mode="json", exclude={"patch_size"}),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

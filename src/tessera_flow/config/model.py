@@ -1,0 +1,94 @@
+"""The keys of the section `model`: the encoder and the settings of inference."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .types import HeadCounts, PathText, Section, key
+
+
+class MinObservations(Section):
+    """Minimum number of valid observations; pixels with fewer get no embedding."""
+
+    s2: int = key(1, "Minimum number of valid Sentinel-2 observations.", ge=0)
+    s1: int = key(
+        0, "Minimum number of valid Sentinel-1 observations, both orbit directions together.", ge=0
+    )
+
+
+class Model(Section):
+    """The encoder and the settings of inference."""
+
+    weights: PathText | None = key(
+        None,
+        "Path of a checkpoint file, or a published name. Published names: `v2-nano`, `v2-small`, "
+        "`v2-medium`, `v2-large`, `v2-teacher`; the file is downloaded once from Hugging Face. "
+        "Checkpoints of v1.0 and v1.1 must be local files. The model family is detected from the "
+        "content. Required unless `source` is `geotessera`.",
+        min_length=1,
+    )
+    cache: PathText | None = key(
+        None,
+        "Folder for downloaded weights; can be shared between runs. Default: the Hugging Face "
+        "cache (`HF_HOME`, or `~/.cache/huggingface`).",
+        min_length=1,
+    )
+    statistics: Literal["mpc", "aws"] | None = key(
+        None,
+        "Normalisation statistics, for v1.1 only. Required for v1.1, which has one checkpoint for "
+        "scenes from Planetary Computer (`mpc`) and one for scenes from AWS (`aws`), each with its "
+        "own statistics. Omit for other families.",
+    )
+    allow_statistics_mismatch: bool = key(
+        False,
+        "Allow statistics that do not match the provider of the scenes. The embeddings are then "
+        "outside the distribution that the model was trained on.",
+    )
+    heads: HeadCounts | None = key(
+        None,
+        "Number of attention heads; overrides the checkpoint. One number, or two for Sentinel-2 "
+        "and Sentinel-1, such as `[4, 2]`. Default: the number in the checkpoint; if it has none, "
+        "8 for v1.0 float and 4 otherwise, with a message in the log.",
+    )
+    dim: Literal[16, 32, 64, 128] | None = key(
+        None,
+        "Number of leading dimensions to keep. Default: all dimensions, 128 (v2 teacher: 1024). "
+        "The v2 students can be truncated to 16, 32 or 64; this happens before quantisation.",
+    )
+    dtype: Literal["int8", "float32"] = key(
+        "int8",
+        "Data type of the embeddings. `int8`: codes with one float32 scale per pixel. `float32`: "
+        "values without quantisation.",
+    )
+    seed: int = key(
+        0,
+        "Seed of the random sampling of observations, for v1.0 only. The samples of a pixel depend "
+        "only on the seed and on its row and column in the grid of the region.",
+        ge=0,
+    )
+    repeat_times: int = key(
+        1, "Number of random samples to average per pixel, for v1.0 only.", ge=1
+    )
+    min_observations: MinObservations = Field(
+        default=MinObservations(), description=MinObservations.__doc__
+    )
+    device: Literal["auto", "cpu", "cuda", "xpu"] = key(
+        "auto",
+        "Device that runs the encoder. `cuda`: an NVIDIA GPU, or an AMD GPU with PyTorch for ROCm. "
+        "`xpu`: an Intel GPU. `auto`: a GPU if one is available, else the CPU.",
+    )
+    precision: Literal["auto", "float32", "bf16"] = key(
+        "auto",
+        "Precision of the matrix multiplications. Sums are always float32. `bf16`: faster on "
+        "devices that support it; codes may differ by up to 4 (docs/equivalence.md). `auto`: "
+        "float32 on a CPU, bf16 on a GPU that supports it.",
+    )
+    batch_size: int = key(
+        4096,
+        "Maximum number of pixels per forward pass on a GPU. It is halved if GPU memory is too "
+        "small. A CPU uses smaller batches that fit its cache.",
+        "px",
+        ge=1,
+    )
