@@ -19,12 +19,13 @@ from tessera_flow.dates import Slice
 from tessera_flow.demo.archive import write_item_collection
 from tessera_flow.ingest.download import download_sentinel1, download_sentinel2
 from tessera_flow.ingest.retile import retile
+from tessera_flow.ingest.scene_list import list_scenes
 from tessera_flow.ingest.stack import stack_sentinel1, stack_sentinel2
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.region.mask import mask_geobox, write_mask
 from tessera_flow.region.roi import read_roi
-from tessera_flow.scenes.search import Manifest, list_items
+from tessera_flow.scenes.manifest import Manifest
 
 ORIGIN = (600_000.0, 5_700_000.0)
 CRS = "EPSG:32631"
@@ -99,7 +100,7 @@ def ingest(config: Config, until: str = "patches") -> RunFiles:
     source = config.regions[region]
     write_mask(read_roi(source.roi, source.layer), layout.grids[region].geobox, mask)
     for sensor in layout.sensors(region, period):
-        list_items(
+        list_scenes(
             getattr(config, sensor),
             region,
             mask_geobox(mask),

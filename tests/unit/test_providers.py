@@ -17,8 +17,8 @@ from planetary_computer import sas
 
 from tessera_flow.archives.earth_search import EarthSearch
 from tessera_flow.archives.mpc import Mpc
-from tessera_flow.archives.provider import mgrs_tile
 from tessera_flow.archives.providers import PROVIDERS, find_provider
+from tessera_flow.archives.sentinel2_names import mgrs_tile
 from tessera_flow.config.configuration import Config
 from tessera_flow.errors import ConfigError, ItemError
 from tessera_flow.sensors.sentinel2 import BANDS
@@ -69,12 +69,16 @@ def test_offset_of_every_recorded_item(name: str, item: dict[str, Any]) -> None:
     bucket = href.split("/")[2].split(".")[0]
     expected = REAL_OFFSETS[(name, item["collection"], bucket)]
     assert float(item["properties"]["s2:processing_baseline"]) >= 4
-    assert provider.boa_offset(item, "corrected") == expected
+    rule = provider.offset_rule(item, "corrected")
+    assert rule.bands == (set(BANDS) if expected else set())
+    assert not rule.doubt
     # The published pipeline corrected Planetary Computer's scenes only, from 26 January 2022.
-    assert provider.boa_offset(item, "as_published") == (1000 if name == "mpc" else 0)
+    published = provider.offset_rule(item, "as_published")
+    assert published.bands == (set(BANDS) if name == "mpc" else set())
     early = copy.deepcopy(item)
     early["properties"]["s2:processing_baseline"] = "03.01"
-    assert provider.boa_offset(early, "corrected") == 0
+    early["properties"].pop("s2:product_uri", None)
+    assert not provider.offset_rule(early, "corrected").bands
 
 
 @pytest.mark.parametrize(("name", "item"), real_items())
@@ -91,10 +95,12 @@ def test_keys_tile_and_acquisition_of_every_recorded_item(name: str, item: dict[
         assert f"_T{tile}_" in item["properties"]["s2:product_uri"]
     else:
         assert f"{tile}_" in item["id"]
-    acquisition = provider.acquisition(item)
-    assert acquisition is not None
-    datatake = item["properties"]["s2:datatake_id"].rsplit("_N", 1)[0]
-    assert acquisition == (datatake, tile)
+    satellite, start, *_ = item["properties"]["s2:datatake_id"].removeprefix("G").split("_")
+    assert provider.acquisition(item) == (satellite, start, tile)
+    unnamed = copy.deepcopy(item)
+    del unnamed["properties"]["s2:datatake_id"]
+    if "s2:product_uri" in item["properties"]:
+        assert provider.acquisition(unnamed) == (satellite, start, tile)
 
 
 def earth_search(**changes: Any) -> dict[str, Any]:
@@ -104,7 +110,11 @@ def earth_search(**changes: Any) -> dict[str, Any]:
         "id": "x",
         "collection": changes.pop("collection", "sentinel-2-l2a"),
         "assets": {key: {"href": href.format(band)} for band, key in keys.items()},
-        "properties": {"s2:processing_baseline": "05.11", **changes},
+        "properties": {
+            "datetime": "2023-06-05T10:00:00Z",
+            "s2:processing_baseline": "05.11",
+            **changes,
+        },
     }
 
 
@@ -118,30 +128,67 @@ def earth_search(**changes: Any) -> dict[str, Any]:
         (earth_search(href="https://sentinel-s2-l2a.s3.amazonaws.com/a/{}.tif"), 1000),
         (earth_search(href="s3://sentinel-s2-l2a/a/{}.tif"), 1000),
         (earth_search(href="s3://e84-earth-search-sentinel-data/a/{}.tif"), 1000),
-        # The bucket has precedence over the properties of the item.
+        # The files of this bucket are ESA's own, whatever the properties state.
         (earth_search(href="s3://sentinel-s2-l2a/{}", **{"earthsearch:boa_offset_applied": True}),
          1000),
         (earth_search(href="s3://sentinel-s2-l2a/{}", **{"s2:processing_baseline": "03.01"}), 0),
         # Local files.
         (earth_search(**{"earthsearch:s3_path": "s3://sentinel-cogs/a/x"}), 0),
         (earth_search(**{"earthsearch:s3_path": "s3://sentinel-s2-l2a/a/x"}), 1000),
-        (earth_search(**{"earthsearch:boa_offset_applied": True}), 0),
-        (earth_search(**{"earthsearch:boa_offset_applied": False}), 1000),
         (earth_search(collection="sentinel-2-c1-l2a"), 1000),
         (earth_search(**{"s2:processing_baseline": "02.14"}), 0),
     ],
 )  # fmt: skip
 def test_offset_follows_the_bucket(item: dict[str, Any], offset: int) -> None:
-    assert EarthSearch().boa_offset(item, "corrected") == offset
+    rule = EarthSearch().offset_rule(item, "corrected")
+    assert rule.bands == (set(BANDS) if offset else set())
+    assert not rule.doubt
+    assert rule.by in ("bucket", "collection", "baseline")
 
 
-def test_unknown_offset_is_an_error() -> None:
-    with pytest.raises(ItemError, match=r"Item x of baseline 05\.11 does not state whether"):
-        EarthSearch().boa_offset(earth_search(), "corrected")
+COGS = {"earthsearch:s3_path": "s3://sentinel-cogs/a/x"}
+
+
+@pytest.mark.parametrize(
+    ("item", "offset", "doubt"),
+    [
+        (earth_search(**COGS, **{"earthsearch:boa_offset_applied": False}), 0,
+         "boa_offset_applied is false, but the bucket is sentinel-cogs"),
+        (earth_search(**COGS, **{"earthsearch:boa_offset_applied": "false"}), 0,
+         "boa_offset_applied is false, but the bucket is sentinel-cogs"),
+        (earth_search(**COGS, datetime="2022-02-05T10:00:00Z"), 0, "first products of baseline"),
+        (earth_search(**COGS, datetime="2022-02-05T10:00:00Z",
+                      **{"earthsearch:boa_offset_applied": True}), 0, "first products of baseline"),
+        (earth_search(href="s3://e84-earth-search-sentinel-data/{}",
+                      **{"earthsearch:boa_offset_applied": True}), 1000,
+         "boa_offset_applied is true, but the bucket is e84-earth-search-sentinel-data"),
+        (earth_search(**{"earthsearch:boa_offset_applied": True}), 0, "only earthsearch:boa"),
+        (earth_search(**{"earthsearch:boa_offset_applied": False}), 1000, "only earthsearch:boa"),
+        (earth_search(), 1000, "neither a bucket"),
+    ],
+)  # fmt: skip
+def test_contradictions_of_bucket_flag_and_date_are_doubts(
+    item: dict[str, Any], offset: int, doubt: str
+) -> None:
+    rule = EarthSearch().offset_rule(item, "corrected")
+    assert rule.bands == (set(BANDS) if offset else set())
+    assert doubt in rule.doubt
+    assert rule.doubtful == set(BANDS)
+    assert not EarthSearch().offset_rule(item, "as_published").doubt
+    for stated in ("present", "removed"):
+        by_user = EarthSearch().offset_rule(item, "corrected", stated)
+        assert (by_user.by, by_user.doubt) == ("configuration", "")
+        assert by_user.bands == (set(BANDS) if stated == "present" else set())
+
+
+def test_bands_in_several_buckets_have_an_offset_each() -> None:
     mixed = earth_search(href="s3://sentinel-cogs/{}")
     mixed["assets"]["nir"]["href"] = "s3://sentinel-s2-l2a/nir"
-    with pytest.raises(ItemError, match="are in buckets with and without the BOA offset"):
-        EarthSearch().boa_offset(mixed, "corrected")
+    rule = EarthSearch().offset_rule(mixed, "corrected")
+    assert (rule.bands, rule.by, rule.doubt) == ({"B08"}, "bucket", "")
+    mixed["properties"]["datetime"] = "2022-02-05T10:00:00Z"
+    rule = EarthSearch().offset_rule(mixed, "corrected")
+    assert rule.doubtful == set(BANDS) - {"B08"}
 
 
 def test_every_gdal_option_has_a_reason_and_is_set_once() -> None:
@@ -230,7 +277,7 @@ def test_local_archive_in_the_format_of_earth_search(
     tmp_path: Path, roi: Path, bucket: str, collection: str | None, offset: int
 ) -> None:
     rng = np.random.default_rng(3)
-    dn = rng.integers(1001, 9000, (*SHAPE, 10)).astype(np.uint16)
+    dn = rng.integers(1 + offset, 9000, (*SHAPE, 10)).astype(np.uint16)
     scl = rng.choice([4, 9], SHAPE).astype(np.uint8)
     scene = optical(tmp_path / "a", "2022-02-03T10:00:00", dn, scl, baseline="04.00")
     item = with_file_uris(earth_search_item(scene, bucket, collection or "sentinel-2-l2a"))
@@ -241,6 +288,8 @@ def test_local_archive_in_the_format_of_earth_search(
     np.testing.assert_array_equal(stack["bands"][0], dn - offset)
     np.testing.assert_array_equal(stack["masks"][0], scl == 4)
     (manifest_item,) = manifest(run_files, "sentinel2").items
+    # The date is in the time of products that were copied uncorrected, so the pixels decided.
+    assert manifest_item.boa_offset_from == ("pixels" if bucket == "sentinel-cogs" else "bucket")
     assert not [key for key in manifest_item.stac["assets"] if key.endswith("-jp2")]
 
 
@@ -313,7 +362,7 @@ def test_page_that_is_always_refused_is_searched_in_shorter_periods(
 
         def broken(method: str, path: str, headers: Any, body: Any) -> Any:
             full_period = body and body.get("datetime", "").startswith(
-                "2022-02-01T00:00:00Z/2022-03-01"
+                "2022-02-01T00:00:00Z/2022-03-02"
             )
             if full_period and body.get("token") == "2":
                 return 502, {}, b"<html>Bad Gateway</html>"

@@ -198,7 +198,8 @@ def test_api_with_paging_and_repeated_items(
 def test_search_includes_the_complete_last_day(tmp_path: Path, roi: Path, archive: Items) -> None:
     with serve_stac(archive) as api:
         run_files = search(tmp_path, roi, api.url)
-        assert api.searches()[0].body["datetime"] == "2021-06-01T00:00:00Z/2021-07-01T00:00:00Z"
+        # One day more: the time of an item can be after midnight, that of its datatake before.
+        assert api.searches()[0].body["datetime"] == "2021-06-01T00:00:00Z/2021-07-02T00:00:00Z"
     assert ids(run_files)[-1] == archive[0]["id"]
     # The response also contains midnight of 1 July, which is not in the period.
     assert archive[4]["id"] not in ids(run_files)

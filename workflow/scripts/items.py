@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from adaptor import job
+from tessera_flow.ingest.scene_list import list_scenes
 from tessera_flow.region.mask import mask_geobox
-from tessera_flow.scenes.search import list_items
 
 with job(snakemake) as general:
     config = general.for_run(snakemake.wildcards.region, snakemake.wildcards.period)
-    list_items(
+    list_scenes(
         source=getattr(config, snakemake.wildcards.sensor),
         region=snakemake.wildcards.region,
         geobox=mask_geobox(snakemake.input.mask),

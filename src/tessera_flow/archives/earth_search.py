@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import ItemError
+from ..dates import utc_date
 from ..sensors.sentinel2 import BANDS, SCL, Preprocessing
-from .provider import Provider, offset_by_baseline, processing_baseline
+from .boa_offset import (
+    OffsetRule,
+    StatedOffset,
+    confirm_declared,
+    rule_by_baseline,
+    rule_by_user,
+)
+from .provider import Provider
 from .signing import Access
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """S3 bucket with assets, and whether the pixels still contain ESA's offset."""
+    """S3 bucket with assets, and whether the pixels still contain ESA's offset.
+
+    `as_published_by_esa`: the files are ESA's own, so nothing can have been removed.
+    """
 
     name: str
     region: str
     offset_in_pixels: bool
+    as_published_by_esa: bool = False
 
 
 BUCKETS = (
     Bucket("sentinel-cogs", "us-west-2", offset_in_pixels=False),
-    Bucket("sentinel-s2-l2a", "eu-central-1", offset_in_pixels=True),
+    Bucket("sentinel-s2-l2a", "eu-central-1", offset_in_pixels=True, as_published_by_esa=True),
     Bucket("e84-earth-search-sentinel-data", "us-west-2", offset_in_pixels=True),
 )
 """Known buckets; they determine the offset. `raster:bands` does not: it has -0.1 even if the offset
 has been removed."""
+
+UNCERTAIN_DAYS = (datetime.date(2022, 1, 24), datetime.date(2022, 3, 15))
+"""The first products of baseline 04.00 were copied to `sentinel-cogs` with ESA's numbers, and only
+some of them were corrected later."""
 
 _BY_NAME = {bucket.name: bucket for bucket in BUCKETS}
 _VIRTUAL_HOST = re.compile(r"(?P<bucket>[a-z0-9.-]+?)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com")
@@ -63,40 +79,47 @@ class EarthSearch(Provider):
         }
     )
 
-    def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
-        """See `Provider.boa_offset`. It depends on the bucket; 0 with `as_published`.
+    def offset_rule(
+        self, item: Mapping[str, Any], preprocessing: Preprocessing, stated: StatedOffset = "auto"
+    ) -> OffsetRule:
+        """See `Provider.offset_rule`. It depends on the bucket; none with `as_published`.
 
-        For local files the bucket is that of `earthsearch:s3_path`; without it,
-        `earthsearch:boa_offset_applied` or the name of the collection determines the offset.
+        For local files the bucket is that of `earthsearch:s3_path`. The pixels have to confirm
+        the bucket where `earthsearch:boa_offset_applied` contradicts it, and in `UNCERTAIN_DAYS`.
         """
-        if preprocessing == "as_published" or offset_by_baseline(item) == 0:
-            return 0
-        return offset_by_baseline(item) if self._offset_in_pixels(item) else 0
+        if preprocessing == "as_published":
+            return OffsetRule.of(False, "published rule")
+        rule = rule_by_user(item, stated) or rule_by_baseline(item)
+        if rule.by == "configuration" or not rule.bands:
+            return rule
+        if rule.doubt:
+            return rule
+        rule = self._rule_by_bucket(item)
+        # Real items state -0.1 whether the offset was removed or not.
+        return confirm_declared(item, self.s2_assets, rule, only_zero=True)
 
-    def _offset_in_pixels(self, item: Mapping[str, Any]) -> bool:
+    def _rule_by_bucket(self, item: Mapping[str, Any]) -> OffsetRule:
         properties = item["properties"]
-        hrefs = [item["assets"][self.s2_assets[band]]["href"] for band in BANDS]
-        in_pixels = {_BY_NAME[name].offset_in_pixels for name in _buckets(hrefs)}
-        if len(in_pixels) > 1:
-            raise ItemError(
-                f"The bands of item {item['id']} are in buckets with and without the BOA offset: "
-                "fix or remove the item."
-            )
-        in_pixels = in_pixels or {
-            _BY_NAME[name].offset_in_pixels
-            for name in _buckets([str(properties.get("earthsearch:s3_path", ""))])
-        }
-        if in_pixels:
-            return in_pixels.pop()
-        if isinstance(properties.get("earthsearch:boa_offset_applied"), bool):
-            return not properties["earthsearch:boa_offset_applied"]
-        if item.get("collection") == "sentinel-2-c1-l2a":
-            return True
-        raise ItemError(
-            f"Item {item['id']} of baseline {processing_baseline(item):05.2f} does not state "
-            "whether its pixels contain the BOA offset: add earthsearch:s3_path or "
-            "earthsearch:boa_offset_applied to it."
-        )
+        applied = _flag(properties.get("earthsearch:boa_offset_applied"))
+        hrefs = {band: str(item["assets"][self.s2_assets[band]]["href"]) for band in BANDS}
+        stored = _bucket(str(properties.get("earthsearch:s3_path", "")))
+        buckets = {band: _bucket(href) or stored for band, href in hrefs.items()}
+        if None in buckets.values():
+            return _rule_without_bucket(item, applied, list(hrefs.values()))
+        uncertain = UNCERTAIN_DAYS[0] <= utc_date(properties["datetime"]) <= UNCERTAIN_DAYS[1]
+        doubtful = frozenset(
+            band
+            for band, bucket in buckets.items()
+            if bucket and not bucket.as_published_by_esa
+            and (applied is bucket.offset_in_pixels or (uncertain and not bucket.offset_in_pixels))
+        )  # fmt: skip
+        present = (band for band, bucket in buckets.items() if bucket and bucket.offset_in_pixels)
+        reason = "the date is in the time of the first products of baseline 04.00"
+        if applied is not None and not uncertain:
+            reason = f"earthsearch:boa_offset_applied is {str(applied).lower()}"
+        names = sorted({bucket.name for bucket in buckets.values() if bucket})
+        doubt = f"{reason}, but the bucket is {' and '.join(names)}" if doubtful else ""
+        return OffsetRule(frozenset(present), "bucket", doubt, doubtful)
 
     def access(self, href: str, fresh: bool = False) -> Access:
         """See `Provider.access`. `s3://` URLs of known buckets are opened by HTTPS."""
@@ -107,19 +130,36 @@ class EarthSearch(Provider):
         return Access(f"https://{bucket.name}.s3.{bucket.region}.amazonaws.com{parts.path}")
 
 
-def _buckets(hrefs: list[str]) -> Iterator[str]:
-    """Yield the known buckets in URLs."""
-    for href in hrefs:
-        parts = urlsplit(href)
-        host = parts.hostname or ""
-        virtual = _VIRTUAL_HOST.fullmatch(host)
-        if parts.scheme == "s3":
-            name = host
-        elif virtual:
-            name = virtual["bucket"]
-        elif _PATH_HOST.fullmatch(host):
-            name = parts.path.lstrip("/").partition("/")[0]
-        else:
-            continue
-        if name in _BY_NAME:
-            yield name
+def _flag(value: Any) -> bool | None:
+    """Return a flag that may be stored as text; None if it is neither true nor false."""
+    return {"true": True, "false": False}.get(str(value).strip().lower())
+
+
+def _rule_without_bucket(
+    item: Mapping[str, Any], applied: bool | None, hrefs: list[str]
+) -> OffsetRule:
+    if applied is not None:
+        doubt = "only earthsearch:boa_offset_applied states it, which is wrong in some items"
+        return OffsetRule.of(not applied, "flag", doubt)
+    if item.get("collection") == "sentinel-2-c1-l2a":
+        return OffsetRule.of(True, "collection")
+    doubt = "neither a bucket (earthsearch:s3_path) nor earthsearch:boa_offset_applied states it"
+    if all(href.lower().endswith(".jp2") for href in hrefs):
+        return OffsetRule.of(True, "baseline", doubt)  # a file of ESA
+    return OffsetRule.of(True, "baseline", doubt, keep_undecided=False)
+
+
+def _bucket(href: str) -> Bucket | None:
+    """Return the known bucket of a URL, or None."""
+    parts = urlsplit(href)
+    host = parts.hostname or ""
+    virtual = _VIRTUAL_HOST.fullmatch(host)
+    if parts.scheme == "s3":
+        name = host
+    elif virtual:
+        name = virtual["bucket"]
+    elif _PATH_HOST.fullmatch(host):
+        name = parts.path.lstrip("/").partition("/")[0]
+    else:
+        return None
+    return _BY_NAME.get(name)

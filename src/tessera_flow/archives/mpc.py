@@ -13,9 +13,16 @@ from urllib.parse import urlsplit
 import requests
 
 from ..dates import utc_date
-from ..sensors.sentinel2 import BANDS, BOA_OFFSET, SCL, Preprocessing
+from ..sensors.sentinel2 import BANDS, SCL, Preprocessing
+from .boa_offset import (
+    OffsetRule,
+    StatedOffset,
+    confirm_declared,
+    rule_by_baseline,
+    rule_by_user,
+)
 from .credentials import warn_if_shared
-from .provider import Provider, offset_by_baseline
+from .provider import Provider
 from .signing import Access
 
 LAST_DAY_WITHOUT_OFFSET = datetime.date(2022, 1, 25)
@@ -41,12 +48,19 @@ class Mpc(Provider):
     s1_assets: Mapping[str, str] = field(default_factory=lambda: {"vv": "vv", "vh": "vh"})
     # RTC images are on a 10 m grid in their UTM zone, so `nearest` (the default of Provider) fits.
 
-    def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
-        """See `Provider.boa_offset`. Depends on the baseline; with `as_published` on the date."""
+    def offset_rule(
+        self, item: Mapping[str, Any], preprocessing: Preprocessing, stated: StatedOffset = "auto"
+    ) -> OffsetRule:
+        """See `Provider.offset_rule`. Depends on the baseline; with `as_published` on the date.
+
+        An item that states another offset than that of its baseline (`raster:bands` and the
+        like) is confirmed by its pixels.
+        """
         if preprocessing == "as_published":
             day = utc_date(item["properties"]["datetime"])
-            return BOA_OFFSET if day > LAST_DAY_WITHOUT_OFFSET else 0
-        return offset_by_baseline(item)
+            return OffsetRule.of(day > LAST_DAY_WITHOUT_OFFSET, "published rule")
+        rule = rule_by_user(item, stated) or rule_by_baseline(item)
+        return rule if rule.by == "configuration" else confirm_declared(item, self.s2_assets, rule)
 
     def access(self, href: str, fresh: bool = False) -> Access:
         """See `Provider.access`. URLs of Planetary Computer storage are signed."""

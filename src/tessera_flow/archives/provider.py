@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..config.sections import Download, Period
 from ..errors import ItemError
-from ..sensors.sentinel2 import BOA_OFFSET, Preprocessing
+from ..sensors.sentinel2 import Preprocessing
+from .boa_offset import OffsetRule, StatedOffset
+from .sentinel2_names import datatake, generation_time, mgrs_tile, processing_baseline
 from .signing import Access
-
-FIRST_OFFSET_BASELINE = 4.0
-"""First processing baseline whose digital numbers include ESA's BOA offset."""
 
 
 @dataclass(frozen=True)
@@ -97,30 +95,31 @@ class Provider:
 
         return search_items(location, collection, box, period, download)
 
-    def boa_offset(self, item: Mapping[str, Any], preprocessing: Preprocessing) -> int:
-        """Return the offset to subtract from the digital numbers of a Sentinel-2 item: 0 or 1000.
+    def offset_rule(
+        self, item: Mapping[str, Any], preprocessing: Preprocessing, stated: StatedOffset = "auto"
+    ) -> OffsetRule:
+        """Return in which bands the pixels of a Sentinel-2 item contain ESA's offset.
 
         Args:
             item: STAC item with properties and assets.
             preprocessing: `corrected`: the offset that the pixels contain. `as_published`: the
                 offset that the published pipeline subtracts.
+            stated: what the user states about the archive (`sentinel2.boa_offset`).
 
         Raises:
-            ItemError: the item does not state its baseline, or whether its pixels contain the
-                offset.
+            BaselineError: the item states no processing baseline of ESA.
         """
         raise NotImplementedError(f"{self.name} has no Sentinel-2 scenes")
 
     def acquisition(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
         """Return a key shared by all duplicates of an acquisition; None if it is unknown.
 
-        Sentinel-2: datatake without its baseline suffix (`_N05.11`), and MGRS tile. Time stamps
-        are not suitable: those of duplicates can differ by minutes.
+        Sentinel-2: satellite and start of the datatake, and MGRS tile. The parts of a tile at the
+        border of two datastrips share it as well: see `scenes.copies`. Time stamps are not
+        suitable: those of duplicates can differ by minutes.
         """
-        datatake, tile = item["properties"].get("s2:datatake_id"), mgrs_tile(item)
-        if not datatake or not tile:
-            return None
-        return re.sub(r"_N\d\d\.\d\d$", "", datatake), tile
+        take, tile = datatake(item), mgrs_tile(item)
+        return None if take is None or tile is None else (*take, tile)
 
     def version_key(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the sort key of the duplicates of an acquisition; the largest one is used.
@@ -130,8 +129,8 @@ class Provider:
         try:
             baseline = processing_baseline(item)
         except ItemError:
-            baseline = 0.0
-        return baseline, str(item["properties"].get("s2:generation_time", ""))
+            baseline = ""
+        return baseline, generation_time(item)
 
     def access(self, href: str, fresh: bool = False) -> Access:
         """Return the signed URL and GDAL options to open an asset.
@@ -145,45 +144,3 @@ class Provider:
             requests.RequestException: the signing service does not respond; can be retried.
         """
         return Access(href)
-
-
-def offset_by_baseline(item: Mapping[str, Any]) -> int:
-    """Return the offset that ESA added to the digital numbers: 1000 from baseline 04.00, else 0.
-
-    Raises:
-        ItemError: the item does not state its baseline.
-    """
-    return BOA_OFFSET if processing_baseline(item) >= FIRST_OFFSET_BASELINE else 0
-
-
-def mgrs_tile(item: Mapping[str, Any]) -> str | None:
-    """Return the MGRS tile of a Sentinel-2 item, such as `31UFT`; None if it is unknown."""
-    properties = item["properties"]
-    if properties.get("s2:mgrs_tile"):
-        return str(properties["s2:mgrs_tile"])
-    if str(properties.get("grid:code", "")).startswith("MGRS-"):
-        return str(properties["grid:code"]).removeprefix("MGRS-").zfill(5)
-    parts = [properties.get(f"mgrs:{key}") for key in ("utm_zone", "latitude_band", "grid_square")]
-    return None if None in parts else f"{int(parts[0]):02d}{parts[1]}{parts[2]}"
-
-
-def processing_baseline(item: Mapping[str, Any]) -> float:
-    """Return the processing baseline of a Sentinel-2 item, such as 5.11.
-
-    It is read from `s2:processing_baseline`, else from the product name (`_N0511_`).
-
-    Raises:
-        ItemError: both are missing.
-    """
-    properties = item["properties"]
-    stated = properties.get("s2:processing_baseline")
-    if stated is not None and re.fullmatch(r"\d+(\.\d+)?", str(stated)):
-        return float(stated)
-    match = re.search(r"_N(\d\d)(\d\d)_", str(properties.get("s2:product_uri", "")))
-    if match:
-        return float(f"{match[1]}.{match[2]}")
-    raise ItemError(
-        f"Item {item['id']} does not state its processing baseline (s2:processing_baseline), so "
-        "its offset is unknown: complete the item, or set `preprocessing: as_published`, which "
-        "uses the date."
-    )

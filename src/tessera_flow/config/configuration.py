@@ -201,6 +201,17 @@ class Config(Section):
             )
         return value
 
+    @field_validator("sentinel2", mode="after")
+    @classmethod
+    def _one_rule_for_the_offset(cls, value: Sentinel2, info: ValidationInfo) -> Sentinel2:
+        if info.data.get("preprocessing") == "as_published" and value.boa_offset != "auto":
+            raise refused(
+                f"sentinel2.boa_offset is {value.boa_offset}, but with preprocessing: as_published "
+                "the date of a scene decides its offset: remove sentinel2.boa_offset, or set "
+                "preprocessing to corrected."
+            )
+        return value
+
     @field_validator("sentinel1", mode="after")
     @classmethod
     def _sensors_of_every_run(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:

@@ -45,6 +45,8 @@ def content_hash(config: Config, region: str, period: str) -> str:
         settings[sensor]["collection"] = settings[sensor]["collection"] or default
         # A token in a URL is not a setting, and must not affect the hash.
         settings[sensor]["location"] = public_href(settings[sensor]["location"] or "") or None
+    if settings["sentinel2"]["boa_offset"] == "auto":  # as before there was this key
+        del settings["sentinel2"]["boa_offset"]
     if config.source == "scenes":
         del settings["source"], settings["tiles"]
     else:

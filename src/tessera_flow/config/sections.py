@@ -198,6 +198,14 @@ class Sentinel2(_Source):
     item_format: Literal["mpc", "earth-search"] = key(
         "mpc", "Format of the items of a local archive. It sets asset names and offset rules."
     )
+    boa_offset: Literal["auto", "present", "removed"] = key(
+        "auto",
+        "Whether the pixels contain the BOA offset. ESA adds 1000 to the digital numbers since "
+        "processing baseline 04.00. `auto`: as the items state, confirmed by the pixels where "
+        "items contradict themselves. `present`: in all scenes except those of ESA's earlier "
+        "baselines. `removed`: in no scene. Set it for an archive that states it wrongly, or "
+        "whose processing baselines are not ESA's (such as 99.99).",
+    )
     max_cloud: float = key(
         100.0,
         "Maximum `eo:cloud_cover` of a scene. Cloudier scenes are not used at all. 100: no limit.",

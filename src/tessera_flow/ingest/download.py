@@ -245,8 +245,11 @@ class _OpticalDays:
             if planes is None:
                 complete = False
             elif complete:
-                mosaic.add(index, planes, self.preprocessing if item.boa_offset else None)
+                mosaic.add(index, planes, self._offsets(item))
         return mosaic.image() if complete else None
+
+    def _offsets(self, item: SourceItem) -> list[Preprocessing | None]:
+        return [self.preprocessing if item.has_offset(band) else None for band in BANDS]
 
     def _start(self, item: SourceItem) -> list[Future[NDArray[Any]]]:
         return [self.job.start(item, key, "uint16", self.bilinear) for key in self.band_keys]

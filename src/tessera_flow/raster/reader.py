@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 DECODE_ATTEMPTS = 2
 """If completely received data cannot be decoded in this many attempts, the object is corrupt."""
 
+OVERVIEW_EDGE = 512
+"""Largest edge in pixels of an image from `Reader.overview`."""
+
 CACHE_BYTES = 2**28
 """GDAL's block cache. Its default is a share of the machine's memory, which ignores the memory
 limit of a job."""
@@ -121,6 +124,29 @@ class Reader:
                 f"({type(error).__name__}). Correct it or remove the item."
             ) from error
         return slices, as_dtype(pixels, np.dtype(dtype), asset)
+
+    def overview(self, asset: Asset, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+        """Read the complete raster of an asset at a reduced resolution, by nearest neighbour.
+
+        Args:
+            asset: the asset.
+            shape: (H, W) of the result; None: that of the raster, its edges at most
+                `OVERVIEW_EDGE`.
+
+        Raises:
+            MissingSceneError: the object is missing or corrupt.
+            ReadError: it cannot be read.
+        """
+
+        def use(dataset: Any, prefetch: Prefetch) -> NDArray[Any]:
+            step = -(-max(dataset.shape) // OVERVIEW_EDGE)
+            target = shape or tuple(-(-size // step) for size in dataset.shape)
+            if not dataset.overviews(1):
+                prefetch(RasterioWindow(0, 0, dataset.width, dataset.height))
+            pixels: NDArray[Any] = dataset.read(1, out_shape=target)
+            return pixels
+
+        return self._use(asset, use)
 
     def _use(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         if self.policy.stop.is_set():

@@ -11,38 +11,52 @@ from typing import Any
 import pyproj
 from odc.geo.geobox import GeoBox
 
+from ..archives.boa_offset import declared_offset
+from ..archives.sentinel2_names import observation_day, sensing_start
 from ..dates import utc_date
 from ..urls import public_href
+from .copies import footprint
 from .manifest import SourceItem
 
 _KEPT_PROPERTIES = (
     "datetime", "earthsearch:boa_offset_applied", "earthsearch:s3_path", "eo:cloud_cover",
     "grid:code", "mgrs:grid_square", "mgrs:latitude_band", "mgrs:utm_zone", "platform",
-    "s2:datatake_id", "s2:generation_time", "s2:mgrs_tile", "s2:processing_baseline",
-    "s2:product_uri", "sar:polarizations", "sat:orbit_state",
+    "s2:datastrip_id", "s2:datatake_id", "s2:generation_time", "s2:granule_id", "s2:mgrs_tile",
+    "s2:nodata_pixel_percentage", "s2:processing_baseline", "s2:product_uri", "s2:tile_id",
+    "sar:polarizations", "sat:orbit_state",
 )  # fmt: skip
 
 
-def source_item(document: Mapping[str, Any], geobox: GeoBox, asset_keys: set[str]) -> SourceItem:
+def source_item(
+    document: Mapping[str, Any], geobox: GeoBox, asset_keys: set[str], is_optical: bool
+) -> SourceItem:
     """Return the item of a STAC document before selection: `boa_offset` is 0.
 
     Args:
         document: STAC item with absolute asset URLs.
         geobox: grid of the region.
         asset_keys: keys of the assets to keep.
+        is_optical: whether it is an item of Sentinel-2.
 
     Raises:
         KeyError, TypeError, ValueError, pyproj.exceptions.CRSError: the item is invalid.
     """
     properties = document["properties"]
     stamp = properties.get("datetime")
+    day = datetime.date.min
+    if stamp:
+        day = observation_day(document) if is_optical else utc_date(stamp)
+    extent = _extent(document, geobox)
+    stac = _reduced(document, asset_keys)
+    if is_optical and sensing_start(stac) is None:
+        stac["footprint"] = footprint(document, str(geobox.crs), extent)
     return SourceItem(
         id=document["id"],
-        date=utc_date(stamp) if stamp else datetime.date.min,
-        extent=_extent(document, geobox),
+        date=day,
+        extent=extent,
         boa_offset=0,
         orbit=str(properties.get("sat:orbit_state") or "").lower() or None,
-        stac=_reduced(document, asset_keys),
+        stac=stac,
     )
 
 
@@ -53,11 +67,16 @@ def _reduced(document: Mapping[str, Any], asset_keys: set[str]) -> dict[str, Any
         "collection": document.get("collection"),
         "properties": {k: properties[k] for k in _KEPT_PROPERTIES if k in properties},
         "assets": {
-            key: {"href": public_href(asset["href"])}
+            key: {"href": public_href(asset["href"]), **_stated_offset(asset)}
             for key, asset in document.get("assets", {}).items()
             if key in asset_keys
         },
     }
+
+
+def _stated_offset(asset: Mapping[str, Any]) -> dict[str, float]:
+    offset = declared_offset(asset)
+    return {} if offset is None else {"raster:offset": offset}
 
 
 def _extent(

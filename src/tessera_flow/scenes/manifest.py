@@ -20,10 +20,13 @@ class SourceItem:
 
     Attributes:
         id: STAC id.
-        date: UTC day.
+        date: UTC day of the time step: for Sentinel-2 that of the start of the datatake.
         extent: (left, bottom, right, top) of the raster in the CRS of the region; None if it is
             unknown, in which case the item overlaps any grid.
         boa_offset: Sentinel-2: offset to subtract from the digital numbers.
+        boa_offset_from: what decided it: `baseline`, `bucket`, `flag`, `collection`, `pixels`,
+            `configuration` or `published rule`.
+        boa_offset_bands: bands that contain the offset; None: all, or none if it is 0.
         orbit: Sentinel-1: `ascending` or `descending`. Sentinel-2: None.
         stac: id, collection, properties and assets of the STAC item, reduced to the keys needed
             for selection and reading, because every job reads the manifest. URLs are unsigned.
@@ -38,6 +41,13 @@ class SourceItem:
     orbit: str | None
     stac: Mapping[str, Any]
     duplicates: tuple[SourceItem, ...] = ()
+    boa_offset_from: str = ""
+    boa_offset_bands: tuple[str, ...] | None = None
+
+    def has_offset(self, band: str) -> bool:
+        """Return whether the offset must be subtracted from a band."""
+        bands = self.boa_offset_bands
+        return self.boa_offset != 0 and (bands is None or band in bands)
 
     def overlaps(self, geobox: GeoBox) -> bool:
         """Return whether the raster may overlap a grid in the CRS of the region."""
@@ -57,6 +67,10 @@ class SourceItem:
             "orbit": self.orbit,
             "stac": self.stac,
         }
+        if self.boa_offset_from:
+            document["boa_offset_from"] = self.boa_offset_from
+        if self.boa_offset_bands is not None:
+            document["boa_offset_bands"] = list(self.boa_offset_bands)
         if self.duplicates:
             document["duplicates"] = [item.to_json() for item in self.duplicates]
         return document
@@ -65,6 +79,7 @@ class SourceItem:
     def from_json(cls, document: Mapping[str, Any]) -> SourceItem:
         """Return the item of a document from `to_json`."""
         extent = document["extent"]
+        bands = document.get("boa_offset_bands")
         return cls(
             id=document["id"],
             date=datetime.date.fromisoformat(document["date"]),
@@ -73,6 +88,8 @@ class SourceItem:
             orbit=document["orbit"],
             stac=document["stac"],
             duplicates=tuple(cls.from_json(item) for item in document.get("duplicates", ())),
+            boa_offset_from=document.get("boa_offset_from", ""),
+            boa_offset_bands=None if bands is None else tuple(bands),
         )
 
 

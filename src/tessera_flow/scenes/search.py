@@ -7,7 +7,6 @@ URLs, and the items left out with the reason.
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,10 +24,11 @@ from ..errors import ItemError
 from ..sensors.sentinel2 import Preprocessing
 from ..urls import absolute_location, public_href
 from .candidate import four, source_item
+from .copies import Sample
 from .coverage import coverage_warnings, reasons
 from .manifest import Manifest, SourceItem
 from .publication import TITLES
-from .select import NO_DIRECTION, select_sentinel1, select_sentinel2
+from .select import NO_DIRECTION, OffsetSettings, select_sentinel1, select_sentinel2
 
 __all__ = ["Manifest", "SourceItem", "list_items", "search_box"]
 
@@ -47,6 +47,7 @@ def list_items(
     download: Download,
     required: str = "",
     today: datetime.date | None = None,
+    sample: Sample | None = None,
 ) -> Manifest:
     """Search a source and return the manifest of a region and period.
 
@@ -60,25 +61,32 @@ def list_items(
         required: why the run needs a scene of this sensor; empty if it does not, so that an empty
             list has a warning.
         today: day of the search (UTC); default: the present day.
+        sample: reads pixels of Sentinel-2 items whose metadata contradict each other; None to use
+            the metadata alone.
 
     Raises:
         ItemError: the source cannot be searched, or has no scene for this region and period,
             although one is required.
+        ReadError: pixels that are needed cannot be read now.
     """
     sensor, orbits = source.sensor, "both"
     provider = find_provider(source.provider, source.item_format)
     location = absolute_location(source.location or provider.endpoint)
     collection = source.collection or provider.collection(source.provider, sensor)
-    query = (location, collection, search_box(geobox), period, download)
+    query = (location, collection, search_box(geobox), _search_period(sensor, period), download)
+    warnings: list[str] = []
     if isinstance(source, Sentinel1):
         orbits = source.orbits
     documents = (
         search_items(*query) if source.provider == "local" else provider.search(*query, orbits)
     )
-    result = _candidates(documents, collection, geobox, period, provider)
-    candidates = list(result.candidates.values())
+    result = _candidates(documents, collection, geobox, period, provider, sensor)
+    candidates = [item for items in result.candidates.values() for item in items]
     if isinstance(source, Sentinel2):
-        items, left_out = select_sentinel2(candidates, provider, preprocessing, source.max_cloud)
+        offsets = OffsetSettings(preprocessing, source.boa_offset, sample, download.threads)
+        items, left_out, warnings = select_sentinel2(
+            candidates, provider, offsets, source.max_cloud
+        )
     else:
         items, left_out = select_sentinel1(candidates, provider, source.orbits)
     left_out = sorted([*left_out, *result.undated.items()])
@@ -97,13 +105,21 @@ def list_items(
             f"({result.elsewhere_text(period, today)}), but {required}."
         )
     log.info("%d %s scenes; %d left out", len(items), sensor, len(left_out))
-    warnings = coverage_warnings(
+    warnings += coverage_warnings(
         sensor, items, left_out, collection, result.elsewhere_text(period, today), period, orbits,
         source.publication_delay, today,
     )  # fmt: skip
     for warning in warnings:
         log.warning("%s", warning)
     return Manifest(sensor, tuple(items), tuple(left_out), warnings=tuple(warnings))
+
+
+def _search_period(sensor: str, period: Period) -> Period:
+    """Return the days to search. For Sentinel-2 one more: an item of a datatake that starts on the
+    last day can have a time after midnight."""
+    if sensor != "sentinel2":
+        return period
+    return period.model_copy(update={"end": period.end + datetime.timedelta(days=1)})
 
 
 def _no_scene(
@@ -141,13 +157,14 @@ class _SearchResult:
     """Items of a search.
 
     Attributes:
-        candidates: items of the region and period by id.
+        candidates: items of the region and period by id. Items of different content under one id
+            are different scenes.
         undated: reason by id of items without a datetime.
         elsewhere: number of items outside the region or the period.
         other_collections: number of items of other collections.
     """
 
-    candidates: dict[str, SourceItem] = field(default_factory=dict)
+    candidates: dict[str, list[SourceItem]] = field(default_factory=dict)
     undated: dict[str, str] = field(default_factory=dict)
     elsewhere: int = 0
     other_collections: int = 0
@@ -162,10 +179,10 @@ class _SearchResult:
         return text
 
     def add(self, item: SourceItem) -> None:
-        """Add an item once per id; of two documents, the choice does not depend on their order."""
-        known = self.candidates.get(item.id)
-        if known is None or json.dumps(known.to_json()) < json.dumps(item.to_json()):
-            self.candidates[item.id] = item
+        """Add an item, unless the same document was added before."""
+        known = self.candidates.setdefault(item.id, [])
+        if item not in known:
+            known.append(item)
 
 
 def _candidates(
@@ -174,16 +191,18 @@ def _candidates(
     geobox: GeoBox,
     period: Period,
     provider: Provider,
+    sensor: str,
 ) -> _SearchResult:
     """Classify items by collection, region and period; each id is counted once."""
     result = _SearchResult()
     asset_keys = {*provider.s2_assets.values(), *provider.s1_assets.values()}
+    is_optical = sensor == "sentinel2"
     for document in documents:
         if document.get("collection") != collection:
             result.other_collections += 1
             continue
         try:
-            item = source_item(document, geobox, asset_keys)
+            item = source_item(document, geobox, asset_keys, is_optical)
             day = item.date
             if not item.stac["properties"].get("datetime"):
                 result.undated[item.id] = "has no datetime, so its day is unknown"

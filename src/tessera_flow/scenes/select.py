@@ -7,10 +7,13 @@ import datetime
 import math
 from collections.abc import Iterable
 
+from ..archives.boa_offset import StatedOffset
 from ..archives.provider import Provider
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS, SCL, Preprocessing
+from .copies import Sample, group_copies, without_footprint
 from .manifest import SourceItem
+from .offsets import with_offsets
 
 NO_DIRECTION = "has no orbit direction"
 """Beginning of the reason to leave out a Sentinel-1 item that states none."""
@@ -23,20 +26,32 @@ def _moment(item: SourceItem) -> datetime.datetime:
     return stamp if stamp.tzinfo else stamp.replace(tzinfo=datetime.UTC)
 
 
+@dataclasses.dataclass(frozen=True)
+class OffsetSettings:
+    """How the BOA offset of Sentinel-2 items is decided; see `offsets.with_offsets`."""
+
+    preprocessing: Preprocessing
+    stated: StatedOffset = "auto"
+    sample: Sample | None = None
+    threads: int = 1
+
+
 def select_sentinel2(
     candidates: Iterable[SourceItem],
     provider: Provider,
-    preprocessing: Preprocessing,
+    offsets: OffsetSettings,
     max_cloud: float,
-) -> tuple[list[SourceItem], list[tuple[str, str]]]:
-    """Return the Sentinel-2 items to use, sorted, and (id, reason) of those left out.
+) -> tuple[list[SourceItem], list[tuple[str, str]], list[str]]:
+    """Return the Sentinel-2 items to use, sorted; (id, reason) of those left out; warnings.
 
-    Order: `datetime`, then `eo:cloud_cover` (missing = 100), then `id`. Of duplicates of one
-    acquisition (same datatake and MGRS tile), the one with the newest baseline is used; the
-    others become its `duplicates`.
+    Order: `datetime`, then `eo:cloud_cover` (missing = 100), then `id`. Of copies of one
+    acquisition, the one with the newest baseline is used; the others become its `duplicates`.
+    The parts of a tile are all used: see `copies`. If metadata and pixels do not show whether
+    items of one datatake and tile are copies, they follow each other, the newest first.
 
     Raises:
-        ItemError: an item does not state its processing baseline.
+        ItemError: an item states no processing baseline of ESA.
+        ReadError: pixels that have to decide an offset cannot be read now.
     """
     left_out: list[tuple[str, str]] = []
     usable = []
@@ -52,10 +67,22 @@ def select_sentinel2(
         elif max_cloud < 100 and cloud is not None and cloud > max_cloud:
             left_out.append((item.id, f"cloud cover {cloud} % is above max_cloud {max_cloud} %"))
         else:
-            offset = provider.boa_offset(item.stac, preprocessing)
-            usable.append(dataclasses.replace(item, boa_offset=offset, orbit=None))
-    items = _group_duplicates(usable, provider, left_out)
-    return sorted(items, key=_sentinel2_order), sorted(left_out)
+            usable.append(item)
+    usable, undecided, warnings = with_offsets(
+        usable, provider, offsets.preprocessing, offsets.stated, offsets.sample, offsets.threads
+    )
+    left_out += undecided
+    groups = group_copies(usable, provider, offsets.sample, provider.s2_assets[SCL])
+    ordered = []
+    for acquisitions in groups:
+        first = min(_sentinel2_order(copies[0]) for copies in acquisitions)
+        for number, (newest, *older) in enumerate(acquisitions):
+            duplicates = tuple(without_footprint(item) for item in older)
+            used = dataclasses.replace(without_footprint(newest), duplicates=duplicates)
+            ordered.append((first, number, used))
+            left_out += [(item.id, f"older duplicate of {newest.id}") for item in older]
+    ordered.sort(key=lambda entry: (*entry[:2], repr(entry[2].stac)))
+    return [item for _, _, item in ordered], sorted(left_out), warnings
 
 
 def _group_duplicates(

@@ -7,7 +7,7 @@ in `tests/golden/prep`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,15 @@ BOA_OFFSET = 1000
 """Added to digital numbers by ESA since processing baseline 04.00."""
 
 Preprocessing = Literal["corrected", "as_published"]
+
+_CLEAR_SCL = (4, 5, 6, 7, 11)
+_FEWEST_PIXELS = 50
+_DARK = 800
+_MANY, _FEW = 0.01, 0.002
+_DARKEST = 0.02
+_DARK_WITH_OFFSET = 1500
+"""Rule of `offset_in_pixels`: shares of pixels below `_DARK`; the darkest 2 % of every band must be
+below `_DARK_WITH_OFFSET` to show that the offset is in the pixels."""
 
 _STRIP = 32
 """Number of rows processed at once, so that they fit the CPU cache."""
@@ -67,6 +76,30 @@ def remove_offset(
     result -= np.uint16(BOA_OFFSET)
     result *= dn > 0
     return result
+
+
+def offset_in_pixels(bands: Sequence[NDArray[Any]], scl: NDArray[Any]) -> bool | None:
+    """Return whether digital numbers contain the BOA offset; None if they do not decide it.
+
+    With the offset, practically no valid pixel of B02, B03 and B04 is below 1000, and land has
+    dark pixels just above. Without it, many are far below. Bright scenes (snow, sand) do not
+    decide it. Over water, reflectances below 0 are common, so that the limit is below 1000.
+
+    Args:
+        bands: one or more of B02, B03 and B04, in one shape; 0 is no data.
+        scl: SCL codes in the same shape; only classes 4, 5, 6, 7 and 11 count.
+    """
+    usable = np.isin(scl, _CLEAR_SCL)
+    answers = []
+    for band in bands:
+        dn = band[usable & (band > 0)]
+        if dn.size < _FEWEST_PIXELS:
+            continue
+        below = np.mean(dn < _DARK)
+        if below >= _MANY:
+            return False
+        answers.append(bool(below < _FEW and np.quantile(dn, _DARKEST) < _DARK_WITH_OFFSET))
+    return True if answers and all(answers) else None
 
 
 def select_first_valid(scl: NDArray[np.generic], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
@@ -121,20 +154,23 @@ class DayMosaic:
         self,
         index: int,
         planes: Sequence[NDArray[np.uint16]],
-        offset: Preprocessing | None,
+        offset: Preprocessing | Sequence[Preprocessing | None] | None,
     ) -> None:
         """Add the pixels of an item.
 
         Args:
             index: index of the item in the order of the day.
             planes: bands in the order of `BANDS`, (H, W) uint16 each.
-            offset: how to remove the BOA offset; None if the pixels have no offset.
+            offset: how to remove the BOA offset, or how for each band; None if the pixels have
+                no offset.
         """
+        offsets = [offset] * len(planes) if offset is None or isinstance(offset, str) else offset
         for top in range(0, len(self._selection), _STRIP):
             strip = slice(top, top + _STRIP)
-            bands = [plane[strip] for plane in planes]
-            if offset is not None:
-                bands = [remove_offset(dn, offset) for dn in bands]
+            bands = [
+                plane[strip] if how is None else remove_offset(plane[strip], how)
+                for plane, how in zip(planes, offsets, strict=True)
+            ]
             use = self._selection[strip] == index
             unfilled = self._unfilled[strip]
             if unfilled.any():
