@@ -109,7 +109,14 @@ class Period(Section):
 class GridSettings(Section):
     """The pixel grid and its division into blocks and patches."""
 
-    resolution: float = key(10.0, "Pixel size.", "m", gt=0)
+    resolution: float = key(
+        10.0,
+        "Pixel size. Where it is coarser than the scenes, a pixel is the mean of what it covers, "
+        "and it is valid if at most a tenth of it is masked; where it is finer, scenes are "
+        "interpolated.",
+        "m",
+        gt=0,
+    )
     block_size: int = key(
         2000, "Edge length of a block. Jobs download, stack and embed one block each.", "px", ge=1
     )

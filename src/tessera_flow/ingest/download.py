@@ -31,7 +31,14 @@ from ..region.grid import Window, crop
 from ..region.mask import read_mask
 from ..scenes.manifest import Manifest, SourceItem
 from ..sensors.sentinel1 import CHANNELS, ORBITS, add_to_mosaic, power_to_scaled_decibels
-from ..sensors.sentinel2 import BANDS, SCL, DayMosaic, Preprocessing, select_first_valid
+from ..sensors.sentinel2 import (
+    BANDS,
+    INVALID_SCL,
+    SCL,
+    DayMosaic,
+    Preprocessing,
+    select_first_valid,
+)
 from .missing_scenes import Acquisition, MissingScenes, usable
 
 log = logging.getLogger(__name__)
@@ -181,7 +188,7 @@ class _OpticalDays:
         self.job = job
         self.preprocessing = preprocessing
         declare_nodata = preprocessing == "corrected"
-        self.nearest = ReadOptions("nearest", declare_nodata)
+        self.scl = ReadOptions("nearest", declare_nodata, frozenset(INVALID_SCL))
         self.bilinear = ReadOptions("bilinear", declare_nodata)
         assets = job.provider.s2_assets
         self.scl_key = assets[SCL]
@@ -212,7 +219,7 @@ class _OpticalDays:
 
     def _selection(self, acquisitions: Sequence[Acquisition]) -> NDArray[np.int16] | None:
         futures = [
-            (acquisition, item, self.job.start(item, self.scl_key, "uint8", self.nearest))
+            (acquisition, item, self.job.start(item, self.scl_key, "uint8", self.scl))
             for acquisition, item in usable(acquisitions)
         ]
         scl = _results(futures)

@@ -4,7 +4,8 @@ With GDAL's defaults the result of a reprojection depends on the window (an appr
 transformer, a kernel scale estimated per window), which gives seams between blocks.
 `WarpedVRT` with a tolerance of 1e-9 and a fixed kernel scale of 1 gives the same pixels for any
 window, equal to an exact bilinear computation. No warp is needed if the raster is aligned with
-the grid and its pixels have the same or twice the size.
+the grid and its pixels have the same or twice the size. On a coarser grid a pixel is the mean of
+what it covers (`area_mean`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from ..errors import ReadError
+from .area_mean import COARSER, read_classes, read_mean, times_coarser
 from .upsample2x import upsample_bilinear, upsample_nearest
 
 KERNEL_MARGIN = 3
@@ -42,10 +44,13 @@ class ReadOptions:
         resampling: `bilinear` or `nearest`.
         declare_nodata: treat 0 as no data in files that declare none, so that it does not
             enter interpolated values (`preprocessing: corrected`).
+        invalid_classes: of a classification, the classes that are not valid. On a grid that is
+            coarser than the raster, classes are not averaged (see `area_mean`).
     """
 
     resampling: Literal["bilinear", "nearest"]
     declare_nodata: bool
+    invalid_classes: frozenset[int] = frozenset()
 
 
 PlacedPixels = tuple[tuple[slice, slice], NDArray[Any]]
@@ -68,7 +73,8 @@ def read_window(
 ) -> PlacedPixels:
     """Read band 1 of `dataset` on the part of `geobox` that it covers.
 
-    Pixels are copied if the dataset is aligned with the grid, otherwise resampled exactly.
+    Pixels are copied if the dataset is aligned with the grid, averaged if the grid is coarser, and
+    otherwise resampled exactly.
 
     Args:
         dataset: an open raster.
@@ -106,11 +112,29 @@ def read_window(
         if scale == 1:
             return slices, _copied(dataset, window, prefetch)
         return slices, _upsampled(dataset, window, options, prefetch)
+    if times_coarser(dataset, target) > COARSER:
+        return (rows, columns), _averaged(dataset, target, options, label, prefetch)
     return (rows, columns), _warped(dataset, target, options, label, prefetch)
 
 
 def _shifted(outer: slice, inner: slice) -> slice:
     return slice(outer.start + inner.start, outer.start + inner.stop)
+
+
+def _averaged(
+    dataset: rasterio.DatasetReader,
+    target: GeoBox,
+    options: ReadOptions,
+    label: str,
+    prefetch: Prefetch,
+) -> NDArray[Any]:
+    def source_window(part: GeoBox) -> RasterioWindow:
+        return _source_window(dataset, part)
+
+    prefetch(source_window(target))
+    if options.invalid_classes:
+        return read_classes(dataset, target, source_window, options.invalid_classes)
+    return read_mean(dataset, target, source_window, _source_nodata(dataset, options, label))
 
 
 def _warped(
