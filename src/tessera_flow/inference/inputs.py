@@ -86,12 +86,17 @@ def as_tensor(array: NDArray[Any], device: torch.device) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
 
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in the byte order of this machine: a tile may be written on another."""
+    return np.asarray(array, array.dtype.newbyteorder("="))
+
+
 def sentinel2_steps(tile: TileArrays, rows: slice, statistics: Statistics) -> SensorSteps:
     """Return the Sentinel-2 steps of `rows` of a tile, pixels in row-major order.
 
     A step is valid where its mask is 1, whatever the values of the bands.
     """
-    bands = np.asarray(tile.bands[:, rows])
+    bands = _native(tile.bands[:, rows])
     steps = bands.shape[0]
     mean, divisor = statistics.sentinel2.in_order(BANDS)
     valid = (np.asarray(tile.masks[:, rows]) == 1).reshape(steps, _size(bands)).T
@@ -119,7 +124,7 @@ def sentinel1_steps(
         empty_orbit_day: if given, a direction without any date gets one invalid step of zeros
             on this day.
     """
-    stacks = [np.asarray(s[:, rows]) for s in (tile.sar_ascending, tile.sar_descending)]
+    stacks = [_native(s[:, rows]) for s in (tile.sar_ascending, tile.sar_descending)]
     days = [np.asarray(d) for d in (tile.sar_ascending_doy, tile.sar_descending_doy)]
     if empty_orbit_day is not None:
         for orbit, stack in enumerate(stacks):

@@ -1,18 +1,13 @@
 """Read checkpoint files: recognise the family, check the content, build the model.
 
-Checkpoints are loaded with `weights_only=True`, so that loading never runs code. The family
-and the sizes follow from the content, never from the file name. PyTorch ignores the checksums
-of the members of a zip archive, so they are checked here: of the tensors that are used, and of
-all members that are not tensors.
+The family and the sizes follow from the content, never from the file name. The file is opened by
+`checkpoint_file`, and the weights are found in it by `state_dict`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-import zipfile
-import zlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +17,23 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, TesseraFlowError
+from .checkpoint_file import check_sums, load_content, unreadable
 from .family import Checkpoint, Family, Heads, Model
 from .layers import day_codes
+from .state_dict import find_settings, find_weights
 from .v1 import V1_0, V1_0_QAT, V1_1
 from .v2_student import V2_STUDENT
 from .v2_teacher import V2_TEACHER
+
+logger = logging.getLogger(__name__)
 
 FAMILIES: dict[str, Family] = {
     family.key: family for family in (V1_0, V1_0_QAT, V1_1, V2_STUDENT, V2_TEACHER)
 }
 """The families by key."""
 
-WEIGHTS_ENTRIES = ("model", "encoder_state_dict", "model_state", "model_state_dict")
-SETTINGS_ENTRIES = ("args", "arch", "config")
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_COMPILED = "_orig_mod."
 _SHOWN = 3
-_TENSOR_MEMBER = re.compile(r"[^/]+/data/\d+")
-_ARCHIVE = b"PK\x03\x04"  # PyTorch recognises a zip archive by these bytes.
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -70,34 +63,30 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def read_checkpoint(path: str | Path) -> tuple[Checkpoint, Family]:
     """Read a checkpoint file and recognise its family from the names of its tensors.
 
-    Weights are in one of `WEIGHTS_ENTRIES`, sizes in one of `SETTINGS_ENTRIES`; other entries
-    (the state of an optimiser, counters) are ignored.
+    Weights and sizes are found as in `state_dict`; other entries (the state of an optimiser,
+    counters) are ignored.
 
     Raises:
         CheckpointError: the file is missing, unreadable, truncated, not a checkpoint, needs
-            more than tensors and plain containers, or is of an unknown family.
+            more than tensors and plain containers, has several models, or is of an unknown family.
     """
     path = Path(path)
-    content = _load(path)
-    if isinstance(content, Mapping):
-        for weights in WEIGHTS_ENTRIES:
-            state = _tensors(content.get(weights), path)
-            for family in FAMILIES.values():
-                if state and family.recognises(state):
-                    return _checkpoint(path, state, content, family), family
-        entries = ", ".join(f"`{key}`" for key in list(content)[:5]) or "nothing"
-        detail = f"it contains {entries}"
-    else:
-        detail = f"it contains a {type(content).__name__}"
+    content = load_content(path)
+    state = find_weights(content, path)
+    settings, name = find_settings(content)
+    for family in FAMILIES.values():
+        if family.recognises(state):
+            encoder = {k: v for k, v in state.items() if not k.startswith(family.training_only)}
+            return Checkpoint(path, encoder, settings, name), family
     raise CheckpointError(
-        f"{path} is not a TESSERA checkpoint ({detail}): set the weights to the file as it was "
-        "published, for example ckpt/student_nano.pt of a v2 student."
+        f"{path} contains the weights of no known family ({_listed(list(state))}): set the weights "
+        "to the file as it was published, for example ckpt/student_nano.pt of a v2 student."
     )
 
 
@@ -132,7 +121,8 @@ def inspect_checkpoint(path: str | Path, heads: Heads | None = None) -> Inspecti
             f"{family.title} ({type(error).__name__}: {error}): use the file as it was published."
         ) from error
     _check_tensors(checkpoint, family, shapes)
-    _check_sums(checkpoint, shapes)
+    check_sums(checkpoint.path, [checkpoint.state[key] for key in shapes])
+    _warn_of_precision(checkpoint, shapes)
     bad = [k for k in shapes if not bool(torch.isfinite(checkpoint.state[k].float()).all())]
     if bad:
         raise CheckpointError(
@@ -207,36 +197,6 @@ def _build(inspection: Inspection) -> Model:
     return model.requires_grad_(False).eval()
 
 
-def _checkpoint(
-    path: Path, state: Mapping[str, Tensor], content: Mapping[str, Any], family: Family
-) -> Checkpoint:
-    encoder = {k: v for k, v in state.items() if not k.startswith(family.training_only)}
-    for name in SETTINGS_ENTRIES:
-        settings = content.get(name)
-        if isinstance(settings, Mapping):
-            return Checkpoint(path, encoder, settings, name)
-    return Checkpoint(path, encoder, {})
-
-
-def _tensors(entry: object, path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a state dict by name; empty if `entry` is not a state dict.
-
-    Raises:
-        CheckpointError: two names differ only by the prefix of compiled models.
-    """
-    if not isinstance(entry, Mapping):
-        return {}
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entry.items()):
-        return {}
-    tensors = {key.replace(_COMPILED, ""): value for key, value in entry.items()}
-    if len(tensors) < len(entry):
-        raise CheckpointError(
-            f"{path} contains tensors with and without the prefix {_COMPILED} of compiled models, "
-            "which is ambiguous: use the file as it was published."
-        )
-    return tensors
-
-
 def _check_tensors(
     checkpoint: Checkpoint, family: Family, expected: Mapping[str, tuple[int, ...]]
 ) -> None:
@@ -272,6 +232,18 @@ def _check_tensors(
         )
 
 
+def _warn_of_precision(checkpoint: Checkpoint, used: Iterable[str]) -> None:
+    """Warn of weights that were rounded when they were saved: their embeddings differ slightly."""
+    halves = {checkpoint.state[key].dtype for key in used} & {torch.float16, torch.bfloat16}
+    if halves:
+        logger.warning(
+            "%s contains weights in half precision (%s): embeddings differ slightly from those of "
+            "the published file, whose weights are float32",
+            checkpoint.path.name,
+            ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in halves)),
+        )
+
+
 def _wrong_type(tensor: Tensor) -> str | None:
     """Return the type of a tensor that is not of plain floating-point numbers, else None."""
     if tensor.is_nested or tensor.layout is not torch.strided:
@@ -281,119 +253,6 @@ def _wrong_type(tensor: Tensor) -> str | None:
     return None if tensor.dtype in WEIGHT_TYPES else str(tensor.dtype).removeprefix("torch.")
 
 
-def _check_sums(checkpoint: Checkpoint, used: Iterable[str]) -> None:
-    """Check the data of the tensors that are used against the checksums of the archive.
-
-    Checksums are computed from the mapped data, so that unused tensors are not read. A file in
-    PyTorch's format before zip archives has no checksums and is not checked.
-
-    Raises:
-        CheckpointError: data differ from what was written.
-    """
-    path = checkpoint.path
-    with path.open("rb") as handle:
-        if handle.read(len(_ARCHIVE)) != _ARCHIVE:
-            return
-    with zipfile.ZipFile(path) as archive:
-        written = {
-            (member.CRC, member.file_size)
-            for member in archive.infolist()
-            if _TENSOR_MEMBER.fullmatch(member.filename)
-        }
-    checked: set[int] = set()
-    for key in used:
-        storage = checkpoint.state[key].untyped_storage()
-        if not storage.nbytes() or storage.data_ptr() in checked:
-            continue
-        checked.add(storage.data_ptr())
-        data = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-        if (zlib.crc32(data.data), storage.nbytes()) not in written:
-            # Reading the members names the damaged one. None is damaged if PyTorch swapped the
-            # bytes of a file from a machine of the other byte order.
-            _check_members(path, tensors=True)
-            return
-
-
-def _check_members(path: Path, tensors: bool) -> None:
-    """Check the checksums of the archive's tensors, or of all its other members.
-
-    Raises:
-        CheckpointError: one is wrong.
-    """
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if bool(_TENSOR_MEMBER.fullmatch(member.filename)) is not tensors:
-                continue
-            try:
-                with archive.open(member) as handle:
-                    while handle.read(_CHUNK):
-                        pass
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-                raise CheckpointError(
-                    f"{path} is damaged (its member {member.filename} has a wrong checksum): get "
-                    "the file again."
-                ) from error
-
-
 def _listed(names: Sequence[str], separator: str = ", ") -> str:
     shown = separator.join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown}, ..."
-
-
-def _unreadable(path: Path, error: OSError) -> CheckpointError:
-    if isinstance(error, FileNotFoundError):
-        return CheckpointError(
-            f"The checkpoint {path} does not exist: check the path, or name published weights "
-            "(v2-nano, v2-small, v2-medium, v2-large, v2-teacher)."
-        )
-    return CheckpointError(
-        f"The checkpoint {path} cannot be read ({error.strerror or error}): it must be a file "
-        "that you may read."
-    )
-
-
-def _load(path: Path) -> object:
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(64)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not start:
-        raise CheckpointError(f"The checkpoint {path} is empty: get the file again.")
-    archive = start.startswith(_ARCHIVE)
-    try:
-        if archive:
-            _check_members(path, tensors=False)
-        # Memory-mapped, so that unused tensors (of an optimiser, of projectors) are not read.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except CheckpointError:
-        raise
-    except pickle.UnpicklingError as error:
-        if archive or "GLOBAL" in str(error):
-            raise CheckpointError(
-                f"{path} needs more than tensors and plain containers to load, which could run "
-                "code from the file: use the file as it was published, or save its weights and "
-                "`args` as a plain dict of tensors, numbers and strings."
-            ) from error
-        raise CheckpointError(_damaged(path, start)) from error
-    except Exception as error:  # Errors of unpickling damaged bytes have no common base class.
-        raise CheckpointError(_damaged(path, start)) from error
-
-
-def _damaged(path: Path, start: bytes) -> str:
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        reason = "it is a web page, which some servers send instead of a file"
-    elif start.startswith(b"version https://git-lfs"):
-        reason = "it is a Git LFS pointer, not the file it points to"
-    elif start.startswith(b"PK") and not _has_end(path):
-        reason = "its end is missing, as after an interrupted download"
-    else:
-        reason = "its content is damaged or of another type"
-    return f"{path} is not a readable checkpoint ({reason}): get the file again."
-
-
-def _has_end(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # It has an end, which is damaged.
-        return True
