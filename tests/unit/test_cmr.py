@@ -11,7 +11,7 @@ import pytest
 import shapely
 
 from tessera_flow.archives.cmr import search_granules
-from tessera_flow.archives.opera import granule_item
+from tessera_flow.archives.opera import Opera, granule_item
 from tessera_flow.archives.query import MAX_REFUSED, QueryRefused, by_date
 from tessera_flow.config.configuration import load_config
 from tessera_flow.config.sections import Download, Period
@@ -259,6 +259,20 @@ def test_direction_is_filtered_by_the_service(direction: str) -> None:
         )  # fmt: skip
         expected = entries[:3] if direction == "ASCENDING" else entries[3:]
         assert [g["meta"]["native-id"] for g in found] == [g["meta"]["native-id"] for g in expected]
+
+
+def test_granule_that_is_not_understood_is_an_error_that_names_it() -> None:
+    entry = granules(1)[0]
+    name = entry["meta"]["concept-id"]
+    times = entry["umm"]["TemporalExtent"].pop("RangeDateTime")
+    with serve_cmr([]) as api:
+        body = json.dumps({"hits": 1, "items": [entry]}).encode()
+        api.respond = lambda *_: (200, {"CMR-Hits": "1"}, body)  # type: ignore[method-assign]
+        location = f"{api.url}/search/granules.umm_json"
+        with pytest.raises(ItemError, match=rf"Granule {name} .*SingleDateTime"):
+            list(Opera().search(location, CONCEPT, BOX, period(), Download()))
+    entry["umm"]["TemporalExtent"]["SingleDateTime"] = times["BeginningDateTime"]
+    assert granule_item(entry, CONCEPT)["properties"]["datetime"] == times["BeginningDateTime"]
 
 
 def test_location_of_the_older_format_is_refused() -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tessera_flow.block_file import get_array, open_block_file
@@ -171,6 +172,20 @@ def test_region_without_optical_scenes_has_an_empty_optical_stream(
     shapes = patch(layout)
     assert (shapes["bands"], shapes["doys"]) == ((0, 40, 50, 10), (0,))
     assert shapes["sar_ascending"] == (1, 40, 50, 2)
+
+
+def test_block_without_radar_is_logged(
+    tmp_path: Path, roi: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Radar covers only the first of two blocks."""
+    roi = write_box(tmp_path / "wide.geojson", LEFT, TOP - 400, LEFT + 3000, TOP)
+    items = [
+        optical(tmp_path / "a", "2021-06-03T10:00:00", np.full((40, 300, 10), 1000, np.uint16)),
+        radar(tmp_path / "a", "2021-06-04T06:00:00", 0.1, 0.02),
+    ]
+    layout = run(tmp_path, roi, items, (1, 0), grid={"block_size": 150})
+    assert len(layout.grids["here"].blocks) == 2
+    assert caplog.text.count("no sentinel1 scene covers this block in the period") == 1
 
 
 def test_region_without_any_scene_is_an_error_of_its_blocks(tmp_path: Path, roi: Path) -> None:

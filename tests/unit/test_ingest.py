@@ -378,6 +378,7 @@ def test_block_without_a_scene_is_an_error_or_nodata(tmp_path: Path) -> None:
     [
         ({"period": ("2019-01-01", "2019-12-31")}, "No Sentinel-2 scene covers region here"),
         ({"offset": 100_000}, "are outside the region or the period"),
+        ({"period": ("2190-01-01", "2190-12-31")}, "; the period is in the future"),
         (
             {"radar": False, "least": 1},
             r"No Sentinel-1 scene covers region here.*1 are of other collections\), but "

@@ -69,6 +69,16 @@ def test_corrected_names_its_deviations(grid: RegionGrid) -> None:
     assert PUBLISHED_OFFSET not in result and "took part in the resampling" not in result
 
 
+def test_sensor_without_scenes_is_counted_but_not_described(grid: RegionGrid) -> None:
+    optical, radar = manifests()
+    without = [optical, replace(radar, items=())]
+    result = text(record(grid), without, NOTHING_MISSING)
+    assert "and 0 Sentinel-1 RTC scenes (mpc, sentinel-1-rtc)" in result
+    assert "backscatter" not in result and "backscatter" in text(
+        record(grid), manifests(), NOTHING_MISSING
+    )
+
+
 def test_warnings_about_the_scenes_are_a_paragraph(grid: RegionGrid) -> None:
     warnings = ("No radar.", "The period is not over.")
     paragraphs = methods(replace(record(grid), warnings=warnings), manifests(), NOTHING_MISSING)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ..config.sections import Download, Period
-from ..errors import CredentialsError
+from ..errors import CredentialsError, ItemError
 from .cmr import search_granules
 from .credentials import earthdata_token
 from .provider import Provider
@@ -68,6 +68,7 @@ class Opera(Provider):
     )
     s1_assets: Mapping[str, str] = field(default_factory=lambda: {"vv": "VV", "vh": "VH"})
     s1_resampling: Literal["bilinear", "nearest"] = "bilinear"
+    orbit_property: str = "sat:orbit_state of an item, ASCENDING_DESCENDING of a granule"
 
     def collection_uri(self, location: str, collection: str) -> str:
         """See `Provider.collection_uri`. In CMR a collection is a concept."""
@@ -92,7 +93,15 @@ class Opera(Provider):
             log.warning("%s", error)
         filters = {} if orbits == "both" else {DIRECTION: orbits.upper()}
         for granule in search_granules(location, collection, box, period, download, filters):
-            yield granule_item(granule, collection)
+            try:
+                yield granule_item(granule, collection)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                name = (granule.get("meta") or {}).get("concept-id")
+                raise ItemError(
+                    f"Granule {name} of collection {collection} cannot be understood "
+                    f"({type(error).__name__}: {error}): report it to the service, or set "
+                    "`sentinel1.enabled: false`."
+                ) from error
 
     def acquisition(self, item: Mapping[str, Any]) -> tuple[str, ...] | None:
         """See `Provider.acquisition`: burst, sensing time, satellite.

@@ -45,6 +45,7 @@ class Provider:
         s2_assets: asset key by Sentinel-2 band (`B04`, ..., `SCL`).
         s1_assets: asset key by polarisation (`vv`, `vh`).
         s1_resampling: resampling of Sentinel-1 images to the grid.
+        orbit_property: name of the property with the orbit direction, for messages.
         gdal_options: GDAL options for reading.
     """
 
@@ -55,6 +56,7 @@ class Provider:
     s2_assets: Mapping[str, str] = field(default_factory=dict)
     s1_assets: Mapping[str, str] = field(default_factory=dict)
     s1_resampling: Literal["bilinear", "nearest"] = "nearest"
+    orbit_property: str = "sat:orbit_state"
     gdal_options: tuple[GdalOption, ...] = HTTP_OPTIONS
 
     def collection(self, provider: str, sensor: str) -> str:

@@ -134,6 +134,9 @@ def _check_coverage(
     scenes = {sensor: cast(int, group.attrs["scenes"]) for sensor, group in groups.items()}
     missing = [sensor for sensor in needed if scenes.get(sensor) == 0]
     if any(scenes.values()) and not missing:
+        for sensor, number in scenes.items():
+            if number == 0:
+                log.warning("no %s scene covers this block in the period", sensor)
         return
     sensors = " and no ".join(missing or scenes)
     message = f"Block {block} is covered by no {sensors} scene in the period"

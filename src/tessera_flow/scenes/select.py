@@ -142,7 +142,7 @@ def select_sentinel1(
             left_out.append((item.id, f"has no {' and no '.join(missing)}{_polarisations(item)}"))
         elif item.orbit not in ORBITS:
             state = f"is {item.orbit!r}" if item.orbit else "is missing"
-            left_out.append((item.id, f"{NO_DIRECTION} (sat:orbit_state {state})"))
+            left_out.append((item.id, f"{NO_DIRECTION} ({provider.orbit_property} {state})"))
         elif orbits not in ("both", item.orbit):
             left_out.append((item.id, f"is {item.orbit}, but sentinel1.orbits is {orbits}"))
         else:

@@ -133,8 +133,8 @@ def _skipped_blocks(skipped: int) -> str:
 
 def _preprocessing(provenance: Provenance, manifests: Sequence[Manifest], rate: int) -> list[str]:
     """Describe the preprocessing and its deviations from the published pipeline."""
-    optical = next((m for m in manifests if m.sensor == "sentinel2"), None)
-    radar = any(m.sensor == "sentinel1" for m in manifests)
+    optical = next((m for m in manifests if m.sensor == "sentinel2" and m.items), None)
+    radar = any(m.sensor == "sentinel1" and m.items for m in manifests)
     corrected = provenance.preprocessing == "corrected"
     sentences = [
         "Time series were prepared as in the published TESSERA pipeline (Feng et al., 2025)"
