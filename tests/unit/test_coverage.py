@@ -72,7 +72,7 @@ def test_list_without_scenes_says_whether_any_exist() -> None:
 def test_one_direction_only() -> None:
     """Since Sentinel-1B was lost, many regions have one direction."""
     ascending = scenes(*YEAR, orbits=("ascending",))
-    assert warnings(ascending) == ["All 24 Sentinel-1 scenes are ascending: none is descending."]
+    assert warnings(ascending) == ["All Sentinel-1 scenes (24) are ascending: none is descending."]
     assert warnings(ascending, orbits="ascending") == []
 
 
@@ -167,7 +167,7 @@ def test_region_without_optical_scenes_has_an_empty_optical_stream(
     (warning,) = manifest(layout, "sentinel2").warnings
     assert warning.startswith("No Sentinel-2 scene of the region and period exists")
     assert manifest(layout, "sentinel1").warnings == (
-        "All 1 Sentinel-1 scenes are ascending: none is descending.",
+        "All Sentinel-1 scenes (1) are ascending: none is descending.",
     )
     shapes = patch(layout)
     assert (shapes["bands"], shapes["doys"]) == ((0, 40, 50, 10), (0,))

@@ -74,7 +74,7 @@ def _one_direction(items: Sequence[SourceItem], orbits: str) -> str:
     if orbits != "both" or len(present) > 1:
         return ""
     missing = next(orbit for orbit in ORBITS if orbit not in present)
-    return f"All {len(items)} Sentinel-1 scenes are {present.pop()}: none is {missing}."
+    return f"All Sentinel-1 scenes ({len(items)}) are {present.pop()}: none is {missing}."
 
 
 def _empty_months(
