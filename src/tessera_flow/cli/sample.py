@@ -17,17 +17,27 @@ def register(subparsers: Subparsers) -> None:
         help="write the embeddings at points as a table",
         description=(
             "Read the embedding of the pixel that contains each point. The table has the columns "
-            "of the points, then row, column, state (ok, no embedding, outside), observation "
-            "counts and the dimensions of the embedding, e000, e001, ..."
+            "of the points, then row, column, state (ok, no embedding, outside, no coordinates), "
+            "observation counts and the dimensions of the embedding, e000, e001, ..."
         ),
     )
     add = parser.add_argument
     add("store", type=Path, help="embeddings.zarr of a region and period")
     add("points", type=Path, help="CSV or Parquet table, GeoPackage, GeoJSON, ...")
     add("--out", type=Path, required=True, metavar="FILE", help="table to write: .parquet or .csv")
-    add("--x", metavar="COLUMN", help="x column of a table (default: lon, longitude or x)")
-    add("--y", metavar="COLUMN", help="y column of a table (default: lat, latitude or y)")
+    add("--x", metavar="COLUMN", help="x column of a table (default: lon, longitude, x)")
+    add("--y", metavar="COLUMN", help="y column of a table (default: lat, latitude, y)")
     add("--crs", help="CRS of the coordinates of a table (default: EPSG:4326)")
+    add(
+        "--encoding",
+        help="encoding of the text of a CSV or shapefile (default: as it states, UTF-8)",
+    )
+    add(
+        "--separator",
+        metavar="TEXT",
+        help="between the columns of a CSV (default: as in its header)",
+    )
+    add("--layer", metavar="NAME", help="layer of a vector file that has several")
     parser.set_defaults(func=run)
 
 
@@ -44,7 +54,20 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(out)
     if out.resolve() == arguments.points.resolve():
         raise OutputError(f"--out {out} is the table of points itself: name another file.")
-    points = read_points(arguments.points, arguments.x, arguments.y, arguments.crs)
+    separator: str | None = arguments.separator
+    if separator is not None:
+        separator = {"tab": "\t", "\\t": "\t"}.get(separator, separator)
+        if len(separator) != 1:
+            raise OutputError(f"--separator {separator}: give one character, or tab.")
+    points = read_points(
+        arguments.points,
+        arguments.x,
+        arguments.y,
+        arguments.crs,
+        encoding=arguments.encoding,
+        separator=separator,
+        layer=arguments.layer,
+    )
     sample = sample_store(open_store(arguments.store), points)
     write_table(out, sample.columns_after(points.table))
     print(f"{out}: {int((sample.state == 'ok').sum())} of {len(sample.state)} points")

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _NAMES_IN_MESSAGE = 5
 INSIDE, NO_EMBEDDING, OUTSIDE = "ok", "no embedding", "outside"
+NO_COORDINATES = "no coordinates"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Sample:
         counts: (n, 3) uint16: valid S2, S1 ascending, S1 descending steps; (n, 0) if the
             store has no counts.
         rows, columns: (n,) int64 position in the product grid, -1 outside.
-        state: (n,) `ok`, `no embedding` or `outside`.
+        state: (n,) `ok`, `no embedding`, `outside` or `no coordinates`.
     """
 
     embeddings: NDArray[np.float32]
@@ -99,11 +100,12 @@ def sample_store(group: zarr.Group, points: Points) -> Sample:
     height, width = (int(n) for n in attributes["spatial:shape"])
     x, y = points.to(crs)
     column, row = ~Affine(*attributes["spatial:transform"]) @ (x, y)
+    known = np.isfinite(points.x) & np.isfinite(points.y)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    if inside.size and not inside.any():
+    if known.any() and not inside.any():
         west, south, east, north = attributes["spatial:bbox"]
         raise RegionError(
-            f"None of the {inside.size} points is in the product, which covers x {west:g} to "
+            f"None of the {known.sum()} points is in the product, which covers x {west:g} to "
             f"{east:g} and y {south:g} to {north:g} in {attributes.get('proj:code', 'its CRS')}: "
             "check the points' CRS and the order of their coordinates."
         )
@@ -112,7 +114,8 @@ def sample_store(group: zarr.Group, points: Points) -> Sample:
     embeddings, counts = _read(group, rows, columns)
     valid = np.isfinite(embeddings).all(axis=1)
     state = np.where(inside, np.where(valid, INSIDE, NO_EMBEDDING), OUTSIDE)
-    for name in (NO_EMBEDDING, OUTSIDE):
+    state = np.where(known, state, NO_COORDINATES)
+    for name in (NO_EMBEDDING, OUTSIDE, NO_COORDINATES):
         if number := int((state == name).sum()):
             logger.warning("%d of %d points: %s", number, len(state), name)
     return Sample(embeddings, counts, rows, columns, state)
