@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import shapely
 
 from tessera_flow.archives.cmr import search_granules
 from tessera_flow.archives.opera import Opera, granule_item
-from tessera_flow.archives.query import MAX_REFUSED, QueryRefused, by_date
 from tessera_flow.config.configuration import load_config
 from tessera_flow.config.sections import Download, Period
 from tessera_flow.errors import ConfigError, ItemError
@@ -39,7 +37,7 @@ def titles(api: CmrServer, attempts: int = 1, timeout: float = 10.0) -> list[str
     download = Download(attempts=attempts, timeout=timeout)
     location = f"{api.url}/search/granules.umm_json"
     return [
-        g["umm"]["GranuleUR"] for g in search_granules(location, CONCEPT, BOX, period(), download)
+        g["umm"]["GranuleUR"] for g in search_granules(location, CONCEPT, [BOX], period(), download)
     ]
 
 
@@ -89,30 +87,12 @@ def test_error_of_a_query_that_is_always_refused_has_the_query() -> None:
         pytest.raises(
             ItemError,
             match=r"Searching C2777436413-ASF at http://127\S+/granules\.umm_json failed "
-            r"\(the query for 2023-06-01 to 2023-06-01 in the box 4\.000, 51\.000, 5\.000, "
-            r"52\.000 was refused: HTTP status 502\)",
+            r"\(the query for 2023-06-01 to 2023-06-01 in the box 4\.000, 51\.000, 4\.250, "
+            r"51\.250 was refused: HTTP status 502\)",
         ),
     ):
         titles(api)
-    assert len(api.requests) <= 6  # 30 days, halved down to one
-
-
-def test_search_fails_after_the_maximum_number_of_refused_queries() -> None:
-    """Otherwise a year would need hundreds of refused queries, each with retries."""
-    lengths: list[int] = []
-
-    def search(interval: Period) -> Iterator[dict[str, Any]]:
-        lengths.append((interval.end - interval.start).days + 1)
-        if lengths[-1] > 1:
-            raise QueryRefused("too large")
-        yield {"day": interval.start.day}
-
-    assert [d["day"] for d in by_date(search, period(end="2023-06-20"), BOX)] == list(range(1, 21))
-    assert len([days for days in lengths if days > 1]) == 19
-    lengths.clear()
-    with pytest.raises(QueryRefused, match=r"in the box 4\.000, .* was refused: too large"):
-        list(by_date(search, period(end="2023-12-31"), BOX))
-    assert len([days for days in lengths if days > 1]) == MAX_REFUSED
+    assert len(api.requests) <= 8  # 30 days, halved down to one; then its area is divided twice
 
 
 def test_request_is_retried_if_the_service_is_busy() -> None:
@@ -254,7 +234,7 @@ def test_direction_is_filtered_by_the_service(direction: str) -> None:
         attribute["Values"] = ["ASCENDING"]
     with serve_cmr(entries, page_size=2) as api:
         found = search_granules(
-            f"{api.url}/search/granules.umm_json", CONCEPT, BOX, period(), Download(),
+            f"{api.url}/search/granules.umm_json", CONCEPT, [BOX], period(), Download(),
             {"ASCENDING_DESCENDING": direction},
         )  # fmt: skip
         expected = entries[:3] if direction == "ASCENDING" else entries[3:]
@@ -270,7 +250,7 @@ def test_granule_that_is_not_understood_is_an_error_that_names_it() -> None:
         api.respond = lambda *_: (200, {"CMR-Hits": "1"}, body)  # type: ignore[method-assign]
         location = f"{api.url}/search/granules.umm_json"
         with pytest.raises(ItemError, match=rf"Granule {name} .*SingleDateTime"):
-            list(Opera().search(location, CONCEPT, BOX, period(), Download()))
+            list(Opera().search(location, CONCEPT, [BOX], period(), Download()))
     entry["umm"]["TemporalExtent"]["SingleDateTime"] = times["BeginningDateTime"]
     assert granule_item(entry, CONCEPT)["properties"]["datetime"] == times["BeginningDateTime"]
 

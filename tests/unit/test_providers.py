@@ -395,7 +395,7 @@ def test_error_of_a_search_that_is_always_refused_has_the_query(tmp_path: Path, 
             match=r"for 2022-02-01 to 2022-02-01 in the box 4\.4.* was refused: HTTP status 502",
         ):
             ingest(config, until="items")
-        assert len([r for r in api.requests if r.path.startswith("/search")]) <= 6
+        assert len([r for r in api.requests if r.path.startswith("/search")]) <= 8
 
 
 # Signatures of Planetary Computer

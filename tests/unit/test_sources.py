@@ -190,8 +190,11 @@ def test_api_with_paging_and_repeated_items(
         run_files = ingest(located(tmp_path / "x", roi, api.url))
         assert_same(outcome(run_files), expected)
         # Five scenes (including midnight after the end), two per page, each page starting with
-        # the last scene of the previous page; then both radar scenes on one page.
-        assert len(api.searches()) == 4 + 1
+        # the last scene of the previous page. Then parts of the period confirm the list.
+        first = api.searches()[:5]
+        assert ["token" in json.dumps([r.path, r.body]) for r in first] == [
+            False, True, True, True, False,
+        ]  # fmt: skip
         assert {r.method for r in api.searches()} == {"POST" if post else "GET"}
 
 
@@ -278,7 +281,7 @@ def test_secrets_in_a_url_are_sent_only_to_the_service(
     caplog.set_level(logging.INFO)
     with serve_stac(archive, unavailable=1) as api:
         search(tmp_path, roi, with_secrets(api.url), download={"attempts": 2})
-        assert len(api.searches()) == 3
+        assert len(api.searches()) >= 3
         for request in api.requests:
             assert f"token={TOKEN}" in request.path
             assert "authorization" in request.headers
@@ -297,7 +300,7 @@ def test_secrets_in_a_url_are_not_sent_to_another_host(
         api.respond = lambda *_: (200, {}, landing)  # type: ignore[method-assign]
         search(tmp_path, roi, with_secrets(api.url))
         assert "authorization" in api.requests[0].headers
-        assert len(other.searches()) == 3
+        assert len(other.searches()) >= 3
         for request in other.requests:
             assert "authorization" not in request.headers
             assert_no_secret(request.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,19 @@ from requests.adapters import HTTPAdapter
 from ..config.sections import Download, Period
 from ..errors import ItemError
 from ..urls import public_href, redacted
-from .query import REFUSED, QueryRefused, by_date, own_host_only, retries, rfc3339, was_interrupted
+from .paging import CompleteSearch, Page, SearchTooLong
+from .query import (
+    MAX_SEARCH_DEADLINES,
+    REFUSED,
+    BadResponse,
+    Box,
+    Query,
+    QueryRefused,
+    attempt,
+    own_host_only,
+    retries,
+    was_interrupted,
+)
 
 PAGE_SIZE = 1000
 """Granules per response, about 14 kB each; CMR allows 2000."""
@@ -26,48 +38,59 @@ HITS = "CMR-Hits"
 def search_granules(
     location: str,
     concept: str,
-    box: tuple[float, float, float, float],
+    boxes: Sequence[Box],
     period: Period,
     download: Download,
     attributes: Mapping[str, str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the granules of a collection that intersect a box and a period, as CMR returns them.
+    """Yield the granules of a collection in some boxes and a period, as CMR returns them.
 
-    Paging uses the `CMR-Search-After` header, or `page_num` if the service does not send it. A
-    granule may be yielded more than once.
+    Paging uses the `CMR-Search-After` header, or `page_num` if the service does not send it. The
+    result is complete, see `paging`.
 
     Args:
         location: URL of `granules.umm_json`.
         concept: concept ID of the collection.
-        box: (west, south, east, north) in degrees.
+        boxes: (west, south, east, north) in degrees, west <= east.
         period: first and last day, both inclusive.
-        download: timeout and number of attempts of each request.
+        download: timeout, number of attempts and time limit.
         attributes: value by name of a text attribute that granules must have.
 
     Raises:
-        ItemError: the service cannot be reached, refuses queries for single days, or returns
-            fewer granules than it announces.
+        ItemError: the service cannot be reached, refuses queries for single days, or does not
+            return all granules.
     """
     where = public_href(location)
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retries(download)))
-        fetch = partial(_fetch_page, session, location, download.timeout)
-        query: dict[str, str | list[str]] = {
-            "collection_concept_id": concept,
-            "bounding_box": ",".join(f"{value:.6f}" for value in box),
-            "page_size": str(PAGE_SIZE),
-        }
-        filters = [f"string,{name},{value}" for name, value in (attributes or {}).items()]
-        if filters:
-            query["attribute[]"] = filters
+        names = [f"string,{name},{value}" for name, value in (attributes or {}).items()]
 
-        def search(interval: Period) -> Iterator[dict[str, Any]]:
-            return _pages(fetch, query | {"temporal": ",".join(rfc3339(interval))})
+        def fetch(query: Query, following: Any, limit: int) -> Page:
+            parameters: dict[str, str | list[str]] = {
+                "collection_concept_id": concept,
+                "bounding_box": ",".join(f"{value:.6f}" for value in query.box),
+                "page_size": str(limit),
+                "temporal": ",".join(query.interval),
+                **({"attribute[]": names} if names else {}),
+            }
+            return attempt(
+                partial(_page, session, location, download.timeout, parameters, following),
+                download,
+            )
 
+        seconds = MAX_SEARCH_DEADLINES * download.deadline
+        search = CompleteSearch(fetch, _key, PAGE_SIZE, seconds, "granules")
         try:
-            yield from by_date(search, period, box)
-        except (QueryRefused, requests.RequestException) as error:
+            for box in boxes:
+                yield from search.documents(Query.of(box, period))
+        except (QueryRefused, SearchTooLong) as error:
+            cause = redacted(str(error).splitlines()[0], location)[:600]
+            raise ItemError(
+                f"Searching {concept} at {where} failed ({cause}): run again, or use another "
+                "service or a shorter period."
+            ) from None
+        except requests.RequestException as error:
             cause = redacted(str(error).splitlines()[0], location)[:600]
             raise ItemError(
                 f"Searching {concept} at {where} failed ({cause}): check the URL and the "
@@ -80,14 +103,26 @@ def search_granules(
             ) from None
 
 
-def _fetch_page(
+def _key(granule: Mapping[str, Any]) -> tuple[str, str]:
+    extent = granule["umm"].get("TemporalExtent") or {}
+    interval = extent.get("RangeDateTime") or {}
+    time = interval.get("BeginningDateTime") or extent.get("SingleDateTime") or ""
+    return str(granule["meta"]["concept-id"]), str(time)
+
+
+def _page(
     session: requests.Session,
     location: str,
     timeout: float,
     query: dict[str, str | list[str]],
-    headers: dict[str, str],
-) -> tuple[list[dict[str, Any]], str | None, int | None]:
-    """Return the granules of a page, the start of the next page, and the total number."""
+    following: Any,
+) -> Page:
+    """Return a page. `following` is the value of the header or the number of the page."""
+    headers = {}
+    if isinstance(following, str):
+        headers = {SEARCH_AFTER: following}
+    elif following is not None:
+        query = query | {"page_num": str(following)}
     url = location.partition("?")[0]
     request = requests.Request("GET", url, params=dict(query), headers=headers)
     own_host_only(location)(request)
@@ -106,32 +141,15 @@ def _fetch_page(
     try:
         document = json.loads(response.content)
     except ValueError as error:
-        raise QueryRefused("the response is not JSON") from error
+        raise BadResponse("the response is not JSON") from error
     entries = document["items"]
     hits = response.headers.get(HITS, "")
-    return entries, response.headers.get(SEARCH_AFTER), int(hits) if hits.isdigit() else None
+    after: str | int | None = response.headers.get(SEARCH_AFTER)
+    if after is None and entries and not headers:
+        after = 1 + (following or 1)
+    return Page(entries, after, int(hits) if hits.isdigit() else None)
 
 
 def _errors(response: requests.Response) -> str:
     """Return the error text of a response on one line."""
     return re.sub(r"\s+", " ", response.text)[:300]
-
-
-def _pages(fetch: Any, query: dict[str, str | list[str]]) -> Iterator[dict[str, Any]]:
-    seen: set[str] = set()
-    after: str | None = None
-    number = 1
-    while True:
-        page = {} if number == 1 or after else {"page_num": str(number)}
-        headers = {SEARCH_AFTER: after} if after else {}
-        entries, following, hits = fetch({**query, **page}, headers)
-        new = [entry for entry in entries if entry["meta"]["concept-id"] not in seen]
-        seen.update(entry["meta"]["concept-id"] for entry in entries)
-        yield from new
-        if not entries or (not new and following in (None, after)):
-            break
-        if following is None and (after or (hits is not None and len(seen) >= hits)):
-            break
-        after, number = following, number + 1
-    if hits is not None and len(seen) < hits:
-        raise QueryRefused(f"the service announced {hits} granules but returned {len(seen)}")

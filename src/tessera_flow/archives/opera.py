@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from ..errors import CredentialsError, ItemError
 from .cmr import search_granules
 from .credentials import earthdata_token
 from .provider import Provider
+from .query import Box
 from .signing import Access
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Opera(Provider):
         self,
         location: str,
         collection: str,
-        box: tuple[float, float, float, float],
+        boxes: Sequence[Box],
         period: Period,
         download: Download,
         orbits: str = "both",
@@ -92,7 +93,7 @@ class Opera(Provider):
         except CredentialsError as error:
             log.warning("%s", error)
         filters = {} if orbits == "both" else {DIRECTION: orbits.upper()}
-        for granule in search_granules(location, collection, box, period, download, filters):
+        for granule in search_granules(location, collection, boxes, period, download, filters):
             try:
                 yield granule_item(granule, collection)
             except (KeyError, TypeError, ValueError, AttributeError) as error:

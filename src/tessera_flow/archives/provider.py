@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from ..config.sections import Download, Period
 from ..errors import ItemError
 from ..sensors.sentinel2 import Preprocessing
 from .boa_offset import OffsetRule, StatedOffset
+from .query import Box
 from .sentinel2_names import datatake, generation_time, mgrs_tile, processing_baseline
 from .signing import Access
 
@@ -80,7 +81,7 @@ class Provider:
         self,
         location: str,
         collection: str,
-        box: tuple[float, float, float, float],
+        boxes: Sequence[Box],
         period: Period,
         download: Download,
         orbits: str = "both",
@@ -88,14 +89,15 @@ class Provider:
         """Search the service at `location` and yield STAC items; see `stac.search_items`.
 
         Args:
-            location, collection, box, period, download: see `stac.search_items`.
+            location, collection, boxes, period, download: see `stac.search_items`.
             orbits: `both`, `ascending` or `descending`. A service that can filter returns only
                 these scenes.
         """
         # Imported here: slow to import, and most jobs never search.
         from .stac import search_items
 
-        return search_items(location, collection, box, period, download)
+        assets = {*self.s2_assets.values(), *self.s1_assets.values()}
+        return search_items(location, collection, boxes, period, download, assets)
 
     def offset_rule(
         self, item: Mapping[str, Any], preprocessing: Preprocessing, stated: StatedOffset = "auto"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,18 +12,16 @@ from urllib.parse import urlsplit
 import pystac
 import requests
 from pystac.stac_io import DefaultStacIO
-from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from ..config.sections import Download, Period
 from ..errors import ItemError
 from ..urls import absolute_href, is_url, keep_secrets_out_of_log, public_href, redacted
-from .query import REFUSED, QueryRefused, by_date, own_host_only, retries, rfc3339, was_interrupted
+from .paging import SearchTooLong
+from .query import Box, QueryRefused, own_host_only, retries
+from .stac_api import is_api, search_api
 from .stac_geoparquet import is_parquet, read_items
-
-PAGE_SIZE = 200
-"""Items requested per page, up to 40 kB each; services may return fewer."""
 
 keep_secrets_out_of_log("urllib3.connectionpool")
 
@@ -31,9 +29,10 @@ keep_secrets_out_of_log("urllib3.connectionpool")
 def search_items(
     location: str,
     collection: str,
-    box: tuple[float, float, float, float],
+    boxes: Sequence[Box],
     period: Period,
     download: Download,
+    assets: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Yield STAC items of `location` as dictionaries with absolute asset URLs.
 
@@ -43,9 +42,10 @@ def search_items(
     Args:
         location: URL or absolute path. Credentials in it are sent only to its own host.
         collection: collection to search in an API.
-        box: (west, south, east, north) in degrees.
+        boxes: (west, south, east, north) in degrees, west <= east.
         period: first and last day, both inclusive.
-        download: timeout and number of attempts of each request.
+        download: timeout, number of attempts and time limit.
+        assets: keys of the assets in use; only these are requested if the API supports it.
 
     Raises:
         ItemError: `location` cannot be read or is none of these formats.
@@ -53,13 +53,18 @@ def search_items(
     where = public_href(location)
     stac_io = _stac_io(location, download)
     try:
-        yield from _items_at(location, stac_io, collection, box, period, download)
+        yield from _items_at(location, stac_io, collection, boxes, period, download, assets)
     except FileNotFoundError as error:
         raise ItemError(
             f"{where} does not exist: check `location` (a relative path is relative to "
             f"{Path.cwd()})."
         ) from error
-    except (APIError, OSError, QueryRefused) as error:
+    except (QueryRefused, SearchTooLong) as error:
+        raise ItemError(
+            f"Searching {collection} at {where} failed ({_cause(error, location)}): run again, or "
+            "use another service or a shorter period."
+        ) from error
+    except (APIError, OSError) as error:
         raise ItemError(
             f"Searching {collection} at {where} failed ({_cause(error, location)}): check the "
             "URL and the network, and run again."
@@ -75,9 +80,10 @@ def _items_at(
     location: str,
     stac_io: StacApiIO,
     collection: str,
-    box: tuple[float, float, float, float],
+    boxes: Sequence[Box],
     period: Period,
     download: Download,
+    assets: Collection[str],
 ) -> Iterator[dict[str, Any]]:
     """Yield the items of any kind of archive; errors of the libraries are not converted."""
     if _names_parquet(location):
@@ -95,8 +101,11 @@ def _items_at(
             f"{public_href(location)} is neither a STAC API, a catalog nor an item collection: "
             "set `location` to the URL or path of one."
         )
-    elif is_url(location) and _is_api(document):
-        yield from _search_api(location, stac_io, collection, box, period, download)
+    elif is_url(location) and is_api(document):
+        for item in search_api(
+            document, location, stac_io, collection, boxes, period, download, assets
+        ):
+            yield _with_absolute_hrefs(item, location)
     else:
         root = pystac.Catalog if kind == "Catalog" else pystac.Collection
         catalog = root.from_file(location, stac_io=_CatalogIO(stac_io))
@@ -164,58 +173,6 @@ def _cause(error: Exception, location: str) -> str:
     status = getattr(error, "status_code", None)
     text = text if status is None else f"HTTP status {status}: {text}"
     return redacted(text.splitlines()[0], location)[:600]
-
-
-def _is_api(document: Mapping[str, Any]) -> bool:
-    links = document.get("links", [])
-    return "conformsTo" in document or any(link.get("rel") == "search" for link in links)
-
-
-def _search_api(
-    location: str,
-    stac_io: StacApiIO,
-    collection: str,
-    box: tuple[float, float, float, float],
-    period: Period,
-    download: Download,
-) -> Iterator[dict[str, Any]]:
-    # Client.open resets options that are not passed again.
-    client = Client.open(
-        location,
-        stac_io=stac_io,
-        timeout=download.timeout,
-        request_modifier=own_host_only(location),
-    )
-    # Every API supports GET. Some also support POST, which has no limit of length.
-    methods = {
-        link.extra_fields.get("method", "GET") for link in client.links if link.rel == "search"
-    }
-
-    def search(interval: Period) -> Iterator[dict[str, Any]]:
-        results = client.search(
-            method="POST" if "POST" in methods else "GET",
-            collections=[collection],
-            bbox=list(box),
-            datetime="/".join(rfc3339(interval)),
-            limit=PAGE_SIZE,
-        )
-        try:
-            yield from results.items_as_dicts()
-        except (APIError, ValueError) as error:
-            if _is_refusal(error):
-                raise QueryRefused(_cause(error, location)) from error
-            raise
-
-    for item in by_date(search, period, box):
-        yield _with_absolute_hrefs(item, location)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Return whether a smaller query may succeed: server error, timeout or truncated response."""
-    if isinstance(error, json.JSONDecodeError):
-        return True
-    status = getattr(error, "status_code", None)
-    return status in REFUSED or (status is None and was_interrupted(error))
 
 
 def _with_absolute_hrefs(item: dict[str, Any], base: str) -> dict[str, Any]:

@@ -23,19 +23,17 @@ from ..dates import utc_today
 from ..errors import ItemError
 from ..sensors.sentinel2 import Preprocessing
 from ..urls import absolute_location, public_href
-from .candidate import four, source_item
+from .area import search_boxes
+from .candidate import source_item
 from .copies import Sample
 from .coverage import coverage_warnings, reasons
 from .manifest import Manifest, SourceItem
 from .publication import TITLES
 from .select import NO_DIRECTION, OffsetSettings, select_sentinel1, select_sentinel2
 
-__all__ = ["Manifest", "SourceItem", "list_items", "search_box"]
+__all__ = ["Manifest", "SourceItem", "list_items", "search_boxes"]
 
 log = logging.getLogger(__name__)
-
-SEARCH_MARGIN = 0.01
-"""Degrees added around the region in a search, because footprints of items are approximate."""
 
 
 def list_items(
@@ -73,12 +71,15 @@ def list_items(
     provider = find_provider(source.provider, source.item_format)
     location = absolute_location(source.location or provider.endpoint)
     collection = source.collection or provider.collection(source.provider, sensor)
-    query = (location, collection, search_box(geobox), _search_period(sensor, period), download)
+    query = (location, collection, search_boxes(geobox), _search_period(sensor, period), download)
     warnings: list[str] = []
     if isinstance(source, Sentinel1):
         orbits = source.orbits
+    assets = {*provider.s2_assets.values(), *provider.s1_assets.values()}
     documents = (
-        search_items(*query) if source.provider == "local" else provider.search(*query, orbits)
+        search_items(*query, assets)
+        if source.provider == "local"
+        else provider.search(*query, orbits)
     )
     result = _candidates(documents, collection, geobox, period, provider, sensor)
     candidates = [item for items in result.candidates.values() for item in items]
@@ -131,24 +132,11 @@ def _no_scene(
     left_out: list[tuple[str, str]],
 ) -> str:
     """Return the beginning of the error that a required sensor has no scene."""
-    bounds = ", ".join(f"{v:.3f}" for v in search_box(geobox))
+    bounds = " and ".join(", ".join(f"{v:.3f}" for v in box) for box in search_boxes(geobox))
     verb = f"can be used, since all {len(left_out)} were left out ({reasons(left_out)}), for"
     return (
         f"No {TITLES[sensor]} scene {verb if left_out else 'covers'} region {region} (longitude "
         f"and latitude {bounds}) from {period.start} to {period.end} {where}"
-    )
-
-
-def search_box(geobox: GeoBox) -> tuple[float, float, float, float]:
-    """Return (west, south, east, north) of a grid in degrees, with a margin."""
-    west, south, east, north = pyproj.Transformer.from_crs(
-        str(geobox.crs), "EPSG:4326", always_xy=True
-    ).transform_bounds(*four(geobox.boundingbox), densify_pts=21)
-    return (
-        max(-180.0, west - SEARCH_MARGIN),
-        max(-90.0, south - SEARCH_MARGIN),
-        min(180.0, east + SEARCH_MARGIN),
-        min(90.0, north + SEARCH_MARGIN),
     )
 
 
