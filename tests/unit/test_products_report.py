@@ -194,6 +194,24 @@ def miss(region: Region, block: str, sensor: str, **entries: list[dict[str, str]
     write_block(region.blocks[block], *arrays, 25, missing_scenes)
 
 
+def test_days_with_another_offset_fail_a_check_once_for_all_blocks(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60)
+    days = {"first": "2023-05-06", "last": "2023-05-06"}
+    for block, shift in zip([block.id for block in region.grid.blocks], (980, 1020), strict=False):
+        window = region.grid.product_window(region.grid.block(block)).slices
+        arrays = (region.embeddings[window], region.scales[window], region.counts[window])
+        jumps = [days | {"change": shift, "items": ["S2A_x"]}]
+        write_block(region.blocks[block], *arrays, 25, {"level_jumps": jumps})
+    checks = check(region, tmp_path)
+    assert checks.failures == [
+        "2023-05-06: the Sentinel-2 values of all bands are about 1000 above those of the days "
+        "around it (S2A_x). This can be an offset that was not removed: sentinel2.boa_offset. "
+        "(2 blocks)"
+    ]
+    (jump,) = json.loads((tmp_path / "checks.json").read_text())["level_jumps"]
+    assert (jump["first"], jump["change"], jump["blocks"]) == ("2023-05-06", 1000, 2)
+
+
 def test_missing_scenes_of_all_blocks_are_collected(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
     gone = {"item": "S2_B", "date": "2023-08-02", "reason": "asset B05: HTTP 404"}

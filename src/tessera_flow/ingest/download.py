@@ -30,6 +30,7 @@ from ..raster.retry import RetryPolicy
 from ..region.grid import Window, crop
 from ..region.mask import read_mask
 from ..scenes.manifest import Manifest, SourceItem
+from ..sensors.levels import DayLevel
 from ..sensors.sentinel1 import CHANNELS, ORBITS, add_to_mosaic, power_to_scaled_decibels
 from ..sensors.sentinel2 import (
     BANDS,
@@ -284,7 +285,8 @@ def download_sentinel2(
         time_slice: days to read.
         output: block file; arrays `bands` (T, H, W, 10) uint16 and `masks` (T, H, W) uint8
             over all days with an item, `kept` (T,) uint8: 1 where the day has a valid pixel;
-            attributes `left_out` and `replaced`: see `MissingScenes.attributes`.
+            attributes `left_out` and `replaced`: see `MissingScenes.attributes`; `levels`: see
+            `levels.DayLevel`.
 
     Raises:
         ReadError: an asset cannot be read, or too many scenes are missing or corrupt. A failed
@@ -302,6 +304,7 @@ def download_sentinel2(
                 group, "bands", (*shape, len(BANDS)), (1, CHUNK, CHUNK, len(BANDS)), np.uint16
             )
             all_masks = create_array(group, "masks", shape, (1, CHUNK, CHUNK), np.uint8)
+            levels = []
             with job.each_day(mosaics.read, days, 40, 20) as results:
                 for index, (mosaic, valid) in enumerate(results):
                     day, items = days[index]
@@ -312,10 +315,13 @@ def download_sentinel2(
                         kept[index] = 1
                         all_bands[index] = job.on_block(mosaic)
                         all_masks[index] = job.on_block(valid.astype(np.uint8))
+                        level = DayLevel.of(day, mosaic, valid)
+                        levels += [] if level is None else [level.to_json()]
             job.missing_scenes.check(
                 sum(len(items) for _, items in days), settings.max_missing_percent
             )
             group.attrs.update(job.missing_scenes.attributes())
+            group.attrs["levels"] = levels
             create_array(group, "kept", kept.shape, kept.shape, np.uint8)[:] = kept
 
 

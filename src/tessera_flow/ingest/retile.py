@@ -53,7 +53,7 @@ def retile(
         window: window of the block in the region's grid, before downsampling.
         output: block file; a group per patch with the arrays of a reference tile folder and
             `roi` (h, w) uint8. Attribute `missing_scenes`: by sensor, `left_out` and `replaced` of
-            its stack.
+            its stack. Attribute `level_jumps` of the Sentinel-2 stack.
         patch_size: edge of a patch in product pixels.
         downsample_rate: of the stacks.
         on_empty_block: `fail`: a block without a scene is an error.
@@ -86,6 +86,11 @@ def retile(
                 sensor: {key: group.attrs.get(key, []) for key in MISSING_SCENES}
                 for sensor, group in groups.items()
             },
+            "level_jumps": [
+                jump
+                for group in groups.values()
+                for jump in cast(list[object], group.attrs.get("level_jumps", []))
+            ],
         }
         target = stack.enter_context(create_block_file(output, attributes))
         for patch_window in patches:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 from ..block_file import CHUNK, create_array, create_block_file, get_array, open_block_file
 from ..dates import day_of_year
 from ..errors import TileError
+from ..sensors.levels import DayLevel, find_jumps
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS
 from .missing_scenes import MISSING_SCENES
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,22 @@ def _missing_scenes(paths: Sequence[Path]) -> dict[str, Any]:
     return result
 
 
+def _jumps(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the days whose level differs from that of the days around them, and log them."""
+    levels: list[dict[str, Any]] = []
+    items: dict[str, list[str]] = {}
+    for path in paths:
+        with open_block_file(path) as group:
+            levels += cast(list[dict[str, Any]], group.attrs.get("levels", []))
+            names = cast(list[list[str]], group.attrs["items"])
+            items |= dict(zip(cast(list[str], group.attrs["dates"]), names, strict=True))
+    days = sorted(map(DayLevel.from_json, levels), key=lambda level: level.day)
+    jumps = [replace(jump, items=tuple(items[jump.last.isoformat()])) for jump in find_jumps(days)]
+    for jump in jumps:
+        log.warning("%s", jump.text())
+    return [jump.to_json() for jump in jumps]
+
+
 def _block_shape(group: zarr.Group) -> tuple[int, int]:
     name = "bands" if "bands" in group else ORBITS[0]
     height, width = get_array(group, name).shape[1:3]
@@ -104,7 +124,8 @@ def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int =
 
     Output arrays: `bands` (T, H, W, 10) uint16, `masks` (T, H, W) uint8, `doys` (T,) uint16,
     in date order (a period can cross the end of a year); T may be 0. Attribute `scenes` counts the
-    days with a scene; `left_out` and `replaced` are those of the slices, in order.
+    days with a scene; `left_out` and `replaced` are those of the slices, in order;
+    `level_jumps` are the days whose values differ by about 1000 (see `levels.Jump`).
 
     Args:
         slices: block files of consecutive slices.
@@ -122,6 +143,7 @@ def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int =
         "dates": [day.date.isoformat() for day in days],
         "scenes": scenes,
         **_missing_scenes(slices),
+        "level_jumps": _jumps(slices),
     }
     with create_block_file(output, attributes) as group:
         _write_stream(group, "bands", days, "bands", (*shape, len(BANDS)), n, np.uint16)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..block_file import open_block_file
 from ..errors import TileError
 from ..region.grid import Block, RegionGrid, Window, tiling
+from ..sensors.levels import Jump
 from .provenance import Provenance
 
 COUNT_KINDS = ("s2_valid", "s1_ascending", "s1_descending")
@@ -209,6 +210,15 @@ class RegionBlocks:
         """
         record: Any = self._group(block_id).attrs.get("missing_scenes", {})
         return dict(record)
+
+    def level_jumps(self, block_id: str) -> list[Jump]:
+        """Return the days whose Sentinel-2 values differ by about 1000 from the days around them.
+
+        Raises:
+            TileError: the block's file is missing or damaged.
+        """
+        record: Any = self._group(block_id).attrs.get("level_jumps", [])
+        return [Jump.from_json(document) for document in record]
 
     def precision(self, block_id: str) -> str | None:
         """Return the precision of a block's inference, `float32` or `bf16`; None if not recorded.

@@ -1,4 +1,4 @@
-"""Check finished embeddings for impossible values and for seams between blocks.
+"""Check finished embeddings for impossible values, seams between blocks, and days that differ.
 
 A seam shows as a larger difference between neighbouring pixels where two blocks meet than
 between neighbouring pixels beside it. The seam score is the ratio of the two mean absolute
@@ -7,6 +7,7 @@ differences, over all borders: 1 without seams, up to the noise of the landscape
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..atomic import write_text
 from ..region.grid import RegionGrid, Window
+from ..sensors.levels import Jump
 from .blocks import RegionBlocks
 from .components import valid_pixels
 from .provenance import Provenance
@@ -26,6 +28,7 @@ from .provenance import Provenance
 logger = logging.getLogger(__name__)
 
 _BATCH_VALUES = 2**22
+_MAX_JUMPS = 20
 
 
 @dataclass
@@ -53,6 +56,21 @@ class Border:
 
 
 @dataclass
+class LevelJump:
+    """A jump of the Sentinel-2 values of a day, in `blocks` blocks; see `levels.Jump`.
+
+    `change` is the median over these blocks, in digital numbers.
+    """
+
+    first: str
+    last: str
+    change: int
+    items: list[str]
+    blocks: int
+    message: str
+
+
+@dataclass
 class Checks:
     """Results of the checks.
 
@@ -66,6 +84,7 @@ class Checks:
         saturated_percent: share of int8 codes at an end of their range; None for float32.
         seam_score: see the module; None if no two blocks are adjacent.
         borders: each border.
+        level_jumps: days whose Sentinel-2 values differ by about 1000 from the days around them.
         limits: the largest values allowed.
         failures: one message for each failed check.
     """
@@ -78,6 +97,7 @@ class Checks:
     saturated_percent: float | None = None
     seam_score: float | None = None
     borders: list[Border] = field(default_factory=list)
+    level_jumps: list[LevelJump] = field(default_factory=list)
     limits: dict[str, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -107,6 +127,7 @@ def write_checks(
     with RegionBlocks(grid, blocks, provenance) as source:
         checks = _check_values(source)
         checks.borders = list(_borders(source))
+        checks.level_jumps = list(_level_jumps(source))
     pairs = sum(border.pairs for border in checks.borders)
     if pairs:
         across = sum(border.across * border.pairs for border in checks.borders) / pairs
@@ -147,7 +168,25 @@ def _failures(checks: Checks) -> list[str]:
             f"The seam score is {checks.seam_score:.2f}, above {limit:g}; the worst border is that "
             f"of {' and '.join(worst.blocks)}."
         )
+    for jump in checks.level_jumps[:_MAX_JUMPS]:
+        blocks = "1 block" if jump.blocks == 1 else f"{jump.blocks} blocks"
+        failures.append(f"{jump.message} ({blocks})")
+    if len(checks.level_jumps) > _MAX_JUMPS:
+        failures.append(f"and {len(checks.level_jumps) - _MAX_JUMPS} more days (checks.json).")
     return failures
+
+
+def _level_jumps(source: RegionBlocks) -> Iterator[LevelJump]:
+    """Yield the jumps of all blocks, one for each pair of days."""
+    jumps: dict[tuple[datetime.date, datetime.date], list[Jump]] = {}
+    for block in source.grid.blocks:
+        for jump in source.level_jumps(block.id):
+            jumps.setdefault((jump.last, jump.first), []).append(jump)
+    for (last, first), found in sorted(jumps.items()):
+        change = round(float(np.median([jump.change for jump in found])))
+        items = tuple(dict.fromkeys(name for jump in found for name in jump.items))
+        text = Jump(first, last, change, items).text()
+        yield LevelJump(first.isoformat(), last.isoformat(), change, list(items), len(found), text)
 
 
 def _check_values(source: RegionBlocks) -> Checks:

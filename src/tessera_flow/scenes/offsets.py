@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 SAMPLED_BANDS = ("B04", "B02", "B03")
 """Bands with dark pixels over most land. One after another is read, until they decide."""
 
-_NAMED = 5
+_NAMED = 20
 
 
 def with_offsets(

@@ -196,12 +196,13 @@ def _summary(
 
 def _checks(results: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
     """Return (check, result, limit) of each check."""
-    limits = results["limits"]
+    limits, jumps = results["limits"], results["level_jumps"]
     saturated, seam = results["saturated_percent"], results["seam_score"]
     return [
         ("Pixels with values that are not finite", results["non_finite"], "0"),
         ("Pixels with an embedding of zeros", results["all_zero"], "0"),
         ("Dimensions that are the same everywhere", len(results["constant"]), "0"),
+        ("Sentinel-2 days that are 1000 off the days around them", len(jumps), "0"),
         (
             "Saturated codes",
             "does not apply" if saturated is None else f"{saturated:.2f} %",
