@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tessera_flow.config.configuration import load_config
+from tessera_flow.config.configuration import Config, load_config
+from tessera_flow.config.messages import section_of
 from tessera_flow.config.yaml_file import check_config_files
 from tessera_flow.errors import ConfigError
 from tessera_flow.jobs.staging import staged
@@ -148,23 +149,21 @@ def test_every_path_is_expanded(monkeypatch: pytest.MonkeyPatch, key: tuple[str,
 
 
 def test_list_of_path_keys_is_complete() -> None:
-    """Every key whose description speaks of a path or folder is a path key."""
-    from tessera_flow.config.configuration import Config
-    from tessera_flow.config.messages import section_of
-    from tessera_flow.config.types import PathText
+    """Every key that is a path, by its type and by its description, is in PATHS."""
 
     def walk(model: Any, prefix: tuple[str, ...]) -> Any:
         for name, field in model.model_fields.items():
             section = section_of(field.annotation)
             if section:
                 yield from walk(section[0], (*prefix, name, *(["here"] if section[1] else [])))
-            elif "expanded_path" in str(field) or "_path" in str(field.annotation) + str(
-                field.metadata
-            ):
-                yield (*prefix, name)
+            else:
+                expanded = "function _path " in f"{field.annotation} {field.metadata}"
+                yield (*prefix, name), expanded, field.description or ""
 
-    assert PathText is not None
-    assert set(walk(Config, ())) == set(PATHS)
+    keys = list(walk(Config, ()))
+    assert {key for key, expanded, _ in keys if expanded} == set(PATHS)
+    described = {key for key, _, text in keys if text.startswith(("Path", "Folder", "URL"))}
+    assert described - set(PATHS) == {("jobs", "scratch")}
 
 
 def test_urls_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:

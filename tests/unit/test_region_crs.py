@@ -139,6 +139,8 @@ def test_mask_in_another_unit_is_refused(tmp_path: Path, crs: str, words: str) -
         dataset.write(np.ones((40, 50), np.uint8), 1)
     with pytest.raises(RegionError, match=words):
         region_geobox(read_roi(path), 10.0)
+    with pytest.raises(RegionError, match=r"a raster mask, which has no layers: remove `layer`"):
+        read_roi(path, "area")
 
 
 def test_mask_with_heights_in_its_crs_and_a_mask_in_feet_on_another_grid(tmp_path: Path) -> None:

@@ -143,6 +143,10 @@ def test_settings_that_do_not_fit_the_weights_are_rejected() -> None:
         check_choices(teacher, 16, None)
     with pytest.raises(ConfigError, match="a single set of statistics"):
         check_choices(teacher, None, "mpc")
+    for wrong in ({"seed": 3}, {"repeat_times": 2}):
+        with pytest.raises(ConfigError, match="draws no observations at random: leave it out"):
+            check_choices(teacher, None, None, **wrong)
+    check_choices(fetch_weights(str(CHECKPOINTS / "v1_0.pt")), None, None, 3, 2)
 
 
 def test_published_weights_are_downloaded_once(hub: Hub, tmp_path: Path) -> None:

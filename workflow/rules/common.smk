@@ -6,6 +6,7 @@ import inspect
 
 try:
     from tessera_flow.config.configuration import load_config
+    from tessera_flow.config.unused import unused_settings
     from tessera_flow.errors import TesseraFlowError
     from tessera_flow.jobs.files import RunFiles
     from tessera_flow.jobs.in_flight import ALL_OF_IT
@@ -45,6 +46,8 @@ def show_scene_warnings():
 
 
 if not runs_one_job():
+    for text in unused_settings(CONFIG):
+        show_warning(text)
     show_scene_warnings()
 
 

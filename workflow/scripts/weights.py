@@ -7,5 +7,5 @@ from tessera_flow.models.weights_record import write_weights_record
 with job(snakemake) as config:
     model = config.model
     record = fetch_weights(model.weights, model.cache, tuple(model.heads) if model.heads else None)
-    check_choices(record, model.dim, model.statistics)
+    check_choices(record, model.dim, model.statistics, model.seed, model.repeat_times)
     write_weights_record(record, snakemake.output.record)

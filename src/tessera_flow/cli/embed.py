@@ -197,7 +197,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..tile_folders.embed import embed_folders
 
     record = fetch_weights(arguments.weights, arguments.cache, arguments.heads)
-    check_choices(record, arguments.dim, arguments.statistics)
+    check_choices(
+        record, arguments.dim, arguments.statistics, arguments.seed, arguments.repeat_times
+    )
     embedded, finished = embed_folders(
         arguments.tiles,
         arguments.out,

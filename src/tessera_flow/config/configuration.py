@@ -179,6 +179,9 @@ class Config(Section):
             raise refused(
                 "source is tiles, but tiles.location is missing: set it to the folder of the tiles."
             )
+        periods = info.data.get("periods", {})
+        if info.data.get("source") == "tiles" and len(periods) > 1:
+            _one_folder_per_period(value.location or "", info.data.get("regions", {}), periods)
         return value
 
     @field_validator("products", mode="after")
@@ -275,6 +278,20 @@ def _unused_overrides(data: Mapping[str, Any]) -> list[str]:
         for key in overridden(place)
         if key.startswith(unused)
     ]
+
+
+def _one_folder_per_period(
+    location: str, regions: Mapping[str, Region], periods: Mapping[str, Period]
+) -> None:
+    """Refuse a folder of tiles that several periods would read."""
+    for name, region in regions.items():
+        computed = list(dict.fromkeys(region.periods or periods))
+        if len(computed) > 1 and "{period}" not in location:
+            raise refused(
+                f"tiles.location is {shown(location)}, but region {name} has {len(computed)} "
+                f"periods ({', '.join(computed)}), which would all be made from the same tiles: "
+                "put {period} into it, and name the folders accordingly."
+            )
 
 
 def _published_products(products: Products) -> Products:

@@ -144,11 +144,15 @@ class JobParams:
         return settings
 
     def weights(self) -> dict[str, Any]:
-        """Return the weights' name or path, and the hash of their content."""
+        """Return the weights' name or path, the hash of their content, and settings that not
+        every family has, so that they are checked again."""
+        model = self._config.model
+        draws = {"draws": [model.seed, model.repeat_times]}
         return {
-            "weights": self._config.model.weights,
-            "heads": self._config.model.heads,
+            "weights": model.weights,
+            "heads": model.heads,
             "content": self._weights_digest,
+            **(draws if draws["draws"] != [0, 1] else {}),
         }
 
     def _preprocessing(self, sensor: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from ..atomic import DISK_ERRORS, output_error
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from .checkpoint import FAMILIES, inspect_checkpoint, sha256_of
 from .family import Heads, check_dim
 from .published import HUB, PUBLISHED, Published, weights_file
@@ -60,14 +60,28 @@ def fetch_weights(
     )
 
 
-def check_choices(record: WeightsRecord, dim: int | None, statistics: str | None) -> None:
+def check_choices(
+    record: WeightsRecord,
+    dim: int | None,
+    statistics: str | None,
+    seed: int = 0,
+    repeat_times: int = 1,
+) -> None:
     """Reject settings that do not fit the weights, before any scene is read.
 
     Raises:
-        ConfigError: see `models.family.check_dim` and `Family.choose_statistics`.
+        ConfigError: see `models.family.check_dim` and `Family.choose_statistics`; or `seed` or
+            `repeat_times` is set for a family that does not draw its observations.
     """
-    FAMILIES[record.family].choose_statistics(statistics, Path(record.path))
+    family = FAMILIES[record.family]
+    family.choose_statistics(statistics, Path(record.path))
     check_dim(dim, record.dims, record.path)
+    for key, value, default in (("seed", seed, 0), ("repeat_times", repeat_times, 1)):
+        if value != default and not family.rule.random:
+            raise ConfigError(
+                f"model.{key} (--{key.replace('_', '-')}) is {value}, but {record.path} is a "
+                f"{family.title} checkpoint, which draws no observations at random: leave it out."
+            )
 
 
 def _download(name: str, published: Published, cache: str | None) -> Path:

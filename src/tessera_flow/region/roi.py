@@ -112,6 +112,11 @@ def read_roi(path: str | Path, layer: str | None = None) -> VectorRoi | RasterRo
             f"{Path.cwd()})."
         )
     if path.suffix.lower() in RASTER_SUFFIXES:
+        if layer is not None:
+            raise RegionError(
+                f"`layer` is {layer!r}, but {path} is a raster mask, which has no layers: remove "
+                "`layer`."
+            )
         return _read_raster(path)
     return _read_vector(path, layer)
 

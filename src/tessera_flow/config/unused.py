@@ -1,0 +1,114 @@
+"""Find settings that have no effect in a configuration, so that none is ignored in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel
+
+from .configuration import Config, runs
+from .messages import section_of
+
+_DOWNLOAD = (
+    "slice_months", "attempts", "timeout", "deadline", "max_missing_percent",
+)  # fmt: skip
+_SCENES = ("preprocessing", "sentinel2", "sentinel1", *(f"download.{key}" for key in _DOWNLOAD))
+
+UNUSED_SECTIONS: dict[str, tuple[str, ...]] = {
+    "scenes": ("tiles", "geotessera"),
+    "tiles": (*_SCENES, "download.threads", "geotessera"),
+    "geotessera": (
+        *_SCENES,
+        "tiles",
+        "model.cache",
+        "model.statistics",
+        "model.allow_statistics_mismatch",
+        "model.heads",
+        "model.seed",
+        "model.repeat_times",
+        "model.min_observations",
+        "model.device",
+        "model.precision",
+        "model.batch_size",
+        "jobs.cpu_gpu",
+        "jobs.on_missing_gpu",
+        "jobs.scratch",
+    ),
+}
+"""Keys, and sections with all their keys, that a value of `source` does not use. A path in
+`model.weights` is no mistake with `geotessera`: it is often left from another run."""
+
+_LOCAL_RULES = {
+    "scenes": ("items", "weights", "download"),
+    "tiles": ("weights",),
+    "geotessera": ("store_tiles", "import_embeddings"),
+}
+_KEPT = {"scenes": ("slices", "stack", "patches"), "tiles": ("patches",), "geotessera": ()}
+_OF_FORMATS = {
+    "zarr_chunk": ("zarr",),
+    "max_seam": ("report",),
+    "max_saturated": ("report",),
+    "preview_stretch": ("preview", "report"),
+}
+
+
+def unused_settings(config: Config) -> list[str]:
+    """Return a message for each setting that is not at its default and has no effect."""
+    return list(_messages(config))
+
+
+def _messages(config: Config) -> Iterator[str]:
+    source = config.source
+    unused = [
+        key
+        for key in changed_keys(config)
+        if any(key == part or key.startswith(f"{part}.") for part in UNUSED_SECTIONS[source])
+    ]
+    if unused:
+        yield f"source is {source}, which does not use these settings: {', '.join(unused)}."
+    yield from _entries("jobs.local_rules", config.jobs.local_rules, _LOCAL_RULES[source], source)
+    yield from _entries("paths.keep", config.paths.keep, _KEPT[source], source)
+    changed = set(changed_keys(config.products))
+    for key, formats in _OF_FORMATS.items():
+        if key in changed and not set(formats) & set(config.products.formats):
+            yield (
+                f"products.{key} has no effect, because products.formats has no "
+                f"{' or '.join(formats)}."
+            )
+    if source == "scenes":
+        for sensor in (config.sentinel2, config.sentinel1):
+            if sensor.provider != "local" and "item_format" in changed_keys(sensor):
+                yield (
+                    f"{sensor.sensor}.item_format has no effect, because "
+                    f"{sensor.sensor}.provider is {sensor.provider}: it is for local archives."
+                )
+    if source != "geotessera":
+        if config.model.device == "cpu" and "batch_size" in changed_keys(config.model):
+            yield "model.batch_size has no effect, because model.device is cpu: it is for GPUs."
+        if config.model.allow_statistics_mismatch and config.model.statistics is None:
+            yield "model.allow_statistics_mismatch has no effect without model.statistics."
+    computed = {period for _, period in runs(config)}
+    for name in config.periods:
+        if name not in computed:
+            yield f"periods.{name} is not computed: no region has it in its `periods`."
+
+
+def _entries(key: str, given: Sequence[str], used: Sequence[str], source: str) -> Iterator[str]:
+    unused = [entry for entry in given if entry not in used]
+    if unused:
+        yield f"{key} has {', '.join(unused)}, which source: {source} does not have."
+
+
+def changed_keys(section: BaseModel, prefix: str = "") -> list[str]:
+    """Return the dotted keys whose values are not the defaults; not those of regions and periods."""
+    keys = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        inner = section_of(field.annotation)
+        if inner and inner[1]:
+            continue
+        if inner:
+            keys += changed_keys(value, f"{prefix}{name}.")
+        elif field.is_required() or value != field.get_default(call_default_factory=True):
+            keys.append(f"{prefix}{name}")
+    return keys
