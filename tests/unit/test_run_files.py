@@ -22,7 +22,14 @@ from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.preflight import check_run
 from tessera_flow.jobs.product_files import ProductFiles
-from tessera_flow.jobs.resources import NEEDS, SNAKEMAKE_MB, memory_mb, rule_name, runtime_minutes
+from tessera_flow.jobs.resources import (
+    NEEDS,
+    SNAKEMAKE_MB,
+    inference_minutes,
+    memory_mb,
+    rule_name,
+    runtime_minutes,
+)
 from tessera_flow.jobs.scene_warnings import scene_warnings
 from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.status import status
@@ -151,6 +158,49 @@ def test_memory_of_inference_follows_the_weights(tmp_path: Path) -> None:
     assert own.memory_mb("infer_cpu", 1) - needed in (0, 100)
 
 
+@pytest.mark.parametrize(
+    ("weights", "minutes"),
+    # 2000 x 2000 px, 190 dates: pixels * parameters * dates / 2 multiplications, 45e9 per second
+    # and thread, and as much again.
+    [("v2-nano", 151), ("v2-medium", 2961), ("v2-teacher", 290525)],
+)
+def test_time_of_inference_follows_the_work(tmp_path: Path, weights: str, minutes: int) -> None:
+    default = {"grid": {"block_size": 2000, "patch_size": 500}}
+    schedule = Schedule(layout(tmp_path, sections=default, weights=weights))
+    assert schedule.runtime("infer_cpu", 1) == pytest.approx(minutes, rel=0.01)
+    assert schedule.runtime("infer_cpu", 2) == 2 * schedule.runtime("infer_cpu", 1)
+    assert schedule.runtime("infer_cpu", 1, 8) == pytest.approx(minutes / 4, rel=0.01)
+    half = Schedule(layout(tmp_path, rate=2, weights=weights))
+    assert half.longest_inference("infer_cpu") < 2 + schedule.longest_inference("infer_cpu") / 4
+    assert not schedule.time_warnings()
+    limited = layout(tmp_path, sections=default | {"jobs": {"max_job_hours": 24}}, weights=weights)
+    schedule = Schedule(limited)
+    assert schedule.runtime("infer_cpu", 1) == min(24 * 60, schedule.runtime("infer_cpu", 1))
+    assert schedule.runtime("infer_cpu", 3) <= 24 * 60
+    warnings = schedule.time_warnings()
+    assert bool(warnings) == (minutes / 2 > 24 * 60)
+    for text in warnings:
+        assert re.search(r"about [\d,.]+ h in infer_cpu, more than jobs.max_job_hours \(24\)", text)
+    assert make_estimate(limited, schedule, 1).warnings == warnings
+
+
+def test_time_of_inference_is_replaced_by_that_of_earlier_blocks(tmp_path: Path) -> None:
+    files = layout(tmp_path)
+    block = files.grids["here"].blocks[0]
+    pixels = block.window.height * block.window.width
+    log = files.job_log_file("here", "then", block.id)
+    log.parent.mkdir(parents=True)
+    lines = [
+        {"job": job, "state": state, "time": "2026-01-01T00:00:00", "host": "h", "process": 1,
+         "attempt": 1, "seconds": 10.0 * pixels, "peak_mb": 1.0, "reason": ""}
+        for job in ("download", "stack", "retile", "infer_cpu") for state in ("started", "done")
+    ]  # fmt: skip
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    size = files.config.grid.block_size**2
+    assert Schedule(files).longest_inference("infer_cpu") == pytest.approx(10 * size)
+    assert Schedule(files, one_job=True).longest_inference("infer_cpu") < 10 * size
+
+
 def test_every_rule_has_its_needs(tmp_path: Path) -> None:
     """At default settings no job on a CPU requests more than 4 GiB, Snakemake included; a
     larger block and a second attempt request more memory and time."""
@@ -168,6 +218,7 @@ def test_every_rule_has_its_needs(tmp_path: Path) -> None:
         assert requested > NEEDS[rule].fixed_mb + NEEDS[rule].sized_mb + SNAKEMAKE_MB
         assert memory_mb(rule, 2, 2000, 500) == 2 * requested
         assert runtime_minutes(rule, 2, 2000) == 2 * runtime_minutes(rule, 1, 2000)
+        assert inference_minutes("infer_cpu", 2, 3600) == 2 * 120
     assert memory_mb("download", 1, 4000, 500) > memory_mb("download", 1, 2000, 1000)
     assert memory_mb("retile", 1, 2000, 1000) > memory_mb("retile", 1, 4000, 500)
     assert runtime_minutes("stack", 1, 4000) == 4 * runtime_minutes("stack", 1, 2000)

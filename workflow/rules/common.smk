@@ -49,6 +49,8 @@ if not runs_one_job():
     for text in unused_settings(CONFIG):
         show_warning(text)
     show_scene_warnings()
+    for text in SCHEDULE.time_warnings():
+        show_warning(text)
 
 
 # <work>, <results> and <logs> in the rules' paths.
@@ -71,7 +73,7 @@ def needs(rule, **more):
     further resources."""
     return {
         "mem_mb": lambda wildcards, attempt: SCHEDULE.memory_mb(rule, attempt),
-        "runtime": lambda wildcards, attempt: SCHEDULE.runtime(rule, attempt),
+        "runtime": lambda wildcards, attempt, threads: SCHEDULE.runtime(rule, attempt, threads),
         **more,
     }
 

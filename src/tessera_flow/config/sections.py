@@ -428,6 +428,15 @@ class Jobs(Section):
         "Number of concurrent jobs assumed by `snakemake plan`. The run itself uses `--jobs`.",
         ge=1,
     )
+    max_job_hours: float | None = key(
+        None,
+        "Longest time that a job requests, such as the limit of a cluster's partition. Inference "
+        "requests twice its estimated time, which follows from the model, the pixels, the dates "
+        "and the threads, or from earlier blocks; with a limit, a job that is stopped at its end "
+        "is continued by the next attempt. Default: no limit.",
+        "h",
+        gt=0,
+    )
     local_rules: list[
         Literal["items", "weights", "download", "store_tiles", "import_embeddings"]
     ] = key(

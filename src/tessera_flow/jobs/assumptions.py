@@ -44,6 +44,27 @@ CPU_MULTIPLICATIONS = 45e9
 GPU_MULTIPLICATIONS = 40e12
 START_SECONDS = 5.0
 """Of a job on one machine: Python and libraries (benchmarks/scale.py)."""
+SMALLEST_ENCODER = 1_000_000
+"""Parameters assumed for unknown weights."""
+
+
+def inference_seconds(
+    device: str, parameters: float, pixels: float, dates: float, threads: int
+) -> float:
+    """Return the assumed seconds of an inference job.
+
+    A date passes one of the two encoders, which have about half of the parameters each, and each
+    parameter takes one multiplication.
+
+    Args:
+        device: `cpu` or `gpu`.
+        parameters: of both encoders.
+        pixels: of the block.
+        dates: of both sensors.
+        threads: of the job, on CPUs.
+    """
+    rate = GPU_MULTIPLICATIONS if device == "gpu" else CPU_MULTIPLICATIONS * threads
+    return START_SECONDS + pixels * parameters * dates / 2 / rate
 
 
 def dates_in(sensor: str, days: int) -> float:

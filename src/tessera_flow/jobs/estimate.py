@@ -24,19 +24,12 @@ from ..scenes.search import Manifest
 from . import assumptions
 from .block_map import LEGEND, render_blocks
 from .files import RunFiles
-from .journal import read_job_log
 from .scene_warnings import scene_warnings
-from .schedule import STAGES, Schedule
+from .schedule import INFERENCE, Schedule
 from .status import duration
 
 STORE = "geotessera"
 """Key of a store of published embeddings, beside the names of the sensors."""
-
-CALIBRATION_BLOCKS = 200
-"""Number of blocks whose job logs are read for times: more would not change the mean."""
-
-SMALLEST_ENCODER = 1_000_000
-"""Parameters assumed for unknown weights."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,8 @@ class Estimate:
         wall_hours: with that many jobs.
         calibrated: rules whose times were measured on earlier blocks.
         assumptions: as text.
-        warnings: about the scenes.
+        inference_limit_hours: that an inference job requests at its first attempt; 0 without one.
+        warnings: about the scenes, and about jobs that take too long.
     """
 
     blocks: int
@@ -72,6 +66,7 @@ class Estimate:
     wall_hours: float
     calibrated: list[str]
     assumptions: list[str]
+    inference_limit_hours: float
     warnings: list[str]
 
 
@@ -83,7 +78,7 @@ def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> 
         schedule: resources of its jobs.
         concurrent_jobs: how many jobs run at the same time.
     """
-    work = _Work(files, schedule, _measured_seconds(files))
+    work = _Work(files, schedule, schedule.measured)
     blocks = 0
     for region, period in runs(files.config):
         work.read_lists(region, period)
@@ -108,7 +103,10 @@ def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> 
         wall_hours=work.job_seconds / 3600 / concurrent_jobs,
         calibrated=sorted(work.measured),
         assumptions=_assumptions(files, work.items),
-        warnings=scene_warnings(files),
+        inference_limit_hours=max(
+            (schedule.runtime(rule, 1) / 60 for rule in INFERENCE if work.jobs[rule]), default=0.0
+        ),
+        warnings=[*schedule.time_warnings(), *scene_warnings(files)],
     )
 
 
@@ -238,44 +236,15 @@ def _block_seconds(
     millions = pixels / 1e6
     total = sum(dates.values())
     read = _read_bytes(pixels, dates)
-    published = PUBLISHED.get(schedule.weights)
-    parameters = published.parameters if published else max(
-        SMALLEST_ENCODER, schedule.weights_bytes / 4
-    )  # fmt: skip
-    multiplications = pixels * parameters * total / 2  # each step passes half of the encoder
-    rate = (
-        assumptions.GPU_MULTIPLICATIONS
-        if device == "gpu"
-        else assumptions.CPU_MULTIPLICATIONS * schedule.threads("infer_cpu")
-    )
     start = assumptions.START_SECONDS
     return {
         "download": slices * len(dates) * start + read / assumptions.DOWNLOAD_BYTES_PER_SECOND,
         "stack": len(dates) * start + assumptions.STACK_SECONDS * millions * total,
         "retile": start + assumptions.RETILE_SECONDS * millions * total,
-        f"infer_{device}": start + multiplications / rate,
+        f"infer_{device}": assumptions.inference_seconds(
+            device, schedule.parameters, pixels, total, schedule.threads(f"infer_{device}")
+        ),
     }
-
-
-def _measured_seconds(files: RunFiles) -> dict[str, float]:
-    """Return the seconds per pixel of a block, by rule, of finished jobs."""
-    pixels: dict[str, float] = {}
-    seconds: dict[str, float] = {}
-    read = 0
-    for region, period in runs(files.config):
-        for block in files.grids[region].blocks:
-            if read == CALIBRATION_BLOCKS:
-                break
-            records = read_job_log(files.job_log_file(region, period, block.id))
-            read += bool(records)
-            done = [r for r in records if r.state == "done"]
-            if {r.rule.split("_")[0] for r in done} < set(STAGES):
-                continue  # only finished blocks can be compared
-            for rule in {r.rule for r in done}:
-                pixels[rule] = pixels.get(rule, 0) + block.window.height * block.window.width
-            for r in done:
-                seconds[r.rule] = seconds.get(r.rule, 0) + r.seconds
-    return {rule: seconds[rule] / pixels[rule] for rule in pixels}
 
 
 def _final_gb(files: RunFiles, grid: RegionGrid) -> float:
@@ -365,6 +334,7 @@ def estimate_text(estimate: Estimate) -> str:
         ("embeddings and products", _size(estimate.final_disk_gb)),
         ("CPU", f"{duration(estimate.cpu_hours)} of one core"),
         ("GPU", f"{duration(estimate.gpu_hours)} of one GPU"),
+        ("time limit of an inference job", duration(estimate.inference_limit_hours)),
         (f"wall time, {estimate.concurrent_jobs} concurrent jobs", duration(estimate.wall_hours)),
         ("calibrated on earlier blocks", ", ".join(estimate.calibrated) or "nothing yet"),
     ]

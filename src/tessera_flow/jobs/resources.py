@@ -17,6 +17,9 @@ HEADROOM = 1.5
 SNAKEMAKE_MB = 550
 """Two processes of Snakemake around a job on a cluster, whose memory counts as the job's."""
 
+TIME_HEADROOM = 2.0
+"""Time limit over the estimated time of an inference job: slower cores, clearer skies."""
+
 DEFAULT_BLOCK = 2000
 DEFAULT_PATCH = 500
 
@@ -29,7 +32,8 @@ class Need:
         fixed_mb: peak memory independent of the size: interpreter and libraries.
         sized_mb: peak memory proportional to the pixels of `unit`.
         unit: block or patch.
-        minutes: time limit of the first attempt.
+        minutes: time limit of the first attempt; of an inference job at least, see
+            `inference_minutes`.
         threads: cores.
     """
 
@@ -47,9 +51,9 @@ NEEDS: Mapping[str, Need] = {
     "download": Need(250, 1500, "block", 60),
     "stack": Need(200, 250, "block", 30),
     "retile": Need(300, 450, "patch", 30),
-    "infer_cpu": Need(600, 1600, "patch", 240, threads=2),
+    "infer_cpu": Need(600, 1600, "patch", 30, threads=2),
     # Not measured: the libraries of a GPU take 2 GB of a process, which holds two patches.
-    "infer_gpu": Need(2600, 3200, "patch", 60, threads=4),
+    "infer_gpu": Need(2600, 3200, "patch", 30, threads=4),
     "skip_block": Need(100, 0, "none", 10),
     "list_skipped_blocks": Need(100, 0, "none", 10),
     "stitch_zarr": Need(900, 0, "none", 120, threads=2),
@@ -110,3 +114,14 @@ def runtime_minutes(rule: str, attempt: int, block_size: int) -> int:
     larger = max(1.0, (block_size / DEFAULT_BLOCK) ** 2)
     sized = NEEDS[rule].unit != "none"
     return attempt * round(NEEDS[rule].minutes * (larger if sized else 1.0))
+
+
+def inference_minutes(rule: str, attempt: int, seconds: float) -> int:
+    """Return the time to request for an inference job, in minutes.
+
+    Args:
+        rule: `infer_cpu` or `infer_gpu`.
+        attempt: from 1.
+        seconds: estimated for the whole block. A later attempt continues the earlier one.
+    """
+    return attempt * max(NEEDS[rule].minutes, math.ceil(TIME_HEADROOM * seconds / 60))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..config.configuration import runs
 from ..models.published import PUBLISHED, weights_file
-from .assumptions import block_disk_gb, dates_in
+from .assumptions import SMALLEST_ENCODER, block_disk_gb, dates_in, inference_seconds
 from .cpu_gpu_split import gpu_blocks, pattern, shares
 from .files import RunFiles
 from .in_flight import InFlight
+from .measured import STAGES, measured_seconds
 from .paths import ANY_BLOCK
-from .resources import NEEDS, memory_mb, runtime_minutes
+from .resources import NEEDS, inference_minutes, memory_mb, runtime_minutes
 
-STAGES = ("download", "stack", "retile", "infer")
-"""Steps of a block in order. A later step has a higher priority, so that its inputs can be
-deleted."""
+INFERENCE = ("infer_cpu", "infer_gpu")
 
 LAST_STEPS = ("infer", "import_embeddings")
 """Prefixes of the rules that make a block's embeddings."""
@@ -72,7 +72,8 @@ class Schedule:
     def priority(self, stage: str, wildcards: Any) -> int:
         """Return the priority of a job: by its step, then by the rank of its block.
 
-        So blocks that are started are finished before others are started, and few are in progress.
+        A later step has a higher priority, so that its inputs can be deleted; blocks that are
+        started are finished before others are started, and few are in progress.
 
         Args:
             stage: one of `STAGES`.
@@ -128,9 +129,62 @@ class Schedule:
         weights = self.weights_bytes if rule.startswith("infer") or rule == "weights" else 0
         return memory_mb(rule, attempt, grid.block_size, grid.patch_size, weights)
 
-    def runtime(self, rule: str, attempt: int) -> int:
-        """Return the time limit of a job of a rule, in minutes."""
-        return runtime_minutes(rule, attempt, self._config.grid.block_size)
+    def runtime(self, rule: str, attempt: int, threads: int | None = None) -> int:
+        """Return the time limit of a job of a rule, in minutes, at most `jobs.max_job_hours`."""
+        if rule in INFERENCE:
+            minutes = inference_minutes(rule, attempt, self.longest_inference(rule, threads))
+        else:
+            minutes = runtime_minutes(rule, attempt, self._config.grid.block_size)
+        limit = self._config.jobs.max_job_hours
+        return minutes if limit is None else min(minutes, int(60 * limit))
+
+    @cached_property
+    def parameters(self) -> float:
+        """Parameters of the encoders; guessed from the size of an unpublished checkpoint."""
+        published = PUBLISHED.get(self.weights)
+        return published.parameters if published else max(SMALLEST_ENCODER, self.weights_bytes / 4)
+
+    @cached_property
+    def measured(self) -> dict[str, float]:
+        """Seconds per pixel of a block, by rule, of finished jobs; none in a job's process."""
+        return {} if self._one_job else measured_seconds(self._files)
+
+    def longest_inference(self, rule: str, threads: int | None = None) -> float:
+        """Return the seconds of a whole block of the longest period on one device.
+
+        Args:
+            rule: `infer_cpu` or `infer_gpu`.
+            threads: of the job; default: as many as `threads` gives.
+        """
+        pixels = (self._config.grid.block_size / self._config.grid.downsample_rate) ** 2
+        if rule in self.measured:
+            return self.measured[rule] * self._config.grid.block_size**2
+        device = rule.removeprefix("infer_")
+        return inference_seconds(
+            device, self.parameters, pixels, self._most_dates, threads or self.threads(rule)
+        )
+
+    @cached_property
+    def _most_dates(self) -> float:
+        return max(sum(self.dates(*run).values()) for run in runs(self._config))
+
+    def time_warnings(self) -> list[str]:
+        """Return a warning for each device on which a block takes longer than a job may take."""
+        limit = self._config.jobs.max_job_hours
+        if limit is None or not self._files.all_sensors:
+            return []
+        texts = []
+        for device in ("cpu", "gpu"):
+            rule = f"infer_{device}"
+            hours = self.longest_inference(rule) / 3600
+            if hours > limit and any(self.device(name) == device for name in self._names):
+                texts.append(
+                    f"a block takes about {hours:,.1f} h in {rule}, more than jobs.max_job_hours "
+                    f"({limit:g}): each attempt continues the last one, but there are few "
+                    "attempts. Set a smaller grid.block_size, or give the job more threads "
+                    "(--set-threads infer_cpu=8) or a GPU."
+                )
+        return texts
 
     def threads(self, rule: str) -> int:
         """Return the number of cores for a job of a rule."""

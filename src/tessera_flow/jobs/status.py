@@ -15,8 +15,9 @@ from pathlib import Path
 from ..config.configuration import runs
 from .files import RunFiles
 from .journal import JobRecord, read_job_log
+from .measured import STAGES
 from .scene_warnings import scene_warnings
-from .schedule import LAST_STEPS, STAGES
+from .schedule import LAST_STEPS
 
 _LISTED = 20
 _WIDTH = 1000
