@@ -1,8 +1,8 @@
-"""Read STAC items from an API, a static catalog, an item collection or a stac-geoparquet file."""
+"""Read STAC items from an API, a static catalog, or files: item collections, stac-geoparquet."""
 
 from __future__ import annotations
 
-import json
+import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -11,17 +11,18 @@ from urllib.parse import urlsplit
 
 import pystac
 import requests
-from pystac.stac_io import DefaultStacIO
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from ..config.sections import Download, Period
 from ..errors import ItemError
 from ..urls import absolute_href, is_url, keep_secrets_out_of_log, public_href, redacted
+from .item_files import find_catalog, folder_items, items_of, read_json
 from .paging import SearchTooLong
 from .query import Box, QueryRefused, own_host_only, retries
 from .stac_api import is_api, search_api
 from .stac_geoparquet import is_parquet, read_items
+from .static_catalog import catalog_items, check_complete
 
 keep_secrets_out_of_log("urllib3.connectionpool")
 
@@ -36,8 +37,9 @@ def search_items(
 ) -> Iterator[dict[str, Any]]:
     """Yield STAC items of `location` as dictionaries with absolute asset URLs.
 
-    A STAC API is searched by collection, box and period. A static catalog, an item collection
-    or a stac-geoparquet file yields all its items. An API may return an item more than once.
+    A STAC API is searched by collection, box and period. A static catalog, an item collection, a
+    stac-geoparquet file or a folder of such files yields all its items. An API may return an item
+    more than once, with other content.
 
     Args:
         location: URL or absolute path. Credentials in it are sent only to its own host.
@@ -64,16 +66,24 @@ def search_items(
             f"Searching {collection} at {where} failed ({_cause(error, location)}): run again, or "
             "use another service or a shorter period."
         ) from error
-    except (APIError, OSError) as error:
-        raise ItemError(
-            f"Searching {collection} at {where} failed ({_cause(error, location)}): check the "
-            "URL and the network, and run again."
-        ) from error
+    except OSError as error:
+        if is_url(location):
+            raise _unreachable(collection, where, error, location) from error
+        raise ItemError(f"{where} cannot be read ({error.strerror or error}).") from error
+    except APIError as error:
+        raise _unreachable(collection, where, error, location) from error
     except (ValueError, KeyError, pystac.STACError) as error:
         raise ItemError(
             f"{where} is not a valid STAC document ({_cause(error, location)}): set `location` to "
-            "a STAC API, a catalog, an item collection or a stac-geoparquet file."
+            "a STAC API, a catalog, an item collection, a stac-geoparquet file or a folder of them."
         ) from error
+
+
+def _unreachable(collection: str, where: str, error: Exception, location: str) -> ItemError:
+    return ItemError(
+        f"Searching {collection} at {where} failed ({_cause(error, location)}): check the URL and "
+        "the network, and run again."
+    )
 
 
 def _items_at(
@@ -86,32 +96,42 @@ def _items_at(
     assets: Collection[str],
 ) -> Iterator[dict[str, Any]]:
     """Yield the items of any kind of archive; errors of the libraries are not converted."""
+    if not is_url(location) and os.path.isdir(location):
+        path = find_catalog(Path(location))
+        if path is None:
+            for item, place in folder_items(Path(location)):
+                yield _with_absolute_hrefs(item, place)
+            return
+        location = str(path)
     if _names_parquet(location):
         yield from _parquet_items(location, stac_io)
         return
-    document = json.loads(stac_io.read_text(location))
+    document = read_json(stac_io.read_text(location))
     kind = document.get("type") if isinstance(document, dict) else None
     if kind == "FeatureCollection":
-        for item in document.get("features") or []:
-            if not isinstance(item, dict):
-                raise ValueError("one of its features is not an item")
+        features = document.get("features") or []
+        if not all(isinstance(item, dict) for item in features):
+            raise ValueError("one of its features is not an item")
+        check_complete(document, location, len(features))
+        for item in features:
             yield _with_absolute_hrefs(item, location)
     elif kind not in ("Catalog", "Collection"):
-        raise ItemError(
-            f"{public_href(location)} is neither a STAC API, a catalog nor an item collection: "
-            "set `location` to the URL or path of one."
-        )
+        items = items_of(document)
+        if items is None:
+            raise ItemError(
+                f"{public_href(location)} is neither a STAC API, a catalog nor an item "
+                "collection: set `location` to the URL or path of one."
+            )
+        for item in items:
+            yield _with_absolute_hrefs(item, location)
     elif is_url(location) and is_api(document):
         for item in search_api(
             document, location, stac_io, collection, boxes, period, download, assets
         ):
             yield _with_absolute_hrefs(item, location)
     else:
-        root = pystac.Catalog if kind == "Catalog" else pystac.Collection
-        catalog = root.from_file(location, stac_io=_CatalogIO(stac_io))
-        for item in catalog.get_items(recursive=True):
-            item.make_asset_hrefs_absolute()
-            yield item.to_dict(include_self_link=False)
+        for item, place in catalog_items(location, document, stac_io.read_text):
+            yield _with_absolute_hrefs(item, place)
 
 
 def _names_parquet(location: str) -> bool:
@@ -143,20 +163,6 @@ def _parquet_items(location: str, stac_io: StacApiIO) -> Iterator[dict[str, Any]
         file.flush()
         for item in read_items(Path(file.name)):
             yield _with_absolute_hrefs(item, location)
-
-
-class _CatalogIO(DefaultStacIO):
-    """Reader of a static catalog with the timeout and retries of a STAC API.
-
-    StacApiIO cannot be used directly: it turns every catalog into a client of an API.
-    """
-
-    def __init__(self, stac_io: StacApiIO) -> None:
-        super().__init__()
-        self._reader = stac_io
-
-    def read_text_from_href(self, href: str) -> str:
-        return str(self._reader.read_text(href))
 
 
 def _stac_io(location: str, download: Download) -> StacApiIO:

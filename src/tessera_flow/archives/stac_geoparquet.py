@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 
 BATCH = 1000
 MAGIC = b"PAR1"
 
 _TOP = ("id", "collection", "bbox")
-_UNREAD = ("geometry", "links", "stac_version", "stac_extensions", "type")
+_UNREAD = ("links", "stac_version", "stac_extensions", "type")
 
 
 def is_parquet(path: Path) -> bool:
@@ -27,10 +29,10 @@ def is_parquet(path: Path) -> bool:
 
 
 def read_items(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the items of a stac-geoparquet file as STAC documents without geometry and links.
+    """Yield the items of a stac-geoparquet file as STAC documents without links.
 
-    In this format `id`, `collection`, `bbox`, `assets` and each property are columns. Only one
-    batch is in memory, independent of the size of the file.
+    In this format `id`, `collection`, `bbox`, `geometry`, `assets` and each property are columns.
+    Only one batch is in memory, independent of the size of the file.
 
     Raises:
         OSError: the file cannot be read.
@@ -55,12 +57,21 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 def _item(row: dict[str, Any]) -> dict[str, Any]:
     assets = row.pop("assets") or {}
+    if isinstance(assets, str):
+        assets = json.loads(assets)
     if not isinstance(assets, dict):  # a map column is read as pairs
         assets = dict(assets)
     item = {name: row.pop(name, None) for name in _TOP}
     box = item["bbox"]
     if isinstance(box, dict):
         item["bbox"] = [box["xmin"], box["ymin"], box["xmax"], box["ymax"]]
+    geometry = _geometry(row.pop("geometry", None))
+    if geometry is not None:
+        item["geometry"] = geometry
+    nested = row.pop("properties", None)
+    if isinstance(nested, str):
+        nested = json.loads(nested)
+    row |= nested or {}
     item["properties"] = {name: _plain(value) for name, value in row.items() if value is not None}
     item["assets"] = {
         key: {name: value for name, value in asset.items() if value is not None}
@@ -68,6 +79,17 @@ def _item(row: dict[str, Any]) -> dict[str, Any]:
         if asset
     }
     return item
+
+
+def _geometry(value: Any) -> dict[str, Any] | None:
+    """Return a geometry in WKB as GeoJSON; None if it is missing or invalid."""
+    if not isinstance(value, bytes):
+        return None
+    try:
+        document: dict[str, Any] = json.loads(shapely.to_geojson(shapely.from_wkb(value)))
+    except shapely.errors.GEOSException:
+        return None
+    return document
 
 
 def _plain(value: Any) -> Any:
