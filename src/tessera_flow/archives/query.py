@@ -30,6 +30,9 @@ MAX_SEARCH_DEADLINES = 4
 BAD_RESPONSE_ATTEMPTS = 3
 """Maximum number of attempts if a response is cut off or is not JSON."""
 
+PAUSE = 0.5
+"""Seconds before the second attempt; doubled for each further one."""
+
 Box = tuple[float, float, float, float]
 """(west, south, east, north) in degrees."""
 
@@ -98,7 +101,7 @@ def attempt(request: Callable[[], T], download: Download) -> T:
         except BadResponse as error:
             if number >= last:
                 raise QueryRefused(str(error)) from error
-        time.sleep(0.5 * 2**number)
+        time.sleep(PAUSE * 2**number)
     raise AssertionError("unreachable")
 
 

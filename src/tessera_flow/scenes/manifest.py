@@ -100,22 +100,28 @@ class Manifest:
     Attributes:
         sensor: `sentinel2` or `sentinel1`.
         items: items to use, in the order in which they fill the mosaic of a day.
-        left_out: (id, reason) of items that are not used.
+        left_out: (id, reason) of items of the region and period that are not used.
         warnings: complete sentences about the scenes that the user must see, without paths and
             names of regions: in the plan, the log, the report, its methods and every product.
+        outside: (id, reason) of items that the search returned besides: of other regions, periods
+            and collections. In the file, they are the entries of `left_out` with `outside`.
     """
 
     sensor: str
     items: tuple[SourceItem, ...]
     left_out: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...] = ()
+    outside: tuple[tuple[str, str], ...] = ()
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON; the same search gives the same bytes."""
         document = {
             "sensor": self.sensor,
             "items": [item.to_json() for item in self.items],
-            "left_out": [{"id": id_, "reason": reason} for id_, reason in self.left_out],
+            "left_out": [
+                *({"id": id_, "reason": reason} for id_, reason in self.left_out),
+                *({"id": id_, "reason": reason, "outside": True} for id_, reason in self.outside),
+            ],
             "warnings": list(self.warnings),
         }
         write_text(path, json.dumps(document, indent=1) + "\n")
@@ -127,6 +133,15 @@ class Manifest:
         return cls(
             sensor=document["sensor"],
             items=tuple(SourceItem.from_json(item) for item in document["items"]),
-            left_out=tuple((entry["id"], entry["reason"]) for entry in document["left_out"]),
+            left_out=_entries(document, outside=False),
             warnings=tuple(document["warnings"]),
+            outside=_entries(document, outside=True),
         )
+
+
+def _entries(document: Mapping[str, Any], outside: bool) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (entry["id"], entry["reason"])
+        for entry in document["left_out"]
+        if entry.get("outside", False) is outside
+    )

@@ -7,6 +7,7 @@ URLs, and the items left out with the reason.
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from .select import NO_DIRECTION, OffsetSettings, select_sentinel1, select_senti
 __all__ = ["Manifest", "SourceItem", "list_items", "search_boxes"]
 
 log = logging.getLogger(__name__)
+
+OTHER_COLLECTION = "is of collection"
 
 
 def list_items(
@@ -82,7 +85,7 @@ def list_items(
         else provider.search(*query, orbits)
     )
     result = _candidates(documents, collection, geobox, period, provider, sensor)
-    candidates = [item for items in result.candidates.values() for item in items]
+    candidates = result.items()
     if isinstance(source, Sentinel2):
         offsets = OffsetSettings(preprocessing, source.boa_offset, sample, download.threads)
         items, left_out, warnings = select_sentinel2(
@@ -105,14 +108,18 @@ def list_items(
             f"{_no_scene(sensor, region, geobox, period, where, left_out)} "
             f"({result.elsewhere_text(period, today)}), but {required}."
         )
-    log.info("%d %s scenes; %d left out", len(items), sensor, len(left_out))
+    log.info(
+        "%d %s scenes; %d left out; %d outside the region, the period or the collection",
+        len(items), sensor, len(left_out), len(result.outside),
+    )  # fmt: skip
     warnings += coverage_warnings(
         sensor, items, left_out, collection, result.elsewhere_text(period, today), period, orbits,
         source.publication_delay, today,
     )  # fmt: skip
     for warning in warnings:
         log.warning("%s", warning)
-    return Manifest(sensor, tuple(items), tuple(left_out), warnings=tuple(warnings))
+    outside = tuple(sorted(result.outside))
+    return Manifest(sensor, tuple(items), tuple(left_out), tuple(warnings), outside)
 
 
 def _search_period(sensor: str, period: Period) -> Period:
@@ -142,35 +149,71 @@ def _no_scene(
 
 @dataclass
 class _SearchResult:
-    """Items of a search.
+    """Items of a search. Each one is in exactly one of the attributes.
 
     Attributes:
-        candidates: items of the region and period by id. Items of different content under one id
-            are different scenes.
+        candidates: items of the region and period by id, with `updated` of their documents. Items
+            with other files under one id are different scenes.
         undated: reason by id of items without a datetime.
-        elsewhere: number of items outside the region or the period.
-        other_collections: number of items of other collections.
+        outside: reason by id of items of other regions, periods and collections.
     """
 
-    candidates: dict[str, list[SourceItem]] = field(default_factory=dict)
+    candidates: dict[str, list[tuple[str, SourceItem]]] = field(default_factory=dict)
     undated: dict[str, str] = field(default_factory=dict)
-    elsewhere: int = 0
-    other_collections: int = 0
+    outside: dict[tuple[str, str], None] = field(default_factory=dict)
+
+    def items(self) -> list[SourceItem]:
+        """Return the items of the region and period."""
+        return [item for known in self.candidates.values() for _, item in known]
 
     def elsewhere_text(self, period: Period, today: datetime.date) -> str:
         """Return what the search found besides scenes of the region and period."""
-        text = f"{self.elsewhere} items of the search are outside the region or the period"
-        if self.other_collections:
-            text += f"; {self.other_collections} are of other collections"
+        others = sum(reason.startswith(OTHER_COLLECTION) for _, reason in self.outside)
+        elsewhere = len(self.outside) - others
+        text = f"{elsewhere} items of the search are outside the region or the period"
+        if others:
+            text += f"; {others} are of other collections"
         if period.start > today:
             text += "; the period is in the future"
         return text
 
-    def add(self, item: SourceItem) -> None:
-        """Add an item, unless the same document was added before."""
+    def add(self, item: SourceItem, updated: str) -> None:
+        """Add an item, unless the same document was added before.
+
+        An item that an archive updates during the search can be returned in both versions. The
+        later one is used.
+
+        Raises:
+            ItemError: items with the same id and files have another time or position.
+        """
         known = self.candidates.setdefault(item.id, [])
-        if item not in known:
-            known.append(item)
+        for index, (other_updated, other) in enumerate(known):
+            if item == other:
+                return
+            if _hrefs(item) != _hrefs(other):
+                continue
+            if _place(item) != _place(other):
+                raise ItemError(
+                    f"Two items have the id {item.id} and the same files, but different times or "
+                    f"positions ({_place(other)[0]} and {_place(item)[0]}): fix or remove one."
+                )
+            known[index] = max(
+                (other_updated, other), (updated, item), key=lambda pair: (pair[0], _text(pair[1]))
+            )
+            return
+        known.append((updated, item))
+
+
+def _hrefs(item: SourceItem) -> dict[str, str]:
+    return {key: asset["href"] for key, asset in item.stac["assets"].items()}
+
+
+def _place(item: SourceItem) -> tuple[Any, ...]:
+    return item.stac["properties"].get("datetime"), item.extent
+
+
+def _text(item: SourceItem) -> str:
+    return json.dumps(item.to_json(), sort_keys=True)
 
 
 def _candidates(
@@ -181,23 +224,25 @@ def _candidates(
     provider: Provider,
     sensor: str,
 ) -> _SearchResult:
-    """Classify items by collection, region and period; each id is counted once."""
+    """Classify items by collection, region and period."""
     result = _SearchResult()
     asset_keys = {*provider.s2_assets.values(), *provider.s1_assets.values()}
     is_optical = sensor == "sentinel2"
     for document in documents:
         if document.get("collection") != collection:
-            result.other_collections += 1
+            reason = f"{OTHER_COLLECTION} {document.get('collection')}, not {collection}"
+            result.outside[str(document.get("id")), reason] = None
             continue
         try:
             item = source_item(document, geobox, asset_keys, is_optical)
-            day = item.date
             if not item.stac["properties"].get("datetime"):
                 result.undated[item.id] = "has no datetime, so its day is unknown"
-            elif period.start <= day <= period.end and item.overlaps(geobox):
-                result.add(item)
+            elif not period.start <= item.date <= period.end:
+                result.outside[item.id, f"its day {item.date} is outside the period"] = None
+            elif not item.overlaps(geobox):
+                result.outside[item.id, "its footprint does not reach the region"] = None
             else:
-                result.elsewhere += 1
+                result.add(item, str(document["properties"].get("updated") or ""))
         except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
             raise ItemError(
                 f"Item {document.get('id')} of collection {collection} is not a valid STAC item "
