@@ -171,10 +171,13 @@ def test_user_states_the_offset(tmp_path: Path, roi: Path, stated: str) -> None:
     np.testing.assert_array_equal(stacked(files, "sentinel2")["bands"], np.stack([LAND] * 3))
 
 
-def test_user_cannot_state_the_offset_of_the_published_rule() -> None:
+@pytest.mark.parametrize("general", [True, False])
+def test_user_cannot_state_the_offset_of_the_published_rule(general: bool) -> None:
+    stated = {"sentinel2": {"boa_offset": "removed"}}
     document = {
-        "regions": {"here": {"roi": "x.geojson"}}, "periods": {"then": DAYS}, "model": MODEL,
-        "preprocessing": "as_published", "sentinel2": {"boa_offset": "removed"},
+        "regions": {"here": {"roi": "x.geojson"} | ({} if general else stated)},
+        "periods": {"then": DAYS}, "model": MODEL, "preprocessing": "as_published",
+        **(stated if general else {}),
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"sentinel2\.boa_offset is removed, but with prep"):
         load_config(document)

@@ -204,17 +204,6 @@ class Config(Section):
             )
         return value
 
-    @field_validator("sentinel2", mode="after")
-    @classmethod
-    def _one_rule_for_the_offset(cls, value: Sentinel2, info: ValidationInfo) -> Sentinel2:
-        if info.data.get("preprocessing") == "as_published" and value.boa_offset != "auto":
-            raise refused(
-                f"sentinel2.boa_offset is {value.boa_offset}, but with preprocessing: as_published "
-                "the date of a scene decides its offset: remove sentinel2.boa_offset, or set "
-                "preprocessing to corrected."
-            )
-        return value
-
     @field_validator("sentinel1", mode="after")
     @classmethod
     def _sensors_of_every_run(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
@@ -222,14 +211,16 @@ class Config(Section):
         if not {"model", "source", "sentinel2"} <= set(data):
             return value  # another message explains why
         sections = {"sentinel2": data["sentinel2"], "sentinel1": value, "model": data["model"]}
+        preprocessing = data.get("preprocessing")
         lines = []
         if not {"regions", "periods"} <= set(data):
             if data["source"] == "scenes":
-                lines = sensor_problems(**sections)
+                lines = sensor_problems(**sections, preprocessing=preprocessing)
         else:
             lines = _unused_overrides(data)
             if data["source"] == "scenes":
-                lines += _problems_of_runs(sections, data["regions"], data["periods"])
+                places = (data["regions"], data["periods"])
+                lines += _problems_of_runs(sections, *places, preprocessing)
         if lines:
             raise refused("\n".join(dict.fromkeys(lines)))
         return value
@@ -250,7 +241,10 @@ class Config(Section):
 
 
 def _problems_of_runs(
-    sections: Mapping[str, Any], regions: Mapping[str, Region], periods: Mapping[str, Period]
+    sections: Mapping[str, Any],
+    regions: Mapping[str, Region],
+    periods: Mapping[str, Period],
+    preprocessing: str | None,
 ) -> list[str]:
     """Return what is wrong with the sensors of each region and period, as complete messages."""
     lines = []
@@ -259,7 +253,7 @@ def _problems_of_runs(
         own = any(overridden(place) for place in places)
         where = f"Region {name}, period {period}: " if own else ""
         run = sections_of_run(sections, *places)
-        lines += [f"{where}{text}" for text in sensor_problems(*run)]
+        lines += [f"{where}{text}" for text in sensor_problems(*run, preprocessing)]
     return lines
 
 

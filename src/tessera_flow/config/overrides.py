@@ -49,9 +49,17 @@ def sections_of_run(
     )
 
 
-def sensor_problems(sentinel2: Sentinel2, sentinel1: Sentinel1, model: Model) -> list[str]:
+def sensor_problems(
+    sentinel2: Sentinel2, sentinel1: Sentinel1, model: Model, preprocessing: str | None
+) -> list[str]:
     """Return what is wrong with the sections of one region and period, as complete messages."""
     lines = [*sentinel2.problems(), *sentinel1.problems()]
+    if preprocessing == "as_published" and sentinel2.boa_offset != "auto":
+        lines.append(
+            f"sentinel2.boa_offset is {sentinel2.boa_offset}, but with preprocessing: as_published "
+            "the date of a scene decides its offset: remove sentinel2.boa_offset, or set "
+            "preprocessing to corrected."
+        )
     if not (sentinel1.enabled or sentinel2.enabled):
         lines.append(
             "sentinel2.enabled and sentinel1.enabled are both false: enable at least one sensor."
