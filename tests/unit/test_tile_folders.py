@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import OutputError, TileError
@@ -213,11 +214,16 @@ def test_shift_below_one_pixel_is_accepted_with_a_warning(
     tiles: Tiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiles.export()
-    with rasterio.open(tiles.folder / "40_40_53_60" / "roi.tiff", "r+") as roi:
-        roi.transform = roi.transform.translation(600_403, 5_699_600) @ roi.transform.scale(10, -10)
+    for folder in tiles.folder.glob("*_*_*_*"):
+        with rasterio.open(folder / "roi.tiff", "r+") as roi:
+            roi.transform = Affine.translation(3, -4) @ roi.transform
+    with pytest.raises(TileError, match=r"starts 3.0, 4.0 units .*regions.field.align to roi"):
+        tiles.import_block(tmp_path / "again.zip")  # exported tiles are where they state
+    for record in tiles.folder.glob("*.json"):
+        record.unlink()
     with caplog.at_level(logging.WARNING):
         again = tiles.import_block(tmp_path / "again.zip")
-    assert "is shifted by 3.000 units" in caplog.text
+    assert "are 3.000 units right of and 4.000 below the pixels" in caplog.text
     assert members(again) == members(tiles.patches["b001_001"])
 
 

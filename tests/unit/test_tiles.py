@@ -1,13 +1,17 @@
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from rasterio.transform import from_origin
 
 from tessera_flow.errors import TileError
+from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
 from tessera_flow.inference.tile import ARRAYS
+from tessera_flow.models.v1 import V1_1
 from tessera_flow.tile_folders.format import find_tile_folders, read_tile_folder
 
 TILES = Path(__file__).parents[1] / "golden/tiles"
@@ -162,3 +166,89 @@ def test_incomplete_tile_is_listed(tmp_path: Path) -> None:
     (tmp_path / "b/doys.npy").touch()
     (tmp_path / "a").mkdir()
     assert [p.name for p in find_tile_folders(tmp_path)] == ["b"]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("form", ["big-endian", "Fortran", "version 2", "version 3"])
+def test_forms_of_npy_files_have_the_same_values(folder: Path, name: str, form: str) -> None:
+    path = folder / f"{name}.npy"
+    array = np.load(path)
+    if form == "big-endian":
+        np.save(path, array.astype(array.dtype.newbyteorder(">")))
+    elif form == "Fortran":
+        np.save(path, np.asfortranarray(array))
+    else:
+        with path.open("wb") as handle:
+            np.lib.format.write_array(handle, array, version=(int(form[-1]), 0))
+    assert np.array_equal(getattr(read_tile_folder(folder), name), array)
+
+
+@pytest.mark.parametrize("form", ["big-endian", "Fortran"])
+def test_forms_of_npy_files_give_the_same_inputs(folder: Path, form: str) -> None:
+    statistics = V1_1.choose_statistics("mpc", Path("x"))
+    expected = [
+        steps(read_tile_folder(folder), slice(2, 7), statistics).on(torch.device("cpu")).raw
+        for steps in (sentinel2_steps, sentinel1_steps)
+    ]
+    for name in ("bands", "masks", "sar_ascending", "doys"):  # of the others one stays as it is
+        if form == "big-endian":
+            resave(folder, name, lambda a: a.astype(a.dtype.newbyteorder(">")))
+        else:
+            resave(folder, name, np.asfortranarray)
+    for steps, raw in zip((sentinel2_steps, sentinel1_steps), expected, strict=True):
+        result = steps(read_tile_folder(folder), slice(2, 7), statistics)
+        assert torch.equal(result.on(torch.device("cpu")).raw, raw)
+
+
+def test_reason_of_unusable_npy_files(folder: Path) -> None:
+    path = folder / "masks.npy"
+    original = path.read_bytes()
+    path.write_bytes(original + b"abc")
+    with pytest.raises(TileError, match=r"masks\.npy cannot be used \(3 bytes follow the array"):
+        read_tile_folder(folder)
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(TileError, match=r"\(it contains Python objects, not numbers\)"):
+        read_tile_folder(folder)
+    np.savez(folder / "x.npz", a=np.zeros(3))
+    (folder / "x.npz").rename(path)
+    with pytest.raises(TileError, match=r"\(it is an \.npz archive"):
+        read_tile_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        (lambda a: np.sort(a), None),
+        (lambda a: np.roll(np.sort(a), 20), None),  # a period across the end of a year
+        (lambda a: np.sort(a)[::-1], r"not in date order \(day \d+ is followed by \d+\)"),
+        (lambda a: np.concatenate([a[1:2], a[:1], a[2:]]), "not in date order"),
+    ],
+)
+def test_days_out_of_order_are_stated(
+    folder: Path, caplog: pytest.LogCaptureFixture, days: object, message: str | None
+) -> None:
+    np.save(folder / "doys.npy", days(np.arange(5, 305, 5, dtype=np.uint16)))  # type: ignore[operator]
+    read_tile_folder(folder)
+    texts = [r.getMessage() for r in caplog.records if "doys.npy" in r.getMessage()]
+    if message is None:
+        assert texts == []
+    else:
+        assert len(texts) == 1 and re.search(message, texts[0]) and "0_0_10_12" in texts[0]
+
+
+def test_days_that_occur_twice_are_stated(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    days = np.arange(5, 305, 5, dtype=np.uint16)
+    days[7] = days[6]
+    np.save(folder / "doys.npy", days)
+    read_tile_folder(folder)
+    assert "contains day 35 more than once" in caplog.text
+
+
+def test_empty_folders_of_tiles_are_not_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("0_0_10_12", "10_0_20_12", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "0_0_10_12/doys.npy").touch()
+    assert [p.name for p in find_tile_folders(tmp_path)] == ["0_0_10_12", "10_0_20_12"]
+    assert "1 folders are no tiles and are not read (notes)" in caplog.text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..atomic import write_text
 from ..config.configuration import Config
@@ -17,15 +17,19 @@ from ..config.sections import OVERRIDES, GridSettings, Region
 from .grid import RegionGrid
 from .roi_files import roi_files
 
+if TYPE_CHECKING:
+    from .roi import RasterRoi, VectorRoi
+
 CACHE_VERSION = 2
 """Increased when a change of `gridding` or `roi` alters grids or blocks."""
 
 
-def _settings_key(region: Region, settings: GridSettings) -> str:
+def _settings_key(region: Region, settings: GridSettings, tiles: bool) -> str:
     document = {
         "version": CACHE_VERSION,
         "region": region.model_dump(mode="json", exclude={"periods", *OVERRIDES}),
         "grid": settings.model_dump(mode="json", exclude={"patch_size"}),
+        "tiles": tiles,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -66,6 +70,22 @@ def content_digest(path: Path, cache: Path) -> str:
     return digest
 
 
+def read_region(config: Config, name: str) -> VectorRoi | RasterRoi:
+    """Read a region's geometry. With `source: tiles`, a raster mask is where the pixels of the
+    tile folders are, see `roi.on_multiples`.
+
+    Raises:
+        RegionError: see `roi.read_roi`.
+    """
+    from .roi import on_multiples, read_roi
+
+    region = config.regions[name]
+    roi = read_roi(region.roi, region.layer)
+    if config.source == "tiles" and region.align == "grid":
+        roi = on_multiples(roi, config.grid.resolution)
+    return roi
+
+
 def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
     """Return the grid of a region and the fingerprint of its geometry, from the cache if valid.
 
@@ -77,7 +97,7 @@ def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
         OutputError: the cache cannot be written.
     """
     region = config.regions[name]
-    settings_key = _settings_key(region, config.grid)
+    settings_key = _settings_key(region, config.grid, config.source == "tiles")
     # Before the file is read: a change during the reading is then seen next time.
     signature = _signature(region)
     cache = cache_folder(config) / "regions" / f"{name}.json"
@@ -88,9 +108,8 @@ def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
         return RegionGrid.from_json(cached["grid"]), cached["roi"]
     # Imported here: only a region that is new or changed needs the reader of geometries.
     from .gridding import make_grid
-    from .roi import read_roi
 
-    roi = read_roi(region.roi, region.layer)
+    roi = read_region(config, name)
     fingerprint = roi.fingerprint()
     if cached and cached["roi"] == fingerprint:
         grid = RegionGrid.from_json(cached["grid"])

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -242,6 +242,29 @@ def region_geobox(
     height = math.ceil((top - bottom) / resolution - SNAP_TOLERANCE)
     transform = Affine(resolution, 0, left, 0, -resolution, top)
     return GeoBox((max(height, 1), max(width, 1)), transform, crs_name_or_wkt(target))
+
+
+def on_multiples(roi: VectorRoi | RasterRoi, resolution: float) -> VectorRoi | RasterRoi:
+    """Return a raster mask whose pixels have the size of the grid, moved onto its multiples.
+
+    The upper left corner is extended, by less than a pixel. Tile folders of the published pipeline
+    have their pixels there, whatever position the mask of their region states. Other regions are
+    returned unchanged.
+    """
+    if not isinstance(roi, RasterRoi):
+        return roi
+    a, b, c, d, e, f = tuple(roi.transform)[:6]
+    if b or d or max(abs(a - resolution), abs(e + resolution)) > SNAP_TOLERANCE * resolution:
+        return roi
+    left = math.floor(c / resolution + SNAP_TOLERANCE) * resolution
+    top = math.ceil(f / resolution - SNAP_TOLERANCE) * resolution
+    if (left, top) != (c, f):
+        log.warning(
+            "The mask %s starts at %s, %s, but the pixels of its tile folders are on multiples of "
+            "%g: the products start at %s, %s",
+            roi.path, c, f, resolution, left, top,
+        )  # fmt: skip
+    return replace(roi, transform=Affine(resolution, 0, left, 0, -resolution, top))
 
 
 def convex_hull(roi: VectorRoi) -> VectorRoi:

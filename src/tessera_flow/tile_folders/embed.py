@@ -141,6 +141,12 @@ def _embed_each(
             logger.error("%s", error)
             errors.append(error)
             continue
+        except (OSError, ValueError, MemoryError) as error:
+            errors.append(
+                TileError(f"The tile {folder} cannot be read ({type(error).__name__}: {error}).")
+            )
+            logger.error("%s", errors[-1])
+            continue
         _write(out, name, embedding, metadata | {"input": fingerprint})
         seconds = time.monotonic() - start
         logger.info(

@@ -9,7 +9,10 @@ grid. The arrays are memory-mapped, so that large ones are not read at once.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from rasterio.errors import RasterioError
 from ..errors import TileError
 from ..inference.tile import ARRAYS, TileArrays, check_arrays
 from ..region.grid import Window
+
+logger = logging.getLogger(__name__)
 
 ROI_FILE = "roi.tiff"
 FILES = tuple(f"{name}.npy" for name in ARRAYS)
@@ -35,6 +40,9 @@ DTYPES: dict[str, type[np.generic]] = {
 }
 """Type of each array in a file of patches, in the order of that file."""
 
+DAYS = ("doys", "sar_ascending_doy", "sar_descending_doy")
+
+_SHOWN = 5
 _NAME = re.compile(r"(\d+)_(\d+)_(\d+)_(\d+)")
 
 
@@ -60,15 +68,19 @@ def folder_origin(folder: str | Path) -> tuple[int, int]:
 
 
 def is_tile_folder(folder: Path) -> bool:
-    """Return whether a folder has any of the seven files, complete or not."""
-    return any((folder / name).is_file() for name in FILES)
+    """Return whether a folder has any of the seven files, complete or not, or cannot be read."""
+    try:
+        return any((folder / name).is_file() for name in FILES)
+    except OSError:
+        return True  # reported when it is read
 
 
 def find_tile_folders(path: str | Path) -> list[Path]:
     """Return `path` if it is a tile folder, else the tile folders directly in it, by name.
 
-    A folder with any of the seven files counts, so that an incomplete one is reported when
-    it is read instead of being ignored.
+    A folder with any of the seven files, or with the name of a tile, counts, so that an
+    incomplete one is reported when it is read instead of being ignored. Other folders are named
+    in a warning.
 
     Raises:
         TileError: `path` is not a folder, or there is no tile folder.
@@ -78,7 +90,14 @@ def find_tile_folders(path: str | Path) -> list[Path]:
         raise TileError(f"{path} is not a folder: name a tile folder, or a folder of tile folders.")
     if is_tile_folder(path):
         return [path]
-    folders = sorted(child for child in path.iterdir() if child.is_dir() and is_tile_folder(child))
+    children = sorted(child for child in path.iterdir() if child.is_dir())
+    folders = [child for child in children if folder_window(child.name) or is_tile_folder(child)]
+    other = [child.name for child in children if child not in set(folders)]
+    if folders and other:
+        logger.warning(
+            "%s: %d folders are no tiles and are not read (%s)",
+            path, len(other), ", ".join(other[:_SHOWN]),
+        )  # fmt: skip
     if not folders:
         raise TileError(
             f"There is no tile in {path}: a tile is a folder with {', '.join(FILES)}, and {path} "
@@ -103,6 +122,7 @@ def read_tile_folder(folder: str | Path) -> TileArrays:
         )
     arrays = {name: _read_npy(folder / f"{name}.npy") for name in ARRAYS}
     check_arrays(arrays, f"the tile {folder}", ".npy")
+    _warn_of_days(arrays, folder)
     roi = None
     if (folder / ROI_FILE).is_file():
         roi = _read_roi(folder / ROI_FILE, arrays["masks"].shape[1:])
@@ -128,16 +148,42 @@ def folder_fingerprint(folder: str | Path) -> str:
     return hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _warn_of_days(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:
+    """Warn of days that are not in date order, or occur twice. A period may cross a year end."""
+    for name in DAYS:
+        days = np.asarray(arrays[name]).astype(np.int64)
+        steps = np.diff(np.append(days, days[:1]))
+        if days.size > 1 and (steps < 0).sum() > 1:
+            logger.warning(
+                "%s.npy of the tile %s is not in date order (day %d is followed by %d), or covers "
+                "more than a year: the models expect date order",
+                name, folder, *next((a, b) for a, b in itertools.pairwise(days) if b < a),
+            )  # fmt: skip
+        unique, counts = np.unique(days, return_counts=True)
+        if (counts > 1).any():
+            logger.warning(
+                "%s.npy of the tile %s contains day %d more than once (%d such days): each is used "
+                "as a date of its own", name, folder, unique[counts > 1][0], (counts > 1).sum(),
+            )  # fmt: skip
+
+
 def _read_npy(path: Path) -> NDArray[Any]:
     reason = "truncated, or not a NumPy array file"
     cause: Exception | None = None
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(array, np.ndarray):
+        if not isinstance(array, np.memmap):
+            reason = "it is an .npz archive or has no axes"
+        elif path.stat().st_size > array.offset + array.nbytes:
+            more = path.stat().st_size - array.offset - array.nbytes
+            reason = f"{more} bytes follow the array that its header states"
+        else:
             return array
     except PermissionError as error:
         reason, cause = "permission denied", error
     except (ValueError, EOFError, OSError) as error:
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
+            reason = "it contains Python objects, not numbers"
         cause = error
     raise TileError(f"{path} cannot be used ({reason}): copy or make the tile again.") from cause
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import zarr
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
 from ..block_file import create_array, create_block_file
 from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import TileError
 from ..inference.tile import TILE_PIXEL_ARRAYS, TileArrays
 from ..ingest.retile import TIME_CHUNK
-from ..region.grid import Block, RegionGrid, Window, crop, patch_name, tiling
+from ..region.grid import Block, RegionGrid, Window, patch_name, tiling
 from ..region.mask import read_mask
-from .format import DTYPES, ROI_FILE, folder_window, read_tile_folder
+from .format import DTYPES, ROI_FILE, read_tile_folder
+from .placement import Placed, Shift, check_shifts, find_tiles, label_shift, match_patches
 
 log = logging.getLogger(__name__)
+
+_SHOWN = 5
 
 
 def import_tiles(
@@ -57,136 +58,138 @@ def import_tiles(
         for patch in tiling(*extent.shape, patch_size)
         if inside[patch.slices].any()
     ]
-    folders = _tiles_in(location, extent)
-    _check_windows(folders, extent, patch_size)
-    without_tile = [window for window in expected if window not in folders]
-    if without_tile:
-        _report_missing(without_tile, location, block, on_empty_block)
-    windows = [window for window in expected if window in folders]
+    patches = [
+        Window(extent.y0 + patch.y0, extent.x0 + patch.x0, patch.height, patch.width)
+        for patch in tiling(*extent.shape, patch_size)
+    ]
+    found, unnamed = find_tiles(location, extent)
+    if unnamed:
+        log.warning(
+            "%s: %d folders with arrays are not used, because their names are not of the form "
+            "x0_y0_x1_y1 (%s)", location, len(unnamed), ", ".join(unnamed[:_SHOWN]),
+        )  # fmt: skip
+    tiles = match_patches(found, patches, grid, patch_size)
+    _report_missing(expected, tiles, grid, location, block, on_empty_block)
+    windows = [window for window in expected if window in tiles]
+    shifts = {tiles[window].folder: label_shift(tiles[window], grid) for window in windows}
+    _report_shift(check_shifts(shifts, grid, location), shifts, grid, block)
     attributes = {
         "shape": list(inside.shape),
         "patch_size": patch_size,
         "patches": [[w.y0 - extent.y0, w.x0 - extent.x0, w.height, w.width] for w in windows],
     }
+    errors = []
     with create_block_file(output, attributes) as target:
         for window in windows:
-            folder = folders[window]
-            tile = read_tile_folder(folder)
-            _check_tile(folder, tile, window, patch_size, grid)
+            try:
+                tile = read_tile_folder(tiles[window].folder)
+                _check_size(tiles[window], tile, patch_size)
+            except TileError as error:
+                errors.append(error)
+                continue
             in_block = Window(window.y0 - extent.y0, window.x0 - extent.x0, *window.shape)
             patch = target.create_group(patch_name(in_block))
-            _write_patch(patch, tile, inside[in_block.slices], window)
-            log.info("tile %s read", folder.name)
-
-
-def _tiles_in(location: Path, extent: Window) -> dict[Window, Path]:
-    """Return the tile folders that overlap a window of the product grid, by their window."""
-    folders = {}
-    try:
-        with os.scandir(location) as entries:
-            for entry in entries:
-                window = folder_window(entry.name)
-                if window is None or not entry.is_dir():
-                    continue
-                if (
-                    extent.x0 < window.x0 + window.width
-                    and window.x0 < extent.x0 + extent.width
-                    and extent.y0 < window.y0 + window.height
-                    and window.y0 < extent.y0 + extent.height
-                ):
-                    folders[window] = Path(entry.path)
-    except OSError as error:
-        raise TileError(
-            f"The tile folders in {location} cannot be listed ({error.strerror}): check "
-            "tiles.location."
-        ) from error
-    return folders
-
-
-def _check_windows(folders: dict[Window, Path], extent: Window, patch_size: int) -> None:
-    """Raise if a tile does not cover exactly one patch."""
-    patches = {
-        Window(extent.y0 + patch.y0, extent.x0 + patch.x0, *patch.shape)
-        for patch in tiling(*extent.shape, patch_size)
-    }
-    for window, folder in folders.items():
-        if window not in patches:
-            raise TileError(
-                f"The tile {folder} covers {window.width} x {window.height} px from column "
-                f"{window.x0}, row {window.y0}, which is not a patch of {patch_size} px of this "
-                "region's grid: set grid.patch_size to the edge of the tiles, grid.block_size to a "
-                "multiple of it, and the region to the one for which the tiles were made."
-            )
+            _write_patch(patch, tile, inside[in_block.slices], tiles[window].window)
+            log.info("tile %s read", tiles[window].folder.name)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            listed = "\n".join(f"- {error}" for error in errors)
+            raise TileError(f"{len(errors)} tiles of block {block.id} cannot be used.\n{listed}")
 
 
 def _report_missing(
-    windows: list[Window], location: Path, block: Block, on_empty_block: OnEmptyBlock
+    expected: list[Window],
+    tiles: Mapping[Window, Placed],
+    grid: RegionGrid,
+    location: Path,
+    block: Block,
+    on_empty_block: OnEmptyBlock,
 ) -> None:
-    first = windows[0]
-    message = (
-        f"Block {block.id}: {len(windows)} of its patches have no tile folder in {location}, the "
-        f"first one at column {first.x0}, row {first.y0}"
-    )
-    handle_empty(on_empty_block, message, "copy or make it", TileError, unit="patches")
+    """Report patches without a tile, and rows and columns that the tiles at the edge lack."""
+    height, width = grid.product_geobox.shape
+    short, missing = [], []
+    for window in expected:
+        if window in tiles:
+            if tiles[window].window != window:
+                short.append(window)
+        elif (window.width == 1 and window.x0 == width - 1) or (
+            window.height == 1 and window.y0 == height - 1
+        ):
+            short.append(window)
+        else:
+            missing.append(window)
+    if short:
+        log.warning(
+            "Block %s: the tiles of %d patches lack the last column or row of this region's grid "
+            "of %d x %d px: it has no data there.", block.id, len(short), width, height,
+        )  # fmt: skip
+    if missing:
+        first = missing[0]
+        message = (
+            f"Block {block.id}: {len(missing)} of its patches have no tile folder in {location}, "
+            f"the first one at column {first.x0}, row {first.y0}"
+        )
+        handle_empty(on_empty_block, message, "copy or make it", TileError, unit="patches")
 
 
-def _check_tile(
-    folder: Path, tile: TileArrays, window: Window, patch_size: int, grid: RegionGrid
+def _report_shift(
+    shift: Shift | None, shifts: Mapping[Path, Shift | None], grid: RegionGrid, block: Block
 ) -> None:
-    """Raise if a tile is smaller than in its name, or is elsewhere on the ground."""
+    unknown = [folder.name for folder, value in shifts.items() if value is None]
+    if unknown:
+        log.warning(
+            "Block %s: %d tiles state no position (%s without CRS or missing; first tile %s): used "
+            "as their names state.", block.id, len(unknown), ROI_FILE, unknown[0],
+        )  # fmt: skip
+    if shift is not None:
+        log.warning(
+            "Block %s: the positions in %s are %.3f units right of and %.3f below the pixels, "
+            "which are on multiples of the pixel size (the published pipeline labels its tiles "
+            "with the bounds of the region's shape). The product has the position of the pixels.",
+            block.id, ROI_FILE, *shift,
+        )  # fmt: skip
+
+
+def _check_size(placed: Placed, tile: TileArrays, patch_size: int) -> None:
+    """Raise if a tile is smaller than in its name, or has pixels of the region beyond it."""
+    window = placed.window
     height, width = tile.shape
     if height < window.height or width < window.width or max(tile.shape) > patch_size:
         raise TileError(
-            f"The tile {folder} has {height} x {width} pixels, but its name states "
+            f"The tile {placed.folder} has {height} x {width} pixels, but its name states "
             f"{window.height} x {window.width}, or padded {patch_size} x {patch_size}: copy or "
             "make it again."
         )
-    path = folder / ROI_FILE
-    if not path.exists():
-        return
-    try:
-        with rasterio.open(path) as raster:
-            crs, transform = raster.crs, raster.transform
-    except RasterioError as error:
-        raise TileError(f"{path} cannot be read as a raster ({error}): copy it again.") from error
-    if crs is None:
-        return
-    expected = crop(grid.product_geobox, Window(window.y0, window.x0, 1, 1)).affine
-    pixel = abs(expected.a)
-    shift = max(abs(transform.c - expected.c), abs(transform.f - expected.f))
-    same_crs = rasterio.crs.CRS.from_user_input(str(grid.product_geobox.crs)) == crs
-    if not same_crs or shift >= pixel:
+    used = (tile.masks if tile.roi is None else tile.roi[np.newaxis]) != 0
+    if used[:, window.height :].any() or used[:, :, window.width :].any():
         raise TileError(
-            f"{path} starts at {transform.c}, {transform.f} in {crs}, but column {window.x0}, row "
-            f"{window.y0} of this region's grid is at {expected.c}, {expected.f} in "
-            f"{grid.product_geobox.crs}: use the region (and regions.{grid.name}.align and crs) "
-            "for which the tiles were made."
-        )
-    if shift > 0:
-        log.warning(
-            "%s is shifted by %.3f units of its CRS from this region's grid, less than a pixel: "
-            "used as if aligned.",
-            path,
-            shift,
+            f"The tile {placed.folder} has {height} x {width} pixels, of which some outside the "
+            f"{window.height} x {window.width} that its name states are used: correct its name, or "
+            "make it again."
         )
 
 
 def _write_patch(
     patch: zarr.Group, tile: TileArrays, inside: NDArray[np.bool_], window: Window
 ) -> None:
-    roi = inside.astype(np.uint8)
+    """Write the arrays of a tile; pixels of the patch outside the tile's window are 0."""
+    height, width = window.shape
+    roi = np.zeros(inside.shape, np.uint8)
+    roi[:height, :width] = inside[:height, :width]
     if tile.roi is not None:
-        roi *= tile.roi[: window.height, : window.width] > 0
+        roi[:height, :width] *= tile.roi[:height, :width] > 0
     create_array(patch, "roi", roi.shape, roi.shape, np.uint8)[:] = roi
     for name, dtype in DTYPES.items():
         source: NDArray[Any] = getattr(tile, name)
         has_pixels = name in TILE_PIXEL_ARRAYS
-        tail = (*window.shape, *source.shape[3:]) if has_pixels else ()
-        shape = (source.shape[0], *tail)
-        array = create_array(patch, name, shape, (TIME_CHUNK, *tail), dtype)
+        tail = (*inside.shape, *source.shape[3:]) if has_pixels else ()
+        array = create_array(patch, name, (source.shape[0], *tail), (TIME_CHUNK, *tail), dtype)
         for start in range(0, source.shape[0], TIME_CHUNK):
             steps = slice(start, min(start + TIME_CHUNK, source.shape[0]))
             values = source[steps]
             if has_pixels:
-                values = values[:, : window.height, : window.width]
+                padded = np.zeros((values.shape[0], *tail), dtype)
+                padded[:, :height, :width] = values[:, :height, :width]
+                values = padded
             array[steps] = values.astype(dtype, copy=False)

@@ -216,7 +216,9 @@ def _tile_folders(provenance: Provenance) -> str:
     return (
         f"{_computed(provenance)} from time series in TESSERA tile folders, on "
         f"{_grid(provenance)}. The time series were prepared before this run: the tile folders "
-        "record neither their scenes nor their preprocessing."
+        "record neither their scenes nor their preprocessing. Their pixels are on this grid; where "
+        "a tile folder states a position up to a pixel from it, as the published pipeline writes "
+        "it, that position is not used."
     )
 
 
