@@ -352,6 +352,19 @@ def test_a_plan_before_the_lists_exist_warns_of_periods_that_are_not_over(tmp_pa
     assert scene_warnings(run, datetime.date(2022, 6, 15)) == ["here, now: No radar."]
 
 
+def test_warnings_are_read_from_the_beginning_of_a_long_list(tmp_path: Path) -> None:
+    """A large region has lists of many megabytes, and every start of a run reads the warnings."""
+    run = layout(tmp_path)
+    path = Path(run.paths.items.format(region="here", period="then", sensor="sentinel1"))
+    left_out = tuple((f"scene {number}", '"warnings": ["wrong"]') for number in range(10_000))
+    Manifest("sentinel1", (), left_out, warnings=('A "quoted" one.', "Ünïcode.")).write(path)
+    assert path.stat().st_size > 500_000
+    expected = ['here, then: A "quoted" one.', "here, then: Ünïcode."]
+    assert scene_warnings(run, datetime.date(2025, 1, 1)) == expected
+    path.write_bytes(path.read_bytes()[: 2**18] + b"\xff not read")
+    assert scene_warnings(run, datetime.date(2025, 1, 1)) == expected
+
+
 def test_a_list_that_cannot_be_read_has_no_warnings(tmp_path: Path) -> None:
     run = layout(tmp_path)
     path = Path(run.paths.items.format(region="here", period="then", sensor="sentinel2"))

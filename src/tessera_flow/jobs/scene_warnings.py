@@ -12,6 +12,11 @@ from ..dates import utc_today
 from ..scenes.publication import period_warning
 from .files import RunFiles
 
+_HEAD = 2**18
+"""Characters of a list that contain its warnings."""
+
+_KEY = '"warnings": '
+
 
 def scene_warnings(files: RunFiles, today: datetime.date | None = None) -> list[str]:
     """Return the warnings about the scenes of a run, each with its region and period.
@@ -37,9 +42,15 @@ def scene_warnings(files: RunFiles, today: datetime.date | None = None) -> list[
 
 
 def _warnings(path: Path) -> list[str] | None:
-    """Return the warnings of a list; None if it will be made. It is read as JSON, because this
-    runs whenever the workflow starts."""
+    """Return the warnings of a list; None if it will be made.
+
+    This runs whenever the workflow starts, and a list can have many megabytes: only its beginning
+    is read, where `Manifest.write` puts the warnings.
+    """
     try:
-        return list(json.loads(path.read_text(encoding="utf-8")).get("warnings", ()))
-    except (OSError, ValueError, AttributeError):
+        with path.open(encoding="utf-8") as file:
+            head = file.read(_HEAD)
+        key = head.index(_KEY) + len(_KEY)
+        return list(json.JSONDecoder().raw_decode(head, key)[0])
+    except (OSError, ValueError):
         return None

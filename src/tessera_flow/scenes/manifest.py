@@ -117,12 +117,13 @@ class Manifest:
         """Write the manifest as JSON; the same search gives the same bytes."""
         document = {
             "sensor": self.sensor,
+            # First, so that `jobs.scene_warnings` need not read the items.
+            "warnings": list(self.warnings),
             "items": [item.to_json() for item in self.items],
             "left_out": [
                 *({"id": id_, "reason": reason} for id_, reason in self.left_out),
                 *({"id": id_, "reason": reason, "outside": True} for id_, reason in self.outside),
             ],
-            "warnings": list(self.warnings),
         }
         write_text(path, json.dumps(document, indent=1) + "\n")
 
