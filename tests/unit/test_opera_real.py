@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pyproj
 import pytest
 import rasterio
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import box as geo_box
 from rasterio.warp import transform
 
 from tessera_flow.config.sections import Download, Period, Sentinel1
+from tessera_flow.scenes.area import search_boxes
 from tessera_flow.scenes.manifest import Manifest
-from tessera_flow.scenes.search import list_items, search_box
+from tessera_flow.scenes.search import list_items
 
 from ..support.cmr_server import (
     ASF_HOST,
@@ -194,10 +195,11 @@ def test_real_bursts_of_hh_and_hv_are_all_left_out_with_their_reason() -> None:
         f"No Sentinel-1 scene can be used: all {len(result.left_out)} of the region and period "
         "were left out (has no VV and no VH (it has HH and HV))"
     )
+    (box,) = search_boxes(geobox)
     touching = {
         g["umm"]["GranuleUR"]
         for g in granules
-        if granule_outlines(g["umm"])[0].intersects(shapely.box(*search_box(geobox)))
+        if granule_outlines(g["umm"])[0].intersects(shapely.box(*box))
     }
     assert len(touching) > 100
     assert {name for name, _ in result.left_out} == touching
@@ -209,21 +211,33 @@ def geo_center(outline: shapely.Geometry, crs: str) -> tuple[list[float], list[f
 
 
 @pytest.mark.parametrize(
-    ("crs", "left", "top"),
-    # East and west of 180 degrees, each in the UTM zone of its side.
-    [("EPSG:32601", 310_000, 5_800_000), ("EPSG:32660", 630_000, 5_780_000)],
+    ("crs", "left", "top", "sides"),
+    # East and west of 180 degrees, each in the UTM zone of its side, and across it.
+    [
+        ("EPSG:32601", 310_000, 5_800_000, 1),
+        ("EPSG:32660", 630_000, 5_780_000, 1),
+        ("EPSG:32601", 240_000, 5_800_000, 2),
+    ],
 )
-def test_real_bursts_at_the_antimeridian_are_found(crs: str, left: int, top: int) -> None:
+def test_real_bursts_at_the_antimeridian_are_found(
+    crs: str, left: int, top: int, sides: int
+) -> None:
     granules = recorded("opera_granules_01UBT_antimeridian.parquet")
-    geobox = GeoBox((1000, 1000), Affine(10, 0, left, 0, -10, top), crs)
+    size = 1000 if sides == 1 else 8000
+    geobox = GeoBox((size, size), Affine(10, 0, left, 0, -10, top), crs)
+    assert len(search_boxes(geobox)) == sides
     result = listed(granules, geobox, "2022-01-01", "2024-12-31")
-    region = geo_box(*geobox.boundingbox, crs=crs).to_crs("EPSG:4326").geom
-    touching = {
-        g["umm"]["GranuleUR"]
-        for g in granules
-        if granule_outlines(g["umm"])[0].buffer(-0.001).intersects(region)
-    }
-    assert len(touching) > 50
+    region = shapely.box(*geobox.boundingbox)
+    to_grid = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    touching = {}
+    for entry in granules:
+        (outline,) = granule_outlines(entry["umm"])
+        on_grid = shapely.transform(
+            outline, lambda points: np.stack(to_grid.transform(*points.T), axis=1)
+        )
+        if on_grid.buffer(-200).intersects(region):
+            touching[entry["umm"]["GranuleUR"]] = outline.centroid.x > 0
+    assert len(touching) > 50 and len(set(touching.values())) == sides
     found = {item.id for item in result.items} | {name for name, _ in result.left_out}
-    assert touching <= found
+    assert set(touching) <= found
     assert all(item.orbit == "descending" for item in result.items)

@@ -100,7 +100,7 @@ def _entries(key: str, given: Sequence[str], used: Sequence[str], source: str) -
 
 
 def changed_keys(section: BaseModel, prefix: str = "") -> list[str]:
-    """Return the dotted keys whose values are not the defaults; not those of regions and periods."""
+    """Return the dotted keys whose values are not the defaults, without regions and periods."""
     keys = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
