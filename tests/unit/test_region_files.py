@@ -23,7 +23,7 @@ from affine import Affine
 from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import RegionError
 from tessera_flow.region import gridding
-from tessera_flow.region.blocks import load_region_grid
+from tessera_flow.region.blocks import load_region_grid, region_warnings
 from tessera_flow.region.mask import write_mask
 from tessera_flow.region.roi import read_roi, region_geobox
 from tessera_flow.region.roi_files import roi_files
@@ -258,7 +258,7 @@ def test_looking_at_a_geopackage_changes_nothing(tmp_path: Path, monkeypatch) ->
     assert load_region_grid(settings(tmp_path, path), "here") == first
 
 
-def test_edit_in_the_write_ahead_log_is_seen(tmp_path: Path, caplog) -> None:
+def test_edit_in_the_write_ahead_log_is_seen(tmp_path: Path) -> None:
     path = vector(tmp_path / "region.gpkg", [SQUARE], layer="area", SPATIAL_INDEX="NO")
     _, first = load_region_grid(settings(tmp_path, path), "here")
     database = sqlite3.connect(path, isolation_level=None)
@@ -274,10 +274,12 @@ def test_edit_in_the_write_ahead_log_is_seen(tmp_path: Path, caplog) -> None:
         grid, changed = load_region_grid(settings(tmp_path, path), "here")
         assert changed != first
         assert grid.shape == (10, 10)
-        assert "region.gpkg is open in another program" in caplog.text
+        (text,) = region_warnings(settings(tmp_path, path))
+        assert "region.gpkg is open in another program" in text
     finally:
         database.close()
     assert load_region_grid(settings(tmp_path, path), "here") == (grid, changed)
+    assert region_warnings(settings(tmp_path, path)) == []
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root can write to any folder")
@@ -290,6 +292,20 @@ def test_log_in_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
             read_roi(path)
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_warnings_are_kept_with_the_grid(tmp_path: Path) -> None:
+    path = vector(tmp_path / "region.gpkg", [SQUARE, None], layer="area")
+    config = settings(tmp_path, path)
+    region = config.regions["here"].model_copy(update={"crs": "EPSG:3857"})
+    config = config.model_copy(update={"regions": {"here": region}})
+    load_region_grid(config, "here")
+    for _ in range(2):
+        missing, scale = region_warnings(config)
+        assert "1 of 2 features have no geometry" in missing
+        assert "pixels of 10 m in EPSG:3857" in scale
+        os.utime(path)
+        load_region_grid(config, "here")
 
 
 def test_fingerprint_is_the_geometry(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ try:
     from tessera_flow.jobs.scene_warnings import scene_warnings
     from tessera_flow.jobs.schedule import Schedule
     from tessera_flow.jobs.status import end_of_run
+    from tessera_flow.region.blocks import region_warnings
 except ModuleNotFoundError as error:
     raise WorkflowError(MISSING_PACKAGE.format(error)) from None
 
@@ -46,7 +47,7 @@ def show_scene_warnings():
 
 
 if not runs_one_job():
-    for text in unused_settings(CONFIG):
+    for text in [*unused_settings(CONFIG), *region_warnings(CONFIG)]:
         show_warning(text)
     show_scene_warnings()
     for text in SCHEDULE.time_warnings():

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
 CACHE_VERSION = 2
 """Increased when a change of `gridding` or `roi` alters grids or blocks."""
+
+
+_KEYS = {"settings", "files", "roi", "grid", "warnings"}
+"""Of the document in the cache of a region."""
 
 
 def _settings_key(region: Region, settings: GridSettings, tiles: bool) -> str:
@@ -100,8 +107,8 @@ def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
     settings_key = _settings_key(region, config.grid, config.source == "tiles")
     # Before the file is read: a change during the reading is then seen next time.
     signature = _signature(region)
-    cache = cache_folder(config) / "regions" / f"{name}.json"
-    cached = _read_cache(cache, {"settings", "files", "roi", "grid"})
+    cache = _region_cache(config, name)
+    cached = _read_cache(cache, _KEYS)
     if cached and cached["settings"] != settings_key:
         cached = None
     if cached and signature and cached["files"] == signature:
@@ -109,20 +116,61 @@ def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
     # Imported here: only a region that is new or changed needs the reader of geometries.
     from .gridding import make_grid
 
-    roi = read_region(config, name)
-    fingerprint = roi.fingerprint()
+    with _collected_warnings() as of_file:
+        roi = read_region(config, name)
+        fingerprint = roi.fingerprint()
     if cached and cached["roi"] == fingerprint:
-        grid = RegionGrid.from_json(cached["grid"])
+        grid, of_grid = RegionGrid.from_json(cached["grid"]), cached["warnings"]["grid"]
     else:
-        grid = make_grid(name, roi, region, config.grid)
+        with _collected_warnings() as of_grid:
+            grid = make_grid(name, roi, region, config.grid)
     document = {
         "settings": settings_key,
         "files": signature,
         "roi": fingerprint,
         "grid": grid.to_json(),
+        "warnings": {"file": of_file, "grid": of_grid},
     }
     write_text(cache, json.dumps(document))
     return grid, fingerprint
+
+
+def region_warnings(config: Config) -> list[str]:
+    """Return the warnings about the files and grids of all regions, from the cache."""
+    documents = (_read_cache(_region_cache(config, name), _KEYS) for name in config.regions)
+    return [
+        text
+        for document in documents
+        if document
+        for texts in document["warnings"].values()
+        for text in texts
+    ]
+
+
+def _region_cache(config: Config, name: str) -> Path:
+    return cache_folder(config) / "regions" / f"{name}.json"
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of this package, which are shown in every run, also from the cache."""
+    logger, collector = logging.getLogger(__package__), _Collector()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield collector.texts
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate
 
 
 def _read_cache(path: Path, expected: set[str]) -> dict[str, Any] | None:
