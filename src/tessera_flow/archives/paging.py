@@ -21,8 +21,8 @@ from .query import Query, QueryRefused
 log = logging.getLogger(__name__)
 
 MAX_REFUSED = 24
-"""Number of refused or contradictory answers after which a search fails: the service is probably
-down."""
+"""Number of refused answers, and of those with more items than their parts, after which a search
+fails: the service is probably down."""
 
 MAX_IDLE_PAGES = 3
 """Number of consecutive pages without a new item after which paging ends."""
@@ -162,7 +162,7 @@ class CompleteSearch:
             if self._is_strong(answer):
                 yield from self._probe(query, answer)
             return
-        if not agree:
+        if not agree and ids <= answer.ids.keys():
             self._count_refusal(
                 query, f"its {len(answer.ids)} {self._noun} are not those of its parts"
             )
