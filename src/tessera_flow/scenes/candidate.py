@@ -15,6 +15,7 @@ from ..archives.boa_offset import declared_offset
 from ..archives.sentinel2_names import observation_day, sensing_start
 from ..dates import utc_date
 from ..urls import public_href
+from .area import bounds_of_degrees
 from .copies import footprint
 from .manifest import SourceItem
 
@@ -84,7 +85,7 @@ def _extent(
 ) -> tuple[float, float, float, float] | None:
     """Return the bounds of the raster of an item in the CRS of `geobox`, with a margin.
 
-    They are exact from the projection extension. Without it, the bounding box in degrees is used,
+    They are exact from the projection extension. Without it, the footprint in degrees is used,
     which can be simplified. None if both are missing.
     """
     properties = document["properties"]
@@ -102,17 +103,16 @@ def _extent(
         if code and holder.get("proj:bbox"):
             native = tuple(holder["proj:bbox"])
             break
+    if native is not None:
+        source = f"EPSG:{code}" if isinstance(code, int) else str(code)
+        target = str(geobox.crs)
+        if source.upper() != target.upper():
+            native = _transformer(source, target).transform_bounds(*four(native), densify_pts=21)
+        if not all(math.isfinite(v) for v in native):
+            native = None  # far from the region
     if native is None:
-        box = document.get("bbox")
-        if not box:
-            return None
-        middle = len(box) // 2  # a box in three dimensions has six numbers
-        code, native = 4326, (box[0], box[1], box[middle], box[middle + 1])
-    source = f"EPSG:{code}" if isinstance(code, int) else str(code)
-    target = str(geobox.crs)
-    if source.upper() != target.upper():
-        native = _transformer(source, target).transform_bounds(*four(native), densify_pts=21)
-    if not all(math.isfinite(v) for v in native):
+        native = bounds_of_degrees(document, geobox)
+    if native is None:
         return None
     margin = 2 * abs(geobox.affine.a) + 60.0
     left, bottom, right, top = native
