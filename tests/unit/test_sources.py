@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -529,3 +530,153 @@ def test_signatures_are_sent_to_the_server_but_not_logged(
         read("B03")
     assert_no_secret(str(raised.value), caplog.text)
     assert "again in" in caplog.text
+
+
+# Copied catalogs, folders and partial lists
+
+
+def with_urls(catalog: Path, root: str) -> None:
+    """Make the links of a catalog absolute, as those of a published one."""
+    for path in catalog.parent.rglob("*.json"):
+        document = json.loads(path.read_text())
+        own = f"{root}/{path.relative_to(catalog.parent).as_posix()}"
+        for link in document["links"]:
+            link["href"] = urljoin(own, link["href"])
+        document["links"].append({"rel": "self", "href": own})
+        path.write_text(json.dumps(document))
+
+
+def test_copied_catalog_is_read_without_its_server(
+    tmp_path: Path, roi: Path, archive: Items, scenes: Path, expected: dict[str, Any]
+) -> None:
+    catalog = write_static_catalog(scenes / "catalog", archive)
+    with_urls(catalog, f"http://127.0.0.1:{closed_port()}/v1/stac")
+    assert_same(outcome(ingest(located(tmp_path / "x", roi, catalog))), expected)
+    run_files = search(tmp_path / "folder", roi, catalog.parent)
+    assert ids(run_files) == expected["sentinel2"][0]
+    collection = catalog.parent / "sentinel-2-l2a" / "collection.json"
+    assert ids(search(tmp_path / "one", roi, collection)) == expected["sentinel2"][0]
+    missing = catalog.parent / "sentinel-1-rtc" / "collection.json"
+    missing.unlink()
+    with pytest.raises(ItemError, match=rf"{missing} \(linked in {catalog}\) does not exist"):
+        search(tmp_path / "y", roi, catalog)
+
+
+def test_catalog_that_links_to_itself_ends(
+    tmp_path: Path, roi: Path, archive: Items, scenes: Path
+) -> None:
+    catalog = write_static_catalog(scenes / "catalog", archive)
+    collection = catalog.parent / "sentinel-2-l2a" / "collection.json"
+    document = json.loads(collection.read_text())
+    document["links"] += [{"rel": "child", "href": "../catalog.json"}, document["links"][-1]]
+    collection.write_text(json.dumps(document))
+    assert len(ids(search(tmp_path / "x", roi, catalog))) == 4
+
+
+def test_collection_of_an_api_is_not_an_empty_catalog(
+    tmp_path: Path, roi: Path, archive: Items
+) -> None:
+    with serve_stac(archive) as api:
+        document = api._collection("sentinel-2-l2a")
+        document["links"] = [{"rel": "items", "href": "items"}]
+        body = json.dumps(document).encode()
+        api.respond = lambda *_: (200, {}, body)  # type: ignore[method-assign]
+        with pytest.raises(ItemError, match="is a collection of a STAC API: set `location`"):
+            search(tmp_path, roi, f"{api.url}/collections/sentinel-2-l2a")
+
+
+@pytest.mark.parametrize("form", ["items", "collections", "lines", "list"])
+def test_folder_of_json_files(tmp_path: Path, roi: Path, archive: Items, form: str) -> None:
+    folder = tmp_path / "lists" / "a"
+    folder.mkdir(parents=True)
+    if form == "lines":
+        text = "\n".join(json.dumps(item) for item in archive)
+        (folder / "items.ndjson").write_text(text + "\n")
+    for number, item in enumerate(archive):
+        document: Any = item
+        if form == "collections":
+            document = {"type": "FeatureCollection", "features": [item]}
+        elif form == "list":
+            document = [item]
+        elif form == "lines":
+            break
+        (folder / f"{number}.json").write_text(json.dumps(document))
+    run_files = search(tmp_path / "x", roi, folder.parent)
+    assert ids(run_files) == [archive[i]["id"] for i in (3, 1, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (None, "", "has no catalog.json, no Parquet file and no JSON file of items"),
+        ("roi.geojson", '{"type": "FeatureCollection", "features": [{"type": "Feature"}]}',
+         r"roi\.geojson is neither a STAC item nor an item collection: set `location` to one"),
+        ("a.json", "{", r"a\.json is not JSON"),
+        ("a.parquet", "PAR1 or not", r"a\.parquet is not a stac-geoparquet file .*folder"),
+    ],
+)  # fmt: skip
+def test_folder_without_items_has_one_clear_message(
+    tmp_path: Path, roi: Path, name: str | None, content: str, message: str
+) -> None:
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    if name:
+        (folder / name).write_text(content)
+    with pytest.raises(ItemError, match=message) as raised:
+        search(tmp_path / "x", roi, folder)
+    assert "network" not in str(raised.value)
+
+
+def test_saved_page_of_a_search_is_not_a_complete_list(
+    tmp_path: Path, roi: Path, archive: Items
+) -> None:
+    path = tmp_path / "page.json"
+    link = {"rel": "next", "href": "https://x.example/search?token=2"}
+    pages = [
+        ({"links": [link]}, r"has 8 items, but is only one page of a search \(it has a next page"),
+        ({"numberMatched": 20}, "has 8 items, but is only one page of a search with 20 items"),
+        ({"context": {"matched": 9}}, "is only one page of a search with 9 items"),
+    ]
+    for members, message in pages:
+        document = {"type": "FeatureCollection", "features": archive, **members}
+        path.write_text(json.dumps(document))
+        with pytest.raises(ItemError, match=message):
+            search(tmp_path / "x", roi, path)
+
+
+def test_every_item_is_listed_or_left_out_with_a_reason(
+    tmp_path: Path, roi: Path, archive: Items
+) -> None:
+    write_item_collection(tmp_path / "items.json", archive)
+    run_files = search(tmp_path / "x", roi, tmp_path / "items.json")
+    listed = manifest(run_files, "sentinel2")
+    outside = dict(listed.outside)
+    assert {*ids(run_files), *outside} == {item["id"] for item in archive}
+    assert outside[archive[4]["id"]] == "its day 2021-07-01 is outside the period"
+    assert outside[archive[5]["id"]] == "its footprint does not reach the region"
+    assert outside[archive[6]["id"]] == "is of collection sentinel-1-rtc, not sentinel-2-l2a"
+    assert listed.left_out == ()
+    path = run_files.paths.items.format(region="here", period="then", sensor="sentinel2")
+    entries = json.loads(Path(path).read_text())["left_out"]
+    assert [entry["id"] for entry in entries] == sorted(outside)
+
+
+def test_two_items_with_one_id(tmp_path: Path, roi: Path, archive: Items) -> None:
+    """Other files: two scenes. The same files: the version updated later, or an error."""
+    first, second = archive[3], json.loads(json.dumps(archive[1]))
+    second["id"] = first["id"]
+    write_item_collection(tmp_path / "a.json", [first, second])
+    assert ids(search(tmp_path / "a", roi, tmp_path / "a.json")) == [first["id"]] * 2
+    newer, older = (json.loads(json.dumps(first)) for _ in range(2))
+    newer["properties"] |= {"updated": "2022-02-01T00:00:00Z", "eo:cloud_cover": 1.0}
+    older["properties"] |= {"updated": "2022-01-01T00:00:00Z", "eo:cloud_cover": 9.0}
+    for number, items in enumerate(([newer, older], [older, newer])):
+        write_item_collection(tmp_path / "b.json", items)
+        run_files = search(tmp_path / f"b{number}", roi, tmp_path / "b.json")
+        (item,) = manifest(run_files, "sentinel2").items
+        assert item.stac["properties"]["eo:cloud_cover"] == 1.0
+    second = json.loads(json.dumps(first))
+    second["properties"]["datetime"] = "2021-06-11T10:00:00Z"
+    write_item_collection(tmp_path / "c.json", [first, second])
+    with pytest.raises(ItemError, match=f"Two items have the id {first['id']}"):
+        search(tmp_path / "c", roi, tmp_path / "c.json")

@@ -86,7 +86,7 @@ def _text_items(paths: list[Path], advice: str) -> Iterator[tuple[dict[str, Any]
         items = items_of(document)
         if items is None:
             raise ItemError(f"{path} is neither a STAC item nor an item collection: {advice}.")
-        if document.get("type") == "FeatureCollection":
+        if isinstance(document, dict) and document.get("type") == "FeatureCollection":
             pages.append((document, path))
         for item in items:
             ids.add(str(item.get("id")))
