@@ -66,6 +66,11 @@ def haze(image: Image) -> Image:
     return result + 300
 
 
+def cirrus(image: Image) -> Image:
+    """Thin clouds brighten all bands, the dark pixels most."""
+    return image * 0.7 + 1050
+
+
 def cloud_edges(image: Image) -> Image:
     result = image.copy()
     result[:20] += 3000
@@ -128,7 +133,7 @@ def test_two_days_are_compared() -> None:
     assert find_jumps(series(on(set(), too_bright), days=1)) == find_jumps([]) == []
 
 
-@pytest.mark.parametrize("change", [snow, thin_snow, haze, cloud_edges, flood])
+@pytest.mark.parametrize("change", [snow, thin_snow, haze, cirrus, cloud_edges, flood])
 @pytest.mark.parametrize("days", [{5}, {0}, set(range(6, 12))])
 def test_nature_is_not_an_offset(change: Callable[[Image], Image], days: set[int]) -> None:
     assert find_jumps(series(on(days, change))) == []
@@ -157,6 +162,24 @@ def test_real_landscape_has_no_jump_until_one_is_made() -> None:
             changed[number] = change(bands[number].astype(int)) * (bands[number] > 0)
             (jump,) = jumps(changed)
             assert jump.first == jump.last == days[number]
+
+
+def test_thin_clouds_by_scl_do_not_count(tmp_path: Path) -> None:
+    roi = write_box(tmp_path / "roi.geojson", LEFT, TOP - 600, LEFT + 600, TOP)
+    items = [
+        optical(
+            tmp_path / "a", f"2021-{month:02d}-05T10:00:00", land(0, 0) + 1000 * (month == 6),
+            scl=10 if month == 6 else 4,
+        )
+        for month in (4, 5, 6, 7)
+    ]  # fmt: skip
+    config = configuration(
+        tmp_path, roi, items, "2021-04-01", "2021-07-31", sentinel1={"enabled": False}
+    )
+    files = ingest(config)
+    path = files.paths.patches.format(region="here", period="then", block="b000_000")
+    with open_block_file(path) as group:
+        assert group.attrs["level_jumps"] == []
 
 
 def test_jump_is_recorded_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,6 +36,7 @@ from ..sensors.sentinel2 import (
     BANDS,
     INVALID_SCL,
     SCL,
+    THIN_CLOUDS,
     DayMosaic,
     Preprocessing,
     select_first_valid,
@@ -197,28 +198,32 @@ class _OpticalDays:
 
     def read(
         self, items: Sequence[SourceItem]
-    ) -> tuple[NDArray[np.uint16] | None, NDArray[np.bool_]]:
-        """Return the mosaic of a day on the bounding box and its valid pixels.
+    ) -> tuple[NDArray[np.uint16] | None, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return the mosaic of a day on the bounding box, its valid and its clear pixels.
 
         One scene supplies all bands of a pixel. Therefore the mosaic is started again without a
         scene that turns out to be missing or corrupt.
 
         Returns:
-            (H, W, 10) uint16, None if no pixel is valid; (H, W) bool.
+            (H, W, 10) uint16, None if no pixel is valid; (H, W) bool; (H, W) bool, valid without
+            thin clouds.
         """
         acquisitions = [Acquisition(item, self.job.missing_scenes) for item in items]
         while True:
-            selection = self._selection(acquisitions)
-            if selection is None:
+            selected = self._selection(acquisitions)
+            if selected is None:
                 continue
+            selection, clear = selected
             valid = selection >= 0
             if not valid.any():
-                return None, valid
+                return None, valid, clear
             mosaic = self._mosaic(acquisitions, selection)
             if mosaic is not None:
-                return mosaic, valid
+                return mosaic, valid, clear
 
-    def _selection(self, acquisitions: Sequence[Acquisition]) -> NDArray[np.int16] | None:
+    def _selection(
+        self, acquisitions: Sequence[Acquisition]
+    ) -> tuple[NDArray[np.int16], NDArray[np.bool_]] | None:
         futures = [
             (acquisition, item, self.job.start(item, self.scl_key, "uint8", self.scl))
             for acquisition, item in usable(acquisitions)
@@ -227,8 +232,11 @@ class _OpticalDays:
         if scl is None:
             return None
         if not scl:
-            return np.full(self.job.inside.shape, -1, np.int16)
-        return select_first_valid(np.stack(scl), self.job.inside)
+            return np.full(self.job.inside.shape, -1, np.int16), self.job.inside
+        codes = np.stack(scl)
+        selection = select_first_valid(codes, self.job.inside)
+        used = np.take_along_axis(codes, np.maximum(selection, 0)[np.newaxis], axis=0)[0]
+        return selection, (selection >= 0) & (used != THIN_CLOUDS)
 
     def _mosaic(
         self, acquisitions: Sequence[Acquisition], selection: NDArray[np.int16]
@@ -306,7 +314,7 @@ def download_sentinel2(
             all_masks = create_array(group, "masks", shape, (1, CHUNK, CHUNK), np.uint8)
             levels = []
             with job.each_day(mosaics.read, days, 40, 20) as results:
-                for index, (mosaic, valid) in enumerate(results):
+                for index, (mosaic, valid, clear) in enumerate(results):
                     day, items = days[index]
                     share = 100 * valid.sum() / (shape[1] * shape[2])
                     content = f"{len(items)} scenes, {share:.1f} % of the block valid"
@@ -315,7 +323,7 @@ def download_sentinel2(
                         kept[index] = 1
                         all_bands[index] = job.on_block(mosaic)
                         all_masks[index] = job.on_block(valid.astype(np.uint8))
-                        level = DayLevel.of(day, mosaic, valid)
+                        level = DayLevel.of(day, mosaic, clear)
                         levels += [] if level is None else [level.to_json()]
             job.missing_scenes.check(
                 sum(len(items) for _, items in days), settings.max_missing_percent

@@ -39,6 +39,9 @@ _CUT_OFF = 50
 _NEAR_INFRARED, _LAND = BANDS.index("B08"), 300
 """Median of B08 from which on most pixels are not water, whose visible bands can be near 0."""
 
+_BRIGHTER = 300
+"""Least increase of the median: thin clouds brighten dark pixels and hardly change bright ones."""
+
 _DARKER = 150
 """Least decrease that counts, since a shifted value cannot fall below 1."""
 
@@ -55,7 +58,10 @@ class DayLevel:
     def of(
         cls, day: datetime.date, bands: NDArray[np.uint16], valid: NDArray[np.bool_]
     ) -> DayLevel | None:
-        """Return the level of a mosaic, (H, W, 10); None if it has too few valid pixels."""
+        """Return the level of a mosaic, (H, W, 10); None if it has too few valid pixels.
+
+        Pixels with thin clouds should not count as valid.
+        """
         if np.count_nonzero(valid) < _FEWEST_PIXELS:
             return None
         step = max(1, int((np.count_nonzero(valid) / _MOST_PIXELS) ** 0.5))
@@ -153,14 +159,16 @@ def _shift(around: Sequence[Sequence[DayLevel]], level: DayLevel) -> int:
         level: the day.
     """
     low = level.low - _usual(around, "low")
+    usual, middle = _usual(around, "middle"), np.asarray(level.middle)
+    brighter = (middle - usual)[_OTHERS]
     visible, others = low[_VISIBLE] - BOA_OFFSET, low[_OTHERS] - BOA_OFFSET
     if (
         (np.abs(visible) <= _TOLERANCE).all()
         and np.ptp(visible) <= _TOLERANCE
         and np.count_nonzero(np.abs(others) <= _TOLERANCE_OTHERS) >= _OTHERS_SHIFTED
+        and np.count_nonzero(brighter >= _BRIGHTER) >= _OTHERS_SHIFTED
     ):
         return int(np.median(low))
-    usual, middle = _usual(around, "middle"), np.asarray(level.middle)
     deviation = np.abs(middle - (usual - BOA_OFFSET))
     cut_off = (usual < BOA_OFFSET) & (middle <= _CUT_OFF)
     darker = usual - middle >= _DARKER

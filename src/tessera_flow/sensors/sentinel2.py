@@ -19,6 +19,9 @@ SCL = "SCL"
 INVALID_SCL = (0, 1, 2, 3, 8, 9)
 """No data, saturated, dark, cloud shadow, cloud medium and high probability."""
 
+THIN_CLOUDS = 10
+"""SCL class of thin cirrus, which is valid."""
+
 BOA_OFFSET = 1000
 """Added to digital numbers by ESA since processing baseline 04.00."""
 
