@@ -9,6 +9,7 @@ import pytest
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.fingerprint import content_hash
+from tessera_flow.config.unused import unused_settings
 from tessera_flow.errors import ConfigError
 from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.files import RunFiles
@@ -81,6 +82,14 @@ def test_each_region_can_have_its_own_archive() -> None:
     assert each(settings, "sentinel2", "location") == ["a.json", "b.json"] * 2
     with pytest.raises(ConfigError, match="sentinel2: provider is local, but location is missing"):
         config(regions={"a": own["a"]}, sentinel2={"provider": "local"})
+
+
+def test_format_of_items_is_used_by_a_region_with_a_local_archive() -> None:
+    general = {"item_format": "earth-search"}
+    own = {"a": {"sentinel2": LOCAL}}
+    assert unused_settings(config(regions=own, sentinel2=general)) == []
+    (message,) = unused_settings(config(sentinel2=general))
+    assert message.startswith("sentinel2.item_format has no effect")
 
 
 def test_minimum_of_observations() -> None:

@@ -77,7 +77,11 @@ def _messages(config: Config) -> Iterator[str]:
             )
     if source == "scenes":
         for sensor in (config.sentinel2, config.sentinel1):
-            if sensor.provider != "local" and "item_format" in changed_keys(sensor):
+            # A region or period can have another provider.
+            providers = {
+                getattr(config.for_run(*run), sensor.sensor).provider for run in runs(config)
+            }
+            if "local" not in providers and "item_format" in changed_keys(sensor):
                 yield (
                     f"{sensor.sensor}.item_format has no effect, because "
                     f"{sensor.sensor}.provider is {sensor.provider}: it is for local archives."
