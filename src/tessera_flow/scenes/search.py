@@ -95,15 +95,10 @@ def list_items(
         items, left_out = select_sentinel1(candidates, provider, source.orbits)
     left_out = sorted([*left_out, *result.undated.items()])
     today = today or utc_today()
-    undirected = [id_ for id_, reason in left_out if reason.startswith(NO_DIRECTION)]
-    if not items and undirected:
-        raise ItemError(
-            f"No {TITLES[sensor]} scene of collection {collection} of {public_href(location)} can "
-            f"be used: {len(undirected)} of {len(left_out)} state no orbit direction, the first is "
-            f"{undirected[0]}: add `sat:orbit_state` (ascending or descending) to the items."
-        )
+    where = f"in collection {collection} of {public_href(location)}"
+    if not items:
+        _refuse_without_directions(left_out, where)
     if not items and required:
-        where = f"in collection {collection} of {public_href(location)}"
         raise ItemError(
             f"{_no_scene(sensor, region, geobox, period, where, left_out)} "
             f"({result.elsewhere_text(period, today)}), but {required}."
@@ -128,6 +123,17 @@ def _search_period(sensor: str, period: Period) -> Period:
     if sensor != "sentinel2":
         return period
     return period.model_copy(update={"end": period.end + datetime.timedelta(days=1)})
+
+
+def _refuse_without_directions(left_out: list[tuple[str, str]], where: str) -> None:
+    """Raise an error if Sentinel-1 is lost by items that state no direction."""
+    undirected = [id_ for id_, reason in left_out if reason.startswith(NO_DIRECTION)]
+    if undirected:
+        raise ItemError(
+            f"No Sentinel-1 scene {where} can be used: {len(undirected)} of {len(left_out)} state "
+            f"no orbit direction, the first is {undirected[0]}: add `sat:orbit_state` (ascending "
+            "or descending) to the items."
+        )
 
 
 def _no_scene(
