@@ -680,3 +680,43 @@ def test_two_items_with_one_id(tmp_path: Path, roi: Path, archive: Items) -> Non
     write_item_collection(tmp_path / "c.json", [first, second])
     with pytest.raises(ItemError, match=f"Two items have the id {first['id']}"):
         search(tmp_path / "c", roi, tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_fields_are_requested_where_announced_and_nothing_is_lost(
+    tmp_path: Path, roi: Path, archive: Items, obeys: bool
+) -> None:
+    """An API that announces the extension but returns items without assets is asked again."""
+    expected = search(tmp_path / "plain", roi, _written(tmp_path / "all.json", archive))
+    with serve_stac(archive, page_size=9) as api:
+        respond = api.respond
+
+        def with_fields(method: str, path: str, headers: Any, body: Any) -> Any:
+            status, kind, content = respond(method, path, headers, body)
+            document = json.loads(content)
+            if "conformsTo" in document:
+                uri = "https://api.stacspec.org/v1.0.0/item-search#fields"
+                document["conformsTo"] = [*document["conformsTo"], uri]
+            if body and "fields" in body:
+                assert {"id", "properties", "assets.SCL"} <= set(body["fields"]["include"])
+                for item in document["features"]:
+                    item.pop("links")
+                    if not obeys:
+                        item.pop("assets")
+            return status, kind, json.dumps(document).encode()
+
+        api.respond = with_fields  # type: ignore[method-assign]
+        run_files = search(tmp_path / "x", roi, api.url)
+        first = api.searches()[0].body
+    assert "fields" in first
+    for item, other in zip(
+        manifest(run_files, "sentinel2").items, manifest(expected, "sentinel2").items, strict=True
+    ):
+        assert item.stac["properties"] == other.stac["properties"]
+        assert item.stac["assets"].keys() == other.stac["assets"].keys()
+        assert item.extent == other.extent
+
+
+def _written(path: Path, items: Items) -> Path:
+    write_item_collection(path, items)
+    return path

@@ -3,7 +3,8 @@
 A service can return a full page without a link to the next one, fewer items than it announces, or
 the same page again. An answer is complete if it has as many items as every page announced.
 Otherwise the query is divided by dates, and a part of a single day by area: the answer is complete
-if its parts have the same items. If they do not, each part is confirmed in the same way.
+if its parts have the same items. If they do not, each part is confirmed in the same way, down to
+single days.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class CompleteSearch:
         self._has_next = False
         self._cut_at_limit = False
         self._ignores_filters = False
+        self._contradicted = False
 
     def documents(self, query: Query) -> Iterator[Document]:
         """Yield the documents of a query. An id is repeated only with other content.
@@ -156,12 +158,15 @@ class CompleteSearch:
         agree = parts and None not in answers and ids == answer.ids.keys()
         # A cut answer and a part with the same items can be cut in the same way.
         undivided = [a for a in answers if a and len(a.ids) == len(answer.ids)]
-        if agree and not (undivided and self._is_strong(answer)):
+        # A service that contradicted itself is asked down to single days.
+        deeper = self._contradicted and not by_area and bool(answer.ids)
+        if agree and not deeper and not (undivided and self._is_strong(answer)):
             return
         if not parts or (agree and (by_area or self._ignores_filters)):
             if self._is_strong(answer):
                 yield from self._probe(query, answer)
             return
+        self._contradicted |= not agree
         if not agree and ids <= answer.ids.keys():
             self._count_refusal(
                 query, f"its {len(answer.ids)} {self._noun} are not those of its parts"

@@ -165,8 +165,8 @@ class _Source(Section):
     location: PathText | None = key(
         None,
         "URL or path of a local archive. `local`: URL of a STAC API, or path or URL of a static "
-        "STAC catalog, an item-collection JSON file or a stac-geoparquet file. Other providers: "
-        "endpoint to use instead of the default one.",
+        "STAC catalog, an item-collection JSON file, a stac-geoparquet file or a folder of such "
+        "files. Other providers: endpoint to use instead of the default one.",
         min_length=1,
     )
     item_format: str = key("mpc", "")
@@ -296,7 +296,8 @@ class Download(Section):
     deadline: float = key(
         900.0,
         "Maximum time to read one file, including retries and pauses. If a service requests a "
-        "longer pause (`Retry-After`), the block fails immediately.",
+        "longer pause (`Retry-After`), the block fails immediately. A search of scenes can take "
+        "four times as long.",
         "s",
         gt=0,
     )
