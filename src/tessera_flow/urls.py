@@ -6,8 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
-from urllib.request import url2pathname
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit, urlunsplit
 
 _URL = re.compile(r"\b(?:https?|ftp|s3|gs|az)://[^\s'\"<>()]+")
 _QUERY = re.compile(r"(/[^\s'\"<>()?]*)\?[^\s'\"<>()]+")
@@ -15,13 +14,58 @@ _SHORTEST_SECRET = 4
 
 
 def absolute_href(href: str, base: str) -> str:
-    """Resolve `href` against the URL of its document; `file://` becomes a path."""
-    if href.startswith("file://"):
-        return url2pathname(urlsplit(href).path)
-    # Imported here: pystac is slow to import, and the rest of this module does not need it.
-    from pystac.utils import make_absolute_href
+    """Return an absolute URL or path.
 
-    return make_absolute_href(href, base, start_is_dir=False)
+    On a disk `#`, `?` and `%` are characters like others, so paths are not treated as URLs. Only if
+    a path with `%` does not exist but its decoded form does, that one is returned. A `#` in an
+    http(s) URL is part of its path, since servers never receive a fragment.
+
+    Args:
+        href: URL, path or `file://` URL, absolute or relative to `base`.
+        base: URL or absolute path of the document that contains `href`.
+    """
+    if href.startswith("/vsicurl/"):
+        href = href.removeprefix("/vsicurl/")
+    for prefix, scheme in _VSI_SCHEMES.items():
+        if href.startswith(prefix):
+            return scheme + href.removeprefix(prefix)
+    if href.lower().startswith("file:"):
+        return _path_of_file_url(href)
+    if _SCHEME.match(href):
+        return _quoted(href) if is_url(href) else href
+    if not is_url(base):
+        folder = os.path.dirname(base)
+        return _existing(os.path.normpath(os.path.join(folder, href)))
+    if href.startswith("/") and not href.startswith("//") and os.path.exists(_existing(href)):
+        return _existing(href)  # a service on this machine or cluster that lists its disk
+    return urljoin(base, _quoted(href))
+
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_VSI_SCHEMES = {"/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://"}
+_RASTER_NAME = re.compile(r"[^=&]*\.(tiff?|jp2)", re.I)
+
+
+def _quoted(href: str) -> str:
+    """Return a URL or relative reference in which `#`, and `?` in a file name, are escaped."""
+    href = href.replace("#", "%23").replace(" ", "%20")
+    path, mark, query = href.partition("?")
+    return f"{path}%3F{query}" if mark and _RASTER_NAME.fullmatch(query) else href
+
+
+def _path_of_file_url(url: str) -> str:
+    """Return the path of a `file:` URL, also of one whose special characters are not escaped."""
+    rest = url[len("file:") :]
+    if rest.startswith("//"):
+        rest = "/" + rest[2:].partition("/")[2]
+    return rest if "%" not in rest or os.path.exists(rest) else unquote(rest)
+
+
+def _existing(path: str) -> str:
+    """Return a path, decoded if it exists only in this form."""
+    if "%" in path and not os.path.exists(path) and os.path.exists(unquote(path)):
+        return unquote(path)
+    return path
 
 
 def public_href(href: str) -> str:
@@ -76,13 +120,13 @@ def keep_secrets_out_of_log(logger: str) -> None:
 
 def is_url(href: str) -> bool:
     """Return True for http(s) URLs, False for paths."""
-    return href.startswith(("http://", "https://"))
+    return href[:8].lower().startswith(("http://", "https://"))
 
 
 def absolute_location(location: str) -> str:
     """Return a URL unchanged, a path made absolute (`~` expanded)."""
     if is_url(location):
         return location
-    if location.startswith("file://"):
-        return url2pathname(urlsplit(location).path)
+    if location.lower().startswith("file:"):
+        return _path_of_file_url(location)
     return os.path.abspath(os.path.expanduser(location))

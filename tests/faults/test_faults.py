@@ -130,7 +130,6 @@ def test_one_connection_serves_many_requests(
 
 
 LASTING = {
-    "refused": (Fault("status", value=403), "HTTP 403 Forbidden. Check the credentials"),
     "not allowed": (Fault("status", value=401), "HTTP 401 Unauthorized. Check the credentials"),
     "busy": (Fault("busy", value=0), "HTTP 429 Too Many Requests. Check that the archive is"),
     "an outage": (Fault("status", value=503), "HTTP 503 Service Unavailable. Check that"),

@@ -27,7 +27,7 @@ MONTH = Slice.from_name("2021-06-01_2021-06-30")
 HOST = "http://scenes.blob.core.windows.net"
 """Host that Planetary Computer signs URLs for; the server of the test is its proxy."""
 
-SETTINGS = {"attempts": 8, "threads": 8, "timeout": 1.0}
+SETTINGS = {"attempts": 8, "threads": 8, "timeout": 1.0, "max_missing_percent": 50.0}
 
 
 @dataclasses.dataclass(frozen=True)

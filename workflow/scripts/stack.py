@@ -13,4 +13,5 @@ with job(snakemake) as config:
         slices=staged(snakemake.input.slices, config.jobs.scratch),
         output=Path(snakemake.output.stack),
         downsample_rate=snakemake.params.downsample_rate,
+        max_missing_percent=config.download.max_missing_percent,
     )

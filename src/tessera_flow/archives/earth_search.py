@@ -47,6 +47,9 @@ UNCERTAIN_DAYS = (datetime.date(2022, 1, 24), datetime.date(2022, 3, 15))
 """The first products of baseline 04.00 were copied to `sentinel-cogs` with ESA's numbers, and only
 some of them were corrected later."""
 
+REQUESTER_PAYS = ("sentinel-s2-l2a", "sentinel-s2-l1c", "sentinel-s1-l1c")
+"""Buckets whose readers need an AWS account that pays."""
+
 _BY_NAME = {bucket.name: bucket for bucket in BUCKETS}
 _VIRTUAL_HOST = re.compile(r"(?P<bucket>[a-z0-9.-]+?)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com")
 _PATH_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com")
@@ -149,8 +152,19 @@ def _rule_without_bucket(
     return OffsetRule.of(True, "baseline", doubt, keep_undecided=False)
 
 
+def paid_bucket(href: str) -> str | None:
+    """Return the bucket of a URL if its readers have to pay, else None."""
+    name = _bucket_name(href)
+    return name if name in REQUESTER_PAYS else None
+
+
 def _bucket(href: str) -> Bucket | None:
     """Return the known bucket of a URL, or None."""
+    return _BY_NAME.get(_bucket_name(href))
+
+
+def _bucket_name(href: str) -> str:
+    """Return the S3 bucket of a URL; empty for other URLs."""
     parts = urlsplit(href)
     host = parts.hostname or ""
     virtual = _VIRTUAL_HOST.fullmatch(host)
@@ -161,5 +175,5 @@ def _bucket(href: str) -> Bucket | None:
     elif _PATH_HOST.fullmatch(host):
         name = parts.path.lstrip("/").partition("/")[0]
     else:
-        return None
-    return _BY_NAME.get(name)
+        return ""
+    return str(name)

@@ -171,6 +171,10 @@ class _Source(Section):
     )
     item_format: str = key("mpc", "")
     collection: str | None = key(None, _COLLECTION, min_length=1)
+    exclude: list[str] = key(
+        [],
+        "Ids of scenes that are not used. An id that the search does not return has a warning.",
+    )
 
     @property
     def data_source(self) -> str:
@@ -302,10 +306,11 @@ class Download(Section):
         gt=0,
     )
     max_missing_percent: float = key(
-        50.0,
-        "Maximum share of missing or corrupt scenes per block and slice. Up to this share, scenes "
-        "that cannot be read at the archive are skipped and recorded; above it, the block fails. "
-        "0: no scene may be missing. 100: no limit.",
+        5.0,
+        "Maximum share of missing or corrupt scenes of a block in the period, and in each slice. "
+        "Up to this share, scenes that are missing or corrupt at the archive are skipped "
+        "and recorded; above it, the block fails. In a slice, one scene may always be missing. "
+        "0: no scene may be missing.",
         "%",
         ge=0,
         le=100,

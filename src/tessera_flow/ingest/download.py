@@ -22,6 +22,7 @@ from ..block_file import CHUNK, create_array, create_block_file
 from ..concurrency import ordered_map
 from ..config.sections import Download, Sentinel1, Sentinel2
 from ..dates import Slice
+from ..errors import ReadError
 from ..raster.failures import MissingSceneError
 from ..raster.odc_driver import load_asset
 from ..raster.reader import Reader
@@ -31,7 +32,13 @@ from ..region.grid import Window, crop
 from ..region.mask import read_mask
 from ..scenes.manifest import Manifest, SourceItem
 from ..sensors.levels import DayLevel
-from ..sensors.sentinel1 import CHANNELS, ORBITS, add_to_mosaic, power_to_scaled_decibels
+from ..sensors.sentinel1 import (
+    CHANNELS,
+    ORBITS,
+    add_to_mosaic,
+    not_power,
+    power_to_scaled_decibels,
+)
 from ..sensors.sentinel2 import (
     BANDS,
     INVALID_SCL,
@@ -41,6 +48,7 @@ from ..sensors.sentinel2 import (
     Preprocessing,
     select_first_valid,
 )
+from ..urls import is_url
 from .missing_scenes import Acquisition, MissingScenes, usable
 
 log = logging.getLogger(__name__)
@@ -69,8 +77,8 @@ def _attributes(days: Sequence[tuple[datetime.date, list[SourceItem]]]) -> dict[
     }
 
 
-def _block_items(manifest: Manifest, time_slice: Slice, geobox: GeoBox) -> list[SourceItem]:
-    return [item for item in manifest.items if item.date in time_slice and item.overlaps(geobox)]
+def _block_items(manifest: Manifest, geobox: GeoBox) -> list[SourceItem]:
+    return [item for item in manifest.items if item.overlaps(geobox)]
 
 
 class _Job:
@@ -96,6 +104,13 @@ class _Job:
         self.missing_scenes = MissingScenes()
         self.pool = pool
         self.reader = reader
+
+    def scenes(self, manifest: Manifest) -> list[SourceItem]:
+        """Return the scenes of the block in the whole period, in the order of the manifest."""
+        items = _block_items(manifest, self.geobox)
+        assets = (asset for item in items for asset in [*item.stac["assets"].values()][:1])
+        self.reader.client.witnesses = [a["href"] for a in assets if is_url(a["href"])]
+        return items
 
     def start(
         self, item: SourceItem, key: str, dtype: str, options: ReadOptions
@@ -294,7 +309,7 @@ def download_sentinel2(
         output: block file; arrays `bands` (T, H, W, 10) uint16 and `masks` (T, H, W) uint8
             over all days with an item, `kept` (T,) uint8: 1 where the day has a valid pixel;
             attributes `left_out` and `replaced`: see `MissingScenes.attributes`; `levels`: see
-            `levels.DayLevel`.
+            `levels.DayLevel`; `scene_count`: number of acquisitions.
 
     Raises:
         ReadError: an asset cannot be read, or too many scenes are missing or corrupt. A failed
@@ -303,7 +318,8 @@ def download_sentinel2(
     """
     manifest = Manifest.read(manifest_path)
     with _job(roi_path, window, source, settings) as job:
-        days = _days(_block_items(manifest, time_slice, job.geobox))
+        of_period = job.scenes(manifest)
+        days = _days([item for item in of_period if item.date in time_slice])
         mosaics = _OpticalDays(job, preprocessing)
         kept = np.zeros(len(days), np.uint8)
         shape = (len(days), *job.block.shape)
@@ -325,9 +341,9 @@ def download_sentinel2(
                         all_masks[index] = job.on_block(valid.astype(np.uint8))
                         level = DayLevel.of(day, mosaic, clear)
                         levels += [] if level is None else [level.to_json()]
-            job.missing_scenes.check(
-                sum(len(items) for _, items in days), settings.max_missing_percent
-            )
+            scenes = sum(len(items) for _, items in days)
+            job.missing_scenes.check(scenes, len(of_period), settings.max_missing_percent)
+            group.attrs["scene_count"] = scenes
             group.attrs.update(job.missing_scenes.attributes())
             group.attrs["levels"] = levels
             create_array(group, "kept", kept.shape, kept.shape, np.uint8)[:] = kept
@@ -350,6 +366,7 @@ class _RadarDays:
             while (item := acquisition.item) is not None:
                 power = _results([(acquisition, item, future) for future in futures])
                 if power is not None:
+                    _check_power(item, self.keys, power)
                     channels = [power_to_scaled_decibels(values) for values in power]
                     add_to_mosaic(mosaic, np.stack(channels, axis=-1))
                     break
@@ -360,6 +377,21 @@ class _RadarDays:
 
     def _start(self, item: SourceItem) -> list[Future[NDArray[Any]]]:
         return [self.job.start(item, key, "float32", self.options) for key in self.keys]
+
+
+def _check_power(item: SourceItem, keys: Sequence[str], images: Sequence[NDArray[Any]]) -> None:
+    """Check that the images of an item can be linear power: other values would become no data.
+
+    Raises:
+        ReadError: they are negative, such as decibels.
+    """
+    for key, values in zip(keys, images, strict=True):
+        if problem := not_power(values):
+            raise ReadError(
+                f"Cannot use asset {key} of item {item.id}: {problem}, but gamma0 in linear power "
+                "is positive. It is probably in decibels, or its no-data value is not declared. "
+                "Convert it (power = 10 ** (dB / 10)), or list the item in sentinel1.exclude."
+            )
 
 
 def download_sentinel1(
@@ -386,7 +418,8 @@ def download_sentinel1(
     """
     manifest = Manifest.read(manifest_path)
     with _job(roi_path, window, source, settings) as job:
-        items = _block_items(manifest, time_slice, job.geobox)
+        of_period = job.scenes(manifest)
+        items = [item for item in of_period if item.date in time_slice]
         streams = {orbit: _days([i for i in items if i.orbit == orbit]) for orbit in ORBITS}
         dates = {
             f"{orbit}_dates": [day.isoformat() for day, _ in days]
@@ -408,5 +441,6 @@ def download_sentinel1(
                         if kept[index]:
                             images[index] = job.on_block(mosaic)
                 create_array(group, f"{orbit}_kept", kept.shape, kept.shape, np.uint8)[:] = kept
-            job.missing_scenes.check(len(items), settings.max_missing_percent)
+            job.missing_scenes.check(len(items), len(of_period), settings.max_missing_percent)
+            group.attrs["scene_count"] = len(items)
             group.attrs.update(job.missing_scenes.attributes())

@@ -8,8 +8,9 @@ bucket or an unmounted disk looks the same.
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ReadError
@@ -56,33 +57,59 @@ class MissingScenes:
                 log.warning("%s is used instead of %s: %s", used.id, item.id, error.reason)
                 self._replaced.append(entry | {"duplicate": used.id})
 
-    def check(self, scenes: int, limit: float) -> None:
-        """Check that the missing scenes are too few to be an outage.
+    def check(self, scenes: int, of_period: int, limit: float) -> None:
+        """Check that the missing scenes of a slice are too few to be an outage.
+
+        One scene may be missing in a slice, however few it has; more only up to the limit. Those of
+        all slices together are checked by `check_period`, and a slice that exceeds the limit of the
+        period fails at once.
 
         Args:
             scenes: number of acquisitions of this block and slice.
+            of_period: number of acquisitions of this block in the whole period.
             limit: largest share that may be missing, in percent.
 
         Raises:
             ReadError: more are missing.
         """
-        count = len(self._left_out)
-        if count == 0 or 100 * count <= limit * scenes:
-            return
-        first = self.attributes()["left_out"][0]
-        if count < scenes:
-            advice = (
-                "Raise download.max_missing_percent only if they are permanently missing and the "
-                f"remaining {scenes - count} are enough for this slice."
-            )
-        else:
-            advice = "No scene of this slice remains: a higher limit would leave it empty."
-        raise ReadError(
-            f"{count} of the {scenes} scenes of this block and slice are missing or corrupt in the "
-            f"archive, more than download.max_missing_percent ({limit:g} %) allows; the first is "
-            f"{first['reason']}. This is usually an outage or a moved archive: check it, and run "
-            f"again. {advice}"
+        left_out = self.attributes()["left_out"]
+        if len(left_out) > max(1, math.floor(limit * scenes / 100)):
+            raise _too_many(left_out, scenes, "block and slice", limit)
+        check_period(left_out, of_period, limit)
+
+
+def check_period(left_out: Sequence[Mapping[str, str]], scenes: int, limit: float) -> None:
+    """Check that the missing scenes of a block are too few to be an outage.
+
+    Args:
+        left_out: those that are missing or corrupt, of one slice or of all.
+        scenes: number of acquisitions of this block in the whole period.
+        limit: largest share that may be missing, in percent.
+
+    Raises:
+        ReadError: more are missing.
+    """
+    if left_out and 100 * len(left_out) > limit * scenes:
+        raise _too_many(left_out, scenes, "block in this period", limit)
+
+
+def _too_many(
+    left_out: Sequence[Mapping[str, str]], scenes: int, of_what: str, limit: float
+) -> ReadError:
+    count = len(left_out)
+    advice = "None would remain, so the result would be empty."
+    if count < scenes:
+        advice = (
+            "If they are permanently missing there, use another archive for them, or decide for "
+            f"each scene whether to do without it and list its id in `exclude` of the sensor; "
+            f"{scenes - count} would remain."
         )
+    return ReadError(
+        f"{count} of the {scenes} scenes of this {of_what} {'is' if count == 1 else 'are'} missing "
+        f"or corrupt in the archive, more than download.max_missing_percent ({limit:g} %) allows; "
+        f"the first is {left_out[0]['reason']}. This is usually an outage or a moved archive: "
+        f"check it, and run again. {advice}"
+    )
 
 
 class Acquisition:

@@ -19,7 +19,7 @@ from ..errors import TileError
 from ..sensors.levels import DayLevel, find_jumps
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS
-from .missing_scenes import MISSING_SCENES
+from .missing_scenes import MISSING_SCENES, check_period
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,16 @@ def _kept_days(
     return sorted(days, key=lambda day: day.date), candidates, shapes.pop()
 
 
-def _missing_scenes(paths: Sequence[Path]) -> dict[str, Any]:
-    """Join `left_out` and `replaced` of all slices."""
+def _missing_scenes(paths: Sequence[Path], limit: float) -> dict[str, Any]:
+    """Join `left_out` and `replaced` of all slices, and check that few scenes are left out."""
     result: dict[str, Any] = {key: [] for key in MISSING_SCENES}
+    scenes = 0
     for path in paths:
         with open_block_file(path) as group:
+            scenes += cast(int, group.attrs.get("scene_count", 0))
             for key, entries in result.items():
                 entries += cast(list[dict[str, str]], group.attrs.get(key, []))
+    check_period(result["left_out"], scenes, limit)
     return result
 
 
@@ -119,7 +122,12 @@ def _write_doys(
     create_array(group, name, doys.shape, doys.shape, dtype)[:] = doys
 
 
-def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int = 1) -> None:
+def stack_sentinel2(
+    slices: Sequence[Path],
+    output: Path,
+    downsample_rate: int = 1,
+    max_missing_percent: float = 100.0,
+) -> None:
     """Join slices from `download_sentinel2` into one block file.
 
     Output arrays: `bands` (T, H, W, 10) uint16, `masks` (T, H, W) uint8, `doys` (T,) uint16,
@@ -131,18 +139,21 @@ def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int =
         slices: block files of consecutive slices.
         output: the file to write.
         downsample_rate: keep every n-th pixel in rows and columns.
+        max_missing_percent: largest share of missing or corrupt scenes of the period, in percent.
 
     Raises:
+        ReadError: more scenes are missing or corrupt.
         TileError: a slice is missing, corrupt or has another shape.
         OutputError: the output cannot be written.
     """
     n = downsample_rate
+    missing = _missing_scenes(slices, max_missing_percent)
     days, scenes, (height, width) = _kept_days(slices, "dates", "kept")
     shape = (-(-height // n), -(-width // n))
     attributes = {
         "dates": [day.date.isoformat() for day in days],
         "scenes": scenes,
-        **_missing_scenes(slices),
+        **missing,
         "level_jumps": _jumps(slices),
     }
     with create_block_file(output, attributes) as group:
@@ -151,7 +162,12 @@ def stack_sentinel2(slices: Sequence[Path], output: Path, downsample_rate: int =
         _write_doys(group, "doys", days, np.uint16)
 
 
-def stack_sentinel1(slices: Sequence[Path], output: Path, downsample_rate: int = 1) -> None:
+def stack_sentinel1(
+    slices: Sequence[Path],
+    output: Path,
+    downsample_rate: int = 1,
+    max_missing_percent: float = 100.0,
+) -> None:
     """Join slices from `download_sentinel1` into one block file.
 
     Output arrays per direction: `sar_ascending` (Ta, H, W, 2) int16 and `sar_ascending_doy`
@@ -159,6 +175,7 @@ def stack_sentinel1(slices: Sequence[Path], output: Path, downsample_rate: int =
     as in `stack_sentinel2`.
     """
     n = downsample_rate
+    missing = _missing_scenes(slices, max_missing_percent)
     streams = {orbit: _kept_days(slices, f"{orbit}_dates", f"{orbit}_kept") for orbit in ORBITS}
     attributes = {
         "scenes": sum(scenes for _, scenes, _ in streams.values()),
@@ -166,7 +183,7 @@ def stack_sentinel1(slices: Sequence[Path], output: Path, downsample_rate: int =
             f"{orbit}_dates": [day.date.isoformat() for day in days]
             for orbit, (days, _, _) in streams.items()
         },
-        **_missing_scenes(slices),
+        **missing,
     }
     with create_block_file(output, attributes) as group:
         for orbit, (days, _, (height, width)) in streams.items():

@@ -24,6 +24,9 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
+from ..errors import ReadError
+from ..sensors.sentinel1 import not_power
+
 COARSER = 1.05
 """Grids whose pixels are larger than those of the source by more than this are averaged. Smaller
 differences are those between neighbouring zones."""
@@ -71,6 +74,7 @@ def read_mean(
     target: GeoBox,
     source_window: SourceWindow,
     nodata: float | None,
+    band: int = 1,
 ) -> NDArray[Any]:
     """Return the mean of the source pixels that each pixel of `target` covers.
 
@@ -80,15 +84,22 @@ def read_mean(
         source_window: gives the window of the dataset that covers a grid.
         nodata: value that is no data; in rasters of floats also what is not finite or not
             above 0 (radar power).
+        band: band of the dataset, from 1.
 
     Returns:
         (H, W) in the dtype of the dataset, integers rounded half up; 0 where less than
         `MIN_COVERAGE` of a pixel has data.
+
+    Raises:
+        ReadError: a raster of floats cannot be linear power.
     """
-    dtype = np.dtype(dataset.dtypes[0])
+    dtype = np.dtype(dataset.dtypes[band - 1])
     result = np.zeros(target.shape, dtype)
-    for rows, values, mean in _strips(dataset, target, source_window):
+    for rows, values, mean in _strips(dataset, target, source_window, band):
         valid = _has_data(values, nodata)
+        if np.issubdtype(dtype, np.floating):
+            # Averages of power skip negative values, so they are not seen afterwards.
+            _check_power(values if nodata is None else values[values != nodata])
         coverage = mean(valid)
         total = mean(np.where(valid, values, 0))
         covered = coverage >= MIN_COVERAGE - TOLERANCE
@@ -105,6 +116,7 @@ def read_classes(
     target: GeoBox,
     source_window: SourceWindow,
     invalid: frozenset[int],
+    band: int = 1,
 ) -> NDArray[Any]:
     """Return a class for each pixel of `target`, from the classes that it covers.
 
@@ -114,9 +126,10 @@ def read_classes(
     Args:
         dataset, target, source_window: as in `read_mean`; integers.
         invalid: invalid classes; 0 is one of them.
+        band: band of the dataset, from 1.
     """
-    result = np.zeros(target.shape, dataset.dtypes[0])
-    for rows, values, mean in _strips(dataset, target, source_window):
+    result = np.zeros(target.shape, dataset.dtypes[band - 1])
+    for rows, values, mean in _strips(dataset, target, source_window, band):
         shape = result[rows].shape
         best = {group: np.zeros(shape) for group in (True, False)}
         chosen = {group: np.zeros(shape, result.dtype) for group in (True, False)}
@@ -135,6 +148,14 @@ def read_classes(
     return result
 
 
+def _check_power(values: NDArray[Any]) -> None:
+    if problem := not_power(values):
+        raise ReadError(
+            f"{problem}, but gamma0 in linear power is positive. It is probably in decibels, or "
+            "its no-data value is not declared. Convert it, or list the item in sentinel1.exclude."
+        )
+
+
 def _has_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     if np.issubdtype(values.dtype, np.floating):
         with np.errstate(invalid="ignore"):
@@ -147,7 +168,7 @@ def _has_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
 
 
 def _strips(
-    dataset: rasterio.DatasetReader, target: GeoBox, source_window: SourceWindow
+    dataset: rasterio.DatasetReader, target: GeoBox, source_window: SourceWindow, band: int
 ) -> Iterator[tuple[slice, NDArray[Any], AreaMean]]:
     """Yield (rows of the target, source pixels, their mean on these rows), of limited size."""
     same = pyproj.CRS.from_user_input(dataset.crs).equals(
@@ -163,7 +184,7 @@ def _strips(
         window = source_window(strip)
         if window.width == 0 or window.height == 0:
             continue
-        values = dataset.read(1, window=window)
+        values = dataset.read(band, window=window)
         if separable:
             vertical = _Edges(top, e, strip.affine.f, strip.affine.e, strip.height)
             horizontal = _Edges(left, a, strip.affine.c, strip.affine.a, strip.width)

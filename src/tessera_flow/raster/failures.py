@@ -15,7 +15,7 @@ import urllib3
 
 from ..errors import ReadError
 
-Kind = Literal["refused", "transient", "missing", "permanent"]
+Kind = Literal["refused", "transient", "missing", "permanent", "replaced"]
 
 REFUSED = (401, 403)
 MISSING = (404, 410)
@@ -41,27 +41,35 @@ class MissingSceneError(ReadError):
         self.reason = reason
 
 
+class ReplacedError(ReadError):
+    """The object was replaced while it was read: its ranges are of different versions, so it is
+    read again from the start."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Reason why a request failed.
 
     Attributes:
         kind: `refused` (sign again and retry), `transient` (wait and retry), `missing` (the
-            object does not exist) or `permanent` (do not retry).
+            object does not exist), `replaced` (it is another object than before) or `permanent`
+            (do not retry).
         cause: a description without URLs.
         retry_after: seconds to wait, as the service requests.
+        status: HTTP status of the archive's answer, 0 if there is none.
     """
 
     kind: Kind
     cause: str
     retry_after: float | None = None
+    status: int = 0
 
 
 def of_status(status: int, reason: str, retry_after: float | None) -> Failure:
     """Return the failure for an HTTP status."""
     cause = f"HTTP {status} {reason}".strip()
     if status in REFUSED:
-        return Failure("refused", cause, retry_after)
+        return Failure("refused", cause, retry_after, status)
     if status in MISSING:
         return Failure("missing", cause)
     if status >= 500 or status in TRANSIENT:

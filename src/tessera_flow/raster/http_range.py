@@ -10,11 +10,10 @@ import logging
 import re
 import threading
 import time
-from bisect import bisect_right
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +25,8 @@ from ..archives.signing import Access, GivesAccess
 from ..concurrency import call_with_timeout
 from ..errors import ReadError, TesseraFlowError
 from ..urls import keep_secrets_out_of_log, public_href
-from .failures import Failure, MissingSceneError, of_exception, of_status
+from .failures import Failure, MissingSceneError, ReplacedError, of_exception, of_status
+from .responses import Version, credential_scope, decoded, encodings
 from .retry import Attempts, RetryPolicy, retry_after
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,11 @@ for _name in ("urllib3.connectionpool", "urllib3.util.retry", "rasterio._env", "
 HEAD_BYTES = 32768
 """Size of the first request, which covers the header of most COGs."""
 
-MERGE_GAP = 4096
-"""Ranges with a smaller gap are requested together (blocks of a COG are 8 bytes apart)."""
+MAX_ENCODED_BYTES = 2**26
+"""Largest object that is decoded if the server stores it compressed."""
+
+WITNESSES = 8
+"""Other objects to ask for, at most, to distinguish a missing object from refused credentials."""
 
 _PIECE = 2**17
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -48,12 +51,15 @@ class RangeClient:
 
     Attributes:
         requests, received: number of requests made and bytes of data received.
+        witnesses: URLs of other objects of the archive, for `_is_missing`.
     """
 
     def __init__(self, access: GivesAccess, policy: RetryPolicy, connections: int = 16) -> None:
         self.policy = policy
         self.requests = 0
         self.received = 0
+        self.witnesses: Sequence[str] = ()
+        self._served: deque[str] = deque(maxlen=WITNESSES)
         self._access = access
         self._signing = threading.Lock()
         self._counting = threading.Lock()
@@ -89,8 +95,14 @@ class RangeClient:
             self._signing.release()
 
     def fetch(
-        self, href: str, start: int, stop: int, label: str, attempts: Attempts
-    ) -> tuple[bytearray, int]:
+        self,
+        href: str,
+        start: int,
+        stop: int,
+        label: str,
+        attempts: Attempts,
+        version: Version | None = None,
+    ) -> tuple[bytearray, Version]:
         """Fetch bytes `start` to `stop` (exclusive) of an object, fewer at its end.
 
         Args:
@@ -98,22 +110,25 @@ class RangeClient:
             start, stop: byte offsets.
             label: name of the object, for messages.
             attempts: of the read that includes this request.
+            version: that of the other ranges of the object; None for the first range.
 
         Returns:
-            The bytes, and the size of the object.
+            The bytes, and the version of the object. If the server sends the object compressed,
+            it is returned completely, as the range from 0.
 
         Raises:
             MissingSceneError: the object does not exist.
+            ReplacedError: the object is another one than that of `version`.
             ReadError: any other failure after the last attempt.
         """
         refused: Access | None = None
 
-        def request() -> tuple[bytearray, int] | Failure:
+        def request() -> tuple[bytearray, Version] | Failure:
             nonlocal refused
             access = self._sign(href, refused, attempts.seconds_left)
             if isinstance(access, Failure):
                 return access
-            result = self._get(access, start, stop, attempts)
+            result = self._get(access, start, stop, attempts, version)
             if isinstance(result, Failure):
                 if result.kind == "refused":
                     refused = access
@@ -122,25 +137,67 @@ class RangeClient:
             return result
 
         result, count = attempts.call(request, label)
-        if isinstance(result, Failure):
-            raise read_error(result, f"{label} ({public_href(href)})", count)
-        return result
+        if not isinstance(result, Failure):
+            if version is None and href not in self._served:
+                self._served.append(href)
+            return result
+        if result.kind == "replaced":
+            raise ReplacedError(f"{label} ({public_href(href)}) was replaced while it was read.")
+        if result.status == 403 and version is None and self._is_missing(href, attempts):
+            cause = f"{result.cause.partition(';')[0]}, although other objects there are served"
+            result = Failure("missing", cause)
+        raise read_error(result, f"{label} ({public_href(href)})", count)
+
+    def _is_missing(self, href: str, attempts: Attempts) -> bool:
+        """Return whether a refused object does not exist.
+
+        S3 answers 403 for a missing key where the reader may not list the bucket. So does it for
+        refused credentials; then it refuses all other objects with the same signature as well.
+        """
+        access = self._sign(href, None, attempts.seconds_left)
+        if isinstance(access, Failure):
+            return False
+        scope = credential_scope(access)
+        asked = 0
+        for other in dict.fromkeys((*reversed(tuple(self._served)), *self.witnesses)):
+            if other == href or asked >= WITNESSES or self.policy.stop.is_set():
+                continue
+            witness = self._sign(other, None, attempts.seconds_left)
+            if isinstance(witness, Failure) or credential_scope(witness) != scope:
+                continue
+            asked += 1
+            result = self._get(witness, 0, HEAD_BYTES, attempts, None)
+            if not isinstance(result, Failure):
+                return True
+        return False
 
     def _get(
-        self, access: Access, start: int, stop: int, attempts: Attempts
-    ) -> tuple[bytearray, int] | Failure:
+        self,
+        access: Access,
+        start: int,
+        stop: int,
+        attempts: Attempts,
+        version: Version | None,
+    ) -> tuple[bytearray, Version] | Failure:
         try:
-            return self._request(access, start, stop, attempts)
+            return self._request(access, start, stop, attempts, version)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return of_exception(error)
 
     def _request(
-        self, access: Access, start: int, stop: int, attempts: Attempts
-    ) -> tuple[bytearray, int] | Failure:
+        self,
+        access: Access,
+        start: int,
+        stop: int,
+        attempts: Attempts,
+        version: Version | None,
+    ) -> tuple[bytearray, Version] | Failure:
         headers = access.headers | {
             "Range": f"bytes={start}-{stop - 1}",
             "Accept-Encoding": "identity",
         }
+        if version is not None and version.strong:
+            headers["If-Range"] = version.etag
         with self._counting:
             self.requests += 1
         # On a redirect to another host, requests drops the Authorization header.
@@ -155,18 +212,24 @@ class RangeClient:
         ) as response:
             status = response.status_code
             if status not in (200, 206):
-                if status == 416 and start == 0:
-                    return Failure("missing", "the object is empty")
+                if status == 416:
+                    return _of_unsatisfied_range(response.headers, version)
                 after = retry_after(response.headers.get("Retry-After"))
                 return of_status(status, response.reason or "", after)
-            length = response.headers.get("Content-Length", "")
             if _is_web_page(response.headers.get("Content-Type", "")):
                 return Failure("transient", "the server returned a web page instead of data")
+            names = encodings(response.headers)
+            if names:
+                return self._encoded_body(response, start, stop, attempts, version, names)
+            length = response.headers.get("Content-Length", "")
             if status == 200 and not (
                 start == 0 and length.isdigit() and int(length) <= HEAD_BYTES
             ):
+                # With If-Range, the answer for another version is the complete object.
+                if version is not None and _of_another_version(response.headers, version):
+                    return REPLACED
                 return Failure("permanent", "the server does not support range requests")
-            return self._body(response, start, stop, attempts)
+            return self._body(response, start, stop, attempts, version)
 
     def _environment(self, href: str) -> dict[str, Any]:
         parts = urlsplit(href)
@@ -178,28 +241,44 @@ class RangeClient:
         return self._environments[host]
 
     def _body(
-        self, response: requests.Response, start: int, stop: int, attempts: Attempts
-    ) -> tuple[bytearray, int] | Failure:
+        self,
+        response: requests.Response,
+        start: int,
+        stop: int,
+        attempts: Attempts,
+        version: Version | None,
+    ) -> tuple[bytearray, Version] | Failure:
         if response.status_code == 206:
-            content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if (
-                content_range is None
-                or int(content_range[1]) != start
-                or int(content_range[2]) >= stop
-            ):
-                return Failure("transient", "the server returned another range than requested")
-            length, size = int(content_range[2]) + 1 - start, int(content_range[3])
-            if length < min(stop, size) - start:
-                return Failure("transient", "the server returned a shorter range than requested")
+            answered = _answered_range(response.headers, start, stop)
+            if isinstance(answered, Failure):
+                return answered
+            length, size = answered
         else:
             length = size = int(response.headers["Content-Length"])
+        this = Version.of(response.headers, size)
+        if version is not None and version.differs(this):
+            return REPLACED
+        if length < min(stop, size) - start:
+            return Failure("transient", "the server returned a shorter range than requested")
+        data = self._received(response, length, attempts)
+        if isinstance(data, Failure):
+            return data
+        if len(data) < length:
+            cause = f"only {len(data)} of {length} bytes were received"
+            return Failure("transient", cause)
+        return _checked(data, start, this)
+
+    def _received(
+        self, response: requests.Response, length: int, attempts: Attempts
+    ) -> bytearray | Failure:
+        """Return the body of an answer as sent, at most `length` bytes of it."""
         data, received = bytearray(length), 0
         start_time = time.monotonic()
         while received < length:
             # `read` would wait for the complete piece, even on a slow connection.
             piece = response.raw.read1(min(_PIECE, length - received))
             if not piece:
-                return Failure("transient", f"only {received} of {length} bytes were received")
+                break
             data[received : received + len(piece)] = piece
             received += len(piece)
             with self._counting:
@@ -207,9 +286,79 @@ class RangeClient:
             slow = time.monotonic() - start_time > self.policy.timeout * (1 + received / 2**20)
             if slow or attempts.seconds_left < 0:
                 return Failure("transient", "no answer in time")
-        if start == 0 and data[:64].lstrip()[:1] == b"<":
-            return Failure("transient", "the server returned a web page instead of data")
-        return data, size
+        del data[received:]
+        return data
+
+    def _encoded_body(
+        self,
+        response: requests.Response,
+        start: int,
+        stop: int,
+        attempts: Attempts,
+        version: Version | None,
+        names: list[str],
+    ) -> tuple[bytearray, Version] | Failure:
+        """Return the decoded body of an answer that the server sends compressed.
+
+        A range is either one of the object, compressed afterwards, or one of the compressed
+        object, which can be decoded only if it is complete.
+        """
+        cause = f"the server sends it with Content-Encoding: {', '.join(names)}"
+        length = size = 0
+        if response.status_code == 206:
+            answered = _answered_range(response.headers, start, stop)
+            if isinstance(answered, Failure):
+                return answered
+            length, size = answered
+        elif start != 0 or version is not None:
+            return Failure("permanent", f"{cause}, and without range requests")
+        body = self._received(response, MAX_ENCODED_BYTES + 1, attempts)
+        if isinstance(body, Failure):
+            return body
+        promised = response.headers.get("Content-Length", "")
+        if promised.isdigit() and len(body) < min(int(promised), MAX_ENCODED_BYTES):
+            return Failure("transient", f"only {len(body)} of {promised} bytes were received")
+        data = decoded(bytes(body), names, MAX_ENCODED_BYTES)
+        complete = start == 0 and (response.status_code == 200 or len(body) == size)
+        if data is None or not (complete or len(data) == length):
+            return Failure("permanent", f"{cause}, which cannot be decoded in parts")
+        whole = complete and len(data) != length
+        this = Version.of(response.headers, len(data) if whole else size)
+        if version is not None and version.differs(this):
+            return REPLACED
+        return _checked(bytearray(data), start, this)
+
+
+REPLACED = Failure("replaced", "the object was replaced while it was read")
+
+
+def _answered_range(headers: Mapping[str, str], start: int, stop: int) -> tuple[int, int] | Failure:
+    """Return the length of the range in an answer, and the size of the object."""
+    content_range = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+    if content_range is None or int(content_range[1]) != start or int(content_range[2]) >= stop:
+        return Failure("transient", "the server returned another range than requested")
+    return int(content_range[2]) + 1 - start, int(content_range[3])
+
+
+def _of_unsatisfied_range(headers: Mapping[str, str], version: Version | None) -> Failure:
+    if version is None:
+        return Failure("missing", "the object is empty")
+    match = re.fullmatch(r"bytes \*/(\d+)", headers.get("Content-Range", "").strip())
+    if match and int(match[1]) != version.size:
+        return REPLACED
+    return Failure("transient", "the server does not have the requested range")
+
+
+def _of_another_version(headers: Mapping[str, str], version: Version) -> bool:
+    length = headers.get("Content-Length", "")
+    size = int(length) if length.isdigit() else version.size
+    return version.differs(Version.of(headers, size))
+
+
+def _checked(data: bytearray, start: int, version: Version) -> tuple[bytearray, Version] | Failure:
+    if start == 0 and data[:64].lstrip()[:1] == b"<":
+        return Failure("transient", "the server returned a web page instead of data")
+    return data, version
 
 
 def read_error(failure: Failure, asset: str, attempts: int) -> ReadError:
@@ -234,122 +383,9 @@ _ADVICE = {
     "refused": "Check the credentials of this archive, and run again.",
     "transient": "Check that the archive is complete and reachable, and run again.",
     "permanent": "Check the URL and what the archive serves there.",
+    "replaced": "Run again when the archive no longer changes.",
 }
 
 
 def _is_web_page(content_type: str) -> bool:
     return content_type.split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
-
-
-class RemoteFile:
-    """A remote object as a file for GDAL. Bytes are fetched on demand, once.
-
-    Attributes:
-        failure: the error that ended reading, if any. GDAL then sees the end of the file,
-            because an exception cannot pass through it.
-    """
-
-    def __init__(self, client: RangeClient, href: str, label: str) -> None:
-        self.failure: ReadError | None = None
-        self._client = client
-        self._href = href
-        self._label = label
-        self._attempts = Attempts(client.policy)
-        self._starts: list[int] = []
-        self._pieces: list[bytearray] = []
-        head, self.size = client.fetch(href, 0, HEAD_BYTES, label, self._attempts)
-        self._store(0, head)
-
-    def load(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch the ranges (start, stop), adjacent ones together.
-
-        Raises:
-            ReadError: see `RangeClient.fetch`; an earlier request failed.
-        """
-        if self.failure is not None:
-            raise self.failure
-        for start, end in _merged(ranges):
-            stop = min(end, self.size)
-            if start < stop and not self._has(start, stop):
-                self._fetch(start, stop)
-
-    def read(self, start: int, count: int) -> bytes:
-        """Return `count` bytes from `start`, fewer at the end of the object, none on failure."""
-        stop = min(start + count, self.size)
-        if start >= stop or self.failure:
-            return b""
-        try:
-            if not self._has(start, stop):
-                self._fetch(start, max(stop, min(start + HEAD_BYTES, self.size)))
-        except ReadError as error:
-            self.failure = error
-            return b""
-        index = bisect_right(self._starts, start) - 1
-        offset = start - self._starts[index]
-        return bytes(memoryview(self._pieces[index])[offset : offset + stop - start])
-
-    def opener(self, path: str, mode: str = "rb", **_: Any) -> _Handle:
-        """Open the object, for `rasterio.open(..., opener=...)`."""
-        return _Handle(self)
-
-    def _fetch(self, start: int, stop: int) -> None:
-        data, size = self._client.fetch(self._href, start, stop, self._label, self._attempts)
-        if size != self.size:
-            raise ReadError(
-                f"{self._label} ({public_href(self._href)}) changed during the read: run again."
-            )
-        self._store(start, data)
-
-    def _store(self, start: int, data: bytearray) -> None:
-        index = bisect_right(self._starts, start)
-        self._starts.insert(index, start)
-        self._pieces.insert(index, data)
-
-    def _has(self, start: int, stop: int) -> bool:
-        index = bisect_right(self._starts, start) - 1
-        return index >= 0 and stop <= self._starts[index] + len(self._pieces[index])
-
-
-class _Handle:
-    """File handle with a position; GDAL opens a file several times."""
-
-    def __init__(self, file: RemoteFile) -> None:
-        self._file = file
-        self._position = 0
-
-    def read(self, count: int = -1) -> bytes:
-        data = self._file.read(self._position, self._file.size if count < 0 else count)
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = (0, self._position, self._file.size)[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> _Handle:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    result: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if result and start <= result[-1][1] + MERGE_GAP:
-            result[-1] = (result[-1][0], max(result[-1][1], stop))
-        else:
-            result.append((start, stop))
-    return result

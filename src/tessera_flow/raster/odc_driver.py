@@ -65,7 +65,8 @@ def load_asset(
     Raises:
         MissingSceneError, ReadError: see `Reader.read`.
     """
-    asset = Asset(item.id, key, item.stac["assets"][key]["href"])
+    stated = item.stac["assets"][key]
+    asset = Asset(item.id, key, stated["href"], stated.get("band"))
     loaded = odc.stac.load(
         [_pystac_item(item, asset, geobox)],
         bands=[key],
@@ -106,7 +107,7 @@ def _pystac_item(item: SourceItem, asset: Asset, geobox: GeoBox) -> pystac.Item:
         bbox=list(box),
         datetime=datetime.datetime.combine(item.date, datetime.time(), datetime.UTC),
         properties={},
-        collection=item.stac["collection"],
+        collection=item.stac.get("collection"),
     )
     result.add_asset(
         asset.key, pystac.Asset(asset.href, media_type=pystac.MediaType.COG, roles=["data"])

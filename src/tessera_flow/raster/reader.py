@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,8 +22,10 @@ from rasterio.windows import Window as RasterioWindow
 from ..archives.signing import GivesAccess
 from ..errors import ReadError
 from ..urls import is_url, public_href, redacted
-from .failures import Failure, MissingSceneError
-from .http_range import RangeClient, RemoteFile, read_error
+from .band import band_index, check_raster, check_values, other_format
+from .failures import Failure, MissingSceneError, ReplacedError
+from .http_range import RangeClient, read_error
+from .remote_file import RemoteFile
 from .resample import (
     PlacedPixels,
     Prefetch,
@@ -42,6 +44,12 @@ DECODE_ATTEMPTS = 2
 OVERVIEW_EDGE = 512
 """Largest edge in pixels of an image from `Reader.overview`."""
 
+MAGIC_BYTES = 8
+"""Bytes from which the format of a file is recognised."""
+
+VERSIONS = 4
+"""An object that is replaced during so many reads in succession fails the read."""
+
 CACHE_BYTES = 2**28
 """GDAL's block cache. Its default is a share of the machine's memory, which ignores the memory
 limit of a job."""
@@ -49,11 +57,19 @@ limit of a job."""
 
 @dataclass(frozen=True)
 class Asset:
-    """One raster of one scene."""
+    """One raster of one scene.
+
+    Attributes:
+        item: id of the scene.
+        key: key of the asset.
+        href: unsigned URL, or path.
+        band: band of the file (from 1) that the item states; None if it states none.
+    """
 
     item: str
     key: str
     href: str
+    band: int | None = None
 
     @property
     def label(self) -> str:
@@ -112,12 +128,7 @@ class Reader:
             ReadError: it cannot be read or used.
         """
         try:
-            slices, pixels = self._use(
-                asset,
-                lambda dataset, prefetch: read_window(
-                    dataset, geobox, options, _described(asset), prefetch
-                ),
-            )
+            slices, pixels = self._use(asset, partial(_read, asset, geobox, dtype, options))
         except (pyproj.exceptions.ProjError, affine.AffineError) as error:
             raise ReadError(
                 f"Cannot use {_described(asset)}: its georeferencing is invalid "
@@ -154,16 +165,40 @@ class Reader:
                 f"{_described(asset)} was not read: the job has ended, see the previous error."
             )
         with rasterio.Env(**self._gdal):
-            if is_url(asset.href):
+            # A provider can read the s3:// URLs of a bucket by HTTPS.
+            by_https = asset.href.startswith("s3://") and is_url(self._access(asset.href).href)
+            if is_url(asset.href) or by_https:
                 return self._use_remote(asset, use)
             if "://" in asset.href:
                 return self._use_by_gdal(asset, use)
             return self._use_file(asset, use)
 
     def _use_remote(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
+        attempts = Attempts(self.policy)
+        versions = 0
+        while True:
+            try:
+                return self._use_version(asset, use, attempts)
+            except ReplacedError as error:
+                versions += 1
+                if versions == VERSIONS:
+                    raise ReadError(
+                        f"{str(error).rstrip('.')}, {VERSIONS} times (its ETag, Last-Modified or "
+                        "size changed): run again when the archive no longer changes."
+                    ) from None
+                log.warning("%s Reading it again.", error)
+
+    def _use_version(
+        self, asset: Asset, use: Callable[[Any, Prefetch], T], attempts: Attempts
+    ) -> T:
+        """Use one version of a remote object.
+
+        Raises:
+            ReplacedError: the object was replaced in the meantime.
+        """
         cause = ""
         for _ in range(DECODE_ATTEMPTS):
-            file = RemoteFile(self.client, asset.href, asset.label)
+            file = RemoteFile(self.client, asset.href, asset.label, attempts)
             with ExitStack() as stack:
                 try:
                     dataset = stack.enter_context(
@@ -179,7 +214,7 @@ class Reader:
                         raise file.failure from None
                     cause = _decode_cause(error)
                     log.warning("%s cannot be decoded (%s)", asset.label, cause)
-        raise _corrupt(asset, cause)
+        raise _undecodable(asset, cause, file.read(0, MAGIC_BYTES))
 
     def _prefetch(
         self,
@@ -189,7 +224,9 @@ class Reader:
         window: RasterioWindow,
     ) -> None:
         """Fetch the blocks of a window, then wait for permission to decode them."""
-        file.load(block_ranges(dataset, window))
+        # The offsets are those of the first band. Other bands are fetched on demand.
+        if dataset.count == 1 or dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL":
+            file.load(block_ranges(dataset, window))
         stack.enter_context(self._decoders)
 
     def _use_file(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
@@ -201,6 +238,7 @@ class Reader:
         # For GDAL a failing disk looks like a corrupt file: a plain read distinguishes them.
         try:
             with open(asset.href, "rb") as file:
+                head = file.read(MAGIC_BYTES)
                 while file.read(2**20):
                     pass
         except FileNotFoundError:
@@ -213,7 +251,7 @@ class Reader:
                 f"Cannot read {_described(asset)}: {os.strerror(error.errno or 0).lower()}. Check "
                 "the disk and its permissions, and run again."
             ) from None
-        raise _corrupt(asset, cause)
+        raise _undecodable(asset, cause, head)
 
     def _use_by_gdal(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         """Use an asset at another kind of URL (s3://, gs://). GDAL does all requests and does not
@@ -239,6 +277,16 @@ class Reader:
         return result
 
 
+def _read(
+    asset: Asset, geobox: GeoBox, dtype: str, options: ReadOptions, dataset: Any, prefetch: Prefetch
+) -> PlacedPixels:
+    label = _described(asset)
+    band = band_index(dataset, asset.key, asset.band, label)
+    check_raster(dataset, asset.key, band, label)
+    check_values(dataset.dtypes[band - 1], np.dtype(dtype), label)
+    return read_window(dataset, geobox, replace(options, band=band), label, prefetch)
+
+
 def _described(asset: Asset) -> str:
     return f"{asset.label} ({public_href(asset.href)})"
 
@@ -249,8 +297,20 @@ def _decode_cause(error: Exception) -> str:
     return str(inner).splitlines()[0][:300]
 
 
-def _corrupt(asset: Asset, cause: str) -> MissingSceneError:
+def _undecodable(asset: Asset, cause: str, head: bytes) -> ReadError:
+    """Return the error for an object that was received completely but cannot be decoded."""
     described = _described(asset)
+    if "missing codec" in cause:
+        return ReadError(
+            f"Cannot read {described}: this GDAL ({rasterio.__gdal_version__}) lacks the codec of "
+            f"the file ({cause}). The archive is not at fault: install a rasterio with this codec, "
+            "or convert the files."
+        )
+    if name := other_format(head):
+        return ReadError(
+            f"Cannot read {described}: it is a {name} file, not a GeoTIFF or JPEG 2000 raster. "
+            "Unpack or convert it."
+        )
     return MissingSceneError(
         f"{described} is corrupt in the archive: it was received completely but cannot be decoded "
         f"({cause}).",

@@ -46,11 +46,13 @@ class ReadOptions:
             enter interpolated values (`preprocessing: corrected`).
         invalid_classes: of a classification, the classes that are not valid. On a grid that is
             coarser than the raster, classes are not averaged (see `area_mean`).
+        band: band of the raster, from 1.
     """
 
     resampling: Literal["bilinear", "nearest"]
     declare_nodata: bool
     invalid_classes: frozenset[int] = frozenset()
+    band: int = 1
 
 
 PlacedPixels = tuple[tuple[slice, slice], NDArray[Any]]
@@ -71,7 +73,7 @@ def read_window(
     label: str = "the file",
     prefetch: Prefetch | None = None,
 ) -> PlacedPixels:
-    """Read band 1 of `dataset` on the part of `geobox` that it covers.
+    """Read a band of `dataset` on the part of `geobox` that it covers.
 
     Pixels are copied if the dataset is aligned with the grid, averaged if the grid is coarser, and
     otherwise resampled exactly.
@@ -100,7 +102,7 @@ def read_window(
     rows, columns = _overlap(dataset, geobox)
     target = geobox[rows, columns]
     if 0 in target.shape:
-        return (rows, columns), np.zeros(target.shape, dataset.dtypes[0])
+        return (rows, columns), np.zeros(target.shape, dataset.dtypes[options.band - 1])
     for scale in (1, 2):
         offset = _aligned_offset(dataset, target, scale)
         if offset is None or (scale == 2 and not _can_upsample(dataset, options)):
@@ -108,9 +110,9 @@ def read_window(
         inner, window = _common(dataset, (target.height, target.width), offset, scale)
         slices = (_shifted(rows, inner[0]), _shifted(columns, inner[1]))
         if 0 in (window.width, window.height):
-            return slices, np.zeros((window.height, window.width), dataset.dtypes[0])
+            return slices, np.zeros((window.height, window.width), dataset.dtypes[options.band - 1])
         if scale == 1:
-            return slices, _copied(dataset, window, prefetch)
+            return slices, _copied(dataset, window, options.band, prefetch)
         return slices, _upsampled(dataset, window, options, prefetch)
     if times_coarser(dataset, target) > COARSER:
         return (rows, columns), _averaged(dataset, target, options, label, prefetch)
@@ -133,8 +135,12 @@ def _averaged(
 
     prefetch(source_window(target))
     if options.invalid_classes:
-        return read_classes(dataset, target, source_window, options.invalid_classes)
-    return read_mean(dataset, target, source_window, _source_nodata(dataset, options, label))
+        return read_classes(dataset, target, source_window, options.invalid_classes, options.band)
+    nodata = _source_nodata(dataset, options, label)
+    try:
+        return read_mean(dataset, target, source_window, nodata, options.band)
+    except ReadError as error:
+        raise ReadError(f"Cannot use {label}: {error}") from None
 
 
 def _warped(
@@ -160,7 +166,7 @@ def _warped(
         XSCALE=1,
         YSCALE=1,
     ) as vrt:
-        pixels: NDArray[Any] = vrt.read(1)
+        pixels: NDArray[Any] = vrt.read(options.band)
         return pixels
 
 
@@ -178,7 +184,7 @@ def _source_nodata(
         return nodata
     if nodata is None:
         return 0
-    is_integer = np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer)
+    is_integer = np.issubdtype(np.dtype(dataset.dtypes[options.band - 1]), np.integer)
     if is_integer and nodata != 0 and options.resampling == "bilinear":
         raise ReadError(
             f"{label} declares {nodata:g} as no data, but in Sentinel-2 bands "
@@ -237,7 +243,10 @@ def _pixels_within(
 
 def _overlap(dataset: rasterio.DatasetReader, geobox: GeoBox) -> tuple[slice, slice]:
     """Return the rows and columns of `geobox` that the dataset covers, with a margin."""
-    bounds = _transformed(tuple(dataset.bounds), dataset.crs, geobox.crs)
+    left, bottom, right, top = dataset.bounds
+    # In rasters whose first row is the southern one, rasterio's top is below its bottom.
+    bounds = (min(left, right), min(bottom, top), max(left, right), max(bottom, top))
+    bounds = _transformed(bounds, dataset.crs, geobox.crs)
     margin = KERNEL_MARGIN * max(1.0, abs(dataset.transform.a / geobox.affine.a))
     return _pixels_within(bounds, geobox.affine, (geobox.height, geobox.width), margin)
 
@@ -290,10 +299,11 @@ def _common(
 def _copied(
     dataset: rasterio.DatasetReader,
     window: RasterioWindow,
+    band: int,
     prefetch: Prefetch,
 ) -> NDArray[Any]:
     prefetch(window)
-    pixels: NDArray[Any] = dataset.read(1, window=window)
+    pixels: NDArray[Any] = dataset.read(band, window=window)
     if dataset.nodata is not None and dataset.nodata != 0:
         for row in pixels:
             row[np.isnan(row) if np.isnan(dataset.nodata) else row == dataset.nodata] = 0
@@ -303,7 +313,7 @@ def _copied(
 def _can_upsample(dataset: rasterio.DatasetReader, options: ReadOptions) -> bool:
     if dataset.nodata not in (None, 0):
         return False
-    return options.resampling == "nearest" or dataset.dtypes[0] == "uint16"
+    return options.resampling == "nearest" or dataset.dtypes[options.band - 1] == "uint16"
 
 
 def _upsampled(
@@ -324,7 +334,7 @@ def _upsampled(
         first_column, first_row, last_column - first_column, last_row - first_row
     )
     prefetch(source)
-    pixels: NDArray[Any] = dataset.read(1, window=source)
+    pixels: NDArray[Any] = dataset.read(options.band, window=source)
     if margin:
         # Pixels outside the raster have no weight; repeating the edge has the same effect.
         missing_rows = (first_row - top + 1, bottom + 1 - last_row)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ..archives.boa_offset import OffsetRule, StatedOffset
 from ..archives.provider import Provider
 from ..archives.sentinel2_names import BaselineError
-from ..errors import ItemError
+from ..errors import ItemError, ReadError
 from ..sensors.sentinel2 import BANDS, BOA_OFFSET, SCL, Preprocessing, offset_in_pixels
 from .copies import Sample
 from .manifest import SourceItem
@@ -49,14 +49,26 @@ def with_offsets(
 
     Raises:
         ItemError: items have no processing baseline of ESA.
-        ReadError: pixels that have to decide cannot be read now.
+        ReadError: pixels that have to decide cannot be read now, and metadata alone do not decide
+            all items.
     """
     rules = _rules(items, provider, preprocessing, stated)
     doubtful = [] if sample is None else [i for i, rule in enumerate(rules) if rule.doubt]
 
+    unreadable: list[ReadError] = []
+
     def decide(index: int) -> bool | None:
         assert sample is not None
-        return _decided_by_pixels(items[index], rules[index], provider, sample)
+        if unreadable:  # the archive cannot be reached: one long wait is enough
+            return None
+        try:
+            return _decided_by_pixels(items[index], rules[index], provider, sample)
+        except ReadError as error:
+            if not all(rules[i].keep_undecided for i in doubtful):
+                raise
+            log.warning("%s", error)
+            unreadable.append(error)
+            return None
 
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="offset") as pool:
         decisions = dict(zip(doubtful, pool.map(decide, doubtful), strict=True))
@@ -74,7 +86,8 @@ def with_offsets(
                 item.id, "contain" if decision else "do not contain", rule.doubt,
             )  # fmt: skip
         elif index in decisions and rule.keep_undecided:
-            kept.append((item.id, f"{rule.doubt}; kept: that of the {rule.by}"))
+            why = ", and its pixels could not be read" if unreadable else ""
+            kept.append((item.id, f"{rule.doubt}{why}; kept: that of the {rule.by}"))
         elif index in decisions:
             left_out.append(
                 (item.id, f"{rule.doubt}, and its pixels do not decide whether the BOA offset is "

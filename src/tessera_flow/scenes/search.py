@@ -28,6 +28,7 @@ from .area import search_boxes
 from .candidate import source_item
 from .copies import Sample
 from .coverage import coverage_warnings, reasons
+from .item_assets import all_asset_keys, exclusion_warnings, used_assets, without_paid
 from .manifest import Manifest, SourceItem
 from .publication import TITLES
 from .select import NO_DIRECTION, OffsetSettings, select_sentinel1, select_sentinel2
@@ -78,14 +79,15 @@ def list_items(
     warnings: list[str] = []
     if isinstance(source, Sentinel1):
         orbits = source.orbits
-    assets = {*provider.s2_assets.values(), *provider.s1_assets.values()}
+    assets = all_asset_keys({*provider.s2_assets.values(), *provider.s1_assets.values()})
     documents = (
         search_items(*query, assets)
         if source.provider == "local"
         else provider.search(*query, orbits)
     )
-    result = _candidates(documents, collection, geobox, period, provider, sensor)
-    candidates = result.items()
+    result = _candidates(documents, collection, geobox, period, provider, source)
+    candidates, not_read = without_paid(result.items())
+    not_read += [(id_, f"excluded by {sensor}.exclude") for id_ in sorted(result.excluded)]
     if isinstance(source, Sentinel2):
         offsets = OffsetSettings(preprocessing, source.boa_offset, sample, download.threads)
         items, left_out, warnings = select_sentinel2(
@@ -93,7 +95,8 @@ def list_items(
         )
     else:
         items, left_out = select_sentinel1(candidates, provider, source.orbits)
-    left_out = sorted([*left_out, *result.undated.items()])
+    left_out = sorted([*left_out, *not_read, *result.undated.items()])
+    warnings += exclusion_warnings(source, result.excluded)
     today = today or utc_today()
     where = f"in collection {collection} of {public_href(location)}"
     if not items:
@@ -162,11 +165,13 @@ class _SearchResult:
             with other files under one id are different scenes.
         undated: reason by id of items without a datetime.
         outside: reason by id of items of other regions, periods and collections.
+        excluded: ids that the configuration excludes.
     """
 
     candidates: dict[str, list[tuple[str, SourceItem]]] = field(default_factory=dict)
     undated: dict[str, str] = field(default_factory=dict)
     outside: dict[tuple[str, str], None] = field(default_factory=dict)
+    excluded: set[str] = field(default_factory=set)
 
     def items(self) -> list[SourceItem]:
         """Return the items of the region and period."""
@@ -174,11 +179,11 @@ class _SearchResult:
 
     def elsewhere_text(self, period: Period, today: datetime.date) -> str:
         """Return what the search found besides scenes of the region and period."""
-        others = sum(reason.startswith(OTHER_COLLECTION) for _, reason in self.outside)
-        elsewhere = len(self.outside) - others
+        others = [r for _, r in self.outside if r.startswith(OTHER_COLLECTION)]
+        elsewhere = len(self.outside) - len(others)
         text = f"{elsewhere} items of the search are outside the region or the period"
         if others:
-            text += f"; {others} are of other collections"
+            text += f"; {len(others)} are of other collections (the first {others[0]})"
         if period.start > today:
             text += "; the period is in the future"
         return text
@@ -228,16 +233,25 @@ def _candidates(
     geobox: GeoBox,
     period: Period,
     provider: Provider,
-    sensor: str,
+    source: Sentinel2 | Sentinel1,
 ) -> _SearchResult:
-    """Classify items by collection, region and period."""
+    """Classify items by collection, region and period.
+
+    Items without a collection, as made from product folders, are used if they have assets of the
+    sensor.
+    """
     result = _SearchResult()
     asset_keys = {*provider.s2_assets.values(), *provider.s1_assets.values()}
-    is_optical = sensor == "sentinel2"
+    is_optical = isinstance(source, Sentinel2)
+    own_keys = set((provider.s2_assets if is_optical else provider.s1_assets).values())
     for document in documents:
-        if document.get("collection") != collection:
-            reason = f"{OTHER_COLLECTION} {document.get('collection')}, not {collection}"
+        stated = document.get("collection")
+        if stated != collection and (stated or not used_assets(document, own_keys)):
+            reason = f"{OTHER_COLLECTION} {stated}, not {collection}"
             result.outside[str(document.get("id")), reason] = None
+            continue
+        if document.get("id") in source.exclude:
+            result.excluded.add(document["id"])
             continue
         try:
             item = source_item(document, geobox, asset_keys, is_optical)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,23 @@ CHANNELS = ("vv", "vh")
 """Polarisations in the order of the last axis of Sentinel-1 arrays."""
 
 ORBITS = ("ascending", "descending")
+
+MAX_NEGATIVE_SHARE = 0.9
+"""Largest share of the values of an image that may be negative. Noise subtraction makes power
+slightly negative over water."""
+
+DECIBEL_LEVEL = -1.0
+MAX_DECIBEL_SHARE = 0.01
+"""An image with a larger share of values at or below `DECIBEL_LEVEL` is not power: noise
+subtraction makes no value so low, and most values in decibels are lower."""
+
+_DECIBELS = re.compile(r"(?<![a-z0-9])d[bB](?![a-z0-9])|\bdecibels?\b|\bDB\b|\bDecibels?\b")
+_AMPLITUDE = re.compile(r"(?<![a-z])amplitudes?(?![a-z])", re.I)
+_OTHER_COEFFICIENT = re.compile(
+    r"(?<![a-z])(sigma|beta)[\s_-]*(0|nought|naught|zero)(?![a-z0-9])|[\u03c3\u03b2][\s_-]*[0\u2070\u2080\u00b0]",
+    re.I,
+)
+_GAMMA = re.compile(r"(?<![a-z])gamma|\u03b3", re.I)
 
 _CHUNK = 2**16
 
@@ -50,3 +69,39 @@ def add_to_mosaic(mosaic: NDArray[np.int16], image: NDArray[np.int16]) -> None:
         image: (H, W, 2) int16.
     """
     np.copyto(mosaic, image, where=mosaic == 0)
+
+
+def not_linear_gamma0(text: str) -> str | None:
+    """Return the words of a text by which radar is not gamma0 in linear power; None if there are
+    none.
+
+    Args:
+        text: unit, title, description or type of a product.
+    """
+    if (match := _DECIBELS.search(text)) and not re.search(r"linear", text, re.I):
+        return f"{match[0]!r} (decibels)"
+    if (match := _AMPLITUDE.search(text)) and not re.search(r"power|intensity", text, re.I):
+        return repr(match[0])
+    if (match := _OTHER_COEFFICIENT.search(text)) and not _GAMMA.search(text):
+        return repr(match[0])
+    return None
+
+
+def not_power(values: NDArray[np.floating]) -> str | None:
+    """Return why the values of an image cannot be linear power; None if they can.
+
+    Args:
+        values: float array of any shape; 0 and values that are not finite are no data.
+    """
+    finite = values[np.isfinite(values) & (values != 0)]
+    negative = finite[finite < 0]
+    if negative.size == 0:
+        return None
+    share = negative.size / finite.size
+    low = np.count_nonzero(finite <= DECIBEL_LEVEL) / finite.size
+    if low <= MAX_DECIBEL_SHARE and share <= MAX_NEGATIVE_SHARE:
+        return None
+    return (
+        f"{100 * share:.0f} % of its values are negative (median {np.median(finite):.4g}, minimum "
+        f"{finite.min():.4g})"
+    )
