@@ -82,7 +82,7 @@ MESSAGES = {
         "sentinel-2-l2a", "http://127.0.0.1:", "failed", "check", "network",
     ),
     "The archive refuses a scene": ("asset", "http://", "HTTP 403", "credentials"),
-    "Most scenes are corrupt": ("2 of the 2 scenes", "download.max_missing_percent", "raise"),
+    "Most scenes are corrupt": ("2 of the 2 scenes", "download.max_missing_percent", "check it"),
     "OPERA without a token": ("Earthdata", "https://urs.earthdata.nasa.gov", "EARTHDATA_TOKEN"),
     "No scene covers a block": ("b000_002", "sentinel2", "download.on_empty_block"),
     "Tile folders of another grid": ("tiles/3_0_8_4", "5 x 4 px", "grid.patch_size"),
