@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from odc.geo.geobox import GeoBox
@@ -82,9 +82,3 @@ def _reduced(document: Mapping[str, Any], asset_keys: set[str]) -> dict[str, Any
 def _stated_offset(asset: Mapping[str, Any]) -> dict[str, float]:
     offset = declared_offset(asset)
     return {} if offset is None else {"raster:offset": offset}
-
-
-def four(values: Iterable[float]) -> tuple[float, float, float, float]:
-    """Return four numbers as (left, bottom, right, top)."""
-    left, bottom, right, top = values
-    return left, bottom, right, top

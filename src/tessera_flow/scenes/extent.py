@@ -10,7 +10,7 @@ from typing import Any
 import pyproj
 from odc.geo.geobox import GeoBox
 
-from .area import bounds_of_degrees
+from .area import NOWHERE, bounds_of_degrees
 
 Box = tuple[float, float, float, float]
 """(left, bottom, right, top)."""
@@ -39,7 +39,8 @@ def raster_extent(
         None if the extent is unknown.
     """
     target = str(geobox.crs)
-    outline = bounds_of_degrees(document, geobox)
+    footprint = bounds_of_degrees(document, geobox)
+    outline = None if footprint == NOWHERE else footprint
     boxes = []
     for native in _native_extents(document["properties"], assets):
         options = [_projected(box, code, target) for code, box in native]
@@ -50,7 +51,7 @@ def raster_extent(
     if outline is not None and (contradicted or not boxes):
         boxes.append(outline)
     if not boxes:
-        return None
+        return footprint
     margin = 2 * abs(geobox.affine.a) + 60.0
     left, bottom, right, top = _union(boxes)
     return (left - margin, bottom - margin, right + margin, top + margin)
