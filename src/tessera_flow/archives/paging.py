@@ -158,8 +158,9 @@ class CompleteSearch:
         agree = parts and None not in answers and ids == answer.ids.keys()
         # A cut answer and a part with the same items can be cut in the same way.
         undivided = [a for a in answers if a and len(a.ids) == len(answer.ids)]
-        # A service that contradicted itself is asked down to single days.
-        deeper = self._contradicted and not by_area and bool(answer.ids)
+        # A service that contradicted itself is asked down to single days; so are doubtful parts.
+        unsure = self._contradicted or any(a.doubt == _EQUAL_PAGES for a in answers if a)
+        deeper = unsure and not by_area and bool(answer.ids)
         if agree and not deeper and not (undivided and self._is_strong(answer)):
             return
         if not parts or (agree and (by_area or self._ignores_filters)):
