@@ -18,7 +18,7 @@ PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 PYTEST_2 := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal
 # Unit tests that take most of the time: `make test` runs them, `make check` does not.
 LONG := block_inference demo_data geotessera_source no_seams products_gdal products_preview products_zarr \
-	reading search_faults sources stac_geoparquet tile_folders tolerance tutorial v1
+	reading search_faults stac_geoparquet tile_folders tolerance tutorial v1
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
