@@ -84,16 +84,82 @@ def test_fewer_items_than_announced_are_an_error() -> None:
         searched(respond)
 
 
-def test_complete_announced_answer_is_asked_for_once() -> None:
+@pytest.mark.parametrize(
+    ("number", "announced", "requests"),
+    [
+        (0, True, 1),
+        (0, False, 3),
+        (17, True, 3),
+        (17, False, 3),
+        (97, True, 5),
+        (97, False, 11),
+    ],
+)
+def test_number_of_requests(number: int, announced: bool, requests: int) -> None:
+    """One page is compared with the halves of the period; several announced pages are not."""
     pages = []
 
     def respond(query: Query, following: Any, limit: int) -> Page:
-        found = within(ITEMS[:17], query)
+        found, start = within(ITEMS[:number], query), following or 0
         pages.append(query)
+        stop = start + limit
+        following = stop if stop < len(found) else None
+        return Page(found[start:stop], following, len(found) if announced else None)
+
+    assert len(searched(respond)) == number
+    assert len(pages) == requests
+
+
+@pytest.mark.parametrize("cap", [3, 7, 10, 19])
+def test_number_of_the_page_instead_of_that_of_the_query_is_noticed(cap: int) -> None:
+    def respond(query: Query, following: Any, limit: int) -> Page:
+        found = within(ITEMS, query)[:cap]
         return Page(found, None, len(found))
 
-    assert len(searched(respond)) == 17
-    assert len(pages) == 1
+    assert sorted(searched(respond)) == every()
+
+
+def test_fewer_items_in_the_parts_than_announced_are_an_error() -> None:
+    """Only queries for more than a month count all items."""
+
+    def respond(query: Query, following: Any, limit: int) -> Page:
+        found = [item for item in within(ITEMS, query) if item["id"] != "item50"]
+        start = following or 0
+        stop = start + limit
+        following = stop if stop < len(found) else None
+        return Page(found[start:stop], following, len(found) + (query.days > 31))
+
+    with pytest.raises(
+        QueryRefused, match=r"the service announced \d+ items but its parts have \d+"
+    ):
+        searched(respond)
+
+
+def test_items_of_one_day_are_compared_with_those_of_parts_of_the_day() -> None:
+    items = [document(number, 4, 10 * number) for number in range(19)]
+
+    def respond(query: Query, following: Any, limit: int) -> Page:
+        return Page(within(items, query)[:7], None, None)
+
+    assert len(set(searched(respond))) == 19
+
+
+def test_usual_number_of_items_of_one_moment_is_not_taken_as_complete() -> None:
+    items = [document(number, 4) for number in range(19)]
+
+    def cut(query: Query, following: Any, limit: int) -> Page:
+        return Page(within(items, query)[: min(limit, 10)], None, None)
+
+    with pytest.raises(QueryRefused, match="1 pages have 10 items"):
+        searched(cut)
+    items = items[:10]
+
+    def paged(query: Query, following: Any, limit: int) -> Page:
+        found, start = within(items, query), following or 0
+        stop = start + limit
+        return Page(found[start:stop], stop if stop < len(found) else None, None)
+
+    assert len(set(searched(paged))) == 10
 
 
 def test_pages_that_link_to_themselves_end() -> None:

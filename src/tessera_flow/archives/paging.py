@@ -1,10 +1,11 @@
 """Read all pages of a query, and confirm that nothing is missing.
 
 A service can return a full page without a link to the next one, fewer items than it announces, or
-the same page again. An answer is complete if it has as many items as every page announced.
-Otherwise the query is divided by dates, and a part of a single day by area: the answer is complete
-if its parts have the same items. If they do not, each part is confirmed in the same way, down to
-single days.
+the same page again. An answer of several pages is complete if it has as many items as every page
+announced. A single page is not, because services can announce the items of the page instead of
+those of the query. Otherwise the query is divided by dates, and a part of a single day by area: the
+answer is complete if its parts have the same items. If they do not, each part is confirmed in the
+same way, down to single days.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class _Answer:
     Attributes:
         ids: time by id of an item; empty text if it has none.
         pages: number of pages.
-        certain: the service announced exactly this number of items on every page.
+        certain: the service announced exactly this number of items on every page, and there are
+            several pages or no items.
         doubt: `_USUAL_LIMIT`, `_EQUAL_PAGES`, `_FULL_OR_REPEATED`, or 0.
         full: the last page has as many items as were requested.
     """
@@ -73,6 +75,10 @@ _EQUAL_PAGES = 2
 
 _FULL_OR_REPEATED = 3
 """The last page has as many items as were requested, or leads to a page already read."""
+
+
+class _FewerThanAnnounced(QueryRefused):
+    """An answer has fewer items than the service announced."""
 
 
 class SearchTooLong(Exception):
@@ -103,6 +109,7 @@ class CompleteSearch:
         self._limit, self._noun = limit, noun
         self._seconds, self._end = seconds, time.monotonic() + seconds
         self._yielded: set[bytes] = set()
+        self._divided: list[set[str]] = []  # ids of each query that is being divided
         self._refused = 0
         self._largest_page = 0
         self._has_next = False
@@ -179,7 +186,7 @@ class CompleteSearch:
         """Return whether a part with the same items does not confirm an answer."""
         if not answer.ids:
             return False
-        return answer.doubt > (_EQUAL_PAGES if self._ignores_filters else _USUAL_LIMIT)
+        return answer.doubt > (_EQUAL_PAGES if self._ignores_filters else 0)
 
     def _probe(self, query: Query, answer: _Answer) -> Iterator[Document]:
         """Confirm an indivisible full answer by reading it in smaller pages.
@@ -202,8 +209,25 @@ class CompleteSearch:
         if not parts:
             raise self._error(query, str(error)) from error
         log.warning("%s was refused (%s); querying its parts", query, error)
+        found: set[str] = set()
+        self._divided.append(found)
         for part in parts:
             yield from self._solve(part, None)
+        self._divided.pop()
+        if isinstance(error, _FewerThanAnnounced):
+            self._check_announced(query, len(found))
+
+    def _check_announced(self, query: Query, number: int) -> None:
+        """Raise if a service still announces more items of a query than its parts have."""
+        try:
+            announced = self._fetch(query, None, self._limit).matched
+        except QueryRefused as error:
+            raise self._error(query, str(error)) from error
+        if announced is not None and announced > number:
+            raise self._error(
+                query,
+                f"the service announced {announced} {self._noun} but its parts have {number}",
+            )
 
     def _count_refusal(self, query: Query, cause: str) -> None:
         self._refused += 1
@@ -252,16 +276,20 @@ class CompleteSearch:
             requests.add(request)
             self._has_next = True
             self._largest_page = max(self._largest_page, size)
+        for ids in self._divided:
+            ids.update(answer.ids)
         if _is_usual_limit(len(answer.ids)):
             answer.doubt = max(answer.doubt, _USUAL_LIMIT)
         self._ignores_filters |= any(query.excludes(moment) for moment in answer.ids.values())
         most = max((number for number in announced if number is not None), default=None)
         if most is not None and len(answer.ids) < most:
-            raise QueryRefused(
+            raise _FewerThanAnnounced(
                 f"the service announced {most} {self._noun} but returned {len(answer.ids)} on "
                 f"{answer.pages} {'page' if answer.pages == 1 else 'pages'}"
             )
-        answer.certain = set(announced) == {len(answer.ids)}
+        answer.certain = set(announced) == {len(answer.ids)} and (
+            answer.pages > 1 or not answer.ids
+        )
         return answer
 
     def _is_new(self, document: Document) -> bool:

@@ -198,7 +198,9 @@ class Query:
             days = [
                 datetime.datetime.combine(m.date(), m.min.time(), datetime.UTC) for m in moments
             ]
-            cuts = [days[0], days[0] + _DAY] if days[0] == days[-1] else [_middle(days)]
+            cuts = [_middle(days)] if days[0] < days[-1] else [days[0], days[0] + _DAY]
+            if days[0] == days[-1] and moments[0] < moments[-1]:
+                cuts.insert(1, _middle(moments))
             cuts = [cut for cut in cuts if self.start < cut < self.end]
             return self._divided(cuts)
         if not moments or moments[0] == moments[-1]:

@@ -74,9 +74,10 @@ def search_api(
 
 
 def _key(item: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what identifies an item, and its time. Archives can use an id for two scenes."""
     properties = item["properties"]
     time = properties.get("datetime") or properties.get("start_datetime") or ""
-    return f"{item.get('collection')}/{item['id']}", str(time)
+    return f"{item.get('collection')}/{item['id']}/{time}", str(time)
 
 
 class _Pages:
