@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,13 @@ NOWHERE = (math.inf, math.inf, -math.inf, -math.inf)
 """Bounds that overlap no grid."""
 
 
+@functools.cache
+def transformer(source: str, target: str) -> pyproj.Transformer:
+    """Return a cached transformer: a search has thousands of items in two or three zones."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+@functools.lru_cache(maxsize=64)
 def search_boxes(geobox: GeoBox) -> tuple[Box, ...]:
     """Return (west, south, east, north) of a grid in degrees, with a margin.
 
@@ -28,7 +36,7 @@ def search_boxes(geobox: GeoBox) -> tuple[Box, ...]:
     all longitudes are included.
     """
     left, bottom, right, top = geobox.boundingbox
-    to_degrees = pyproj.Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True)
+    to_degrees = transformer(str(geobox.crs), "EPSG:4326")
     x = np.linspace(left, right, _EDGE_POINTS)
     y = np.linspace(bottom, top, _EDGE_POINTS)
     outline_x = np.concatenate([x, np.full_like(y, right), x[::-1], np.full_like(y, left)])
@@ -81,7 +89,7 @@ def bounds_of_degrees(document: Mapping[str, Any], geobox: GeoBox) -> Box | None
     boxes = search_boxes(geobox)
     if not any(_intersect(part, box) for part in parts for box in boxes):
         return NOWHERE
-    to_grid = pyproj.Transformer.from_crs("EPSG:4326", str(geobox.crs), always_xy=True)
+    to_grid = transformer("EPSG:4326", str(geobox.crs))
     bounds = [
         to_grid.transform_bounds(*part, densify_pts=21)
         for part in parts

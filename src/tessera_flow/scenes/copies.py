@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
-import pyproj
 import shapely
 from numpy.typing import NDArray
 
 from ..archives.provider import Provider
 from ..archives.sentinel2_names import sensing_start
+from .area import transformer
 from .manifest import SourceItem
 
 FOOTPRINT_TOLERANCE = 60.0
@@ -58,9 +58,9 @@ def footprint(
     """
     try:
         geometry = shapely.geometry.shape(document["geometry"])
-        transformer = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+        to_grid = transformer("EPSG:4326", crs)
         outline = shapely.transform(
-            geometry, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
+            geometry, lambda xy: np.column_stack(to_grid.transform(xy[:, 0], xy[:, 1]))
         )
         outline = shapely.make_valid(outline)
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):

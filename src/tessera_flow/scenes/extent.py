@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pyproj
 from odc.geo.geobox import GeoBox
 
-from .area import NOWHERE, bounds_of_degrees
+from .area import NOWHERE, bounds_of_degrees, transformer
 
 Box = tuple[float, float, float, float]
 """(left, bottom, right, top)."""
@@ -107,7 +105,7 @@ def _by_transform(transform: Sequence[float], shape: Sequence[int]) -> Iterator[
 def _projected(box: Box, source: str, target: str) -> Box | None:
     """Return a box in another CRS; None where the transformation is undefined."""
     if source.upper() != target.upper():
-        box = _transformer(source, target).transform_bounds(*box, densify_pts=21)
+        box = transformer(source, target).transform_bounds(*box, densify_pts=21)
     if not all(math.isfinite(value) for value in box):
         return None
     left, bottom, right, top = box
@@ -124,9 +122,3 @@ def _agree(first: Box, second: Box) -> bool:
 def _union(boxes: Sequence[Box]) -> Box:
     lefts, bottoms, rights, tops = zip(*boxes, strict=True)
     return min(lefts), min(bottoms), max(rights), max(tops)
-
-
-@functools.cache
-def _transformer(source: str, target: str) -> pyproj.Transformer:
-    """Return a cached transformer: a search has thousands of items in two or three zones."""
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
