@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 
 from tessera_flow.archives.boa_offset import declared_offset
 from tessera_flow.archives.mpc import Mpc
@@ -277,6 +278,45 @@ def test_copies_have_the_offset_of_their_own_pixels(tmp_path: Path, roi: Path) -
     (item,) = manifest(files, "sentinel2").items
     assert (item.boa_offset, item.duplicates[0].boa_offset) == (1000, 0)
     np.testing.assert_array_equal(stacked(files, "sentinel2")["bands"][0], LAND)
+
+
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+@pytest.mark.parametrize("stated", [True, False])
+def test_band_of_a_file_of_several_decides(
+    tmp_path: Path, roi: Path, interleave: str, stated: bool
+) -> None:
+    """The other band of each file would decide otherwise."""
+    items = [
+        state(optical(tmp_path / "a", f"2021-06-{day}T10:00:00", values, baseline="05.10"), 0)
+        for day, values in (("05", LAND), ("09", LAND + 1000))
+    ]
+    for item in items:
+        for key in ("SCL", "B04", "B02", "B03"):
+            asset = item["assets"][key]
+            with rasterio.open(asset["href"]) as dataset:
+                values, profile = dataset.read(1), dataset.profile
+            added = 0 if key == "SCL" else 1000 if item is items[0] else -1000
+            profile |= {"count": 2, "interleave": interleave}
+            with rasterio.open(asset["href"], "w", **profile) as dataset:
+                dataset.write(np.stack([values + np.int16(added), values]).astype(profile["dtype"]))
+                if not stated:
+                    dataset.descriptions = ("other", key)
+            if stated:
+                asset["bands"] = [{"name": "other"}, {"name": key}]
+    files = run(tmp_path, roi, items)
+    assert decided(files) == [(0, "pixels"), (1000, "pixels")]
+    np.testing.assert_array_equal(stacked(files, "sentinel2")["bands"], np.stack([LAND] * 2))
+
+
+def test_band_that_is_not_stated_does_not_decide(tmp_path: Path, roi: Path) -> None:
+    item = state(optical(tmp_path / "a", "2021-06-05T10:00:00", LAND, baseline="05.10"), 0)
+    path = item["assets"]["B04"]["href"]
+    with rasterio.open(path) as dataset:
+        values, profile = dataset.read(1), dataset.profile | {"count": 2}
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(np.stack([values, values]))
+    with pytest.raises(ReadError, match=r"asset B04 of item .* has 2 bands"):
+        run(tmp_path, roi, [item], until="items")
 
 
 def test_next_band_decides_if_one_is_missing(tmp_path: Path, roi: Path) -> None:

@@ -40,7 +40,8 @@ def list_scenes(
     with Reader(provider.access, policy, gdal, download.threads) as reader:
 
         def sample(item: SourceItem, keys: Iterable[str]) -> list[NDArray[Any]] | None:
-            assets = [Asset(item.id, key, item.stac["assets"][key]["href"]) for key in keys]
+            stated = [(key, item.stac["assets"][key]) for key in keys]
+            assets = [Asset(item.id, key, a["href"], a.get("band")) for key, a in stated]
             try:
                 first = reader.overview(assets[0])
                 return [first, *(reader.overview(asset, first.shape) for asset in assets[1:])]

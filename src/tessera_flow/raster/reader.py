@@ -137,7 +137,7 @@ class Reader:
         return slices, as_dtype(pixels, np.dtype(dtype), asset)
 
     def overview(self, asset: Asset, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-        """Read the complete raster of an asset at a reduced resolution, by nearest neighbour.
+        """Read the complete band of an asset at a reduced resolution, by nearest neighbour.
 
         Args:
             asset: the asset.
@@ -146,15 +146,16 @@ class Reader:
 
         Raises:
             MissingSceneError: the object is missing or corrupt.
-            ReadError: it cannot be read.
+            ReadError: it cannot be read, or it is unknown which band it is.
         """
 
         def use(dataset: Any, prefetch: Prefetch) -> NDArray[Any]:
+            band = band_index(dataset, asset.key, asset.band, _described(asset))
             step = -(-max(dataset.shape) // OVERVIEW_EDGE)
             target = shape or tuple(-(-size // step) for size in dataset.shape)
-            if not dataset.overviews(1):
+            if not dataset.overviews(band):
                 prefetch(RasterioWindow(0, 0, dataset.width, dataset.height))
-            pixels: NDArray[Any] = dataset.read(1, out_shape=target)
+            pixels: NDArray[Any] = dataset.read(band, out_shape=target)
             return pixels
 
         return self._use(asset, use)
