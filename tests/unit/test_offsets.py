@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import rasterio
 from tessera_flow.archives.boa_offset import declared_offset
 from tessera_flow.archives.mpc import Mpc
 from tessera_flow.archives.sentinel2_names import BaselineError, processing_baseline
-from tessera_flow.config.configuration import load_config
+from tessera_flow.block_file import open_block_file
+from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.errors import ConfigError, ItemError, ReadError
+from tessera_flow.ingest.download import download_sentinel2
 from tessera_flow.jobs.files import RunFiles
+from tessera_flow.raster import retry
 from tessera_flow.raster.reader import OVERVIEW_EDGE, Asset, Reader
 from tessera_flow.sensors.sentinel2 import BANDS, DayMosaic, offset_in_pixels
 
 from ..support.archives import earth_search_item
 from ..support.pipeline import MODEL, ORIGIN, configuration, ingest, manifest, stacked, write_box
 from ..support.scenes import optical
-from ..support.servers import serve_files
+from ..support.servers import Fault, FileServer, serve_files
 
 LEFT, TOP = ORIGIN
 SHAPE = (40, 50)
@@ -328,13 +332,97 @@ def test_next_band_decides_if_one_is_missing(tmp_path: Path, roi: Path) -> None:
 def test_outage_while_offsets_are_decided_is_an_error(tmp_path: Path, roi: Path) -> None:
     item = state(optical(tmp_path / "a", "2021-06-05T10:00:00", LAND, baseline="05.10"), 0)
     with serve_files(tmp_path / "a") as server:
-        for asset in item["assets"].values():
-            if asset["href"].startswith("/"):
-                path = Path(asset["href"]).relative_to((tmp_path / "a").absolute())
-                asset["href"] = f"{server.url}/{path.as_posix()}"
+        served(item, server)
         assert decided(run(tmp_path, roi, [item], until="items")) == [(0, "pixels")]
     with pytest.raises(ReadError, match="asset SCL of item"):
         run(tmp_path / "b", roi, [item], until="items")
+
+
+def served(item: Item, server: FileServer) -> Item:
+    """Let the assets of an item be served."""
+    for asset in item["assets"].values():
+        if asset["href"].startswith("/"):
+            path = Path(asset["href"]).relative_to(server.folder.absolute())
+            asset["href"] = f"{server.url}/{path.as_posix()}"
+    return item
+
+
+def contradictory(server: FileServer, values: tuple[np.ndarray, ...]) -> list[Item]:
+    """Return items of Earth Search that keep the rule of their bucket if nothing decides."""
+    scenes = [
+        optical(server.folder, f"2022-02-{5 * n + 1:02d}T10:00:00", dn, baseline="04.00")
+        for n, dn in enumerate(values)
+    ]
+    return [served(earth_search_item(scene), server) for scene in scenes]
+
+
+FEBRUARY = {"start": "2022-02-01", "end": "2022-02-28",
+            "sentinel2": {"item_format": "earth-search"}}  # fmt: skip
+BRIEF = {"attempts": 2, "timeout": 0.4, "deadline": 3.0}
+
+
+def download(config: Config, files: RunFiles, output: Path) -> None:
+    """Download the only block and slice with the list of scenes as it is."""
+    names = {"region": "here", "period": "then"}
+    (block,) = files.grids["here"].blocks
+    (part,) = files.time_slices("then")
+    items = Path(files.paths.items.format(sensor="sentinel2", **names))
+    download_sentinel2(
+        items, Path(files.paths.roi.format(region="here")), block.window, part, output,
+        config.sentinel2, config.preprocessing, config.download,
+    )  # fmt: skip
+
+
+OUTAGES = {
+    "errors": Fault("status", value=503, count=None),
+    "refusals": Fault("status", value=403, count=None),
+    "silence": Fault("stall", value=0.9, count=None),
+    "login page": Fault("html", count=None),
+}
+
+
+@pytest.mark.parametrize("fault", OUTAGES.values(), ids=OUTAGES)
+def test_outage_while_scenes_are_listed_keeps_no_rule(
+    tmp_path: Path, roi: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The download decides, as the list would have done, or fails."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    with serve_files(tmp_path / "a") as server:
+        items = contradictory(server, (LAND + 1000, LAND, BRIGHT))
+        config = configuration(
+            tmp_path, roi, items, sentinel1={"enabled": False}, download=BRIEF, **FEBRUARY
+        )
+        server.faults = [dataclasses.replace(fault)]
+        files = ingest(config, "items")
+        listed = manifest(files, "sentinel2")
+        assert [item.boa_offset_unconfirmed for item in listed.items] == [True] * 3
+        (warning,) = (text for text in listed.warnings if "could not be read" in text)
+        assert all(item["id"] in warning for item in items)
+        assert "bucket is sentinel-cogs" in warning
+        output = tmp_path / "slice.zip"
+        with pytest.raises(ReadError, match="Cannot read asset"):
+            download(config, files, output)
+        server.faults = []
+        download(config, files, output)
+    with open_block_file(output) as group:
+        np.testing.assert_array_equal(group["bands"][:], np.stack([LAND, LAND, BRIGHT]))
+
+
+@pytest.mark.parametrize("status", [404, 403])
+def test_single_missing_object_keeps_the_rule_and_is_listed(
+    tmp_path: Path, roi: Path, status: int
+) -> None:
+    """Other objects are served, so it is no outage."""
+    with serve_files(tmp_path / "a") as server:
+        items = contradictory(server, (LAND, LAND + 1000))
+        path = items[0]["assets"]["scl"]["href"].removeprefix(server.url)
+        server.faults = [Fault("status", path, value=status, count=None)]
+        files = run(tmp_path, roi, items, until="items", download=BRIEF, **FEBRUARY)
+    listed = manifest(files, "sentinel2")
+    assert decided(files) == [(0, "bucket"), (1000, "pixels")]
+    assert not any(item.boa_offset_unconfirmed for item in listed.items)
+    (warning,) = (text for text in listed.warnings if items[0]["id"] in text)
+    assert "the pixels do not decide it" in warning and items[1]["id"] not in warning
 
 
 def test_overview_reads_few_pixels_of_a_large_file(tmp_path: Path) -> None:

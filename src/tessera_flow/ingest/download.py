@@ -50,6 +50,7 @@ from ..sensors.sentinel2 import (
 )
 from ..urls import is_url
 from .missing_scenes import Acquisition, MissingScenes, usable
+from .pixel_sample import OffsetConfirmation
 
 log = logging.getLogger(__name__)
 
@@ -201,8 +202,9 @@ def _results(
 class _OpticalDays:
     """Daily mosaics of Sentinel-2."""
 
-    def __init__(self, job: _Job, preprocessing: Preprocessing) -> None:
+    def __init__(self, job: _Job, source: Sentinel2, preprocessing: Preprocessing) -> None:
         self.job = job
+        self.confirmed = OffsetConfirmation(job.provider, job.reader, source, preprocessing)
         self.preprocessing = preprocessing
         declare_nodata = preprocessing == "corrected"
         self.scl = ReadOptions("nearest", declare_nodata, frozenset(INVALID_SCL))
@@ -280,7 +282,8 @@ class _OpticalDays:
         return mosaic.image() if complete else None
 
     def _offsets(self, item: SourceItem) -> list[Preprocessing | None]:
-        return [self.preprocessing if item.has_offset(band) else None for band in BANDS]
+        used = self.confirmed(item)
+        return [self.preprocessing if used.has_offset(band) else None for band in BANDS]
 
     def _start(self, item: SourceItem) -> list[Future[NDArray[Any]]]:
         return [self.job.start(item, key, "uint16", self.bilinear) for key in self.band_keys]
@@ -320,7 +323,7 @@ def download_sentinel2(
     with _job(roi_path, window, source, settings) as job:
         of_period = job.scenes(manifest)
         days = _days([item for item in of_period if item.date in time_slice])
-        mosaics = _OpticalDays(job, preprocessing)
+        mosaics = _OpticalDays(job, source, preprocessing)
         kept = np.zeros(len(days), np.uint8)
         shape = (len(days), *job.block.shape)
         with create_block_file(output, _attributes(days)) as group:

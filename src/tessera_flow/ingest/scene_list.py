@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from typing import Any
-
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from ..archives.providers import find_provider
 from ..config.sections import Download, Period, Sentinel1, Sentinel2
-from ..raster.failures import MissingSceneError
-from ..raster.reader import Asset, Reader
+from ..raster.reader import Reader
 from ..raster.retry import RetryPolicy
-from ..scenes.manifest import Manifest, SourceItem
+from ..scenes.manifest import Manifest
 from ..scenes.search import list_items
 from ..sensors.sentinel2 import Preprocessing
-
-log = logging.getLogger(__name__)
+from .pixel_sample import PixelSample
 
 
 def list_scenes(
@@ -38,17 +31,13 @@ def list_scenes(
     policy = RetryPolicy(download.attempts, download.timeout, download.deadline)
     gdal = {option.name: option.value for option in provider.gdal_options}
     with Reader(provider.access, policy, gdal, download.threads) as reader:
-
-        def sample(item: SourceItem, keys: Iterable[str]) -> list[NDArray[Any]] | None:
-            stated = [(key, item.stac["assets"][key]) for key in keys]
-            assets = [Asset(item.id, key, a["href"], a.get("band")) for key, a in stated]
-            try:
-                first = reader.overview(assets[0])
-                return [first, *(reader.overview(asset, first.shape) for asset in assets[1:])]
-            except MissingSceneError as error:
-                log.warning("%s", error)
-                return None
-
         return list_items(
-            source, region, geobox, period, preprocessing, download, required, sample=sample
+            source,
+            region,
+            geobox,
+            period,
+            preprocessing,
+            download,
+            required,
+            sample=PixelSample(reader),
         )

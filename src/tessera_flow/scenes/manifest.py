@@ -27,6 +27,8 @@ class SourceItem:
         boa_offset_from: what decided it: `baseline`, `bucket`, `flag`, `collection`, `pixels`,
             `configuration` or `published rule`.
         boa_offset_bands: bands that contain the offset; None: all, or none if it is 0.
+        boa_offset_unconfirmed: the pixels that have to decide the offset could not be read when
+            scenes were listed: whoever uses the item decides it, see `offsets.confirmed_offset`.
         orbit: Sentinel-1: `ascending` or `descending`. Sentinel-2: None.
         stac: id, collection, properties and assets of the STAC item, reduced to the keys needed
             for selection and reading, because every job reads the manifest. URLs are unsigned.
@@ -43,6 +45,7 @@ class SourceItem:
     duplicates: tuple[SourceItem, ...] = ()
     boa_offset_from: str = ""
     boa_offset_bands: tuple[str, ...] | None = None
+    boa_offset_unconfirmed: bool = False
 
     def has_offset(self, band: str) -> bool:
         """Return whether the offset must be subtracted from a band."""
@@ -71,6 +74,8 @@ class SourceItem:
             document["boa_offset_from"] = self.boa_offset_from
         if self.boa_offset_bands is not None:
             document["boa_offset_bands"] = list(self.boa_offset_bands)
+        if self.boa_offset_unconfirmed:
+            document["boa_offset_unconfirmed"] = True
         if self.duplicates:
             document["duplicates"] = [item.to_json() for item in self.duplicates]
         return document
@@ -90,6 +95,7 @@ class SourceItem:
             duplicates=tuple(cls.from_json(item) for item in document.get("duplicates", ())),
             boa_offset_from=document.get("boa_offset_from", ""),
             boa_offset_bands=None if bands is None else tuple(bands),
+            boa_offset_unconfirmed=document.get("boa_offset_unconfirmed", False),
         )
 
 

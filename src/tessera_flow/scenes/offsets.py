@@ -1,6 +1,7 @@
 """Decide the BOA offset of items whose metadata contradict each other, from their pixels.
 
-The decision is made once, when scenes are listed, so that all blocks agree.
+The decision is made when scenes are listed. If the archive cannot be reached then, it is made
+before a scene is used, from the same pixels, so that all blocks agree in either case.
 """
 
 from __future__ import annotations
@@ -50,52 +51,80 @@ def with_offsets(
     Raises:
         ItemError: items have no processing baseline of ESA.
         ReadError: pixels that have to decide cannot be read now, and metadata alone do not decide
-            all items.
+            all items. Otherwise these items are marked as unconfirmed.
     """
     rules = _rules(items, provider, preprocessing, stated)
     doubtful = [] if sample is None else [i for i, rule in enumerate(rules) if rule.doubt]
 
-    unreadable: list[ReadError] = []
+    unread: set[int] = set()
 
     def decide(index: int) -> bool | None:
         assert sample is not None
-        if unreadable:  # the archive cannot be reached: one long wait is enough
-            return None
-        try:
-            return _decided_by_pixels(items[index], rules[index], provider, sample)
-        except ReadError as error:
-            if not all(rules[i].keep_undecided for i in doubtful):
-                raise
-            log.warning("%s", error)
-            unreadable.append(error)
-            return None
+        if not unread:  # else the archive cannot be reached: one long wait is enough
+            try:
+                return _decided_by_pixels(items[index], rules[index], provider, sample)
+            except ReadError as error:
+                if not all(rules[i].keep_undecided for i in doubtful):
+                    raise
+                log.warning("%s", error)
+        unread.add(index)
+        return None
 
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="offset") as pool:
         decisions = dict(zip(doubtful, pool.map(decide, doubtful), strict=True))
     result: list[SourceItem] = []
     left_out: list[tuple[str, str]] = []
     kept: list[tuple[str, str]] = []
+    unconfirmed: list[tuple[str, str]] = []
     for index, (item, rule) in enumerate(zip(items, rules, strict=True)):
         decision = decisions.get(index)
-        bands, by = rule.bands, rule.by
-        if decision is not None:
-            bands = rule.bands - rule.doubtful | (rule.doubtful if decision else frozenset())
-            by = "pixels"
-            log.info(
-                "%s: the pixels %s the BOA offset (%s)",
-                item.id, "contain" if decision else "do not contain", rule.doubt,
-            )  # fmt: skip
-        elif index in decisions and rule.keep_undecided:
-            why = ", and its pixels could not be read" if unreadable else ""
-            kept.append((item.id, f"{rule.doubt}{why}; kept: that of the {rule.by}"))
-        elif index in decisions:
-            left_out.append(
-                (item.id, f"{rule.doubt}, and its pixels do not decide whether the BOA offset is "
-                 "in them (set sentinel2.boa_offset to `present` or `removed`)")
-            )  # fmt: skip
-            continue
-        result.append(_with_bands(item, bands, by))
-    return result, left_out, _warnings(kept, left_out)
+        if decision is None and index in decisions:
+            if not rule.keep_undecided:
+                left_out.append(
+                    (item.id, f"{rule.doubt}, and its pixels do not decide whether the BOA offset "
+                     "is in them (set sentinel2.boa_offset to `present` or `removed`)")
+                )  # fmt: skip
+                continue
+            undecided = unconfirmed if index in unread else kept
+            undecided.append((item.id, f"{rule.doubt}; kept: that of the {rule.by}"))
+        decided = _with_decision(item, rule, decision)
+        result.append(dataclasses.replace(decided, boa_offset_unconfirmed=index in unread))
+    return result, left_out, _warnings(kept, unconfirmed, left_out)
+
+
+def confirmed_offset(
+    item: SourceItem,
+    provider: Provider,
+    preprocessing: Preprocessing,
+    stated: StatedOffset,
+    sample: Sample,
+) -> SourceItem:
+    """Return an unconfirmed item with the offset that its pixels have.
+
+    Arguments as in `with_offsets`.
+
+    Raises:
+        ReadError: the pixels cannot be read now.
+    """
+    rule = provider.offset_rule(item.stac, preprocessing, stated)
+    decision = _decided_by_pixels(item, rule, provider, sample)
+    if decision is None:
+        for warning in _warnings([(item.id, f"{rule.doubt}; kept: that of the {rule.by}")], [], []):
+            log.warning("%s", warning)
+    decided = _with_decision(item, rule, decision)
+    return dataclasses.replace(decided, boa_offset_unconfirmed=False)
+
+
+def _with_decision(item: SourceItem, rule: OffsetRule, decision: bool | None) -> SourceItem:
+    """Return the item with the offset of its pixels, that of the rule if they do not decide."""
+    if decision is None:
+        return _with_bands(item, rule.bands, rule.by)
+    log.info(
+        "%s: the pixels %s the BOA offset (%s)",
+        item.id, "contain" if decision else "do not contain", rule.doubt,
+    )  # fmt: skip
+    bands = rule.bands - rule.doubtful | (rule.doubtful if decision else frozenset())
+    return _with_bands(item, bands, "pixels")
 
 
 def _rules(
@@ -152,13 +181,23 @@ def _with_bands(item: SourceItem, bands: frozenset[str], by: str) -> SourceItem:
     )
 
 
-def _warnings(kept: list[tuple[str, str]], left_out: list[tuple[str, str]]) -> list[str]:
+def _warnings(
+    kept: list[tuple[str, str]],
+    unconfirmed: list[tuple[str, str]],
+    left_out: list[tuple[str, str]],
+) -> list[str]:
     warnings = []
     if kept:
         warnings.append(
             f"The BOA offset of {_named(kept)} is uncertain, and the pixels do not decide it: "
             f"{_reasons(kept)}. The values may be wrong by 1000. Set `sentinel2.boa_offset`, or "
             "compare these dates with others."
+        )
+    if unconfirmed:
+        warnings.append(
+            f"The BOA offset of {_named(unconfirmed)} is uncertain, and their pixels could not be "
+            f"read when scenes were listed: {_reasons(unconfirmed)}, until the download has read "
+            "the pixels. It decides the offset, or fails."
         )
     if left_out:
         warnings.append(f"{_named(left_out)} left out: {_reasons(left_out)}.")
