@@ -13,7 +13,7 @@ import pytest
 
 from ..support.scenes import optical, radar
 from ..support.servers import Fault, FileServer, serve_files
-from ..support.workflow import CHECKPOINT, box, run, write_config
+from ..support.workflow import CHECKPOINT, box, change, run, write_config
 
 pytestmark = pytest.mark.e2e
 
@@ -104,6 +104,7 @@ def test_no_token_in_files_output_or_command_lines(server: FileServer, tmp_path:
 
     missing = next((server.folder / "s2").rglob("*_B08_*")).name
     server.faults = [Fault("status", missing, count=None, value=404), Fault("reset", "iw-v")]
+    change(folder, {"download.max_missing_percent": 50})
     output = run(folder, "--verbose")
     assert_no_secret(folder, output)
     assert list(folder.rglob("embeddings.zarr"))
