@@ -196,7 +196,7 @@ def test_inputs_are_copied_to_the_nodes_disk(
     copies = staged(files, "$NODE_DISK/jobs")
     assert [copy.read_text() for copy in copies] == ["one", "two"]
     assert all(copy.is_relative_to(tmp_path / "disk" / "jobs") for copy in copies)
-    with pytest.raises(ConfigError, match=r"jobs\.scratch is \$NOWHERE/x, but .*\$NOWHERE is not set"):
+    with pytest.raises(ConfigError, match=r"jobs\.scratch .* \$NOWHERE is not set"):
         staged(files, "$NOWHERE/x")
     with pytest.raises(OutputError, match="Cannot write"):
         staged(files, str(files[0]))
