@@ -145,6 +145,30 @@ def test_words_of_other_radar(text: str, refused: bool) -> None:
         check_radar(item, ["vv", "vh"])
 
 
+@pytest.mark.parametrize(
+    ("properties", "asset", "words"),
+    [
+        ({"card4l:measurement_type": "sigma0"}, {}, "card4l:measurement_type .*sigma0"),
+        ({"card4l:measurement_convention": "linear amplitude"}, {}, "convention .*amplitude"),
+        ({"ceosard:measurement_type": "beta0"}, {}, "ceosard:measurement_type .*beta0"),
+        ({"s1:backscatter_coefficient": "sigma0_ellipsoid"}, {}, "backscatter_coefficient .*sigma"),
+        ({"hyp3:job_parameters": {"scale": "decibel"}}, {}, r"job_parameters \(scale\) .*decibel"),
+        ({}, {"roles": ["data", "amplitude"]}, "roles .*amplitude"),
+        ({"card4l:measurement_type": "gamma0", "hyp3:job_parameters": {"scale": "power"},
+          "card4l:measurement_convention": "linear power"}, {"roles": ["data"]}, None),
+    ],
+)  # fmt: skip
+def test_statements_of_items_about_radar(
+    properties: dict[str, Any], asset: dict[str, Any], words: str | None
+) -> None:
+    item = {"id": "S1", "properties": properties, "assets": {"vh": {"href": "a", **asset}}}
+    if words is None:
+        check_radar(item, ["vv", "vh"])
+        return
+    with pytest.raises(ItemError, match=f"Item S1 cannot be used: .*{words}"):
+        check_radar(item, ["vv", "vh"])
+
+
 def test_decibels_are_not_power() -> None:
     rng = np.random.default_rng(0)
     power = rng.gamma(4, 0.02, 10_000)

@@ -80,8 +80,9 @@ def state(item: Item, offset: float, form: str = "raster:bands") -> Item:
         (np.full_like(LAND, 1250), True),
         # Sand: no dark pixel in any band, and a red that is bright with or without the offset.
         (np.broadcast_to(np.array([2600, 1100, 1800] + [3000] * 7), LAND.shape), None),
-        # Water: reflectances somewhat below 0.
-        (np.broadcast_to(np.array([960, 1040, 1010] + [1000] * 7), LAND.shape), True),
+        # Water with the offset (reflectances somewhat below 0), or haze without it.
+        (np.broadcast_to(np.array([960, 1040, 1010] + [1000] * 7), LAND.shape), None),
+        (np.random.default_rng(1).integers(850, 2400, LAND.shape), None),
     ],
 )
 def test_pixels_decide(dn: np.ndarray, expected: bool | None) -> None:
@@ -99,6 +100,14 @@ def test_few_dark_pixels_do_not_show_that_the_offset_is_gone() -> None:
     dn.flat[:2] = 200
     dn.flat[2:10] = 1200
     assert offset_in_pixels([dn], np.full(SHAPE, 4)) is True
+
+
+def test_few_pixels_below_the_offset_do_not_show_that_it_is_gone() -> None:
+    dn = LAND[..., 0] + 1000
+    dn.flat[: dn.size // 200] = 960
+    assert offset_in_pixels([dn], np.full(SHAPE, 4)) is True
+    dn.flat[: dn.size // 50] = 960
+    assert offset_in_pixels([dn], np.full(SHAPE, 4)) is None
 
 
 def test_each_band_can_have_its_own_offset() -> None:

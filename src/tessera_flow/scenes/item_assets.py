@@ -22,11 +22,15 @@ _OTHER_KEYS: dict[str, tuple[str, ...]] = {
 """Other keys of each Sentinel-2 asset, at the resolution of the band: those of the other item
 formats, and of the Copernicus Data Space (B02_10m)."""
 
-_TEXTS = ("title", "description", "unit", "name", "scale", "data_type")
+_TEXTS = ("title", "description", "unit", "name", "scale", "data_type", "roles")
 _PROPERTY_TEXTS = ("title", "description", "sar:product_type", "product:type")
 _BAND_LISTS = ("bands", "raster:bands", "eo:bands")
 _BAND_NAMES = ("name", "common_name", "eo:common_name")
-_FORMS = ("backscatter", "calibration", "radiometry", "quantity", "scale", "unit", "measurement")
+_FORMS = (
+    *("backscatter", "backscatter_coefficient", "calibration", "radiometric_calibration"),
+    *("radiometry", "quantity", "scale", "unit", "measurement"),
+    *("measurement_type", "measurement_convention"),
+)
 
 
 def used_assets(
@@ -135,6 +139,9 @@ def _statements(
     for name, value in properties.items():
         if name in _PROPERTY_TEXTS or name.rpartition(":")[2] in _FORMS:
             yield from _texts(name, value)
+        elif isinstance(value, Mapping):  # such as hyp3:job_parameters
+            for inner in value.keys() & {*_FORMS}:
+                yield from _texts(f"{name} ({inner})", value[inner])
 
 
 def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -31,10 +31,12 @@ _CLEAR_SCL = (4, 5, 6, 7, 11)
 _FEWEST_PIXELS = 50
 _DARK = 800
 _MANY, _FEW = 0.01, 0.002
+_FEW_BELOW_OFFSET = 0.01
 _DARKEST = 0.02
 _DARK_WITH_OFFSET = 1500
-"""Rule of `offset_in_pixels`: shares of pixels below `_DARK`; the darkest 2 % of every band must be
-below `_DARK_WITH_OFFSET` to show that the offset is in the pixels."""
+"""Rule of `offset_in_pixels`: shares of pixels below `_DARK`. To show that the offset is in the
+pixels, at most 1 % may be below it, and the darkest 2 % of every band below
+`_DARK_WITH_OFFSET`."""
 
 _STRIP = 32
 """Number of rows processed at once, so that they fit the CPU cache."""
@@ -86,7 +88,8 @@ def offset_in_pixels(bands: Sequence[NDArray[Any]], scl: NDArray[Any]) -> bool |
 
     With the offset, practically no valid pixel of B02, B03 and B04 is below 1000, and land has
     dark pixels just above. Without it, many are far below. Bright scenes (snow, sand) do not
-    decide it. Over water, reflectances below 0 are common, so that the limit is below 1000.
+    decide it. Neither do scenes with more than a few pixels just below 1000: they are water with
+    the offset (reflectances below 0), or haze without it.
 
     Args:
         bands: one or more of B02, B03 and B04, in one shape; 0 is no data.
@@ -101,7 +104,8 @@ def offset_in_pixels(bands: Sequence[NDArray[Any]], scl: NDArray[Any]) -> bool |
         below = np.mean(dn < _DARK)
         if below >= _MANY:
             return False
-        answers.append(bool(below < _FEW and np.quantile(dn, _DARKEST) < _DARK_WITH_OFFSET))
+        few = below < _FEW and np.mean(dn < BOA_OFFSET) <= _FEW_BELOW_OFFSET
+        answers.append(bool(few and np.quantile(dn, _DARKEST) < _DARK_WITH_OFFSET))
     return True if answers and all(answers) else None
 
 
