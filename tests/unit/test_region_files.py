@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sqlite3
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -22,7 +25,7 @@ from affine import Affine
 
 from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import RegionError
-from tessera_flow.region import gridding
+from tessera_flow.region import gridding, vector_file
 from tessera_flow.region.blocks import load_region_grid, region_warnings
 from tessera_flow.region.mask import write_mask
 from tessera_flow.region.roi import read_roi, region_geobox
@@ -280,6 +283,62 @@ def test_edit_in_the_write_ahead_log_is_seen(tmp_path: Path) -> None:
         database.close()
     assert load_region_grid(settings(tmp_path, path), "here") == (grid, changed)
     assert region_warnings(settings(tmp_path, path)) == []
+
+
+HOLD_LOCK = """
+import sqlite3, sys
+path, journal, edit, later = sys.argv[1:]
+database = sqlite3.connect(path, isolation_level=None)
+database.execute(f"PRAGMA journal_mode={journal}")
+database.execute("PRAGMA wal_autocheckpoint=0")
+database.execute("update area set geom=?", (bytes.fromhex(edit),))
+database.execute("PRAGMA locking_mode=EXCLUSIVE")
+database.execute("begin exclusive")
+database.execute("update area set geom=?", (bytes.fromhex(later),))
+print("locked", flush=True)
+sys.stdin.read()
+database.execute("rollback")
+"""
+
+
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_locked_geopackage_is_refused(tmp_path: Path, monkeypatch, journal: str) -> None:
+    """GDAL can read it without its log, that is without the saved edit."""
+    path = vector(tmp_path / "region.gpkg", [SQUARE], layer="area", SPATIAL_INDEX="NO")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        drop_triggers(database)
+    small = shapely.box(LEFT + 4, TOP - 96, LEFT + 96, TOP - 4)
+    edits = ((GPKG_HEADER + geometry.wkb).hex() for geometry in (small, SQUARE))
+    command = [sys.executable, "-c", HOLD_LOCK, str(path), journal, *edits]
+    monkeypatch.setattr(vector_file, "_LOCK_SECONDS", 0.1)
+    message = r"region\.gpkg is open in another program.*locked.*close the file there"
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout and program.stdout.readline() == "locked\n"
+        with pytest.raises(RegionError, match=message):
+            read_roi(path)
+        if journal == "WAL":  # locked after the check
+            monkeypatch.setattr(vector_file, "_check_database", lambda path: None)
+            with pytest.raises(RegionError, match=r"IMMUTABLE.*close the file there"):
+                read_roi(path)
+            monkeypatch.undo()
+        program.communicate()
+    assert program.returncode == 0
+    assert read_roi(path).geometry.area == small.area
+
+
+def test_zip_with_a_write_ahead_log_is_refused(tmp_path: Path) -> None:
+    path = vector(tmp_path / "region.gpkg", [SQUARE], layer="area")
+    packed = tmp_path / "region.zip"
+    for log in (b"", b"edits"):
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.write(path, "data/region.gpkg")
+            archive.writestr("data/region.gpkg-wal", log)
+        if not log:
+            assert read_roi(packed).geometry.area == SQUARE.area
+    with pytest.raises(RegionError, match=r"edits of data/region\.gpkg .* pack it again"):
+        read_roi(packed)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root can write to any folder")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import sqlite3
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyproj
@@ -25,6 +29,10 @@ _IN_ZIP = {".shp", ".gdb", ".gpkg", ".geojson", ".fgb", ".kml", ".gml", ".tab"}
 _MAX_JSON = 2**26
 """Bytes up to which the `crs` member of a GeoJSON file is checked."""
 
+_SQLITE = b"SQLite format 3\0"
+_LOCK_SECONDS = 3.0
+"""Time for another program to finish writing to a GeoPackage."""
+
 
 def read_polygons(path: Path, layer: str | None) -> tuple[shapely.Geometry, pyproj.CRS]:
     """Return the union of the polygons of a vector file (two dimensions) and its horizontal CRS.
@@ -36,7 +44,7 @@ def read_polygons(path: Path, layer: str | None) -> tuple[shapely.Geometry, pypr
     Raises:
         RegionError: it cannot be read, has no CRS, several layers, or anything but valid polygons.
     """
-    _check_log(path)
+    _check_database(path)
     if path.suffix.lower() in _PARQUET:
         geometries, crs = _read_geoparquet(path, layer)
     else:
@@ -64,23 +72,73 @@ def read_polygons(path: Path, layer: str | None) -> tuple[shapely.Geometry, pypr
     return union, parsed
 
 
-def _check_log(path: Path) -> None:
-    """Check that edits that are saved in the write-ahead log of a GeoPackage can be read."""
-    log_file = Path(f"{path}-wal")
+def _check_database(path: Path) -> None:
+    """Check that the saved edits of a GeoPackage can be read.
+
+    They can be in its write-ahead log, and GDAL ignores that log, or the lock of another program,
+    if it cannot open it.
+    """
     try:
-        if log_file.stat().st_size == 0:
-            return
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE)) != _SQLITE:
+                return
     except OSError:
         return
-    if not os.access(path.parent, os.W_OK):
+    log_file = Path(f"{path}-wal")
+    logged = _size(log_file) > 0
+    if logged and not os.access(path.parent, os.W_OK):
         raise RegionError(
             f"{path} is open in another program (QGIS), and its saved edits are in {log_file}, "
             "which cannot be read in a folder without write permission: close the program, or "
             "copy the file to a folder of your own."
         )
-    log.warning(
-        "%s is open in another program (QGIS): its saved edits, in %s, are used.", path, log_file
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    try:
+        database = sqlite3.connect(uri, uri=True, timeout=_LOCK_SECONDS)
+        with contextlib.closing(database):
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        # In a folder without write permission GDAL can read more than SQLite: a file without edits
+        # that are not in it yet.
+        if logged or "locked" in str(error) or _size(Path(f"{path}-journal")) > 0:
+            raise _locked_error(path, str(error)) from error
+    if logged:
+        log.warning(
+            "%s is open in another program (QGIS): its saved edits, in %s, are used.",
+            path,
+            log_file,
+        )
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file in bytes; 0 if it does not exist."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _locked_error(path: Path, reason: str) -> RegionError:
+    return RegionError(
+        f"{path} is open in another program (QGIS) and locked, so that its saved edits cannot be "
+        f"read ({reason[:200]}): save them and close the file there, and run again."
     )
+
+
+@contextlib.contextmanager
+def _edits_read(path: Path) -> Iterator[None]:
+    """Refuse a file that GDAL opens without its lock and log, although they exist."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        text = str(warning.message)
+        if "IMMUTABLE" in text and (
+            os.access(path.parent, os.W_OK)
+            or any(_size(Path(f"{path}-{kind}")) for kind in ("wal", "journal"))
+        ):
+            raise _locked_error(path, text)
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _read_with_gdal(path: Path, layer: str | None) -> tuple[list[Any], Any]:
@@ -89,9 +147,10 @@ def _read_with_gdal(path: Path, layer: str | None) -> tuple[list[Any], Any]:
 
     source = _in_zip(path) if path.suffix.lower() == ".zip" else str(path)
     try:
-        listed = [(str(name), kind) for name, kind in pyogrio.list_layers(source)]
-        layer = _chosen_layer(path, listed, layer)
-        meta, _, wkb, _ = pyogrio.raw.read(source, layer=layer, columns=[])
+        with _edits_read(path):
+            listed = [(str(name), kind) for name, kind in pyogrio.list_layers(source)]
+            layer = _chosen_layer(path, listed, layer)
+            meta, _, wkb, _ = pyogrio.raw.read(source, layer=layer, columns=[])
     except pyogrio.errors.GeometryError as error:
         raise RegionError(
             f"{path} has curves or surfaces, which are not supported ({error}): convert them to "
@@ -128,6 +187,7 @@ def _in_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [PurePosixPath(name) for name in archive.namelist()]
+            logs = {member.filename for member in archive.infolist() if member.file_size}
     except (OSError, zipfile.BadZipFile) as error:
         raise RegionError(f"{path} cannot be read as a .zip ({error}): pack it again.") from error
     found: dict[str, None] = {}
@@ -144,7 +204,13 @@ def _in_zip(path: Path) -> str:
         raise RegionError(
             f"{path} must contain one vector file, but has {contents}: unpack it and name the file."
         )
-    return f"/vsizip/{path}/{next(iter(found))}"
+    (name,) = found
+    if f"{name}-wal" in logs:
+        raise RegionError(
+            f"{path} has edits of {name} that are not in it, but in {name}-wal: close the file in "
+            "the other program (QGIS), and pack it again."
+        )
+    return f"/vsizip/{path}/{name}"
 
 
 def _check_crs_member(path: Path) -> None:
