@@ -13,6 +13,7 @@ import shapely
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.sections import GridSettings, Region
+from tessera_flow.errors import RegionError
 from tessera_flow.jobs.block_map import COLOURS, render_blocks
 from tessera_flow.region import gridding
 from tessera_flow.region.blocks import load_region_grid
@@ -146,6 +147,12 @@ def test_large_region_is_rasterised_only_at_its_border(tmp_path: Path, monkeypat
     grid = grid_of(settings)
     assert len(grid.blocks) == 10_000
     assert len(windows) < 450
+
+
+def test_too_many_blocks_are_refused(tmp_path: Path) -> None:
+    roi = write_polygon(tmp_path / "r.geojson", shapely.box(LEFT, TOP - 20_000, LEFT + 20_000, TOP))
+    with pytest.raises(RegionError, match=r"2000 x 2000 .* are 4000000 blocks .*block_size"):
+        grid_of(config(tmp_path, roi, block_size=1))
 
 
 @pytest.mark.parametrize(("east", "warned"), [(8.5, True), (6.5, False)])

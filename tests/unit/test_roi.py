@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import rasterio
 import rasterio.shutil
@@ -18,7 +19,7 @@ from tessera_flow.errors import RegionError
 from tessera_flow.region.crs import utm_crs
 from tessera_flow.region.grid import Window, tiling
 from tessera_flow.region.mask import mask_reader, read_mask, write_mask
-from tessera_flow.region.roi import read_roi, region_geobox
+from tessera_flow.region.roi import VectorRoi, read_roi, region_geobox
 from tessera_flow.region.roi_files import roi_files
 
 from ..support.pipeline import write_box, write_polygon
@@ -375,8 +376,28 @@ def test_roi_command_does_not_replace_a_folder_or_link(tmp_path: Path, capsys, o
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "link.tif", "r.geojson"]
 
 
-@pytest.mark.parametrize("size", ["0", "-10", "nan", "inf"])
+@pytest.mark.parametrize("size", ["0", "-10", "nan", "inf", "0.0001", "0.99"])
 def test_invalid_resolution(tmp_path: Path, capsys, size: str) -> None:
     with pytest.raises(SystemExit):
         main(["roi", "r.geojson", "--out", str(tmp_path / "m.tif"), f"--resolution={size}"])
-    assert f"{size} is not a pixel size: give a number above 0" in capsys.readouterr().err
+    message = f"{size} is not a pixel size: give metres (not degrees), at least 1"
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "resolution", "pixels"),
+    [
+        (400, 400, 0.0001, "4000000 x 4000000 pixels of 0.0001 m"),
+        (1_000_000, 1_000_000, 1.0, "1000000 x 1000000 pixels of 1 m"),
+        (30_000_000, 100, 10.0, "3000000 x 10 pixels of 10 m"),
+    ],
+)
+def test_grid_with_too_many_pixels_is_refused(
+    tmp_path: Path, width: int, height: int, resolution: float, pixels: str
+) -> None:
+    box = shapely.box(-width / 2, 0, width / 2, height)
+    roi = VectorRoi(tmp_path / "r.gpkg", box, pyproj.CRS("EPSG:8857"))
+    with pytest.raises(
+        RegionError, match=rf"r\.gpkg has {pixels}, more than .*metres, not degrees"
+    ):
+        region_geobox(roi, resolution, "EPSG:8857")

@@ -28,16 +28,21 @@ def register(subparsers: Subparsers) -> None:
         help="convex hull to write (default: <out>_convex_hull.tif)")  # fmt: skip
     add("--layer", default=None, help="layer to read, if the file has several")
     add("--crs", default="auto", help="CRS such as EPSG:32631 (default: the UTM zone)")
-    add("--resolution", type=_resolution, default=10.0, help="pixel size (default: %(default)s)")
+    add("--resolution", type=_resolution, default=10.0,
+        help="pixel size in metres, at least 1 (default: %(default)s)")  # fmt: skip
     add("--align", choices=("grid", "roi"), default="grid",
         help="snap to multiples of the resolution, or keep the region's corner")  # fmt: skip
     parser.set_defaults(func=run)
 
 
 def _resolution(text: str) -> float:
+    from ..config.sections import MIN_RESOLUTION
+
     value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a pixel size: give a number above 0")
+    if not MIN_RESOLUTION <= value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a pixel size: give metres (not degrees), at least {MIN_RESOLUTION:g}"
+        )
     return value
 
 

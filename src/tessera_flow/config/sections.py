@@ -106,16 +106,20 @@ class Period(Section):
         return self
 
 
+MIN_RESOLUTION = 1.0
+"""Metres; scenes have pixels of 10 m. Smaller numbers are usually degrees."""
+
+
 class GridSettings(Section):
     """The pixel grid and its division into blocks and patches."""
 
     resolution: float = key(
         10.0,
-        "Pixel size. Where it is coarser than the scenes, a pixel is the mean of what it covers, "
-        "and it is valid if at most a tenth of it is masked; where it is finer, scenes are "
-        "interpolated.",
+        "Pixel size, in metres also if the region is in degrees. Where it is coarser than the "
+        "scenes, a pixel is the mean of what it covers, and it is valid if at most a tenth of it "
+        "is masked; where it is finer, scenes are interpolated.",
         "m",
-        gt=0,
+        ge=MIN_RESOLUTION,
     )
     block_size: int = key(
         2000, "Edge length of a block. Jobs download, stack and embed one block each.", "px", ge=1

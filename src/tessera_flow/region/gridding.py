@@ -9,12 +9,16 @@ import pyproj
 import shapely
 
 from ..config.sections import GridSettings, Region
+from ..errors import RegionError
 from .crs import reproject
 from .grid import Block, RegionGrid, Window, block_id
 from .mask import mask_reader, no_pixel_error
 from .roi import RasterRoi, VectorRoi, region_geobox
 
 log = logging.getLogger(__name__)
+
+MAX_BLOCKS = 1_000_000
+"""Blocks of a region, with those outside its polygons. A block is several jobs."""
 
 _FAR_FROM_MERIDIAN = 4.0
 """Degrees: a zone ends at 3, and scenes of a zone reach beyond it."""
@@ -31,11 +35,17 @@ def make_grid(
         region, settings: its settings and those of the grid.
 
     Raises:
-        RegionError: the region has no grid, or no pixel is inside.
+        RegionError: the region has no grid, too many pixels or blocks, or no pixel is inside.
     """
     geobox = region_geobox(roi, settings.resolution, region.crs, region.align)
     height, width = geobox.shape
     size = settings.block_size
+    count = -(-height // size) * -(-width // size)
+    if count > MAX_BLOCKS:
+        raise RegionError(
+            f"Region {name} has {width} x {height} pixels, which are {count} blocks of {size} px, "
+            f"more than {MAX_BLOCKS}: set a larger grid.block_size."
+        )
     read = mask_reader(roi, geobox)
     certain = _certain_blocks(roi, geobox) if isinstance(roi, VectorRoi) else None
     blocks = []

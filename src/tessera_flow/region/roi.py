@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 SNAP_TOLERANCE = 1e-6
 """Fraction of a pixel within which a bound counts as aligned with the grid."""
 
+MAX_EDGE = 2_000_000
+MAX_PIXELS = 2**38
+"""Pixels of a grid: 27 million km2 at 10 m, more than the box around Brazil or Canada."""
+
 FINGERPRINT_PIXELS = 2**22
 """Pixels of a raster mask that are read at once for its fingerprint."""
 
@@ -219,7 +223,7 @@ def region_geobox(
 
     Raises:
         RegionError: the CRS is unknown, not projected, not in metres, or not defined for the
-            region.
+            region; or the grid has too many pixels.
     """
     target = _grid_crs(roi, crs)
     if isinstance(roi, VectorRoi):
@@ -240,8 +244,18 @@ def region_geobox(
         top = math.ceil(top / resolution - SNAP_TOLERANCE) * resolution
     width = math.ceil((right - left) / resolution - SNAP_TOLERANCE)
     height = math.ceil((top - bottom) / resolution - SNAP_TOLERANCE)
+    _check_size(roi.path, width, height, resolution)
     transform = Affine(resolution, 0, left, 0, -resolution, top)
     return GeoBox((max(height, 1), max(width, 1)), transform, crs_name_or_wkt(target))
+
+
+def _check_size(path: Path, width: int, height: int, resolution: float) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_EDGE:
+        raise RegionError(
+            f"{path} has {width} x {height} pixels of {resolution:g} m, more than a grid can have "
+            f"({MAX_PIXELS}, and {MAX_EDGE} in a row): check the coordinates of the region, set a "
+            "coarser resolution (in metres, not degrees), or divide it into several regions."
+        )
 
 
 def on_multiples(roi: VectorRoi | RasterRoi, resolution: float) -> VectorRoi | RasterRoi:
