@@ -12,7 +12,7 @@ import yaml
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.messages import section_of
-from tessera_flow.config.yaml_file import check_config_files
+from tessera_flow.config.yaml_file import check_config_files, check_config_values
 from tessera_flow.errors import ConfigError
 from tessera_flow.jobs.staging import staged
 
@@ -82,6 +82,35 @@ def test_json_and_all_problems_at_once(tmp_path: Path) -> None:
     ]
     assert problems(tmp_path, '{"regions": {"a": 1}, "grid": {"a": 1}}', "d.json") == []
     assert len(problems(tmp_path, HEAD + "  no: {}\n" + HEAD)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: 1\nb: München\n".encode("latin-1"), "line 2: the byte 0xfc is not UTF-8"),
+        ("a: 1\n".encode("utf-16"), "line 1: the byte 0xff is not UTF-8"),
+        ("b: München\n".encode("utf-8-sig"), None),
+    ],
+)
+def test_file_in_another_encoding_is_refused(
+    tmp_path: Path, content: bytes, message: str | None
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    if message is None:
+        check_config_files([path])
+        return
+    with pytest.raises(ConfigError, match=rf"config\.yaml: {message}: save the file"):
+        check_config_files([path])
+
+
+def test_key_twice_in_a_value_of_the_command_line_is_refused() -> None:
+    check_config_values(["sentinel2={max_cloud: 10, enabled: true}", "a=b: c: d", "n=1", "e="])
+    message = r"^--config: the key sentinel2\.max_cloud is defined twice"
+    with pytest.raises(ConfigError, match=message):
+        check_config_values(["sentinel2={max_cloud: 10, max_cloud: 20}"])
+    with pytest.raises(ConfigError, match=r"the key regions\.a\.roi is defined twice"):
+        check_config_values(['regions={"a": {"roi": "x", "roi": "y"}}'])
 
 
 PATHS = [

@@ -7,6 +7,7 @@ import inspect
 try:
     from tessera_flow.config.configuration import load_config
     from tessera_flow.config.unused import unused_settings
+    from tessera_flow.config.yaml_file import check_config_values
     from tessera_flow.errors import TesseraFlowError
     from tessera_flow.jobs.files import RunFiles
     from tessera_flow.jobs.in_flight import ALL_OF_IT
@@ -24,6 +25,7 @@ except ModuleNotFoundError as error:
 try:
     if not runs_one_job():
         check_config_files(config_files())
+        check_config_values(config_values())
     CONFIG = load_config(config)
     FILES = RunFiles(CONFIG)
     PRODUCTS = ProductFiles(FILES)
@@ -74,7 +76,9 @@ def needs(rule, **more):
     further resources."""
     return {
         "mem_mb": lambda wildcards, attempt: SCHEDULE.memory_mb(rule, attempt),
-        "runtime": lambda wildcards, attempt, threads: SCHEDULE.runtime(rule, attempt, threads),
+        "runtime": lambda wildcards, attempt, threads: SCHEDULE.runtime(
+            rule, attempt, threads
+        ),
         **more,
     }
 

@@ -16,6 +16,11 @@ def config_files():
     return list(workflow.configfiles)
 
 
+def config_values():
+    """Return the entries `name=value` of --config, as they were written."""
+    return list(workflow.config_settings.config_args or [])
+
+
 def runs_one_job():
     """Whether this is the process of one job, which a running Snakemake started."""
     return not workflow.is_main_process

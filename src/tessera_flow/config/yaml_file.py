@@ -24,7 +24,7 @@ _SEXAGESIMAL = re.compile(r"[-+]?[0-9_]+(:[0-5]?[0-9])+")
 
 
 def check_config_files(paths: Iterable[str | Path]) -> None:
-    """Check configuration files for keys that occur twice and values that YAML changes.
+    """Check configuration files for keys that occur twice, changed values and encoding.
 
     Files that do not exist, or that cannot be read as YAML or JSON, are left to Snakemake, which
     reports them.
@@ -37,11 +37,41 @@ def check_config_files(paths: Iterable[str | Path]) -> None:
         raise ConfigError("\n".join(problems))
 
 
+def check_config_values(entries: Iterable[str]) -> None:
+    """Check entries `name=value` of the option `--config` for keys that occur twice in a value.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    problems = []
+    for entry in entries:
+        name, _, text = entry.partition("=")
+        loader = yaml.SafeLoader(text)
+        try:
+            root = loader.get_single_node()
+            if root is not None:
+                problems += [f"--config: {p}" for p in _Checker(loader, False).problems(root, name)]
+        except yaml.YAMLError:
+            pass  # text for Snakemake
+        finally:
+            loader.dispose()
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
 def _problems(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+        content = path.read_bytes()
+    except OSError:
         return []
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return [
+            f"line {line}: the byte {content[error.start]:#04x} is not UTF-8: save the file in the "
+            "encoding UTF-8."
+        ]
     try:
         twice: list[str] = []
         json.loads(text, object_pairs_hook=lambda pairs: _json_object(pairs, twice))
