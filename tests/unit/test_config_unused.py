@@ -140,6 +140,45 @@ def test_default_configuration_has_no_unused_setting() -> None:
             "sentinel2.item_format has no effect, because sentinel2.provider is mpc",
         ),
         ({"model": {"device": "cpu", "batch_size": 7}}, "model.batch_size has no effect"),
+        (
+            {"sentinel1": {"enabled": False, "orbits": "ascending", "location": "a"}},
+            "sentinel1.location, sentinel1.orbits: no effect, because sentinel1.enabled is false",
+        ),
+        (
+            {
+                "sentinel2": {"enabled": False, "provider": "mpc", "max_cloud": 5.0},
+                "model": {"weights": "x.pt", "min_observations": {"s2": 0}},
+            },
+            "sentinel2.max_cloud: no effect, because sentinel2.enabled is false",
+        ),
+        (
+            {
+                "sentinel1": {"orbits": "ascending"},
+                "regions": {
+                    "here": {"roi": "a", "sentinel1": {"enabled": False, "orbits": "descending"}},
+                    "there": {"roi": "a"},
+                },
+            },
+            "regions.here.sentinel1.orbits: no effect",
+        ),
+        (
+            {
+                "sentinel1": {"enabled": False},
+                "periods": {
+                    "then": {
+                        "start": "2022-01-01",
+                        "end": "2022-12-31",
+                        "sentinel1": {"orbits": "ascending"},
+                    }
+                },
+            },
+            "periods.then.sentinel1.orbits: no effect",
+        ),
+        (
+            {"sentinel1": {"enabled": False, "item_format": "opera"}},
+            "sentinel1.item_format: no effect, because sentinel1.enabled is false",
+        ),
+        ({"model": {"cache": "there"}}, "model.cache has no effect, because model.weights is"),
         ({"model": {"allow_statistics_mismatch": True}}, "without model.statistics"),
         (
             {
@@ -160,6 +199,7 @@ def test_settings_without_effect_are_named(sections: dict[str, Any], message: st
 def test_settings_with_effect_are_not_named() -> None:
     settings = {
         "sentinel2": {"provider": "local", "location": "a", "item_format": "earth-search"},
+        "model": {"weights": "v2-nano", "cache": "there"},
         "products": {"formats": ["preview"], "preview_stretch": 3},
         "jobs": {"local_rules": ["items", "download", "weights"]},
         "paths": {"keep": ["slices", "stack", "patches"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 
 from pydantic import BaseModel
 
@@ -76,12 +77,12 @@ def _messages(config: Config) -> Iterator[str]:
                 f"{' or '.join(formats)}."
             )
     if source == "scenes":
+        yield from _of_disabled_sensors(config)
         for sensor in (config.sentinel2, config.sentinel1):
             # A region or period can have another provider.
-            providers = {
-                getattr(config.for_run(*run), sensor.sensor).provider for run in runs(config)
-            }
-            if "local" not in providers and "item_format" in changed_keys(sensor):
+            sections = [getattr(config.for_run(*run), sensor.sensor) for run in runs(config)]
+            providers = {section.provider for section in sections if section.enabled}
+            if providers and "local" not in providers and "item_format" in changed_keys(sensor):
                 yield (
                     f"{sensor.sensor}.item_format has no effect, because "
                     f"{sensor.sensor}.provider is {sensor.provider}: it is for local archives."
@@ -89,12 +90,46 @@ def _messages(config: Config) -> Iterator[str]:
     if source != "geotessera":
         if config.model.device == "cpu" and "batch_size" in changed_keys(config.model):
             yield "model.batch_size has no effect, because model.device is cpu: it is for GPUs."
+        weights = PurePath(config.model.weights or "")
+        # Published names have neither a suffix nor a folder.
+        if config.model.cache is not None and (weights.suffix or len(weights.parts) > 1):
+            yield (
+                "model.cache has no effect, because model.weights is the path of a file: it is for "
+                "published weights, which are downloaded."
+            )
         if config.model.allow_statistics_mismatch and config.model.statistics is None:
             yield "model.allow_statistics_mismatch has no effect without model.statistics."
     computed = {period for _, period in runs(config)}
     for name in config.periods:
         if name not in computed:
             yield f"periods.{name} is not computed: no region has it in its `periods`."
+
+
+def _of_disabled_sensors(config: Config) -> Iterator[str]:
+    """Yield a message for each section with settings of a sensor that no run of it uses."""
+    for sensor in ("sentinel2", "sentinel1"):
+        used = [run for run in runs(config) if getattr(config.for_run(*run), sensor).enabled]
+        general = getattr(config, sensor)
+        places = [
+            (sensor, changed_keys(general), bool(used)),
+            *(
+                (f"regions.{name}.{sensor}", sorted(getattr(region, sensor).model_fields_set),
+                 any(run[0] == name for run in used))
+                for name, region in config.regions.items()
+            ),
+            *(
+                (f"periods.{name}.{sensor}", sorted(getattr(period, sensor).model_fields_set),
+                 any(run[1] == name for run in used))
+                for name, period in config.periods.items()
+            ),
+        ]  # fmt: skip
+        for place, keys, is_used in places:
+            names = [f"{place}.{key}" for key in keys if key != "enabled"]
+            if names and not is_used:
+                yield (
+                    f"{', '.join(names)}: no effect, because {sensor}.enabled is false there: "
+                    "remove them, or enable the sensor."
+                )
 
 
 def _entries(key: str, given: Sequence[str], used: Sequence[str], source: str) -> Iterator[str]:
