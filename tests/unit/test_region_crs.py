@@ -16,7 +16,7 @@ from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError
 from tessera_flow.region.crs import to_lonlat
 from tessera_flow.region.mask import write_mask
-from tessera_flow.region.roi import read_roi, region_geobox
+from tessera_flow.region.roi import VectorRoi, read_roi, region_geobox
 
 ROTATED = (
     "+proj=omerc +lat_0=4 +lonc=115 +alpha=53.3 +gamma=53.1 +k=0.99984 +x_0=0 +y_0=0 "
@@ -209,3 +209,63 @@ def test_region_near_180_degrees_is_in_its_own_zone(tmp_path: Path) -> None:
         polygon = outline(longitude, -17.0, 0.5)
         roi = read_roi(vector(tmp_path / f"{code}.gpkg", polygon, "EPSG:4326"))
         assert str(region_geobox(roi, 100.0).crs) == f"EPSG:{code}"
+
+
+def polar(folder: Path, geometry: shapely.Geometry, crs: str = "EPSG:3031") -> VectorRoi:
+    path = folder / "region.gpkg"
+    pyogrio.raw.write(
+        str(path), np.array([geometry.wkb], dtype=object), [np.arange(1)], ["n"],
+        driver="GPKG", crs=crs, geometry_type="Polygon",
+    )  # fmt: skip
+    return read_roi(path)
+
+
+@pytest.mark.parametrize(
+    ("crs", "box", "pole"),
+    [
+        ("EPSG:3031", (-5000, -5000, 5000, 5000), "south"),
+        ("EPSG:3413", (-5000, -5000, 5000, 5000), "north"),
+        ("EPSG:4326", (-180, -90, 180, -89.9), "south"),
+    ],
+)
+def test_region_with_a_pole_is_refused(tmp_path: Path, crs: str, box, pole: str) -> None:
+    with pytest.raises(RegionError, match=rf"region\.gpkg contains or surrounds the {pole} pole"):
+        polar(tmp_path, shapely.box(*box), crs)
+
+
+def test_ring_around_a_pole_is_refused(tmp_path: Path) -> None:
+    ring = shapely.Point(0, 0).buffer(50_000) - shapely.Point(0, 0).buffer(40_000)
+    with pytest.raises(RegionError, match="contains or surrounds the south pole"):
+        polar(tmp_path, ring)
+
+
+@pytest.mark.parametrize(
+    ("crs", "box", "west", "east"),
+    [
+        ("EPSG:3031", (300_000, -1000, 310_000, 9000), 88, 91),
+        ("EPSG:3413", (1000, 1000, 9000, 9000), 51, 129),
+        # Halves of a region that is divided at 180 degrees.
+        ("EPSG:3031", (0, -310_000, 9000, -300_000), 178, 180),
+        ("EPSG:3031", (-9000, -310_000, 0, -300_000), -180, -178),
+        # A quarter that ends at the pole.
+        ("EPSG:3031", (-9000, -9000, 0, 0), -180, 0),
+    ],
+)
+def test_polar_region_without_the_pole_has_a_grid(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, crs: str, box, west: float, east: float
+) -> None:
+    roi = polar(tmp_path, shapely.box(*box), crs)
+    with caplog.at_level("WARNING"):
+        geobox = region_geobox(roi, 10.0, crs)
+    assert geobox.boundingbox.bbox == box
+    bounds = to_lonlat(roi.geometry, roi.crs).bounds
+    assert west <= bounds[0] < bounds[2] <= east
+    assert "10.3 x 10.3 m on the ground" in caplog.text
+    assert "UTM" not in caplog.text
+    with pytest.raises(RegionError, match=r"outside UTM .*polar CRS"):
+        region_geobox(roi, 10.0)
+
+
+def test_polar_region_across_the_antimeridian_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RegionError, match=r"crosses the antimeridian.*split it at 180 degrees"):
+        polar(tmp_path, shapely.box(-1000, -310_000, 9000, -300_000))

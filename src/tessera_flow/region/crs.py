@@ -19,6 +19,9 @@ from ..errors import RegionError
 log = logging.getLogger(__name__)
 
 WGS84 = pyproj.CRS.from_epsg(4326)
+UTM_SOUTH, UTM_NORTH = -80.0, 84.0
+"""Degrees of latitude between which UTM is used."""
+
 
 MAX_DATUM_ERROR = 5.0
 """Metres: a less accurate shift between datums is stated."""
@@ -65,8 +68,24 @@ def reproject(
 
 
 def to_lonlat(geometry: shapely.Geometry, crs: pyproj.CRS) -> shapely.Geometry:
-    """Return a geometry in degrees (WGS 84, longitude first)."""
-    return reproject(geometry, crs, WGS84)
+    """Return a geometry in degrees (WGS 84, longitude first).
+
+    A geometry that ends at the antimeridian has 180 or -180 there, like its other longitudes.
+    """
+    result = reproject(geometry, crs, WGS84)
+    if crs.is_geographic:
+        return result
+    longitude = shapely.get_coordinates(result)[:, 0]
+    edge = np.abs(longitude) > 180 - 1e-9
+    inner = longitude[~edge]
+    if edge.any() and inner.size and (inner.max() <= 0 or inner.min() >= 0):
+        side = -180.0 if inner.min() < 0 else 180.0
+
+        def same_side(points: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.column_stack([np.where(edge, side, points[:, 0]), points[:, 1]])
+
+        return shapely.transform(result, same_side)
+    return result
 
 
 def _unit_size(crs: pyproj.CRS) -> float:
@@ -167,7 +186,7 @@ def utm_crs(longitude: float, latitude: float) -> pyproj.CRS:
     Raises:
         RegionError: the point is north of 84 N or south of 80 S, outside UTM.
     """
-    if not -80 <= latitude <= 84:
+    if not UTM_SOUTH <= latitude <= UTM_NORTH:
         raise RegionError(
             f"The centre of the region ({longitude:.3f}, {latitude:.3f}) is outside UTM (80 S to "
             "84 N): set `crs` to a polar CRS, such as EPSG:3413 or EPSG:3031."
@@ -250,14 +269,20 @@ def warn_of_scale(what: str, crs: pyproj.CRS, x: float, y: float, resolution: fl
     _, _, distances = geod.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
     width, height = (resolution * distance / (2 * half) for distance in distances)
     if max(abs(width / resolution - 1), abs(height / resolution - 1)) > MAX_SCALE_ERROR:
+        in_utm = min(lat) >= UTM_SOUTH and max(lat) <= UTM_NORTH
+        advice = (
+            f" For {resolution:g} m on the ground, use the UTM zone of the region (`crs`: auto)."
+            if in_utm
+            else ""
+        )
         log.warning(
             "%s: pixels of %g m in %s (%s) are %.3g x %.3g m on the ground at the centre of the "
-            "region. For %g m on the ground, use the UTM zone of the region (`crs`: auto).",
+            "region.%s",
             what,
             resolution,
             crs_name(crs),
             crs.name,
             width,
             height,
-            resolution,
+            advice,
         )

@@ -22,6 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from ..errors import RegionError
 from .crs import (
+    WGS84,
     check_datum,
     check_file_crs,
     check_grid_crs,
@@ -107,7 +108,8 @@ def read_roi(path: str | Path, layer: str | None = None) -> VectorRoi | RasterRo
 
     Raises:
         RegionError: the file is missing, unreadable or empty, has no CRS or one without a known
-            relation to WGS 84, has no valid polygon, or crosses the antimeridian.
+            relation to WGS 84, has no valid polygon, crosses the antimeridian, or contains
+            a pole.
     """
     path = Path(path)
     if not path.exists():
@@ -129,7 +131,7 @@ def _read_vector(path: Path, layer: str | None) -> VectorRoi:
     geometry, crs = read_polygons(path, layer)
     check_file_crs(str(path), crs)
     lonlat = to_lonlat(geometry, crs)
-    _check_antimeridian(path, lonlat)
+    _check_longitudes(path, geometry, crs, lonlat)
     check_datum(str(path), crs, lonlat.bounds)
     return VectorRoi(path, geometry, crs)
 
@@ -177,7 +179,9 @@ def _parsed(crs: rasterio.crs.CRS) -> pyproj.CRS:
     return parsed
 
 
-def _check_antimeridian(path: Path, lonlat: shapely.Geometry) -> None:
+def _check_longitudes(
+    path: Path, geometry: shapely.Geometry, crs: pyproj.CRS, lonlat: shapely.Geometry
+) -> None:
     west, south, east, north = lonlat.bounds
     degrees = max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90
     if not degrees:  # also where a bound is not finite
@@ -186,11 +190,37 @@ def _check_antimeridian(path: Path, lonlat: shapely.Geometry) -> None:
             "are not degrees in its coordinate reference system: assign the correct one, or "
             "reproject the file (GeoJSON has longitude and latitude)."
         )
-    if west < -180 or east > 180 or east - west > 180:
+    if not (west < -180 or east > 180 or east - west > 180):
+        return
+    pole = _enclosed_pole(geometry, crs, lonlat)
+    if pole:
         raise RegionError(
-            f"{path} crosses the antimeridian (longitudes {west:.2f} to {east:.2f}): split it at "
-            "180 degrees into two regions."
+            f"{path} contains or surrounds the {pole} pole, which is not supported: use regions "
+            "that do neither, and that do not cross 180 degrees of longitude."
         )
+    raise RegionError(
+        f"{path} crosses the antimeridian, or is wider than 180 degrees (longitudes {west:.2f} to "
+        f"{east:.2f}): split it at 180 degrees into two regions, each narrower than that."
+    )
+
+
+def _enclosed_pole(
+    geometry: shapely.Geometry, crs: pyproj.CRS, lonlat: shapely.Geometry
+) -> str | None:
+    """Return `north` or `south` if polygons that span all longitudes contain or surround it."""
+    _, south, _, north = lonlat.bounds
+    for name, latitude, reached in (("south", -90.0, south), ("north", 90.0, north)):
+        if crs.is_geographic:
+            if abs(reached - latitude) < 1e-6:
+                return name
+            continue
+        point = pyproj.Transformer.from_crs(WGS84, crs, always_xy=True).transform(0.0, latitude)
+        filled = [shapely.Polygon(part.exterior) for part in shapely.get_parts(geometry)]
+        # Projections of the equator have another point, or none, for a pole.
+        shown = abs(reached) > 60 and np.isfinite(point).all()
+        if shown and any(part.intersects(shapely.Point(point)) for part in filled):
+            return name
+    return None
 
 
 def _grid_crs(roi: VectorRoi | RasterRoi, crs: str) -> pyproj.CRS:
