@@ -74,11 +74,13 @@ wildcard_constraints:
 def needs(rule, **more):
     """Memory (MB) and run time (minutes) of a rule's jobs, which grow with each attempt, and
     further resources."""
+
+    def runtime(wildcards, attempt, threads):
+        return SCHEDULE.runtime(rule, attempt, threads)
+
     return {
         "mem_mb": lambda wildcards, attempt: SCHEDULE.memory_mb(rule, attempt),
-        "runtime": lambda wildcards, attempt, threads: SCHEDULE.runtime(
-            rule, attempt, threads
-        ),
+        "runtime": runtime,
         **more,
     }
 
