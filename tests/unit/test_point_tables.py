@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +205,16 @@ def test_layers_must_be_named(tmp_path: Path) -> None:
     same(read_points(path, layer="b"), [4], [52])
     with pytest.raises(RegionError, match="no layer c: its layers are a, b"):
         read_points(path, layer="c")
+
+
+def test_locked_geopackage_is_refused(tmp_path: Path) -> None:
+    path = geometry(tmp_path / "p.gpkg", [shapely.Point(3, 51)])
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("begin exclusive")
+        with pytest.raises(RegionError, match=r"p\.gpkg is open in another program .*locked"):
+            read_points(path)
+        database.execute("rollback")
+    same(read_points(path), [3], [51])
 
 
 def shapefile(path: Path, encoding: str, language: int, label: str = LABEL) -> Path:

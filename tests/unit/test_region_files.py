@@ -319,7 +319,7 @@ def test_locked_geopackage_is_refused(tmp_path: Path, monkeypatch, journal: str)
         with pytest.raises(RegionError, match=message):
             read_roi(path)
         if journal == "WAL":  # locked after the check
-            monkeypatch.setattr(vector_file, "_check_database", lambda path: None)
+            monkeypatch.setattr(vector_file, "check_database", lambda path: None)
             with pytest.raises(RegionError, match=r"IMMUTABLE.*close the file there"):
                 read_roi(path)
             monkeypatch.undo()

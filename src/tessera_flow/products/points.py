@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_output
 from ..errors import RegionError
+from ..region.vector_file import check_database, edits_read
 from .text_table import check_names, coordinates, read_text_table
 
 TEXT_TABLES, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq", ".geoparquet")
@@ -212,10 +213,12 @@ def read_crs(text: object) -> pyproj.CRS:
 
 
 def _read_vector(path: Path, crs: str | None, encoding: str | None, layer: str | None) -> Points:
+    check_database(path)
     try:
-        layer = _layer(path, layer)
-        encoding = encoding or shapefile_encoding(path)
-        meta, table = pyogrio.read_arrow(path, layer=layer, encoding=encoding)
+        with edits_read(path):
+            layer = _layer(path, layer)
+            encoding = encoding or shapefile_encoding(path)
+            meta, table = pyogrio.read_arrow(path, layer=layer, encoding=encoding)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
         raise RegionError(f"{path} cannot be read as a vector file ({error}): fix it.") from error
     except (UnicodeDecodeError, pa.ArrowException) as error:

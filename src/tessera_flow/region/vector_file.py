@@ -44,7 +44,7 @@ def read_polygons(path: Path, layer: str | None) -> tuple[shapely.Geometry, pypr
     Raises:
         RegionError: it cannot be read, has no CRS, several layers, or anything but valid polygons.
     """
-    _check_database(path)
+    check_database(path)
     if path.suffix.lower() in _PARQUET:
         geometries, crs = _read_geoparquet(path, layer)
     else:
@@ -72,11 +72,14 @@ def read_polygons(path: Path, layer: str | None) -> tuple[shapely.Geometry, pypr
     return union, parsed
 
 
-def _check_database(path: Path) -> None:
+def check_database(path: Path) -> None:
     """Check that the saved edits of a GeoPackage can be read.
 
     They can be in its write-ahead log, and GDAL ignores that log, or the lock of another program,
-    if it cannot open it.
+    if it cannot open it. Files of other formats are not checked.
+
+    Raises:
+        RegionError: another program has locked the file, or its log cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -126,8 +129,12 @@ def _locked_error(path: Path, reason: str) -> RegionError:
 
 
 @contextlib.contextmanager
-def _edits_read(path: Path) -> Iterator[None]:
-    """Refuse a file that GDAL opens without its lock and log, although they exist."""
+def edits_read(path: Path) -> Iterator[None]:
+    """Refuse a file that GDAL opens in this context without its lock and log, although they exist.
+
+    Raises:
+        RegionError: GDAL did so.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -147,7 +154,7 @@ def _read_with_gdal(path: Path, layer: str | None) -> tuple[list[Any], Any]:
 
     source = _in_zip(path) if path.suffix.lower() == ".zip" else str(path)
     try:
-        with _edits_read(path):
+        with edits_read(path):
             listed = [(str(name), kind) for name, kind in pyogrio.list_layers(source)]
             layer = _chosen_layer(path, listed, layer)
             meta, _, wkb, _ = pyogrio.raw.read(source, layer=layer, columns=[])
