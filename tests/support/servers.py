@@ -8,6 +8,9 @@ test schedules it. Other services of tests are subclasses of `Server` or `FileSe
 from __future__ import annotations
 
 import datetime as dt
+import email.utils
+import gzip
+import hashlib
 import json
 import mmap
 import re
@@ -15,6 +18,7 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -69,7 +73,13 @@ class Fault:
             web page with status 200);
             a wrong range of a file:
             `short` (half of the requested bytes, with correct headers), `corrupt` (bytes that
-            differ from the file's after the first `HEADER_BYTES`);
+            differ from the file's after the first `HEADER_BYTES`), `shifted` (Content-Range of
+            other bytes), `resized` (Content-Range of a larger file), `unranged` (206 without
+            Content-Range);
+            another form of the answer:
+            `whole` (status 200 and the complete file), `gzip`, `deflate` and `raw deflate` (the
+            body is compressed), `gzip whole` (both), `replace` (from this request on, the file is
+            that of `FileServer.replacements`), `page` (a web page as octets, status 200);
             a transfer of a file that fails:
             `reset` (the connection is reset after half of the body), `truncate` (it is closed
             after half of the body), `cut` (it is closed after `value` bytes), `stall` (as
@@ -101,6 +111,8 @@ class Fault:
         """The answer in place of the regular one, if this fault has one."""
         if self.kind == "html":
             return 200, {"Content-Type": "text/html; charset=utf-8"}, PAGE
+        if self.kind == "page":
+            return 200, {"Content-Type": "application/octet-stream"}, PAGE
         if self.kind == "busy":
             return 429, {"Retry-After": f"{self.value:g}"}, b"slow down"
         if self.kind == "status":
@@ -110,6 +122,11 @@ class Fault:
     def changed(self, answer: Answer) -> Answer:
         """The answer to a range request with a wrong range."""
         status, headers, body = answer
+        if status not in (200, 206):
+            return answer
+        if encode := _ENCODINGS.get(self.kind.removesuffix(" whole")):
+            name, function = encode
+            return status, headers | {"Content-Encoding": name}, function(body)
         if status != 206:
             return answer
         start, stop, size = map(int, re.findall(r"\d+", headers["Content-Range"]))
@@ -117,10 +134,28 @@ class Fault:
             body = body[: max(1, len(body) // 2)]
             stop = start + len(body) - 1
             headers = headers | {"Content-Range": f"bytes {start}-{stop}/{size}"}
+        elif self.kind == "shifted":
+            headers = headers | {"Content-Range": f"bytes {start + 1}-{stop + 1}/{size + 1}"}
+        elif self.kind == "resized":
+            headers = headers | {"Content-Range": f"bytes {start}-{stop}/{size + 7}"}
+        elif self.kind == "unranged":
+            headers = {name: v for name, v in headers.items() if name != "Content-Range"}
         elif self.kind == "corrupt":
             intact = max(0, min(len(body), HEADER_BYTES - start))
             body = body[:intact] + bytes(byte ^ 0x5A for byte in body[intact:])
         return status, headers, body
+
+
+def _raw_deflate(body: bytes) -> bytes:
+    engine = zlib.compressobj(wbits=-15)
+    return engine.compress(body) + engine.flush()
+
+
+_ENCODINGS = {
+    "gzip": ("gzip", gzip.compress),
+    "deflate": ("deflate", zlib.compress),
+    "raw deflate": ("deflate", _raw_deflate),
+}
 
 
 @dataclass
@@ -165,6 +200,9 @@ class Server:
     def respond(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Answer:
         raise NotImplementedError
 
+    def replace(self, path: str) -> None:
+        """Replace the object at a path."""
+
     def answer(
         self, method: str, path: str, headers: Mapping[str, str], body: Any, fault: Fault | None
     ) -> Answer:
@@ -177,6 +215,10 @@ class Server:
         replacement = fault and fault.replacement()
         if replacement:
             return replacement
+        if fault is not None and fault.kind.endswith("whole"):
+            headers = {name: value for name, value in headers.items() if name != "range"}
+        if fault is not None and fault.kind == "replace":
+            self.replace(path)
         try:
             answer = self.respond(method, path, headers, body)
         except ValueError as error:
@@ -305,6 +347,9 @@ class FileServer(Server):
 
     Attributes:
         contents: content to serve by path, in place of the files.
+        replacements: content by path after the fault `replace`.
+        versions: answers state the version of the file: `etag`, `weak` (a weak ETag), `modified`
+            (Last-Modified); empty: none. With `etag`, If-Range is respected.
         replaced: the same, but with status 200, as a web page and without ranges (as a login
             page).
         redirect: URL to which all requests are redirected.
@@ -316,6 +361,8 @@ class FileServer(Server):
 
     folder: Path = Path()
     contents: dict[str, bytes] = field(default_factory=dict)
+    replacements: dict[str, bytes] = field(default_factory=dict)
+    versions: str = ""
     replaced: dict[str, bytes] = field(default_factory=dict)
     redirect: str = ""
     signed: bool = False
@@ -340,11 +387,29 @@ class FileServer(Server):
         content = self.content(name)
         if content is None:
             return 404, {}, b"not found"
-        answer = file_answer(method, headers.get("range", ""), content)
+        stated = self._version(content)
+        span = headers.get("range", "")
+        if "ETag" in stated and headers.get("if-range", stated["ETag"]) != stated["ETag"]:
+            span = ""
+        answer = file_answer(method, span, content)
+        answer = (answer[0], answer[1] | stated, answer[2])
         if token is not None:
             with self.lock:
                 self.tokens[token] += len(answer[2])
         return answer
+
+    def replace(self, path: str) -> None:
+        name = unquote(urlsplit(path).path)
+        self.contents[name] = self.replacements[name]
+
+    def _version(self, content: bytes | mmap.mmap) -> dict[str, str]:
+        if not self.versions:
+            return {}
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        if self.versions == "modified":
+            moment = dt.datetime.fromtimestamp(int(digest[:7], 16), dt.UTC)
+            return {"Last-Modified": email.utils.format_datetime(moment, usegmt=True)}
+        return {"ETag": f'"{digest}"' if self.versions == "etag" else f'W/"{digest}"'}
 
     def content(self, name: str) -> bytes | mmap.mmap | None:
         """The content at a path, None if there is none."""
