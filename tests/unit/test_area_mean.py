@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,33 @@ def test_radar_power_is_averaged_before_decibels(tmp_path: Path) -> None:
     power[1, 2] = 0.4
     write(path, power, nodata=-32768)
     np.testing.assert_allclose(read(path, grid(20, (1, 2))), [[0.25, 0.3]], rtol=1e-6)
+
+
+def test_decibels_are_refused_and_negative_power_is_counted_on_a_coarse_grid(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The mean leaves out what is not above 0, so that it would be plausible."""
+    rng = np.random.default_rng(3)
+    power = rng.gamma(4, 0.02, (40, 40)).astype(np.float32)
+    decibels = (10 * np.log10(power)).astype(np.float32)
+    decibels[::7] = 0.5  # strong targets
+    path = write(tmp_path / "vv.tif", decibels, nodata=-32768)
+    for resampling in ("nearest", "bilinear"):
+        with pytest.raises(ReadError, match=r"are negative .* probably in decibels"):
+            read(path, grid(100, (4, 4)), ReadOptions(resampling, True))
+    write(path, np.where(power > 0.02, power, power - 0.03).astype(np.float32), nodata=-32768)
+    count = int((power <= 0.02).sum())
+    assert 0 < count < 0.05 * power.size
+    caplog.set_level(logging.INFO)
+    read(path, grid(100, (4, 4)))
+    (record,) = (r for r in caplog.records if "negative power" in r.getMessage())
+    assert record.levelname == "INFO"
+    assert record.getMessage().startswith(f"{count} values ({100 * count / 1600:.1f} %) of ")
+    power[:10] = -0.01
+    write(path, power, nodata=-32768)
+    read(path, grid(100, (4, 4)))
+    assert caplog.records[-1].levelname == "WARNING"
+    assert caplog.records[-1].getMessage().startswith("400 values (25.0 %) of ")
 
 
 def test_source_in_degrees_or_turned(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import logging
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.control import GroundControlPoint
 
 from tessera_flow.archives.signing import Access
 from tessera_flow.config.sections import Sentinel2
 from tessera_flow.errors import ItemError, ReadError
+from tessera_flow.ingest.radar_check import check_power
+from tessera_flow.raster.failures import MissingSceneError
 from tessera_flow.raster.reader import Asset, Reader
 from tessera_flow.raster.resample import ReadOptions
 from tessera_flow.scenes.candidate import source_item
@@ -28,6 +34,8 @@ from tessera_flow.scenes.item_assets import (
 )
 from tessera_flow.sensors.sentinel1 import not_linear_gamma0, not_power
 from tessera_flow.urls import absolute_href
+
+from ..support.servers import serve_files
 
 LEFT, TOP, SIZE = 400_000, 5_800_000, 60
 GRID = GeoBox((40, 40), Affine(10, 0, LEFT + 100, 0, -10, TOP - 100), "EPSG:32631")
@@ -244,3 +252,77 @@ def test_rasters_that_are_not_understood_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\x1f\x8b" + bytes(100))
     with pytest.raises(ReadError, match="gzip file"):
         read(path)
+
+
+@pytest.mark.parametrize(("count", "level"), [(3, "INFO"), (300, "WARNING")])
+def test_negative_power_is_counted_in_the_log(
+    count: int, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    item = dataclasses.replace(source_item(document(), GRID, {"B04"}, True), id="S1")
+    power = np.full((50, 50), 0.1, np.float32)
+    power.flat[:count], power.flat[-100:] = -0.001, np.nan
+    caplog.set_level(logging.INFO)
+    check_power(item, ["vv", "vh"], [power, abs(power)])
+    (record,) = caplog.records
+    assert record.levelname == level
+    share = f"{100 * count / 2400:.1f} %"
+    assert f"{count} values ({share}) of asset vv of item S1 are negative" in record.getMessage()
+
+
+# Drivers, codecs and layouts of files
+
+
+def test_jpeg_2000_has_the_pixels_of_the_geotiff(tmp_path: Path) -> None:
+    values, path = numbers(), tmp_path / "a.jp2"
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", height=SIZE, width=SIZE, count=1, dtype="uint16",
+        crs="EPSG:32631", transform=Affine(*RIGHT), QUALITY=100, REVERSIBLE=True,
+    ) as dataset:  # fmt: skip
+        dataset.write(values)
+    write(tmp_path / "a.tif", values)
+    np.testing.assert_array_equal(read(path), read(tmp_path / "a.tif"))
+    with serve_files(tmp_path) as server, Reader(lambda href, fresh=False: Access(href)) as reader:
+        options = ReadOptions("bilinear", True)
+        _, pixels = reader.read(Asset("X", "B04", f"{server.url}/a.jp2"), GRID, "uint16", options)
+    np.testing.assert_array_equal(pixels, values[0, 10:50, 10:50])
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_codec_that_is_not_installed_is_named(tmp_path: Path, remote: bool) -> None:
+    """The archive is not at fault: the scene is not recorded as corrupt."""
+    path = tmp_path / "a.tif"
+    write(path, numbers())
+    content = path.read_bytes()
+    tag = struct.pack("<HHI", 259, 3, 1)  # compression, short, one value
+    assert content.count(tag) == 1
+    position = content.index(tag) + len(tag)
+    path.write_bytes(content[:position] + struct.pack("<H", 34661) + content[position + 2 :])
+    with serve_files(tmp_path) as server, Reader(lambda href, fresh=False: Access(href)) as reader:
+        href = f"{server.url}/a.tif" if remote else str(path)
+        with pytest.raises(ReadError, match=r"GDAL \(.*\) lacks the codec.*JBIG") as raised:
+            reader.read(Asset("X", "B04", href), GRID, "uint16", ReadOptions("bilinear", True))
+    assert not isinstance(raised.value, MissingSceneError)
+    assert "not at fault" in str(raised.value)
+
+
+def test_ground_control_points_and_alpha_bands_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    points = [
+        GroundControlPoint(row, column, LEFT + 10 * column, TOP - 10 * row)
+        for row in (0, SIZE) for column in (0, SIZE)
+    ]  # fmt: skip
+    with rasterio.open(
+        path, "w", driver="GTiff", height=SIZE, width=SIZE, count=1, dtype="uint16",
+        gcps=points, crs="EPSG:32631",
+    ) as dataset:  # fmt: skip
+        dataset.write(numbers())
+    with pytest.raises(ReadError, match="ground control points"):
+        read(path)
+    with rasterio.open(
+        path, "w", driver="GTiff", height=SIZE, width=SIZE, count=2, dtype="uint16",
+        transform=Affine(*RIGHT), crs="EPSG:32631", ALPHA="YES", PHOTOMETRIC="MINISBLACK",
+    ) as dataset:  # fmt: skip
+        dataset.write(numbers(2))
+    for band in (None, 1):
+        with pytest.raises(ReadError, match="alpha band, which may hide pixels"):
+            read(path, band=band)

@@ -22,7 +22,6 @@ from ..block_file import CHUNK, create_array, create_block_file
 from ..concurrency import ordered_map
 from ..config.sections import Download, Sentinel1, Sentinel2
 from ..dates import Slice
-from ..errors import ReadError
 from ..raster.failures import MissingSceneError
 from ..raster.odc_driver import load_asset
 from ..raster.reader import Reader
@@ -36,7 +35,6 @@ from ..sensors.sentinel1 import (
     CHANNELS,
     ORBITS,
     add_to_mosaic,
-    not_power,
     power_to_scaled_decibels,
 )
 from ..sensors.sentinel2 import (
@@ -51,6 +49,7 @@ from ..sensors.sentinel2 import (
 from ..urls import is_url
 from .missing_scenes import Acquisition, MissingScenes, usable
 from .pixel_sample import OffsetConfirmation
+from .radar_check import check_power
 
 log = logging.getLogger(__name__)
 
@@ -369,7 +368,7 @@ class _RadarDays:
             while (item := acquisition.item) is not None:
                 power = _results([(acquisition, item, future) for future in futures])
                 if power is not None:
-                    _check_power(item, self.keys, power)
+                    check_power(item, self.keys, power)
                     channels = [power_to_scaled_decibels(values) for values in power]
                     add_to_mosaic(mosaic, np.stack(channels, axis=-1))
                     break
@@ -380,21 +379,6 @@ class _RadarDays:
 
     def _start(self, item: SourceItem) -> list[Future[NDArray[Any]]]:
         return [self.job.start(item, key, "float32", self.options) for key in self.keys]
-
-
-def _check_power(item: SourceItem, keys: Sequence[str], images: Sequence[NDArray[Any]]) -> None:
-    """Check that the images of an item can be linear power: other values would become no data.
-
-    Raises:
-        ReadError: they are negative, such as decibels.
-    """
-    for key, values in zip(keys, images, strict=True):
-        if problem := not_power(values):
-            raise ReadError(
-                f"Cannot use asset {key} of item {item.id}: {problem}, but gamma0 in linear power "
-                "is positive. It is probably in decibels, or its no-data value is not declared. "
-                "Convert it (power = 10 ** (dB / 10)), or list the item in sentinel1.exclude."
-            )
 
 
 def download_sentinel1(

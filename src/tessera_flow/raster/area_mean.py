@@ -9,6 +9,7 @@ pixels are averaged, which gives the same weights on grids that are not turned.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +26,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from ..errors import ReadError
-from ..sensors.sentinel1 import not_power
+from ..sensors.sentinel1 import NEGATIVE_WARNING_SHARE, negative_values, not_power
+
+log = logging.getLogger(__name__)
 
 COARSER = 1.05
 """Grids whose pixels are larger than those of the source by more than this are averaged. Smaller
@@ -75,6 +78,7 @@ def read_mean(
     source_window: SourceWindow,
     nodata: float | None,
     band: int = 1,
+    label: str = "the raster",
 ) -> NDArray[Any]:
     """Return the mean of the source pixels that each pixel of `target` covers.
 
@@ -85,6 +89,7 @@ def read_mean(
         nodata: value that is no data; in rasters of floats also what is not finite or not
             above 0 (radar power).
         band: band of the dataset, from 1.
+        label: name of the raster, for the log, which has the number of negative values.
 
     Returns:
         (H, W) in the dtype of the dataset, integers rounded half up; 0 where less than
@@ -95,11 +100,15 @@ def read_mean(
     """
     dtype = np.dtype(dataset.dtypes[band - 1])
     result = np.zeros(target.shape, dtype)
+    negative = present = 0
     for rows, values, mean in _strips(dataset, target, source_window, band):
         valid = _has_data(values, nodata)
         if np.issubdtype(dtype, np.floating):
             # Averages of power skip negative values, so they are not seen afterwards.
-            _check_power(values if nodata is None else values[values != nodata])
+            power = values if nodata is None else values[values != nodata]
+            _check_power(power)
+            counts = negative_values(power)
+            negative, present = negative + counts[0], present + counts[1]
         coverage = mean(valid)
         total = mean(np.where(valid, values, 0))
         covered = coverage >= MIN_COVERAGE - TOLERANCE
@@ -108,6 +117,12 @@ def read_mean(
             # Only sums of reprojected pixels are inexact, by about 1e-6.
             means = np.floor(np.round(means, 4) + 0.5)
         result[rows] = means
+    if negative:
+        log.log(
+            logging.WARNING if negative >= NEGATIVE_WARNING_SHARE * present else logging.INFO,
+            "%d values (%.1f %%) of %s are negative power: not in its means",
+            negative, 100 * negative / present, label,
+        )  # fmt: skip
     return result
 
 

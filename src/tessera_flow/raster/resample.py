@@ -138,7 +138,7 @@ def _averaged(
         return read_classes(dataset, target, source_window, options.invalid_classes, options.band)
     nodata = _source_nodata(dataset, options, label)
     try:
-        return read_mean(dataset, target, source_window, nodata, options.band)
+        return read_mean(dataset, target, source_window, nodata, options.band, label)
     except ReadError as error:
         raise ReadError(f"Cannot use {label}: {error}") from None
 

@@ -26,6 +26,10 @@ _KEPT_PROPERTIES = (
 )  # fmt: skip
 
 
+NAMED_ASSETS = 8
+"""Keys that the reason names if an asset is not there."""
+
+
 def source_item(
     document: Mapping[str, Any], geobox: GeoBox, asset_keys: set[str], is_optical: bool
 ) -> SourceItem:
@@ -64,8 +68,10 @@ def source_item(
 
 def _reduced(document: Mapping[str, Any], asset_keys: set[str]) -> dict[str, Any]:
     properties = document["properties"]
+    unused = [key for key in document.get("assets") or {} if key not in asset_keys]
     return {
         "id": document["id"],
+        "unused_assets": unused[:NAMED_ASSETS],
         "collection": document.get("collection"),
         "properties": {k: properties[k] for k in _KEPT_PROPERTIES if k in properties},
         "assets": {

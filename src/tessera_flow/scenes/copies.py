@@ -32,6 +32,8 @@ _FULL = 1.0
 _DIFFERENT_PIXELS = 0.01
 """Largest share of pixels with data in only one of two copies."""
 
+_FOR_SELECTION = ("footprint", "unused_assets")
+
 Footprint = Mapping[str, Any]
 
 
@@ -152,9 +154,7 @@ def _same_pixels(first: SourceItem, second: SourceItem, sample: Sample, scl_key:
     return bool(one.any() and np.mean(one != other) <= _DIFFERENT_PIXELS)
 
 
-def without_footprint(item: SourceItem) -> SourceItem:
-    """Return an item without its outline, which is needed only for the comparison."""
-    if "footprint" not in item.stac:
-        return item
-    stac = {key: value for key, value in item.stac.items() if key != "footprint"}
-    return dataclasses.replace(item, stac=stac)
+def as_selected(item: SourceItem) -> SourceItem:
+    """Return an item without what is needed only to select it: outline, unused asset keys."""
+    kept = {key: value for key, value in item.stac.items() if key not in _FOR_SELECTION}
+    return item if len(kept) == len(item.stac) else dataclasses.replace(item, stac=kept)

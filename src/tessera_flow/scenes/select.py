@@ -11,7 +11,8 @@ from ..archives.boa_offset import StatedOffset
 from ..archives.provider import Provider
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS, SCL, Preprocessing
-from .copies import Sample, group_copies, without_footprint
+from .candidate import NAMED_ASSETS
+from .copies import Sample, as_selected, group_copies
 from .manifest import SourceItem
 from .offsets import with_offsets
 
@@ -63,7 +64,7 @@ def select_sentinel2(
         ]
         cloud = _cloud_cover(item)
         if missing:
-            left_out.append((item.id, f"has no asset {', '.join(missing)}"))
+            left_out.append((item.id, f"has no asset {', '.join(missing)}{_asset_keys(item)}"))
         elif max_cloud < 100 and cloud is not None and cloud > max_cloud:
             left_out.append((item.id, f"cloud cover {cloud} % is above max_cloud {max_cloud} %"))
         else:
@@ -77,8 +78,8 @@ def select_sentinel2(
     for acquisitions in groups:
         first = min(_sentinel2_order(copies[0]) for copies in acquisitions)
         for number, (newest, *older) in enumerate(acquisitions):
-            duplicates = tuple(without_footprint(item) for item in older)
-            used = dataclasses.replace(without_footprint(newest), duplicates=duplicates)
+            duplicates = tuple(as_selected(item) for item in older)
+            used = dataclasses.replace(as_selected(newest), duplicates=duplicates)
             ordered.append((first, number, used))
             left_out += [(item.id, f"older duplicate of {newest.id}") for item in older]
     ordered.sort(key=lambda entry: (*entry[:2], repr(entry[2].stac)))
@@ -126,6 +127,15 @@ def _polarisations(item: SourceItem) -> str:
     return f" (it has {' and '.join(names)})" if {"HH", "HV"} & set(names) else ""
 
 
+def _asset_keys(item: SourceItem) -> str:
+    """Return ` (its assets are a, b, c)`, with the first keys of the item."""
+    keys = [*item.stac["assets"], *item.stac.get("unused_assets", ())]
+    if not keys:
+        return " (it has no assets)"
+    more = ", ..." if len(keys) > NAMED_ASSETS else ""
+    return f" (its assets are {', '.join(keys[:NAMED_ASSETS])}{more})"
+
+
 def select_sentinel1(
     candidates: Iterable[SourceItem], provider: Provider, orbits: str
 ) -> tuple[list[SourceItem], list[tuple[str, str]]]:
@@ -139,7 +149,8 @@ def select_sentinel1(
             if provider.s1_assets[channel] not in item.stac["assets"]
         ]
         if missing:
-            left_out.append((item.id, f"has no {' and no '.join(missing)}{_polarisations(item)}"))
+            it_has = _polarisations(item) or _asset_keys(item)
+            left_out.append((item.id, f"has no {' and no '.join(missing)}{it_has}"))
         elif item.orbit not in ORBITS:
             state = f"is {item.orbit!r}" if item.orbit else "is missing"
             left_out.append((item.id, f"{NO_DIRECTION} ({provider.orbit_property} {state})"))
@@ -147,5 +158,5 @@ def select_sentinel1(
             left_out.append((item.id, f"is {item.orbit}, but sentinel1.orbits is {orbits}"))
         else:
             usable.append(item)
-    items = _group_duplicates(usable, provider, left_out)
+    items = _group_duplicates(map(as_selected, usable), provider, left_out)
     return sorted(items, key=lambda item: (_moment(item), item.id)), sorted(left_out)

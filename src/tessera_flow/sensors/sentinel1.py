@@ -16,6 +16,9 @@ MAX_NEGATIVE_SHARE = 0.9
 """Largest share of the values of an image that may be negative. Noise subtraction makes power
 slightly negative over water."""
 
+NEGATIVE_WARNING_SHARE = 0.05
+"""Share of negative values of an image from which on they are a warning. They become no data."""
+
 DECIBEL_LEVEL = -1.0
 MAX_DECIBEL_SHARE = 0.01
 """An image with a larger share of values at or below `DECIBEL_LEVEL` is not power: noise
@@ -105,3 +108,13 @@ def not_power(values: NDArray[np.floating]) -> str | None:
         f"{100 * share:.0f} % of its values are negative (median {np.median(finite):.4g}, minimum "
         f"{finite.min():.4g})"
     )
+
+
+def negative_values(values: NDArray[np.floating]) -> tuple[int, int]:
+    """Return the number of negative values of an image of power, and of all that are not no data.
+
+    Args:
+        values: as in `not_power`.
+    """
+    finite = np.isfinite(values)
+    return int(np.sum(finite & (values < 0))), int(np.sum(finite & (values != 0)))
