@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from tessera_flow.archives.earth_search import EarthSearch
 from tessera_flow.archives.mpc import Mpc
@@ -17,9 +21,13 @@ from tessera_flow.archives.sentinel2_names import (
     datatake,
     mgrs_tile,
     observation_day,
+    processing_baseline,
     sensing_start,
 )
+from tessera_flow.config.sections import Download, Period, Sentinel2
+from tessera_flow.demo.archive import write_item_collection
 from tessera_flow.jobs.files import RunFiles
+from tessera_flow.scenes.search import list_items
 
 from ..support.archives import earth_search_item
 from ..support.pipeline import (
@@ -330,3 +338,44 @@ def test_names_of_items_made_from_safe_folders() -> None:
     for provider in (EarthSearch(), Mpc()):
         keys = {provider.acquisition(item) for name, item in items.items() if "01WCP" in name}
         assert keys == {("S2A", "20230625T234621", "01WCP")}
+
+
+@pytest.mark.skipif(not STACTOOLS.is_dir(), reason=f"no recorded items at {STACTOOLS}")
+@pytest.mark.parametrize("item_format", ["earth-search", "mpc"])
+def test_items_made_from_safe_folders_are_listed(tmp_path: Path, item_format: str) -> None:
+    """They have no collection. Each is used or left out with a reason; none is lost."""
+    for number, item in enumerate(stactools_items()):
+        item.pop("collection", None)
+        collection = tmp_path / f"{number}.json"
+        write_item_collection(collection, [item])
+        outline = shapely.geometry.shape(item["geometry"])
+        x, y = outline.representative_point().coords[0]
+        zone = int(item["properties"].get("proj:epsg") or item["properties"]["proj:code"][5:])
+        to_zone = pyproj.Transformer.from_crs("EPSG:4326", zone, always_xy=True)
+        left, top = (round(value / 10) * 10 for value in to_zone.transform(x, y))
+        grid = GeoBox((40, 40), Affine(10, 0, left, 0, -10, top), f"EPSG:{zone}")
+        day = observation_day(item)
+        source = Sentinel2(provider="local", location=str(collection), item_format=item_format)
+        arguments = (source, "here", grid, Period(start=day, end=day), "corrected", Download())
+        listed = list_items(*arguments)
+        (used,) = listed.items
+        assert (used.id, used.date) == (item["id"], day)
+        assert len(used.stac["assets"]) == 11 and not listed.left_out and not listed.outside
+        baseline = processing_baseline(item)
+        assert used.boa_offset == (1000 if baseline >= "04.00" else 0)
+
+
+def test_item_without_a_collection_is_used_if_it_has_the_bands(tmp_path: Path, roi: Path) -> None:
+    items = [product(tmp_path / "a", 500), product(tmp_path / "a", 500, start="2", minute=50)]
+    for item in items:
+        item.pop("collection", None)
+    items[1]["assets"] = {"thumbnail": {"href": "t.png"}}
+    files = ingest(
+        configuration(
+            tmp_path, roi, items, DAY, DAY, sentinel1={"enabled": False}
+        ), "items",
+    )  # fmt: skip
+    listed = manifest(files, "sentinel2")
+    assert [item.id for item in listed.items] == [items[0]["id"]]
+    ((name, reason),) = listed.outside
+    assert name == items[1]["id"] and "is of collection None" in reason
