@@ -46,6 +46,8 @@ def table(separator: str = ",", decimal: str = ".", quote: str = "") -> str:
     [
         (table().encode(), {}),
         (table().replace("\n", "\r\n").encode("utf-8-sig"), {}),
+        (table().replace("\n", "\r").encode(), {}),
+        (("sep=;\n" + table(";", ",")).replace("\n", "\r").encode(), {}),
         (table().encode("utf-16"), {}),
         (table().encode("utf-32"), {}),
         (table().encode("utf-16-le"), {"encoding": "utf-16-le"}),
@@ -191,6 +193,9 @@ def test_points_with_z_multipoints_of_one_and_missing_geometry(tmp_path: Path) -
          [51, np.nan])  # fmt: skip
     one = shapely.MultiPoint([(3, 51)])
     same(read_points(geometry(tmp_path / "m.gpkg", [one], kind="MultiPoint")), [3], [51])
+    for empty in (shapely.Point(), shapely.MultiPoint()):
+        path = geometry(tmp_path / "e.gpkg", [shapely.Point(3, 51), empty], kind="Unknown")
+        same(read_points(path), [3, np.nan], [51, np.nan])
     two = shapely.MultiPoint([(3, 51), (4, 51)])
     path = geometry(tmp_path / "two.gpkg", [one, two], kind="MultiPoint")
     with pytest.raises(RegionError, match="feature 2 is not a point but several"):

@@ -227,3 +227,43 @@ def test_folders_of_other_names_and_tiles_without_position_are_stated(
     np.testing.assert_array_equal(values, ground(600_000, 5_700_000, 60, 45))
     assert "names are not of the form x0_y0_x1_y1 (backup)" in caplog.text
     assert "4 tiles state no position" in caplog.text
+
+
+def shorten(tile: Path, rows: int, columns: int) -> None:
+    """Remove the last rows and columns of the arrays of a tile."""
+    height, width = np.load(tile / "bands.npy").shape[1:3]
+    y, x = slice(0, height - rows), slice(0, width - columns)
+    for path in tile.glob("*.npy"):
+        values = np.load(path)
+        if values.ndim > 1:
+            np.save(path, np.ascontiguousarray(values[:, y, x]))
+    with rasterio.open(tile / "roi.tiff") as dataset:
+        values, transform = dataset.read(1)[y, x], dataset.transform
+    write_raster(tile / "roi.tiff", values, transform)
+
+
+def test_arrays_that_lack_the_last_row_or_column(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(folder, "region.tiff")
+    _, expected, whole = imported(folder, config)
+    height, width = expected.shape
+    for path in (folder / "tiles").iterdir():
+        x0, y0, x1, y1 = (int(number) for number in path.name.split("_"))
+        # Edge tiles are padded to SIZE: without the padding, and without one pixel more.
+        rows = SIZE - (y1 - y0) + 1 if y1 == height else 0
+        columns = SIZE - (x1 - x0) + 1 if x1 == width else 0
+        shorten(path, rows, columns)
+    caplog.clear()
+    _, values, inside = imported(folder, config)
+    np.testing.assert_array_equal(values[:-1, :-1], expected[:-1, :-1])
+    np.testing.assert_array_equal(inside[:-1, :-1], whole[:-1, :-1])
+    assert not inside[-1].any() and not inside[:, -1].any()
+    assert "the last row or column has no data" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "rows"), [("0_0_20_20", 1), ("0_40_20_60", 2)])
+def test_arrays_that_lack_more_are_refused(folder: Path, name: str, rows: int) -> None:
+    shorten(folder / "tiles" / name, rows, 0)
+    with pytest.raises(TileError, match=rf"{name} has {SIZE - rows} x 20 pixels, but its name"):
+        imported(folder, settings(folder, "region.tiff"))

@@ -289,6 +289,7 @@ def _points_of(path: Path, table: pa.Table, column: str, crs: pyproj.CRS) -> Poi
                ": use points, such as the centroids.")
         )  # fmt: skip
     geometry = np.where(single, shapely.get_geometry(geometry, 0), geometry)
+    geometry = np.where(shapely.is_empty(geometry), None, geometry)
     points = Points(shapely.get_x(geometry), shapely.get_y(geometry), crs, table.drop([column]))
     return _checked(path, points, ("x", "y"))
 

@@ -32,7 +32,7 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_EXCEL = re.compile(r"sep=(.)\r?\n")
+_EXCEL = re.compile(r"sep=(.)(?:\r\n?|\n)")
 _POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
@@ -187,7 +187,8 @@ def _separator(path: Path, text: str, has_names: Callable[[Sequence[str]], bool]
 
 
 def _first_row(text: str, separator: str) -> list[str]:
-    return next((row for row in csv.reader(io.StringIO(text), delimiter=separator) if row), [])
+    lines = io.StringIO(text, newline="")  # also for line ends of \r alone
+    return next((row for row in csv.reader(lines, delimiter=separator) if row), [])
 
 
 def _as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -83,13 +83,13 @@ def import_tiles(
         for window in windows:
             try:
                 tile = read_tile_folder(tiles[window].folder)
-                _check_size(tiles[window], tile, patch_size)
+                used = _used_window(tiles[window], tile, grid, patch_size)
             except TileError as error:
                 errors.append(error)
                 continue
             in_block = Window(window.y0 - extent.y0, window.x0 - extent.x0, *window.shape)
             patch = target.create_group(patch_name(in_block))
-            _write_patch(patch, tile, inside[in_block.slices], tiles[window].window)
+            _write_patch(patch, tile, inside[in_block.slices], used)
             log.info("tile %s read", tiles[window].folder.name)
         if len(errors) == 1:
             raise errors[0]
@@ -151,10 +151,28 @@ def _report_shift(
         )  # fmt: skip
 
 
-def _check_size(placed: Placed, tile: TileArrays, patch_size: int) -> None:
-    """Raise if a tile is smaller than in its name, or has pixels of the region beyond it."""
+def _used_window(placed: Placed, tile: TileArrays, grid: RegionGrid, patch_size: int) -> Window:
+    """Return the pixels that a tile has. At the lower and right edge of the region its arrays may
+    lack the last row and column of the window in its name.
+
+    Raises:
+        TileError: it is smaller, or has pixels of the region beyond the window.
+    """
     window = placed.window
     height, width = tile.shape
+    bottom, right = (int(n) for n in grid.product_geobox.shape)
+    short = Window(
+        window.y0,
+        window.x0,
+        window.height - (height == window.height - 1 and window.y0 + window.height == bottom),
+        window.width - (width == window.width - 1 and window.x0 + window.width == right),
+    )
+    if short != window and 0 not in short.shape:
+        log.warning(
+            "The tile %s has %d x %d pixels, but its name states %d x %d: the last row or column "
+            "has no data.", placed.folder.name, height, width, window.height, window.width,
+        )  # fmt: skip
+        window = short
     if height < window.height or width < window.width or max(tile.shape) > patch_size:
         raise TileError(
             f"The tile {placed.folder} has {height} x {width} pixels, but its name states "
@@ -168,6 +186,7 @@ def _check_size(placed: Placed, tile: TileArrays, patch_size: int) -> None:
             f"{window.height} x {window.width} that its name states are used: correct its name, or "
             "make it again."
         )
+    return window
 
 
 def _write_patch(
