@@ -30,11 +30,8 @@ from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 import shapely
 
 GEOJSON = "application/geo+json"
-CONFORMANCE = [
-    "https://api.stacspec.org/v1.0.0/core",
-    "https://api.stacspec.org/v1.0.0/collections",
-    "https://api.stacspec.org/v1.0.0/item-search",
-]
+CLASSES = ("core", "collections", "item-search")
+CONFORMANCE = [f"https://api.stacspec.org/v1.0.0/{name}" for name in CLASSES]
 PAGE = b"<!DOCTYPE html><html><title>Sign in</title><body>Please sign in.</body></html>" * 20
 
 HEADER_BYTES = 2048

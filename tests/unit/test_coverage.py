@@ -200,10 +200,11 @@ def test_radar_that_cannot_be_used_is_not_called_absent(tmp_path: Path, roi: Pat
     ]
     del items[1]["assets"]["vh"]
     listed = manifest(run(tmp_path / "x", roi, items, (1, 0)), "sentinel1")
-    assert listed.left_out == ((items[1]["id"], "has no VH"),)
+    reason = "has no VH (its assets are vv, tilejson, rendered_preview)"
+    assert listed.left_out == ((items[1]["id"], reason),)
     assert listed.warnings[0].startswith("No Sentinel-1 scene can be used: all 1 of the region")
     with pytest.raises(
-        ItemError, match=r"since all 1 were left out \(has no VH\), for region here"
+        ItemError, match=r"since all 1 were left out \(has no VH .*\), for region here"
     ):
         run(tmp_path / "y", roi, items, (1, 1))
 

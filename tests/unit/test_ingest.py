@@ -254,7 +254,7 @@ def test_orbits_are_split_and_mosaicked_by_day_first_non_zero_per_channel(
         radar(tmp_path / "a", "2021-06-04T17:30:00", half, zero_vh),
         radar(tmp_path / "a", "2021-06-04T05:30:00", 0.2, 0.03, "descending"),
         radar(tmp_path / "a", "2021-06-16T05:30:00", 0.3, 0.04, "descending"),
-        radar(tmp_path / "a", "2021-06-20T05:30:00", 0.0, -1.0, "descending"),
+        radar(tmp_path / "a", "2021-06-20T05:30:00", 0.0, 0.0, "descending"),
         radar(tmp_path / "a", "2021-06-21T05:30:00", 0.3, None, "descending"),
     ]
     config = configuration(
@@ -279,7 +279,9 @@ def test_orbits_are_split_and_mosaicked_by_day_first_non_zero_per_channel(
         s1["sar_descending"][:, 3, 3], [[dn(0.2), dn(0.03)], [dn(0.3), dn(0.04)]]
     )
     left_out = manifest(layout, "sentinel1").left_out
-    assert [reason for _, reason in left_out] == ["has no VH"]
+    assert [reason for _, reason in left_out] == [
+        "has no VH (its assets are vv, tilejson, rendered_preview)"
+    ]
     with open_block_file(layout.stack_files("here", "then", "b000_000")["sentinel1"]) as group:
         np.testing.assert_array_equal(group["sar_descending_doy"][:], [155, 167])
         assert group["sar_descending_doy"].dtype == np.int16
@@ -381,8 +383,8 @@ def test_block_without_a_scene_is_an_error_or_nodata(tmp_path: Path) -> None:
         ({"period": ("2190-01-01", "2190-12-31")}, "; the period is in the future"),
         (
             {"radar": False, "least": 1},
-            r"No Sentinel-1 scene covers region here.*1 are of other collections\), but "
-            r"model\.min_observations\.s1 is 1: .*or set it to 0",
+            r"No Sentinel-1 scene covers region here.*1 are of other collections \(.*sentinel-2-l2a"
+            r".*\), but model\.min_observations\.s1 is 1: .*or set it to 0",
         ),
     ],
 )

@@ -313,7 +313,7 @@ def test_burst_without_vh_is_left_out_with_a_reason(
     links[:] = [link for link in links if "_VH" not in link["URL"]]
     listed = manifest(ingest(opera(tmp_path / "x", roi), until="items"), "sentinel1")
     assert [item.date.isoformat() for item in listed.items] == ["2023-06-04"]
-    assert listed.left_out == ((other["umm"]["GranuleUR"], "has no VH"),)
+    assert listed.left_out == ((other["umm"]["GranuleUR"], "has no VH (its assets are VV, mask)"),)
 
 
 def test_period_without_data_has_one_clear_message(
