@@ -50,7 +50,7 @@ slurm-profile: ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm
 check: lint ## Check style and types, and run the short unit tests (80 s)
 	@$(PYTEST_2) tests/unit $(LONG:%=--ignore=tests/unit/test_%.py)
 
-test: lint ## Check style, types and the workflow, and run the tests (8 min)
+test: lint ## Check style, types and the workflow, and run the tests (10 min)
 	@$(PYTEST_2)
 
 test-all: lint ## Run the slow tests, too

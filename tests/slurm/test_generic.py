@@ -40,7 +40,7 @@ def test_the_generic_profile(cluster: Cluster, patched: Path, finished_run: Path
         assert {job["JobState"] for job in batch} == {"COMPLETED"}
         with_gpu = {"gpu:1" in job.get("TresPerJob", "") for job in batch}
         assert with_gpu == {name == "infer_gpu"}
-    assert {job["TimeLimit"] for job in jobs["infer_cpu"]} == {"04:00:00"}
+    assert {job["TimeLimit"] for job in jobs["infer_cpu"]} == {"00:30:00"}
     for job in jobs["stitch"]:
         assert memory(job) == memory_mb(job["Comment"], 1, block_size=25, patch_size=20)
     assert slurm("squeue", "--noheader") == ""
