@@ -106,13 +106,13 @@ def test_jobs_that_are_cancelled_killed_requeued_or_out_of_time(
 def test_a_job_over_its_memory_is_repeated_with_more(
     cluster: Cluster, patched: Path, finished_run: Path
 ) -> None:
-    """Slurm enforces memory as on a cluster. 400 MB are too few for PyTorch and Snakemake; a later
+    """Slurm enforces memory as on a cluster. 300 MB are too few for PyTorch and Snakemake; a later
     attempt requests more."""
-    process = start(patched, "--set-resources", "infer_cpu:mem_mb=400*attempt")
+    process = start(patched, "--set-resources", "infer_cpu:mem_mb=300*attempt")
     output = finish(process, patched)
     for block in BLOCKS:
         jobs = cluster.jobs(patched, block)
-        assert [memory(job) for job in jobs] == [400 * n for n in range(1, len(jobs) + 1)]
+        assert [memory(job) for job in jobs] == [300 * n for n in range(1, len(jobs) + 1)]
         assert len(jobs) >= 2, output
         assert [job["JobState"] == "COMPLETED" for job in jobs] == [False] * (len(jobs) - 1) + [
             True
