@@ -7,6 +7,7 @@ import logging
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -62,38 +63,78 @@ def test_search_includes_the_complete_last_day(tmp_path: Path, roi: Path, archiv
     assert archive[4]["id"] not in ids(run_files)
 
 
-@pytest.mark.parametrize("obeys", [True, False])
+FIELDS = "https://api.stacspec.org/v1.0.0/item-search#fields"
+CUT = ("s2:datastrip_id", "s2:processing_baseline", "proj:epsg", "eo:cloud_cover")
+
+
+def _reducing(api: Any, how: str) -> list[str]:
+    """Let an API announce the fields extension and reduce items; return the list of methods of
+    searches that used it, which grows."""
+    respond, used = api.respond, []
+
+    def reduced(item: dict[str, Any], include: set[str]) -> dict[str, Any]:
+        item = {key: value for key, value in item.items() if key in include or key == "assets"}
+        keys = {name.partition(".")[2] for name in include if name.startswith("assets.")}
+        item["assets"] = {key: item["assets"][key] for key in keys & item["assets"].keys()}
+        if how == "no assets":
+            item.pop("assets")
+        if how == "no properties of some extensions":
+            for name in CUT:
+                item["properties"].pop(name, None)
+        if how == "no projection of assets":
+            for asset in item["assets"].values():
+                asset.pop("proj:transform", None)
+        return item
+
+    def with_fields(method: str, path: str, headers: Any, body: Any) -> Any:
+        status, kind, content = respond(method, path, headers, body)
+        document = json.loads(content)
+        if "conformsTo" in document:
+            document["conformsTo"] = [*document["conformsTo"], FIELDS]
+        include = set((body or {}).get("fields", {}).get("include", ()))
+        for text in parse_qs(urlsplit(path).query).get("fields", ()):
+            include = {name for name in text.split(",") if not name.startswith("-")}
+        if include and path.startswith("/search"):
+            used.append(method)
+            document["features"] = [reduced(item, include) for item in document["features"]]
+        return status, kind, json.dumps(document).encode()
+
+    api.respond = with_fields
+    return used
+
+
+@pytest.mark.parametrize("post", [True, False])
+@pytest.mark.parametrize(
+    "how",
+    ["obeys", "no assets", "no properties of some extensions", "no projection of assets"],
+)
 def test_fields_are_requested_where_announced_and_nothing_is_lost(
-    tmp_path: Path, roi: Path, archive: Items, obeys: bool
-) -> None:
-    """An API that announces the extension but returns items without assets is asked again."""
+    tmp_path: Path, roi: Path, archive: Items, how: str, post: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """An API that announces the extension but cuts what was requested is asked without it."""
+    caplog.set_level("INFO")
     expected = search(tmp_path / "plain", roi, _written(tmp_path / "all.json", archive))
-    with serve_stac(archive, page_size=9) as api:
-        respond = api.respond
-
-        def with_fields(method: str, path: str, headers: Any, body: Any) -> Any:
-            status, kind, content = respond(method, path, headers, body)
-            document = json.loads(content)
-            if "conformsTo" in document:
-                uri = "https://api.stacspec.org/v1.0.0/item-search#fields"
-                document["conformsTo"] = [*document["conformsTo"], uri]
-            if body and "fields" in body:
-                assert {"id", "properties", "assets.SCL"} <= set(body["fields"]["include"])
-                for item in document["features"]:
-                    item.pop("links")
-                    if not obeys:
-                        item.pop("assets")
-            return status, kind, json.dumps(document).encode()
-
-        api.respond = with_fields  # type: ignore[method-assign]
+    with serve_stac(archive, page_size=9, post=post) as api:
+        used = _reducing(api, how)
         run_files = search(tmp_path / "x", roi, api.url)
-        first = api.searches()[0].body
-    assert "fields" in first
+        total = len(api.searches())
+    assert set(used) == {"POST" if post else "GET"}
+    if how == "obeys":
+        assert len(used) == total - 1  # some items are compared with complete ones, once
+        assert "without the fields extension" not in caplog.text
+    else:
+        assert len(used) == 1
+        assert "searching without the fields extension: " in caplog.text
+    if how == "no properties of some extensions":
+        assert "items lack requested fields (properties." in caplog.text
+    assert len(manifest(run_files, "sentinel2").items) == 4
     for item, other in zip(
         manifest(run_files, "sentinel2").items, manifest(expected, "sentinel2").items, strict=True
     ):
+        # The reason for an item that is left out would name fewer unused assets.
         assert item.stac["properties"] == other.stac["properties"]
-        assert item.stac["assets"].keys() == other.stac["assets"].keys()
+        assert item.stac["assets"] == other.stac["assets"]
         assert item.extent == other.extent
 
 

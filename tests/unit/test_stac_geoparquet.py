@@ -111,6 +111,82 @@ def test_items_of_different_assets_in_one_file(
         assert item["bbox"] == pytest.approx(original["bbox"])
 
 
+def _with_text(path: Path, items: list[dict[str, Any]]) -> Path:
+    """Write items with JSON texts: `properties` and `assets`, a list in a column of its own."""
+    text = {"bbox", "geometry", "properties", "assets"}
+    rows = [
+        {key: json.dumps(value) if key in text else value for key, value in item.items()
+         if key in text | {"id", "collection"}}
+        for item in items
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def _with_text_columns(path: Path, items: list[dict[str, Any]]) -> Path:
+    """Write properties as columns as pandas does: lists as JSON texts, missing numbers as NaN."""
+    names = dict.fromkeys(name for item in items for name in item["properties"])
+    rows = []
+    for item in items:
+        row = {name: item["properties"].get(name) for name in names}
+        row = {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()}
+        row |= {"id": item["id"], "collection": item["collection"]}
+        row["assets"] = json.dumps(item["assets"])
+        rows.append(row | dict(zip(("xmin", "ymin", "xmax", "ymax"), item["bbox"], strict=True)))
+    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
+    box = [{k: row[k] for k in ("xmin", "ymin", "xmax", "ymax")} for row in rows]
+    columns = {k: v for k, v in columns.items() if k not in box[0]} | {"bbox": box}
+    columns["eo:cloud_cover"] = [
+        float("nan") if value is None else float(value)
+        for value in columns.get("eo:cloud_cover", [None] * len(rows))
+    ]
+    columns["proj:epsg"] = [float(value) for value in columns["proj:epsg"]]
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_folder_of_files_of_different_schemas(
+    tmp_path: Path, roi: Path, archive: list[dict[str, Any]]
+) -> None:
+    """One file with a column per property, one with JSON texts, one written by pandas."""
+    for item in archive:
+        item["properties"].setdefault("proj:epsg", 32631)
+    archive[0]["properties"].pop("eo:cloud_cover", None)
+    expected = ingest(configuration(tmp_path / "json", roi, archive, START, END))
+    folder = tmp_path / "lists" / "2021"
+    folder.mkdir(parents=True)
+    write(folder / "a.parquet", archive[1:2])
+    _with_text(folder / "b.geoparquet", archive[2:])
+    _with_text_columns(folder.parent / "c.parquet", [archive[0], archive[0]])
+    location = {"location": str(folder.parent)}
+    actual = ingest(
+        configuration(tmp_path / "x", roi, [], START, END, sentinel2=location, sentinel1=location)
+    )
+    for sensor, name, count in (("sentinel2", "bands", 2), ("sentinel1", "sar_ascending", 1)):
+        items, expected_items = manifest(actual, sensor).items, manifest(expected, sensor).items
+        assert [i.id for i in items] == [i.id for i in expected_items]
+        assert len(items) == count
+        assert [i.boa_offset for i in items] == [i.boa_offset for i in expected_items]
+        assert [i.extent for i in items] == [i.extent for i in expected_items]
+        assert (stacked(actual, sensor)[name] == stacked(expected, sensor)[name]).all()
+
+
+def test_properties_stored_as_text(tmp_path: Path, archive: list[dict[str, Any]]) -> None:
+    radar_item = archive[2]
+    radar_item["properties"]["sar:polarizations"] = ["VV", "VH"]
+    for writer in (_with_text, _with_text_columns):
+        (item,) = read_items(writer(tmp_path / "x.parquet", [radar_item]))
+        assert item["properties"]["sar:polarizations"] == ["VV", "VH"]
+        assert item["properties"]["datetime"] == radar_item["properties"]["datetime"]
+        assert item["bbox"] == pytest.approx(radar_item["bbox"])
+        assert item["assets"]["vv"]["href"] == radar_item["assets"]["vv"]["href"]
+        assert "eo:cloud_cover" not in item["properties"]
+    rows = pa.table({"id": ["a"], "assets": ["{}"], "properties": ["no JSON"]})
+    pq.write_table(rows, tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="Expecting value"):
+        list(read_items(tmp_path / "x.parquet"))
+
+
 def test_recorded_items_are_read_without_loss(tmp_path: Path) -> None:
     path = ITEMS / "es_items.itemcollection.json"
     if not path.is_file():

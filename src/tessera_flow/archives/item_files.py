@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ItemError
+from .documents import links_of
 from .stac_geoparquet import is_parquet, read_items
 from .static_catalog import check_complete
 
@@ -26,8 +27,7 @@ def find_catalog(folder: Path) -> Path | None:
         if not path.is_file():
             continue
         document = json.loads(path.read_text(encoding="utf-8"))
-        links = document.get("links") if isinstance(document, dict) else None
-        if any(link.get("rel") in ("child", "item") for link in links or []):
+        if any(link.get("rel") in ("child", "item") for link in links_of(document)):
             return path
     return None
 
@@ -97,7 +97,7 @@ def _text_items(paths: list[Path], advice: str) -> Iterator[tuple[dict[str, Any]
 
 
 def _has_next(document: dict[str, Any]) -> bool:
-    return any(link.get("rel") == "next" for link in document.get("links") or [])
+    return any(link.get("rel") == "next" for link in links_of(document))
 
 
 def read_json(text: str) -> Any:
@@ -124,7 +124,7 @@ def read_json(text: str) -> Any:
 def items_of(document: Any) -> list[dict[str, Any]] | None:
     """Return the items of a JSON document; None if it is no list of items."""
     if isinstance(document, dict) and document.get("type") == "FeatureCollection":
-        items = document.get("features") or []
+        items = document.get("features")
         return items if isinstance(items, list) and all(map(_is_item, items)) else None
     if _is_item(document):
         return [document]

@@ -16,7 +16,8 @@ from pystac_client.stac_api_io import StacApiIO
 
 from ..config.sections import Download, Period
 from ..errors import ItemError
-from ..urls import absolute_href, is_url, keep_secrets_out_of_log, public_href, redacted
+from ..urls import is_url, keep_secrets_out_of_log, public_href, redacted
+from .documents import checked_item, features_of
 from .item_files import find_catalog, folder_items, items_of, read_json
 from .paging import SearchTooLong
 from .query import Box, QueryRefused, own_host_only, retries
@@ -100,7 +101,7 @@ def _items_at(
         path = find_catalog(Path(location))
         if path is None:
             for item, place in folder_items(Path(location)):
-                yield _with_absolute_hrefs(item, place)
+                yield checked_item(item, place)
             return
         location = str(path)
     if _names_parquet(location):
@@ -109,12 +110,10 @@ def _items_at(
     document = read_json(stac_io.read_text(location))
     kind = document.get("type") if isinstance(document, dict) else None
     if kind == "FeatureCollection":
-        features = document.get("features") or []
-        if not all(isinstance(item, dict) for item in features):
-            raise ValueError("one of its features is not an item")
+        features = features_of(document, location)
         check_complete(document, location, len(features))
         for item in features:
-            yield _with_absolute_hrefs(item, location)
+            yield checked_item(item, location)
     elif kind not in ("Catalog", "Collection"):
         items = items_of(document)
         if items is None:
@@ -123,15 +122,15 @@ def _items_at(
                 "collection: set `location` to the URL or path of one."
             )
         for item in items:
-            yield _with_absolute_hrefs(item, location)
+            yield checked_item(item, location)
     elif is_url(location) and is_api(document):
         for item in search_api(
             document, location, stac_io, collection, boxes, period, download, assets
         ):
-            yield _with_absolute_hrefs(item, location)
+            yield checked_item(item, location)
     else:
         for item, place in catalog_items(location, document, stac_io.read_text):
-            yield _with_absolute_hrefs(item, place)
+            yield checked_item(item, place)
 
 
 def _names_parquet(location: str) -> bool:
@@ -147,7 +146,7 @@ def _parquet_items(location: str, stac_io: StacApiIO) -> Iterator[dict[str, Any]
     """
     if not is_url(location):
         for item in read_items(Path(location)):
-            yield _with_absolute_hrefs(item, location)
+            yield checked_item(item, location)
         return
     request = requests.Request("GET", location.partition("?")[0])
     own_host_only(location)(request)
@@ -162,7 +161,7 @@ def _parquet_items(location: str, stac_io: StacApiIO) -> Iterator[dict[str, Any]
             file.write(chunk)
         file.flush()
         for item in read_items(Path(file.name)):
-            yield _with_absolute_hrefs(item, location)
+            yield checked_item(item, location)
 
 
 def _stac_io(location: str, download: Download) -> StacApiIO:
@@ -179,14 +178,3 @@ def _cause(error: Exception, location: str) -> str:
     status = getattr(error, "status_code", None)
     text = text if status is None else f"HTTP status {status}: {text}"
     return redacted(text.splitlines()[0], location)[:600]
-
-
-def _with_absolute_hrefs(item: dict[str, Any], base: str) -> dict[str, Any]:
-    """Return the item with absolute asset URLs; assets without a URL are removed."""
-    assets = item.get("assets") or {}
-    item["assets"] = {
-        key: asset | {"href": absolute_href(asset["href"], base)}
-        for key, asset in assets.items()
-        if asset.get("href")
-    }
-    return item

@@ -13,6 +13,7 @@ from pystac_client.stac_api_io import StacApiIO
 
 from ..config.sections import Download, Period
 from ..urls import redacted
+from .documents import links_of
 from .paging import CompleteSearch, Page
 from .query import (
     MAX_SEARCH_DEADLINES,
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 PAGE_SIZE = 200
 """Items requested per page, up to 40 kB each; services may return fewer."""
 
+COMPARED_ITEMS = 5
+"""Items that are requested with and without the fields extension, to see whether they agree."""
+
 _FIELDS = "item-search#fields"
 
 _KEPT = ("id", "type", "collection", "bbox", "geometry", "properties")
@@ -37,8 +41,9 @@ _KEPT = ("id", "type", "collection", "bbox", "geometry", "properties")
 
 def is_api(document: Mapping[str, Any]) -> bool:
     """Return whether a catalog is the landing page of a STAC API."""
-    links = document.get("links") or []
-    return "conformsTo" in document or any(link.get("rel") == "search" for link in links)
+    return "conformsTo" in document or any(
+        link.get("rel") == "search" for link in links_of(document)
+    )
 
 
 def search_api(
@@ -97,24 +102,27 @@ class _Pages:
         # Every API supports GET. Some also support POST, which has no limit of length.
         searches = {
             str(link.get("method") or "GET").upper(): link["href"]
-            for link in landing.get("links") or []
-            if link.get("rel") == "search" and link.get("href")
+            for link in links_of(landing)
+            if link.get("rel") == "search" and isinstance(link.get("href"), str)
         }
         self._method = "POST" if "POST" in searches else "GET"
         base = location.partition("?")[0]
         href = searches.get(self._method) or f"{base.rstrip('/')}/search"
         self._url = urljoin(base, href)
-        announced = any(str(uri).endswith(_FIELDS) for uri in landing.get("conformsTo") or [])
+        conforms = landing.get("conformsTo")
+        uris = conforms if isinstance(conforms, list) else []
+        announced = any(str(uri).endswith(_FIELDS) for uri in uris)
         self._assets = sorted(assets) if announced else []
+        self._compared = False
 
     def fetch(self, query: Query, following: Any, limit: int) -> Page:
         """Return a page of a query; see `CompleteSearch`."""
         if self._assets:
             try:
                 page = self._fetch(query, following, limit, self._fields())
-                if all(self._has_fields(item) for item in page.documents):
+                cause = self._defect(query, page)
+                if not cause:
                     return page
-                cause = "an item lacks a requested field"
             except APIError as error:
                 if getattr(error, "status_code", None) not in (400, 422, 500, 501):
                     raise
@@ -130,13 +138,42 @@ class _Pages:
     def _fields(self) -> list[str]:
         return [*_KEPT, *(f"assets.{key}" for key in self._assets)]
 
-    def _has_fields(self, item: Mapping[str, Any]) -> bool:
-        present = item.get("assets") or {}
-        return (
-            all(item.get(name) for name in ("bbox", "geometry", "properties", "collection"))
-            and bool(item["properties"].get("datetime"))
-            and all((present.get(key) or {}).get("href") for key in self._assets)
-        )
+    def _defect(self, query: Query, page: Page) -> str:
+        """Return why a page of reduced items cannot be used; empty if it can.
+
+        Some items of the query are requested without the extension, once: services return only
+        those properties that they have been configured to return.
+        """
+        if not all(map(_has_essentials, page.documents)):
+            return "an item lacks a requested field"
+        if self._compared or not page.documents:
+            return ""
+        reduced = {_key(item): item for item in page.documents}
+        pairs = [
+            (reduced[_key(item)], item)
+            for item in self._fetch(query, None, COMPARED_ITEMS, []).documents
+            if _key(item) in reduced
+        ]
+        self._compared = bool(pairs)
+        missing = dict.fromkeys(name for pair in pairs for name in self._missing(*pair))
+        if missing:
+            return f"items lack requested fields ({', '.join(list(missing)[:COMPARED_ITEMS])})"
+        return "" if pairs else "its items cannot be compared with complete ones"
+
+    def _missing(self, reduced: Mapping[str, Any], full: Mapping[str, Any]) -> list[str]:
+        """Return the requested fields that a complete item has and a reduced one does not."""
+        top: Mapping[str, Any] = {key: full.get(key) for key in _KEPT}
+        holders = [
+            ("", reduced, top),
+            ("properties.", reduced["properties"], full["properties"]),
+            *((f"assets.{key}.", _asset(reduced, key), _asset(full, key)) for key in self._assets),
+        ]
+        return [
+            prefix + name
+            for prefix, own, other in holders
+            for name, value in other.items()
+            if value is not None and own.get(name) is None
+        ]
 
     def _fetch(self, query: Query, following: Any, limit: int, fields: list[str]) -> Page:
         request = following or self._first(query, limit, fields)
@@ -188,26 +225,46 @@ class _Pages:
         return redacted(text, self._location)[:600]
 
 
+def _asset(item: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return an asset of an item; empty if there is none."""
+    assets = item.get("assets")
+    asset = assets.get(key) if isinstance(assets, dict) else None
+    return asset if isinstance(asset, dict) else {}
+
+
+def _has_essentials(item: Mapping[str, Any]) -> bool:
+    """Return whether a reduced item has what every item has."""
+    assets = item.get("assets")
+    return (
+        all(item.get(name) for name in ("bbox", "geometry", "collection"))
+        and bool(item["properties"].get("datetime"))
+        and isinstance(assets, dict)
+        and any(isinstance(asset, dict) and asset.get("href") for asset in assets.values())
+    )
+
+
 def _is_item(item: Any) -> bool:
     return isinstance(item, dict) and "id" in item and isinstance(item.get("properties"), dict)
 
 
 def _next(document: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the request of the link to the next page; a relative one is relative to this page."""
-    for link in document.get("links") or []:
-        if not isinstance(link, dict) or link.get("rel") != "next" or not link.get("href"):
+    for link in links_of(document):
+        if link.get("rel") != "next" or not link.get("href"):
             continue
         method = str(link.get("method") or "GET").upper()
-        merge, body = bool(link.get("merge")), link.get("body")
+        merge, body, stated = bool(link.get("merge")), link.get("body"), link.get("headers") or {}
+        if not (isinstance(link["href"], str) and isinstance(stated, dict)) or not (
+            body is None or isinstance(body, dict)
+        ):
+            raise QueryRefused("the link to the next page is not of the expected form")
         if method == "GET":
             body = {}
         elif body is None:
             body = request["body"]  # without it, the query would be empty
         elif merge:
             body = {**request["body"], **body}
-        headers = dict(link.get("headers") or {})
-        if merge:
-            headers = {**request["headers"], **headers}
+        headers = {**(request["headers"] if merge else {}), **stated}
         return {
             "href": urljoin(request["href"], link["href"]),
             "method": method,

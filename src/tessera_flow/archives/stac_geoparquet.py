@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,23 +58,22 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _item(row: dict[str, Any]) -> dict[str, Any]:
-    assets = row.pop("assets") or {}
-    if isinstance(assets, str):
-        assets = json.loads(assets)
+    assets = _parsed(row.pop("assets", None)) or {}
     if not isinstance(assets, dict):  # a map column is read as pairs
         assets = dict(assets)
     item = {name: row.pop(name, None) for name in _TOP}
-    box = item["bbox"]
-    if isinstance(box, dict):
-        item["bbox"] = [box["xmin"], box["ymin"], box["xmax"], box["ymax"]]
+    box = _parsed(item["bbox"])
+    item["bbox"] = (
+        [box["xmin"], box["ymin"], box["xmax"], box["ymax"]] if isinstance(box, dict) else box
+    )
     geometry = _geometry(row.pop("geometry", None))
     if geometry is not None:
         item["geometry"] = geometry
-    nested = row.pop("properties", None)
-    if isinstance(nested, str):
-        nested = json.loads(nested)
-    row |= nested or {}
-    item["properties"] = {name: _plain(value) for name, value in row.items() if value is not None}
+    nested = _parsed(row.pop("properties", None)) or {}
+    if not isinstance(nested, dict):
+        nested = dict(nested)
+    properties = {name: _plain(value) for name, value in (row | nested).items()}
+    item["properties"] = {name: value for name, value in properties.items() if value is not None}
     item["assets"] = {
         key: {name: value for name, value in asset.items() if value is not None}
         for key, asset in assets.items()
@@ -81,8 +82,21 @@ def _item(row: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
+def _parsed(value: Any) -> Any:
+    """Return the value of a JSON text, any other value unchanged.
+
+    Raises:
+        ValueError: a text is not JSON.
+    """
+    return json.loads(value) if isinstance(value, str | bytes) else value
+
+
 def _geometry(value: Any) -> dict[str, Any] | None:
-    """Return a geometry in WKB as GeoJSON; None if it is missing or invalid."""
+    """Return a geometry in WKB or as GeoJSON; None if it is missing or invalid."""
+    if isinstance(value, str):
+        value = json.loads(value)
+    if isinstance(value, dict):
+        return value
     if not isinstance(value, bytes):
         return None
     try:
@@ -93,7 +107,13 @@ def _geometry(value: Any) -> dict[str, Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a time as an RFC 3339 string, any other value unchanged."""
+    """Return the value of a property: RFC 3339 for a time, a list or object for its JSON text,
+    None for NaN, which is a missing number in tables of pandas."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
     if isinstance(value, datetime.datetime):
         utc = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
         return utc.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")

@@ -13,6 +13,7 @@ from pystac_client.exceptions import APIError
 
 from ..errors import ItemError
 from ..urls import absolute_href, is_url, public_href, redacted
+from .documents import catalog_links, features_of, links_of
 
 _CHILDREN = ("child", "item")
 
@@ -33,8 +34,7 @@ def catalog_items(
         ItemError: a linked file is missing, cannot be read, or is not a STAC document.
     """
     location = location.partition("?")[0] if is_url(location) else location
-    links = document.get("links") or []
-    relations = {link.get("rel") for link in links if isinstance(link, dict)}
+    relations = {str(link.get("rel")) for link in links_of(document)}
     if "items" in relations and not relations & set(_CHILDREN):
         raise ItemError(
             f"{public_href(location)} is a collection of a STAC API: set `location` to the URL of "
@@ -49,12 +49,13 @@ def catalog_items(
             yield _local_assets(document, place, url), place
             continue
         if kind == "FeatureCollection":
-            check_complete(document, place, len(document.get("features") or []))
-            waiting += [(item, place, url) for item in reversed(document.get("features") or [])]
+            items = features_of(document, place)
+            check_complete(document, place, len(items))
+            waiting += [({"type": "Feature"} | item, place, url) for item in reversed(items)]
             continue
         following = []
-        for link in document.get("links") or []:
-            if not isinstance(link, dict) or link.get("rel") not in _CHILDREN:
+        for link in catalog_links(document, place):
+            if link.get("rel") not in _CHILDREN:
                 continue
             target, target_url = _resolve(str(link.get("href") or ""), place, url)
             if target in seen:
@@ -86,8 +87,7 @@ def check_complete(document: dict[str, Any], place: str, number: int, last: bool
     if stated.isdigit():
         incomplete = int(stated) > number
     else:
-        links = [link for link in document.get("links") or [] if isinstance(link, dict)]
-        incomplete = last and any(link.get("rel") == "next" for link in links)
+        incomplete = last and any(link.get("rel") == "next" for link in links_of(document))
     if incomplete:
         raise ItemError(
             f"{public_href(place)} has {number} items, but is only one page of a search"
@@ -101,9 +101,7 @@ def _own_url(document: dict[str, Any], place: str) -> str:
     if is_url(place):
         return place
     links = {
-        link.get("rel"): str(link.get("href") or "")
-        for link in reversed(document.get("links") or [])
-        if isinstance(link, dict)
+        str(link.get("rel")): str(link.get("href") or "") for link in reversed(links_of(document))
     }
     own = [links.get("self", "")]
     if document.get("type") == "Catalog":
@@ -163,9 +161,11 @@ def _local_assets(item: dict[str, Any], place: str, url: str) -> dict[str, Any]:
     """Return an item of a copied catalog with the paths of assets that were copied, too."""
     if is_url(place) or not url:
         return item
-    assets = {}
-    for key, asset in (item.get("assets") or {}).items():
+    assets, stated = {}, item.get("assets")
+    for key, asset in stated.items() if isinstance(stated, dict) else ():
+        if not isinstance(asset, dict):
+            return item  # refused by `checked_item`
         href = str(asset.get("href") or "")
         local = _copied(href, place, url) if is_url(href) else None
         assets[key] = asset | {"href": local} if local and os.path.exists(local) else asset
-    return item | {"assets": assets}
+    return item | {"assets": assets} if assets else item

@@ -18,6 +18,9 @@ SEARCH_MARGIN = 0.01
 
 _EDGE_POINTS = 201
 
+_MAX_LONGITUDE, _MAX_LATITUDE = 540.0, 91.0
+"""Of footprints, which can be approximate, and extend beyond 180 degrees."""
+
 NOWHERE = (math.inf, math.inf, -math.inf, -math.inf)
 """Bounds that overlap no grid."""
 
@@ -112,8 +115,11 @@ def _footprint_boxes(document: Mapping[str, Any]) -> list[Box]:
     rings = _rings(document.get("geometry"))
     if not numbers:
         return [box for ring in rings for box in _ring_boxes(ring)]
+    if len(numbers) not in (4, 6):
+        raise ValueError(f"bbox has {len(numbers)} numbers, not 4 or 6")
     middle = len(numbers) // 2  # a box in three dimensions has six numbers
     west, south, east, north = numbers[0], numbers[1], numbers[middle], numbers[middle + 1]
+    _check_degrees("bbox", [west, east], [south, north])
     if west > east:
         east += 360
     elif east - west > 180 and rings:
@@ -131,7 +137,15 @@ def _rings(geometry: Any) -> list[np.ndarray[Any, Any]]:
     return [np.array([position[:2] for position in polygon[0]], float) for polygon in polygons]
 
 
+def _check_degrees(name: str, longitudes: Any, latitudes: Any) -> None:
+    """Raise ValueError unless numbers are degrees: those in metres would be outside any region."""
+    largest = [np.abs(values).max() for values in (longitudes, latitudes)]
+    if not (largest[0] <= _MAX_LONGITUDE and largest[1] <= _MAX_LATITUDE):  # also if NaN
+        raise ValueError(f"{name} is not in degrees (up to {largest[0]:g} and {largest[1]:g})")
+
+
 def _ring_boxes(ring: np.ndarray[Any, Any]) -> list[Box]:
+    _check_degrees("geometry", ring[:, 0], ring[:, 1])
     longitude = np.unwrap(ring[:, 0], period=360.0)
     south, north = float(ring[:, 1].min()), float(ring[:, 1].max())
     if abs(longitude[-1] - longitude[0]) > 180:  # around a pole

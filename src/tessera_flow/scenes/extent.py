@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ def _native_extents(
         )  # fmt: skip
         if not code:
             continue
-        crs = f"EPSG:{code}" if isinstance(code, int) else str(code)
+        crs = _crs(code)
         shape = holder.get("proj:shape") or properties.get("proj:shape")
         transform = holder.get("proj:transform")
         boxes = list(_by_transform(transform, shape)) if transform and shape else []
@@ -80,6 +81,13 @@ def _native_extents(
         if options and options not in seen:
             seen.append(options)
             yield options
+
+
+def _crs(code: Any) -> str:
+    """Return `EPSG:<n>` of a number; tables with missing values have it as float or as text."""
+    text = str(code).strip()
+    number = re.fullmatch(r"(\d+)(\.0+)?", text)
+    return f"EPSG:{number[1]}" if number else text
 
 
 def _by_transform(transform: Sequence[float], shape: Sequence[int]) -> Iterator[Box]:

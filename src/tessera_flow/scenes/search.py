@@ -263,7 +263,9 @@ def _candidates(
                 result.outside[item.id, "its footprint does not reach the region"] = None
             else:
                 result.add(item, str(document["properties"].get("updated") or ""))
-        except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
+        except (
+            LookupError, TypeError, ValueError, AttributeError, pyproj.exceptions.ProjError
+        ) as error:  # fmt: skip
             raise ItemError(
                 f"Item {document.get('id')} of collection {collection} is not a valid STAC item "
                 f"({type(error).__name__}: {str(error).splitlines()[0]}): fix or remove it."

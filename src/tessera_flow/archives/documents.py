@@ -1,0 +1,108 @@
+"""Check the form of STAC documents, which come from many programs, before they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ItemError
+from ..urls import absolute_href, public_href
+
+
+def links_of(document: Any) -> list[Mapping[str, Any]]:
+    """Return the links of a document that are objects; nothing if it has no list of links."""
+    links = document.get("links") if isinstance(document, Mapping) else None
+    return [link for link in links if isinstance(link, dict)] if isinstance(links, list) else []
+
+
+def catalog_links(document: Mapping[str, Any], place: str) -> list[Mapping[str, Any]]:
+    """Return the links of a catalog or collection, of which each can lead to an item.
+
+    Raises:
+        ItemError: one of them is not an object, or there is no list of links.
+    """
+    links, valid = document.get("links"), links_of(document)
+    if not isinstance(links, list):
+        raise ItemError(
+            f"{public_href(place)} has no list of `links`, so its items cannot be found: add the "
+            "links, or set `location` to the files of the items."
+        )
+    for number, link in enumerate(links, 1):
+        if not isinstance(link, dict):
+            raise ItemError(
+                f"Entry {number} of `links` of {public_href(place)} is {_kind(link)}, not an "
+                "object with `rel` and `href`: fix or remove it."
+            )
+    return valid
+
+
+def features_of(document: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
+    """Return the items of an item collection.
+
+    Raises:
+        ItemError: it has no list of objects.
+    """
+    features = document.get("features")
+    if not isinstance(features, list):
+        raise ItemError(
+            f"{public_href(place)} is an item collection whose `features` is {_kind(features)}, "
+            "not a list of items: fix it."
+        )
+    for number, item in enumerate(features, 1):
+        if not isinstance(item, dict):
+            raise ItemError(
+                f"Entry {number} of `features` of {public_href(place)} is {_kind(item)}, not a "
+                "STAC item: fix or remove it."
+            )
+    return features
+
+
+def checked_item(item: dict[str, Any], place: str) -> dict[str, Any]:
+    """Return an item with a text as id and with absolute asset URLs; assets without a URL are
+    removed.
+
+    Args:
+        item: a STAC item, which is modified.
+        place: URL or path of its file or service.
+
+    Raises:
+        ItemError: the item has no id, or its properties or assets are not of STAC's form.
+    """
+    if item.get("id") in (None, ""):
+        raise ItemError(f"An item of {public_href(place)} has no `id`: fix or remove it.")
+    item["id"] = str(item["id"])
+    if not isinstance(item.get("properties"), dict):
+        raise _invalid(item, place, "properties", item.get("properties"))
+    assets = {} if item.get("assets") is None else item["assets"]
+    if not isinstance(assets, dict):
+        raise _invalid(item, place, "assets", assets)
+    item["assets"] = {}
+    for key, asset in assets.items():
+        if asset is None:
+            continue  # as if the item did not have it
+        if not isinstance(asset, dict):
+            raise _invalid(item, place, f"assets.{key}", asset)
+        href = asset.get("href")
+        if href in (None, ""):
+            continue
+        if not isinstance(href, str):
+            raise _invalid(item, place, f"assets.{key}.href", href, "a text")
+        item["assets"][key] = asset | {"href": absolute_href(href, place)}
+    return item
+
+
+def _invalid(
+    item: Mapping[str, Any], place: str, key: str, value: Any, expected: str = "an object"
+) -> ItemError:
+    return ItemError(
+        f"Item {item['id']} of {public_href(place)} is not a valid STAC item: `{key}` is "
+        f"{_kind(value)}, not {expected}. Fix or remove it."
+    )
+
+
+def _kind(value: Any) -> str:
+    """Return the kind of a JSON value in words."""
+    if value is None:
+        return "missing or null"
+    names = {bool: "a truth value", str: "a text", list: "a list", dict: "an object"}
+    return next((name for type_, name in names.items() if isinstance(value, type_)), "a number")
