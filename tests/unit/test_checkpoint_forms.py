@@ -87,6 +87,27 @@ FORMS: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "compiled on several GPUs": lambda s, c: {
         **c, "model": {f"module._orig_mod.{k}": v for k, v in s.items()}
     },
+    "FSDP": lambda s, c: {
+        **c, "model": {
+            f"_fsdp_wrapped_module.{k.replace('.layers.', '.layers._fsdp_wrapped_module.')}": v
+            for k, v in s.items()
+        },
+    },
+    "compiled parts, FSDP, recomputed activations": lambda s, c: {
+        **c, "model": {
+            "_fsdp_wrapped_module._orig_mod."
+            + k.replace("_backbone.", "_backbone._checkpoint_wrapped_module."): v
+            for k, v in s.items()
+        },
+    },
+    "DeepSpeed": lambda s, c: {
+        "module": {f"module.{k}": v for k, v in s.items()}, "ds_config": {"zero": 1},
+        "optimizer": None, "dp_world_size": 8, "args": c["args"],
+    },
+    "DeepSpeed in Lightning": lambda s, c: {
+        "state_dict": {f"_forward_module.model.{k}": v for k, v in s.items()},
+        "hyper_parameters": c["args"],
+    },
     "bare": lambda s, c: s,
     "bare with a counter": lambda s, c: {**s, "epoch": 3},
     "bare on several GPUs": lambda s, c: {f"module.{k}": v for k, v in s.items()},
@@ -174,6 +195,17 @@ def test_half_precision_is_stated(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         (
             lambda s, c: {k.removeprefix("s2_backbone."): v for k, v in s.items() if "s2_b" in k},
             "the encoder of a single sensor",
+        ),
+        (
+            lambda s, c: {
+                **c,
+                "model": {"s2_backbone._fsdp_wrapped_module._flat_param": s.popitem()[1]},
+            },
+            r"divided among processes by FSDP or DeepSpeed .*_flat_param is a flat parameter",
+        ),
+        (
+            lambda s, c: {"module": {k: torch.empty(0) for k in s}, "ds_config": {}},
+            r"divided among processes by FSDP or DeepSpeed .* is empty\): .*zero_to_fp32\.py",
         ),
         (
             lambda s, c: {"optimizer": {"state": {}, "param_groups": []}, "epoch": 3},

@@ -55,6 +55,7 @@ def find_weights(content: object, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(_no_checkpoint(path, f"it contains a {type(content).__name__}"))
     entries = {"": content} | {str(key): value for key, value in content.items()}
     tensors = {key: _tensors(entry) for key, entry in entries.items()}
+    _refuse_divided(tensors, path)
     found = {
         key: state for key, state in tensors.items() if any(_BACKBONE.match(name) for name in state)
     }
@@ -93,6 +94,20 @@ def _tensors(entry: object) -> dict[str, Tensor]:
         for key, value in entry.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
+
+
+def _refuse_divided(tensors: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
+    """Raise an error if the tensors of a model are divided among the files of several processes."""
+    for state in tensors.values():
+        flat = [name for name in state if "flat_param" in name.rpartition(".")[2]]
+        empty = [name for name, value in state.items() if value.numel() == 0]
+        if flat or (state and len(empty) == len(state)):
+            what = f"{flat[0]} is a flat parameter" if flat else f"{empty[0]} is empty"
+            raise CheckpointError(
+                f"{path} is one part of a model that was divided among processes by FSDP or "
+                f"DeepSpeed ({what}): save the complete state dict (FSDP: FULL_STATE_DICT; "
+                "DeepSpeed: zero_to_fp32.py), and use that file."
+            )
 
 
 def _named_as_published(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
