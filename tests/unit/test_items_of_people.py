@@ -187,6 +187,23 @@ def test_decibels_are_not_power() -> None:
     assert found is not None and "are negative" in found
 
 
+def test_power_over_calm_water_is_power_and_decibels_of_it_are_not() -> None:
+    """Backscatter of -30 to -40 dB is below the noise, so subtraction leaves tiny negatives."""
+    rng = np.random.default_rng(0)
+    water = 10 ** (rng.uniform(-4, -3, 400))
+    assert not_power(water) is None
+    for noise in (0.002, 0.02):  # -27 and -17 dB, the quietest and the loudest of Sentinel-1
+        subtracted = water * rng.exponential(1, 400) - noise
+        assert (subtracted < 0).mean() > 0.9
+        assert not_power(subtracted) is None
+        assert not_power(-abs(subtracted)) is None
+    subtracted[:3] = -9999  # no data that is not declared, at an edge
+    assert not_power(subtracted) is None
+    for values in (10 * np.log10(water), 10 * np.log10(water[:5]), 10 * np.log10(water) / 40):
+        found = not_power(values)
+        assert found is not None and found.startswith("100 % of its values are negative")
+
+
 def write(path: Path, values: np.ndarray, transform: Affine | None = None, **tags: Any) -> None:
     profile = {
         "driver": "GTiff", "height": values.shape[1], "width": values.shape[2],

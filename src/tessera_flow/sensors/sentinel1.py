@@ -13,15 +13,19 @@ CHANNELS = ("vv", "vh")
 ORBITS = ("ascending", "descending")
 
 MAX_NEGATIVE_SHARE = 0.9
-"""Largest share of the values of an image that may be negative. Noise subtraction makes power
-slightly negative over water."""
+"""Largest share of the values of an image that may be negative if they are larger than noise."""
+
+NOISE_LEVEL = 0.1
+"""Noise subtraction makes power negative over calm water, by at most the noise, which is below 0.02
+(-17 dB). Numbers whose median is further below zero are not power."""
 
 NEGATIVE_WARNING_SHARE = 0.05
 """Share of negative values of an image from which on they are a warning. They become no data."""
 
 DECIBEL_LEVEL = -1.0
 MAX_DECIBEL_SHARE = 0.01
-"""An image with a larger share of values at or below `DECIBEL_LEVEL` is not power: noise
+MAX_DECIBEL_COUNT = 10
+"""An image with a larger share and number of values at or below `DECIBEL_LEVEL` is not power: noise
 subtraction makes no value so low, and most values in decibels are lower."""
 
 _DECIBELS = re.compile(r"(?<![a-z0-9])d[bB](?![a-z0-9])|\bdecibels?\b|\bDB\b|\bDecibels?\b")
@@ -101,8 +105,9 @@ def not_power(values: NDArray[np.floating]) -> str | None:
     if negative.size == 0:
         return None
     share = negative.size / finite.size
-    low = np.count_nonzero(finite <= DECIBEL_LEVEL) / finite.size
-    if low <= MAX_DECIBEL_SHARE and share <= MAX_NEGATIVE_SHARE:
+    low = np.count_nonzero(finite <= DECIBEL_LEVEL)
+    decibels = low > max(MAX_DECIBEL_COUNT, MAX_DECIBEL_SHARE * finite.size)
+    if not decibels and (share <= MAX_NEGATIVE_SHARE or np.median(negative) > -NOISE_LEVEL):
         return None
     return (
         f"{100 * share:.0f} % of its values are negative (median {np.median(finite):.4g}, minimum "
