@@ -6,8 +6,10 @@ returns the text of one file.
 
 from __future__ import annotations
 
+import datetime
+import functools
 import json
-import textwrap
+import operator
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,25 +18,17 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tessera_flow.config.configuration import Config
-from tessera_flow.config.messages import (
-    as_yaml,
-    first_sentence,
-    literals,
-    replaces_keys,
-    section_of,
-)
+from tessera_flow.config.example import config_text
+from tessera_flow.config.messages import as_yaml, literals, replaces_keys, section_of
 from tessera_flow.config.types import NAME_PATTERN, Day
 
-_LINE = 100
 _NOTICE = "Generated from src/tessera_flow/config/*.py by `make generate`; edit those instead."
 
 # Values of the default config.yaml for required keys.
-_EXAMPLE_NAMES = {"regions": "my_region", "periods": "y2023"}
-_EXAMPLES: dict[str, str] = {
-    "regions.roi": "path/to/region.geojson",
-    "periods.start": "2023-01-01",
-    "periods.end": "2023-12-31",
-    "model.weights": "path/to/checkpoint.pt",
+_EXAMPLE: dict[str, Any] = {
+    "regions": {"my_region": {"roi": "path/to/region.geojson"}},
+    "periods": {"y2023": {"start": datetime.date(2023, 1, 1), "end": datetime.date(2023, 12, 31)}},
+    "model": {"weights": "v2-medium"},
 }
 
 
@@ -59,7 +53,17 @@ def config_schema() -> str:
         if section.get("title", "").endswith("Override"):  # keys that are left out have no default
             for key in section["properties"].values():
                 key.pop("default", None)
+    _allow_years(schema["$defs"]["Period"])
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _allow_years(period: dict[str, Any]) -> None:
+    """Allow a period with `years`, whose first and last day are a month and a day."""
+    for key in ("start", "end"):
+        plain = period["properties"][key]
+        kinds = [{"type": plain.pop("type"), "format": plain.pop("format")}]
+        plain["anyOf"] = [*kinds, {"type": "string", "pattern": r"^\d\d-\d\d$"}]
+    period["anyOf"] = [{"required": period.pop("required")}, {"required": ["years"]}]
 
 
 def configuration_page() -> str:
@@ -90,20 +94,14 @@ def configuration_page() -> str:
 
 def default_config() -> str:
     """Return `config/config.yaml`: required keys with examples, all others at their defaults."""
-    lines = [
-        *_comment(
-            "Set the values marked SET: the region, the period and the weights. All other keys "
-            "have their default values and may be removed. docs/configuration.md describes every "
-            "key."
-        ),
-        "# yaml-language-server: $schema=../workflow/schemas/config.schema.json",
-    ]
-    for key, field in Config.model_fields.items():
-        section = section_of(field.annotation)
-        lines.append("")
-        lines += _comment(field.description if section else _short(field, required=False))
-        lines += _entry(key, field, key, "")
-    return "\n".join(lines) + "\n"
+    return config_text(
+        _EXAMPLE,
+        "Set the values marked SET: the region and the period. All other keys have their default "
+        "values, except model.weights, and may be removed. docs/configuration.md describes every "
+        "key.",
+        schema="../workflow/schemas/config.schema.json",
+        marked=("regions.roi", "periods.start", "periods.end"),
+    )
 
 
 def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
@@ -139,7 +137,8 @@ def _type(field: FieldInfo) -> str:
             return f"list of {values}"
         return f"one of {values}{', or `null`' if _optional(annotation) else ''}"
     if _optional(annotation):
-        inner = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+        kinds = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+        inner = functools.reduce(operator.or_, kinds)
         return f"{_plain_type(inner)}, or `null`"
     return _plain_type(annotation) + _limits(field)
 
@@ -159,6 +158,8 @@ def _plain_type(annotation: Any) -> str:
         list[str]: "list of text",
         list[int]: "whole number, or list of two",
         list[int] | str: "list of two whole numbers, or `auto`",
+        str | list[float]: "text, or list of four numbers",
+        int | str | list[int]: "whole number, text or list",
         typing.get_args(Day)[0]: "date",
     }
     return plain[annotation]
@@ -187,47 +188,3 @@ def _default(field: FieldInfo) -> str:
 def _unit(field: FieldInfo) -> str:
     extra = field.json_schema_extra
     return str(extra["unit"]) if isinstance(extra, Mapping) else ""
-
-
-def _comment(text: str | None, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text or "", _LINE, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
-    )
-
-
-def _entry(key: str, field: FieldInfo, path: str, indent: str) -> list[str]:
-    """Return the YAML lines of one key; a section includes its keys with one-line comments."""
-    section = section_of(field.annotation)
-    if section is None:
-        value = _EXAMPLES.get(path)
-        if value is None:
-            value = as_yaml(field.get_default(call_default_factory=True))
-        return [f"{indent}{key}: {value}"]
-    model, named = section
-    if replaces_keys(model):
-        return [f"{indent}{key}: {{}}"]
-    lines = [f"{indent}{key}:"]
-    inner = f"{indent}  "
-    if named:
-        lines.append(f"{inner}{_EXAMPLE_NAMES[key]}:")
-        inner += "  "
-    for inner_key, inner_field in model.model_fields.items():
-        inner_path = f"{path}.{inner_key}"
-        if section_of(inner_field.annotation):
-            text = first_sentence(inner_field.description or "").replace("`", "")
-            lines.append(f"{inner}# {text}")
-            lines += _entry(inner_key, inner_field, inner_path, inner)
-            continue
-        lines.append(f"{inner}# {_short(inner_field, required=inner_path in _EXAMPLES)}")
-        lines += _entry(inner_key, inner_field, inner_path, inner)
-    return lines
-
-
-def _short(field: FieldInfo, *, required: bool) -> str:
-    """Return one line on a key: first sentence of its description, unit and choices."""
-    text = first_sentence(field.description or "").replace("`", "")
-    choices = literals(field.annotation)
-    notes = [_unit(field)] if _unit(field) else []
-    if choices:
-        notes.append(", ".join(as_yaml(choice) for choice in choices))
-    return ("SET: " if required else "") + text + (f" ({'; '.join(notes)})" if notes else "")

@@ -166,7 +166,7 @@ REJECTED: dict[str, tuple[dict[str, Any], str, bool]] = {
     "missing key": (
         {"regions": {"fens": {}}},
         "regions.fens.roi is missing and has no default: set it (path of the region: a vector "
-        "file or a raster mask).",
+        "file or a raster mask; or a box).",
         True,
     ),
     "missing weights": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,9 @@ def test_list_of_path_keys_is_complete() -> None:
             if section:
                 yield from walk(section[0], (*prefix, name, *(["here"] if section[1] else [])))
             else:
-                expanded = "function _path " in f"{field.annotation} {field.metadata}"
+                expanded = re.search(
+                    r"function _(path|roi) ", f"{field.annotation} {field.metadata}"
+                )
                 yield (*prefix, name), expanded, field.description or ""
 
     keys = list(walk(Config, ()))

@@ -58,7 +58,7 @@ def test_default_config_is_valid_and_states_the_defaults() -> None:
     minimal = {
         "regions": {"my_region": {"roi": "path/to/region.geojson"}},
         "periods": document["periods"],
-        "model": {"weights": "path/to/checkpoint.pt"},
+        "model": {"weights": "v2-medium"},
     }
     assert load_config(document) == load_config(minimal)
     assert max(len(line) for line in text.splitlines()) <= 100

@@ -8,7 +8,7 @@
 
 rule roi:
     input:
-        roi=lambda wildcards: ancient(CONFIG.regions[wildcards.region].roi),
+        roi=lambda wildcards: [ancient(file) for file in FILES.roi_file(**wildcards)],
     output:
         mask="<work>/{region}/roi.tif",
     log:

@@ -32,6 +32,7 @@ from .sections import (
     Tiles,
 )
 from .types import Name, Section, key, name_text
+from .years import with_years_expanded
 
 
 class Config(Section):
@@ -319,7 +320,7 @@ def load_config(document: Mapping[str, Any]) -> Config:
             "periods and model: see docs/configuration.md."
         )
     try:
-        return Config.model_validate(document)
+        return Config.model_validate(with_years_expanded(document))
     except ValidationError as error:
         raise ConfigError("\n".join(error_messages(error, Config))) from error
 

@@ -6,6 +6,7 @@ between keys of one section are checked here, those between sections in `configu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -13,9 +14,8 @@ from pydantic import Field, field_validator, model_validator
 
 from .messages import expected
 from .model import MinObservations
-from .types import Day, NameReference, PathText, Section, Shares, key
-
-_LAST_YEAR = 2200
+from .types import Day, NameReference, PathText, RoiText, Section, Shares, Years, key
+from .years import LAST_YEAR, problem_of_years
 
 OVERRIDES = ("sentinel2", "sentinel1", "min_observations")
 """Sections of a region or period that replace keys of the general sections."""
@@ -38,12 +38,12 @@ def _override(what: str, section: str, of: str) -> Any:
 class Region(Section):
     """One region of interest."""
 
-    roi: PathText = key(
+    roi: RoiText = key(
         ...,
-        "Path of the region: a vector file or a raster mask. Vector: GeoJSON, GeoPackage, "
-        "shapefile, FlatGeobuf, file geodatabase, GeoParquet and other GDAL formats. Mask: "
-        "GeoTIFF; pixels > 0 are inside.",
-        min_length=1,
+        "Path of the region: a vector file or a raster mask; or a box. Vector: GeoJSON, "
+        "GeoPackage, shapefile, FlatGeobuf, file geodatabase, GeoParquet and other GDAL formats. "
+        "Mask: GeoTIFF; pixels > 0 are inside. Box: west, south, east, north in degrees, such as "
+        "`[5.1, 52.0, 5.3, 52.1]`.",
     )
     layer: str | None = key(
         None,
@@ -72,12 +72,28 @@ class Region(Section):
         "observations", "model.min_observations", "region"
     )
 
+    @model_validator(mode="after")
+    def _layer_of_a_file(self) -> Region:
+        if self.layer is not None and not isinstance(self.roi, str):
+            raise ValueError("roi is a box, which has no layers; remove layer")
+        return self
+
 
 class Period(Section):
     """Period whose scenes contribute to one embedding per pixel. It may span two years."""
 
-    start: Day = key(..., "First day (UTC).")
-    end: Day = key(..., "Last day (UTC), inclusive.")
+    start: Day = key(..., "First day (UTC). With `years`: month and day, by default 01-01.")
+    end: Day = key(
+        ...,
+        "Last day (UTC), inclusive. With `years`: month and day, by default 12-31; before `start`: "
+        "in the next year.",
+    )
+    years: Years = key(
+        None,
+        "Years in which the period repeats, such as 2017-2025 or [2019, 2021]. Period `summer` "
+        "becomes `summer_2017`, `summer_2018`, ...; `start` and `end` are a month and a day.",
+        exclude=True,
+    )
     sentinel2: Sentinel2Override = _override("Sentinel-2", "sentinel2", "period")
     sentinel1: Sentinel1Override = _override("Sentinel-1", "sentinel1", "period")
     min_observations: MinObservationsOverride = _override(
@@ -91,11 +107,18 @@ class Period(Section):
         full_years = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
         return start.year if full_years and start.year == end.year else None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _years_are_expanded(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and (problem := problem_of_years(value)):
+            raise ValueError(problem)
+        return value
+
     @model_validator(mode="after")
     def _ordered(self) -> Period:
-        if self.end.year > _LAST_YEAR:
+        if self.end.year > LAST_YEAR:
             raise ValueError(
-                f"end {self.end} is after the year {_LAST_YEAR}; set it to the last day for which "
+                f"end {self.end} is after the year {LAST_YEAR}; set it to the last day for which "
                 "scenes exist, or earlier"
             )
         if self.end < self.start:

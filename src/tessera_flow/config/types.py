@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from .bounding_box import bounding_box
 from .messages import expected, literals
 from .path_text import expanded_path
 
@@ -131,7 +132,37 @@ def _path(value: str) -> str:
         raise expected(str(error)) from None
 
 
+def _roi(value: Any) -> Any:
+    """Return a path, or a box of four numbers."""
+    if isinstance(value, list | tuple):
+        return bounding_box(value)
+    if not isinstance(value, str) or not value:
+        raise expected("the path of a file, or a box such as [5.1, 52.0, 5.3, 52.1]")
+    return _path(value)
+
+
+_BOX_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
+    ]
+}
+
+_YEARS_SCHEMA = {
+    "anyOf": [
+        {"type": "null"},
+        {"type": "integer"},
+        {
+            "type": "string",
+            "pattern": r"^\s*\d{4}\s*(-\s*\d{4}\s*)?(,\s*\d{4}\s*(-\s*\d{4}\s*)?)*$",
+        },
+        {"type": "array", "items": {"type": ["integer", "string"]}, "minItems": 1},
+    ]
+}
+
 PathText = Annotated[str, AfterValidator(_path)]
+RoiText = Annotated[str | list[float], BeforeValidator(_roi), WithJsonSchema(_BOX_SCHEMA)]
+Years = Annotated[int | str | list[int] | None, WithJsonSchema(_YEARS_SCHEMA)]
 HeadCounts = Annotated[list[int], BeforeValidator(_heads), WithJsonSchema(_HEADS_SCHEMA)]
 Shares = Annotated[list[int] | str, BeforeValidator(_shares), WithJsonSchema(_SHARES_SCHEMA)]
 Day = Annotated[datetime.date, BeforeValidator(_day)]

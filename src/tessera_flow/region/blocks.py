@@ -42,6 +42,8 @@ def _settings_key(region: Region, settings: GridSettings, tiles: bool) -> str:
 
 
 def _signature(region: Region) -> list[list[Any]]:
+    if isinstance(region.roi, list):
+        return [["box", *region.roi]]
     entries: list[list[Any]] = []
     for file in roi_files(region.roi):
         try:

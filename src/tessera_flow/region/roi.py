@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -103,15 +104,24 @@ class RasterRoi:
         return digest.hexdigest()
 
 
-def read_roi(path: str | Path, layer: str | None = None) -> VectorRoi | RasterRoi:
+def read_roi(
+    source: str | Path | Sequence[float], layer: str | None = None
+) -> VectorRoi | RasterRoi:
     """Read a region of interest.
+
+    Args:
+        source: a file, or a box: west, south, east, north in degrees.
+        layer: layer to read, if a vector file has several.
 
     Raises:
         RegionError: the file is missing, unreadable or empty, has no CRS or one without a known
             relation to WGS 84, has no valid polygon, crosses the antimeridian, or contains
             a pole.
     """
-    path = Path(path)
+    if not isinstance(source, str | Path):
+        box = shapely.box(*source)
+        return VectorRoi(Path(f"box {', '.join(f'{n:g}' for n in source)}"), box, WGS84)
+    path = Path(source)
     if not path.exists():
         raise RegionError(
             f"The region file {path} does not exist: check `roi` (a relative path is relative to "
