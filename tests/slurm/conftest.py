@@ -55,6 +55,7 @@ def patched_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def patched(cluster: Cluster, patched_run: Path, tmp_path: Path) -> Path:
-    """A copy of `patched_run` to work in."""
-    return Path(shutil.copytree(patched_run, tmp_path / "run"))
+def patched(cluster: Cluster, patched_run: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of `patched_run` to work in. Jobs that a failed test leaves are cancelled."""
+    yield Path(shutil.copytree(patched_run, tmp_path / "run"))
+    subprocess.run(["scancel", "--user=root"], check=False)

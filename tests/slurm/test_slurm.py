@@ -39,6 +39,10 @@ pytestmark = pytest.mark.slurm
 
 BLOCKS = ["b000_000", "b000_001", "b001_000", "b001_001"]
 
+STATE_SAVED = 10
+"""Seconds. slurmctld writes its jobs to disk every 5 s; killed before, it forgets the newest jobs
+for ever, on any cluster."""
+
 
 def attempts(folder: Path, rule: str = "infer_cpu") -> dict[str, int]:
     """Return how often the job of each block was started."""
@@ -166,6 +170,8 @@ def test_the_cluster_loses_its_controller_for_a_while(
     held = []
     try:
         hold(patched, process, {BLOCKS[0]: held.append})
+        wait_until(lambda: len(cluster.jobs(patched, "infer_cpu")) == len(BLOCKS), process)
+        time.sleep(STATE_SAVED)
         cluster.controller("down")
         time.sleep(12)
         cluster.controller("up")

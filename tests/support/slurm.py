@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tessera_flow.jobs.journal import JobRecord, job_log_path, read_job_log
 
 from .workflow import REPOSITORY, command, environment, kill_group
@@ -86,6 +88,11 @@ def finish(process: subprocess.Popen[bytes], folder: Path, fails: bool = False) 
     """Wait for the end of a run, or kill its processes after a timeout; return its output."""
     try:
         process.wait(timeout=600)
+    except subprocess.TimeoutExpired:
+        kill_group(process)
+        queue = subprocess.run(["squeue", "--all"], capture_output=True, text=True, check=False)
+        output = (folder / "run.txt").read_text()
+        pytest.fail(f"The run did not end.\n{output}\n{queue.stdout}{queue.stderr}")
     except BaseException:
         kill_group(process)
         raise
