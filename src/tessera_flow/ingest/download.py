@@ -108,8 +108,9 @@ class _Job:
     def scenes(self, manifest: Manifest) -> list[SourceItem]:
         """Return the scenes of the block in the whole period, in the order of the manifest."""
         items = _block_items(manifest, self.geobox)
-        assets = (asset for item in items for asset in [*item.stac["assets"].values()][:1])
+        assets = [asset for item in items for asset in [*item.stac["assets"].values()][:1]]
         self.reader.client.witnesses = [a["href"] for a in assets if is_url(a["href"])]
+        self.reader.archive.witnesses = [a["href"] for a in assets if not is_url(a["href"])]
         return items
 
     def start(

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, TesseraFlowError
-from .checkpoint_file import check_sums, load_content, unreadable
+from ..input_files import check_input
+from .checkpoint_file import check_sums, lack_of_memory_named, load_content, unreadable
+from .checkpoint_sizes import check_tensors
 from .family import Checkpoint, Family, Heads, Model
 from .layers import day_codes
 from .state_dict import find_settings, find_weights
@@ -59,6 +61,7 @@ def sha256_of(path: Path) -> str:
     Raises:
         CheckpointError: the file cannot be read.
     """
+    check_input(path, CheckpointError)
     try:
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -121,9 +124,10 @@ def inspect_checkpoint(path: str | Path, heads: Heads | None = None) -> Inspecti
             f"{family.title} ({type(error).__name__}: {error}): use the file as it was published."
         ) from error
     _check_tensors(checkpoint, family, shapes)
-    check_sums(checkpoint.path, [checkpoint.state[key] for key in shapes])
+    with lack_of_memory_named(checkpoint.path):
+        check_sums(checkpoint.path, [checkpoint.state[key] for key in shapes])
+        bad = [k for k in shapes if not bool(torch.isfinite(checkpoint.state[k].float()).all())]
     _warn_of_precision(checkpoint, shapes)
-    bad = [k for k in shapes if not bool(torch.isfinite(checkpoint.state[k].float()).all())]
     if bad:
         raise CheckpointError(
             f"{path}: {len(bad)} tensors contain values that are not finite ({_listed(bad)}): the "
@@ -177,7 +181,8 @@ def load_model(
         )
     family = inspection.family
     model_statistics = family.choose_statistics(statistics, path)
-    model = _build(inspection)
+    with lack_of_memory_named(path):
+        model = _build(inspection)
     model.family, model.statistics = family, model_statistics
     return model
 
@@ -220,6 +225,7 @@ def _check_tensors(
             f"{path}: weights must be plain floating-point numbers, but {len(types)} tensors are "
             f"not ({listed}): use the file as it was published."
         )
+    check_tensors(path, [state[key] for key in expected])
     wrong = [
         f"{key} is {tuple(state[key].shape)}, not {shape}"
         for key, shape in expected.items()

@@ -13,13 +13,17 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..input_files import check_input
+from ..memory_errors import ran_out_of_memory
+from .checkpoint_sizes import check_members, check_storages
 from .safetensors import is_safetensors, read_safetensors
 
 _ARCHIVE = b"PK\x03\x04"  # PyTorch recognises a zip archive by these bytes.
@@ -62,6 +66,25 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
     )
 
 
+def out_of_memory(path: Path) -> CheckpointError:
+    """Return the error for a checkpoint that does not fit into memory."""
+    return CheckpointError(
+        f"The memory of this job is not enough to load {path}: give it more, or use a smaller "
+        "model. The file is not known to be damaged."
+    )
+
+
+@contextmanager
+def lack_of_memory_named(path: Path) -> Iterator[None]:
+    """Raise `out_of_memory` in place of the errors by which PyTorch reports it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if ran_out_of_memory(error):
+            raise out_of_memory(path) from error
+        raise
+
+
 def load_content(path: Path) -> object:
     """Return the content of a checkpoint file: usually a dict, with memory-mapped tensors.
 
@@ -72,6 +95,7 @@ def load_content(path: Path) -> object:
         CheckpointError: the file cannot be read, is damaged, needs more than tensors and plain
             containers, or is of another kind.
     """
+    check_input(path, CheckpointError)
     try:
         with path.open("rb") as handle:
             start = handle.read(_START)
@@ -91,17 +115,35 @@ def load_content(path: Path) -> object:
 def _load(path: Path, start: bytes, archive: bool) -> object:
     try:
         if archive:
+            check_members(path)
             _check_members(path, tensors=False)
+        else:
+            _check_storages(path)
         # Memory-mapped, so that unused tensors (of an optimiser, of projectors) are not read.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except CheckpointError:
         raise
+    except OSError as error:
+        if ran_out_of_memory(error):
+            raise out_of_memory(path) from error
+        raise unreadable(path, error) from error
     except pickle.UnpicklingError as error:
         if archive or "GLOBAL" in str(error):
             raise CheckpointError(_needs_code(path, str(error))) from error
         raise CheckpointError(_not_readable(path, start, archive)) from error
     except Exception as error:  # Errors of unpickling damaged bytes have no common base class.
+        if ran_out_of_memory(error):
+            raise out_of_memory(path) from error
         raise CheckpointError(_not_readable(path, start, archive)) from error
+
+
+def _check_storages(path: Path) -> None:
+    try:
+        check_storages(path)
+    except CheckpointError:
+        raise
+    except Exception:  # Errors of damaged bytes have no common base class; torch.load finds them.
+        pass
 
 
 def _not_readable(path: Path, start: bytes, archive: bool) -> str:

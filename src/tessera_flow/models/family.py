@@ -98,6 +98,10 @@ class Model(nn.Module):
         return result
 
 
+MAX_STATED = 2**16
+"""Largest size that the settings of a checkpoint may state; published models stay below 10,000."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The content of a checkpoint file that concerns the encoder.
@@ -119,16 +123,16 @@ class Checkpoint:
         """Return the size that the settings contain under one of these names, or None.
 
         Raises:
-            CheckpointError: it is not a positive whole number.
+            CheckpointError: it is not a whole number from 1 to `MAX_STATED`.
         """
         for name in names:
             value = self.settings.get(name)
             if value is None:
                 continue
-            if type(value) is not int or value < 1:
+            if type(value) is not int or not 1 <= value <= MAX_STATED:
                 raise CheckpointError(
                     f"{self.path}: `{self.settings_name}` contain {name} = {value!r}, which is not "
-                    "a positive whole number: use the file as it was published."
+                    f"a positive whole number up to {MAX_STATED}: use the file as it was published."
                 )
             return value
         return None

@@ -102,6 +102,8 @@ def _tensors(path: Path, header: Mapping[str, Any], start: int, size: int) -> di
         count = 1
         for n in shape:
             count *= n
+            if count > size:
+                break
         if first != end or last - first != count * TYPES[kind].itemsize:
             raise ValueError(f"the bytes of {name} do not follow those before it")
         entries.append((name, TYPES[kind], shape, start + first, start + last))

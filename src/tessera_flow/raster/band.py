@@ -19,16 +19,6 @@ from ..sensors.sentinel1 import CHANNELS, not_linear_gamma0
 _DIGITAL_NUMBER_TAGS = ((1.0, 0.0), (1e-4, 0.0), (1e-4, -0.1))
 """(scale, offset) that ESA's digital numbers can declare, to convert them to reflectance."""
 
-_OTHER_FORMATS = {
-    b"\x1f\x8b": "gzip",
-    b"PK\x03\x04": "zip",
-    b"\x89HDF": "HDF5",
-    b"CDF": "netCDF",
-    b"\x89PNG": "PNG",
-    b"BZh": "bzip2",
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-}
-
 
 def band_index(dataset: rasterio.DatasetReader, key: str, stated: int | None, label: str) -> int:
     """Return the band (from 1) of an asset.
@@ -133,11 +123,6 @@ def check_values(dtype: Any, target: np.dtype[Any], label: str) -> None:
             f"Cannot use {label}: its values have 8 bits ({dtype}), so they are not digital "
             "numbers of ESA, which reach above 10000. Use the original product."
         )
-
-
-def other_format(head: bytes) -> str | None:
-    """Return the name of the format of a file that is not a raster of a known kind."""
-    return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
 
 
 def _words(description: str | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,10 +21,14 @@ from rasterio.windows import Window as RasterioWindow
 
 from ..archives.signing import GivesAccess
 from ..errors import ReadError
+from ..input_files import NO_FILE, is_special
+from ..memory_errors import ran_out_of_memory
 from ..urls import is_url, public_href, redacted
-from .band import band_index, check_raster, check_values, other_format
+from .band import band_index, check_raster, check_values
 from .failures import Failure, MissingSceneError, ReplacedError
+from .formats import HEAD_BYTES, driver_of, other_format
 from .http_range import RangeClient, read_error
+from .local_archive import LocalArchive
 from .remote_file import RemoteFile
 from .resample import (
     PlacedPixels,
@@ -43,9 +47,6 @@ DECODE_ATTEMPTS = 2
 
 OVERVIEW_EDGE = 512
 """Largest edge in pixels of an image from `Reader.overview`."""
-
-MAGIC_BYTES = 8
-"""Bytes from which the format of a file is recognised."""
 
 VERSIONS = 4
 """An object that is replaced during so many reads in succession fails the read."""
@@ -88,6 +89,10 @@ class Reader:
         policy: retries of failed requests.
         gdal: GDAL options of the provider.
         connections: maximum number of concurrent requests.
+        folders: folders of a local archive, see `LocalArchive`.
+
+    Attributes:
+        archive: the files of a local archive.
     """
 
     def __init__(
@@ -96,7 +101,9 @@ class Reader:
         policy: RetryPolicy | None = None,
         gdal: Mapping[str, str] | None = None,
         connections: int = 16,
+        folders: Iterable[str] = (),
     ) -> None:
+        self.archive = LocalArchive(folders)
         self.policy = policy or RetryPolicy()
         self.client = RangeClient(access, self.policy, connections)
         self._access = access
@@ -165,14 +172,17 @@ class Reader:
             raise ReadError(
                 f"{_described(asset)} was not read: the job has ended, see the previous error."
             )
-        with rasterio.Env(**self._gdal):
-            # A provider can read the s3:// URLs of a bucket by HTTPS.
-            by_https = asset.href.startswith("s3://") and is_url(self._access(asset.href).href)
-            if is_url(asset.href) or by_https:
-                return self._use_remote(asset, use)
-            if "://" in asset.href:
-                return self._use_by_gdal(asset, use)
-            return self._use_file(asset, use)
+        try:
+            with rasterio.Env(**self._gdal):
+                # A provider can read the s3:// URLs of a bucket by HTTPS.
+                in_bucket = asset.href.startswith("s3://")
+                if is_url(asset.href) or (in_bucket and is_url(self._access(asset.href).href)):
+                    return self._use_remote(asset, use)
+                if in_bucket:
+                    return self._use_by_gdal(asset, use)
+                return self._use_file(asset, use)
+        except MemoryError as error:
+            raise _out_of_memory(asset) from error
 
     def _use_remote(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         attempts = Attempts(self.policy)
@@ -200,10 +210,14 @@ class Reader:
         cause = ""
         for _ in range(DECODE_ATTEMPTS):
             file = RemoteFile(self.client, asset.href, asset.label, attempts)
+            head = file.read(0, HEAD_BYTES)
+            if (driver := driver_of(head)) is None:
+                cause = "it is no GeoTIFF or JPEG 2000 raster"
+                continue
             with ExitStack() as stack:
                 try:
                     dataset = stack.enter_context(
-                        rasterio.open("asset.tif", opener=file.opener, sharing=False)
+                        rasterio.open("asset", opener=file.opener, driver=driver, sharing=False)
                     )
                     result = use(dataset, partial(self._prefetch, file, dataset, stack))
                     # GDAL treats unread parts of a file's block index as blocks without data.
@@ -214,8 +228,10 @@ class Reader:
                     if file.failure is not None:
                         raise file.failure from None
                     cause = _decode_cause(error)
+                    if ran_out_of_memory(error):
+                        raise _out_of_memory(asset, cause) from None
                     log.warning("%s cannot be decoded (%s)", asset.label, cause)
-        raise _undecodable(asset, cause, file.read(0, MAGIC_BYTES))
+        raise _undecodable(asset, cause, head)
 
     def _prefetch(
         self,
@@ -231,33 +247,57 @@ class Reader:
         stack.enter_context(self._decoders)
 
     def _use_file(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
-        try:
-            with self._decoders, rasterio.open(asset.href, sharing=False) as dataset:
-                return use(dataset, no_prefetch)
-        except rasterio.errors.RasterioError as error:
-            cause = _decode_cause(error)
-        # For GDAL a failing disk looks like a corrupt file: a plain read distinguishes them.
-        try:
-            with open(asset.href, "rb") as file:
-                head = file.read(MAGIC_BYTES)
-                while file.read(2**20):
-                    pass
-        except FileNotFoundError:
-            described = _described(asset)
-            raise MissingSceneError(
-                f"{described} does not exist.", f"{described}: no such file"
-            ) from None
-        except OSError as error:
-            raise ReadError(
-                f"Cannot read {_described(asset)}: {os.strerror(error.errno or 0).lower()}. Check "
-                "the disk and its permissions, and run again."
-            ) from None
+        cause = ""
+        for _ in range(DECODE_ATTEMPTS):
+            try:
+                head = _start_of_file(asset.href)
+                if (driver := driver_of(head)) is None:
+                    cause = "it is no GeoTIFF or JPEG 2000 raster"
+                    continue
+                with (
+                    self._decoders,
+                    rasterio.open(asset.href, driver=driver, sharing=False) as dataset,
+                ):
+                    result = use(dataset, no_prefetch)
+                self.archive.add_read(asset.href)
+                return result
+            except rasterio.errors.RasterioError as error:
+                cause = _decode_cause(error)
+                if ran_out_of_memory(error):
+                    raise _out_of_memory(asset, cause) from None
+            except OSError as error:
+                raise self._of_system(asset, error) from None
+            # For GDAL a failing disk looks like a corrupt file: a plain read distinguishes them.
+            try:
+                with open(asset.href, "rb") as file:
+                    while file.read(2**20):
+                        pass
+            except OSError as error:
+                raise self._of_system(asset, error) from None
         raise _undecodable(asset, cause, head)
 
+    def _of_system(self, asset: Asset, error: OSError) -> ReadError:
+        """Return the error for a file that the system does not open or read."""
+        described = _described(asset)
+        if not isinstance(error, FileNotFoundError):
+            cause = os.strerror(error.errno).lower() if error.errno else str(error)
+            return ReadError(
+                f"Cannot read {described}: {cause}. Check the disk and its permissions, and run "
+                "again."
+            )
+        if doubt := self.archive.doubt(asset.href):
+            return ReadError(
+                f"Cannot read {described}: it does not exist, but {doubt}. Check that the file "
+                "system of the archive is mounted, and run again. If these scenes are permanently "
+                "missing, list their ids in `exclude` of the sensor."
+            )
+        return MissingSceneError(f"{described} does not exist.", f"{described}: no such file")
+
     def _use_by_gdal(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
-        """Use an asset at another kind of URL (s3://, gs://). GDAL does all requests and does not
-        report why they fail, so every failure is treated as an outage."""
+        """Use an asset at an s3:// URL. GDAL does all requests and does not report why they fail,
+        so every failure is treated as an outage."""
         fresh = False
+        driver = "JP2OpenJPEG" if asset.href.lower().endswith(".jp2") else "GTiff"
 
         def attempt() -> T | Failure:
             nonlocal fresh
@@ -266,7 +306,7 @@ class Reader:
             try:
                 with (
                     rasterio.Env(**access.gdal),
-                    rasterio.open(access.href, sharing=False) as dataset,
+                    rasterio.open(access.href, driver=driver, sharing=False) as dataset,
                 ):
                     return use(dataset, no_prefetch)
             except rasterio.errors.RasterioError as error:
@@ -290,6 +330,26 @@ def _read(
 
 def _described(asset: Asset) -> str:
     return f"{asset.label} ({public_href(asset.href)})"
+
+
+def _start_of_file(path: str) -> bytes:
+    """Return the first bytes of a regular file.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file, whose reading might never end.
+    """
+    if is_special(path):
+        raise OSError(NO_FILE)
+    with open(path, "rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _out_of_memory(asset: Asset, cause: str = "") -> ReadError:
+    return ReadError(
+        f"Cannot read {_described(asset)}: the memory of this job is not enough"
+        f"{f' ({cause})' if cause else ''}. Give the job more memory, or set download.threads or "
+        "grid.block_size lower."
+    )
 
 
 def _decode_cause(error: Exception) -> str:
