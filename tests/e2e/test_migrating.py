@@ -4,16 +4,29 @@
 
 from __future__ import annotations
 
+import html
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 
 from tests.support.golden import GOLDEN, TILES, checkpoint
-from tests.support.workflow import LEFT, PIXEL, TOP, leftovers, plan, run, write_config
+from tests.support.published_tiles import convert, retile, write_geojson
+from tests.support.workflow import (
+    LEFT,
+    PIXEL,
+    TOP,
+    leftovers,
+    plan,
+    run,
+    snakemake,
+    write_config,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -62,3 +75,42 @@ def test_the_references_tiles_through_the_workflow(tmp_path: Path) -> None:
         assert result.shape == (*shapes[name], 128)
         np.testing.assert_allclose(result[defined], expected["emb"][defined], atol=5e-5, rtol=0)
         assert np.isnan(result[~defined]).all()
+
+
+def test_what_the_products_state_about_published_tiles(tmp_path: Path) -> None:
+    """Tiles off the 10 m lattice, with a vector region: stated on the terminal and in products."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shape = shapely.box(600_007.3, 5_699_400.9, 600_456.1, 5_699_998.4)
+    retile(convert(shape, folder / "region.tiff"), folder / "tiles", 20)
+    shutil.copytree(folder / "tiles/0_0_20_20", folder / "tiles/400_0_420_20")
+    write_geojson(folder / "shape.geojson", shape)
+    shutil.copy(checkpoint("v2_student_qk"), folder / "weights.pt")
+    write_config(
+        folder,
+        {
+            "regions": {"here": {"roi": "shape.geojson"}},
+            "periods": {"then": {"start": "2021-01-01", "end": "2021-12-31"}},
+            "source": "tiles",
+            "tiles": {"location": "tiles"},
+            "model": {"weights": "weights.pt"},
+            "grid": {"block_size": 40, "patch_size": 20},
+            "products": {"formats": ["zarr", "stac", "report"]},
+        },
+    )
+    outside = "Tile folders outside the region, which are not used: 1 (400_0_420_20)."
+    assert f"here, then: {outside}" in snakemake(folder, "--dry-run").stdout
+    output = run(folder)
+    results = folder / "results/here/then"
+    item = json.loads((results / "item.json").read_text())["properties"]
+    moved, short, last = item["warnings"]
+    assert "is 7.300 units right of and 1.600 below the pixels: 9. " in moved
+    assert "lacks the last row or column" in short and short.endswith(": 3.")
+    assert last == outside
+    store = json.loads((results / "embeddings.zarr/zarr.json").read_text())
+    assert store["attributes"]["provenance"]["warnings"] == item["warnings"]
+    page = html.unescape((results / "report.html").read_text())
+    for text in item["warnings"]:
+        assert output.count(f"here, then: {text}") == 1
+        assert page.count(text) == 3  # in the summary, the methods and the record
+    assert "Warnings in the logs" not in page

@@ -7,6 +7,7 @@ while each `roi.tiff` keeps the position of the converter's grid.
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def write_raster(path: Path, values: np.ndarray, transform: Affine, crs: str = C
         dtype=values.dtype, crs=crs, transform=transform,
     ) as target:  # fmt: skip
         target.write(values, 1)
+
+
+def write_geojson(path: Path, shape: shapely.Geometry) -> None:
+    """Write a shape as a region in the CRS of the tiles."""
+    document = {
+        "type": "FeatureCollection",
+        "crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{CRS[5:]}"}},
+        "features": [
+            {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(shape)}
+        ],
+    }
+    path.write_text(json.dumps(document))
 
 
 def retile(region: Path, folder: Path, size: int, steps: int = 2) -> list[str]:

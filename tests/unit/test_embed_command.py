@@ -1,5 +1,7 @@
 import argparse
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -274,6 +276,62 @@ def test_damaged_tile_does_not_stop_the_others(tmp_path: Path, tiles: Path) -> N
     assert run(*options(tiles, out)) == 0
     after = stamps(out)
     assert len(after) == 12 and all(after[name] == before[name] for name in before)
+
+
+UNREADABLE = {
+    "folder": r"tiles/long is incomplete: bands\.npy missing",
+    "vanished": r"tiles/long is incomplete: bands\.npy, masks\.npy, .* missing",
+    "read error": r"long/bands\.npy cannot be used \(Input/output error\)",
+    "permission": r"long/bands\.npy cannot be used \(Permission denied\)",
+    "link": r"tiles/5_0_10_4 is incomplete: bands\.npy, .* missing",
+    "mask": r"tiles/long contains roi\.tif, but the mask of a tile is roi\.tiff",
+}
+
+
+def make_unreadable(tiles: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make one tile unreadable: `long`, or one more."""
+    path = tiles / "long/bands.npy"
+    if kind == "folder":
+        path.unlink()
+        path.mkdir()
+    elif kind == "vanished":
+        prepare = embed_folders.prepare_model
+
+        def remove_and_prepare(*arguments: Any) -> Any:
+            shutil.rmtree(tiles / "long")
+            return prepare(*arguments)
+
+        monkeypatch.setattr(embed_folders, "prepare_model", remove_and_prepare)
+    elif kind == "read error":
+        path.unlink()
+        path.symlink_to("/proc/self/mem")
+    elif kind == "permission":
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("this user may read every file")
+    elif kind == "link":
+        (tiles / "5_0_10_4").symlink_to(tiles / "unmounted")
+    else:
+        (tiles / "long/roi.tif").touch()
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_tile_that_cannot_be_read_is_listed_at_the_end(
+    tmp_path: Path,
+    tiles: Path,
+    kind: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_unreadable(tiles, kind, monkeypatch)
+    out = tmp_path / "out"
+    assert main(["embed", *map(str, options(tiles, out))]) == 1
+    last = capsys.readouterr().err.rstrip().splitlines()[-2:]
+    number = 5 if kind == "link" else 4
+    assert f"1 of {number} tiles could not be embedded; the others are in {out}." in last[0]
+    assert re.match(f"- .*{UNREADABLE[kind]}", last[1])
+    others = [name for name in NAMES if name != "long" or kind == "link"]
+    assert sorted(path.stem for path in out.glob("*.json")) == others
 
 
 def test_bad_arguments(tmp_path: Path, tiles: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,18 @@ def test_encodings_separators_and_decimal_commas(
     assert points.table[points.table.num_columns - 1].to_pylist() == [LABEL] * 3
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("inner", ["\n", "\r\n", "\r"])
+def test_line_ends_in_quoted_values(tmp_path: Path, end: str, inner: str) -> None:
+    """They are part of the value, also in the name of a column, whatever ends the lines."""
+    path = tmp_path / "p.csv"
+    rows = [f'"my{inner}note"', "lon", "lat"], [f'"a{inner}b"', "3.5", "51.25"], ["c", "4", "52"]
+    path.write_bytes(end.join([*(",".join(row) for row in rows), ""]).encode())
+    points = read_points(path)
+    same(points, [3.5, 4], [51.25, 52])
+    assert points.table[f"my{inner}note"].to_pylist() == [f"a{inner}b", "c"]
+
+
 def test_other_columns_come_out_as_they_are(tmp_path: Path) -> None:
     path, out = tmp_path / "p.csv", tmp_path / "out.csv"
     text = (

@@ -196,6 +196,14 @@ def test_tile_folders_were_prepared_elsewhere(grid: RegionGrid) -> None:
         assert claim not in result
 
 
+def test_warnings_about_tile_folders_are_a_paragraph(grid: RegionGrid) -> None:
+    provenance = record(grid, source="tiles", tiles={"location": "tiles/{period}"})
+    paragraphs = methods(replace(provenance, warnings=("A.", "B.")), [], NOTHING_MISSING)
+    assert paragraphs[1] == "Warnings about the tile folders: A. B."
+    assert paragraphs[2].startswith("The encoder was")
+    assert "Warnings" not in text(provenance, [], NOTHING_MISSING)
+
+
 def test_published_embeddings_were_not_computed_here(grid: RegionGrid) -> None:
     transform = tuple(grid.product_geobox.affine)[:6]
     aligned = StoredTile(305, 5105, "EPSG:32631", transform, (230, 170), {}, {})

@@ -37,12 +37,13 @@ except ModuleNotFoundError as error:
     raise WorkflowError(MISSING_PACKAGE.format(error)) from None
 
 
-# Warnings about the scenes: those known now, and at the end of a run those of its new lists.
+# Warnings about the scenes or tile folders: those known now, and at the end of a run those of its
+# new lists and blocks.
 SHOWN = set()
 
 
-def show_scene_warnings():
-    for text in scene_warnings(FILES):
+def show_scene_warnings(of_blocks=False):
+    for text in scene_warnings(FILES, of_blocks=of_blocks):
         if text not in SHOWN:
             SHOWN.add(text)
             show_warning(text)
@@ -104,8 +105,13 @@ def temporary(kind, path):
 # Input of every product: the embeddings of all blocks (or the file that replaces a skipped
 # block), <work>/{region}/{period}/embeddings/{block}.zip; for its provenance the lists of scenes,
 # <work>/{region}/{period}/items/{sensor}.json, and the record of the weights, <work>/weights.json.
+# What is to be said about tile folders is in the blocks.
 BLOCKS = {"blocks": of(FILES.block_files)}
-PROVENANCE = {"manifests": of(FILES.manifests), "weights": FILES.weights_record()}
+PROVENANCE = {
+    "manifests": of(FILES.manifests),
+    "tile_blocks": of(FILES.tile_blocks),
+    "weights": FILES.weights_record(),
+}
 
 # Products go before blocks, so that a region is complete early; weights go before everything, so
 # that weights that cannot be used fail before scenes are read.
@@ -130,10 +136,10 @@ onstart:
 
 
 onsuccess:
-    show_scene_warnings()
+    show_scene_warnings(of_blocks=True)
     remove_old_skip_lists(FILES)
 
 
 onerror:
-    show_scene_warnings()
+    show_scene_warnings(of_blocks=True)
     print(end_of_run(FILES, sys.argv), file=sys.stderr)

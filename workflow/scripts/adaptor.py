@@ -69,5 +69,6 @@ def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[s
         blocks=[Path(path) for path in snakemake.input.blocks] if blocks else [],
         weights=Path(snakemake.input.weights) if snakemake.input.get("weights") else None,
         manifests=[Path(path) for path in snakemake.input.manifests],
+        tile_blocks=[Path(path) for path in snakemake.input.tile_blocks],
     )
     return inputs if blocks else {name: inputs[name] for name in ("grid", "provenance")}

@@ -108,8 +108,8 @@ def infer_block(
         patches: the block's `patches` file.
         output: the `embeddings` file to write: `embeddings` (H, W, K), `scales` (H, W) for
             int8, `counts` (H, W, 3); attributes `device`, `precision` and, from the patches,
-            `missing_scenes` and `level_jumps`. Until it is complete, progress files are next to
-            it; see `resume`.
+            `missing_scenes`, `level_jumps` and `tile_facts`. Until it is complete, progress files
+            are next to it; see `resume`.
         spec: the checkpoint and how to run it.
         options: how to embed.
         attributes: JSON-able provenance, written into the file.
@@ -133,6 +133,7 @@ def infer_block(
         # Copied, because the patches are temporary.
         attributes["missing_scenes"] = group.attrs.get("missing_scenes", {})
         attributes["level_jumps"] = group.attrs.get("level_jumps", [])
+        attributes["tile_facts"] = group.attrs.get("tile_facts", [])
         inputs = {
             "attributes": attributes,
             "weights": spec.sha256 or sha256_of(Path(spec.checkpoint)),

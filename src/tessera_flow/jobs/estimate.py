@@ -106,7 +106,7 @@ def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> 
         inference_limit_hours=max(
             (schedule.runtime(rule, 1) / 60 for rule in INFERENCE if work.jobs[rule]), default=0.0
         ),
-        warnings=[*schedule.time_warnings(), *scene_warnings(files)],
+        warnings=[*schedule.time_warnings(), *scene_warnings(files, of_blocks=True)],
     )
 
 

@@ -136,6 +136,10 @@ class RunFiles:
             for block in self.grids[region].blocks
         ]
 
+    def tile_blocks(self, region: str, period: str) -> list[str]:
+        """Return `block_files` with the facts about tile folders; none for other sources."""
+        return self.block_files(region, period) if self.config.source == "tiles" else []
+
     def skip_lists(self, region: str, period: str) -> list[str]:
         """Return the list of skipped blocks of a region and period, if there are any."""
         skipped = self.skipped_blocks(region, period)

@@ -1,14 +1,17 @@
-"""Collect the warnings about the scenes of a run: of the lists of scenes, and of periods whose
-scenes are not listed yet."""
+"""Collect the warnings about the scenes or tile folders of a run: of the lists of scenes, of
+periods whose scenes are not listed yet, and of tile folders and the blocks made from them."""
 
 from __future__ import annotations
 
 import datetime
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from ..config.configuration import runs
+from ..config.locations import tiles_location
 from ..dates import utc_today
+from ..errors import TileError
 from ..scenes.publication import period_warning
 from .files import RunFiles
 
@@ -18,13 +21,20 @@ _HEAD = 2**18
 _KEY = '"warnings": '
 
 
-def scene_warnings(files: RunFiles, today: datetime.date | None = None) -> list[str]:
-    """Return the warnings about the scenes of a run, each with its region and period.
+def scene_warnings(
+    files: RunFiles, today: datetime.date | None = None, of_blocks: bool = False
+) -> list[str]:
+    """Return the warnings about the scenes or tile folders of a run, each with its region and
+    period.
 
     Args:
         files: the files of the run.
         today: present day (UTC), for periods whose scenes are not listed yet.
+        of_blocks: for tile folders, also what the blocks that exist record, which takes some
+            milliseconds for each block. Otherwise only about the folders that no block uses.
     """
+    if files.config.source == "tiles":
+        return _tile_warnings(files, of_blocks)
     if files.config.source != "scenes":
         return []
     day = today or utc_today()
@@ -39,6 +49,25 @@ def scene_warnings(files: RunFiles, today: datetime.date | None = None) -> list[
                 texts = [period_warning(sensor, days, source.publication_delay, day, False)]
             lines += [f"{region}, {period}: {text}" for text in texts if text]
     return list(dict.fromkeys(lines))
+
+
+def _tile_warnings(files: RunFiles, of_blocks: bool) -> list[str]:
+    # Imported here: the workflow is read again in every job.
+    from ..products.tile_facts import merge_facts, read_facts
+    from ..tile_folders.placement import find_tiles
+
+    lines = []
+    for region, period in runs(files.config):
+        facts = []
+        location = Path(tiles_location(files.config, region, period))
+        with suppress(TileError):  # reported by the first job that reads it
+            facts += find_tiles(location, files.grids[region]).facts
+        for path in map(Path, files.block_files(region, period)) if of_blocks else ():
+            if path.exists():
+                with suppress(TileError):  # reported by the products
+                    facts += read_facts(path)
+        lines += [f"{region}, {period}: {fact.text}" for fact in merge_facts(facts)]
+    return lines
 
 
 def _warnings(path: Path) -> list[str] | None:

@@ -123,7 +123,7 @@ def status(files: RunFiles) -> str:
     left = total - counts["done"]
     if rate and left:
         lines.append(f"{rate:.1f} blocks per hour recently; about {duration(left / rate)} left.")
-    lines += [f"Warning: {text}" for text in scene_warnings(files)]
+    lines += [f"Warning: {text}" for text in scene_warnings(files, of_blocks=True)]
     failed = failed_jobs(files)
     lines += [f"  {job.line()}" for job in failed[:_LISTED]]
     if len(failed) > _LISTED:

@@ -24,6 +24,7 @@ from ..errors import TileError
 from ..region.grid import Block, RegionGrid, Window, tiling
 from ..sensors.levels import Jump
 from .provenance import Provenance
+from .tile_facts import TILE_FACTS, TileFact
 
 COUNT_KINDS = ("s2_valid", "s1_ascending", "s1_descending")
 WINDOW_BYTES = 32 * 2**20
@@ -210,6 +211,15 @@ class RegionBlocks:
         """
         record: Any = self._group(block_id).attrs.get("missing_scenes", {})
         return dict(record)
+
+    def tile_facts(self, block_id: str) -> list[TileFact]:
+        """Return the facts about the tile folders of a block; none for other sources.
+
+        Raises:
+            TileError: the block's file is missing or damaged.
+        """
+        record: Any = self._group(block_id).attrs.get(TILE_FACTS, [])
+        return [TileFact.from_json(document) for document in record]
 
     def level_jumps(self, block_id: str) -> list[Jump]:
         """Return the days whose Sentinel-2 values differ by about 1000 from the days around them.

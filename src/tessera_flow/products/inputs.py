@@ -13,6 +13,7 @@ from ..models.weights_record import read_weights_record
 from ..region.blocks import load_region_grid
 from ..scenes.manifest import Manifest
 from .provenance import build_provenance
+from .tile_facts import merge_facts, read_facts
 
 
 def product_inputs(
@@ -22,6 +23,7 @@ def product_inputs(
     blocks: Iterable[Path],
     weights: Path | None,
     manifests: Iterable[Path],
+    tile_blocks: Iterable[Path] = (),
 ) -> dict[str, Any]:
     """Return the keyword arguments `grid`, `blocks` and `provenance` of the product writers.
 
@@ -31,9 +33,14 @@ def product_inputs(
         blocks: embeddings files, named after their blocks.
         weights: the weights record; None for published embeddings.
         manifests: lists of scenes of the sensors in use, or the list of a store's tiles.
+        tile_blocks: the embeddings files again if they were made from tile folders.
+
+    Raises:
+        TileError: a file of `tile_blocks` is missing or damaged.
     """
     grid, roi_sha256 = load_region_grid(config, region)
     lists = source_lists(config, manifests)
+    warnings = [text for scenes in lists["manifests"] for text in scenes.warnings]
     return {
         "grid": grid,
         "blocks": {path.stem: path for path in blocks},
@@ -45,10 +52,23 @@ def product_inputs(
             None if weights is None else asdict(read_weights_record(weights)),
             store=lists["store"],
             item_counts={scenes.sensor: len(scenes.items) for scenes in lists["manifests"]},
-            warnings=[text for scenes in lists["manifests"] for text in scenes.warnings],
+            warnings=[*warnings, *tile_warnings(tile_blocks)],
             roi_sha256=roi_sha256,
         ),
     }
+
+
+def tile_warnings(blocks: Iterable[Path]) -> list[str]:
+    """Return the warnings about the tile folders of a region, one of each kind.
+
+    Args:
+        blocks: embeddings files of the region.
+
+    Raises:
+        TileError: a file is missing or damaged.
+    """
+    facts = merge_facts(fact for path in blocks for fact in read_facts(path))
+    return [fact.text for fact in facts]
 
 
 def source_lists(config: Config, paths: Iterable[Path]) -> dict[str, Any]:

@@ -120,7 +120,8 @@ class Provenance:
             embeddings.
         software: version by package.
         configuration_sha256: see `config.fingerprint.content_hash`.
-        warnings: about the scenes, from their lists (`scenes.manifest.Manifest.warnings`).
+        warnings: about the scenes, from their lists (`scenes.manifest.Manifest.warnings`); about
+            tile folders, from the block files (`products.tile_facts`).
     """
 
     region: str
@@ -221,7 +222,7 @@ def build_provenance(
             recorded if there is no name. None for published embeddings.
         store: the tiles of published embeddings.
         item_counts: number of items in the manifest by sensor, if known.
-        warnings: of the lists of scenes.
+        warnings: about the scenes or the tile folders.
         roi_sha256: SHA-256 of the region file's content, if known.
 
     Raises:

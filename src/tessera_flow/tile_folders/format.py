@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,13 @@ def folder_name(window: Window) -> str:
 
 
 def folder_window(name: str) -> Window | None:
-    """Return the window in the name of a tile folder; None if the name is of another form."""
+    """Return the window in the name of a tile folder; None if the name is of another form, or
+    states no pixel."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
     x0, y0, x1, y1 = (int(number) for number in match.groups())
-    return Window(y0, x0, y1 - y0, x1 - x0)
+    return Window(y0, x0, y1 - y0, x1 - x0) if x0 < x1 and y0 < y1 else None
 
 
 def folder_origin(folder: str | Path) -> tuple[int, int]:
@@ -78,9 +79,9 @@ def is_tile_folder(folder: Path) -> bool:
 def find_tile_folders(path: str | Path) -> list[Path]:
     """Return `path` if it is a tile folder, else the tile folders directly in it, by name.
 
-    A folder with any of the seven files, or with the name of a tile, counts, so that an
-    incomplete one is reported when it is read instead of being ignored. Other folders are named
-    in a warning.
+    A folder with any of the seven files counts, and whatever has the name of a tile (also a file
+    or a link to nothing), so that an incomplete one is reported when it is read instead of being
+    ignored. Other folders are named in a warning.
 
     Raises:
         TileError: `path` is not a folder, or there is no tile folder.
@@ -90,9 +91,10 @@ def find_tile_folders(path: str | Path) -> list[Path]:
         raise TileError(f"{path} is not a folder: name a tile folder, or a folder of tile folders.")
     if is_tile_folder(path):
         return [path]
-    children = sorted(child for child in path.iterdir() if child.is_dir())
+    children = sorted(path.iterdir())
     folders = [child for child in children if folder_window(child.name) or is_tile_folder(child)]
-    other = [child.name for child in children if child not in set(folders)]
+    known = set(folders)
+    other = [child.name for child in children if child.is_dir() and child not in known]
     if folders and other:
         logger.warning(
             "%s: %d folders are no tiles and are not read (%s)",
@@ -109,10 +111,23 @@ def find_tile_folders(path: str | Path) -> list[Path]:
 def read_tile_folder(folder: str | Path) -> TileArrays:
     """Open a tile folder; the arrays are memory-mapped.
 
+    Days out of order and files that are not used are stated in the log.
+
     Raises:
         TileError: a file is missing, truncated, of the wrong type or number of axes, or does
             not fit another one; a day is outside 1..366; or a mask is neither 0 nor 1.
     """
+    tile = open_tile_folder(folder)
+    _warn_of_days(tile, Path(folder))
+    if others := other_files(folder):
+        logger.warning(
+            "The tile %s contains files that are not used (%s)", folder, ", ".join(others)
+        )
+    return tile
+
+
+def open_tile_folder(folder: str | Path) -> TileArrays:
+    """Open a tile folder as `read_tile_folder` does, without warnings."""
     folder = Path(folder)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
@@ -122,11 +137,38 @@ def read_tile_folder(folder: str | Path) -> TileArrays:
         )
     arrays = {name: _read_npy(folder / f"{name}.npy") for name in ARRAYS}
     check_arrays(arrays, f"the tile {folder}", ".npy")
-    _warn_of_days(arrays, folder)
     roi = None
-    if (folder / ROI_FILE).is_file():
+    if os.path.lexists(folder / ROI_FILE):
         roi = _read_roi(folder / ROI_FILE, arrays["masks"].shape[1:])
     return TileArrays(**arrays, roi=roi)
+
+
+def other_files(folder: str | Path) -> list[str]:
+    """Return the names of other arrays and rasters in a tile folder, in order.
+
+    Raises:
+        TileError: one of them is the mask under another name, which would not be applied; or the
+            folder cannot be listed.
+    """
+    folder = Path(folder)
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise TileError(f"The tile {folder} cannot be listed ({error.strerror}).") from error
+    others = [
+        name
+        for name in names
+        if name not in (*FILES, ROI_FILE)
+        and not name.startswith(".")
+        and name.lower().endswith((".npy", ".npz", ".tif", ".tiff"))
+    ]
+    masks = [name for name in others if name.lower() in ("roi.tif", "roi.tiff")]
+    if masks:
+        raise TileError(
+            f"The tile {folder} contains {masks[0]}, but the mask of a tile is {ROI_FILE}: rename "
+            "or remove it."
+        )
+    return others
 
 
 def folder_fingerprint(folder: str | Path) -> str:
@@ -148,19 +190,30 @@ def folder_fingerprint(folder: str | Path) -> str:
     return hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _warn_of_days(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:
-    """Warn of days that are not in date order, or occur twice. A period may cross a year end."""
+def days_are_ordered(days: NDArray[Any]) -> bool:
+    """Return whether days of year are in date order. A period may cross a year end."""
+    days = np.asarray(days).astype(np.int64)
+    steps = np.diff(np.append(days, days[:1]))
+    return days.size < 2 or bool((steps < 0).sum() <= 1)
+
+
+def days_are_different(days: NDArray[Any]) -> bool:
+    """Return whether no day of year occurs twice."""
+    return bool(np.unique(np.asarray(days)).size == days.size)
+
+
+def _warn_of_days(tile: TileArrays, folder: Path) -> None:
+    """Warn of days that are not in date order, or occur twice."""
     for name in DAYS:
-        days = np.asarray(arrays[name]).astype(np.int64)
-        steps = np.diff(np.append(days, days[:1]))
-        if days.size > 1 and (steps < 0).sum() > 1:
+        days = np.asarray(getattr(tile, name)).astype(np.int64)
+        if not days_are_ordered(days):
             logger.warning(
                 "%s.npy of the tile %s is not in date order (day %d is followed by %d), or covers "
                 "more than a year: the models expect date order",
                 name, folder, *next((a, b) for a, b in itertools.pairwise(days) if b < a),
             )  # fmt: skip
-        unique, counts = np.unique(days, return_counts=True)
-        if (counts > 1).any():
+        if not days_are_different(days):
+            unique, counts = np.unique(days, return_counts=True)
             logger.warning(
                 "%s.npy of the tile %s contains day %d more than once (%d such days): each is used "
                 "as a date of its own", name, folder, unique[counts > 1][0], (counts > 1).sum(),
@@ -179,9 +232,9 @@ def _read_npy(path: Path) -> NDArray[Any]:
             reason = f"{more} bytes follow the array that its header states"
         else:
             return array
-    except PermissionError as error:
-        reason, cause = "permission denied", error
-    except (ValueError, EOFError, OSError) as error:
+    except OSError as error:
+        reason, cause = error.strerror or reason, error
+    except (ValueError, EOFError) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             reason = "it contains Python objects, not numbers"
         cause = error
@@ -189,15 +242,25 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 
 def _read_roi(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Read a mask: positive values are inside; nodata and NaN are outside."""
+    """Read a mask: positive values are inside; 0, negative values, nodata and NaN are outside.
+
+    This is the rule for raster masks of regions, and that of the published retiler, which writes
+    1 where its mask is above 0.
+    """
     try:
         with rasterio.open(path) as raster:
+            count = raster.count
             inside = (raster.read(1) > 0) & (raster.read_masks(1) > 0)
     except RasterioError as error:
         raise TileError(
             f"{path} cannot be read as a raster ({error}): fix it, or delete it to embed the "
             "entire tile."
         ) from error
+    if count != 1:
+        raise TileError(
+            f"{path} has {count} bands, but a mask has one: make it again, or delete it to embed "
+            "the entire tile."
+        )
     if inside.shape != shape:
         raise TileError(
             f"{path} has {inside.shape[0]} x {inside.shape[1]} pixels, but the arrays beside it "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,20 @@ from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import TileError
 from ..inference.tile import TILE_PIXEL_ARRAYS, TileArrays
 from ..ingest.retile import TIME_CHUNK
+from ..products.tile_facts import TILE_FACTS, TileFact, fact_about, merge_facts
 from ..region.grid import Block, RegionGrid, Window, patch_name, tiling
 from ..region.mask import read_mask
-from .format import DTYPES, ROI_FILE, read_tile_folder
-from .placement import Placed, Shift, check_shifts, find_tiles, label_shift, match_patches
+from .format import (
+    DAYS,
+    DTYPES,
+    days_are_different,
+    days_are_ordered,
+    open_tile_folder,
+    other_files,
+)
+from .placement import Found, Placed, Shift, check_shifts, find_tiles, label_shift, match_patches
 
 log = logging.getLogger(__name__)
-
-_SHOWN = 5
 
 
 def import_tiles(
@@ -42,7 +49,8 @@ def import_tiles(
         grid: the region's grid.
         block: the block.
         roi_path: the region's mask; a pixel is inside if it is inside in the mask and the tile.
-        output: block file, as written by `retile.retile`.
+        output: block file, as written by `retile.retile`, with the attribute `tile_facts` if there
+            is something to state about the tiles (see `products.tile_facts`).
         patch_size: edge of a patch and of a tile.
         on_empty_block: `fail` if a patch without a tile folder is an error, else `nodata`.
 
@@ -62,17 +70,15 @@ def import_tiles(
         Window(extent.y0 + patch.y0, extent.x0 + patch.x0, patch.height, patch.width)
         for patch in tiling(*extent.shape, patch_size)
     ]
-    found, unnamed = find_tiles(location, extent)
-    if unnamed:
-        log.warning(
-            "%s: %d folders with arrays are not used, because their names are not of the form "
-            "x0_y0_x1_y1 (%s)", location, len(unnamed), ", ".join(unnamed[:_SHOWN]),
-        )  # fmt: skip
-    tiles = match_patches(found, patches, grid, patch_size)
-    _report_missing(expected, tiles, grid, location, block, on_empty_block)
+    found = find_tiles(location, grid)
+    tiles = match_patches(found.in_window(extent), patches, grid, patch_size)
     windows = [window for window in expected if window in tiles]
-    shifts = {tiles[window].folder: label_shift(tiles[window], grid) for window in windows}
-    _report_shift(check_shifts(shifts, grid, location), shifts, grid, block)
+    facts = [
+        *_lacking(expected, tiles, grid, location, block, on_empty_block),
+        *fact_about("unneeded", [tiles[w].folder.name for w in tiles if w not in set(expected)]),
+        *_positions([tiles[window] for window in windows], found, grid, location),
+        *found.facts,
+    ]
     attributes = {
         "shape": list(inside.shape),
         "patch_size": patch_size,
@@ -82,31 +88,48 @@ def import_tiles(
     with create_block_file(output, attributes) as target:
         for window in windows:
             try:
-                tile = read_tile_folder(tiles[window].folder)
+                tile = open_tile_folder(tiles[window].folder)
                 used = _used_window(tiles[window], tile, grid, patch_size)
+                others = other_files(tiles[window].folder)
             except TileError as error:
                 errors.append(error)
                 continue
             in_block = Window(window.y0 - extent.y0, window.x0 - extent.x0, *window.shape)
             patch = target.create_group(patch_name(in_block))
-            _write_patch(patch, tile, inside[in_block.slices], used)
+            roi = _write_patch(patch, tile, inside[in_block.slices], used)
+            facts += _facts_of_tile(tiles[window], tile, used, inside[in_block.slices], roi)
+            facts += fact_about("other_files", [tiles[window].folder.name] if others else [])
             log.info("tile %s read", tiles[window].folder.name)
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            listed = "\n".join(f"- {error}" for error in errors)
-            raise TileError(f"{len(errors)} tiles of block {block.id} cannot be used.\n{listed}")
+        _raise(errors, block)
+        facts = merge_facts(facts)
+        for fact in facts:
+            log.warning("%s", fact.text)
+        if facts:
+            target.attrs[TILE_FACTS] = [fact.to_json() for fact in facts]
 
 
-def _report_missing(
+def _raise(errors: list[TileError], block: Block) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        listed = "\n".join(f"- {error}" for error in errors)
+        raise TileError(f"{len(errors)} tiles of block {block.id} cannot be used.\n{listed}")
+
+
+def _lacking(
     expected: list[Window],
     tiles: Mapping[Window, Placed],
     grid: RegionGrid,
     location: Path,
     block: Block,
     on_empty_block: OnEmptyBlock,
-) -> None:
-    """Report patches without a tile, and rows and columns that the tiles at the edge lack."""
+) -> list[TileFact]:
+    """Return the facts about patches without a tile, and about those at the edge of the grid whose
+    tile lacks the last row or column by its name.
+
+    Raises:
+        TileError: a patch has no tile, and `on_empty_block` is `fail`.
+    """
     height, width = grid.product_geobox.shape
     short, missing = [], []
     for window in expected:
@@ -119,11 +142,6 @@ def _report_missing(
             short.append(window)
         else:
             missing.append(window)
-    if short:
-        log.warning(
-            "Block %s: the tiles of %d patches lack the last column or row of this region's grid "
-            "of %d x %d px: it has no data there.", block.id, len(short), width, height,
-        )  # fmt: skip
     if missing:
         first = missing[0]
         message = (
@@ -131,24 +149,54 @@ def _report_missing(
             f"the first one at column {first.x0}, row {first.y0}"
         )
         handle_empty(on_empty_block, message, "copy or make it", TileError, unit="patches")
+    numbers = {"short": len(short), "missing": len(missing)}
+    return [TileFact(kind, number) for kind, number in numbers.items() if number]
 
 
-def _report_shift(
-    shift: Shift | None, shifts: Mapping[Path, Shift | None], grid: RegionGrid, block: Block
-) -> None:
+def _positions(
+    tiles: list[Placed], found: Found, grid: RegionGrid, location: Path
+) -> list[TileFact]:
+    """Check that the pixels of the tiles are on the grid; return the facts about their labels.
+
+    All blocks compare their tiles with the first one of the region, so that no block can have
+    tiles of another shift.
+
+    Raises:
+        TileError: see `label_shift` and `check_shifts`.
+    """
+    shifts = {tile.folder: label_shift(tile, grid) for tile in tiles}
+    first = found.tiles[0] if found.tiles else None
+    reference: dict[Path, Shift | None] = {}
+    if first is not None and tiles and first.folder not in shifts:
+        with suppress(TileError):  # reported by its own block
+            reference[first.folder] = label_shift(first, grid)
+    shift = check_shifts(reference | shifts, grid, location)
+    moved = [folder.name for folder, value in shifts.items() if shift and value is not None]
     unknown = [folder.name for folder, value in shifts.items() if value is None]
-    if unknown:
-        log.warning(
-            "Block %s: %d tiles state no position (%s without CRS or missing; first tile %s): used "
-            "as their names state.", block.id, len(unknown), ROI_FILE, unknown[0],
-        )  # fmt: skip
-    if shift is not None:
-        log.warning(
-            "Block %s: the positions in %s are %.3f units right of and %.3f below the pixels, "
-            "which are on multiples of the pixel size (the published pipeline labels its tiles "
-            "with the bounds of the region's shape). The product has the position of the pixels.",
-            block.id, ROI_FILE, *shift,
-        )  # fmt: skip
+    return [*fact_about("moved", moved, shift), *fact_about("no_position", unknown)]
+
+
+def _facts_of_tile(
+    placed: Placed,
+    tile: TileArrays,
+    used: Window,
+    inside: NDArray[np.bool_],
+    roi: NDArray[np.uint8],
+) -> list[TileFact]:
+    """Return the facts about the content of a tile: days, missing rows, pixels outside its mask."""
+    name = placed.folder.name
+    days = [np.asarray(getattr(tile, key)) for key in DAYS]
+    facts = []
+    if used != placed.window:
+        facts.append(TileFact("short", 1))
+    height, width = used.shape
+    if masked := int((inside & (roi == 0))[:height, :width].sum()):
+        facts.append(TileFact("masked", masked, (name,)))
+    if not all(map(days_are_ordered, days)):
+        facts += fact_about("unordered", [name])
+    if not all(map(days_are_different, days)):
+        facts += fact_about("repeated", [name])
+    return facts
 
 
 def _used_window(placed: Placed, tile: TileArrays, grid: RegionGrid, patch_size: int) -> Window:
@@ -158,41 +206,68 @@ def _used_window(placed: Placed, tile: TileArrays, grid: RegionGrid, patch_size:
     Raises:
         TileError: it is smaller, or has pixels of the region beyond the window.
     """
-    window = placed.window
+    stated = placed.window
     height, width = tile.shape
     bottom, right = (int(n) for n in grid.product_geobox.shape)
-    short = Window(
-        window.y0,
-        window.x0,
-        window.height - (height == window.height - 1 and window.y0 + window.height == bottom),
-        window.width - (width == window.width - 1 and window.x0 + window.width == right),
+    window = Window(
+        stated.y0,
+        stated.x0,
+        stated.height - (height == stated.height - 1 and stated.y0 + stated.height == bottom),
+        stated.width - (width == stated.width - 1 and stated.x0 + stated.width == right),
     )
-    if short != window and 0 not in short.shape:
-        log.warning(
-            "The tile %s has %d x %d pixels, but its name states %d x %d: the last row or column "
-            "has no data.", placed.folder.name, height, width, window.height, window.width,
-        )  # fmt: skip
-        window = short
-    if height < window.height or width < window.width or max(tile.shape) > patch_size:
+    if (
+        height < window.height
+        or width < window.width
+        or 0 in window.shape
+        or max(tile.shape) > patch_size
+    ):
         raise TileError(
             f"The tile {placed.folder} has {height} x {width} pixels, but its name states "
-            f"{window.height} x {window.width}, or padded {patch_size} x {patch_size}: copy or "
+            f"{stated.height} x {stated.width}, or padded {patch_size} x {patch_size}: copy or "
             "make it again."
         )
-    used = (tile.masks if tile.roi is None else tile.roi[np.newaxis]) != 0
-    if used[:, window.height :].any() or used[:, :, window.width :].any():
+    if window != stated:
+        log.info(
+            "The tile %s has %d x %d pixels, but its name states %d x %d",
+            placed.folder.name, height, width, stated.height, stated.width,
+        )  # fmt: skip
+    if _has_data_beyond(tile, window):
         raise TileError(
             f"The tile {placed.folder} has {height} x {width} pixels, of which some outside the "
-            f"{window.height} x {window.width} that its name states are used: correct its name, or "
-            "make it again."
+            f"{window.height} x {window.width} that its name states have data: correct its name, "
+            "or make it again."
         )
     return window
 
 
+def _has_data_beyond(tile: TileArrays, window: Window) -> bool:
+    """Return whether a tile has observations beyond its window, where it is padded.
+
+    The published retiler pads all arrays with zeros. It pads `roi.tiff` with zeros too
+    (`create_roi_tiff` in its dpixel_retiler.py), but an earlier version wrote 1 in every pixel of
+    the file (`np.ones((patch_size, patch_size))`). So 1 in the padding of `roi.tiff` means nothing
+    by itself, but observations there contradict the name, unless `roi.tiff` is 0 in them.
+    """
+    for area in (np.s_[window.height :, :], np.s_[: window.height, window.width :]):
+        beyond = np.zeros(tile.shape, bool)[area]
+        for step in (*tile.masks, *tile.sar_ascending, *tile.sar_descending):
+            part = step[area] != 0
+            beyond |= part if part.ndim == 2 else part.any(axis=-1)
+        if tile.roi is not None:
+            beyond &= tile.roi[area] != 0
+        if beyond.any():
+            return True
+    return False
+
+
 def _write_patch(
     patch: zarr.Group, tile: TileArrays, inside: NDArray[np.bool_], window: Window
-) -> None:
-    """Write the arrays of a tile; pixels of the patch outside the tile's window are 0."""
+) -> NDArray[np.uint8]:
+    """Write the arrays of a tile; pixels of the patch outside the tile's window are 0.
+
+    Returns:
+        The mask of the patch, (H, W), 1 where a pixel is inside the region and the tile's mask.
+    """
     height, width = window.shape
     roi = np.zeros(inside.shape, np.uint8)
     roi[:height, :width] = inside[:height, :width]
@@ -212,3 +287,4 @@ def _write_patch(
                 padded[:, :height, :width] = values[:, :height, :width]
                 values = padded
             array[steps] = values.astype(dtype, copy=False)
+    return roi

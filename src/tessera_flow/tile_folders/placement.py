@@ -18,6 +18,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from ..errors import TileError
+from ..products.tile_facts import TileFact, fact_about
 from ..region.grid import RegionGrid, Window, crop
 from .format import ROI_FILE, folder_window, is_tile_folder
 
@@ -36,33 +37,78 @@ class Placed:
     window: Window
 
 
-def find_tiles(location: Path, extent: Window) -> tuple[list[Placed], list[str]]:
-    """Return the tile folders that overlap a window of the product grid.
+@dataclass(frozen=True)
+class Found:
+    """The tile folders in a folder.
 
-    Returns:
-        The tiles, and the names of folders that contain tiles but state no window.
+    Attributes:
+        tiles: those that overlap a block of the region, by name.
+        outside: names of the others.
+        unnamed: names of folders with arrays whose name states no window.
+    """
+
+    tiles: list[Placed]
+    outside: list[str]
+    unnamed: list[str]
+
+    def in_window(self, extent: Window) -> list[Placed]:
+        """Return the tiles that overlap a window of the product grid."""
+        return [tile for tile in self.tiles if _overlap(tile.window, extent)]
+
+    @property
+    def facts(self) -> list[TileFact]:
+        """The facts about folders that no block uses."""
+        return [*fact_about("outside", self.outside), *fact_about("unnamed", self.unnamed)]
+
+
+def find_tiles(location: Path, grid: RegionGrid) -> Found:
+    """Find the tile folders of a region.
+
+    Whatever has the name of a tile counts as one, also a file or a link to nothing, so that it is
+    reported when it is read.
 
     Raises:
         TileError: the folder cannot be read.
     """
-    tiles, unnamed = [], []
+    tiles, outside, unnamed = [], [], []
+    blocks = _Blocks(grid)
     try:
         with os.scandir(location) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 window = folder_window(entry.name)
-                if not entry.is_dir():
-                    continue
                 if window is None:
-                    if is_tile_folder(Path(entry.path)):
+                    if entry.is_dir() and is_tile_folder(Path(entry.path)):
                         unnamed.append(entry.name)
-                elif _overlap(window, extent):
+                elif blocks.overlap(window):
                     tiles.append(Placed(Path(entry.path), window))
+                else:
+                    outside.append(entry.name)
     except OSError as error:
         raise TileError(
             f"The tile folders in {location} cannot be listed ({error.strerror}): check "
             "tiles.location."
         ) from error
-    return tiles, unnamed
+    return Found(tiles, outside, unnamed)
+
+
+class _Blocks:
+    """The blocks of a region, by row and column of the block grid."""
+
+    def __init__(self, grid: RegionGrid) -> None:
+        self._edge = grid.block_size // grid.downsample_rate
+        windows = map(grid.product_window, grid.blocks)
+        self._windows = {(w.y0 // self._edge, w.x0 // self._edge): w for w in windows}
+        self._rows, self._columns = (-(-size // grid.block_size) for size in grid.shape)
+
+    def overlap(self, window: Window) -> bool:
+        """Return whether a window of the product grid overlaps a block."""
+        last_row = (window.y0 + window.height - 1) // self._edge
+        last_column = (window.x0 + window.width - 1) // self._edge
+        return any(
+            (row, column) in self._windows and _overlap(window, self._windows[row, column])
+            for row in range(window.y0 // self._edge, min(last_row + 1, self._rows))
+            for column in range(window.x0 // self._edge, min(last_column + 1, self._columns))
+        )
 
 
 def _overlap(one: Window, other: Window) -> bool:
@@ -156,7 +202,7 @@ def label_shift(tile: Placed, grid: RegionGrid) -> Shift | None:
         TileError: the tile is elsewhere, in another CRS, or has pixels of another size.
     """
     path = tile.folder / ROI_FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
         with rasterio.open(path) as raster:

@@ -47,7 +47,7 @@ from .summary import (
     skipped_blocks,
     summarise_observations,
 )
-from .text import CITATIONS, methods, opening_examples
+from .text import CITATIONS, methods, opening_examples, warnings_about
 
 _MAX_MISSING = 100
 _MAX_BORDERS = 10
@@ -98,7 +98,11 @@ def write_report(
     skipped = skipped_blocks(skip_list)
     records = read_block_records(grid, blocks, provenance, skipped)
     months = period_months(provenance)
-    known_warnings = [*(scene.reason for scene in records.missing), *provenance.warnings]
+    known_warnings = [
+        *(scene.reason for scene in records.missing),
+        *provenance.warnings,
+        *records.tile_facts,
+    ]
     write_text(
         output,
         render(
@@ -118,7 +122,8 @@ def write_report(
             excluded=[(sensor, n, why, one) for sensor, why, n, one in excluded_scenes(manifests)],
             missing=[_missing_row(scene) for scene in records.missing[:_MAX_MISSING]],
             more_missing=max(0, len(records.missing) - _MAX_MISSING),
-            scene_warnings=provenance.warnings,
+            about=warnings_about(provenance),
+            source_warnings=provenance.warnings,
             warnings=read_warnings(logs, known_warnings),
             borders=_borders(results),
             costs=[_cost_row(cost) for cost in rule_costs(logs)],

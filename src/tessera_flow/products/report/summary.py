@@ -178,10 +178,12 @@ class BlockRecords:
         missing: first the scenes that were left out, then those that were replaced; by date.
         precisions: number of blocks by the precision of their inference (`float32`, `bf16`;
             None where the file does not record it). Skipped blocks are not counted.
+        tile_facts: facts about the tile folders of each block, as sentences.
     """
 
     missing: tuple[MissingScene, ...]
     precisions: dict[str | None, int]
+    tile_facts: tuple[str, ...] = ()
 
 
 def read_block_records(
@@ -204,10 +206,12 @@ def read_block_records(
     reasons: dict[tuple[str, str, str, str], list[str]] = {}
     precisions: Counter[str | None] = Counter()
     not_embedded = frozenset(skipped)
+    tile_facts: dict[str, None] = {}
     with RegionBlocks(grid, blocks, provenance) as source:
         for block in grid.blocks:
             if block.id not in not_embedded:
                 precisions[source.precision(block.id)] += 1
+            tile_facts |= dict.fromkeys(fact.text for fact in source.tile_facts(block.id))
             for sensor, record in source.missing_scenes(block.id).items():
                 for key in MISSING_SCENES:
                     for entry in record.get(key, []):
@@ -220,7 +224,7 @@ def read_block_records(
             reasons.items(), key=lambda scene: (scene[0][0] != "", *scene[0][1:])
         )
     ]
-    return BlockRecords(tuple(missing), dict(precisions))
+    return BlockRecords(tuple(missing), dict(precisions), tuple(tile_facts))
 
 
 def missing_counts(missing: Iterable[MissingScene], sensor: str | None = None) -> tuple[int, int]:

@@ -44,7 +44,8 @@ def methods(
         ]
     if not manifests:
         made = _join(_tile_folders(provenance), _skipped_blocks(skipped))
-        return [made, _join(_encoder(provenance, records), _minimum(provenance))]
+        encoder = _join(_encoder(provenance, records), _minimum(provenance))
+        return [made, *_warnings(provenance), encoder]
     made = _join(
         _scenes(provenance, manifests, records),
         _omissions(manifests, records),
@@ -121,7 +122,13 @@ def _omissions(manifests: Sequence[Manifest], records: BlockRecords) -> str:
 def _warnings(provenance: Provenance) -> list[str]:
     if not provenance.warnings:
         return []
-    return [_join("Warnings about the scenes:", *provenance.warnings)]
+    return [_join(f"Warnings about {warnings_about(provenance)}:", *provenance.warnings)]
+
+
+def warnings_about(provenance: Provenance) -> str:
+    """Return what the warnings of a product are about."""
+    of_tiles = any(source.provider == "tiles" for source in provenance.sources)
+    return "the tile folders" if of_tiles else "the scenes"
 
 
 def _skipped_blocks(skipped: int) -> str:
@@ -216,9 +223,7 @@ def _tile_folders(provenance: Provenance) -> str:
     return (
         f"{_computed(provenance)} from time series in TESSERA tile folders, on "
         f"{_grid(provenance)}. The time series were prepared before this run: the tile folders "
-        "record neither their scenes nor their preprocessing. Their pixels are on this grid; where "
-        "a tile folder states a position up to a pixel from it, as the published pipeline writes "
-        "it, that position is not used."
+        "record neither their scenes nor their preprocessing. Their pixels are on this grid."
     )
 
 
