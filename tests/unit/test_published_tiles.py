@@ -415,6 +415,18 @@ def test_tiles_without_a_pixel_of_the_region_are_stated(folder: Path) -> None:
     assert texts(grid, folder) == [MOVED.format(8), unneeded]
 
 
+def test_a_location_without_a_tile_of_the_region_is_refused(folder: Path) -> None:
+    """`on_empty_block: nodata` is for single patches, not for a folder one level too high."""
+    (folder / "tiles").rename(folder / "retiled")
+    (folder / "tiles").mkdir()
+    shutil.copytree(folder / "retiled/0_0_20_20", folder / "tiles/900_0_920_20")
+    (folder / "retiled").rename(folder / "tiles/retiled")
+    with pytest.raises(
+        TileError, match=r"tiles has no tile folder of region here \(folders outside it: 1;"
+    ):
+        imported(folder, settings(folder, "region.tiff"), on_empty_block="nodata")
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_what_has_the_name_of_a_tile_is_one(folder: Path, kind: str) -> None:
     """A file or a link to nothing is not left out, also with `on_empty_block: nodata`."""

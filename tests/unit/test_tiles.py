@@ -94,6 +94,21 @@ def test_roi_of_another_shape_or_damaged(folder: Path) -> None:
         read_tile_folder(folder)
 
 
+def test_roi_is_a_geotiff(folder: Path) -> None:
+    """A file that names another one is not followed."""
+    write_roi(folder, np.ones((12, 10), np.uint8))
+    (folder / "roi.tiff").rename(folder / "other.tiff")
+    (folder / "roi.tiff").write_text(
+        '<VRTDataset rasterXSize="10" rasterYSize="12"><VRTRasterBand dataType="Byte" band="1">'
+        f"<SimpleSource><SourceFilename>{folder}/other.tiff</SourceFilename></SimpleSource>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with rasterio.open(folder / "roi.tiff") as raster:
+        assert raster.read(1).all()
+    with pytest.raises(TileError, match=r"roi\.tiff cannot be read as a raster"):
+        read_tile_folder(folder)
+
+
 @pytest.mark.parametrize("name", ARRAYS)
 def test_every_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / f"{name}.npy").unlink()

@@ -248,7 +248,7 @@ def _read_roi(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     1 where its mask is above 0.
     """
     try:
-        with rasterio.open(path) as raster:
+        with rasterio.open(path, driver="GTiff") as raster:
             count = raster.count
             inside = (raster.read(1) > 0) & (raster.read_masks(1) > 0)
     except RasterioError as error:

@@ -56,7 +56,7 @@ def import_tiles(
 
     Raises:
         TileError: a tile is missing, damaged, does not coincide with a patch, or is
-            elsewhere on the ground; or there is no such folder.
+            elsewhere on the ground; or there is none for the region.
         OutputError: the output cannot be written.
     """
     inside = read_mask(roi_path, block.window)[0][:: grid.downsample_rate, :: grid.downsample_rate]
@@ -71,11 +71,18 @@ def import_tiles(
         for patch in tiling(*extent.shape, patch_size)
     ]
     found = find_tiles(location, grid)
+    if not found.tiles:
+        raise TileError(
+            f"{location} has no tile folder of region {grid.name} (folders outside it: "
+            f"{len(found.outside)}; folders with arrays and other names: {len(found.unnamed)}): "
+            "set tiles.location to the folder that contains folders named x0_y0_x1_y1."
+        )
     tiles = match_patches(found.in_window(extent), patches, grid, patch_size)
     windows = [window for window in expected if window in tiles]
+    unneeded = tiles.keys() - set(expected)
     facts = [
         *_lacking(expected, tiles, grid, location, block, on_empty_block),
-        *fact_about("unneeded", [tiles[w].folder.name for w in tiles if w not in set(expected)]),
+        *fact_about("unneeded", [tiles[window].folder.name for window in unneeded]),
         *_positions([tiles[window] for window in windows], found, grid, location),
         *found.facts,
     ]

@@ -205,7 +205,7 @@ def label_shift(tile: Placed, grid: RegionGrid) -> Shift | None:
     if not os.path.lexists(path):
         return None
     try:
-        with rasterio.open(path) as raster:
+        with rasterio.open(path, driver="GTiff") as raster:
             crs, transform = raster.crs, raster.transform
     except RasterioError as error:
         raise TileError(f"{path} cannot be read as a raster ({error}): copy it again.") from error
