@@ -250,10 +250,9 @@ def _used_window(placed: Placed, tile: TileArrays, grid: RegionGrid, patch_size:
 def _has_data_beyond(tile: TileArrays, window: Window) -> bool:
     """Return whether a tile has observations beyond its window, where it is padded.
 
-    The published retiler pads all arrays with zeros. It pads `roi.tiff` with zeros too
-    (`create_roi_tiff` in its dpixel_retiler.py), but an earlier version wrote 1 in every pixel of
-    the file (`np.ones((patch_size, patch_size))`). So 1 in the padding of `roi.tiff` means nothing
-    by itself, but observations there contradict the name, unless `roi.tiff` is 0 in them.
+    Arrays are padded with zeros. Of the retilers found in public code, one pads `roi.tiff` with
+    zeros, too, and one writes 1 in every pixel of it. So 1 in the padding of `roi.tiff` means
+    nothing by itself, but observations there contradict the name, unless `roi.tiff` is 0 in them.
     """
     for area in (np.s_[window.height :, :], np.s_[: window.height, window.width :]):
         beyond = np.zeros(tile.shape, bool)[area]
