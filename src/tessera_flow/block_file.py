@@ -8,16 +8,21 @@ chunk by chunk with plain zarr. It has its final name only when complete.
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
+from numcodecs import blosc
+from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, BytesCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
@@ -33,6 +38,12 @@ FORMAT = 2
 misunderstood: 1 had its record of missing scenes under another name."""
 
 _ROOT = "zarr.json"
+_LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of the name and of the extra field
+_READ_SIZE = 2**19  # the checksum follows while the bytes are in the cache of the processor
+_BLOSC_SIZE = struct.Struct("<4xI8x")  # decompressed size
+
+Allocate: TypeAlias = Callable[[tuple[int, ...], Any], NDArray[Any]]
+"""Returns an array of a shape and a type, like `numpy.empty`."""
 
 
 class _WriteOnceStore(ZipStore):
@@ -175,3 +186,78 @@ def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise TileError(f"{group.store} has no array {name}: delete the file and run again.")
     return array
+
+
+def read_array(array: zarr.Array[Any], allocate: Allocate = np.empty) -> NDArray[Any]:
+    """Read an array of an open block file, at the cost of its checksum and its decompression.
+
+    Chunks that divide the first axis only, as of patches, are decompressed where they belong; zarr
+    copies each several times.
+
+    Args:
+        array: an array of a file that `open_block_file` opened.
+        allocate: returns the array for a shape and a type.
+
+    Raises:
+        TileError: a chunk is damaged.
+    """
+    out: NDArray[Any] = allocate(array.shape, array.dtype)
+    store = array.store_path.store
+    codecs = getattr(array.metadata, "codecs", ())
+    if (
+        not isinstance(store, ZipStore)
+        or [type(codec) for codec in codecs] != [BytesCodec, BloscCodec]
+        or not array.dtype.isnative
+        or array.chunks[1:] != array.shape[1:]
+        or not out.flags.c_contiguous
+    ):
+        out[...] = np.asarray(array[...])
+        return out
+    scratch = bytearray()
+    with store.path.open("rb", buffering=0) as file:
+        for number, start in enumerate(range(0, array.shape[0], array.chunks[0])):
+            key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
+            try:
+                entry = store._zf.getinfo(f"{array.store_path.path}/{key}")
+            except KeyError:
+                out[start : start + array.chunks[0]] = array.fill_value
+                continue
+            if len(scratch) < entry.file_size:
+                scratch = bytearray(entry.file_size)
+            body = memoryview(scratch)[: entry.file_size]
+            if not _read_entry(file, entry, body) or not _decompress(body, out, start, array):
+                raise TileError(
+                    f"{store.path} is damaged ({entry.filename}): delete it and run again."
+                )
+    return out
+
+
+def _read_entry(file: FileIO, entry: zipfile.ZipInfo, body: memoryview) -> bool:
+    """Read an entry that is stored without compression; return whether its checksum is right."""
+    file.seek(entry.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or entry.compress_type != zipfile.ZIP_STORED:
+        return False
+    file.seek(sum(_LOCAL_HEADER.unpack(header)), os.SEEK_CUR)
+    read = checksum = 0
+    while read < len(body):
+        count = file.readinto(body[read : read + _READ_SIZE])
+        if not count:
+            return False
+        checksum = zlib.crc32(body[read : read + count], checksum)
+        read += count
+    return checksum == entry.CRC
+
+
+def _decompress(body: memoryview, out: NDArray[Any], start: int, array: zarr.Array[Any]) -> bool:
+    """Decompress a chunk into its place; return whether it has the right size."""
+    step = array.chunks[0]
+    size = step * out[:1].nbytes  # also the last chunk is complete
+    if len(body) < _BLOSC_SIZE.size or _BLOSC_SIZE.unpack_from(body)[0] != size:
+        return False
+    if start + step <= len(out):
+        blosc.decompress(body, out[start : start + step].reshape(-1).view(np.uint8).data)
+    else:
+        chunk = np.frombuffer(blosc.decompress(body), out.dtype).reshape(step, *out.shape[1:])
+        out[start:] = chunk[: len(out) - start]
+    return True

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
-from tessera_flow.block_file import FORMAT, create_array, create_block_file, open_block_file
+from tessera_flow.block_file import (
+    FORMAT,
+    create_array,
+    create_block_file,
+    get_array,
+    open_block_file,
+    read_array,
+)
 from tessera_flow.errors import TileError
 
 
@@ -43,3 +51,44 @@ def test_a_file_of_another_version_is_refused(
         open_block_file(tmp_path / "old.zip"),
     ):
         pass
+
+
+@pytest.mark.parametrize("dates", [0, 1, 15, 16, 17, 48])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.uint8, np.float32])
+def test_an_array_is_read_where_it_belongs(
+    tmp_path: Path, dates: int, dtype: type[np.generic]
+) -> None:
+    rng = np.random.default_rng(dates)
+    values = rng.integers(0, 250, (dates, 5, 7, 3)).astype(dtype)
+    values[16:32] = 0  # a chunk that is not stored
+    given = np.full(values.shape, 9, dtype)
+    with create_block_file(tmp_path / "a.zip", {}) as group:
+        for name, chunks in (("a", (16, 5, 7, 3)), ("b", (16, 5, 4, 3))):
+            array = create_array(group.create_group(name), "x", values.shape, chunks, dtype)
+            if dates:
+                array[...] = values
+    with open_block_file(tmp_path / "a.zip") as group:
+        for name in ("a", "b"):
+            array = group[f"{name}/x"]
+            assert isinstance(array, zarr.Array)
+            result = read_array(array, lambda shape, kind: given)
+            assert result is given and np.array_equal(result, values)
+            assert read_array(array).dtype == dtype
+    assert "a/x/c/1/0/0/0" not in zipfile.ZipFile(tmp_path / "a.zip").namelist()
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_damaged_chunk_is_an_error(tmp_path: Path, place: float) -> None:
+    path = tmp_path / "a.zip"
+    values = np.random.default_rng(0).integers(0, 9999, (20, 30, 30)).astype(np.uint16)
+    with create_block_file(path, {}) as group:
+        create_array(group, "x", values.shape, (20, 30, 30), np.uint16)[...] = values
+    entry = zipfile.ZipFile(path).getinfo("x/c/0/0/0")
+    content = bytearray(path.read_bytes())
+    content[entry.header_offset + 60 + int(place * entry.file_size)] ^= 4
+    path.write_bytes(content)
+    with (
+        open_block_file(path) as group,
+        pytest.raises(TileError, match=r"a\.zip is damaged \(x/c/0/0/0\): delete it"),
+    ):
+        read_array(get_array(group, "x"))

@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from ..block_file import Allocate, read_array
 from ..errors import TileError
 
 LAST_DAY = 366
@@ -75,12 +76,13 @@ _STACKS = (
 )
 
 
-def read_patch(group: zarr.Group, source: str) -> TileArrays:
+def read_patch(group: zarr.Group, source: str, allocate: Allocate = np.empty) -> TileArrays:
     """Read one patch of a `patches` block file into memory.
 
     Args:
         group: the patch's group, with the seven arrays and `roi`.
         source: name of the patch and its file in error messages.
+        allocate: returns the memory of an array.
 
     Raises:
         TileError: an array is missing or does not fit another one, or a value is invalid.
@@ -94,7 +96,7 @@ def read_patch(group: zarr.Group, source: str) -> TileArrays:
     arrays: dict[str, NDArray[Any]] = {}
     for name, array in group.arrays():
         if name in names:
-            arrays[name] = np.asarray(array[...])
+            arrays[name] = read_array(array, allocate)
     roi = arrays.pop("roi")
     check_arrays(arrays, source)
     if roi.shape != arrays["masks"].shape[1:]:
