@@ -82,10 +82,10 @@ def write_tile(folder: Path, height: int, width: int, seed: int = 0) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     dates = 70
-    cover = _fields(rng, dates, height, width) + rng.normal(0, 0.5, (dates, 1, 1))
+    cover = smooth_fields(rng, dates, height, width) + rng.normal(0, 0.5, (dates, 1, 1))
     clear = cover < np.median(cover)
     season = np.sin(np.arange(dates) / dates * np.pi)[:, None, None, None]
-    ground = 1500 + 800 * _fields(rng, 10, height, width).transpose(1, 2, 0)
+    ground = 1500 + 800 * smooth_fields(rng, 10, height, width).transpose(1, 2, 0)
     bands = ground * (0.7 + 0.6 * season) + rng.normal(0, 60, (dates, height, width, 10))
     bands[~clear] += 4000
     arrays = {
@@ -95,7 +95,7 @@ def write_tile(folder: Path, height: int, width: int, seed: int = 0) -> Path:
     }
     for number, name in enumerate(("sar_ascending", "sar_descending")):
         days = np.linspace(3 + 4 * number, 358 + 4 * number, 30).astype(np.int64)
-        echo = 5200 + 500 * _fields(rng, 2, height, width).transpose(1, 2, 0)
+        echo = 5200 + 500 * smooth_fields(rng, 2, height, width).transpose(1, 2, 0)
         echo = echo + rng.normal(0, 300, (30, height, width, 2)) - [0, 1500]
         echo[rng.random((30, height, width)) < 0.01] = 0
         arrays |= {name: echo.astype(np.int16), f"{name}_doy": days}
@@ -105,7 +105,7 @@ def write_tile(folder: Path, height: int, width: int, seed: int = 0) -> Path:
     return path
 
 
-def _fields(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
+def smooth_fields(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
     """(count, height, width) smooth fields of mean 0 and deviation of about 1."""
     coarse = rng.normal(0, 1, (count, height // 8 + 3, width // 8 + 3))
     fields = np.kron(coarse, np.ones((1, 8, 8)))

@@ -296,14 +296,27 @@ def test_job_resumes_after_the_same_patches_were_written_again(
     assert "3 of 6 patches were finished before" in caplog.text
 
 
-def test_reading_and_writing_in_the_background_gives_identical_output(
-    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_block_as_on_a_gpu_equals_that_on_a_cpu(
+    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any
 ) -> None:
-    """As on a GPU: the next patch is read and the previous one saved during computation."""
-    infer(patches, tmp_path / "one_by_one.zip")
+    """Patches are read and saved in the background, and the code for GPUs embeds them."""
+    options = InferenceOptions(dtype=dtype)
+    infer(patches, tmp_path / "cpu.zip", options=options)
     monkeypatch.setattr(block, "_read_ahead", lambda device: 1)
-    infer(patches, tmp_path / "overlapping.zip")
-    assert (tmp_path / "one_by_one.zip").read_bytes() == (tmp_path / "overlapping.zip").read_bytes()
+    infer(patches, tmp_path / "gpu.zip", options=options)
+    files = []
+    for name in ("cpu", "gpu"):
+        with open_block_file(tmp_path / f"{name}.zip") as group:
+            files.append({key: array[...] for key, array in group.arrays()})
+    expected, result = files
+    assert np.array_equal(result["counts"], expected["counts"])
+    if dtype == "float32":
+        np.testing.assert_allclose(result["embeddings"], expected["embeddings"], atol=5e-6)
+        return
+    np.testing.assert_allclose(result["scales"], expected["scales"], rtol=1e-5)
+    off = np.abs(result["embeddings"].astype(int) - expected["embeddings"])
+    assert off.max() <= 1 and np.mean(off != 0) < 1e-3
 
 
 def test_error_of_saving_a_patch_is_raised(

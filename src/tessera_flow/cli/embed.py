@@ -161,7 +161,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     _add_number(
         parser,
         "--batch-size",
-        "maximum number of pixels in one forward pass on a GPU (default: %(default)s)",
+        "size of a forward pass on a GPU in pixels of 64 steps (default: %(default)s)",
         default=4096,
         minimum=1,
     )

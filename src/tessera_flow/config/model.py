@@ -87,8 +87,9 @@ class Model(Section):
     )
     batch_size: int = key(
         4096,
-        "Maximum number of pixels per forward pass on a GPU. It is halved if GPU memory is too "
-        "small. A CPU uses smaller batches that fit its cache.",
+        "Size of a forward pass on a GPU: this many pixels of 64 steps, or as many steps of longer "
+        "or shorter sequences. It is halved if GPU memory is too small. A CPU uses smaller batches "
+        "that fit its cache.",
         "px",
         ge=1,
     )

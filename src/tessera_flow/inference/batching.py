@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 
@@ -22,9 +23,78 @@ CPU_PASS_STEPS = 2048
 the cache of a core: a nano is 1.6 times as fast as with 37,000."""
 
 
-@dataclass
-class PassLimit:
+TOKENS_PER_PIXEL = 64
+"""Steps of one of the pixels by which the size of a pass on a GPU is given."""
+
+
+class Work(Protocol):
+    """Pixels of a forward pass."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, pixels: slice, /) -> Self:
+        """Return a subset of the pixels."""
+
+
+SomeWork = TypeVar("SomeWork", bound=Work)
+
+
+class Limit(ABC):
     """The size of a forward pass; reduced when memory runs out.
+
+    Attributes:
+        reduced: memory ran out once.
+    """
+
+    reduced: bool = False
+
+    @abstractmethod
+    def size(self, steps: int) -> int:
+        """Return the maximum number of pixels with this number of steps, at least 1."""
+
+    @abstractmethod
+    def reduce(self, pixels: int, steps: int) -> bool:
+        """Limit passes to this number of pixels with this number of steps.
+
+        Returns:
+            Whether larger passes were allowed.
+        """
+
+    def run(self, work: SomeWork, function: Callable[[SomeWork], None], steps: int = 1) -> None:
+        """Run a pass; if memory runs out, run it in halves, and reduce the limit.
+
+        Args:
+            work: its pixels.
+            function: runs a pass.
+            steps: of each pixel.
+
+        Raises:
+            ConfigError: there is not enough memory for one pixel.
+        """
+        try:
+            function(work)
+            return
+        except torch.OutOfMemoryError:
+            pass  # the memory of the pass is released only outside this clause
+        size = len(work)
+        if size == 1:
+            raise ConfigError(
+                "The GPU does not have enough memory for one pixel of this model: use another "
+                "device, or run no other program on this GPU."
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = -(-size // 2)
+        if self.reduce(half, steps):
+            self.reduced = True
+            logger.warning("out of memory with %d pixels in a pass: continuing with %d", size, half)
+        for pixels in (slice(0, half), slice(half, size)):
+            self.run(work.take(pixels), function, steps)
+
+
+@dataclass
+class PassLimit(Limit):
+    """A limit of pixels and, on a CPU, of steps.
 
     Attributes:
         pixels: most pixels.
@@ -41,41 +111,46 @@ class PassLimit:
         """Return the limit of a device: `batch_size` pixels, on a CPU as many as fit its cache."""
         return cls(batch_size, CPU_PASS_STEPS if device.type == "cpu" else None)
 
+    def size(self, steps: int) -> int:
+        """Return the maximum number of pixels with this number of steps, at least 1."""
+        if self.steps is None:
+            return self.pixels
+        return min(self.pixels, max(1, self.steps // max(1, steps)))
+
+    def reduce(self, pixels: int, steps: int) -> bool:
+        """See `Limit.reduce`."""
+        before, self.pixels = self.pixels, min(pixels, self.pixels)
+        return self.pixels < before
+
     def split(self, group: Group) -> Iterator[Group]:
         """Split a group into passes; a limit that is reduced meanwhile applies from then on."""
-        start, steps = 0, group.steps.shape[1]
-        while start < len(group.pixels):
-            size = self.pixels
-            if self.steps is not None:
-                size = min(size, max(1, self.steps // max(1, steps)))
+        start = 0
+        while start < len(group):
+            size = self.size(group.steps.shape[1])
             yield group.take(slice(start, start + size))
             start += size
 
-    def run(self, group: Group, function: Callable[[Group], None]) -> None:
-        """Run a pass; if memory runs out, run it in halves, and reduce the limit.
 
-        Raises:
-            ConfigError: there is not enough memory for one pixel.
-        """
-        try:
-            function(group)
-            return
-        except torch.OutOfMemoryError:
-            pass  # the memory of the pass is released only outside this clause
-        size = len(group.pixels)
-        if size == 1:
-            raise ConfigError(
-                "The GPU does not have enough memory for one pixel of this model: use another "
-                "device, or run no other program on this GPU."
-            )
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        half = -(-size // 2)
-        if half < self.pixels:
-            self.pixels, self.reduced = half, True
-            logger.warning("out of memory with %d pixels in a pass: continuing with %d", size, half)
-        for pixels in (slice(0, half), slice(half, size)):
-            self.run(group.take(pixels), function)
+@dataclass
+class TokenLimit(Limit):
+    """A limit of tokens (pixels times steps), so that all passes are equally large.
+
+    Attributes:
+        tokens: most tokens.
+        reduced: memory ran out once.
+    """
+
+    tokens: int
+    reduced: bool = False
+
+    def size(self, steps: int) -> int:
+        """Return the maximum number of pixels with this number of steps, at least 1."""
+        return max(1, self.tokens // steps)
+
+    def reduce(self, pixels: int, steps: int) -> bool:
+        """See `Limit.reduce`."""
+        before, self.tokens = self.tokens, min(pixels * steps, self.tokens)
+        return self.tokens < before
 
 
 def for_each(jobs: Iterable[Job], function: Callable[[Job], None], device: torch.device) -> None:

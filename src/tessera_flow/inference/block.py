@@ -11,18 +11,20 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import zarr
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..block_file import create_block_file, open_block_file
+from ..block_file import Allocate, create_block_file, open_block_file
 from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import TileError
 from ..models.checkpoint import sha256_of
@@ -32,9 +34,11 @@ from ..signals import StopRequest
 from .block_embeddings import create_outputs
 from .device import describe, precision_name
 from .embed import Embedding, InferenceOptions, embed_tile
+from .feed import embed_tiles
 from .model import ModelSpec, prepare_model
 from .resume import Progress
 from .tile import TileArrays, read_patch
+from .transfers import Transfers
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +80,15 @@ class _PatchFile:
                 "are missing or wrong): delete it and run again."
             ) from error
 
-    def read(self, patch: Window) -> TileArrays:
-        """Read the arrays of a patch."""
+    def read(self, patch: Window, allocate: Allocate = np.empty) -> TileArrays:
+        """Read the arrays of a patch into arrays that `allocate` returns."""
         name = patch_name(patch)
         group = self.group.get(name)
         if not isinstance(group, zarr.Group):
             raise TileError(
                 f"The patch {name} of {self.path} is missing: delete the file and run again."
             )
-        tile = read_patch(group, f"the patch {name} of {self.path}")
+        tile = read_patch(group, f"the patch {name} of {self.path}", allocate)
         if tile.shape != patch.shape:
             raise TileError(
                 f"The patch {name} of {self.path} has shape {tile.shape}, but the file lists "
@@ -168,15 +172,12 @@ def _embed_patches(
         logger.info("%d of %d patches were finished before", finished, len(numbers))
     logger.info("%d patches to embed on %s", len(todo), describe(model.device))
     ahead = _read_ahead(model.device)
+    start = time.monotonic()
     with (
         BackgroundWriter(progress.add, enabled=ahead > 0) as writer,
-        closing(ordered_map(source.read, todo, threads=ahead, limit=1 + ahead)) as tiles,
+        closing(_embeddings(source, todo, model, options, origin)) as embeddings,
     ):
-        for patch in todo:
-            start = time.monotonic()
-            position = origin[0] + patch.y0, origin[1] + patch.x0
-            # Without a name, so that the tile is released before the next one is read.
-            embedding = embed_tile(next(tiles), model, options, position)
+        for patch, embedding in zip(todo, embeddings, strict=True):
             writer.write(patch_name(patch), _arrays(embedding))
             seconds = time.monotonic() - start
             logger.info(
@@ -189,8 +190,30 @@ def _embed_patches(
                 seconds,
                 embedding.pixels / max(seconds, 1e-9),
             )
+            start = time.monotonic()
             if patch != todo[-1]:
                 stop.check(f"{numbers[patch]} of {len(numbers)} patches are kept")
+
+
+def _embeddings(
+    source: _PatchFile,
+    todo: list[Window],
+    model: Model,
+    options: InferenceOptions,
+    origin: tuple[int, int],
+) -> Generator[Embedding]:
+    """Yield the embedding of each patch; on a GPU later ones are read and started meanwhile."""
+    positions = [(origin[0] + patch.y0, origin[1] + patch.x0) for patch in todo]
+    ahead = _read_ahead(model.device)
+    transfers = Transfers(model.device)
+    read = partial(source.read, allocate=transfers.allocate)
+    with closing(ordered_map(read, todo, threads=ahead, limit=1 + ahead)) as tiles:
+        if ahead:
+            yield from embed_tiles(zip(tiles, positions, strict=True), model, options, transfers)
+            return
+        for position in positions:
+            # Without a name, so that the tile is released before the next one is read.
+            yield embed_tile(next(tiles), model, options, position)
 
 
 def _read_ahead(device: torch.device) -> int:

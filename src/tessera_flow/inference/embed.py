@@ -9,8 +9,7 @@ except for the rounding of float32.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +21,8 @@ from ..models.philox import Stream
 from ..models.quantize import quantize
 from ..models.sampling import Group
 from .batching import PassLimit, for_each
+from .embedding import Embedding, InferenceOptions
+from .feed import embed_tiles
 from .inputs import (
     DeviceSteps,
     SensorSteps,
@@ -32,62 +33,21 @@ from .inputs import (
 )
 from .tile import TileArrays
 
-CHUNK_PIXELS = 16384
-"""Pixels of a chunk on a CPU; bounds memory (about 0.5 GiB with 260 steps)."""
+__all__ = ["Embedding", "InferenceOptions", "embed_pixels", "embed_tile"]
 
-CHUNK_PIXELS_GPU = 131072
-"""Pixels of a chunk on a GPU: enough of each number of steps to fill its passes."""
+CHUNK_PIXELS = 16384
+"""Pixels of a chunk; bounds memory (about 0.5 GiB with 260 steps)."""
 
 GridPositions: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Rows (N,) and columns (N,) of pixels in the region's grid."""
-
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    """Options of embedding that do not depend on the checkpoint.
-
-    Attributes:
-        dim: leading dimensions to store, cut before quantising; all that the family stores
-            if None.
-        dtype: type that is stored.
-        min_s2: valid Sentinel-2 steps that a pixel needs.
-        min_s1: valid Sentinel-1 steps that a pixel needs, sum of both orbits.
-        batch_size: maximum number of pixels in one forward pass.
-        seed: seed of random draws, for families that draw their observations (v1.0).
-        repeat_times: number of draws that are averaged, for these families.
-    """
-
-    dim: int | None = None
-    dtype: Literal["int8", "float32"] = "int8"
-    min_s2: int = 1
-    min_s1: int = 0
-    batch_size: int = 4096
-    seed: int = 0
-    repeat_times: int = 1
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The embeddings of a tile.
-
-    Attributes:
-        values: (H, W, K) int8 codes or float32; 0 or NaN where there is no embedding.
-        scales: (H, W) float32, NaN where there is no embedding; None for float32 values.
-        counts: (H, W, 3) uint16, valid S2, S1 ascending and S1 descending steps; 0 outside
-            the region.
-        pixels: number of pixels with an embedding.
-    """
-
-    values: NDArray[np.int8] | NDArray[np.float32]
-    scales: NDArray[np.float32] | None
-    counts: NDArray[np.uint16]
-    pixels: int
 
 
 def embed_tile(
     tile: TileArrays, model: Model, options: InferenceOptions, origin: tuple[int, int] = (0, 0)
 ) -> Embedding:
     """Embed every pixel of a tile that is inside its region and observed often enough.
+
+    On a GPU see `feed`.
 
     Args:
         tile: the seven arrays; memory-mapped ones are read chunk by chunk.
@@ -96,6 +56,8 @@ def embed_tile(
         origin: (row, column) in the region's grid of the tile's upper left pixel; used only
             for the random draws of v1.0.
     """
+    if model.device.type != "cpu":
+        return next(embed_tiles([(tile, origin)], model, options))
     height, width = tile.shape
     dim = options.dim or model.sizes.dims[-1]
     if options.dtype == "int8":
@@ -106,8 +68,7 @@ def embed_tile(
         scales = None
     counts = np.zeros((height, width, 3), np.uint16)
     total = 0
-    chunk_pixels = CHUNK_PIXELS if model.device.type == "cpu" else CHUNK_PIXELS_GPU
-    for rows in _chunks(height, width, chunk_pixels):
+    for rows in _chunks(height, width, CHUNK_PIXELS):
         inside = _inside(tile, rows)
         if not inside.any():
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from ..models.statistics import Statistics
 from ..sensors.sentinel1 import CHANNELS
 from ..sensors.sentinel2 import BANDS
 from .tile import TileArrays
+
+Days: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
+"""Days (T,), means (T, C) and divisors (T, C) of steps, as in `SensorSteps`."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,18 @@ def sentinel2_steps(tile: TileArrays, rows: slice, statistics: Statistics) -> Se
     """
     bands = _native(tile.bands[:, rows])
     steps = bands.shape[0]
-    mean, divisor = statistics.sentinel2.in_order(BANDS)
     valid = (np.asarray(tile.masks[:, rows]) == 1).reshape(steps, _size(bands)).T
     return SensorSteps(
-        raw=bands.reshape(steps, _size(bands), len(BANDS)),
-        valid=valid,
-        days=np.asarray(tile.doys).astype(np.int64),
-        mean=np.broadcast_to(mean, (steps, len(BANDS))),
-        divisor=np.broadcast_to(divisor, (steps, len(BANDS))),
+        bands.reshape(steps, _size(bands), len(BANDS)), valid, *sentinel2_days(tile, statistics)
     )
+
+
+def sentinel2_days(tile: TileArrays, statistics: Statistics) -> Days:
+    """Return days, means and divisors of the Sentinel-2 steps, as in `SensorSteps`."""
+    days = np.asarray(tile.doys).astype(np.int64)
+    mean, divisor = statistics.sentinel2.in_order(BANDS)
+    shape = (len(days), len(BANDS))
+    return days, np.broadcast_to(mean, shape), np.broadcast_to(divisor, shape)
 
 
 def sentinel1_steps(
@@ -124,22 +130,35 @@ def sentinel1_steps(
         empty_orbit_day: if given, a direction without any date gets one invalid step of zeros
             on this day.
     """
-    stacks = [_native(s[:, rows]) for s in (tile.sar_ascending, tile.sar_descending)]
+    stacks = [_native(s) for s in sentinel1_stacks(tile, rows, empty_orbit_day)]
+    raw = np.concatenate([s.reshape(s.shape[0], _size(s), len(CHANNELS)) for s in stacks])
+    valid = ((raw[..., 0] != 0) | (raw[..., 1] != 0)).T
+    return SensorSteps(raw, valid, *sentinel1_days(tile, statistics, empty_orbit_day))
+
+
+def sentinel1_stacks(
+    tile: TileArrays, rows: slice, empty_orbit_day: int | None = None
+) -> list[NDArray[np.int16]]:
+    """Return `rows` of the ascending and the descending values; see `sentinel1_steps`."""
+    stacks = [tile.sar_ascending[:, rows], tile.sar_descending[:, rows]]
+    if empty_orbit_day is None:
+        return stacks
+    return [s if len(s) else np.zeros((1, *s.shape[1:]), s.dtype) for s in stacks]
+
+
+def sentinel1_days(
+    tile: TileArrays, statistics: Statistics, empty_orbit_day: int | None = None
+) -> Days:
+    """Return days, means and divisors of the Sentinel-1 steps, as in `SensorSteps`."""
     days = [np.asarray(d) for d in (tile.sar_ascending_doy, tile.sar_descending_doy)]
     if empty_orbit_day is not None:
-        for orbit, stack in enumerate(stacks):
-            if not len(stack):
-                stacks[orbit] = np.zeros((1, *stack.shape[1:]), stack.dtype)
-                days[orbit] = np.array([empty_orbit_day])
-    raw = np.concatenate([s.reshape(s.shape[0], _size(s), len(CHANNELS)) for s in stacks])
+        days = [d if len(d) else np.array([empty_orbit_day]) for d in days]
     by_orbit = [s.in_order(CHANNELS) for s in (statistics.ascending, statistics.descending)]
-    repeats = [s.shape[0] for s in stacks]
-    return SensorSteps(
-        raw=raw,
-        valid=((raw[..., 0] != 0) | (raw[..., 1] != 0)).T,
-        days=np.concatenate(days).astype(np.int64),
-        mean=np.repeat([mean for mean, _ in by_orbit], repeats, axis=0),
-        divisor=np.repeat([divisor for _, divisor in by_orbit], repeats, axis=0),
+    repeats = [len(d) for d in days]
+    return (
+        np.concatenate(days).astype(np.int64),
+        np.repeat([mean for mean, _ in by_orbit], repeats, axis=0),
+        np.repeat([divisor for _, divisor in by_orbit], repeats, axis=0),
     )
 
 

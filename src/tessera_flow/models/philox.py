@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 10
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 
@@ -36,9 +36,9 @@ def philox(counters: NDArray[np.integer], key: tuple[int, int]) -> NDArray[np.ui
     for number in range(ROUNDS):
         low, high = (
             np.uint64((word + number * step) & 0xFFFFFFFF)
-            for word, step in zip(key, _KEY_STEPS, strict=True)
+            for word, step in zip(key, KEY_STEPS, strict=True)
         )
-        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        first, second = a * np.uint64(MULTIPLIERS[0]), c * np.uint64(MULTIPLIERS[1])
         a, b, c, d = (
             (second >> _SHIFT) ^ b ^ low,
             second & _LOW,

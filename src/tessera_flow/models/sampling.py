@@ -42,6 +42,9 @@ class Group:
     steps: NDArray[np.int64]
     inverse: NDArray[np.int64] | None = None
 
+    def __len__(self) -> int:
+        return len(self.pixels)
+
     def take(self, pixels: slice) -> Group:
         """Return a subset of the pixels."""
         inverse = self.inverse
@@ -229,6 +232,7 @@ class ObservationRule(ABC):
 
     Attributes:
         random: whether the sequences depend on a seed, so that several can be averaged.
+        size: length of a random sequence; 0 if the length is the bin of the valid steps.
         absent_length: number of rows of zeros, day 0, in place of a sensor without a valid
             step.
         empty_orbit_day: day of the one invalid row of zeros of an orbit direction without any
@@ -236,6 +240,7 @@ class ObservationRule(ABC):
     """
 
     random: bool = False
+    size: int = 0
     absent_length: int = 1
     empty_orbit_day: int | None = None
 
@@ -251,11 +256,31 @@ class ObservationRule(ABC):
             Groups of pixels; pixels without a valid step may be in none.
         """
 
+    def positions(self, n: int, length: int) -> NDArray[np.int64]:
+        """Return the positions, among n valid steps, of a sequence of `length` steps, (length,).
+
+        Raises:
+            NotImplementedError: the rule is random.
+        """
+        raise NotImplementedError
+
     @abstractmethod
+    def can_embed(self, s2: Any, s1: Any, has_value: Callable[[], Any], s1_dates: int) -> Any:
+        """Return the pixels that can have an embedding in this family, whatever the minimum counts.
+
+        Args:
+            s2, s1: (P,) numbers of valid steps, both arrays or both tensors.
+            has_value: returns (P,) bool, whether any Sentinel-2 value is not 0.
+            s1_dates: number of Sentinel-1 steps, rows of empty orbits included.
+
+        Returns:
+            (P,) bool, of the kind of `s2`.
+        """
+
     def embeddable(
         self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Return the pixels that can have an embedding in this family, whatever the minimum counts.
+        """See `can_embed`.
 
         Args:
             s2_raw: (T2, P, 10) stored values.
@@ -265,20 +290,27 @@ class ObservationRule(ABC):
         Returns:
             (P,) bool.
         """
+        s2, s1 = (np.count_nonzero(valid, axis=1) for valid in (s2_valid, s1_valid))
+        result: NDArray[np.bool_] = self.can_embed(
+            s2, s1, lambda: (s2_raw != 0).any(axis=(0, 2)), s1_valid.shape[1]
+        )
+        return result
 
 
 class BinsV2(ObservationRule):
     """v2: bins; an absent sensor is one row; a pixel needs a valid step of any sensor."""
 
+    def positions(self, n: int, length: int) -> NDArray[np.int64]:
+        """See `positions`."""
+        return positions(n, length)
+
     def groups(self, valid: NDArray[np.bool_], stream: Stream) -> Iterator[Group]:
         """See `group_by_count`."""
         yield from group_by_count(valid, positions)
 
-    def embeddable(
-        self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def can_embed(self, s2: Any, s1: Any, has_value: Callable[[], Any], s1_dates: int) -> Any:
         """Return the pixels with a valid step of either sensor."""
-        return np.asarray(s2_valid.any(axis=1) | s1_valid.any(axis=1))
+        return (s2 > 0) | (s1 > 0)
 
 
 class BinsV11(ObservationRule):
@@ -286,15 +318,17 @@ class BinsV11(ObservationRule):
 
     absent_length = BIN_STEP
 
+    def positions(self, n: int, length: int) -> NDArray[np.int64]:
+        """See `positions_v1_1`."""
+        return positions_v1_1(n, length)
+
     def groups(self, valid: NDArray[np.bool_], stream: Stream) -> Iterator[Group]:
         """See `group_by_count`."""
         yield from group_by_count(valid, positions_v1_1)
 
-    def embeddable(
-        self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def can_embed(self, s2: Any, s1: Any, has_value: Callable[[], Any], s1_dates: int) -> Any:
         """Return all pixels."""
-        return np.ones(len(s2_valid), bool)
+        return s2 >= 0
 
 
 class Draws(ObservationRule):
@@ -311,8 +345,6 @@ class Draws(ObservationRule):
         if valid.size:
             yield from group_by_distinct_steps(draw_steps(valid, self.size, stream))
 
-    def embeddable(
-        self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def can_embed(self, s2: Any, s1: Any, has_value: Callable[[], Any], s1_dates: int) -> Any:
         """Return the pixels with a non-zero Sentinel-2 value, if there is any Sentinel-1 step."""
-        return np.asarray((s2_raw != 0).any(axis=(0, 2)) & (s1_valid.shape[1] > 0))
+        return has_value() & (s1_dates > 0)

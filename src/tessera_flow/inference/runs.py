@@ -1,0 +1,341 @@
+"""The stages of a run: rows of a tile on their way through a device. See `feed`.
+
+Shapes in the comments: P pixels of the run, N pixels of a pass, L steps of a sequence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models.family import Model
+from ..models.layers import Encoder
+from ..models.on_device import (
+    Choices,
+    DeviceStream,
+    draw_positions,
+    position_table,
+    quantize_on_device,
+)
+from ..models.sampling import BIN_STEP, LARGEST_BIN
+from ..sensors.sentinel1 import CHANNELS
+from ..sensors.sentinel2 import BANDS
+from .batching import TOKENS_PER_PIXEL, TokenLimit
+from .embedding import InferenceOptions
+from .inputs import Days, DeviceSteps, sentinel1_days, sentinel1_stacks, sentinel2_days
+from .tile import TileArrays
+from .transfers import Event, Transfers
+
+logger = logging.getLogger(__name__)
+
+RUN_BYTES = 3 * 2**30
+"""Memory of the device that the stored values and the vectors of two runs may take."""
+
+_LENGTHS = LARGEST_BIN // BIN_STEP
+_NOT_SELECTED = _LENGTHS + 1
+
+
+@dataclass(frozen=True)
+class PixelPass:
+    """Pixels of one forward pass: (N,) int64, numbered in their run."""
+
+    pixels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, pixels: slice) -> PixelPass:
+        """Return a subset of the pixels."""
+        return PixelPass(self.pixels[pixels])
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """One sensor of the P pixels of a run, on the device.
+
+    Attributes:
+        number: 0 for Sentinel-2, 1 for Sentinel-1.
+        encoder: its encoder.
+        steps: the stored values.
+        choices: the steps that sequences are made from.
+        table: see `position_table`; empty for a random rule.
+        order: (P,) int64, pixels in order of the length of their sequences, last those without
+            an embedding.
+        starts: (`_NOT_SELECTED` + 1,) int64, where each length starts in `order`, in bins.
+    """
+
+    number: int
+    encoder: Encoder
+    steps: DeviceSteps
+    choices: Choices
+    table: Tensor
+    order: Tensor
+    starts: Tensor
+
+
+@dataclass
+class Output:
+    """The arrays of an `Embedding`, to be filled.
+
+    Attributes:
+        values, scales, counts, pixels: as in `Embedding`.
+        rows_left: number of rows that are not filled.
+    """
+
+    values: NDArray[Any]
+    scales: NDArray[np.float32] | None
+    counts: NDArray[np.uint16]
+    rows_left: int
+    pixels: int = 0
+
+    @classmethod
+    def of(cls, tile: TileArrays, dim: int, dtype: str) -> Output:
+        """Return arrays of the shape of a tile, not initialised."""
+        height, width = tile.shape
+        scales = np.empty((height, width), np.float32) if dtype == "int8" else None
+        values = np.empty((height, width, dim), dtype)
+        return cls(values, scales, np.empty((height, width, 3), np.uint16), height)
+
+
+@dataclass
+class Run:
+    """Rows of a tile on their way through the device.
+
+    Attributes:
+        output: of the tile.
+        rows: of the tile.
+        sensors: of its pixels.
+        positions: rows (P,) and columns (P,) int64 in the region's grid.
+        counts: (P, 3) int16, on the device.
+        starts: (2, `_NOT_SELECTED` + 1) int64, by sensor: where each length starts in `order`;
+            valid after `event`.
+        event: the end of what was started.
+        results: counts, codes or values, scales; set by the second stage.
+    """
+
+    output: Output
+    rows: slice
+    sensors: list[Sensor]
+    positions: tuple[Tensor, Tensor]
+    counts: Tensor
+    starts: NDArray[np.int64]
+    event: Event
+    results: tuple[NDArray[Any], ...] = ()
+
+
+class Stages:
+    """The three stages of a run, for one model."""
+
+    def __init__(self, model: Model, options: InferenceOptions, transfers: Transfers) -> None:
+        rule = model.family.rule
+        self.dim = options.dim or model.sizes.dims[-1]
+        self._model, self._rule, self._options = model, rule, options
+        self._transfers = transfers
+        pixels = min(options.batch_size, model.max_pixels)
+        self._limit = TokenLimit(pixels * TOKENS_PER_PIXEL)
+        self._repeats = options.repeat_times if rule.random else 1
+        self._tables: dict[int, Tensor] = {}
+        with torch.inference_mode():
+            encoders = (model.s2, model.s1)
+            self._absent = [encoder.absent(rule.absent_length) for encoder in encoders]
+
+    def runs(self, tile: TileArrays) -> list[slice]:
+        """Split the rows of a tile into runs of about the same size."""
+        height, width = tile.shape
+        s2, s1 = len(tile.doys), len(tile.sar_ascending_doy) + len(tile.sar_descending_doy)
+        stored = s2 * (2 * len(BANDS) + 1) + s1 * 2 * len(CHANNELS)
+        vectors = sum(absent.shape[1] for absent in self._absent) * 4
+        pixel_bytes = 3 * (stored + 2 * (s2 + s1)) + vectors + 8 * self._model.sizes.repr_dim
+        number = max(1, min(height, -(-height * width * pixel_bytes // RUN_BYTES)))
+        edges = [height * i // number for i in range(number + 1)]
+        return [slice(start, stop) for start, stop in pairwise(edges)]
+
+    @torch.inference_mode()
+    def start(self, tile: TileArrays, rows: slice, origin: tuple[int, int], output: Output) -> Run:
+        """Copy rows of a tile to the device, and count and order their pixels there."""
+        with self._transfers.ahead():
+            return self._start(tile, rows, origin, output)
+
+    def _start(self, tile: TileArrays, rows: slice, origin: tuple[int, int], output: Output) -> Run:
+        model, rule, upload = self._model, self._rule, self._transfers.upload
+        width = tile.shape[1]
+        pixels = (rows.stop - rows.start) * width
+        day = rule.empty_orbit_day
+        stacks = sentinel1_stacks(tile, rows, day)
+        s2 = upload(tile.bands[:, rows]).view(len(tile.doys), pixels, len(BANDS))
+        s1 = upload(*stacks).view(sum(map(len, stacks)), pixels, len(CHANNELS))
+        valid = (upload(tile.masks[:, rows]).view(len(s2), pixels) == 1, s1.any(dim=2))
+        ascending = len(stacks[0])
+        counts = [v.sum(0) for v in (valid[0], valid[1][:ascending], valid[1][ascending:])]
+        selected = counts[0] >= self._options.min_s2
+        selected &= counts[1] + counts[2] >= self._options.min_s1
+        selected &= rule.can_embed(
+            counts[0], counts[1] + counts[2], lambda: s2.any(dim=2).any(dim=0), len(s1)
+        )
+        stored_counts = torch.stack(counts, dim=1).to(torch.int16)
+        if tile.roi is not None:
+            inside = upload(tile.roi[rows]).view(pixels) != 0
+            selected &= inside
+            stored_counts *= inside[:, None]
+        sensors = [
+            self._sensor(number, raw, v, selected, days)
+            for number, (raw, v, days) in enumerate(
+                (
+                    (s2, valid[0], sentinel2_days(tile, model.statistics)),
+                    (s1, valid[1], sentinel1_days(tile, model.statistics, day)),
+                )
+            )
+        ]
+        number = torch.arange(pixels, device=model.device)
+        row = torch.div(number, width, rounding_mode="floor")
+        positions = row + (origin[0] + rows.start), number - row * width + origin[1]
+        starts = self._transfers.download(torch.stack([sensor.starts for sensor in sensors]))
+        event = self._transfers.event()
+        return Run(output, rows, sensors, positions, stored_counts, starts, event)
+
+    def _sensor(
+        self, number: int, raw: Tensor, valid: Tensor, selected: Tensor, days: Days
+    ) -> Sensor:
+        """Order the pixels of one sensor by the length of their sequences."""
+        rule, device = self._rule, raw.device
+        choices = Choices.of(valid, rule)
+        bins = torch.div(choices.lengths(rule), BIN_STEP, rounding_mode="floor")
+        key = torch.where(selected, bins, _NOT_SELECTED).to(torch.int16)
+        key, order = torch.sort(key, stable=True)
+        edges = torch.arange(_NOT_SELECTED + 1, dtype=torch.int16, device=device)
+        return Sensor(
+            number,
+            (self._model.s2, self._model.s1)[number],
+            DeviceSteps(raw, number == 0, *(self._transfers.upload(array) for array in days)),
+            choices,
+            self._table(len(raw)),
+            order,
+            torch.searchsorted(key, edges),
+        )
+
+    def _table(self, dates: int) -> Tensor:
+        if dates not in self._tables:
+            rule = self._rule
+            table = np.empty((0, 0), np.int16) if rule.random else position_table(rule, dates)
+            self._tables[dates] = self._transfers.upload(table)
+        return self._tables[dates]
+
+    @torch.inference_mode()
+    def compute(self, run: Run) -> Run:
+        """Start all forward passes of a run; the numbers of pixels of each length are known."""
+        run.event.wait()
+        self._transfers.follow(run.event)
+        pixels, model = len(run.counts), self._model
+        results = self._results(pixels)
+        total = None
+        if self._repeats > 1:
+            total = torch.zeros((pixels, model.sizes.repr_dim), device=model.device)
+        for repeat in range(self._repeats):
+            vectors = [self._encode(run, sensor, repeat) for sensor in run.sensors]
+            last = repeat == self._repeats - 1
+            selected = run.sensors[0].order[: run.starts[0, _NOT_SELECTED]]
+            function = partial(self._fuse, vectors, total, results if last else None)
+            self._run_passes(selected, BIN_STEP, function)
+        download = self._transfers.download
+        run.results = tuple(download(tensor) for tensor in (run.counts, *results))
+        run.event = self._transfers.event()
+        if self._limit.reduced:
+            model.max_pixels = max(1, self._limit.tokens // TOKENS_PER_PIXEL)
+        return run
+
+    def _results(self, pixels: int) -> list[Tensor]:
+        """Return values (P, K) and for int8 scales (P,), without any embedding."""
+        device, shape = self._model.device, (pixels, self.dim)
+        nan = float("nan")
+        if self._options.dtype != "int8":
+            return [torch.full(shape, nan, device=device)]
+        return [
+            torch.zeros(shape, dtype=torch.int8, device=device),
+            torch.full((pixels,), nan, device=device),
+        ]
+
+    def _encode(self, run: Run, sensor: Sensor, repeat: int) -> Tensor:
+        """Return the vectors (P, D) of a sensor; those of other pixels are not defined."""
+        vectors = self._absent[sensor.number].repeat(len(run.counts), 1)
+        stream = DeviceStream(self._options.seed, *run.positions, sensor.number, repeat)
+        starts = run.starts[sensor.number]
+        for number in range(1, _LENGTHS + 1):
+            pixels = sensor.order[starts[number] : starts[number + 1]]
+            length = number * BIN_STEP
+            function = partial(self._encode_pass, sensor, stream, length, vectors)
+            self._run_passes(pixels, length, function)
+        return vectors
+
+    def _run_passes(
+        self, pixels: Tensor, length: int, function: Callable[[PixelPass], None]
+    ) -> None:
+        start = 0
+        while start < len(pixels):
+            size = self._limit.size(length)
+            self._limit.run(PixelPass(pixels[start : start + size]), function, length)
+            start += size
+
+    def _encode_pass(
+        self,
+        sensor: Sensor,
+        stream: DeviceStream,
+        length: int,
+        vectors: Tensor,
+        batch: PixelPass,
+    ) -> None:
+        """Compute the vectors of the pixels of a pass."""
+        pixels, rule, choices = batch.pixels, self._rule, sensor.choices
+        counts = choices.counts[pixels]
+        if rule.random:
+            dates = len(choices.cumulative)
+            words = stream.words(pixels, max(dates, length))
+            positions = draw_positions(counts, dates, length, words)
+        else:
+            positions = sensor.table[counts, :length]
+        steps = choices.steps(pixels, positions)
+        vectors.index_copy_(0, pixels, sensor.encoder(*sensor.steps.sequences(pixels, steps)))
+
+    def _fuse(
+        self,
+        vectors: list[Tensor],
+        total: Tensor | None,
+        results: list[Tensor] | None,
+        batch: PixelPass,
+    ) -> None:
+        """Fuse the vectors of both sensors; quantise in the last repeat."""
+        pixels = batch.pixels
+        embeddings = self._model.fusion(*(v.index_select(0, pixels) for v in vectors))
+        if total is not None:
+            total.index_add_(0, pixels, embeddings)
+            embeddings = total.index_select(0, pixels)
+            embeddings = embeddings / torch.full_like(embeddings, self._repeats)
+        if results is None:
+            return
+        embeddings = embeddings[:, : self.dim]
+        new = [embeddings]
+        if len(results) == 2:
+            new = list(quantize_on_device(embeddings, self._model.family.quantizer))
+        for result, values in zip(results, new, strict=True):
+            result.index_copy_(0, pixels, values)
+
+    def finish(self, run: Run) -> Output:
+        """Wait for the results of a run, and copy them to its tile's arrays."""
+        run.event.wait()
+        output, rows = run.output, run.rows
+        counts, values, *scales = run.results
+        output.counts[rows] = counts.view(np.uint16).reshape(-1, *output.counts.shape[1:])
+        output.values[rows] = values.reshape(-1, *output.values.shape[1:])
+        if output.scales is not None:
+            output.scales[rows] = scales[0].reshape(-1, output.scales.shape[1])
+        output.rows_left -= rows.stop - rows.start
+        output.pixels += int(run.starts[0, _NOT_SELECTED])
+        return output
