@@ -1,0 +1,266 @@
+"""Computed limits of inference on GPUs: nothing here runs on one.
+
+    python -m benchmarks.roofline [--models v2-nano,v2-medium]
+
+The forward passes of the code for GPUs are followed operation by operation on tensors without
+memory (PyTorch's `meta` device), in the precision that a GPU has. Each operation that is not a
+view counts as one kernel, with its arithmetic operations (two for each multiplication and
+addition of a matrix product) and the bytes of its factors and results. Attention counts as one
+kernel that does not store its scores, and the recurrent layer of v1.0 as one kernel per step.
+
+The limit of a kernel on a GPU is the longer of two times: operations at its stated rate, bytes at
+its stated bandwidth. The limit in the table is their sum over the kernels of a pixel, so it
+assumes that every kernel reaches its limit and that starting kernels and copies costs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from tessera_flow.inference.batching import TOKENS_PER_PIXEL, TokenLimit
+from tessera_flow.inference.embedding import InferenceOptions
+from tessera_flow.inference.inputs import DeviceSteps
+from tessera_flow.inference.runs import PixelPass, Sensor, Stages
+from tessera_flow.models import layers
+from tessera_flow.models.checkpoint import FAMILIES
+from tessera_flow.models.family import Model
+from tessera_flow.models.on_device import Choices, DeviceStream
+from tessera_flow.models.sampling import BIN_STEP, LARGEST_BIN
+
+from .patches import DATES, RADAR_DATES
+from .tiles import MODELS
+
+PATCH = 500 * 500
+STEPS = 56
+"""Length of the sequences of both sensors: about the mean of a year in `patches.py`."""
+
+
+GATHERS = ("index", "index_select", "gather", "index_copy_")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Stated rates of a GPU.
+
+    Attributes:
+        matrix: operations a second of matrix products, dense, in `dtype`.
+        plain: operations a second in float32.
+        bandwidth: bytes a second of its memory.
+        dtype: bfloat16 if the GPU has it, else float32.
+    """
+
+    matrix: float
+    plain: float
+    bandwidth: float
+    dtype: torch.dtype = torch.bfloat16
+
+
+GPUS = {
+    "H100 SXM": Gpu(989e12, 67e12, 3350e9),
+    "A100 SXM 80 GB": Gpu(312e12, 19.5e12, 2039e9),
+    "L40S": Gpu(362e12, 91.6e12, 864e9),
+    "V100 SXM2": Gpu(15.7e12, 15.7e12, 900e9, torch.float32),
+    "T4": Gpu(8.1e12, 8.1e12, 320e9, torch.float32),
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One operation: its name, arithmetic operations, bytes, and whether in float32."""
+
+    name: str
+    operations: int
+    bytes: int
+    plain: bool
+
+    def seconds(self, gpu: Gpu) -> float:
+        """Return the shortest time on a GPU."""
+        rate = gpu.plain if self.plain else gpu.matrix
+        return max(self.operations / rate, self.bytes / gpu.bandwidth)
+
+
+VIEWS = re.compile(
+    "(new_)?empty(_like|_strided)?|(_unsafe_)?view|reshape|flatten|t|numpy_T|transpose|permute|"
+    "expand|slice|select|(un)?squeeze|alias|detach|split|unbind|lift_fresh|as_strided"
+)
+
+
+class Kernels(TorchDispatchMode):
+    """Record the kernels that would run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.list: list[Kernel] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        name = str(packet).removeprefix("aten.")
+        if not VIEWS.fullmatch(name) and not func.is_view:
+            count = flop_registry.get(packet)
+            done = count(*args, **(kwargs or {}), out_val=result) if count else 0
+            if name == "linear":
+                done = 2 * result.numel() * args[1].shape[1]
+            self.add(name, done, [*_tensors(args), *_tensors((kwargs or {}).values()), result])
+        return result
+
+    def add(self, name: str, operations: int, tensors: Any) -> None:
+        tensors = list(_tensors(tensors))
+        size = sum(t.numel() * t.element_size() for t in tensors)
+        if name in GATHERS:  # only what is gathered is read
+            moved = tensors[-2] if name == "index_copy_" else tensors[-1]
+            size = 2 * moved.numel() * moved.element_size()
+        plain = any(t.dtype == torch.float32 for t in tensors[:2])
+        self.list.append(Kernel(name, operations, size, plain))
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    result = []
+    for value in values:
+        if isinstance(value, Tensor):
+            result.append(value)
+        elif isinstance(value, (list, tuple)):
+            result += _tensors(value)
+    return result
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass: its pixels, and its kernels."""
+
+    pixels: int
+    kernels: list[Kernel]
+
+
+def passes_of(model: Model) -> list[Pass]:
+    """Return a full pass of each encoder and of the fusion, as `runs.Stages` starts them."""
+    rule, options = model.family.rule, InferenceOptions()
+    stages = Stages.__new__(Stages)
+    stages.dim, stages._rule, stages._model = model.sizes.dims[-1], rule, model
+    limit = TokenLimit(options.batch_size * TOKENS_PER_PIXEL)
+    length = rule.size or STEPS
+    vectors = [empty(PATCH, model.s2.codes.shape[1]) for _ in range(2)]
+    result = []
+    for number, (encoder, dates) in enumerate(((model.s2, DATES), (model.s1, 2 * RADAR_DATES))):
+        pixels = PixelPass(empty(limit.size(length), dtype=torch.int64))
+        channels = (dates, encoder.channels)
+        sensor = Sensor(
+            number,
+            encoder,
+            DeviceSteps(
+                empty(dates, PATCH, encoder.channels, dtype=torch.int16),
+                number == 0,
+                empty(dates, dtype=torch.int64),
+                empty(*channels),
+                empty(*channels),
+            ),
+            Choices(empty(dates, PATCH, dtype=torch.int16), empty(PATCH, dtype=torch.int64)),
+            empty(dates + 1, LARGEST_BIN, dtype=torch.int16),
+            empty(PATCH, dtype=torch.int64),
+            empty(0),
+        )
+        places = empty(PATCH, dtype=torch.int64)
+        stream = DeviceStream(0, places, places)
+        arguments = (sensor, stream, length, vectors[number], pixels)
+        result.append(Pass(len(pixels), _record(stages._encode_pass, *arguments)))
+    pixels = PixelPass(empty(limit.size(BIN_STEP), dtype=torch.int64))
+    outputs = [empty(PATCH, stages.dim, dtype=torch.int8), empty(PATCH)]
+    result.append(Pass(len(pixels), _record(stages._fuse, vectors, None, outputs, pixels)))
+    return result
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a tensor without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _record(function: Callable[..., Any], *arguments: Any) -> list[Kernel]:
+    kernels = Kernels()
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None) -> Tensor:
+        pixels, heads, steps, width = q.shape
+        result = torch.empty(q.shape, dtype=q.dtype, device="meta")
+        kernels.add("attention", 4 * pixels * heads * steps * steps * width, [q, k, v, result])
+        return result
+
+    def gru(module: nn.GRU, x: Tensor) -> tuple[Tensor, None]:
+        pixels, steps, width = x.shape
+        result = torch.empty_like(x)
+        for weights in (module.weight_ih_l0, *[module.weight_hh_l0] * steps):
+            rows = steps if weights is module.weight_ih_l0 else 1
+            operations = 2 * 3 * pixels * rows * width * width
+            kernels.add("gru", operations, [weights, x[:, :rows], result[:, :rows]])
+        return result, None
+
+    saved = F.scaled_dot_product_attention, nn.GRU.forward
+    layers.F.scaled_dot_product_attention = attention  # type: ignore[attr-defined]
+    nn.GRU.forward = gru  # type: ignore[assignment]
+    try:
+        with kernels, torch.inference_mode():
+            function(*arguments)
+    finally:
+        layers.F.scaled_dot_product_attention, nn.GRU.forward = saved  # type: ignore[attr-defined]
+    return kernels.list
+
+
+def create(name: str, dtype: torch.dtype) -> Model:
+    """Return a model without memory, packed as on a GPU."""
+    key, sizes = MODELS[name]
+    family = FAMILIES[key]
+    with torch.device("meta"):
+        model = family.create(sizes)
+    model.family = family
+    return model.to("meta").eval().requires_grad_(False).pack(dtype)
+
+
+def report(names: list[str]) -> str:
+    """Return the table."""
+    lines = [
+        f"computed, nothing was measured; sequences of {STEPS} steps (v1.0: 40)",
+        f"{'model':<11}{'precision':<10}{'MFLOP/px':>9}{'kB/px':>8}{'passes':>8}{'kernels':>9}  "
+        + "".join(f"{name:>22}" for name in GPUS),
+        f"{'':<11}{'':<10}{'':>9}{'':>8}{'per 1000 px':>17}  "
+        + f"{'px/s, of products':>22}" * len(GPUS),
+    ]
+    for name in names:
+        for dtype, title in ((torch.bfloat16, "bf16"), (torch.float32, "float32")):
+            model = create(name, dtype)
+            passes = passes_of(model)
+            operations = sum(k.operations / p.pixels for p in passes for k in p.kernels)
+            moved = sum(k.bytes / p.pixels for p in passes for k in p.kernels)
+            cells = []
+            for gpu in GPUS.values():
+                if gpu.dtype != dtype:
+                    cells.append("")
+                    continue
+                seconds = sum(k.seconds(gpu) / p.pixels for p in passes for k in p.kernels)
+                share = operations / seconds / gpu.matrix
+                cells.append(f"{1 / seconds:,.0f}, {share:.0%}")
+            lines.append(
+                f"{name:<11}{title:<10}{operations / 1e6:>9,.0f}{moved / 1e3:>8,.0f}"
+                f"{sum(1000 / p.pixels for p in passes):>8.2f}"
+                f"{sum(1000 * len(p.kernels) / p.pixels for p in passes):>9.0f}  "
+                + "".join(f"{cell:>22}" for cell in cells)
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--models", default=",".join(MODELS))
+    print(report(parser.parse_args().models.split(",")))
+
+
+if __name__ == "__main__":
+    main()
