@@ -87,9 +87,9 @@ class Model(Section):
     )
     batch_size: int = key(
         4096,
-        "Size of a forward pass on a GPU: this many pixels of 64 steps, or as many steps of longer "
-        "or shorter sequences. It is halved if GPU memory is too small. A CPU uses smaller batches "
-        "that fit its cache.",
+        "Size of a forward pass on a GPU, in pixels of 64 steps. Passes of shorter sequences have "
+        "more pixels, of longer ones fewer. It is halved if GPU memory is too small. A CPU uses "
+        "smaller passes that fit its cache.",
         "px",
         ge=1,
     )
