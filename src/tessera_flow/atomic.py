@@ -1,5 +1,8 @@
 """Write results completely or not at all: under a temporary name, then rename.
 
+Content and names are on disk before and after the rename, so a power cut leaves no empty or
+partial file under a final name.
+
 The temporary file is in the folder of the result (a rename across file systems is a copy). Its
 name begins with a dot and contains its writer (host, process), so that two writers never share
 one. The next writer of the same result removes the temporary files of killed writers, and no
@@ -29,6 +32,9 @@ _ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a change after which another host's temporary file counts as abandoned."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+"""Codes of an `OSError` by which a file system states that it cannot flush a folder."""
 
 DISK_ERRORS = {*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 """Codes of an `OSError` that concern the disks of this machine, not the network."""
@@ -152,11 +158,9 @@ def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
         raise output_error(final, error) from error
     try:
         yield part
-        _sync(part)
+        sync(part)
         check(final)
-        if part.is_dir() and final.is_dir():
-            shutil.rmtree(final)
-        os.replace(part, final)
+        _replace(part, final)
     except BaseException as error:
         try:
             _remove(part)
@@ -222,12 +226,55 @@ def _kind_of_no_file(path: Path) -> str | None:
     return "a device, pipe or socket"
 
 
-def _sync(path: Path) -> None:
-    """Flush a file to disk before its rename, so that a power cut cannot keep the rename and lose
-    the content. Folders (stores of many files) are not flushed."""
-    if path.is_file():
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
+def _replace(part: Path, final: Path) -> None:
+    """Rename to the final name, in place of what has it, and write the rename to disk."""
+    old = None
+    if part.is_dir() and final.is_dir():
+        # An empty or old folder is renamed first: a folder with files cannot be replaced.
+        old = part.with_name(part.name.removesuffix(".part") + ".old.part")
+        os.rename(final, old)
+    try:
+        os.replace(part, final)
+    except OSError:
+        if old is not None:
+            os.rename(old, final)
+        raise
+    _sync_folder(final.parent)
+    if old is not None:
+        shutil.rmtree(old)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or a folder with all that it contains, to disk, so that a power cut cannot
+    keep a later rename and lose the content.
+
+    Raises:
+        OSError: the disk reports an error.
+    """
+    if not path.is_dir():
+        if path.is_file():
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+        return
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in files:
+            sync(Path(folder, name))
+        _sync_folder(Path(folder))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the names in a folder to disk, where its file system can do so."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return  # a folder that may be written but not read
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -36,6 +36,38 @@ def test_a_folder_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) ->
     assert [p.name for p in path.iterdir()] == ["new"]
 
 
+def test_content_and_names_are_on_disk_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def record_sync(handle: int) -> None:
+        events.append(f"sync {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
+        sync(handle)
+
+    def record_rename(source: Path, target: Path) -> None:
+        events.append(f"rename to {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "replace", record_rename)
+    write_text(tmp_path / "file", "text")
+    assert [event.split(".part")[0][:6] for event in events] == ["sync .", "rename", "sync t"]
+    assert events[1:] == ["rename to file", f"sync {tmp_path.name}"]
+    events.clear()
+    with atomic_folder(tmp_path / "store", lambda folder: True) as part:
+        (part / "c").mkdir(parents=True)
+        (part / "c" / "0").write_text("shard")
+    assert events == [
+        "sync 0",
+        "sync c",
+        f"sync {part.name}",
+        "rename to store",
+        f"sync {tmp_path.name}",
+    ]
+
+
 def test_an_error_leaves_the_old_result_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "result.txt"
     write_text(path, "old")

@@ -25,7 +25,7 @@ from tessera_flow.errors import OutputError, Stopped, TileError
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.points import Points
 from tessera_flow.products.sample import sample_store
-from tessera_flow.products.zarr_store import shard_edges, write_zarr
+from tessera_flow.products.zarr_store import ABSENT_CODE, shard_edges, write_zarr
 from tessera_flow.region.grid import Window
 from tessera_flow.signals import stop_requests
 
@@ -49,15 +49,18 @@ def test_every_pixel_of_an_int8_store(tmp_path: Path, block_size: int) -> None:
         assert ds.embeddings.dtype == np.int8, "a _FillValue would have made it float"
         assert ds.observation_counts.dtype == np.uint16
         assert ds.scales.dtype == np.float32
-        np.testing.assert_array_equal(
-            ds.embeddings[0].transpose("y", "x", "band"), region.embeddings
-        )
+        stored = np.zeros(region.valid.shape, bool)
+        for block in region.grid.blocks:
+            stored[region.grid.product_window(block).slices] = True
+        assert stored.all() == (block_size == 500)
+        codes = ds.embeddings[0].transpose("y", "x", "band").values
+        np.testing.assert_array_equal(codes[stored], region.embeddings[stored])
+        assert (codes[~stored] == ABSENT_CODE).all()
         np.testing.assert_array_equal(ds.scales[0], region.scales)
         np.testing.assert_array_equal(
             ds.observation_counts[0].transpose("y", "x", "kind"), region.counts
         )
         outside = ~region.valid
-        assert (ds.embeddings[0].values[:, outside] == 0).all()
         assert np.isnan(ds.scales[0].values[outside]).all()
 
 
@@ -86,7 +89,8 @@ def test_lazy_with_coordinates_and_crs(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ds.y, 5_699_995 - 10.0 * np.arange(HEIGHT))
         assert ds.time.values.tolist() == [np.datetime64("2023-07-01", "ns").astype(int)]
         assert ds.band.values.tolist() == list(range(16))
-        assert ds.kind.values.tolist() == ["s2_valid", "s1_ascending", "s1_descending"]
+        assert ds.kind.values.tolist() == ds.kind.attrs["flag_values"] == [0, 1, 2]
+        assert ds.kind.attrs["flag_meanings"] == "s2_valid s1_ascending s1_descending"
         point = ds.sel(x=600_000 + 1234, y=5_700_000 - 2001, method="nearest")
         np.testing.assert_array_equal(point.embeddings[0], region.embeddings[200, 123])
         assert ds.x.attrs["standard_name"] == "projection_x_coordinate"
@@ -190,9 +194,8 @@ def test_prime_block_size(tmp_path: Path) -> None:
     write_zarr(tmp_path / "e.zarr", region.grid, region.blocks, region.provenance, chunk=30)
     assert zarr.open_group(tmp_path / "e.zarr", mode="r")["embeddings"].chunks[-1] == 30
     with open_store(tmp_path / "e.zarr") as ds:
-        np.testing.assert_array_equal(
-            ds.embeddings[0].transpose("y", "x", "band"), region.embeddings
-        )
+        codes = ds.embeddings[0].transpose("y", "x", "band").values
+        np.testing.assert_array_equal(codes[region.valid], region.embeddings[region.valid])
         np.testing.assert_array_equal(ds.scales[0], region.scales)
 
 

@@ -12,7 +12,9 @@ import pyproj
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import RegionError
+from ..errors import RegionError, TileError
+from .blocks import COUNT_KINDS
+from .checksums import STORE_RECORD, Checksums, damage_message
 from .points import Points
 from .sample import open_store, sample_store
 
@@ -31,11 +33,16 @@ def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
         Arrays are read chunk by chunk when they are used.
 
     Raises:
-        TileError: there is no product.
+        TileError: there is no product, or files of it are missing or shortened.
     """
     store = _store(path)
     open_store(store)  # refuses what is not a product, with a message
+    recorded = (store / STORE_RECORD).exists()
+    if recorded and (faults := list(Checksums.of_store(store).changed_sizes())):
+        raise TileError(damage_message(store, faults))
     dataset: xr.Dataset = xr.open_zarr(store)
+    if "kind" in dataset.coords:
+        dataset = dataset.assign_coords(kind=list(COUNT_KINDS))
     if "scales" not in dataset:
         return dataset
     attributes = dict(dataset["embeddings"].attrs)

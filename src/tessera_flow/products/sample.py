@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyproj
 import zarr
+import zarr.storage
 from affine import Affine
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from ..errors import RegionError, TileError
 from .blocks import COUNT_KINDS
+from .checksums import STORE_RECORD, Checksums, damage_message
 from .points import Points
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ def sample_store(group: zarr.Group, points: Points) -> Sample:
 
     Raises:
         RegionError: there are points, but all of them are outside the store.
+        TileError: a part of the store that is read is missing, shortened or altered.
     """
     attributes: dict[str, Any] = group.attrs.asdict()
     crs = pyproj.CRS.from_user_input(attributes.get("proj:code") or attributes["proj:wkt2"])
@@ -129,6 +132,7 @@ def _read(
         for name in ("embeddings", "scales", "observation_counts")
         if name in group
     }
+    parts = _Parts(group)
     dim = stored["embeddings"].shape[1]
     embeddings = np.full((len(rows), dim), np.nan, np.float32)
     counted = "observation_counts" in stored
@@ -137,15 +141,66 @@ def _read(
     for name in (name for name in targets if name in stored):
         target = targets[name]
         for y, x, selected in _by_chunk(stored[name], rows, columns):
-            chunk = stored[name][0, :, y, x]
+            chunk = parts.read(stored[name], y, x)
             target[selected] = chunk[:, rows[selected] - y.start, columns[selected] - x.start].T
     if "scales" in stored:
+        absent = (embeddings == stored["embeddings"].fill_value).all(axis=1)
         for y, x, selected in _by_chunk(stored["scales"], rows, columns):
-            scales = stored["scales"][0, y, x][
+            scales = parts.read(stored["scales"], y, x)[
                 rows[selected] - y.start, columns[selected] - x.start
             ]
+            if (absent[selected] & np.isfinite(scales)).any():
+                where = f"rows {y.start} to {y.stop - 1}, columns {x.start} to {x.stop - 1}"
+                raise TileError(damage_message(parts.root, [f"codes of {where} are missing"]))
             embeddings[selected] *= scales[:, np.newaxis]
     return embeddings, counts
+
+
+class _Parts:
+    """Read parts of a store's arrays, and compare their files with the store's record.
+
+    Attributes:
+        root: the store's folder; its name, if it is not one.
+    """
+
+    def __init__(self, group: zarr.Group) -> None:
+        """Read the record, and check the metadata of the arrays.
+
+        Raises:
+            TileError: the record, or metadata, are damaged.
+        """
+        store = group.store_path.store
+        self.root = Path(str(getattr(store, "root", group.store_path)), group.path)
+        self._record: Checksums | None = None
+        if not isinstance(store, zarr.storage.LocalStore):
+            return  # sizes of remote files are not asked for
+        if not (self.root / STORE_RECORD).exists():
+            logger.warning(
+                "%s has no %s: a missing part of it may not be noticed", self.root, STORE_RECORD
+            )
+            return
+        self._record = Checksums.of_store(self.root)
+        names = [name for name in self._record.sizes if name.endswith("zarr.json")]
+        if faults := list(self._record.only(names).changed_contents()):
+            raise TileError(damage_message(self.root, faults))
+
+    def read(self, array: Any, rows: slice, columns: slice) -> NDArray[Any]:
+        """Return a chunk of an array, without its axis of time.
+
+        Raises:
+            TileError: its file is missing, shortened or altered.
+        """
+        edges = array.shards or array.chunks
+        shard = rows.start // edges[-2], columns.start // edges[-1]
+        name = "/".join([array.basename, "c", *["0"] * (array.ndim - 2), *map(str, shard)])
+        fault = self._record and name in self._record.sizes and self._record.fault(name)
+        if fault:
+            raise TileError(damage_message(self.root, [fault]))
+        try:
+            return np.asarray(array[(0, ..., rows, columns)])
+        except (RuntimeError, ValueError, LookupError, EOFError, OSError) as error:
+            fault = f"{name} cannot be decoded ({error})"
+            raise TileError(damage_message(self.root, [fault])) from error
 
 
 def _by_chunk(

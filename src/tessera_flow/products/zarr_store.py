@@ -24,6 +24,7 @@ from ..atomic import atomic_folder
 from ..concurrency import ordered_map
 from ..region.grid import RegionGrid, Window, tiling
 from .blocks import COUNT_KINDS, RegionBlocks
+from .checksums import STORE_RECORD, Checksums
 from .provenance import Provenance, crs_code, product_crs
 from .record import has_record
 
@@ -64,6 +65,13 @@ CONVENTIONS: tuple[dict[str, str], ...] = (
     },
 )
 
+ABSENT_CODE = -128
+"""Fill value of int8 embeddings: no model writes it in every dimension of a pixel, so a reader can
+recognise a chunk that is not stored."""
+
+_COMPRESSOR = ZstdCodec(level=3, checksum=True)
+"""With a checksum of each chunk, so that a changed byte is an error when it is read."""
+
 _STORED = {"embeddings": "embeddings", "scales": "scales", "counts": "observation_counts"}
 _DIMENSIONS = {
     "embeddings": ("time", "band", "y", "x"),
@@ -79,6 +87,7 @@ def write_zarr(
     provenance: Provenance,
     chunk: int = 100,
     threads: int = 1,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the store, shard by shard, into a temporary folder that is renamed at the end.
 
@@ -91,6 +100,7 @@ def write_zarr(
         chunk: largest edge of a chunk, in pixels.
         threads: shards that are written at a time; each is one thread's alone. The bytes do
             not depend on it.
+        settings: that the store is made with, for its record of checksums.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -110,6 +120,7 @@ def write_zarr(
             # and warns if it is missing.
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             zarr.consolidate_metadata(part, zarr_format=3)
+        Checksums.of(part, settings, threads).write(part / STORE_RECORD)
 
 
 def shard_edges(edge: int, chunk: int, pixel_bytes: int) -> tuple[int, int]:
@@ -208,8 +219,10 @@ def _write_coordinates(group: zarr.Group, source: RegionBlocks, provenance: Prov
     bands = np.arange(source.dim, dtype=np.int32)
     _coordinate(group, "band", bands, {"long_name": "dimension of the embedding"})
     if source.counted:
-        kinds = np.array(COUNT_KINDS, dtype=np.dtypes.StringDType())
-        _coordinate(group, "kind", kinds, {"long_name": "kind of observation"})
+        # Numbers with their meaning: few readers know strings of variable length.
+        kinds = np.arange(len(COUNT_KINDS), dtype=np.int8)
+        meanings = {"flag_values": kinds.tolist(), "flag_meanings": " ".join(COUNT_KINDS)}
+        _coordinate(group, "kind", kinds, {"long_name": "kind of observation", **meanings})
     a, b, c, d, e, f = (float(v) for v in list(affine)[:6])
     group.create_array(
         "spatial_ref",
@@ -229,9 +242,15 @@ def _coordinate(
         dtype=values.dtype,
         dimension_names=(name,),
         attributes=attributes,
-        compressors=ZstdCodec(level=3),
+        compressors=_COMPRESSOR,
+        fill_value=_unused(values),
     )
     array[:] = values
+
+
+def _unused(values: NDArray[Any]) -> Any:
+    """Return a value that a coordinate does not have: a chunk of the fill value is not stored."""
+    return np.nan if values.dtype.kind == "f" else np.iinfo(values.dtype).min
 
 
 def _write_array(
@@ -246,8 +265,8 @@ def _write_array(
         chunks=(*lead, size, size),
         shards=(*lead, shard, shard),
         dtype=source.array_dtype(name),
-        fill_value=source.nodata(name),
-        compressors=ZstdCodec(level=3),
+        fill_value=ABSENT_CODE if source.array_dtype(name) == np.int8 else source.nodata(name),
+        compressors=_COMPRESSOR,
         dimension_names=_DIMENSIONS[name],
         attributes=_array_attributes(source, name),
     )

@@ -1,0 +1,190 @@
+"""Record the sizes and SHA-256 of product files, and find files that are missing or have changed.
+
+A store (a folder) contains its record, `checksums.json`; the files of other products have it in
+the folder `checksums` next to them, one record for each rule that writes products. Nothing here
+imports a reader of a product: the workflow compares sizes whenever it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_text
+from ..concurrency import ordered_map
+from ..errors import TileError
+
+STORE_RECORD = "checksums.json"
+FOLDER = "checksums"
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """The record of some files.
+
+    Attributes:
+        root: folder that the names are relative to.
+        sizes: bytes of each file, by name.
+        sha256: hexadecimal, by name.
+        settings: that the files were made with; None if not recorded.
+    """
+
+    root: Path
+    sizes: Mapping[str, int]
+    sha256: Mapping[str, str]
+    settings: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls, root: Path, settings: Mapping[str, Any] | None = None, threads: int = 1
+    ) -> Checksums:
+        """Read the files of a folder, apart from its record."""
+        names = sorted(name for name in _names(root) if name != STORE_RECORD)
+        return cls.of_files([root / name for name in names], root, settings, threads)
+
+    @classmethod
+    def of_files(
+        cls,
+        files: Iterable[Path],
+        root: Path,
+        settings: Mapping[str, Any] | None = None,
+        threads: int = 1,
+    ) -> Checksums:
+        """Read some files below `root`.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        names = {file.relative_to(root).as_posix(): file for file in files}
+        return cls(
+            root,
+            {name: file.stat().st_size for name, file in names.items()},
+            dict(zip(names, ordered_map(sha256_of, names.values(), threads), strict=True)),
+            settings,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the record.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        files = {
+            name: {"size": self.sizes[name], "sha256": self.sha256[name]} for name in self.sizes
+        }
+        document = {"files": files, "settings": self.settings}
+        write_text(path, json.dumps(document, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path, root: Path) -> Checksums:
+        """Read a record.
+
+        Raises:
+            TileError: it is missing or damaged.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            files = document["files"].items()
+            return cls(
+                root,
+                {name: int(file["size"]) for name, file in files},
+                {name: str(file["sha256"]) for name, file in files},
+                document["settings"],
+            )
+        except FileNotFoundError as error:
+            raise TileError(
+                f"{path} does not exist, so {root} cannot be verified: run the workflow again to "
+                "write it."
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TileError(
+                f"{path} is no record of checksums ({error}), so {root} cannot be verified: run "
+                "the workflow again to write it."
+            ) from error
+
+    @classmethod
+    def of_store(cls, store: Path) -> Checksums:
+        """Read the record in a store; raises TileError as `read`."""
+        return cls.read(store / STORE_RECORD, store)
+
+    def only(self, names: Iterable[str]) -> Checksums:
+        """Return the record of some of the files."""
+        chosen = list(names)
+        return replace(
+            self,
+            sizes={name: self.sizes[name] for name in chosen},
+            sha256={name: self.sha256[name] for name in chosen},
+        )
+
+    def changed_sizes(self) -> Iterator[str]:
+        """Yield what is wrong with each file that is missing or has another size."""
+        for name, expected in self.sizes.items():
+            if fault := self.fault(name, expected):
+                yield fault
+
+    def fault(self, name: str, expected: int | None = None) -> str | None:
+        """Return what is wrong with the existence or the size of a file of the record."""
+        expected = self.sizes[name] if expected is None else expected
+        try:
+            size = os.stat(os.path.join(self.root, name)).st_size
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        return None if size == expected else f"{name} has {size} bytes instead of {expected}"
+
+    def changed_contents(self) -> Iterator[str]:
+        """Yield what is wrong with each file that is missing or has changed; reads all of it."""
+        for name, expected in self.sha256.items():
+            fault = self.fault(name)
+            try:
+                if fault is None and sha256_of(self.root / name) != expected:
+                    fault = f"{name} has changed (its SHA-256 is another)"
+            except OSError as error:
+                fault = f"{name} cannot be read ({error.strerror})"
+            if fault:
+                yield fault
+
+    def unknown(self) -> Iterator[str]:
+        """Yield the files of a store that are not in its record."""
+        for name in sorted(_names(self.root)):
+            if name not in self.sizes and name != STORE_RECORD:
+                yield f"{name} is not in the record"
+
+
+def damage_message(root: Path, faults: Iterable[str]) -> str:
+    """Return the message about a damaged product: the first faults, and what to do."""
+    listed = list(faults)
+    shown = "; ".join(listed[:_LISTED])
+    more = len(listed) - _LISTED
+    return (
+        f"{root} is damaged: {shown}{f' and {more} more' if more > 0 else ''}. Run the workflow "
+        "again, which writes it again, or copy it again; `tessera-flow info --verify` reads all "
+        "of it."
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def multihash(sha256: str) -> str:
+    """Return a SHA-256 as STAC's `file:checksum`: code of the function, length, value."""
+    return f"1220{sha256}"
+
+
+def _names(root: Path) -> Iterator[str]:
+    """Yield the files below a folder, by relative path; not hidden ones, as of file browsers."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                yield Path(folder, name).relative_to(root).as_posix()

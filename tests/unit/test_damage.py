@@ -1,0 +1,131 @@
+"""Missing, shortened and altered parts of products are noticed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import xarray as xr
+import zarr
+from pyproj import CRS
+
+from tessera_flow.errors import TileError
+from tessera_flow.products.checksums import STORE_RECORD, Checksums
+from tessera_flow.products.open import open_product
+from tessera_flow.products.points import Points
+from tessera_flow.products.sample import Sample, open_store, sample_store
+from tessera_flow.products.zarr_store import ABSENT_CODE, write_zarr
+
+from ..support.products_region import Region, make_region
+
+ROW, COLUMN = 229, 150
+SHARD = "embeddings/c/0/0/2/1"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Region, Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    region = make_region(folder / "blocks", 100)
+    store = folder / "embeddings.zarr"
+    write_zarr(store, region.grid, region.blocks, region.provenance, chunk=25)
+    return region, store
+
+
+@pytest.fixture
+def store(whole: tuple[Region, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole[1], tmp_path / "embeddings.zarr"))
+
+
+def sample(store: Path) -> Sample:
+    x, y = np.array([600_005.0 + 10 * COLUMN]), np.array([5_699_995.0 - 10 * ROW])
+    return sample_store(open_store(store), Points(x, y, CRS("EPSG:32631"), pa.table({})))
+
+
+def test_a_whole_store_is_sampled(whole: tuple[Region, Path]) -> None:
+    region, store = whole
+    assert region.scales is not None
+    expected = region.embeddings[ROW, COLUMN] * region.scales[ROW, COLUMN]
+    np.testing.assert_array_equal(sample(store).embeddings[0], expected)
+
+
+@pytest.mark.parametrize("array", ["embeddings", "scales", "observation_counts"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes instead of"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "bytes instead of"),
+    ],
+)
+def test_missing_or_shortened_shards(store: Path, array: str, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    names = {"embeddings": SHARD, "scales": "scales/c/0/2/1"}
+    damage(store / names.get(array, "observation_counts/c/0/0/2/1"))
+    with pytest.raises(TileError, match=rf"{array}/c/\S+/2/1 .*{message}"):
+        sample(store)
+    with pytest.raises(TileError, match=message):
+        open_product(store)
+
+
+def test_absent_codes_are_no_embedding_for_any_reader(store: Path) -> None:
+    (store / SHARD).unlink()
+    with xr.open_zarr(store) as ds:
+        codes = ds.embeddings.values[0, :, ROW, COLUMN]
+    assert (codes == ABSENT_CODE).all()
+    # Also without the record.
+    (store / STORE_RECORD).unlink()
+    with pytest.raises(TileError, match="codes of rows 225 to 229, columns 150 to 169 are miss"):
+        sample(store)
+
+
+def test_every_changed_bit_of_a_shard_is_an_error(store: Path) -> None:
+    data = (store / SHARD).read_bytes()
+    array = zarr.open_group(store, mode="r")["embeddings"]
+    choose = random.Random(1)
+    for _ in range(300):
+        changed = bytearray(data)
+        changed[choose.randrange(len(data))] ^= 1 << choose.randrange(8)
+        (store / SHARD).write_bytes(changed)
+        with pytest.raises((RuntimeError, ValueError)):
+            array[0, :, 200:, 100:]
+    index = 16 * 16 + 4
+    (store / SHARD).write_bytes(bytes(byte ^ 1 for byte in data[:-index]) + data[-index:])
+    with pytest.raises(TileError, match=f"{SHARD} cannot be decoded"):
+        sample(store)
+
+
+def test_changed_metadata(store: Path) -> None:
+    path = store / "zarr.json"
+    path.write_text(path.read_text().replace("600000", "600010"))
+    with pytest.raises(TileError, match=r"zarr.json has changed"):
+        sample(store)
+
+
+def test_damaged_record(store: Path) -> None:
+    (store / STORE_RECORD).write_text('{"files": ')
+    with pytest.raises(TileError, match=r"checksums.json is no record of checksums"):
+        sample(store)
+    with pytest.raises(TileError, match=r"checksums.json is no record of checksums"):
+        open_product(store)
+
+
+def test_record_of_a_store(whole: tuple[Region, Path], store: Path) -> None:
+    record = Checksums.of_store(store)
+    files = {p.relative_to(store).as_posix() for p in store.rglob("*") if p.is_file()}
+    assert set(record.sizes) == files - {STORE_RECORD}
+    assert not [*record.changed_sizes(), *record.changed_contents(), *record.unknown()]
+    (store / ".DS_Store").write_text("of a file browser")
+    assert not list(record.unknown())
+    (store / "embeddings/c/0/0/0/0").parent.mkdir(parents=True, exist_ok=True)
+    (store / "embeddings/c/0/0/0/0").write_bytes(b"stray")
+    assert list(record.unknown()) == ["embeddings/c/0/0/0/0 is not in the record"]
+    data = bytearray((store / SHARD).read_bytes())
+    data[100] ^= 1
+    (store / SHARD).write_bytes(data)
+    assert not list(record.changed_sizes())
+    assert list(record.changed_contents()) == [f"{SHARD} has changed (its SHA-256 is another)"]
+    assert json.loads((store / STORE_RECORD).read_text())["settings"] is None
