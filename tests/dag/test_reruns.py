@@ -133,6 +133,35 @@ def test_a_deleted_product_or_embedding_is_made_again(finished: Path) -> None:
     assert plan(finished) == {"infer": 1} | PRODUCTS
 
 
+def test_damaged_products_are_made_again(finished: Path) -> None:
+    """As after a power cut, an interrupted copy, or files deleted by age on a scratch disk."""
+    before = product_bytes(finished)
+    products = finished / "results" / "here" / "then"
+    shard = next(p for p in (products / "embeddings.zarr/embeddings/c").rglob("*") if p.is_file())
+    shard.unlink()
+    assert plan(finished) == ZARR
+    with (products / "stitched_representation_counts.npy").open("r+b") as handle:
+        handle.truncate(1000)
+    (products / "checksums" / "preview.json").write_text('{"files": {')
+    assert plan(finished) == PRODUCTS
+    assert plan(finished, "work/here/roi.tif") == {}
+    assert plan(finished, "results/here/then/embeddings.zarr") == ZARR
+    output = run(finished)
+    name = shard.relative_to(products / "embeddings.zarr")
+    assert f"embeddings.zarr is damaged: {name} is missing: it is made again." in output
+    assert "stitched_representation_counts.npy has 1000 bytes instead of 12128" in output
+    assert product_bytes(finished) == before
+    assert plan(finished) == {}
+
+
+def test_products_state_their_settings_without_snakemakes_records(finished: Path) -> None:
+    """Its folder is removed to get rid of a lock."""
+    shutil.rmtree(finished / ".snakemake")
+    assert plan(finished) == {}
+    change(finished, {"products.preview_stretch": 5.0})
+    assert plan(finished) == PREVIEW
+
+
 def test_the_region_file_counts_by_its_geometry(finished: Path) -> None:
     roi = finished / "roi.geojson"
     text = roi.read_text()

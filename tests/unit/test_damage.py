@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,14 @@ import xarray as xr
 import zarr
 from pyproj import CRS
 
+from tessera_flow.cli.main import main
 from tessera_flow.errors import TileError
-from tessera_flow.products.checksums import STORE_RECORD, Checksums
+from tessera_flow.products.checksums import STORE_RECORD, Checksums, record_files
+from tessera_flow.products.counts import write_counts
 from tessera_flow.products.open import open_product
 from tessera_flow.products.points import Points
 from tessera_flow.products.sample import Sample, open_store, sample_store
+from tessera_flow.products.stac import write_item
 from tessera_flow.products.zarr_store import ABSENT_CODE, write_zarr
 
 from ..support.products_region import Region, make_region
@@ -129,3 +134,67 @@ def test_record_of_a_store(whole: tuple[Region, Path], store: Path) -> None:
     assert not list(record.changed_sizes())
     assert list(record.changed_contents()) == [f"{SHARD} has changed (its SHA-256 is another)"]
     assert json.loads((store / STORE_RECORD).read_text())["settings"] is None
+
+
+def test_sizes_of_a_thousand_shards_are_compared_quickly(tmp_path: Path) -> None:
+    for number in range(1000):
+        (tmp_path / f"{number}").write_bytes(b"shard")
+    Checksums.of(tmp_path).write(tmp_path / STORE_RECORD)
+    (tmp_path / "500").write_bytes(b"")
+    start = time.process_time()
+    faults = list(Checksums.of_store(tmp_path).changed_sizes())
+    assert time.process_time() - start < 0.3
+    assert faults == ["500 has 0 bytes instead of 5"]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Return a folder with a store, a GeoTIFF and an Item, with their records."""
+    region = make_region(tmp_path / "blocks", 100)
+    folder = tmp_path / "results" / "here" / "then"
+    write_zarr(folder / "embeddings.zarr", region.grid, region.blocks, region.provenance)
+    write_counts(folder / "counts.tif", region.grid, region.blocks, region.provenance)
+    record_files(folder / "checksums/counts.json", [folder / "counts.tif"], {"configuration": "1"})
+    products = {"zarr": ["embeddings.zarr"], "counts": ["counts.tif"]}
+    write_item(folder / "item.json", region.grid, region.provenance, products, [])
+    record_files(folder / "checksums/item.json", [folder / "item.json"])
+    return folder
+
+
+def test_info_verifies_whole_products(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--verify", str(results.parents[1])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(line.endswith("as recorded") for line in lines)
+    for path in (results / "counts.tif", results / "embeddings.zarr"):
+        assert main(["info", "--verify", str(path)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_info_names_what_is_damaged(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray((results / "counts.tif").read_bytes())
+    data[-1] ^= 1
+    (results / "counts.tif").write_bytes(data)
+    (results / "embeddings.zarr" / SHARD).unlink()
+    (results / "embeddings.zarr/scales/c/0/9").mkdir()
+    (results / "embeddings.zarr/scales/c/0/9/9").write_bytes(b"stray")
+    (results / "checksums/item.json").unlink()
+    assert main(["info", "--verify", str(results)]) == 1
+    printed = capsys.readouterr()
+    assert f"{results}: counts.tif has changed (its SHA-256 is another)\n" in printed.out
+    assert f"embeddings.zarr: {SHARD} is missing\n" in printed.out
+    assert "embeddings.zarr: scales/c/0/9/9 is not in the record\n" in printed.out
+    assert "item.json: has no record of checksums" in printed.out
+    assert "4 files are damaged, or have no record" in printed.err
+
+
+def test_stac_has_the_checksums_of_the_records(results: Path) -> None:
+    assets = json.loads((results / "item.json").read_text())["assets"]
+    data = (results / "counts.tif").read_bytes()
+    assert assets["counts"]["file:size"] == len(data)
+    # Multihash: 0x12 is SHA-256, 0x20 its 32 bytes.
+    assert assets["counts"]["file:checksum"] == "1220" + hashlib.sha256(data).hexdigest()
+    record = (results / "embeddings.zarr" / STORE_RECORD).read_bytes()
+    asset = assets["zarr_checksums"]
+    assert asset["href"] == "./embeddings.zarr/checksums.json"
+    assert asset["file:checksum"] == "1220" + hashlib.sha256(record).hexdigest()
+    assert "file:checksum" not in assets["embeddings"]

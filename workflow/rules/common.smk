@@ -9,6 +9,7 @@ try:
     from tessera_flow.config.unused import unused_settings
     from tessera_flow.config.yaml_file import check_config_values
     from tessera_flow.errors import TesseraFlowError
+    from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.files import RunFiles
     from tessera_flow.jobs.in_flight import ALL_OF_IT
     from tessera_flow.jobs.params import JobParams
@@ -55,6 +56,10 @@ if not runs_one_job():
     show_scene_warnings()
     for text in SCHEDULE.time_warnings():
         show_warning(text)
+    FAULTY = faulty_products(FILES, PARAMS)
+    for text in FAULTY.warnings():
+        show_warning(text)
+    make_again(FAULTY.paths)
 
 
 # <work>, <results> and <logs> in the rules' paths.

@@ -46,6 +46,22 @@ def forced():
     return workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
 
 
+def make_again(paths):
+    """Run the jobs that write these files, as --forcerun does, unless only other files or rules
+    are requested. The request is known only when the job graph is built."""
+    prepare = workflow._prepare_dag
+
+    def prepare_with_forced(*arguments, **options):
+        settings = workflow.dag_settings
+        targets = set(settings.targets)
+        every = not targets or targets & {"all", "default"}
+        chosen = paths if every else targets.intersection(paths)
+        settings.forcerun = frozenset({*settings.forcerun, *chosen})
+        return prepare(*arguments, **options)
+
+    workflow._prepare_dag = prepare_with_forced
+
+
 def keep_locks():
     """Do not remove the folder's locks at the end of this run: it removes those of other runs."""
     workflow.persistence.unlock = lambda: None

@@ -24,14 +24,15 @@ rule stitch_zarr:
     resources:
         **needs("stitch_zarr"),
     params:
-        settings=of(PARAMS.product("zarr_chunk")),
+        settings=of(PARAMS.product("zarr")),
     message:
         "Writing the Zarr store of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/stitch_zarr.py"
 
 
-# <results>/{region}/{period}/stitched_representation.npy, _scales.npy, _counts.npy and .json
+# <results>/{region}/{period}/stitched_representation.npy, _scales.npy, _counts.npy and .json, and
+# checksums/arrays.json
 rule stitch_arrays:
     input:
         **BLOCKS,
@@ -46,7 +47,7 @@ rule stitch_arrays:
     resources:
         **needs("stitch_arrays"),
     params:
-        settings=of(PARAMS.product()),
+        settings=of(PARAMS.product("arrays")),
     message:
         "Writing the arrays of {wildcards.region}, {wildcards.period}"
     script:
@@ -65,6 +66,7 @@ rule preview:
             category="{region}",
             labels={"period": "{period}", "what": "preview"},
         ),
+        checksums="<results>/{region}/{period}/checksums/preview.json",
     log:
         "<logs>/{region}/{period}/preview.log",
     benchmark:
@@ -73,7 +75,7 @@ rule preview:
     resources:
         **needs("preview"),
     params:
-        settings=of(PARAMS.product("preview_stretch")),
+        settings=of(PARAMS.product("preview")),
     message:
         "Rendering the preview of {wildcards.region}, {wildcards.period}"
     script:

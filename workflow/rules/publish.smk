@@ -14,6 +14,7 @@ rule counts:
         **PROVENANCE,
     output:
         tif="<results>/{region}/{period}/counts.tif",
+        checksums="<results>/{region}/{period}/checksums/counts.json",
     log:
         "<logs>/{region}/{period}/counts.log",
     benchmark:
@@ -22,14 +23,14 @@ rule counts:
     resources:
         **needs("counts"),
     params:
-        settings=of(PARAMS.product()),
+        settings=of(PARAMS.product("counts")),
     message:
         "Writing the observation counts of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/observation_counts.py"
 
 
-# <results>/{region}/{period}/embeddings.vrt and embeddings_codes.vrt
+# <results>/{region}/{period}/embeddings.vrt, embeddings_codes.vrt and checksums/vrt.json
 rule vrt:
     input:
         **PRODUCTS.vrt_inputs(),
@@ -44,7 +45,7 @@ rule vrt:
     resources:
         **needs("vrt"),
     params:
-        settings=of(PARAMS.product()),
+        settings=of(PARAMS.product("vrt")),
     message:
         "Writing the VRT of {wildcards.region}, {wildcards.period}"
     script:
@@ -65,7 +66,7 @@ rule geotessera:
     resources:
         **needs("geotessera"),
     params:
-        settings=of(PARAMS.product()),
+        settings=of(PARAMS.product("geotessera")),
     message:
         "Writing the geotessera store of {wildcards.region}, {wildcards.period}"
     script:
@@ -85,7 +86,7 @@ rule export_tiles:
     resources:
         **needs("export_tiles"),
     params:
-        settings=of(PARAMS.product()),
+        settings=of(PARAMS.product("tiles")),
     message:
         "Exporting the tiles of {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:

@@ -12,6 +12,7 @@ rule checks:
         **PROVENANCE,
     output:
         checks="<results>/{region}/{period}/checks.json",
+        checksums="<results>/{region}/{period}/checksums/checks.json",
     log:
         "<logs>/{region}/{period}/checks.log",
     benchmark:
@@ -20,7 +21,7 @@ rule checks:
     resources:
         **needs("checks"),
     params:
-        settings=of(PARAMS.product("max_seam", "max_saturated")),
+        settings=of(PARAMS.product("checks")),
     message:
         "Checking the embeddings of {wildcards.region}, {wildcards.period}"
     script:
@@ -43,6 +44,7 @@ rule report:
             category="{region}",
             labels={"period": "{period}", "what": "report"},
         ),
+        checksums="<results>/{region}/{period}/checksums/report.json",
     log:
         "<logs>/{region}/{period}/report.log",
     benchmark:
@@ -51,7 +53,7 @@ rule report:
     resources:
         **needs("report"),
     params:
-        settings=of(PARAMS.product()),
+        settings=of(PARAMS.product("report")),
         products=of(PRODUCTS.openable),
     message:
         "Writing the report of {wildcards.region}, {wildcards.period}"

@@ -12,6 +12,7 @@ rule stac_item:
         products=of(PRODUCTS.described),
     output:
         item="<results>/{region}/{period}/item.json",
+        checksums="<results>/{region}/{period}/checksums/item.json",
     log:
         "<logs>/{region}/{period}/stac_item.log",
     benchmark:
@@ -20,7 +21,7 @@ rule stac_item:
     resources:
         **needs("stac_item"),
     params:
-        settings=of(PARAMS.product()),
+        settings=of(PARAMS.product("item")),
         products=of(PRODUCTS.described_names),
     message:
         "Describing the products of {wildcards.region}, {wildcards.period}"
@@ -33,6 +34,7 @@ rule stac_collection:
         stac_items=of(PRODUCTS.stac_items),
     output:
         collection="<results>/{region}/collection.json",
+        checksums="<results>/{region}/checksums/collection.json",
     log:
         "<logs>/{region}/stac_collection.log",
     benchmark:

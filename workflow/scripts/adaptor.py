@@ -49,6 +49,18 @@ def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
         sys.exit(1)
 
 
+@contextmanager
+def product_job(snakemake: Any) -> Iterator[Config]:
+    """Run a job that writes product files, and then their record, `output.checksums`."""
+    from tessera_flow.products.checksums import record_files
+
+    with job(snakemake) as config:
+        yield config
+        files = dict(snakemake.output.items())
+        record = Path(files.pop("checksums"))
+        record_files(record, map(Path, files.values()), snakemake.params.get("settings"))
+
+
 def _job(snakemake: Any, config: Config) -> tuple[Path, str, int]:
     """Return the job log, the name of the job in it, and the attempt."""
     names = dict(snakemake.wildcards.items())

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from adaptor import job, stitch_inputs
+from adaptor import product_job, stitch_inputs
 from tessera_flow.products.vrt import write_vrt
 
-with job(snakemake) as config:
+with product_job(snakemake) as config:
     codes, scales = snakemake.output.get("codes"), snakemake.input.get("scales")
     write_vrt(
         Path(snakemake.output.vrt),

@@ -6,4 +6,8 @@ from adaptor import job, stitch_inputs
 from tessera_flow.products.geotessera_store import write_geotessera
 
 with job(snakemake) as config:
-    write_geotessera(Path(snakemake.output.store), **stitch_inputs(snakemake, config))
+    write_geotessera(
+        Path(snakemake.output.store),
+        **stitch_inputs(snakemake, config),
+        settings=snakemake.params.settings,
+    )

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from adaptor import job, stitch_inputs
+from adaptor import product_job, stitch_inputs
 from tessera_flow.products.inputs import source_lists
 from tessera_flow.products.report.page import write_report
 
-with job(snakemake) as config:
+with product_job(snakemake) as config:
     write_report(
         Path(snakemake.output.page),
         **stitch_inputs(snakemake, config),

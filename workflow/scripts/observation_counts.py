@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from adaptor import job, stitch_inputs
+from adaptor import product_job, stitch_inputs
 from tessera_flow.products.counts import write_counts
 
-with job(snakemake) as config:
+with product_job(snakemake) as config:
     write_counts(Path(snakemake.output.tif), **stitch_inputs(snakemake, config))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from adaptor import job, stitch_inputs
+from adaptor import product_job, stitch_inputs
 from tessera_flow.products.preview import write_preview
 
-with job(snakemake) as config:
+with product_job(snakemake) as config:
     write_preview(
         Path(snakemake.output.tif),
         Path(snakemake.output.png),

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from adaptor import job
+from adaptor import product_job
 from tessera_flow.products.stac import write_collection
 
-with job(snakemake):
+with product_job(snakemake):
     write_collection(
         Path(snakemake.output.collection), [Path(path) for path in snakemake.input.stac_items]
     )

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from adaptor import job, stitch_inputs
+from adaptor import product_job, stitch_inputs
 from tessera_flow.products.arrays import write_arrays
 
-with job(snakemake) as config:
+with product_job(snakemake) as config:
     scales, counts = snakemake.output.get("scales"), snakemake.output.get("counts")
     write_arrays(
         Path(snakemake.output.representation),

@@ -11,4 +11,5 @@ with job(snakemake) as config:
         **stitch_inputs(snakemake, config),
         chunk=snakemake.params.settings["zarr_chunk"],
         threads=snakemake.threads,
+        settings=snakemake.params.settings,
     )

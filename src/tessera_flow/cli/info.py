@@ -23,11 +23,23 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("product", type=Path, nargs="+", help="a product, or a folder of products")
     parser.add_argument("--json", action="store_true", help="print the complete record as JSON")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all files and compare them with their recorded SHA-256; status 1 if any differs",
+    )
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the records."""
+    """Print the records, or verify the files.
+
+    Raises:
+        TileError: a product has no record, or its files have changed.
+    """
+    if arguments.verify:
+        _verify(arguments.product)
+        return 0
     from ..products.description import describe, find_products, read_record
 
     paths = [path for product in arguments.product for path in find_products(product)]
@@ -36,3 +48,19 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(describe(paths))
     return 0
+
+
+def _verify(products: list[Path]) -> None:
+    from ..errors import TileError
+    from ..products.verify import verify
+
+    faults = 0
+    for product in products:
+        for result in verify(product):
+            print(result.line())
+            faults += len(result.faults)
+    if faults:
+        raise TileError(
+            f"{faults} files are damaged, or have no record: run the workflow again, which writes "
+            "what is missing or shortened; delete what has changed before."
+        )

@@ -18,6 +18,13 @@ from ..region.blocks import cache_folder, content_digest
 from ..urls import public_href
 from .files import RunFiles
 
+PRODUCT_KEYS = {
+    "zarr": {"zarr_chunk"},
+    "preview": {"preview_stretch"},
+    "checks": {"max_seam", "max_saturated"},
+}
+"""Keys of `products` that decide the content of a product."""
+
 _MODEL_KEYS = {
     "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times", "precision",
 }  # fmt: skip
@@ -131,14 +138,15 @@ class JobParams:
             "counts": not published,
         }
 
-    def product(self, *keys: str) -> Callable[[str, str], dict[str, Any]]:
+    def product(self, name: str) -> Callable[[str, str], dict[str, Any]]:
         """Return a function of region and period: everything that the provenance of a product
-        states, as a hash, and the named keys of `products`."""
+        states, as a hash, and the keys of `products` that this product depends on."""
+        keys = PRODUCT_KEYS.get(name, set())
 
         def settings(region: str, period: str) -> dict[str, Any]:
             return {
                 "configuration": content_hash(self._config, region, period),
-                **self._config.products.model_dump(mode="json", include=set(keys)),
+                **self._config.products.model_dump(mode="json", include=keys),
             }
 
         return settings

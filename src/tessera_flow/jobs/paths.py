@@ -39,6 +39,14 @@ class PathPatterns:
     tiles: str
     item: str
     collection: str
+    arrays_checksums: str
+    preview_checksums: str
+    counts_checksums: str
+    vrt_checksums: str
+    item_checksums: str
+    collection_checksums: str
+    checks_checksums: str
+    report_checksums: str
     checks: str
     report: str
 
@@ -47,6 +55,7 @@ class PathPatterns:
         """Return the patterns below a working and a results folder."""
         run = f"{work}/{{region}}/{{period}}"
         products = f"{results}/{{region}}/{{period}}"
+        checksums = f"{products}/checksums"
         return cls(
             roi=f"{work}/{{region}}/roi.tif",
             items=f"{run}/items/{{sensor}}.json",
@@ -74,4 +83,12 @@ class PathPatterns:
             checks=f"{products}/checks.json",
             report=f"{products}/report.html",
             collection=f"{results}/{{region}}/collection.json",
+            arrays_checksums=f"{checksums}/arrays.json",
+            preview_checksums=f"{checksums}/preview.json",
+            counts_checksums=f"{checksums}/counts.json",
+            vrt_checksums=f"{checksums}/vrt.json",
+            item_checksums=f"{checksums}/item.json",
+            collection_checksums=f"{results}/{{region}}/checksums/collection.json",
+            checks_checksums=f"{checksums}/checks.json",
+            report_checksums=f"{checksums}/report.json",
         )

@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from ..config.configuration import runs
+from ..products.checksums import FOLDER
 from .files import RunFiles
+
+STORES = ("zarr", "geotessera")
+"""Products that are folders, with their record of checksums inside."""
 
 # Not described by a STAC Item: itself, the report of the run, and files that tools cannot open
 # as one raster.
 _NOT_DESCRIBED = ("stac", "report", "tiles")
+
+
+def is_record(path: str) -> bool:
+    """Return whether a product file is the record of checksums of others."""
+    return PurePath(path).parent.name == FOLDER
 
 
 class ProductFiles:
@@ -24,12 +33,26 @@ class ProductFiles:
         patterns = {
             "zarr": [self._paths.zarr],
             "arrays": list(self.array_files().values()),
-            "preview": [self._paths.preview, self._paths.preview_png],
-            "counts": [self._paths.counts_cog],
+            "preview": [
+                self._paths.preview,
+                self._paths.preview_png,
+                self._paths.preview_checksums,
+            ],
+            "counts": [self._paths.counts_cog, self._paths.counts_checksums],
             "vrt": list(self.vrt_files().values()),
             "geotessera": [self._paths.geotessera],
-            "stac": [self._paths.item, self._paths.collection],
-            "report": [self._paths.report, self._paths.checks],
+            "stac": [
+                self._paths.item,
+                self._paths.item_checksums,
+                self._paths.collection,
+                self._paths.collection_checksums,
+            ],
+            "report": [
+                self._paths.report,
+                self._paths.report_checksums,
+                self._paths.checks,
+                self._paths.checks_checksums,
+            ],
         }
         names = {"region": region, "period": period}
         files: dict[str, list[str]] = {
@@ -57,6 +80,17 @@ class ProductFiles:
         files = (path for run in runs(self._config) for path in self.of_run(*run))
         return list(dict.fromkeys(files))
 
+    def records(self, region: str, period: str) -> dict[str, str]:
+        """Return what has a record of checksums: the path of each store, and of the record of the
+        other products, by the name that `JobParams.product` has for it."""
+        named = {}
+        for product, paths in self.by_format(region, period).items():
+            if product in STORES:
+                named[product] = paths[0]
+            else:
+                named |= {PurePath(path).stem: path for path in paths if is_record(path)}
+        return named
+
     def described(self, region: str, period: str) -> list[str]:
         """Return the files that a STAC Item describes; it is written after them."""
         files = self.by_format(region, period)
@@ -66,7 +100,7 @@ class ProductFiles:
         """Return the file names of each format that a STAC Item describes."""
         files = self.by_format(region, period)
         return {
-            product: [PurePath(path).name for path in files[product]]
+            product: [PurePath(path).name for path in files[product] if not is_record(path)]
             for product in files
             if product not in _NOT_DESCRIBED
         }
@@ -91,7 +125,11 @@ class ProductFiles:
     def array_files(self) -> dict[str, str]:
         """Return named output patterns of the reference arrays; float32 has no scales, published
         embeddings have no counts."""
-        files = {"representation": self._paths.arrays, "provenance": self._paths.arrays_provenance}
+        files = {
+            "representation": self._paths.arrays,
+            "provenance": self._paths.arrays_provenance,
+            "checksums": self._paths.arrays_checksums,
+        }
         if self._config.source != "geotessera":
             files["counts"] = self._paths.counts
         if self._config.model.dtype == "int8":
@@ -100,7 +138,7 @@ class ProductFiles:
 
     def vrt_files(self) -> dict[str, str]:
         """Return named output patterns of the VRT; float32 has no codes."""
-        files = {"vrt": self._paths.vrt}
+        files = {"vrt": self._paths.vrt, "checksums": self._paths.vrt_checksums}
         if self._config.model.dtype == "int8":
             files["codes"] = self._paths.vrt_codes
         return files

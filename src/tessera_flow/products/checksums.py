@@ -8,6 +8,7 @@ imports a reader of a product: the workflow compares sizes whenever it is read.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,13 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_text
+from ..atomic import output_error, write_text
 from ..concurrency import ordered_map
 from ..errors import TileError
 
 STORE_RECORD = "checksums.json"
 FOLDER = "checksums"
 _LISTED = 5
+_FEW = 100
+_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,20 @@ class Checksums:
 
     def changed_sizes(self) -> Iterator[str]:
         """Yield what is wrong with each file that is missing or has another size."""
-        for name, expected in self.sizes.items():
-            if fault := self.fault(name, expected):
-                yield fault
+        names = list(self.sizes)
+        # Each size is a request to the server of a network file system.
+        groups = [names[n::_THREADS] for n in range(min(_THREADS, len(names)))]
 
-    def fault(self, name: str, expected: int | None = None) -> str | None:
+        def compare(group: list[str]) -> list[str]:
+            return [fault for name in group if (fault := self.fault(name))]
+
+        threads = _THREADS if len(names) > _FEW else 0
+        found = itertools.chain.from_iterable(ordered_map(compare, groups, threads))
+        yield from sorted(found)
+
+    def fault(self, name: str) -> str | None:
         """Return what is wrong with the existence or the size of a file of the record."""
-        expected = self.sizes[name] if expected is None else expected
+        expected = self.sizes[name]
         try:
             size = os.stat(os.path.join(self.root, name)).st_size
         except FileNotFoundError:
@@ -156,6 +166,30 @@ class Checksums:
         for name in sorted(_names(self.root)):
             if name not in self.sizes and name != STORE_RECORD:
                 yield f"{name} is not in the record"
+
+
+def record_files(
+    record: Path, files: Iterable[Path], settings: Mapping[str, Any] | None = None
+) -> None:
+    """Write the record of product files in the parent of the record's folder.
+
+    Raises:
+        OutputError: a file cannot be read again, or the record cannot be written.
+    """
+    try:
+        checksums = Checksums.of_files(files, record.parent.parent, settings)
+    except OSError as error:
+        raise output_error(Path(error.filename or record), error) from error
+    checksums.write(record)
+
+
+def records_in(folder: Path) -> list[Checksums]:
+    """Return the records of the product files in a folder; stores have their own.
+
+    Raises:
+        TileError: a record is damaged.
+    """
+    return [Checksums.read(path, folder) for path in sorted((folder / FOLDER).glob("*.json"))]
 
 
 def damage_message(root: Path, faults: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ region's pixels, not resampled; a land mask beside it has the CRS and the transf
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ..geotessera.lists import write_lists
 from ..npy_file import allocate, put
 from ..region.grid import RegionGrid, Window, crop
 from .blocks import WINDOW_BYTES, RegionBlocks
+from .checksums import STORE_RECORD, Checksums, sha256_of
 from .geotiff import GDAL_OPTIONS, gdal_writes, read_back
 from .provenance import Provenance, product_crs
 from .record import has_record
@@ -57,7 +57,11 @@ class StoreTile:
 
 
 def write_geotessera(
-    output: Path, grid: RegionGrid, blocks: Mapping[str, Path], provenance: Provenance
+    output: Path,
+    grid: RegionGrid,
+    blocks: Mapping[str, Path],
+    provenance: Provenance,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the store; cells without an embedding are left out.
 
@@ -67,6 +71,7 @@ def write_geotessera(
         blocks: embeddings file of every block, by block id.
         provenance: written to `provenance.json`; the tiles are stored under the year with most
             days of its period.
+        settings: that the store is made with, for its record of checksums.
 
     Raises:
         ConfigError: the embeddings are not int8 with 128 dimensions.
@@ -86,6 +91,7 @@ def write_geotessera(
             write_lists(temporary, rows, year)
             document = json.dumps(provenance.to_json(), indent=2)
             (temporary / "provenance.json").write_text(document + "\n", encoding="utf-8")
+            Checksums.of(temporary, settings).write(temporary / STORE_RECORD)
 
 
 def check_model(dim: int, dtype: str) -> None:
@@ -167,9 +173,9 @@ def _write_tile(
     return {
         "lon": tile.lon,
         "lat": tile.lat,
-        "hash": _digest(codes),
-        "scales_hash": _digest(scales_file),
-        "landmask_hash": _digest(landmask),
+        "hash": sha256_of(codes),
+        "scales_hash": sha256_of(scales_file),
+        "landmask_hash": sha256_of(landmask),
         "file_size": codes.stat().st_size,
         "scales_size": scales_file.stat().st_size,
         "landmask_size": landmask.stat().st_size,
@@ -202,8 +208,3 @@ def _write_landmask(path: Path, grid: RegionGrid, window: Window, valid: NDArray
     ) as target:
         target.write(valid, 1)
     read_back(path, valid.sum(dtype=np.int64).reshape(1))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -23,9 +23,11 @@ from ..errors import ConfigError
 from ..geotessera.manifest import StoreManifest
 from ..region.grid import RegionGrid
 from ..scenes.manifest import Manifest
+from .checksums import STORE_RECORD, Checksums, multihash, records_in
 from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
 
 EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 _COG = pystac.MediaType.COG
@@ -111,6 +113,9 @@ def write_item(
                 # The extension requires an asset of this name.
                 is_main = product == main and key == main
                 item.add_asset("embeddings" if is_main else key, asset)
+                if (output.parent / name / STORE_RECORD).exists():
+                    item.add_asset(f"{key}_checksums", _store_record(name, title))
+    _add_checksums(item, output.parent)
     sources = {source.sensor: source for source in provenance.sources}
     for manifest in manifests:
         source = sources[manifest.sensor]
@@ -121,6 +126,33 @@ def write_item(
     for rel in ("collection", "parent", "root"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     _write(output, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _store_record(name: str, title: str) -> pystac.Asset:
+    """Return the asset with the SHA-256 of each file of a store."""
+    return pystac.Asset(
+        f"./{name}/{STORE_RECORD}",
+        f"Checksums of the {title}",
+        media_type=pystac.MediaType.JSON,
+        roles=["metadata"],
+    )
+
+
+def _add_checksums(item: pystac.Item, folder: Path) -> None:
+    """Add size and SHA-256 to the assets that are files, from the records of their writers."""
+    known: dict[str, tuple[int, str]] = {}
+    for record in records_in(folder):
+        known |= {name: (record.sizes[name], record.sha256[name]) for name in record.sizes}
+    for asset in item.assets.values():
+        name = asset.href.removeprefix("./")
+        if name.endswith(f"/{STORE_RECORD}"):
+            record = Checksums.of_files([folder / name], folder)
+            known[name] = record.sizes[name], record.sha256[name]
+        if name in known:
+            size, sha256 = known[name]
+            asset.extra_fields |= {"file:size": size, "file:checksum": multihash(sha256)}
+            if FILE not in item.stac_extensions:
+                item.stac_extensions.append(FILE)
 
 
 def write_collection(output: Path, items: Sequence[Path]) -> None:

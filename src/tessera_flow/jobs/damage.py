@@ -1,0 +1,91 @@
+"""Find products that exist but must be made again: damaged, or made with other settings.
+
+Snakemake knows that a product exists and when it was changed. It does not look into a store, does
+not know sizes, and forgets the parameters of every job when its folder `.snakemake` is removed.
+Sizes and settings are compared with the records of checksums; contents are not read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config.configuration import runs
+from ..errors import TileError
+from ..products.checksums import Checksums
+from .files import RunFiles
+from .params import JobParams
+from .product_files import STORES, ProductFiles
+
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class FaultyProducts:
+    """Products to make again: stores, or records of checksums of files that one rule writes.
+
+    Attributes:
+        damaged: what is wrong with each, by path.
+        outdated: paths of those made with other settings.
+    """
+
+    damaged: dict[str, str]
+    outdated: list[str]
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all of them."""
+        return [*self.damaged, *self.outdated]
+
+    def warnings(self) -> list[str]:
+        """Return a warning about each damaged product, and one about the outdated ones."""
+        texts = [f"{fault}: it is made again." for fault in self.damaged.values()]
+        if self.outdated:
+            more = f" and {len(self.outdated) - 1} more" if self.outdated[1:] else ""
+            texts.append(
+                f"{self.outdated[0]}{more}: made with other settings than those of this run."
+            )
+        return texts
+
+
+def faulty_products(files: RunFiles, params: JobParams) -> FaultyProducts:
+    """Return the products that exist but must be made again.
+
+    Products of which a declared file is missing are left to Snakemake.
+    """
+    products = ProductFiles(files)
+    damaged: dict[str, str] = {}
+    outdated: list[str] = []
+    for region, period in runs(files.config):
+        for name, path in products.records(region, period).items():
+            if path in damaged or path in outdated or not Path(path).exists():
+                continue
+            record = _record(path, name)
+            if fault := _damage(record, path):
+                damaged[path] = fault
+            elif record is not None and record.settings is not None:
+                expected = params.product(name)(region, period)
+                if record.settings != json.loads(json.dumps(expected)):
+                    outdated.append(path)
+    return FaultyProducts(damaged, outdated)
+
+
+def _record(path: str, name: str) -> Checksums | None:
+    """Return the record of a product; None if it is missing or damaged."""
+    try:
+        if name in STORES:
+            return Checksums.of_store(Path(path))
+        return Checksums.read(Path(path), Path(path).parent.parent)
+    except TileError:
+        return None
+
+
+def _damage(record: Checksums | None, path: str) -> str | None:
+    if record is None:
+        return f"{path} has no readable record of checksums"
+    faults = list(record.changed_sizes())
+    if not faults:
+        return None
+    more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    return f"{record.root} is damaged: {'; '.join(faults[:_LISTED])}{more}"
