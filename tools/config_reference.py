@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from tessera_flow.config.configuration import Config
 from tessera_flow.config.example import config_text
 from tessera_flow.config.messages import as_yaml, literals, replaces_keys, section_of
-from tessera_flow.config.types import NAME_PATTERN, Day
+from tessera_flow.config.types import NAME_PATTERN, Day, PathText
 
 _NOTICE = "Generated from src/tessera_flow/config/*.py by `make generate`; edit those instead."
 
@@ -156,6 +156,7 @@ def _plain_type(annotation: Any) -> str:
         float: "number",
         bool: "`true` or `false`",
         list[str]: "list of text",
+        list[PathText]: "list of text",
         list[int]: "whole number, or list of two",
         list[int] | str: "list of two whole numbers, or `auto`",
         str | list[float]: "text, or list of four numbers",

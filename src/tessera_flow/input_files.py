@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Any
 
 from .errors import TesseraFlowError
 
 NO_FILE = "it is a device, pipe or socket"
 
+MAX_TABLE = 2**33
+"""Bytes of a Parquet table that is read into memory as a whole."""
+
 MAX_DOCUMENT = 2**30
 """Bytes of a document that is read into memory as a whole: GeoJSON, JSON, text tables."""
+
+
+def without_links(path: str, flags: int) -> int:
+    """Open a file to write to, but not through a link, for `open(..., opener=...)`.
+
+    In a folder that others can write to, a link would lead to a file of this user.
+
+    Raises:
+        OSError: it is a link, or cannot be opened.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def table_bytes(metadata: Any) -> int:
+    """Return the memory in bytes that a Parquet table needs at least, by its metadata.
+
+    Values that repeat take hardly any space in the file, so rows and columns count as well.
+    """
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    stated = sum(group.total_byte_size for group in groups)
+    return int(max(stated, 4 * metadata.num_rows * metadata.num_columns))
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:

@@ -68,7 +68,9 @@ def configuration(
     """Write an item collection into `folder`; return a configuration that reads it."""
     collection = folder / "items.json"
     write_item_collection(collection, items)
-    source = {"provider": "local", "location": str(collection)}
+    # Services of tests name files of the test.
+    folders = [str(folder.parent)]
+    source = {"provider": "local", "location": str(collection), "asset_folders": folders}
     document: dict[str, Any] = {
         "regions": {"here": {"roi": str(roi)}},
         "periods": {"then": {"start": start, "end": end}},

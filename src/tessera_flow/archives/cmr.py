@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from ..config.sections import Download, Period
 from ..errors import ItemError
@@ -24,9 +23,9 @@ from .query import (
     QueryRefused,
     attempt,
     own_host_only,
-    retries,
     was_interrupted,
 )
+from .transfer import TimeLimit, receive, session_of
 
 PAGE_SIZE = 1000
 """Granules per response, about 14 kB each; CMR allows 2000."""
@@ -61,9 +60,8 @@ def search_granules(
             return all granules.
     """
     where = public_href(location)
-    with requests.Session() as session:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retries(download)))
+    time_limit = TimeLimit(download)
+    with session_of(download, time_limit) as session:
         names = [f"string,{name},{value}" for name, value in (attributes or {}).items()]
 
         def fetch(query: Query, following: Any, limit: int) -> Page:
@@ -75,7 +73,9 @@ def search_granules(
                 **({"attribute[]": names} if names else {}),
             }
             return attempt(
-                partial(_page, session, location, download.timeout, parameters, following),
+                partial(
+                    _page, session, location, download.timeout, time_limit, parameters, following
+                ),
                 download,
             )
 
@@ -114,6 +114,7 @@ def _page(
     session: requests.Session,
     location: str,
     timeout: float,
+    limit: TimeLimit,
     query: dict[str, str | list[str]],
     following: Any,
 ) -> Page:
@@ -127,9 +128,8 @@ def _page(
     request = requests.Request("GET", url, params=dict(query), headers=headers)
     own_host_only(location)(request)
     prepared = session.prepare_request(request)
-    settings = session.merge_environment_settings(str(prepared.url), {}, None, None, None)
     try:
-        response = session.send(prepared, timeout=timeout, **settings)
+        response, body = receive(session, prepared, timeout, limit)
     except requests.RequestException as error:
         if was_interrupted(error):
             raise QueryRefused("the response timed out or was cut off") from error
@@ -137,9 +137,9 @@ def _page(
     if response.status_code in REFUSED:
         raise QueryRefused(f"HTTP status {response.status_code}")
     if response.status_code != 200:
-        raise requests.HTTPError(f"HTTP status {response.status_code}: {_errors(response)}")
+        raise requests.HTTPError(f"HTTP status {response.status_code}: {_errors(body)}")
     try:
-        document = json.loads(response.content)
+        document = json.loads(body)
     except ValueError as error:
         raise BadResponse("the response is not JSON") from error
     entries = document["items"]
@@ -150,6 +150,6 @@ def _page(
     return Page(entries, after, int(hits) if hits.isdigit() else None)
 
 
-def _errors(response: requests.Response) -> str:
+def _errors(body: bytes) -> str:
     """Return the error text of a response on one line."""
-    return re.sub(r"\s+", " ", response.text)[:300]
+    return re.sub(r"\s+", " ", body.decode("utf-8", "replace"))[:300]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ItemError
-from ..urls import absolute_href, public_href
+from ..urls import public_href
+from .places import REFUSED, Places, refusal
 
 
 def links_of(document: Any) -> list[Mapping[str, Any]]:
@@ -57,13 +58,14 @@ def features_of(document: Mapping[str, Any], place: str) -> list[dict[str, Any]]
     return features
 
 
-def checked_item(item: dict[str, Any], place: str) -> dict[str, Any]:
+def checked_item(item: dict[str, Any], place: str, places: Places) -> dict[str, Any]:
     """Return an item with a text as id and with absolute asset URLs; assets without a URL are
     removed.
 
     Args:
         item: a STAC item, which is modified.
         place: URL or path of its file or service.
+        places: where its assets may be. One elsewhere gets the reason under `REFUSED`.
 
     Raises:
         ItemError: the item has no id, or its properties or assets are not of STAC's form.
@@ -87,7 +89,10 @@ def checked_item(item: dict[str, Any], place: str) -> dict[str, Any]:
             continue
         if not isinstance(href, str):
             raise _invalid(item, place, f"assets.{key}.href", href, "a text")
-        item["assets"][key] = asset | {"href": absolute_href(href, place)}
+        found, problem = places.find(href, place)
+        item["assets"][key] = asset | {"href": found}
+        if problem:
+            item["assets"][key][REFUSED] = refusal(key, href, problem)
     return item
 
 

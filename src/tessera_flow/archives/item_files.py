@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ItemError
+from ..input_files import check_input
 from .documents import links_of
+from .places import CATALOGS
 from .stac_geoparquet import is_parquet, read_items
 from .static_catalog import check_complete
-
-CATALOGS = ("catalog.json", "collection.json")
-"""Names of the first file of a static catalog in a folder."""
+from .transfer import read_document
 
 _PARQUET = (".parquet", ".geoparquet")
 _JSON = (".json", ".geojson", ".ndjson", ".jsonl", ".geojsonl")
@@ -26,7 +26,7 @@ def find_catalog(folder: Path) -> Path | None:
         path = folder / name
         if not path.is_file():
             continue
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_document(str(path)))
         if any(link.get("rel") in ("child", "item") for link in links_of(document)):
             return path
     return None
@@ -42,10 +42,12 @@ def folder_items(folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """
     files = sorted(
         Path(parent) / name
-        for parent, _, names in os.walk(folder)
+        for parent, _, names in os.walk(folder, onerror=_raise)
         for name in names
         if not name.startswith((".", "_"))
     )
+    for path in files:
+        check_input(path, ItemError)
     tables = [path for path in files if path.suffix in _PARQUET or is_parquet(path)]
     texts = [path for path in files if path.suffix in _JSON and path not in tables]
     if tables:
@@ -72,13 +74,18 @@ def folder_items(folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
     yield from _text_items(texts, advice)
 
 
+def _raise(error: OSError) -> None:
+    """Fail if a folder cannot be read: `os.walk` would omit it."""
+    raise error
+
+
 def _text_items(paths: list[Path], advice: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield the items of JSON files, which can be the pages of one search."""
     pages = []
     ids = set()
     for path in paths:
         try:
-            document = read_json(path.read_text(encoding="utf-8"))
+            document = read_json(read_document(str(path)))
         except ValueError as error:
             raise ItemError(f"{path} is not JSON ({error}): {advice}.") from error
         if isinstance(document, dict) and document.get("type") in ("Catalog", "Collection"):

@@ -14,6 +14,7 @@ from ..config.sections import Download, Period
 from ..errors import CredentialsError, ItemError
 from .cmr import search_granules
 from .credentials import earthdata_token
+from .places import Places
 from .provider import Provider
 from .query import Box
 from .signing import Access
@@ -83,10 +84,12 @@ class Opera(Provider):
         period: Period,
         download: Download,
         orbits: str = "both",
+        places: Places | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yield granules of CMR at `location` as STAC items; see `cmr.search_granules`.
 
         A missing token is logged here, before other jobs run for hours; only reading needs it.
+        Only http(s) links of granules are used.
         """
         try:
             earthdata_token()

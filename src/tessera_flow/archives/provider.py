@@ -10,6 +10,7 @@ from ..config.sections import Download, Period
 from ..errors import ItemError
 from ..sensors.sentinel2 import Preprocessing
 from .boa_offset import OffsetRule, StatedOffset
+from .places import Places
 from .query import Box
 from .sentinel2_names import datatake, generation_time, mgrs_tile, processing_baseline
 from .signing import Access
@@ -85,6 +86,7 @@ class Provider:
         period: Period,
         download: Download,
         orbits: str = "both",
+        places: Places | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Search the service at `location` and yield STAC items; see `stac.search_items`.
 
@@ -92,12 +94,13 @@ class Provider:
             location, collection, boxes, period, download: see `stac.search_items`.
             orbits: `both`, `ascending` or `descending`. A service that can filter returns only
                 these scenes.
+            places: see `stac.search_items`.
         """
         # Imported here: slow to import, and most jobs never search.
         from .stac import search_items
 
         assets = {*self.s2_assets.values(), *self.s1_assets.values()}
-        return search_items(location, collection, boxes, period, download, assets)
+        return search_items(location, collection, boxes, period, download, assets, places)
 
     def offset_rule(
         self, item: Mapping[str, Any], preprocessing: Preprocessing, stated: StatedOffset = "auto"

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from urllib3.util import Retry
-
 from ..config.sections import Download, Period
 
 RETRIED = (429, 500, 502, 503, 504)
@@ -49,21 +47,6 @@ class QueryRefused(Exception):
 
 class BadResponse(Exception):
     """A response was cut off or is not of the expected format; another attempt may succeed."""
-
-
-def retries(download: Download) -> Retry:
-    """Return the retry policy of a request: exponential pauses with jitter, `Retry-After`."""
-    return Retry(
-        total=download.attempts - 1,
-        backoff_factor=0.5,
-        backoff_jitter=0.5,
-        status_forcelist=RETRIED,
-        allowed_methods=None,
-        respect_retry_after_header=True,
-        retry_after_max=int(download.deadline),
-        # Return the last response, so that its status can be read.
-        raise_on_status=False,
-    )
 
 
 def own_host_only(location: str) -> Callable[[Any], None]:

@@ -10,20 +10,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pystac
-import requests
 from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 
 from ..config.sections import Download, Period
 from ..errors import ItemError
+from ..input_files import check_input
 from ..urls import is_url, keep_secrets_out_of_log, public_href, redacted
 from .documents import checked_item, features_of
 from .item_files import find_catalog, folder_items, items_of, read_json
 from .paging import SearchTooLong
-from .query import Box, QueryRefused, own_host_only, retries
+from .places import Places
+from .query import Box, QueryRefused, own_host_only
 from .stac_api import is_api, search_api
 from .stac_geoparquet import is_parquet, read_items
 from .static_catalog import catalog_items, check_complete
+from .transfer import LimitedIO, TimeLimit
 
 keep_secrets_out_of_log("urllib3.connectionpool")
 
@@ -35,6 +36,7 @@ def search_items(
     period: Period,
     download: Download,
     assets: Collection[str] = (),
+    places: Places | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield STAC items of `location` as dictionaries with absolute asset URLs.
 
@@ -49,14 +51,18 @@ def search_items(
         period: first and last day, both inclusive.
         download: timeout, number of attempts and time limit.
         assets: keys of the assets in use; only these are requested if the API supports it.
+        places: where files of the archive may be; default: in its own folder. Assets elsewhere
+            have the reason under `places.REFUSED`.
 
     Raises:
         ItemError: `location` cannot be read or is none of these formats.
     """
     where = public_href(location)
-    stac_io = _stac_io(location, download)
+    limit = TimeLimit(download)
+    stac_io = LimitedIO(download, own_host_only(location), limit)
+    places = places or Places(location)
     try:
-        yield from _items_at(location, stac_io, collection, boxes, period, download, assets)
+        yield from _items_at(location, stac_io, collection, boxes, period, download, assets, places)
     except FileNotFoundError as error:
         raise ItemError(
             f"{where} does not exist: check `location` (a relative path is relative to "
@@ -89,23 +95,26 @@ def _unreachable(collection: str, where: str, error: Exception, location: str) -
 
 def _items_at(
     location: str,
-    stac_io: StacApiIO,
+    stac_io: LimitedIO,
     collection: str,
     boxes: Sequence[Box],
     period: Period,
     download: Download,
     assets: Collection[str],
+    places: Places,
 ) -> Iterator[dict[str, Any]]:
     """Yield the items of any kind of archive; errors of the libraries are not converted."""
     if not is_url(location) and os.path.isdir(location):
         path = find_catalog(Path(location))
         if path is None:
             for item, place in folder_items(Path(location)):
-                yield checked_item(item, place)
+                yield checked_item(item, place, places)
             return
         location = str(path)
+    if not is_url(location):
+        check_input(location, ItemError)
     if _names_parquet(location):
-        yield from _parquet_items(location, stac_io)
+        yield from _parquet_items(location, stac_io, places)
         return
     document = read_json(stac_io.read_text(location))
     kind = document.get("type") if isinstance(document, dict) else None
@@ -113,7 +122,7 @@ def _items_at(
         features = features_of(document, location)
         check_complete(document, location, len(features))
         for item in features:
-            yield checked_item(item, location)
+            yield checked_item(item, location, places)
     elif kind not in ("Catalog", "Collection"):
         items = items_of(document)
         if items is None:
@@ -122,15 +131,15 @@ def _items_at(
                 "collection: set `location` to the URL or path of one."
             )
         for item in items:
-            yield checked_item(item, location)
+            yield checked_item(item, location, places)
     elif is_url(location) and is_api(document):
         for item in search_api(
             document, location, stac_io, collection, boxes, period, download, assets
         ):
-            yield checked_item(item, location)
+            yield checked_item(item, location, places)
     else:
         for item, place in catalog_items(location, document, stac_io.read_text):
-            yield checked_item(item, place)
+            yield checked_item(item, place, places)
 
 
 def _names_parquet(location: str) -> bool:
@@ -139,37 +148,20 @@ def _names_parquet(location: str) -> bool:
     return is_parquet(Path(location))
 
 
-def _parquet_items(location: str, stac_io: StacApiIO) -> Iterator[dict[str, Any]]:
+def _parquet_items(location: str, stac_io: LimitedIO, places: Places) -> Iterator[dict[str, Any]]:
     """Yield the items of a stac-geoparquet file.
 
     A file at a URL is downloaded completely, because its columns are spread over the file.
     """
     if not is_url(location):
         for item in read_items(Path(location)):
-            yield checked_item(item, location)
+            yield checked_item(item, location, places)
         return
-    request = requests.Request("GET", location.partition("?")[0])
-    own_host_only(location)(request)
-    prepared = stac_io.session.prepare_request(request)
-    settings = stac_io.session.merge_environment_settings(str(prepared.url), {}, True, None, None)
-    with (
-        stac_io.session.send(prepared, timeout=stac_io.timeout, **settings) as response,
-        tempfile.NamedTemporaryFile(suffix=".parquet") as file,
-    ):
-        response.raise_for_status()
-        for chunk in response.iter_content(1 << 20):
-            file.write(chunk)
+    with tempfile.NamedTemporaryFile("w+b", suffix=".parquet") as file:
+        stac_io.copy(location.partition("?")[0], file)
         file.flush()
         for item in read_items(Path(file.name)):
-            yield checked_item(item, location)
-
-
-def _stac_io(location: str, download: Download) -> StacApiIO:
-    return StacApiIO(
-        timeout=download.timeout,
-        max_retries=retries(download),
-        request_modifier=own_host_only(location),
-    )
+            yield checked_item(item, location, places)
 
 
 def _cause(error: Exception, location: str) -> str:

@@ -115,6 +115,11 @@ def _resolve(href: str, place: str, url: str) -> tuple[str, str]:
         raise ItemError(f"{public_href(place)} has a link without a target: fix or remove it.")
     if is_url(place):
         target = urljoin(place, href)
+        if not is_url(target):
+            raise ItemError(
+                f"{public_href(place)} links to {public_href(target)}: a catalog of a service may "
+                "link to http and https URLs only."
+            )
         return target, target
     if is_url(href):
         local = _copied(href, place, url)

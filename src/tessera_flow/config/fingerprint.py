@@ -44,6 +44,7 @@ def content_hash(config: Config, region: str, period: str) -> str:
         default = {"sentinel2": "sentinel-2-l2a", "sentinel1": "sentinel-1-rtc"}[sensor]
         settings[sensor]["collection"] = settings[sensor]["collection"] or default
         # A token in a URL is not a setting, and must not affect the hash.
+        del settings[sensor]["asset_folders"]  # where files may be, not which are read
         if not settings[sensor]["exclude"]:  # as before there was this key
             del settings[sensor]["exclude"]
         settings[sensor]["location"] = public_href(settings[sensor]["location"] or "") or None

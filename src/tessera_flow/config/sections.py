@@ -198,6 +198,11 @@ class _Source(Section):
     )
     item_format: str = key("mpc", "")
     collection: str | None = key(None, _COLLECTION, min_length=1)
+    asset_folders: list[PathText] = key(
+        [],
+        "Further folders in which the files of the scenes may be. Items may name http, https and "
+        "s3 URLs, and files below the folder above their list; others are refused.",
+    )
     exclude: list[str] = key(
         [],
         "Ids of scenes that are not used. An id that the search does not return has a warning.",

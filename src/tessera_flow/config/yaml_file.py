@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..input_files import is_special
 
 _INT = "tag:yaml.org,2002:int"
 _TEXT = "tag:yaml.org,2002:str"
@@ -61,6 +62,8 @@ def check_config_values(entries: Iterable[str]) -> None:
 
 def _problems(path: Path) -> list[str]:
     try:
+        if is_special(path):
+            return []  # it can be read once only, and Snakemake has done so
         content = path.read_bytes()
     except OSError:
         return []

@@ -34,6 +34,7 @@ from ..atomic import DISK_ERRORS, output_error
 from ..config.configuration import Config
 from ..config.locations import store_location
 from ..errors import ConfigError, ItemError, ReadError, TileError
+from ..input_files import without_links
 from ..region.grid import RegionGrid, crop
 from ..urls import redacted
 from .manifest import StoredTile, StoreManifest
@@ -468,7 +469,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
+        handle = open(path, "a", opener=without_links)  # noqa: SIM115
     except OSError as error:
         raise output_error(path, error) from error
     with handle:

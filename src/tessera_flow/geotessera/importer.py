@@ -216,7 +216,7 @@ def _contains_any(
 
 def _load(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
     try:
-        array = np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise TileError(
             f"The tile {path} cannot be read ({error}): delete it, or copy it again, and run again."

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from ..archives.places import archive_folders
 from ..archives.provider import Provider
 from ..archives.providers import find_provider
 from ..block_file import CHUNK, create_array, create_block_file
@@ -180,7 +181,7 @@ def _job(
     gdal = {option.name: option.value for option in provider.gdal_options}
     with (
         ThreadPoolExecutor(settings.threads, thread_name_prefix="read") as pool,
-        Reader(provider.access, policy, gdal, settings.threads) as reader,
+        Reader(provider.access, policy, gdal, settings.threads, archive_folders(source)) as reader,
     ):
         yield _Job(roi_path, window, provider, pool, reader)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from odc.geo.geobox import GeoBox
 
+from ..archives.places import archive_folders
 from ..archives.providers import find_provider
 from ..config.sections import Download, Period, Sentinel1, Sentinel2
 from ..raster.reader import Reader
@@ -30,7 +31,8 @@ def list_scenes(
     provider = find_provider(source.provider, source.item_format)
     policy = RetryPolicy(download.attempts, download.timeout, download.deadline)
     gdal = {option.name: option.value for option in provider.gdal_options}
-    with Reader(provider.access, policy, gdal, download.threads) as reader:
+    folders = archive_folders(source)
+    with Reader(provider.access, policy, gdal, download.threads, folders) as reader:
         return list_items(
             source,
             region,

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import Stopped, TesseraFlowError
+from ..input_files import without_links
 
 State = Literal["started", "done", "failed", "stopped", "interrupted"]
 REGION_WIDE = "all"
@@ -123,7 +124,7 @@ def _append(path: Path, record: dict[str, Any]) -> None:
     line = json.dumps({"time": now, **record}) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as handle:
+        with open(path, "a", encoding="utf-8", opener=without_links) as handle:
             try:
                 # Jobs of a block run on several machines; on NFS, appending alone is not atomic.
                 fcntl.lockf(handle, fcntl.LOCK_EX)

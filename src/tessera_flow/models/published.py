@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError, ConfigError
+from ..input_files import check_input
 
 HUB = "https://huggingface.co"
 
@@ -66,6 +67,7 @@ def weights_file(weights: str) -> Path | None:
         return None
     path = Path(weights).expanduser()
     if path.exists():
+        check_input(path, CheckpointError)
         return path
     if path.suffix or len(path.parts) > 1:
         raise CheckpointError(

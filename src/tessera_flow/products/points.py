@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_output
 from ..errors import RegionError
+from ..input_files import MAX_TABLE, check_input, table_bytes
 from ..region.vector_file import check_database, edits_read
 from .text_table import check_names, coordinates, read_text_table
 
@@ -88,6 +89,7 @@ def read_points(
     """
     if not path.exists():
         raise RegionError(f"The points file {path} does not exist: check the path.")
+    check_input(path, RegionError)
     suffix = path.suffix.lower()
     _check_encoding(encoding)
     if suffix not in (*TEXT_TABLES, *PARQUET):
@@ -103,6 +105,7 @@ def read_points(
             _check_unused(
                 path, {"--encoding": encoding, "--separator": separator, "--layer": layer}
             )
+            _check_table(path)
             table = pq.read_table(path)
             check_names(path, table.column_names)
             if b"geo" in (table.schema.metadata or {}) and x is None and y is None:
@@ -110,6 +113,15 @@ def read_points(
     except (pa.ArrowException, OSError) as error:
         raise RegionError(f"{path} cannot be read as a table ({error}): fix it.") from error
     return _table_points(path, table, x, y, crs)
+
+
+def _check_table(path: Path) -> None:
+    """Refuse a Parquet table that does not fit into memory; a folder of tables is not checked."""
+    if path.is_file() and (size := table_bytes(pq.read_metadata(path))) > MAX_TABLE:
+        raise RegionError(
+            f"{path} needs {size / 1e9:.1f} GB of memory, more than the limit of "
+            f"{MAX_TABLE / 1e9:.1f} GB: check that it is the right file, or divide it."
+        )
 
 
 def _table_points(

@@ -20,6 +20,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from ..errors import RegionError
+from ..input_files import MAX_DOCUMENT, check_input
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-")
@@ -56,6 +57,7 @@ def read_text_table(
         RegionError: the encoding or the separator is unknown, or the table is empty or ragged.
         OSError: the file cannot be read.
     """
+    check_input(path, RegionError, MAX_DOCUMENT)
     text = _decode(path, path.read_bytes(), encoding)
     if excel := _EXCEL.match(text):
         separator, text = separator or excel[1], text[excel.end() :]

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..atomic import write_text
 from ..config.configuration import Config
 from ..config.sections import OVERRIDES, GridSettings, Region
+from ..errors import RegionError
+from ..input_files import check_input
 from .grid import RegionGrid
 from .roi_files import roi_files
 
@@ -107,6 +109,8 @@ def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
     """
     region = config.regions[name]
     settings_key = _settings_key(region, config.grid, config.source == "tiles")
+    if isinstance(region.roi, str):
+        check_input(region.roi, RegionError)
     # Before the file is read: a change during the reading is then seen next time.
     signature = _signature(region)
     cache = _region_cache(config, name)

@@ -22,6 +22,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
 from ..errors import RegionError
+from ..input_files import check_input
 from .crs import (
     WGS84,
     check_datum,
@@ -127,6 +128,7 @@ def read_roi(
             f"The region file {path} does not exist: check `roi` (a relative path is relative to "
             f"{Path.cwd()})."
         )
+    check_input(path, RegionError)
     if path.suffix.lower() in RASTER_SUFFIXES:
         if layer is not None:
             raise RegionError(

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..archives.earth_search import EarthSearch, paid_bucket
+from ..archives.places import REFUSED
 from ..config.sections import Sentinel1, Sentinel2
 from ..errors import ItemError
 from ..sensors.sentinel1 import CHANNELS, not_linear_gamma0
@@ -103,6 +104,20 @@ def stated_band(key: str, asset: Mapping[str, Any]) -> dict[str, int]:
         if len(found) == 1:
             return {"band": found[0]}
     return {}
+
+
+def check_places(document: Mapping[str, Any], asset_keys: Iterable[str]) -> None:
+    """Check that the assets in use are where those of this archive may be.
+
+    Raises:
+        ItemError: one is elsewhere.
+    """
+    for _, asset in sorted(used_assets(document, asset_keys).items()):
+        if reason := asset.get(REFUSED):
+            raise ItemError(
+                f"Item {document['id']} cannot be used: {reason}, or list the id of the item in "
+                "`exclude`."
+            )
 
 
 def check_radar(document: Mapping[str, Any], asset_keys: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pyproj
 from odc.geo.geobox import GeoBox
 
+from ..archives.places import Places
 from ..archives.provider import Provider
 from ..archives.providers import find_provider
 from ..archives.stac import search_items
@@ -28,7 +29,13 @@ from .area import search_boxes
 from .candidate import source_item
 from .copies import Sample
 from .coverage import coverage_warnings, reasons
-from .item_assets import all_asset_keys, exclusion_warnings, used_assets, without_paid
+from .item_assets import (
+    all_asset_keys,
+    check_places,
+    exclusion_warnings,
+    used_assets,
+    without_paid,
+)
 from .manifest import Manifest, SourceItem
 from .publication import TITLES
 from .select import NO_DIRECTION, OffsetSettings, select_sentinel1, select_sentinel2
@@ -76,14 +83,15 @@ def list_items(
     location = absolute_location(source.location or provider.endpoint)
     collection = source.collection or provider.collection(source.provider, sensor)
     query = (location, collection, search_boxes(geobox), _search_period(sensor, period), download)
+    places = Places(location, source.asset_folders)
     warnings: list[str] = []
     if isinstance(source, Sentinel1):
         orbits = source.orbits
     assets = all_asset_keys({*provider.s2_assets.values(), *provider.s1_assets.values()})
     documents = (
-        search_items(*query, assets)
+        search_items(*query, assets, places)
         if source.provider == "local"
-        else provider.search(*query, orbits)
+        else provider.search(*query, orbits, places)
     )
     result = _candidates(documents, collection, geobox, period, provider, source)
     candidates, not_read = without_paid(result.items())
@@ -262,6 +270,7 @@ def _candidates(
             elif not item.overlaps(geobox):
                 result.outside[item.id, "its footprint does not reach the region"] = None
             else:
+                check_places(document, asset_keys)
                 result.add(item, str(document["properties"].get("updated") or ""))
         except (
             LookupError, TypeError, ValueError, AttributeError, pyproj.exceptions.ProjError

@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 
 from ..errors import TileError
 from ..inference.tile import ARRAYS, TileArrays, check_arrays
+from ..input_files import check_input
 from ..region.grid import Window
 
 logger = logging.getLogger(__name__)
@@ -223,6 +224,7 @@ def _warn_of_days(tile: TileArrays, folder: Path) -> None:
 def _read_npy(path: Path) -> NDArray[Any]:
     reason = "truncated, or not a NumPy array file"
     cause: Exception | None = None
+    check_input(path, TileError)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.memmap):
