@@ -6,9 +6,9 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
-_URL = re.compile(r"\b(?:https?|ftp|s3|gs|az)://[^\s'\"<>()]+")
+_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 _QUERY = re.compile(r"(/[^\s'\"<>()?]*)\?[^\s'\"<>()]+")
 _SHORTEST_SECRET = 4
 
@@ -43,6 +43,9 @@ def absolute_href(href: str, base: str) -> str:
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VSI_SCHEMES = {"/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://"}
+_HOST = re.compile(r"[^:]*(:\d*)?|\[[0-9A-Fa-f:.]*\](:\d*)?")
+_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_SECRET_NAME = re.compile(r"sig|token|key|secret|pass|pwd|credential|auth|sas$", re.I)
 _RASTER_NAME = re.compile(r"[^=&]*\.(tiff?|jp2)", re.I)
 
 
@@ -72,13 +75,43 @@ def public_href(href: str) -> str:
     """Return the URL without user name, password, query and fragment.
 
     Signatures and tokens are in these parts, so only this form of a URL may be written to a file, a
-    log or a message. Paths are returned unchanged.
+    log or a message. This holds for every scheme, also in GDAL's `/vsi...` paths. Other paths are
+    returned unchanged.
     """
-    parts = urlsplit(href)
-    if parts.scheme not in ("http", "https", "ftp", "s3", "gs", "az"):
+    if href.startswith("/vsi"):
+        start, mark, rest = href.partition("?")[0].partition("://")
+        return f"{start}{mark}{_without_user(rest)}" if mark else start
+    if not _SCHEME.match(href) or href[:8].lower() == "file:///":
         return href
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    scheme, _, rest = href.partition("://")
+    return f"{scheme}://{_without_user(re.split('[?#]', rest, maxsplit=1)[0])}"
+
+
+def _without_user(rest: str) -> str:
+    """Return a URL without its scheme and without user name and password, which can contain `/`."""
+    host, slash, path = rest.partition("/")
+    if "@" not in host and not _HOST.fullmatch(host) and "@" in path:
+        return rest.rpartition("@")[2]
+    return f"{host.rpartition('@')[2]}{slash}{path}"
+
+
+def stated_secret(url: str) -> str | None:
+    """Return what in a URL is a password or token: `a user name or password`, or the name of a
+    parameter; None if nothing is. A value `${NAME}`, a variable of the environment, is none.
+    """
+    if not _SCHEME.match(url):
+        return None
+    rest = url.partition("://")[2]
+    query = rest.partition("#")[0].partition("?")[2]
+    if rest.partition("?")[0] != _without_user(rest.partition("?")[0]):
+        user = rest.partition("?")[0].rpartition("@")[0]
+        if any(part and not _VARIABLE.fullmatch(part) for part in user.split(":")):
+            return "a user name or password"
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if _SECRET_NAME.search(name) and value and not _VARIABLE.fullmatch(value):
+            return f"the parameter {name}"
+    return None
 
 
 def redacted(text: str, *urls: str) -> str:
@@ -100,7 +133,10 @@ def redacted(text: str, *urls: str) -> str:
 def _secrets(url: str) -> Iterator[str]:
     if not is_url(url):
         return
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return
     for value in (parts.password or "", *(value for _, value in parse_qsl(parts.query))):
         for form in (value, unquote(value)):
             if len(form) >= _SHORTEST_SECRET:

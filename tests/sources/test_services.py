@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tessera_flow.demo.archive import write_item_collection
-from tessera_flow.errors import ItemError
+from tessera_flow.errors import ConfigError, CredentialsError, ItemError
 
 from ..support.pipeline import ingest, manifest
 from ..support.search_run import (
@@ -27,7 +29,7 @@ from ..support.search_run import (
     relocated,
     search,
 )
-from ..support.servers import FileServer, closed_port, serve_stac
+from ..support.servers import FileServer, closed_port, serve_files, serve_stac
 
 
 @pytest.mark.parametrize("post", [True, False])
@@ -178,13 +180,28 @@ def test_search_fails_after_the_timeout(tmp_path: Path, roi: Path, archive: Item
             search(tmp_path, roi, api.url, download={"attempts": 1, "timeout": 0.2})
 
 
-def with_secrets(url: str) -> str:
-    return f"{url.replace('http://', f'http://user:{PASSWORD}@')}/?token={TOKEN}"
+@pytest.fixture
+def with_secrets(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Return a function that adds variables with a password and a token to a URL."""
+    monkeypatch.setenv("ARCHIVE_PASSWORD", PASSWORD)
+    monkeypatch.setenv("ARCHIVE_TOKEN", TOKEN)
+
+    def with_variables(url: str) -> str:
+        login = "http://${ARCHIVE_USER}:${ARCHIVE_PASSWORD}@"
+        return f"{url.replace('http://', login)}/?token=${{ARCHIVE_TOKEN}}"
+
+    monkeypatch.setenv("ARCHIVE_USER", "user")
+    return with_variables
 
 
 @pytest.mark.parametrize("failure", ["dead", "busy", "refused"])
 def test_error_of_a_failing_service_has_no_secrets(
-    tmp_path: Path, roi: Path, archive: Items, caplog: pytest.LogCaptureFixture, failure: str
+    tmp_path: Path,
+    roi: Path,
+    archive: Items,
+    caplog: pytest.LogCaptureFixture,
+    failure: str,
+    with_secrets: Callable[[str], str],
 ) -> None:
     caplog.set_level(logging.INFO)
     with serve_stac(archive, unavailable=9) as api:
@@ -202,7 +219,11 @@ def test_error_of_a_failing_service_has_no_secrets(
 
 
 def test_secrets_in_a_url_are_sent_only_to_the_service(
-    tmp_path: Path, roi: Path, archive: Items, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    roi: Path,
+    archive: Items,
+    caplog: pytest.LogCaptureFixture,
+    with_secrets: Callable[[str], str],
 ) -> None:
     caplog.set_level(logging.INFO)
     with serve_stac(archive, unavailable=1) as api:
@@ -217,7 +238,7 @@ def test_secrets_in_a_url_are_sent_only_to_the_service(
 
 
 def test_secrets_in_a_url_are_not_sent_to_another_host(
-    tmp_path: Path, roi: Path, archive: Items
+    tmp_path: Path, roi: Path, archive: Items, with_secrets: Callable[[str], str]
 ) -> None:
     with serve_stac(archive) as api, serve_stac(archive) as other:
         landing = api.respond("GET", "/", {}, None)[2].replace(
@@ -230,6 +251,40 @@ def test_secrets_in_a_url_are_not_sent_to_another_host(
         for request in other.requests:
             assert "authorization" not in request.headers
             assert_no_secret(request.path)
+
+
+def test_login_of_a_netrc_file_is_used_and_must_be_private(
+    tmp_path: Path, roi: Path, archive: Items, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the search and for the scenes, and for that host only."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine 127.0.0.1 login user password {PASSWORD}\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    netrc.chmod(0o644)
+    optical = {"sentinel1": {"enabled": False}}
+    with (
+        serve_files(scenes) as files,
+        serve_stac(relocated(archive[3:4], scenes, f"http://localhost:{files.port}/")) as api,
+    ):
+        with pytest.raises(CredentialsError, match="other users can read it: run `chmod 600"):
+            search(tmp_path / "a", roi, api.url)
+        netrc.chmod(0o600)
+        ingest(located(tmp_path / "b", roi, api.url, **optical))
+        assert all("authorization" in request.headers for request in api.requests)
+        assert files.requests
+        assert not any("authorization" in request.headers for request in files.requests)
+        items = tmp_path / "items.json"
+        write_item_collection(items, relocated(archive[3:4], scenes, f"{files.url}/"))
+        files.requests.clear()
+        ingest(located(tmp_path / "c", roi, items, **optical))
+        assert {request.headers["authorization"] for request in files.requests} == {
+            "Basic " + base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+        }
+
+
+def test_variable_that_is_not_set_is_named(tmp_path: Path, roi: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^sentinel2\.location needs a variable, but .* NO_SUCH"):
+        search(tmp_path, roi, "http://127.0.0.1:9/?token=${NO_SUCH}")
 
 
 def test_missing_collection_has_one_clear_message(

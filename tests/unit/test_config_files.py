@@ -193,14 +193,46 @@ def test_list_of_path_keys_is_complete() -> None:
                 yield (*prefix, name), expanded, field.description or ""
 
     keys = list(walk(Config, ()))
-    assert {key for key, expanded, _ in keys if expanded} == set(PATHS)
+    lists = {key for key, _, _ in keys if key[-1] == "asset_folders"}
+    assert len(lists) == 6
+    assert {key for key, expanded, _ in keys if expanded} == {*PATHS, *lists}
     described = {key for key, _, text in keys if text.startswith(("Path", "Folder", "URL"))}
     assert described - set(PATHS) == {("jobs", "scratch")}
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:hunter2@h/stac", "https://h/stac) contains a user name or password, which"),
+        ("https://hunter2@h/stac", "https://h/stac) contains a user name or password, which"),
+        ("http://me:hun/ter2@h/stac", "http://h/stac) contains a user name or password, which"),
+        ("https://h/stac?f=json&sig=hunter2", "https://h/stac) contains the parameter sig, which"),
+        ("abfs://c:hunter2@h/stac", "abfs://h/stac) contains a user name or password, which"),
+    ],
+)
+def test_secrets_in_the_configuration_are_refused(url: str, shown: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read(("sentinel2", "location"), url)
+    message = str(raised.value)
+    assert message.startswith(f"sentinel2.location ({shown}")
+    assert "~/.netrc" in message and "hun" not in message and "ter2" not in message
+
+
+def test_variables_of_the_environment_in_a_url_stay_in_the_configuration() -> None:
+    """They are replaced for requests only, so that no file contains them."""
+    url = "https://${USER}:${PASSWORD}@h/stac?sig=${SIG}&f=json"
+    assert read(("sentinel2", "location"), url) == url
+
+
+def test_paths_in_a_list_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISK", "/disk")
+    config = load_config(document(("sentinel2", "asset_folders"), ["$DISK/a", "b"]))
+    assert config.sentinel2.asset_folders == ["/disk/a", "b"]
+
+
 def test_urls_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY", "secret")
-    url = "https://example.org/~me/api?key=$KEY"
+    url = "https://example.org/~me/api?q=$KEY"
     assert read(("sentinel2", "location"), url) == url
 
 

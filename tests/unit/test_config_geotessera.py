@@ -66,7 +66,7 @@ def test_keys_not_used_with_published_embeddings_are_ignored(sections: dict[str,
             "no time series: remove it.",
         ),
         (
-            {"geotessera": {"location": "https://user:secret@example.org/store"}},
+            {"geotessera": {"location": "https://example.org/store"}},
             "geotessera: location must be a folder, because the geotessera client reads only "
             "folders and the public store: mount or copy the store, or omit location to use the "
             "public one.",

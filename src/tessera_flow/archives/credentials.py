@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..errors import CredentialsError
 
@@ -53,6 +54,30 @@ def earthdata_token() -> str:
         ) from None
     warn_if_shared(path)
     return _checked(text, f"The file {path}")
+
+
+def netrc_login(url: str) -> tuple[str, str] | None:
+    """Return user name and password for the host of a URL from the netrc file; None without one.
+
+    The file is the one in the environment variable NETRC, or ~/.netrc.
+
+    Raises:
+        CredentialsError: other users can read the file.
+    """
+    # Imported here: most users of this module read a token only.
+    from requests.utils import get_netrc_auth
+
+    login = get_netrc_auth(url)
+    if login is None:
+        return None
+    paths = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    for path in (Path(name).expanduser() for name in paths):
+        if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise CredentialsError(
+                f"{path} has a password for {urlsplit(url).hostname}, but other users can read it: "
+                f"run `chmod 600 {path}`."
+            )
+    return str(login[0]), str(login[1])
 
 
 def _checked(text: str, where: str) -> str:

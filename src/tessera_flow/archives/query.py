@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..config.sections import Download, Period
+from .credentials import netrc_login
 
 RETRIED = (429, 500, 502, 503, 504)
 
@@ -53,8 +54,13 @@ def own_host_only(location: str) -> Callable[[Any], None]:
     """Return a modifier of `requests.Request` that adds the credentials of `location`.
 
     User, password and query of `location` are added to each request to its host, because links
-    in responses do not contain them. Other hosts never receive them.
+    in responses do not contain them. Other hosts never receive them. Without a user, `requests`
+    takes one from ~/.netrc.
+
+    Raises:
+        CredentialsError: see `netrc_login`.
     """
+    netrc_login(location)
     home = urlsplit(location)
     host = home.netloc.rpartition("@")[2]
     query = parse_qsl(home.query)

@@ -15,6 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from ..urls import public_href
+
 _MAX_VALUE_LENGTH = 60
 _EXPECTED = {
     "int_type": "a whole number",
@@ -110,6 +112,12 @@ def _message(details: ErrorDetails, root: type[BaseModel]) -> str:
     if location[-1:] == ("[key]",):
         return f"{dotted(location[:-2])} has the name {shown(value)}: give it {details['msg']}."
     key = dotted(location)
+    if kind == "secret":
+        return (
+            f"{key} ({public_href(str(value))}) contains {details['msg']}, which would be written "
+            "to files that others can read: put a user name and password into ~/.netrc, or the "
+            "value into a variable of the environment, and write ${NAME} in its place."
+        )
     if kind == "missing":
         field = _field(location, root)
         meaning = first_sentence(field.description or "") if field else "required"

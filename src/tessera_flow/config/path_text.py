@@ -39,6 +39,24 @@ def expanded_path(path: str) -> str:
     return home
 
 
+def url_with_variables(url: str) -> str:
+    """Return a URL in which each `${NAME}` is replaced by this variable of the environment.
+
+    The result can contain passwords and tokens: use it for requests, and write it nowhere.
+
+    Raises:
+        ValueError: a variable is not set; the text names it, without its value.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if not found:
+            raise ValueError(f"the variable {match[1]} of the environment is not set")
+        return found
+
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, url) if _URL.match(url) else url
+
+
 def _warn_per_job(name: str, value: str) -> str:
     if _PER_JOB.fullmatch(name):
         log.warning(

@@ -23,7 +23,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from ..urls import stated_secret
 from .bounding_box import bounding_box
 from .messages import expected, literals
 from .path_text import expanded_path
@@ -126,6 +128,8 @@ _HEADS_SCHEMA = {
 
 
 def _path(value: str) -> str:
+    if secret := stated_secret(value):
+        raise PydanticCustomError("secret", "{what}", {"what": secret})
     try:
         return expanded_path(value)
     except ValueError as error:

@@ -21,6 +21,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from ..archives.credentials import netrc_login
 from ..archives.signing import Access, GivesAccess
 from ..concurrency import call_with_timeout
 from ..errors import ReadError, TesseraFlowError
@@ -69,6 +70,7 @@ class RangeClient:
         # `access` by an entry of ~/.netrc.
         self._session.trust_env = False
         self._environments: dict[str, dict[str, Any]] = {}
+        self._logins: dict[str, tuple[str, str] | None] = {}
         adapter = HTTPAdapter(pool_connections=8, pool_maxsize=connections, max_retries=0)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -196,6 +198,9 @@ class RangeClient:
             "Range": f"bytes={start}-{stop - 1}",
             "Accept-Encoding": "identity",
         }
+        auth = None
+        if not any(name.lower() == "authorization" for name in headers):
+            auth = self._login(access.href)
         if version is not None and version.strong:
             headers["If-Range"] = version.etag
         with self._counting:
@@ -205,6 +210,7 @@ class RangeClient:
             self._session.get(
                 access.href,
                 headers=headers,
+                auth=auth,
                 stream=True,
                 timeout=self.policy.timeout,
                 **self._environment(access.href),
@@ -230,6 +236,13 @@ class RangeClient:
                     return REPLACED
                 return Failure("permanent", "the server does not support range requests")
             return self._body(response, start, stop, attempts, version)
+
+    def _login(self, href: str) -> tuple[str, str] | None:
+        """Return user name and password for a host; read once, not for each request."""
+        host = urlsplit(href).netloc
+        if host not in self._logins:
+            self._logins[host] = netrc_login(href)
+        return self._logins[host]
 
     def _environment(self, href: str) -> dict[str, Any]:
         parts = urlsplit(href)

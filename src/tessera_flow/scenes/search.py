@@ -20,9 +20,10 @@ from ..archives.places import Places
 from ..archives.provider import Provider
 from ..archives.providers import find_provider
 from ..archives.stac import search_items
+from ..config.path_text import url_with_variables
 from ..config.sections import Download, Period, Sentinel1, Sentinel2
 from ..dates import utc_today
-from ..errors import ItemError
+from ..errors import ConfigError, ItemError
 from ..sensors.sentinel2 import Preprocessing
 from ..urls import absolute_location, public_href
 from .area import search_boxes
@@ -80,7 +81,7 @@ def list_items(
     """
     sensor, orbits = source.sensor, "both"
     provider = find_provider(source.provider, source.item_format)
-    location = absolute_location(source.location or provider.endpoint)
+    location = _location(source, provider)
     collection = source.collection or provider.collection(source.provider, sensor)
     query = (location, collection, search_boxes(geobox), _search_period(sensor, period), download)
     places = Places(location, source.asset_folders)
@@ -126,6 +127,16 @@ def list_items(
         log.warning("%s", warning)
     outside = tuple(sorted(result.outside))
     return Manifest(sensor, tuple(items), tuple(left_out), tuple(warnings), outside)
+
+
+def _location(source: Sentinel2 | Sentinel1, provider: Provider) -> str:
+    """Return the URL, with its secrets, or the absolute path of an archive."""
+    try:
+        return absolute_location(url_with_variables(source.location or provider.endpoint))
+    except ValueError as error:
+        raise ConfigError(
+            f"{source.sensor}.location needs a variable, but {error}: set it before the run."
+        ) from None
 
 
 def _search_period(sensor: str, period: Period) -> Period:
