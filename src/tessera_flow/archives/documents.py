@@ -1,4 +1,4 @@
-"""Check the form of STAC documents, which come from many programs, before they are used."""
+"""Read STAC documents, and check their form, which comes from many programs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ItemError
+from ..input_files import MAX_DOCUMENT, check_input
 from ..urls import public_href
 from .places import REFUSED, Places, refusal
+
+
+def read_document(path: str) -> str:
+    """Return the text of a file, in UTF-8.
+
+    Raises:
+        ItemError: it is not a file, or too large.
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    check_input(path, ItemError, MAX_DOCUMENT)
+    with open(path, encoding="utf-8-sig") as file:
+        return file.read()
 
 
 def links_of(document: Any) -> list[Mapping[str, Any]]:

@@ -10,11 +10,10 @@ from typing import Any
 
 from ..errors import ItemError
 from ..input_files import check_input
-from .documents import links_of
+from .documents import links_of, read_document
 from .places import CATALOGS
 from .stac_geoparquet import is_parquet, read_items
 from .static_catalog import check_complete
-from .transfer import read_document
 
 _PARQUET = (".parquet", ".geoparquet")
 _JSON = (".json", ".geojson", ".ndjson", ".jsonl", ".geojsonl")

@@ -23,8 +23,9 @@ from .places import Places
 from .query import Box, QueryRefused, own_host_only
 from .stac_api import is_api, search_api
 from .stac_geoparquet import is_parquet, read_items
+from .stac_io import LimitedIO
 from .static_catalog import catalog_items, check_complete
-from .transfer import LimitedIO, TimeLimit
+from .transfer import TimeLimit
 
 keep_secrets_out_of_log("urllib3.connectionpool")
 
