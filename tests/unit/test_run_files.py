@@ -12,7 +12,7 @@ import pytest
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.fingerprint import content_hash
-from tessera_flow.config.sections import Jobs
+from tessera_flow.config.run_sections import Jobs
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
 from tessera_flow.jobs.cpu_gpu_split import gpu_blocks, pattern
 from tessera_flow.jobs.estimate import estimate_text, make_estimate

@@ -18,12 +18,11 @@ from ..errors import ConfigError
 from .messages import error_messages, refused, shown
 from .model import Model
 from .overrides import overridden, sections_of_run, sensor_problems
+from .run_sections import Jobs, Paths
 from .sections import (
     Download,
     Geotessera,
     GridSettings,
-    Jobs,
-    Paths,
     Period,
     Products,
     Region,
