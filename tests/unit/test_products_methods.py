@@ -82,7 +82,10 @@ def test_sensor_without_scenes_is_counted_but_not_described(grid: RegionGrid) ->
 def test_warnings_about_the_scenes_are_a_paragraph(grid: RegionGrid) -> None:
     warnings = ("No radar.", "The period is not over.")
     paragraphs = methods(replace(record(grid), warnings=warnings), manifests(), NOTHING_MISSING)
-    assert paragraphs[1] == "Warnings about the scenes: No radar. The period is not over."
+    assert (
+        paragraphs[1]
+        == "Warnings about the region and the scenes: No radar. The period is not over."
+    )
     assert "Warnings" not in text(record(grid), manifests(), NOTHING_MISSING)
 
 

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 from odc.geo.geobox import GeoBox
 
+from tessera_flow.config.configuration import load_config
 from tessera_flow.config.fingerprint import content_hash
 from tessera_flow.errors import RegionError
+from tessera_flow.models.weights_record import WeightsRecord, write_weights_record
+from tessera_flow.products.inputs import product_inputs
 from tessera_flow.products.provenance import Provenance, SourceRecord, build_provenance
+from tessera_flow.scenes.manifest import Manifest
 
+from ..support.pipeline import MODEL, write_box
 from ..support.products_region import WEIGHTS, make_config, make_region
 
 
@@ -45,6 +50,31 @@ def test_record_is_complete(record: Provenance) -> None:
     assert document["software"]["tessera-flow"]
     assert document["software"]["numpy"]
     assert document["configuration_sha256"] == content_hash(make_config(), "field", "y2023")
+
+
+def test_warnings_of_the_region_and_of_the_scenes_are_in_the_record(tmp_path: Path) -> None:
+    """Pixels of web Mercator have another size on the ground, whatever shows it: log or product."""
+    roi = write_box(tmp_path / "roi.geojson", 600_000, 5_699_600, 600_400, 5_700_000)
+    config = load_config(
+        {
+            "regions": {"field": {"roi": str(roi), "crs": "EPSG:3857"}},
+            "periods": {"y2023": {"start": "2023-01-01", "end": "2023-12-31"}},
+            "model": MODEL,
+            "paths": {"work": str(tmp_path / "work")},
+        }
+    )
+    weights = tmp_path / "weights.json"
+    write_weights_record(
+        WeightsRecord("x.pt", "ab" * 32, None, None, "v2-student", {}, [128], "int8"), weights
+    )
+    Manifest("sentinel2", (), (), ("No Sentinel-2 scene exists.",)).write(tmp_path / "s2.json")
+    inputs = product_inputs(config, "field", "y2023", [], weights, [tmp_path / "s2.json"])
+    record = inputs["provenance"]
+    scale, scenes = record.warnings
+    assert scale.startswith("The file of region field: pixels of 10 m in EPSG:3857")
+    assert "6.25 x 6.23 m on the ground" in scale
+    assert scenes == "No Sentinel-2 scene exists."
+    assert str(tmp_path) not in json.dumps(record.to_json())
 
 
 def test_record_has_no_secrets_and_no_paths_of_this_machine(tmp_path: Path) -> None:

@@ -390,7 +390,7 @@ def test_warnings_about_the_scenes_are_in_the_summary_and_not_again_in_the_logs(
     )  # fmt: skip
     page = Page((tmp_path / "report.html").read_text())
     shown = " ".join(page.text.split())
-    assert f"Warnings about the scenes: {warning}" in shown
+    assert f"Warnings about the region and the scenes: {warning}" in shown
     assert "Warnings in the logs" not in shown
     # In the summary, in the methods and in the complete record.
     assert page.text.count(warning) == 3

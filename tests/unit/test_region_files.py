@@ -26,7 +26,7 @@ from affine import Affine
 from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import RegionError
 from tessera_flow.region import gridding, vector_file
-from tessera_flow.region.blocks import load_region_grid, region_warnings
+from tessera_flow.region.blocks import lasting_warnings, load_region_grid, region_warnings
 from tessera_flow.region.mask import write_mask
 from tessera_flow.region.roi import read_roi, region_geobox
 from tessera_flow.region.roi_files import roi_files
@@ -279,6 +279,7 @@ def test_edit_in_the_write_ahead_log_is_seen(tmp_path: Path) -> None:
         assert grid.shape == (10, 10)
         (text,) = region_warnings(settings(tmp_path, path))
         assert "region.gpkg is open in another program" in text
+        assert lasting_warnings(settings(tmp_path, path), "here") == []
     finally:
         database.close()
     assert load_region_grid(settings(tmp_path, path), "here") == (grid, changed)
@@ -363,6 +364,10 @@ def test_warnings_are_kept_with_the_grid(tmp_path: Path) -> None:
         missing, scale = region_warnings(config)
         assert "1 of 2 features have no geometry" in missing
         assert "pixels of 10 m in EPSG:3857" in scale
+        of_product = lasting_warnings(config, "here")
+        assert of_product[0].startswith("The file of region here: 1 of 2 features have no geometry")
+        assert of_product[1].startswith("The file of region here: pixels of 10 m in EPSG:3857")
+        assert str(tmp_path) not in " ".join(of_product)
         os.utime(path)
         load_region_grid(config, "here")
 

@@ -18,6 +18,7 @@ from ..errors import ItemError
 from ..geotessera import STORE_DIM
 from ..geotessera.manifest import StoreManifest
 from ..models.published import PUBLISHED
+from ..region.blocks import region_warnings
 from ..region.grid import Block, RegionGrid, crop
 from ..region.roi import read_roi
 from ..scenes.search import Manifest
@@ -50,7 +51,7 @@ class Estimate:
         calibrated: rules whose times were measured on earlier blocks.
         assumptions: as text.
         inference_limit_hours: that an inference job requests at its first attempt; 0 without one.
-        warnings: about the scenes, and about jobs that take too long.
+        warnings: about regions and scenes, and about jobs that take too long.
     """
 
     blocks: int
@@ -106,7 +107,11 @@ def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> 
         inference_limit_hours=max(
             (schedule.runtime(rule, 1) / 60 for rule in INFERENCE if work.jobs[rule]), default=0.0
         ),
-        warnings=[*schedule.time_warnings(), *scene_warnings(files, of_blocks=True)],
+        warnings=[
+            *region_warnings(files.config),
+            *schedule.time_warnings(),
+            *scene_warnings(files, of_blocks=True),
+        ],
     )
 
 

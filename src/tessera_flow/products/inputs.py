@@ -10,7 +10,7 @@ from typing import Any
 from ..config.configuration import Config
 from ..geotessera.manifest import StoreManifest
 from ..models.weights_record import read_weights_record
-from ..region.blocks import load_region_grid
+from ..region.blocks import lasting_warnings, load_region_grid
 from ..scenes.manifest import Manifest
 from .provenance import build_provenance
 from .tile_facts import merge_facts, read_facts
@@ -52,7 +52,11 @@ def product_inputs(
             None if weights is None else asdict(read_weights_record(weights)),
             store=lists["store"],
             item_counts={scenes.sensor: len(scenes.items) for scenes in lists["manifests"]},
-            warnings=[*warnings, *tile_warnings(tile_blocks)],
+            warnings=[
+                *lasting_warnings(config, region),
+                *warnings,
+                *tile_warnings(tile_blocks),
+            ],
             roi_sha256=roi_sha256,
         ),
     }

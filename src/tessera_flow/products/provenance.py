@@ -106,7 +106,7 @@ class Provenance:
 
     Attributes:
         region, period: their names in the configuration.
-        roi_sha256: SHA-256 of the region file's content, if known.
+        roi_sha256: SHA-256 of the region's geometry, if known.
         period_start, period_end: first and last day (UTC), both included, ISO 8601.
         crs: `EPSG:n`, or WKT2 for a CRS without a code.
         transform: affine coefficients (a, b, c, d, e, f): x = a*column + b*row + c,
@@ -120,8 +120,9 @@ class Provenance:
             embeddings.
         software: version by package.
         configuration_sha256: see `config.fingerprint.content_hash`.
-        warnings: about the scenes, from their lists (`scenes.manifest.Manifest.warnings`); about
-            tile folders, from the block files (`products.tile_facts`).
+        warnings: about the region and its grid (`region.blocks.lasting_warnings`); about the
+            scenes, from their lists (`scenes.manifest.Manifest.warnings`); about tile folders,
+            from the block files (`products.tile_facts`).
     """
 
     region: str
@@ -222,8 +223,8 @@ def build_provenance(
             recorded if there is no name. None for published embeddings.
         store: the tiles of published embeddings.
         item_counts: number of items in the manifest by sensor, if known.
-        warnings: about the scenes or the tile folders.
-        roi_sha256: SHA-256 of the region file's content, if known.
+        warnings: about the region, and about the scenes or the tile folders.
+        roi_sha256: SHA-256 of the region's geometry, if known.
 
     Raises:
         KeyError: no such region, period or key of the weights record.

@@ -25,7 +25,7 @@ from .roi_files import roi_files
 if TYPE_CHECKING:
     from .roi import RasterRoi, VectorRoi
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Increased when a change of `gridding` or `roi` alters grids or blocks."""
 
 
@@ -122,20 +122,21 @@ def load_region_grid(config: Config, name: str) -> tuple[RegionGrid, str]:
     # Imported here: only a region that is new or changed needs the reader of geometries.
     from .gridding import make_grid
 
-    with _collected_warnings() as of_file:
+    with _collected_warnings() as reading:
         roi = read_region(config, name)
         fingerprint = roi.fingerprint()
     if cached and cached["roi"] == fingerprint:
         grid, of_grid = RegionGrid.from_json(cached["grid"]), cached["warnings"]["grid"]
     else:
-        with _collected_warnings() as of_grid:
+        with _collected_warnings() as gridding:
             grid = make_grid(name, roi, region, config.grid)
+        of_grid = gridding.texts
     document = {
         "settings": settings_key,
         "files": signature,
         "roi": fingerprint,
         "grid": grid.to_json(),
-        "warnings": {"file": of_file, "grid": of_grid},
+        "warnings": {"state": reading.of_state, "file": reading.texts, "grid": of_grid},
     }
     write_text(cache, json.dumps(document))
     return grid, fingerprint
@@ -153,6 +154,24 @@ def region_warnings(config: Config) -> list[str]:
     ]
 
 
+def lasting_warnings(config: Config, name: str) -> list[str]:
+    """Return the warnings about a region that concern its products, from the cache.
+
+    They do not contain the path of its file, and not those about the state of the file, such as
+    that another program has it open.
+    """
+    document = _read_cache(_region_cache(config, name), _KEYS)
+    if not document:
+        return []
+    path = str(Path(config.regions[name].roi))
+    texts = [
+        text.replace(path, f"the file of region {name}")
+        for kind in ("file", "grid")
+        for text in document["warnings"][kind]
+    ]
+    return [text[:1].upper() + text[1:] for text in texts]
+
+
 def _region_cache(config: Config, name: str) -> Path:
     return cache_folder(config) / "regions" / f"{name}.json"
 
@@ -161,19 +180,21 @@ class _Collector(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.texts: list[str] = []
+        self.of_state: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
+        texts = self.of_state if getattr(record, "of_state", False) else self.texts
+        texts.append(record.getMessage())
 
 
 @contextmanager
-def _collected_warnings() -> Iterator[list[str]]:
+def _collected_warnings() -> Iterator[_Collector]:
     """Collect the warnings of this package, which are shown in every run, also from the cache."""
     logger, collector = logging.getLogger(__package__), _Collector()
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(collector)
     try:
-        yield collector.texts
+        yield collector
     finally:
         logger.removeHandler(collector)
         logger.propagate = propagate

@@ -316,8 +316,8 @@ def on_multiples(roi: VectorRoi | RasterRoi, resolution: float) -> VectorRoi | R
     top = math.ceil(f / resolution - SNAP_TOLERANCE) * resolution
     if (left, top) != (c, f):
         log.warning(
-            "The mask %s starts at %s, %s, but the pixels of its tile folders are on multiples of "
-            "%g: the products start at %s, %s",
+            "%s: the mask starts at %s, %s, but the pixels of its tile folders are on multiples of "
+            "%g: the products start at %s, %s.",
             roi.path, c, f, resolution, left, top,
         )  # fmt: skip
     return replace(roi, transform=Affine(resolution, 0, left, 0, -resolution, top))

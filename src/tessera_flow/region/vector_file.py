@@ -111,6 +111,7 @@ def check_database(path: Path) -> None:
             "%s is open in another program (QGIS): its saved edits, in %s, are used.",
             path,
             log_file,
+            extra={"of_state": True},  # not of the geometry
         )
 
 

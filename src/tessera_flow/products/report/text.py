@@ -41,6 +41,7 @@ def methods(
     if store is not None:
         return [
             _join(_published(provenance, store), _skipped_blocks(skipped)),
+            *_warnings(provenance),
         ]
     if not manifests:
         made = _join(_tile_folders(provenance), _skipped_blocks(skipped))
@@ -127,8 +128,9 @@ def _warnings(provenance: Provenance) -> list[str]:
 
 def warnings_about(provenance: Provenance) -> str:
     """Return what the warnings of a product are about."""
-    of_tiles = any(source.provider == "tiles" for source in provenance.sources)
-    return "the tile folders" if of_tiles else "the scenes"
+    of = {"tiles": "the tile folders", "geotessera": "the published embeddings"}
+    providers = [source.provider for source in provenance.sources if source.provider in of]
+    return f"the region and {of[providers[0]] if providers else 'the scenes'}"
 
 
 def _skipped_blocks(skipped: int) -> str:
