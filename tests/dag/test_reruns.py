@@ -168,8 +168,13 @@ def test_the_region_file_counts_by_its_geometry(finished: Path) -> None:
     roi.write_text(json.dumps(json.loads(text), indent=3))
     assert roi.read_text() != text
     assert plan(finished) == {}
-    box(roi, (0, 49), (0, 40))
-    assert roi.read_text() != text
+    moved = finished / "moved" / "region.geojson"
+    moved.parent.mkdir()
+    roi.rename(moved)
+    change(finished, {"regions.here.roi": str(moved)})
+    assert plan(finished) == {}
+    box(moved, (0, 49), (0, 40))
+    assert moved.read_text() != text
     assert plan(finished) == REGION
 
 

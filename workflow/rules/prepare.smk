@@ -7,8 +7,8 @@
 
 
 rule roi:
-    input:
-        roi=lambda wildcards: [ancient(file) for file in FILES.roi_file(**wildcards)],
+    # The region's file is no input, because a region is its geometry: the parameters have its
+    # fingerprint, and a file that was moved or renamed reruns nothing.
     output:
         mask="<work>/{region}/roi.tif",
     log:

@@ -28,7 +28,8 @@ def content_hash(config: Config, region: str, period: str) -> str:
     """Return the SHA-256 (hex) of the settings that determine the numbers of a region and period.
 
     Names, output paths, products, the division into blocks and patches, and other regions and
-    periods are not included.
+    periods are not included; nor is the path of the region's file, because a region is its
+    geometry (`roi_sha256` in the record of a product).
 
     Raises:
         KeyError: the region or period does not exist.
@@ -61,7 +62,7 @@ def content_hash(config: Config, region: str, period: str) -> str:
     else:
         del settings["geotessera"]
     settings["region"] = config.regions[region].model_dump(
-        mode="json", exclude={"periods", *OVERRIDES}
+        mode="json", exclude={"roi", "layer", "periods", *OVERRIDES}
     )
     settings["period"] = config.periods[period].model_dump(mode="json", exclude=set(OVERRIDES))
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

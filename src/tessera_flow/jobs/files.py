@@ -45,11 +45,6 @@ class RunFiles:
         self._skipped: dict[tuple[str, str], dict[str, str]] = {}
         self._for_run: dict[tuple[str, str], Config] = {}
 
-    def roi_file(self, region: str) -> list[str]:
-        """Return the file of a region; nothing for a box, which is in the configuration."""
-        roi = self.config.regions[region].roi
-        return [roi] if isinstance(roi, str) else []
-
     def for_run(self, region: str, period: str) -> Config:
         """Return the configuration of one region and period (`Config.for_run`)."""
         if (region, period) not in self._for_run:

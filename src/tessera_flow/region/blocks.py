@@ -163,9 +163,10 @@ def lasting_warnings(config: Config, name: str) -> list[str]:
     document = _read_cache(_region_cache(config, name), _KEYS)
     if not document:
         return []
-    path = str(Path(config.regions[name].roi))
+    roi = config.regions[name].roi
+    path = str(Path(roi)) if isinstance(roi, str) else ""  # a box names itself
     texts = [
-        text.replace(path, f"the file of region {name}")
+        text.replace(path, f"the file of region {name}") if path else text
         for kind in ("file", "grid")
         for text in document["warnings"][kind]
     ]
