@@ -140,6 +140,30 @@ def test_fields_are_requested_where_announced_and_nothing_is_lost(
         assert item.extent == other.extent
 
 
+@pytest.mark.parametrize("announces", [True, False])
+def test_relative_urls_of_assets_are_relative_to_the_item(
+    tmp_path: Path, roi: Path, archive: Items, announces: bool
+) -> None:
+    (first, other), names = (dict(item) for item in archive[:2]), {}
+    for item in (first, other):
+        item["assets"] = {
+            key: asset | {"href": f"./data/{item['id']}/{key}.tif"}
+            for key, asset in item["assets"].items()
+        }
+    first["links"] = [{"rel": "self", "href": "https://files.test/items/1/item.json?x=1"}]
+    other["links"] = [None]
+    with serve_stac([first, other]) as api:
+        used = _reducing(api, "obeys") if announces else []
+        run_files = search(tmp_path / "x", roi, api.url)
+        names = {
+            first["id"]: f"https://files.test/items/1/data/{first['id']}/B02.tif",
+            other["id"]: f"{api.url.rstrip('/')}/data/{other['id']}/B02.tif",
+        }
+    assert len(used) == announces
+    for item in manifest(run_files, "sentinel2").items:
+        assert item.stac["assets"]["B02"]["href"] == names[item.id]
+
+
 def _written(path: Path, items: Items) -> Path:
     write_item_collection(path, items)
     return path

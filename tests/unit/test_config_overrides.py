@@ -84,6 +84,37 @@ def test_each_region_can_have_its_own_archive() -> None:
         config(regions={"a": own["a"]}, sentinel2={"provider": "local"})
 
 
+def test_location_and_collection_of_another_provider_are_not_inherited() -> None:
+    """They would be searched with the rules of a provider that they do not belong to."""
+    elsewhere = {"provider": "earth-search"}
+    for general in ({"collection": "mine"}, LOCAL):
+        with pytest.raises(ConfigError, match="of provider (mpc|local): set") as raised:
+            config(regions={"b": {"sentinel2": elsewhere}}, sentinel2=general)
+        assert "Region b, period y2021: sentinel2.provider is earth-search" in str(raised.value)
+        assert "Region a" not in str(raised.value)
+    own = {"b": {"sentinel2": elsewhere | {"location": None}}}
+    assert each(config(regions=own, sentinel2=LOCAL), "sentinel2", "location") == [
+        "items.json", None
+    ] * 2  # fmt: skip
+    radar = {"b": {"sentinel1": {"provider": "opera", "enabled": False}}}
+    assert config(regions=radar, sentinel1={"collection": "mine"})
+    later = {"b": {"sentinel2": LOCAL}}
+    with pytest.raises(ConfigError, match="Region b, period y2022: sentinel2.provider is mpc"):
+        config(regions=later, periods={"y2022": {"sentinel2": {"provider": "mpc"}}})
+
+
+def test_settings_of_a_disabled_sensor_are_not_in_the_hash() -> None:
+    off = {"enabled": False}
+    hashes = {
+        content_hash(config(sentinel1=section), "a", "y2021")
+        for section in (off, off | {"orbits": "ascending"}, off | {"exclude": ["S1"]})
+    }
+    assert len(hashes) == 1
+    one_period = config(periods={"y2021": {"sentinel1": off}})
+    assert hashes == {content_hash(one_period, "a", "y2021")}
+    assert content_hash(one_period, "a", "y2022") == content_hash(config(), "a", "y2022")
+
+
 def test_format_of_items_is_used_by_a_region_with_a_local_archive() -> None:
     general = {"item_format": "earth-search"}
     own = {"a": {"sentinel2": LOCAL}}

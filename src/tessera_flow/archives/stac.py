@@ -21,7 +21,7 @@ from .item_files import find_catalog, folder_items, items_of, read_json
 from .paging import SearchTooLong
 from .places import Places
 from .query import Box, QueryRefused, own_host_only
-from .stac_api import is_api, search_api
+from .stac_api import is_api, search_api, with_own_urls
 from .stac_geoparquet import is_parquet, read_items
 from .stac_io import LimitedIO
 from .static_catalog import catalog_items, check_complete
@@ -137,7 +137,7 @@ def _items_at(
         for item in search_api(
             document, location, stac_io, collection, boxes, period, download, assets
         ):
-            yield checked_item(item, location, places)
+            yield checked_item(with_own_urls(item), location, places)
     else:
         for item, place in catalog_items(location, document, stac_io.read_text):
             yield checked_item(item, place, places)

@@ -12,7 +12,7 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from ..config.sections import Download, Period
-from ..urls import redacted
+from ..urls import absolute_href, is_url, redacted
 from .documents import links_of
 from .paging import CompleteSearch, Page
 from .query import (
@@ -146,6 +146,8 @@ class _Pages:
         """
         if not all(map(_has_essentials, page.documents)):
             return "an item lacks a requested field"
+        if not all(map(_is_absolute, page.documents)):
+            return "URLs of assets are relative to links, which are not requested"
         if self._compared or not page.documents:
             return ""
         reduced = {_key(item): item for item in page.documents}
@@ -241,6 +243,31 @@ def _has_essentials(item: Mapping[str, Any]) -> bool:
         and isinstance(assets, dict)
         and any(isinstance(asset, dict) and asset.get("href") for asset in assets.values())
     )
+
+
+def _is_relative(href: str) -> bool:
+    return not href.startswith("/") and ":" not in href.partition("/")[0]
+
+
+def _is_absolute(item: Mapping[str, Any]) -> bool:
+    """Return whether the URLs of all assets are absolute."""
+    assets = item.get("assets")
+    keys = assets if isinstance(assets, dict) else {}
+    hrefs = (_asset(item, key).get("href") for key in keys)
+    return not any(isinstance(href, str) and href and _is_relative(href) for href in hrefs)
+
+
+def with_own_urls(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item of an API whose relative URLs of assets are relative to its `self` link."""
+    own = [link.get("href") for link in links_of(item) if link.get("rel") == "self"]
+    if _is_absolute(item) or not own or not isinstance(own[0], str) or not is_url(own[0]):
+        return item
+    assets = dict(item["assets"])
+    for key in assets:
+        href = _asset(item, key).get("href")
+        if isinstance(href, str) and _is_relative(href):
+            assets[key] = assets[key] | {"href": absolute_href(href, own[0])}
+    return item | {"assets": assets}
 
 
 def _is_item(item: Any) -> bool:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ..errors import ConfigError
 from .messages import error_messages, refused, shown
 from .model import Model
-from .overrides import overridden, sections_of_run, sensor_problems
+from .overrides import inherited_archives, overridden, sections_of_run, sensor_problems
 from .run_sections import Jobs, Paths
 from .sections import (
     Download,
@@ -253,7 +253,12 @@ def _problems_of_runs(
         own = any(overridden(place) for place in places)
         where = f"Region {name}, period {period}: " if own else ""
         run = sections_of_run(sections, *places)
-        lines += [f"{where}{text}" for text in sensor_problems(*run, preprocessing)]
+        texts = sensor_problems(*run, preprocessing)
+        for sensor in ("sentinel2", "sentinel1"):
+            texts += inherited_archives(
+                sections[sensor], *(getattr(place, sensor) for place in places)
+            )
+        lines += [f"{where}{text}" for text in texts]
     return lines
 
 

@@ -49,7 +49,9 @@ def content_hash(config: Config, region: str, period: str) -> str:
         if not settings[sensor]["exclude"]:  # as before there was this key
             del settings[sensor]["exclude"]
         settings[sensor]["location"] = public_href(settings[sensor]["location"] or "") or None
-    if settings["sentinel2"]["boa_offset"] == "auto":  # as before there was this key
+        if not settings[sensor]["enabled"]:  # its other settings have no effect
+            settings[sensor] = {"enabled": False}
+    if settings["sentinel2"].get("boa_offset") == "auto":  # as before there was this key
         del settings["sentinel2"]["boa_offset"]
     if config.source == "scenes":
         del settings["source"], settings["tiles"]

@@ -49,6 +49,31 @@ def sections_of_run(
     )
 
 
+def inherited_archives(section: Sentinel2 | Sentinel1, *overrides: Section) -> list[str]:
+    """Return messages about a location or collection that belongs to another provider.
+
+    Args:
+        section: general section of a sensor.
+        overrides: those of a region and a period, which takes precedence.
+    """
+    provider = str(section.provider)
+    owner = dict.fromkeys(("location", "collection"), provider)
+    for other in overrides:
+        provider = getattr(other, "provider", "") if _sets(other, "provider") else provider
+        owner |= {key: provider for key in owner if _sets(other, key)}
+    run = merged(section, *overrides)
+    return [
+        f"{section.sensor}.provider is {provider}, but {section.sensor}.{key} is that of provider "
+        f"{of}: set {key} beside this provider, or to null for its default."
+        for key, of in owner.items()
+        if run.enabled and of != provider and getattr(run, key) is not None
+    ]
+
+
+def _sets(section: Section, key: str) -> bool:
+    return key in section.model_fields_set
+
+
 def sensor_problems(
     sentinel2: Sentinel2, sentinel1: Sentinel1, model: Model, preprocessing: str | None
 ) -> list[str]:
