@@ -88,7 +88,7 @@ def test_location_and_collection_of_another_provider_are_not_inherited() -> None
     """They would be searched with the rules of a provider that they do not belong to."""
     elsewhere = {"provider": "earth-search"}
     for general in ({"collection": "mine"}, LOCAL):
-        with pytest.raises(ConfigError, match="of provider (mpc|local): set") as raised:
+        with pytest.raises(ConfigError, match=r"of provider (mpc|local): set") as raised:
             config(regions={"b": {"sentinel2": elsewhere}}, sentinel2=general)
         assert "Region b, period y2021: sentinel2.provider is earth-search" in str(raised.value)
         assert "Region a" not in str(raised.value)
@@ -99,7 +99,7 @@ def test_location_and_collection_of_another_provider_are_not_inherited() -> None
     radar = {"b": {"sentinel1": {"provider": "opera", "enabled": False}}}
     assert config(regions=radar, sentinel1={"collection": "mine"})
     later = {"b": {"sentinel2": LOCAL}}
-    with pytest.raises(ConfigError, match="Region b, period y2022: sentinel2.provider is mpc"):
+    with pytest.raises(ConfigError, match=r"Region b, period y2022: sentinel2\.provider is mpc"):
         config(regions=later, periods={"y2022": {"sentinel2": {"provider": "mpc"}}})
 
 

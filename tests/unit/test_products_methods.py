@@ -202,7 +202,7 @@ def test_tile_folders_were_prepared_elsewhere(grid: RegionGrid) -> None:
 def test_warnings_about_tile_folders_are_a_paragraph(grid: RegionGrid) -> None:
     provenance = record(grid, source="tiles", tiles={"location": "tiles/{period}"})
     paragraphs = methods(replace(provenance, warnings=("A.", "B.")), [], NOTHING_MISSING)
-    assert paragraphs[1] == "Warnings about the tile folders: A. B."
+    assert paragraphs[1] == "Warnings about the region and the tile folders: A. B."
     assert paragraphs[2].startswith("The encoder was")
     assert "Warnings" not in text(provenance, [], NOTHING_MISSING)
 

@@ -66,7 +66,10 @@ def without_paid(
         keys = sorted(key for key, bucket in buckets.items() if bucket)
         if keys:
             names = ", ".join(sorted({bucket for bucket in buckets.values() if bucket}))
-            reason = f"{', '.join(keys)}: in {names}, where the reader pays (requester pays), which is not supported"
+            reason = (
+                f"{', '.join(keys)}: in {names}, where the reader pays (requester pays), which is "
+                "not supported"
+            )
             paid.append((item.id, reason))
         else:
             free.append(item)
