@@ -24,8 +24,9 @@ GRID = GeoBox((40, 50), Affine(10, 0, ORIGIN[0], 0, -10, ORIGIN[1]), CRS)
 PERIOD = Period(start="2021-06-01", end="2021-06-30")
 
 
-def listed(location: Path | str) -> Manifest:
-    source = Sentinel2(provider="local", location=str(location))
+def listed(location: Path | str, *folders: Path) -> Manifest:
+    trusted = [str(folder) for folder in folders]
+    source = Sentinel2(provider="local", location=str(location), asset_folders=trusted)
     return list_items(source, "here", GRID, PERIOD, "corrected", Download(attempts=1))
 
 
@@ -42,7 +43,7 @@ def collection(folder: Path, *items: Any, **more: Any) -> Path:
 
 @pytest.mark.parametrize("links", [None, "missing", {}, 3, "text", ["next", None, 1, [], {}]])
 def test_links_of_a_landing_page_and_of_pages_need_not_be_objects(
-    item: dict[str, Any], links: Any
+    tmp_path: Path, item: dict[str, Any], links: Any
 ) -> None:
     with serve_stac([item], post=False) as api:
         respond = api.respond
@@ -57,7 +58,7 @@ def test_links_of_a_landing_page_and_of_pages_need_not_be_objects(
             return status, kind, json.dumps(document | {"conformsTo": None}).encode()
 
         api.respond = changed  # type: ignore[method-assign]
-        manifest = listed(api.url)
+        manifest = listed(api.url, tmp_path)
     assert [scene.id for scene in manifest.items] == [item["id"]]
 
 
