@@ -41,5 +41,9 @@ class OutputError(TesseraFlowError):
     """A result cannot be written (disk full, no permission, path in use)."""
 
 
+class ToleranceError(TesseraFlowError):
+    """Embeddings of a device or precision differ too much from the reference."""
+
+
 class Stopped(TesseraFlowError):
     """A job was stopped (SIGTERM) before it was done and must be run again."""

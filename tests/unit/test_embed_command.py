@@ -295,13 +295,13 @@ def make_unreadable(tiles: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> 
         path.unlink()
         path.mkdir()
     elif kind == "vanished":
-        prepare = embed_folders.prepare_model
+        prepare = embed_folders.prepare
 
         def remove_and_prepare(*arguments: Any) -> Any:
             shutil.rmtree(tiles / "long")
             return prepare(*arguments)
 
-        monkeypatch.setattr(embed_folders, "prepare_model", remove_and_prepare)
+        monkeypatch.setattr(embed_folders, "prepare", remove_and_prepare)
     elif kind == "read error":
         path.unlink()
         path.symlink_to("/proc/self/mem")

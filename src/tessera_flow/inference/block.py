@@ -11,10 +11,10 @@ import logging
 import os
 import time
 import zipfile
+from collections import deque
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,25 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..block_file import Allocate, create_block_file, open_block_file
 from ..concurrency import BackgroundWriter, ordered_map
-from ..errors import TileError
+from ..errors import TileError, ToleranceError
 from ..models.checkpoint import sha256_of
-from ..models.family import Model
 from ..region.grid import Window, patch_name
 from ..signals import StopRequest
 from .block_embeddings import create_outputs
-from .device import describe, precision_name
+from .device import describe, device_name
 from .embed import Embedding, InferenceOptions, embed_tile
 from .feed import embed_tiles
-from .model import ModelSpec, prepare_model
+from .model import ModelSpec, PreparedModel, prepare
 from .resume import Progress
+from .spot_check import Sample, check_patch, record, refusal, require_tolerance
 from .tile import TileArrays, read_patch
+from .tolerance import Comparison
 from .transfers import Transfers
 
 logger = logging.getLogger(__name__)
+
+_COMPARED = "compared"
+"""Name of the comparison with float32 in the record of a finished patch."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,11 @@ def infer_block(
     Args:
         patches: the block's `patches` file.
         output: the `embeddings` file to write: `embeddings` (H, W, K), `scales` (H, W) for
-            int8, `counts` (H, W, 3); attributes `device`, `precision` and, from the patches,
-            `missing_scenes`, `level_jumps` and `tile_facts`. Until it is complete, progress files
-            are next to it; see `resume`.
+            int8, `counts` (H, W, 3); attributes `device`, `precision`, `fallback` (why float32
+            replaces bfloat16, or None), `compared` (with float32 on a CPU, see
+            `spot_check.record`; None on a CPU in float32) and, from the patches, `missing_scenes`,
+            `level_jumps` and `tile_facts`. Until it is complete, progress files are next to it;
+            see `resume`.
         spec: the checkpoint and how to run it.
         options: how to embed.
         attributes: JSON-able provenance, written into the file.
@@ -122,24 +128,24 @@ def infer_block(
 
     Raises:
         Stopped: a stop was requested; finished patches are kept.
-        CheckpointError, ConfigError: see `model.prepare_model`.
+        CheckpointError, ConfigError: see `model.prepare`.
         TileError: the patches file is incomplete.
+        ToleranceError: embeddings differ too much from float32 on a CPU, and the precision must
+            not be replaced.
         OutputError: the output cannot be written.
     """
-    model = prepare_model(spec, options.dim)
-    attributes = {
-        **attributes,
-        "device": model.device.type,
-        "precision": precision_name(model.dtype),
-    }
+    prepared = prepare(spec, options.dim)
+    stop = stop or StopRequest()
     with open_block_file(patches) as group:
         source = _PatchFile.of(group, os.fspath(patches))
-        # Copied, because the patches are temporary.
-        attributes["missing_scenes"] = group.attrs.get("missing_scenes", {})
-        attributes["level_jumps"] = group.attrs.get("level_jumps", [])
-        attributes["tile_facts"] = group.attrs.get("tile_facts", [])
+        attributes = {
+            **attributes,
+            # Copied, because the patches are temporary.
+            "missing_scenes": group.attrs.get("missing_scenes", {}),
+            "level_jumps": group.attrs.get("level_jumps", []),
+            "tile_facts": group.attrs.get("tile_facts", []),
+        }
         inputs = {
-            "attributes": attributes,
             "weights": spec.sha256 or sha256_of(Path(spec.checkpoint)),
             "heads": spec.heads,
             "statistics": spec.statistics,
@@ -148,15 +154,41 @@ def infer_block(
             "patches": _content_hash(patches),
             "software": [__version__, torch.__version__],
         }
-        with Progress(output, inputs) as progress:
-            _embed_patches(source, model, options, origin, progress, stop or StopRequest())
-            _write(output, attributes, source, options, model, progress)
-            progress.remove()
+        try:
+            _infer(source, output, prepared, options, attributes, inputs, origin, stop)
+        except ToleranceError as error:
+            if not prepared.may_fall_back():
+                raise refusal(prepared, error) from error
+            prepared = prepared.in_float32(str(error))
+            _infer(source, output, prepared, options, attributes, inputs, origin, stop)
+
+
+def _infer(
+    source: _PatchFile,
+    output: str | os.PathLike[str],
+    prepared: PreparedModel,
+    options: InferenceOptions,
+    attributes: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    origin: tuple[int, int],
+    stop: StopRequest,
+) -> None:
+    """Embed a block with one model."""
+    attributes = {
+        **attributes,
+        "device": device_name(prepared.model.device),
+        "precision": prepared.precision,
+        "fallback": prepared.fallback,
+    }
+    with Progress(output, {"attributes": attributes, **inputs}) as progress:
+        _embed_patches(source, prepared, options, origin, progress, stop)
+        _write(output, attributes, source, options, prepared, progress)
+        progress.remove()
 
 
 def _embed_patches(
     source: _PatchFile,
-    model: Model,
+    prepared: PreparedModel,
     options: InferenceOptions,
     origin: tuple[int, int],
     progress: Progress,
@@ -164,6 +196,7 @@ def _embed_patches(
 ) -> None:
     """Embed the unfinished patches; with a GPU the next patch is read and the previous one saved
     meanwhile."""
+    model = prepared.model
     stop.wait_for_check()
     numbers = {patch: number for number, patch in enumerate(source.patches, start=1)}
     todo = [patch for patch in source.patches if patch_name(patch) not in progress]
@@ -171,14 +204,17 @@ def _embed_patches(
         finished = len(numbers) - len(todo)
         logger.info("%d of %d patches were finished before", finished, len(numbers))
     logger.info("%d patches to embed on %s", len(todo), describe(model.device))
+    compared = _compared(source, progress)
     ahead = _read_ahead(model.device)
     start = time.monotonic()
     with (
         BackgroundWriter(progress.add, enabled=ahead > 0) as writer,
-        closing(_embeddings(source, todo, model, options, origin)) as embeddings,
+        closing(_embeddings(source, todo, prepared, options, origin)) as embeddings,
     ):
-        for patch, embedding in zip(todo, embeddings, strict=True):
-            writer.write(patch_name(patch), _arrays(embedding))
+        for patch, (embedding, comparison) in zip(todo, embeddings, strict=True):
+            compared += comparison
+            require_tolerance(prepared, compared)
+            writer.write(patch_name(patch), _arrays(embedding, comparison))
             seconds = time.monotonic() - start
             logger.info(
                 "patch %s (%d of %d): %d of %d pixels embedded in %.1f s (%.0f per s)",
@@ -198,22 +234,45 @@ def _embed_patches(
 def _embeddings(
     source: _PatchFile,
     todo: list[Window],
-    model: Model,
+    prepared: PreparedModel,
     options: InferenceOptions,
     origin: tuple[int, int],
-) -> Generator[Embedding]:
-    """Yield the embedding of each patch; on a GPU later ones are read and started meanwhile."""
+) -> Generator[tuple[Embedding, Comparison]]:
+    """Yield the embedding of each patch, compared with float32 on a CPU; on a GPU later patches
+    are read and started meanwhile."""
+    model = prepared.model
     positions = [(origin[0] + patch.y0, origin[1] + patch.x0) for patch in todo]
     ahead = _read_ahead(model.device)
     transfers = Transfers(model.device)
-    read = partial(source.read, allocate=transfers.allocate)
+    samples: deque[Sample | None] = deque()
+
+    def read(patch: Window) -> tuple[TileArrays, Sample | None]:
+        tile = source.read(patch, transfers.allocate)
+        return tile, None if prepared.reference is None else Sample.of(tile)
+
+    def take(item: tuple[TileArrays, Sample | None]) -> TileArrays:
+        """Keep the sample of a tile, and not the tile."""
+        samples.append(item[1])
+        return item[0]
+
     with closing(ordered_map(read, todo, threads=ahead, limit=1 + ahead)) as tiles:
         if ahead:
-            yield from embed_tiles(zip(tiles, positions, strict=True), model, options, transfers)
-            return
-        for position in positions:
+            embeddings = embed_tiles(
+                ((take(next(tiles)), position) for position in positions),
+                model,
+                options,
+                transfers,
+            )
+        else:
             # Without a name, so that the tile is released before the next one is read.
-            yield embed_tile(next(tiles), model, options, position)
+            embeddings = (
+                embed_tile(take(next(tiles)), model, options, position) for position in positions
+            )
+        for embedding, position in zip(embeddings, positions, strict=True):
+            sample, comparison = samples.popleft(), Comparison()
+            if sample is not None:
+                comparison = check_patch(sample, embedding, prepared, options, position)
+            yield embedding, comparison
 
 
 def _read_ahead(device: torch.device) -> int:
@@ -222,14 +281,25 @@ def _read_ahead(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 1
 
 
-def _arrays(embedding: Embedding) -> dict[str, NDArray[Any]]:
+def _arrays(embedding: Embedding, comparison: Comparison) -> dict[str, NDArray[Any]]:
+    """Return what is saved of a finished patch."""
     arrays: dict[str, NDArray[Any]] = {
         "embeddings": embedding.values,
         "counts": embedding.counts,
+        _COMPARED: comparison.to_array(),
     }
     if embedding.scales is not None:
         arrays["scales"] = embedding.scales
     return arrays
+
+
+def _compared(source: _PatchFile, progress: Progress) -> Comparison:
+    """Return the comparison of all finished patches."""
+    total = Comparison()
+    for patch in source.patches:
+        if patch_name(patch) in progress:
+            total += Comparison.of_array(progress.read(patch_name(patch))[_COMPARED])
+    return total
 
 
 def _write(
@@ -237,16 +307,18 @@ def _write(
     attributes: Mapping[str, Any],
     source: _PatchFile,
     options: InferenceOptions,
-    model: Model,
+    prepared: PreparedModel,
     progress: Progress,
 ) -> None:
     """Assemble the patches in the output file."""
-    dim = options.dim or model.sizes.dims[-1]
-    with create_block_file(output, attributes) as target:
+    dim = options.dim or prepared.model.sizes.dims[-1]
+    compared = None if prepared.reference is None else record(_compared(source, progress))
+    with create_block_file(output, {**attributes, "compared": compared}) as target:
         arrays = create_outputs(target, source.shape, source.patch_size, dim, options.dtype)
         for patch in source.patches:
             for name, values in progress.read(patch_name(patch)).items():
-                arrays[name][patch.slices] = values
+                if name in arrays:
+                    arrays[name][patch.slices] = values
 
 
 def _content_hash(path: str | os.PathLike[str]) -> str:

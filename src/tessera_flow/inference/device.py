@@ -122,10 +122,17 @@ def precision_name(dtype: torch.dtype) -> str:
 
 
 def describe(device: torch.device) -> str:
-    """Return type and name of a device; of a CPU also the number of threads."""
+    """Return type and name of a device; of a CPU also its name and the number of threads."""
+    if device.type != "cpu":
+        return device_name(device)
+    name = torch.cpu.get_capabilities().get("cpu_name", "unknown processor")
+    return f"cpu ({name}, {torch.get_num_threads()} threads)"
+
+
+def device_name(device: torch.device) -> str:
+    """Return what is recorded of a device: `cpu`, or `cuda` or `xpu` with the name of the GPU."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     if device.type == "xpu":
         return f"xpu ({torch.xpu.get_device_name(device)})"
-    name = torch.cpu.get_capabilities().get("cpu_name", "unknown processor")
-    return f"cpu ({name}, {torch.get_num_threads()} threads)"
+    return "cpu"

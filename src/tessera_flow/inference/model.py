@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..errors import ConfigError
 from ..models.checkpoint import load_model as load_checkpoint
 from ..models.family import Heads, Model, check_dim
 from .device import DeviceName, Precision, precision_name, resolve_device, resolve_precision
 from .embed import InferenceOptions, embed_pixels
-from .tolerance import BF16, MIN_WIDTH_BF16, compare, sample_steps
+from .tolerance import BF16_SIMULATED, MIN_WIDTH_BF16, compare, sample_steps
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +76,52 @@ def load_model(
     )
 
 
-def prepare_model(spec: ModelSpec, dim: int | None = None) -> Model:
-    """Load a model onto its device, ready for `embed_tile`.
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model on its device, with what is needed to check it and to fall back.
 
-    A model in bfloat16 that exceeds the tolerance `BF16` on simulated pixels runs in float32
-    instead, with a warning in the log.
+    Attributes:
+        spec: how it was requested.
+        model: the model, ready for `embed_tile`.
+        reference: the same in float32 on the CPU; None if `model` is that.
+        fallback: why it runs in float32 and not in bfloat16; None if it does not replace it.
+    """
+
+    spec: ModelSpec
+    model: Model
+    reference: Model | None
+    fallback: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """`float32` or `bf16`."""
+        return precision_name(self.model.dtype)
+
+    def may_fall_back(self) -> bool:
+        """Return whether the model runs in bfloat16 because it is faster, not because the user
+        requested it: a requested precision is never replaced."""
+        return self.model.dtype != torch.float32 and self.spec.precision == "auto"
+
+    def in_float32(self, reason: str) -> PreparedModel:
+        """Return the model in float32 on the same device, with a warning in the log."""
+        logger.warning(
+            "%s is computed in float32: in bf16 %s (docs/equivalence.md)",
+            os.fspath(self.spec.checkpoint),
+            reason,
+        )
+        return _in_float32(self.spec, self.model.device, reason)
+
+
+def prepare_model(spec: ModelSpec, dim: int | None = None) -> Model:
+    """Load a model onto its device, ready for `embed_tile`; see `prepare`."""
+    return prepare(spec, dim).model
+
+
+def prepare(spec: ModelSpec, dim: int | None = None) -> PreparedModel:
+    """Load a model onto its device, in a precision that keeps the tolerance there.
+
+    With precision `auto`, a model in bfloat16 that exceeds the tolerance `BF16_SIMULATED` on
+    simulated pixels runs in float32 instead, with a warning in the log.
 
     Args:
         spec: the checkpoint and how to run it.
@@ -87,8 +129,9 @@ def prepare_model(spec: ModelSpec, dim: int | None = None) -> Model:
 
     Raises:
         CheckpointError: see `models.checkpoint.load_model`.
-        ConfigError: the device or precision is not available, `dim` is not one of this
-            model's, or see `models.family.Family.choose_statistics`.
+        ConfigError: the device or precision is not available, bfloat16 is requested and exceeds
+            the tolerance, `dim` is not one of this model's, or see
+            `models.family.Family.choose_statistics`.
     """
     device = resolve_device(spec.device)
     # By default cuDNN's GRU (v1.0 float) rounds its factors to ten bits.
@@ -97,20 +140,31 @@ def prepare_model(spec: ModelSpec, dim: int | None = None) -> Model:
         torch.set_num_threads(spec.threads)
     model = spec.load()
     check_dim(dim, model.sizes.dims, os.fspath(spec.checkpoint))
-    model.to(device)
     dtype = resolve_precision(spec.precision, device)
     if dtype == torch.float32:
-        return model.pack(dtype)
+        return _in_float32(spec, device, None, model)
+    model.to(device)
     reason = _pack_if_within_tolerance(model, dtype, dim or model.sizes.dims[-1])
+    prepared = PreparedModel(spec, model, None if reason else spec.load().pack(torch.float32))
     if reason is None:
-        return model
-    logger.warning(
-        "%s is computed in float32: in %s %s (docs/equivalence.md)",
-        os.fspath(spec.checkpoint),
-        precision_name(dtype),
-        reason,
-    )
-    return spec.load().to(device).pack(torch.float32)
+        return prepared
+    if spec.precision != "auto":
+        raise ConfigError(
+            f"precision is {spec.precision}, but in bf16 {reason} "
+            f"({os.fspath(spec.checkpoint)}): set precision to float32 or auto "
+            "(docs/equivalence.md)."
+        )
+    return prepared.in_float32(reason)
+
+
+def _in_float32(
+    spec: ModelSpec, device: torch.device, fallback: str | None, model: Model | None = None
+) -> PreparedModel:
+    model = model or spec.load()
+    if device.type == "cpu":
+        return PreparedModel(spec, model.pack(torch.float32), None, fallback)
+    model.to(device).pack(torch.float32)
+    return PreparedModel(spec, model, spec.load().pack(torch.float32), fallback)
 
 
 def _pack_if_within_tolerance(model: Model, dtype: torch.dtype, dim: int) -> str | None:
@@ -132,7 +186,7 @@ def _pack_if_within_tolerance(model: Model, dtype: torch.dtype, dim: int) -> str
     logger.info(
         "smallest cosine to float32 on %d simulated pixels: %.6f", len(pixels), agreement.cosine
     )
-    violations = BF16.violations(agreement)
+    violations = BF16_SIMULATED.violations(agreement)
     if not violations:
         return None
     return f"it differs too much on simulated pixels ({', '.join(violations)})"

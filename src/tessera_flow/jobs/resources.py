@@ -98,11 +98,12 @@ def memory_mb(
         attempt: from 1; attempt n gets n times the memory.
         block_size, patch_size: edges in pixels.
         weights_bytes: size of a checkpoint that the job loads, which is in memory twice: as read
-            and as laid out for the device.
+            and as laid out for the device; next to a GPU once more, for comparison.
     """
     need = NEEDS[rule]
     edges = {"block": block_size / DEFAULT_BLOCK, "patch": patch_size / DEFAULT_PATCH, "none": 0.0}
-    peak = need.fixed_mb + need.sized_mb * edges[need.unit] ** 2 + 2 * weights_bytes / 1e6
+    copies = 3 if rule == "infer_gpu" else 2
+    peak = need.fixed_mb + need.sized_mb * edges[need.unit] ** 2 + copies * weights_bytes / 1e6
     return attempt * 100 * math.ceil((HEADROOM * peak + SNAKEMAKE_MB) / 100)
 
 

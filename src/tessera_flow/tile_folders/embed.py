@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..atomic import atomic_output, output_error, write_text
-from ..errors import OutputError, TileError
-from ..inference.device import precision_name
+from ..errors import OutputError, TileError, ToleranceError
+from ..inference.device import device_name
 from ..inference.embed import Embedding, InferenceOptions, embed_tile
-from ..inference.model import ModelSpec, prepare_model
+from ..inference.model import ModelSpec, PreparedModel, prepare
+from ..inference.spot_check import Sample, check_patch, record, refusal, require_tolerance
+from ..inference.tolerance import Comparison
 from ..models.family import Model, check_dim
 from ..models.weights_record import WeightsRecord
 from .format import find_tile_folders, folder_fingerprint, folder_origin, read_tile_folder
@@ -77,7 +79,9 @@ def embed_folders(
 
     Raises:
         TileError: there is no tile, or tiles could not be read.
-        CheckpointError, ConfigError: see `inference.model.prepare_model`.
+        CheckpointError, ConfigError: see `inference.model.prepare`.
+        ToleranceError: embeddings differ too much from float32 on a CPU, and the precision must
+            not be replaced.
         OutputError: a result cannot be written, or `out` has results of the same name made
             with other weights or settings, from other files or by another program, or two tiles
             would write the same file.
@@ -99,8 +103,8 @@ def embed_folders(
         logger.info("%d of %d tiles were finished before", finished, len(folders))
     if not todo:
         return 0, finished
-    model = prepare_model(spec, options.dim)
-    errors = _embed_each(todo, out, model, options, _metadata(weights, settings, model))
+    prepared = prepare(spec, options.dim)
+    errors = _embed_each(todo, out, prepared, options, _metadata(weights, settings))
     if errors:
         listed = "\n".join(f"- {error}" for error in errors)
         raise TileError(
@@ -126,17 +130,26 @@ def _settings(weights: WeightsRecord, spec: ModelSpec, options: InferenceOptions
 def _embed_each(
     fingerprints: Mapping[Path, str],
     out: Path,
-    model: Model,
+    prepared: PreparedModel,
     options: InferenceOptions,
     metadata: dict[str, Any],
 ) -> list[TileError]:
-    """Embed tile folders; return the errors of those that cannot be read."""
+    """Embed tile folders; return the errors of those that cannot be read.
+
+    A tile that differs too much from float32 is embedded again in float32, with all that follow.
+    """
     errors = []
     for number, (folder, fingerprint) in enumerate(fingerprints.items(), start=1):
         name = _name(folder)
         start = time.monotonic()
         try:
-            embedding = embed_tile_folder(model, folder, options)
+            try:
+                embedding, comparison = _embed_compared(prepared, folder, options)
+            except ToleranceError as error:
+                if not prepared.may_fall_back():
+                    raise refusal(prepared, error) from error
+                prepared = prepared.in_float32(str(error))
+                embedding, comparison = _embed_compared(prepared, folder, options)
         except TileError as error:
             logger.error("%s", error)
             errors.append(error)
@@ -147,7 +160,13 @@ def _embed_each(
             )
             logger.error("%s", errors[-1])
             continue
-        _write(out, name, embedding, metadata | {"input": fingerprint})
+        computed = {
+            "device": device_name(prepared.model.device),
+            "precision": prepared.precision,
+            "fallback": prepared.fallback,
+            "compared": None if prepared.reference is None else record(comparison),
+        }
+        _write(out, name, embedding, metadata | computed | {"input": fingerprint})
         seconds = time.monotonic() - start
         logger.info(
             "tile %s (%d of %d): %d pixels embedded in %.1f s (%.0f per s)",
@@ -159,6 +178,19 @@ def _embed_each(
             embedding.pixels / max(seconds, 1e-9),
         )
     return errors
+
+
+def _embed_compared(
+    prepared: PreparedModel, folder: Path, options: InferenceOptions
+) -> tuple[Embedding, Comparison]:
+    """Embed a tile folder, and compare some of its pixels with float32 on a CPU."""
+    tile, origin = read_tile_folder(folder), folder_origin(folder)
+    embedding = embed_tile(tile, prepared.model, options, origin)
+    if prepared.reference is None:
+        return embedding, Comparison()
+    comparison = check_patch(Sample.of(tile), embedding, prepared, options, origin)
+    require_tolerance(prepared, comparison)
+    return embedding, comparison
 
 
 def _name(folder: Path) -> str:
@@ -183,11 +215,9 @@ def _check_names(folders: Sequence[Path], out: Path) -> None:
                 )
 
 
-def _metadata(weights: WeightsRecord, settings: dict[str, Any], model: Model) -> dict[str, Any]:
+def _metadata(weights: WeightsRecord, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "settings": settings,
-        "device": model.device.type,
-        "precision": precision_name(model.dtype),
         "model": {"family": weights.family, "name": weights.name, "sizes": weights.sizes},
         "software": f"tessera-flow {__version__}",
     }
