@@ -35,7 +35,7 @@ from tessera_flow.block_file import create_block_file
 from tessera_flow.jobs.resources import NEEDS
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.provenance import build_provenance
-from tessera_flow.region.grid import tiling
+from tessera_flow.region.grid import RegionGrid, tiling
 
 BLOCK, PATCH, DIM = 2000, 500, 128
 NOISE = 0.3
@@ -58,6 +58,19 @@ def region(folder: Path, edge: int) -> dict[str, Any]:
     return {"grid": grid, "blocks": blocks, "provenance": provenance}
 
 
+def write_mask(grid: RegionGrid, path: Path) -> Path:
+    """Write the mask of a region that fills its grid."""
+    import rasterio
+
+    height, width = (int(n) for n in grid.geobox.shape)
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8"}
+    with rasterio.open(
+        path, "w", crs=str(grid.geobox.crs), transform=grid.geobox.affine, **profile
+    ) as file:
+        file.write(np.ones((1, height, width), np.uint8))
+    return path
+
+
 def write_first(path: Path, noise: float = NOISE) -> None:
     """A block of smooth fields with noise; a seventh of its pixels have no embedding."""
     from tessera_flow.inference.block_embeddings import create_outputs
@@ -67,7 +80,7 @@ def write_first(path: Path, noise: float = NOISE) -> None:
     outside = (y - PATCH // 2) ** 2 + (x - PATCH // 2) ** 2 < (0.21 * PATCH) ** 2
     fields = np.stack([np.sin(x / 40), np.cos(y / 23), np.sin(x * y / 5000), np.cos(x / 8)], -1)
     with create_block_file(path, {}) as group:
-        arrays = create_outputs(group, (BLOCK, BLOCK), PATCH, DIM, "int8")
+        arrays = create_outputs(group, (BLOCK, BLOCK), PATCH, DIM, "int8", months=12)
         for window in tiling(BLOCK, BLOCK, PATCH):
             values = fields @ random.standard_normal((4, DIM), np.float32)
             if noise:
@@ -78,6 +91,9 @@ def write_first(path: Path, noise: float = NOISE) -> None:
             arrays["embeddings"][window.slices] = codes
             arrays["scales"][window.slices] = scales
             arrays["counts"][window.slices] = random.integers(1, 70, (PATCH, PATCH, 3), np.uint16)
+            arrays["months"][window.slices] = random.integers(
+                0, 2**12, (PATCH, PATCH, 3), np.uint16
+            )
 
 
 # Zarr against plain files
@@ -200,7 +216,10 @@ def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
     elif product == "checks":
         from tessera_flow.products.checks import write_checks
 
-        write_checks(out / "checks.json", **inputs, max_seam=1.5, max_saturated=10.0)
+        mask = write_mask(inputs["grid"], out / "mask.tif")
+        write_checks(
+            out / "checks.json", **inputs, mask=mask, manifests=[], max_seam=1.5, max_saturated=10.0
+        )
     elif product == "report":
         from tessera_flow.products.report.page import write_report
 

@@ -48,6 +48,48 @@ def period_slices(start: datetime.date, end: datetime.date, months: int) -> list
     return slices
 
 
+MOST_MONTHS = 32
+"""Most calendar months of a period that a mask of months has bits for."""
+
+
+def period_months(start: datetime.date, end: datetime.date) -> list[str]:
+    """Return the calendar months (`YYYY-MM`) of which the period has a day, in order."""
+    count = 12 * (end.year - start.year) + end.month - start.month + 1
+    numbers = (start.month - 1 + n for n in range(count))
+    return [f"{start.year + n // 12:04d}-{n % 12 + 1:02d}" for n in numbers]
+
+
+def complete_months(start: datetime.date, end: datetime.date) -> list[str]:
+    """Return the months (`YYYY-MM`) all days of which are in the period, in order."""
+    months = period_months(start, end)
+    if start.day > 1:
+        months = months[1:]
+    if months and end.day < calendar.monthrange(end.year, end.month)[1]:
+        months = months[:-1]
+    return months
+
+
+def mask_months(source: str, start: datetime.date, end: datetime.date) -> list[str]:
+    """Return the months of a period that have a bit in masks of months; empty if there are none.
+
+    There are none of more than `MOST_MONTHS`, of published embeddings, and of tile folders for
+    periods in which a day of the year occurs twice: they state no years.
+
+    Args:
+        source: `scenes`, `tiles` or `geotessera`.
+        start, end: first and last day of the period, both included.
+    """
+    months = period_months(start, end)
+    repeated = source == "tiles" and len(days_of_year(start, end)) <= (end - start).days
+    return [] if source == "geotessera" or repeated or len(months) > MOST_MONTHS else months
+
+
+def days_of_year(start: datetime.date, end: datetime.date) -> dict[int, datetime.date]:
+    """Return the days of a period by day of the year, the last one if it occurs more than once."""
+    days = (start + datetime.timedelta(days=n) for n in range((end - start).days + 1))
+    return {day_of_year(day): day for day in days}
+
+
 def utc_today() -> datetime.date:
     """Return the present day (UTC)."""
     return datetime.datetime.now(datetime.UTC).date()

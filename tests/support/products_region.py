@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
@@ -97,7 +98,7 @@ def make_region(
         values = landscape(height, width, dim)
     grid = cut((height * rate, width * rate), valid, block_size, rate)
     random = np.random.default_rng(1)
-    counts = random.integers(1, 200, (height, width, 3)).astype(np.uint16)
+    counts = random.integers(16, 200, (height, width, 3)).astype(np.uint16)
     counts[~valid] = 0
     scales = None
     if dtype == "int8":
@@ -130,14 +131,32 @@ def write_block(
     counts: np.ndarray,
     chunk: int,
     attributes: Mapping[str, Any] | None = None,
+    months: np.ndarray | None = None,
 ) -> None:
+    """Write a block file; by default a pixel with observations has them in all of 12 months."""
+    if months is None:
+        months = np.where(counts > 0, 0xFFF, 0).astype(np.uint16)
+    arrays = {"embeddings": embeddings, "scales": scales, "counts": counts, "months": months}
     with create_block_file(path, attributes or {}) as group:
-        for name, data in (("embeddings", embeddings), ("scales", scales), ("counts", counts)):
+        for name, data in arrays.items():
             if data is not None:
                 chunks = (chunk, chunk, *data.shape[2:])
                 fill = np.nan if data.dtype.kind == "f" else 0
                 array = create_array(group, name, data.shape, chunks, data.dtype, fill)
                 array[...] = data
+
+
+def write_mask(region: Region, path: Path) -> Path:
+    """Write the mask of a region on its full grid, as the rule `roi` does."""
+    rate = region.grid.downsample_rate
+    mask = region.valid.repeat(rate, axis=0).repeat(rate, axis=1).astype(np.uint8)
+    profile = {"driver": "GTiff", "height": mask.shape[0], "width": mask.shape[1], "count": 1}
+    geobox = region.grid.geobox
+    with rasterio.open(
+        path, "w", dtype="uint8", crs=str(geobox.crs), transform=geobox.affine, **profile
+    ) as file:
+        file.write(mask, 1)
+    return path
 
 
 def dequantised(region: Region) -> np.ndarray:

@@ -235,7 +235,7 @@ from tessera_flow.products.checks import write_checks
 from tessera_flow.products.counts import write_counts
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
-from tessera_flow.products.survey import survey_counts
+from tessera_flow.products.report.summary import summarise_observations
 from tessera_flow.products.zarr_store import write_zarr
 import numpy as np, rasterio
 folder, product = Path(sys.argv[1]), sys.argv[3]
@@ -253,8 +253,12 @@ elif product == "arrays":
 elif product == "counts":
     write_counts(out / "c.tif", grid, blocks, provenance)
 elif product == "checks":
-    write_checks(out / "c.json", grid, blocks, provenance, 1.5, 10.0)
-    survey_counts(grid, blocks, provenance)
+    mask = out.parent / "mask.tif"
+    profile = {"driver": "GTiff", "height": 4000, "width": 4000, "count": 1, "dtype": "uint8"}
+    with rasterio.open(mask, "w", crs="EPSG:32631", transform=grid.geobox.affine, **profile) as f:
+        f.write(np.ones((1, 4000, 4000), np.uint8))
+    write_checks(out / "c.json", grid, blocks, provenance, mask, [], 1.5, 10.0)
+    summarise_observations(grid, blocks, provenance)
 elif product == "geotessera":
     write_geotessera(out, grid, blocks, provenance)
 else:

@@ -39,9 +39,17 @@ def test_counts_of_every_pixel_with_georeference_and_record(tmp_path: Path) -> N
     path = counts_of(region, tmp_path / "counts.tif")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["counts.tif"]
     with rasterio.open(path) as file:
-        np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), region.counts)
-        assert file.dtypes == ("uint16",) * 3
-        assert file.descriptions == ("s2_valid", "s1_ascending", "s1_descending")
+        np.testing.assert_array_equal(np.moveaxis(file.read([1, 2, 3]), 0, -1), region.counts)
+        months = np.where(region.counts > 0, 0xFFF, 0)
+        np.testing.assert_array_equal(np.moveaxis(file.read([4, 5, 6]), 0, -1), months)
+        assert file.dtypes == ("uint16",) * 6
+        assert file.descriptions == (
+            "s2_valid", "s1_ascending", "s1_descending",
+            "s2_months", "s1_ascending_months", "s1_descending_months",
+        )  # fmt: skip
+        assert file.tags()["MONTHS"].split() == [
+            *(f"2023-{n:02d}" for n in range(7, 13)), *(f"2024-{n:02d}" for n in range(1, 7))
+        ]  # fmt: skip
         assert file.crs.to_epsg() == 32631
         assert file.transform == region.grid.product_geobox.affine
         assert file.nodata is None

@@ -60,6 +60,14 @@ def test_every_pixel_of_an_int8_store(tmp_path: Path, block_size: int) -> None:
         np.testing.assert_array_equal(
             ds.observation_counts[0].transpose("y", "x", "kind"), region.counts
         )
+        months = ds.observation_months
+        assert months.dtype == np.uint16
+        np.testing.assert_array_equal(
+            months[0].transpose("y", "x", "kind"), np.where(region.counts > 0, 0xFFF, 0)
+        )
+        names = months.attrs["flag_meanings"].split()
+        assert (names[0], names[11], len(names)) == ("2023-07", "2024-06", 12)
+        assert list(months.attrs["flag_masks"]) == [2**n for n in range(12)]
         outside = ~region.valid
         assert np.isnan(ds.scales[0].values[outside]).all()
 

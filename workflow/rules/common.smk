@@ -9,6 +9,7 @@ try:
     from tessera_flow.config.unused import unused_settings
     from tessera_flow.config.yaml_file import check_config_values
     from tessera_flow.errors import TesseraFlowError
+    from tessera_flow.jobs.check_results import check_lines
     from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.files import RunFiles
     from tessera_flow.jobs.in_flight import ALL_OF_IT
@@ -127,9 +128,14 @@ WEIGHTS_PRIORITY = 2000000
 add_resource("in_flight", ALL_OF_IT)
 
 
+# Files that this run writes.
+WRITTEN = set()
+
+
 # Not called for a dry run. A run that writes nothing (rules/look.smk) is never refused.
 onstart:
     jobs = jobs_to_run()
+    WRITTEN.update(str(path) for job in jobs for path in job.output)
     if any(job.output for job in jobs):
         SCHEDULE.expect(jobs)
         try:
@@ -142,6 +148,8 @@ onstart:
 
 onsuccess:
     show_scene_warnings(of_blocks=True)
+    for line in check_lines(FILES, WRITTEN):
+        print(line, file=sys.stderr)
     remove_old_skip_lists(FILES)
 
 

@@ -2,7 +2,7 @@
 # Needs: the embeddings of all blocks of a region and period, the lists of scenes, the record of
 # the weights; the mask, the preview, the list of skipped blocks if any; log and benchmark files.
 # Makes:
-#   checks  impossible values, and the seam score
+#   checks  impossible values, seams, coverage of the region and the period
 #   report  an HTML page that needs no other file
 
 
@@ -10,6 +10,7 @@ rule checks:
     input:
         **BLOCKS,
         **PROVENANCE,
+        mask="<work>/{region}/roi.tif",
     output:
         checks="<results>/{region}/{period}/checks.json",
         checksums="<results>/{region}/{period}/checksums/checks.json",

@@ -1,10 +1,13 @@
 """Rules infer_cpu and infer_gpu: embeddings of one block."""
 
+from datetime import date
+
 from adaptor import stoppable_job
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.device import job_device
 from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.model import ModelSpec
+from tessera_flow.inference.months import PeriodMonths
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.jobs.staging import staged
 from tessera_flow.models.weights_record import read_weights_record
@@ -37,4 +40,5 @@ with stoppable_job(snakemake) as (config, stop):
         attributes={"block": snakemake.wildcards.block, "weights": record.sha256},
         origin=tuple(settings["origin"]),
         stop=stop,
+        period=PeriodMonths.of(config.source, *map(date.fromisoformat, settings["period"])),
     )

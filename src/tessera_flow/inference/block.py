@@ -14,19 +14,17 @@ import zipfile
 from collections import deque
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..block_file import Allocate, create_block_file, open_block_file
+from ..block_file import create_block_file, open_block_file
 from ..concurrency import BackgroundWriter, ordered_map
-from ..errors import TileError, ToleranceError
+from ..errors import ToleranceError
 from ..models.checkpoint import sha256_of
 from ..region.grid import Window, patch_name
 from ..signals import StopRequest
@@ -35,9 +33,11 @@ from .device import describe, device_name
 from .embed import Embedding, InferenceOptions, embed_tile
 from .feed import embed_tiles
 from .model import ModelSpec, PreparedModel, prepare
+from .months import PeriodMonths
+from .patch_file import PatchFile
 from .resume import Progress
 from .spot_check import Sample, check_patch, record, refusal, require_tolerance
-from .tile import TileArrays, read_patch
+from .tile import TileArrays
 from .tolerance import Comparison
 from .transfers import Transfers
 
@@ -45,60 +45,6 @@ logger = logging.getLogger(__name__)
 
 _COMPARED = "compared"
 """Name of the comparison with float32 in the record of a finished patch."""
-
-
-@dataclass(frozen=True)
-class _PatchFile:
-    """An open file of patches.
-
-    Attributes:
-        group: its root group.
-        path: its path, for messages.
-        patches: windows in the block of the patches that have a pixel of the region.
-        shape: (H, W) of the block.
-        patch_size: edge of a patch that is not clipped.
-    """
-
-    group: zarr.Group
-    path: str
-    patches: list[Window]
-    shape: tuple[int, int]
-    patch_size: int
-
-    @classmethod
-    def of(cls, group: zarr.Group, path: str) -> _PatchFile:
-        """Read the attributes of a file of patches."""
-        try:
-            attributes: Mapping[str, Any] = group.attrs.asdict()
-            height, width = (int(n) for n in attributes["shape"])
-            return cls(
-                group,
-                path,
-                [Window(*(int(n) for n in patch)) for patch in attributes["patches"]],
-                (height, width),
-                int(attributes["patch_size"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise TileError(
-                f"{path} is not a file of patches (attributes `patches`, `shape` and `patch_size` "
-                "are missing or wrong): delete it and run again."
-            ) from error
-
-    def read(self, patch: Window, allocate: Allocate = np.empty) -> TileArrays:
-        """Read the arrays of a patch into arrays that `allocate` returns."""
-        name = patch_name(patch)
-        group = self.group.get(name)
-        if not isinstance(group, zarr.Group):
-            raise TileError(
-                f"The patch {name} of {self.path} is missing: delete the file and run again."
-            )
-        tile = read_patch(group, f"the patch {name} of {self.path}", allocate)
-        if tile.shape != patch.shape:
-            raise TileError(
-                f"The patch {name} of {self.path} has shape {tile.shape}, but the file lists "
-                f"{patch.shape}: delete the file and run again."
-            )
-        return tile
 
 
 def infer_block(
@@ -109,22 +55,24 @@ def infer_block(
     attributes: Mapping[str, Any],
     origin: tuple[int, int] = (0, 0),
     stop: StopRequest | None = None,
+    period: PeriodMonths | None = None,
 ) -> None:
     """Embed a block, patch by patch, after the last finished patch of an earlier job.
 
     Args:
         patches: the block's `patches` file.
         output: the `embeddings` file to write: `embeddings` (H, W, K), `scales` (H, W) for
-            int8, `counts` (H, W, 3); attributes `device`, `precision`, `fallback` (why float32
-            replaces bfloat16, or None), `compared` (with float32 on a CPU, see
-            `spot_check.record`; None on a CPU in float32) and, from the patches, `missing_scenes`,
-            `level_jumps` and `tile_facts`. Until it is complete, progress files are next to it;
-            see `resume`.
+            int8, `counts` (H, W, 3), with `period` `months` (H, W, 3); attributes `device`,
+            `precision`, `fallback` (why float32 replaces bfloat16, or None), `compared` (with
+            float32 on a CPU, see `spot_check.record`; None on a CPU in float32),
+            `steps_outside_period` and, from the patches, `missing_scenes`, `level_jumps` and
+            `tile_facts`. Until it is complete, progress files are next to it; see `resume`.
         spec: the checkpoint and how to run it.
         options: how to embed.
         attributes: JSON-able provenance, written into the file.
         origin: (row, column) in the region's grid of the block's upper left pixel.
         stop: request to stop, checked when a patch is finished.
+        period: the months of the period; None if no masks of months are made.
 
     Raises:
         Stopped: a stop was requested; finished patches are kept.
@@ -137,13 +85,14 @@ def infer_block(
     prepared = prepare(spec, options.dim)
     stop = stop or StopRequest()
     with open_block_file(patches) as group:
-        source = _PatchFile.of(group, os.fspath(patches))
+        source = PatchFile.of(group, os.fspath(patches), period)
         attributes = {
             **attributes,
             # Copied, because the patches are temporary.
             "missing_scenes": group.attrs.get("missing_scenes", {}),
             "level_jumps": group.attrs.get("level_jumps", []),
             "tile_facts": group.attrs.get("tile_facts", []),
+            "steps_outside_period": source.steps_outside_period(),
         }
         inputs = {
             "weights": spec.sha256 or sha256_of(Path(spec.checkpoint)),
@@ -151,6 +100,7 @@ def infer_block(
             "statistics": spec.statistics,
             "options": {k: v for k, v in asdict(options).items() if k != "batch_size"},
             "origin": list(origin),
+            "months": [] if period is None else list(period.months),
             "patches": _content_hash(patches),
             "software": [__version__, torch.__version__],
         }
@@ -164,7 +114,7 @@ def infer_block(
 
 
 def _infer(
-    source: _PatchFile,
+    source: PatchFile,
     output: str | os.PathLike[str],
     prepared: PreparedModel,
     options: InferenceOptions,
@@ -187,7 +137,7 @@ def _infer(
 
 
 def _embed_patches(
-    source: _PatchFile,
+    source: PatchFile,
     prepared: PreparedModel,
     options: InferenceOptions,
     origin: tuple[int, int],
@@ -214,7 +164,8 @@ def _embed_patches(
         for patch, (embedding, comparison) in zip(todo, embeddings, strict=True):
             compared += comparison
             require_tolerance(prepared, compared)
-            writer.write(patch_name(patch), _arrays(embedding, comparison))
+            masks = source.masks.pop(patch, None)
+            writer.write(patch_name(patch), _arrays(embedding, comparison, masks))
             seconds = time.monotonic() - start
             logger.info(
                 "patch %s (%d of %d): %d of %d pixels embedded in %.1f s (%.0f per s)",
@@ -232,7 +183,7 @@ def _embed_patches(
 
 
 def _embeddings(
-    source: _PatchFile,
+    source: PatchFile,
     todo: list[Window],
     prepared: PreparedModel,
     options: InferenceOptions,
@@ -281,7 +232,9 @@ def _read_ahead(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 1
 
 
-def _arrays(embedding: Embedding, comparison: Comparison) -> dict[str, NDArray[Any]]:
+def _arrays(
+    embedding: Embedding, comparison: Comparison, masks: NDArray[Any] | None
+) -> dict[str, NDArray[Any]]:
     """Return what is saved of a finished patch."""
     arrays: dict[str, NDArray[Any]] = {
         "embeddings": embedding.values,
@@ -290,10 +243,12 @@ def _arrays(embedding: Embedding, comparison: Comparison) -> dict[str, NDArray[A
     }
     if embedding.scales is not None:
         arrays["scales"] = embedding.scales
+    if masks is not None:
+        arrays["months"] = masks
     return arrays
 
 
-def _compared(source: _PatchFile, progress: Progress) -> Comparison:
+def _compared(source: PatchFile, progress: Progress) -> Comparison:
     """Return the comparison of all finished patches."""
     total = Comparison()
     for patch in source.patches:
@@ -305,7 +260,7 @@ def _compared(source: _PatchFile, progress: Progress) -> Comparison:
 def _write(
     output: str | os.PathLike[str],
     attributes: Mapping[str, Any],
-    source: _PatchFile,
+    source: PatchFile,
     options: InferenceOptions,
     prepared: PreparedModel,
     progress: Progress,
@@ -314,7 +269,14 @@ def _write(
     dim = options.dim or prepared.model.sizes.dims[-1]
     compared = None if prepared.reference is None else record(_compared(source, progress))
     with create_block_file(output, {**attributes, "compared": compared}) as target:
-        arrays = create_outputs(target, source.shape, source.patch_size, dim, options.dtype)
+        arrays = create_outputs(
+            target,
+            source.shape,
+            source.patch_size,
+            dim,
+            options.dtype,
+            months=source.month_count,
+        )
         for patch in source.patches:
             for name, values in progress.read(patch_name(patch)).items():
                 if name in arrays:

@@ -10,6 +10,11 @@ import zarr
 from ..block_file import create_array
 
 
+def mask_dtype(months: int) -> np.dtype[Any]:
+    """Return the data type of masks of up to 32 months."""
+    return np.dtype("uint16" if months <= 16 else "uint32")
+
+
 def create_outputs(
     target: zarr.Group,
     shape: tuple[int, int],
@@ -17,6 +22,7 @@ def create_outputs(
     dim: int,
     dtype: str,
     counts: bool = True,
+    months: int = 0,
 ) -> dict[str, zarr.Array[Any]]:
     """Create the arrays of an `embeddings` file, without any embedding.
 
@@ -27,10 +33,12 @@ def create_outputs(
         dim: K, stored dimensions.
         dtype: `int8` or `float32`.
         counts: whether observation counts are known (not for published embeddings).
+        months: months of the period that masks have bits for; 0 without masks.
 
     Returns:
-        `embeddings` (H, W, K); `counts` (H, W, 3) uint16 if `counts`; for int8 `scales`
-        (H, W) float32. Pixels without an embedding are code 0 and scale NaN (float32: NaN).
+        `embeddings` (H, W, K); `counts` (H, W, 3) uint16 if `counts`; `months` (H, W, 3) uint16 or
+        uint32 if `months`; for int8 `scales` (H, W) float32. Pixels without an embedding are code
+        0 and scale NaN (float32: NaN).
     """
     # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
     chunk = (patch_size, patch_size)
@@ -42,6 +50,10 @@ def create_outputs(
     }
     if counts:
         arrays["counts"] = create_array(target, "counts", (*shape, 3), (*chunk, 3), np.uint16)
+    if months:
+        arrays["months"] = create_array(
+            target, "months", (*shape, 3), (*chunk, 3), mask_dtype(months)
+        )
     if dtype == "int8":
         arrays["scales"] = create_array(target, "scales", shape, chunk, np.float32, np.nan)
     return arrays

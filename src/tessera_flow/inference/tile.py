@@ -58,6 +58,9 @@ ARRAYS = tuple(field.name for field in fields(TileArrays) if field.name != "roi"
 TILE_PIXEL_ARRAYS = frozenset({"bands", "masks", "sar_ascending", "sar_descending"})
 """The arrays with axes (time steps, rows, columns, ...); the others have time steps only."""
 
+DAYS = ("doys", "sar_ascending_doy", "sar_descending_doy")
+"""The arrays with the day of the year of each step: S2, S1 ascending, S1 descending."""
+
 # Number of axes and type of each array; days may have any integer type.
 _FORMS: dict[str, tuple[int, type[Any]]] = {
     "bands": (4, np.uint16),

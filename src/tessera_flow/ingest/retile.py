@@ -53,7 +53,8 @@ def retile(
         window: window of the block in the region's grid, before downsampling.
         output: block file; a group per patch with the arrays of a reference tile folder and
             `roi` (h, w) uint8. Attribute `missing_scenes`: by sensor, `left_out` and `replaced` of
-            its stack. Attribute `level_jumps` of the Sentinel-2 stack.
+            its stack. Attribute `level_jumps` of the Sentinel-2 stack. Attribute `dates`: the ISO
+            dates of `sentinel2`, `ascending` and `descending`.
         patch_size: edge of a patch in product pixels.
         downsample_rate: of the stacks.
         on_empty_block: `fail`: a block without a scene is an error.
@@ -86,6 +87,10 @@ def retile(
                 sensor: {key: group.attrs.get(key, []) for key in MISSING_SCENES}
                 for sensor, group in groups.items()
             },
+            "dates": {
+                "sentinel2": _dates(groups.get("sentinel2"), "dates"),
+                **{orbit: _dates(groups.get("sentinel1"), f"{orbit}_dates") for orbit in ORBITS},
+            },
             "level_jumps": [
                 jump
                 for group in groups.values()
@@ -108,6 +113,10 @@ def retile(
                       (len(CHANNELS),), np.int16)  # fmt: skip
                 _copy(s1, patch, f"sar_{orbit}_doy", (slice(None),), (), (), np.int16)
             log.info("patch %s written", patch_name(patch_window))
+
+
+def _dates(stack: zarr.Group | None, name: str) -> list[str]:
+    return [] if stack is None else cast(list[str], stack.attrs[name])
 
 
 def _copy(

@@ -12,6 +12,7 @@ from typing import Any
 from ..config.fingerprint import content_hash
 from ..config.locations import store_location, tiles_location
 from ..config.sections import OVERRIDES
+from ..dates import mask_months
 from ..geotessera import STORE_DIM
 from ..models.published import weights_file
 from ..region.blocks import cache_folder, content_digest
@@ -120,14 +121,20 @@ class JobParams:
 
     def infer(self, region: str, period: str, block: str) -> dict[str, Any]:
         """Return the model's settings, and as `origin` the (row, column) of the block's upper
-        left pixel in the region's product grid."""
+        left pixel in the region's product grid; the days of the period, on which the masks of
+        months depend."""
         window = self._files.grids[region].product_window(self._files.block(region, block))
         model = self._files.for_run(region, period).model
         settings = model.model_dump(mode="json", include=_MODEL_KEYS)
-        return settings | {"origin": [window.y0, window.x0]}
+        days = self._config.periods[period]
+        return settings | {
+            "origin": [window.y0, window.x0],
+            "period": [days.start.isoformat(), days.end.isoformat()],
+        }
 
-    def skip_block(self, region: str, block: str) -> dict[str, Any]:
+    def skip_block(self, region: str, period: str, block: str) -> dict[str, Any]:
         """Return the shape and type of the file that replaces a skipped block."""
+        days = self._config.periods[period]
         published = self._config.source == "geotessera"
         window = self._files.grids[region].product_window(self._files.block(region, block))
         return {
@@ -136,6 +143,7 @@ class JobParams:
             "dim": STORE_DIM if published else self._config.model.dim,
             "dtype": self._config.model.dtype,
             "counts": not published,
+            "months": len(mask_months(self._config.source, days.start, days.end)),
         }
 
     def product(self, name: str) -> Callable[[str, str], dict[str, Any]]:

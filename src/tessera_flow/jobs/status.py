@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.configuration import runs
+from .check_results import check_lines
 from .files import RunFiles
 from .journal import JobRecord, read_job_log
 from .measured import STAGES
@@ -124,6 +125,7 @@ def status(files: RunFiles) -> str:
     if rate and left:
         lines.append(f"{rate:.1f} blocks per hour recently; about {duration(left / rate)} left.")
     lines += [f"Warning: {text}" for text in scene_warnings(files, of_blocks=True)]
+    lines += check_lines(files)
     failed = failed_jobs(files)
     lines += [f"  {job.line()}" for job in failed[:_LISTED]]
     if len(failed) > _LISTED:

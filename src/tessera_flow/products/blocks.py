@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..block_file import open_block_file
 from ..errors import TileError
+from ..inference.block_embeddings import mask_dtype
 from ..region.grid import Block, RegionGrid, Window, tiling
 from ..sensors.levels import Jump
 from .provenance import Provenance
@@ -45,6 +46,7 @@ class RegionBlocks:
         dim: K, dimensions of an embedding.
         dtype: int8 or float32.
         counted: whether the number of observations of each embedding is known.
+        months: the months (`YYYY-MM`) of the bits of the array `months`; empty without this array.
     """
 
     def __init__(
@@ -58,8 +60,8 @@ class RegionBlocks:
         Args:
             grid: the region's grid.
             blocks: embeddings file of every block of `grid`, by block id.
-            provenance: if given, K and dtype must match it, and published embeddings have no
-                counts.
+            provenance: if given, K and dtype must match it, and it decides whether the blocks have
+                counts and months; without it, they have counts.
 
         Raises:
             TileError: a block of the grid has no file in `blocks`, or it does not exist.
@@ -82,6 +84,7 @@ class RegionBlocks:
         self._paths = dict(blocks)
         self._provenance = provenance
         self.counted = provenance is None or provenance.counted
+        self.months: list[str] = [] if provenance is None else provenance.months
         self._windows = {block.id: grid.product_window(block) for block in grid.blocks}
         self._cells = {
             (window.y0 // self.edge, window.x0 // self.edge): block_id
@@ -132,11 +135,12 @@ class RegionBlocks:
     def names(self) -> tuple[str, ...]:
         """Names of the arrays in every block."""
         scales = ("scales",) if self.quantised else ()
-        return ("embeddings", *scales, *(("counts",) if self.counted else ()))
+        counts = ("counts",) if self.counted else ()
+        return ("embeddings", *scales, *counts, *(("months",) if self.months else ()))
 
     def trailing(self, name: str) -> tuple[int, ...]:
         """Shape of one pixel of the array `name`: (K,), () or (3,)."""
-        return {"embeddings": (self.dim,), "scales": (), "counts": (len(COUNT_KINDS),)}[name]
+        return {"embeddings": (self.dim,), "scales": ()}.get(name, (len(COUNT_KINDS),))
 
     def array_dtype(self, name: str) -> np.dtype[Any]:
         """Data type of the array `name`."""
@@ -144,6 +148,7 @@ class RegionBlocks:
             "embeddings": self.dtype,
             "scales": np.dtype("float32"),
             "counts": np.dtype("uint16"),
+            "months": mask_dtype(len(self.months)),
         }[name]
 
     def nodata(self, name: str) -> float:
@@ -199,6 +204,24 @@ class RegionBlocks:
                 "delete that file and run again."
             ) from error
         return np.asarray(data)
+
+    def skipped(self, block_id: str) -> bool:
+        """Return whether a block has no embeddings because it failed."""
+        return bool(self._group(block_id).attrs.get("skipped", False))
+
+    def patch_shape(self, block_id: str) -> tuple[int, int]:
+        """Return the (height, width) of the patches in which a block was embedded."""
+        chunks = self._array(block_id, "embeddings").chunks
+        return int(chunks[0]), int(chunks[1])
+
+    def steps_outside_period(self, block_id: str) -> int:
+        """Return the number of time steps of a block that are outside the period.
+
+        Raises:
+            TileError: the block's file is missing or damaged.
+        """
+        steps: Any = self._group(block_id).attrs.get("steps_outside_period", 0)
+        return int(steps)
 
     def missing_scenes(self, block_id: str) -> dict[str, dict[str, list[dict[str, str]]]]:
         """Return the missing or corrupt scenes of a block: by sensor `left_out` and `replaced`.

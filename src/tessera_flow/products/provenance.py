@@ -23,6 +23,7 @@ from ..archives.providers import find_provider
 from ..config.configuration import Config
 from ..config.fingerprint import content_hash
 from ..config.locations import tiles_location
+from ..dates import mask_months
 from ..errors import RegionError
 from ..geotessera import STORE_DIM
 from ..geotessera.manifest import StoreManifest, resampled
@@ -158,6 +159,18 @@ class Provenance:
     def counted(self) -> bool:
         """Whether the number of observations of each embedding is known."""
         return all(source.provider != "geotessera" for source in self.sources)
+
+    @property
+    def months(self) -> list[str]:
+        """The months (`YYYY-MM`) of the bits of masks of months; empty if there are no masks."""
+        providers = {source.provider for source in self.sources}
+        special = providers & {"tiles", "geotessera"}
+        return mask_months(special.pop() if special else "scenes", self.start, self.last)
+
+    @property
+    def last(self) -> datetime.date:
+        """Last day of the period (UTC)."""
+        return datetime.date.fromisoformat(self.period_end)
 
     @property
     def start(self) -> datetime.date:

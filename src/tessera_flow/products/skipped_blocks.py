@@ -19,6 +19,7 @@ def write_skipped_block(
     dim: int,
     dtype: str,
     counts: bool = True,
+    months: int = 0,
 ) -> None:
     """Write an `embeddings` file in which no pixel has an embedding.
 
@@ -28,12 +29,13 @@ def write_skipped_block(
         patch_size: edge of a stored chunk.
         dim, dtype: dimensions and type of the embeddings of the other blocks.
         counts: whether the other blocks have observation counts.
+        months: months that the masks of the other blocks have bits for; 0 without masks.
 
     Raises:
         OutputError: the file cannot be written.
     """
     with create_block_file(output, {"skipped": True}) as group:
-        create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype, counts)
+        create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype, counts, months)
 
 
 def write_skip_list(output: Path, grid: RegionGrid, reasons: Mapping[str, str]) -> None:

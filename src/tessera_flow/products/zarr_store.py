@@ -1,7 +1,8 @@
 """Write the Zarr v3 store, which users open lazily and stream.
 
 Layout: one group; `embeddings` (time, band, y, x), `scales` (time, y, x),
-`observation_counts` (time, kind, y, x), coordinates, and `spatial_ref` for the CRS.
+`observation_counts` and `observation_months` (time, kind, y, x), coordinates, and `spatial_ref`
+for the CRS.
 A chunk holds all dimensions of its pixels, so a point query reads one chunk per array;
 a shard (one file) is inside one block, so writers of different blocks never share one.
 """
@@ -72,11 +73,17 @@ recognise a chunk that is not stored."""
 _COMPRESSOR = ZstdCodec(level=3, checksum=True)
 """With a checksum of each chunk, so that a changed byte is an error when it is read."""
 
-_STORED = {"embeddings": "embeddings", "scales": "scales", "counts": "observation_counts"}
+_STORED = {
+    "embeddings": "embeddings",
+    "scales": "scales",
+    "counts": "observation_counts",
+    "months": "observation_months",
+}
 _DIMENSIONS = {
     "embeddings": ("time", "band", "y", "x"),
     "scales": ("time", "y", "x"),
     "counts": ("time", "kind", "y", "x"),
+    "months": ("time", "kind", "y", "x"),
 }
 
 
@@ -322,7 +329,7 @@ def _pixels_last(data: NDArray[Any]) -> NDArray[Any]:
 
 
 def _array_attributes(source: RegionBlocks, name: str) -> dict[str, Any]:
-    attributes = {
+    by_name: dict[str, dict[str, Any]] = {
         "embeddings": {
             "long_name": "TESSERA embedding",
             "comment": "int8 codes: embedding = code * scales; no embedding where scales is NaN"
@@ -334,7 +341,13 @@ def _array_attributes(source: RegionBlocks, name: str) -> dict[str, Any]:
             "comment": "embedding = code * scale; NaN where there is no embedding",
         },
         "counts": {"long_name": "observations that went into the embedding", "units": "1"},
-    }[name]
+        # Bits as in the CF conventions (flag_masks).
+        "months": {
+            "long_name": "months with an observation",
+            "flag_masks": [1 << bit for bit in range(len(source.months))],
+            "flag_meanings": " ".join(source.months),
+        },
+    }
     # `coordinates` makes open_zarr turn spatial_ref into a coordinate, where rioxarray looks
     # for it.
-    return {**attributes, "grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
+    return {**by_name[name], "grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}

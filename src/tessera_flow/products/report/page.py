@@ -16,9 +16,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...atomic import write_text
+from ...dates import period_months
 from ...geotessera.manifest import StoreManifest, resampled
 from ...region.grid import RegionGrid
 from ...scenes.manifest import Manifest
+from ...scenes.publication import TITLES
+from ..check_states import FAIL, PASS, WARN
+from ..checks import read_checks
 from ..provenance import Provenance, pixel_text
 from .figures import (
     EMBEDDED,
@@ -40,7 +44,6 @@ from .summary import (
     days_per_month,
     excluded_scenes,
     missing_counts,
-    period_months,
     read_block_records,
     read_warnings,
     rule_costs,
@@ -49,6 +52,7 @@ from .summary import (
 )
 from .text import CITATIONS, methods, opening_examples, warnings_about
 
+_STATES = (PASS, WARN, FAIL)
 _MAX_MISSING = 100
 _MAX_BORDERS = 10
 _MAX_CRS_LENGTH = 20
@@ -93,11 +97,11 @@ def write_report(
         TileError: a block is missing, damaged or inconsistent; it is named.
         OutputError: the file cannot be written.
     """
-    results = json.loads(checks.read_text(encoding="utf-8"))
+    results = read_checks(checks)
     observations = summarise_observations(grid, blocks, provenance)
     skipped = skipped_blocks(skip_list)
     records = read_block_records(grid, blocks, provenance, skipped)
-    months = period_months(provenance)
+    months = period_months(provenance.start, provenance.last)
     known_warnings = [
         *(scene.reason for scene in records.missing),
         *provenance.warnings,
@@ -107,7 +111,9 @@ def write_report(
         output,
         render(
             title=f"{provenance.region}, {provenance.period}",
-            failures=results["failures"],
+            state=results["state"],
+            headline=results["headline"],
+            messages=_messages(results),
             skipped=skipped,
             summary=_summary(provenance, results, manifests, store, records),
             checks=_checks(results),
@@ -118,6 +124,7 @@ def write_report(
             has_scenes=bool(manifests),
             source="published embeddings" if store is not None else "tile folders",
             months=bar_chart(months, _scene_days(manifests, months), "days"),
+            coverage=_coverage(results),
             tiles=None if store is None else _tiles(grid, store),
             excluded=[(sensor, n, why, one) for sensor, why, n, one in excluded_scenes(manifests)],
             missing=[_missing_row(scene) for scene in records.missing[:_MAX_MISSING]],
@@ -165,7 +172,7 @@ def _summary(
     """Return (name, value) of the table at the top of the page."""
     model = provenance.model
     height, width = provenance.shape
-    pixels = sum(block["pixels"] for block in results["blocks"])
+    pixels = results["region_pixels"]
     percent = 100 * results["embedded"] / pixels if pixels else 0.0
     source = ("Source", "tile folders")
     if manifests:
@@ -184,7 +191,7 @@ def _summary(
             f"{provenance.crs}",
         ),
         ("Blocks", len(results["blocks"])),
-        ("Pixels with an embedding", f"{results['embedded']:,} ({percent:.1f}% of the blocks)"),
+        ("Pixels with an embedding", f"{results['embedded']:,} ({percent:.1f}% of the region)"),
         ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
         source,
     ]
@@ -199,26 +206,35 @@ def _summary(
     return rows
 
 
-def _checks(results: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
-    """Return (check, result, limit) of each check."""
-    limits, jumps = results["limits"], results["level_jumps"]
-    saturated, seam = results["saturated_percent"], results["seam_score"]
-    return [
-        ("Pixels with values that are not finite", results["non_finite"], "0"),
-        ("Pixels with an embedding of zeros", results["all_zero"], "0"),
-        ("Dimensions that are the same everywhere", len(results["constant"]), "0"),
-        ("Sentinel-2 days that are 1000 off the days around them", len(jumps), "0"),
-        (
-            "Saturated codes",
-            "does not apply" if saturated is None else f"{saturated:.2f} %",
-            f"{limits['max_saturated']:g} %",
-        ),
-        (
-            "Seam score",
-            "one block" if seam is None else f"{seam:.3f}",
-            f"{limits['max_seam']:g}",
-        ),
-    ]
+def _checks(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return (state, check, result, limit) of each check, those that do not pass first."""
+    rows = sorted(results["checks"], key=lambda check: -_STATES.index(check["state"]))
+    return [(row["state"], row["name"], row["result"], row["limit"]) for row in rows]
+
+
+def _messages(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (state, message) of the checks that do not pass, the failed ones first."""
+    rows = sorted(results["checks"], key=lambda check: -_STATES.index(check["state"]))
+    return [(row["state"], text) for row in rows for text in row["messages"]]
+
+
+def _coverage(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of months: its head, and for each month the numbers of each sensor."""
+    head, columns = ["month"], []
+    for sensor, months in results["months"].items():
+        for key, text in (("scene_days", "days with a scene"), ("pixels_percent", "embeddings")):
+            if any(month[key] is not None for month in months):
+                head.append(f"{TITLES[sensor]}, {text}")
+                columns.append([_covered(month[key]) for month in months])
+    first: list[dict[str, Any]] = next(iter(results["months"].values()), [])
+    names = [month["month"] + ("" if month["complete"] else " (part)") for month in first]
+    return {"head": head, "rows": list(zip(names, *columns, strict=True)) if columns else []}
+
+
+def _covered(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return str(value) if isinstance(value, int) else f"{value:.0f} %"
 
 
 def _block_map(
@@ -262,8 +278,8 @@ def _block_status(state: Mapping[str, Any], skipped_reason: str | None) -> tuple
     """Return the CSS class of a block and the text shown on hovering."""
     if skipped_reason is not None:
         return "skipped", f"{state['id']}: skipped. {skipped_reason}"
-    text = f"{state['id']}: {state['embedded']:,} of {state['pixels']:,} px with an embedding"
-    expected = state["pixels"]
+    text = f"{state['id']}: {state['embedded']:,} of {state['inside']:,} px with an embedding"
+    expected = state["inside"]
     if state["observed"] is not None:
         expected = state["observed"]
         text += f", {state['observed']:,} observed"
@@ -322,10 +338,10 @@ def _missing_row(scene: MissingScene) -> tuple[Any, ...]:
 
 def _borders(results: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Return (blocks, ratio, across, inside, pairs) of the borders with the largest ratios."""
-    borders = [border for border in results["borders"] if border["ratio"] is not None]
+    borders = [border for border in results["borders"] if border["pairs"]]
     return [
         (
-            " | ".join(border["blocks"]),
+            " | ".join(border["blocks"]) + (" (patches)" if len(border["blocks"]) == 1 else ""),
             f"{border['ratio']:.3f}",
             f"{border['across']:.4g}",
             f"{border['inside']:.4g}",

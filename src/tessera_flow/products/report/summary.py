@@ -114,17 +114,6 @@ def days_per_month(manifests: Iterable[Manifest], months: Sequence[str]) -> dict
     return result
 
 
-def period_months(provenance: Provenance) -> list[str]:
-    """List the months of the period, `YYYY-MM`, in order."""
-    year, month = provenance.start.year, provenance.start.month
-    last = provenance.period_end[:7]
-    months = [f"{year:04d}-{month:02d}"]
-    while months[-1] < last:
-        year, month = (year + month // 12, month % 12 + 1)
-        months.append(f"{year:04d}-{month:02d}")
-    return months
-
-
 def excluded_scenes(manifests: Iterable[Manifest]) -> list[tuple[str, str, int, str]]:
     """Group the scenes that were found but not listed by sensor and reason.
 

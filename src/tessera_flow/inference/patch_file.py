@@ -1,0 +1,111 @@
+"""Read the patches of a block from their file, with the months of their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from ..block_file import Allocate, get_array
+from ..errors import TileError
+from ..region.grid import Window, patch_name
+from .months import PeriodMonths, StepMonths
+from .tile import DAYS, TileArrays, read_patch
+
+
+@dataclass(frozen=True)
+class PatchFile:
+    """An open file of patches.
+
+    Attributes:
+        group: its root group.
+        path: its path, for messages.
+        patches: windows in the block of the patches that have a pixel of the region.
+        shape: (H, W) of the block.
+        patch_size: edge of a patch that is not clipped.
+        dates: ISO dates of the steps by series (`months.STREAMS`), the same for all patches; None
+            for tile folders, which have days of the year only.
+        period: the months of the period; None if no masks of months are made.
+        masks: masks of months (h, w, 3) of each patch that was read.
+    """
+
+    group: zarr.Group
+    path: str
+    patches: list[Window]
+    shape: tuple[int, int]
+    patch_size: int
+    dates: Mapping[str, list[str]] | None
+    period: PeriodMonths | None
+    masks: dict[Window, NDArray[np.unsignedinteger]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, group: zarr.Group, path: str, period: PeriodMonths | None) -> PatchFile:
+        """Read the attributes of a file of patches.
+
+        Raises:
+            TileError: they are missing or wrong.
+        """
+        try:
+            attributes: Mapping[str, Any] = group.attrs.asdict()
+            height, width = (int(n) for n in attributes["shape"])
+            return cls(
+                group,
+                path,
+                [Window(*(int(n) for n in patch)) for patch in attributes["patches"]],
+                (height, width),
+                int(attributes["patch_size"]),
+                attributes.get("dates"),
+                period,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise TileError(
+                f"{path} is not a file of patches (attributes `patches`, `shape` and `patch_size` "
+                "are missing or wrong): delete it and run again."
+            ) from error
+
+    @property
+    def month_count(self) -> int:
+        """Number of months that masks have bits for; 0 without masks."""
+        return 0 if self.period is None else len(self.period.months)
+
+    def read(self, patch: Window, allocate: Allocate = np.empty) -> TileArrays:
+        """Read the arrays of a patch into arrays that `allocate` returns, and set its masks.
+
+        Raises:
+            TileError: the patch is missing or damaged.
+        """
+        name = patch_name(patch)
+        tile = read_patch(self._group(patch), f"the patch {name} of {self.path}", allocate)
+        if tile.shape != patch.shape:
+            raise TileError(
+                f"The patch {name} of {self.path} has shape {tile.shape}, but the file lists "
+                f"{patch.shape}: delete the file and run again."
+            )
+        if self.period is not None:
+            self.masks[patch] = self._months(self.period, patch).masks(tile)
+        return tile
+
+    def steps_outside_period(self) -> int:
+        """Return the largest number of steps of a patch that are outside the period."""
+        if self.period is None:
+            return 0
+        return max((self._months(self.period, patch).outside for patch in self.patches), default=0)
+
+    def _months(self, period: PeriodMonths, patch: Window) -> StepMonths:
+        if self.dates is not None:
+            return period.of_dates(self.dates)
+        group = self._group(patch)
+        return period.of_days([np.asarray(get_array(group, name)[:]) for name in DAYS])
+
+    def _group(self, patch: Window) -> zarr.Group:
+        name = patch_name(patch)
+        group = self.group.get(name)
+        if not isinstance(group, zarr.Group):
+            raise TileError(
+                f"The patch {name} of {self.path} is missing: delete the file and run again."
+            )
+        return group

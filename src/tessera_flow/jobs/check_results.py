@@ -1,0 +1,39 @@
+"""Report the results of the checks on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ..config.configuration import runs
+from .files import RunFiles
+
+_MESSAGES, _LINES = 4, 40
+
+
+def check_lines(files: RunFiles, written: Collection[str] | None = None) -> list[str]:
+    """Return the headline of the checks of each region and period, with the first messages of
+    those that do not pass.
+
+    Args:
+        files: the files of the run.
+        written: report only these files of results; if None, all that exist.
+    """
+    lines = []
+    for region, period in runs(files.config):
+        path = files.paths.checks.format(region=region, period=period)
+        if (written is None or path in written) and Path(path).exists():
+            lines += _lines(f"{region}, {period}", json.loads(Path(path).read_bytes()))
+    more = len(lines) - _LINES
+    return lines[:_LINES] + ([f"and {more} more lines: see the reports"] if more > 0 else [])
+
+
+def _lines(name: str, results: dict[str, Any]) -> list[str]:
+    shown = sorted(results["checks"], key=lambda check: check["state"] != "fail")
+    messages = [f"  {check['state']}: {text}" for check in shown for text in check["messages"]]
+    more = len(messages) - _MESSAGES
+    rest = [f"  and {more} more: see report.html"] if more > 0 else []
+    head = f"Checks of {name}: {results['state'].upper()}. {results['headline']}"
+    return [head, *messages[:_MESSAGES], *rest]
