@@ -204,7 +204,7 @@ def test_mixed_precision_missing_scenes_days_outside_and_warnings(tmp_path: Path
         "Precision of the inference": ("warn", "bf16, float32"),
         "Listed scenes left out because they were missing or corrupt": ("warn", "1"),
         "Time steps outside the period": ("warn", "3"),
-        "Warnings about the scenes": ("warn", "1"),
+        "Warnings about the scenes or tiles": ("warn", "1"),
     }
     assert "different precisions: bf16 (1 blocks), float32 (3 blocks)." in " ".join(checks.messages)
 

@@ -52,7 +52,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
         )
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     for snippet in snippets:
         exec(snippet, namespace)
     vectors = region.embeddings * region.scales[..., None]
@@ -60,5 +60,6 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(namespace["pixel"], vectors[100, 50])
     assert (namespace["x"], namespace["y"]) == (600_505, 5_698_995)
     assert namespace["alpha"].min() == 255
+    assert namespace["july"].shape == (1, 230, 170) and bool((namespace["july"] == 1).all())
     assert namespace["first"][0, 0] == vectors[100, 50, 0]
     assert namespace["client"].registry.get_available_years() == [2023]

@@ -378,8 +378,8 @@ class Products(Section):
     )
     max_seam: float = key(
         1.5,
-        "Maximum seam score that passes the check. The score is the difference between "
-        "neighbouring pixels across block borders, divided by the difference next to the borders.",
+        "Maximum seam score that passes the check: the median difference of neighbouring pixels "
+        "across the borders of blocks and patches, divided by that near the borders.",
         gt=0,
     )
     max_saturated: float = key(

@@ -164,7 +164,7 @@ def decide(values: Values, facts: Facts) -> list[Check]:
         _outside(facts),
         _none("Listed scenes left out because they were missing or corrupt", facts.left_out, WARN,
               f"{facts.left_out} listed scenes were missing or corrupt and left out."),
-        _none("Warnings about the scenes", facts.warnings, WARN),
+        _none("Warnings about the scenes or tiles", facts.warnings, WARN),
         _none("Sentinel-2 days that are 1000 off the days around them", len(facts.jumps), FAIL,
               *facts.jumps[:_MOST_MESSAGES],
               *([f"and {len(facts.jumps) - _MOST_MESSAGES} more days (checks.json)."]

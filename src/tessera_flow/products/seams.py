@@ -4,8 +4,8 @@ A pixel pair is two neighbours; its difference is the mean over the dimensions o
 difference of their (dequantised) embeddings. At each edge, the median difference of the pairs
 across it is compared with that of the pairs two pixels before and after it. Medians are not
 moved by the borders of fields that touch an edge, and pairs two pixels away are at the same
-phase of the 20 m bands: where these were upsampled to 10 m, the pair next to an edge differs
-from the one across it by a factor of up to 6, without any seam.
+phase of the 20 m bands: where these were upsampled to 10 m, the pair next to an edge can differ
+from the one across it by more than a factor of 2, without any seam.
 
 The seam score is the ratio of the two medians, each averaged over all edges with their numbers
 of pairs as weights.
