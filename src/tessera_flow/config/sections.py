@@ -378,8 +378,8 @@ class Products(Section):
     )
     max_seam: float = key(
         1.5,
-        "Maximum seam score that passes the check: the median difference of neighbouring pixels "
-        "across the borders of blocks and patches, divided by that near the borders.",
+        "Maximum seam score that passes the check. The score is the median difference of "
+        "neighbouring pixels across the borders of blocks and patches, divided by that near them.",
         gt=0,
     )
     max_saturated: float = key(
