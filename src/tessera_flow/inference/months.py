@@ -40,7 +40,11 @@ class StepMonths:
         valid; 0 outside the region."""
         dtype = mask_dtype(self.number)
         masks = np.zeros((len(STREAMS), *tile.shape), dtype)
-        series = (tile.masks, _pairs(tile.sar_ascending), _pairs(tile.sar_descending))
+        series: tuple[NDArray[Any], ...] = (
+            tile.masks,
+            _pairs(tile.sar_ascending),
+            _pairs(tile.sar_descending),
+        )
         for mask, stream, values in zip(masks, STREAMS, series, strict=True):
             for step, month in enumerate(self.steps[stream]):
                 if month >= 0:
