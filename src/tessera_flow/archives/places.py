@@ -78,7 +78,7 @@ def archive_folders(source: Sentinel2 | Sentinel1) -> list[str]:
 
 def refusal(asset: str, href: str, problem: str) -> str:
     """Return the reason for the message about an asset that may not be used."""
-    return f"asset {asset} is {public_href(href)}: {problem}"
+    return f"asset {asset} has the href {public_href(href)}: {problem}"
 
 
 def _absolute(folder: str) -> str:
