@@ -98,7 +98,9 @@ def test_items_that_name_files_elsewhere_are_refused_if_they_are_used(
     local = tmp_path / "project" / "data" / "items.json"
     write_item_collection(local, moved)
     none: dict[str, Any] = {"asset_folders": []}
-    with pytest.raises(ItemError, match=r"asset B02 has the href file:/.* outside .*asset_folders.*exclude"):
+    with pytest.raises(
+        ItemError, match=r"asset B02 has the href file:/.* outside .*asset_folders.*exclude"
+    ):
         search(tmp_path / "a", roi, local, sentinel2=none)
     folders = {"asset_folders": [str(away.parent)]}
     both = {"sentinel2": folders, "sentinel1": folders}
