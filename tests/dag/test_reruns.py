@@ -216,6 +216,21 @@ def test_the_order_of_keys_and_defaults_written_out_change_nothing(finished: Pat
     assert plan(finished) == {}
 
 
+def test_force_in_a_finished_folder_leaves_no_lock(finished: Path) -> None:
+    before = product_bytes(finished)
+    run(finished, "--force")
+    assert product_bytes(finished) == before
+    assert not list((finished / ".snakemake").glob("locks/*"))
+    assert not (finished / "work" / "lock.json").exists()
+
+
+def test_quiet_all_shows_errors_of_the_configuration(finished: Path) -> None:
+    change(finished, {"model.dtyp": "int8"})
+    assert "model.dtyp" in run(finished, "--quiet", "all", fails=True)
+    change(finished, {"model.dtyp": None, "download.on_empty_block": "nodata"})
+    assert "made with other settings" in run(finished, "--quiet", "all", fails=True)
+
+
 def test_products_of_other_settings_are_replaced_only_by_force(finished: Path) -> None:
     """A dry run is allowed; a run is refused before anything is deleted."""
     change(finished, {"download.on_empty_block": "nodata", "products.formats": ["zarr"]})

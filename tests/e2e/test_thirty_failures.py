@@ -70,7 +70,9 @@ MESSAGES = {
     "Products of other settings exist": (
         "embeddings.zarr", "other settings", "paths.results", "--force",
     ),
-    "Snakemake was killed, and left its lock": ("can be removed with the --unlock argument",),
+    "Snakemake was killed, and left its lock": (
+        "is locked by the run in", "That run was killed", "--configfile", "--unlock",
+    ),
     "The archive does not exist": ("items.json", "does not exist", "`location`"),
     "The archive is empty": (
         "No Sentinel-2 scene covers region here", "2021-06-01", "(0 items", "sentinel2.collection",
@@ -307,9 +309,7 @@ def _signalled(folder: Path, finished: Path, number: signal.Signals) -> str:
 def _(folder: Path, finished: Path) -> str:
     process = start(patched(finished, folder))
     try:
-        while not (folder / ".snakemake" / "locks").is_dir() or not any(
-            (folder / ".snakemake" / "locks").iterdir()
-        ):
+        while not (folder / "work" / "lock.json").exists():
             assert process.poll() is None
             time.sleep(0.01)
     finally:

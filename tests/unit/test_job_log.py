@@ -20,7 +20,7 @@ from tessera_flow.jobs.in_flight import ALL_OF_IT, InFlight
 from tessera_flow.jobs.journal import job_log_path, read_job_log, record_job, unfinished
 from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.staging import staged
-from tessera_flow.jobs.status import end_of_run, status
+from tessera_flow.jobs.status import command_line, end_of_run, status, with_config
 from tessera_flow.signals import stop_requests
 
 from .test_run_files import layout
@@ -213,3 +213,37 @@ def test_gpu_job_without_a_gpu_fails_or_falls_back(monkeypatch: pytest.MonkeyPat
     assert job_device("cpu", "auto") == "cpu"
     with pytest.raises(ConfigError, match="finds none"):
         job_device("gpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["-c2"], ["-c2", "--config", "jobs={x: y}"]),
+        (
+            ["--config", "a=1", "b={c: d}", "-c2", "all"],
+            ["--config", "a=1", "b={c: d}", "jobs={x: y}", "-c2", "all"],
+        ),
+        (["-C", "a=1", "--config", "b=2"], ["-C", "a=1", "--config", "b=2", "jobs={x: y}"]),
+        (["--config=a=1", "-n"], ["--config", "a=1", "jobs={x: y}", "-n"]),
+        (["-Ca=1"], ["-C", "a=1", "jobs={x: y}"]),
+        (["--configfile", "c.yaml"], ["--configfile", "c.yaml", "--config", "jobs={x: y}"]),
+    ],
+)
+def test_an_entry_is_added_to_the_last_config_option(given: list[str], expected: list[str]) -> None:
+    assert with_config(["snakemake", *given], "jobs={x: y}") == ["snakemake", *expected]
+
+
+def test_printed_commands_have_no_secrets() -> None:
+    printed = command_line(
+        [
+            "/bin/snakemake",
+            "--config",
+            "sentinel2={location: 'https://me:hunter2@a.org/stac?sig=abc123', provider: local}",
+            "sentinel1={location: /vsicurl/https://b.org/c?token=abc123}",
+            "geotessera={api_key: abc123, version: v1}",
+            "-c2",
+        ]
+    )
+    assert "hunter2" not in printed and "abc123" not in printed and "me:" not in printed
+    assert "https://***@a.org/stac?***" in printed and "provider: local}" in printed
+    assert "version: v1}" in printed and printed.endswith(" -c2")

@@ -15,14 +15,20 @@ try:
     from tessera_flow.jobs.in_flight import ALL_OF_IT
     from tessera_flow.jobs.params import JobParams
     from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
-    from tessera_flow.jobs.preflight import check_run, remove_old_skip_lists
+    from tessera_flow.jobs.preflight import (
+        check_run,
+        lock_work,
+        locked_message,
+        remove_old_skip_lists,
+    )
     from tessera_flow.jobs.product_files import ProductFiles
     from tessera_flow.jobs.scene_warnings import scene_warnings
     from tessera_flow.jobs.schedule import Schedule
     from tessera_flow.jobs.status import end_of_run
+    from tessera_flow.jobs.work_lock import WorkLock
     from tessera_flow.region.blocks import region_warnings
 except ModuleNotFoundError as error:
-    raise WorkflowError(MISSING_PACKAGE.format(error)) from None
+    refuse(MISSING_PACKAGE.format(error))
 
 try:
     if not runs_one_job():
@@ -33,10 +39,11 @@ try:
     PRODUCTS = ProductFiles(FILES)
     PARAMS = JobParams(FILES)
     SCHEDULE = Schedule(FILES, one_job=runs_one_job())
+    LOCK = WorkLock(CONFIG.paths.work)
 except TesseraFlowError as error:
-    raise WorkflowError(str(error)) from None
+    refuse(error)
 except ModuleNotFoundError as error:
-    raise WorkflowError(MISSING_PACKAGE.format(error)) from None
+    refuse(MISSING_PACKAGE.format(error))
 
 
 # Warnings about the scenes or tile folders: those known now, and at the end of a run those of its
@@ -61,6 +68,7 @@ if not runs_one_job():
     for text in FAULTY.warnings():
         show_warning(text)
     make_again(FAULTY.paths)
+    explain_locks(lambda: locked_message(LOCK, Path.cwd(), sys.argv))
 
 
 # <work>, <results> and <logs> in the rules' paths.
@@ -139,14 +147,18 @@ onstart:
     if any(job.output for job in jobs):
         SCHEDULE.expect(jobs)
         try:
+            if taken := lock_work(LOCK, Path.cwd()):
+                show_warning(taken)
             check_run(FILES, Path.cwd(), replace=forced())
         except TesseraFlowError as error:
-            raise WorkflowError(str(error)) from None
+            LOCK.release()
+            refuse(error)
     else:
         keep_locks()
 
 
 onsuccess:
+    LOCK.release()
     show_scene_warnings(of_blocks=True)
     for line in check_lines(FILES, WRITTEN):
         print(line, file=sys.stderr)
@@ -154,5 +166,6 @@ onsuccess:
 
 
 onerror:
+    LOCK.release()
     show_scene_warnings(of_blocks=True)
     print(end_of_run(FILES, sys.argv), file=sys.stderr)

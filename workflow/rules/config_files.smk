@@ -1,5 +1,5 @@
 # Import the package, and check configuration files as they are written.
-# Needs: package_folder.
+# Needs: package_folder, refuse.
 # Makes: check_config_files, MISSING_PACKAGE.
 import sys
 
@@ -19,4 +19,4 @@ def check_config_files(paths):
     try:
         yaml_file.check_config_files(paths)
     except ConfigError as error:
-        raise WorkflowError(str(error)) from None
+        refuse(error)

@@ -4,7 +4,9 @@ run that are still in Slurm's queue. Remove what a run made out of date."""
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..atomic import check_replaceable
@@ -13,6 +15,8 @@ from ..config.fingerprint import content_hash
 from ..errors import OutputError, TileError
 from .files import RunFiles
 from .product_files import ProductFiles
+from .status import command_line
+from .work_lock import WorkLock
 
 JOB_NAME_PREFIX = "tessera-flow"
 """`slurm-jobname-prefix` in profiles/slurm."""
@@ -33,6 +37,51 @@ def check_run(files: RunFiles, folder: Path, replace: bool) -> None:
     refuse_folders_of_others(files)
     if not replace:
         refuse_other_settings(files)
+
+
+def lock_work(lock: WorkLock, folder: Path) -> str | None:
+    """Take the lock of the working folder for a run in `folder`.
+
+    Returns:
+        A warning if the lock was that of a run that was killed; else None.
+
+    Raises:
+        OutputError: another run holds it, or jobs of the run that was killed are in the queue.
+    """
+    holder = lock.holder()
+    if holder is not None and holder.here and not holder.runs:
+        refuse_orphans(Path(holder.folder))
+    replaced = lock.acquire(folder)
+    return None if replaced is None else f"{replaced} was killed: its lock of paths.work is taken."
+
+
+def locked_message(lock: WorkLock, folder: Path, command: Sequence[str]) -> str | None:
+    """Return who has locked `folder` for Snakemake, whether that run lives, and what to do.
+
+    Args:
+        lock: of the working folder.
+        folder: the locked folder.
+        command: the command line of this run.
+
+    Returns:
+        The message; None if the run is unknown.
+    """
+    try:
+        holder = lock.holder()
+    except OutputError:
+        return None
+    if holder is None or Path(holder.folder) != folder.resolve():
+        return None
+    unlock = command_line([*command, "--unlock"])
+    locked = f"{folder} is locked by {holder}"
+    if not holder.here:
+        return (
+            f"{locked}. Whether it still runs cannot be seen from {socket.gethostname()}. If it "
+            f"was killed, remove the lock and run again: {unlock}"
+        )
+    if holder.runs:
+        return f"{locked}, which is running. Wait, or stop it: kill -INT {holder.process}"
+    return f"{locked}. That run was killed. Remove the lock, and run again: {unlock}"
 
 
 def jobs_in_queue(folder: Path) -> list[str]:

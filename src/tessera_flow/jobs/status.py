@@ -6,6 +6,7 @@ Read from job logs, whose names follow from the grids.
 from __future__ import annotations
 
 import datetime
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,14 @@ from .journal import JobRecord, read_job_log
 from .measured import STAGES
 from .scene_warnings import scene_warnings
 from .schedule import LAST_STEPS
+
+_CONFIG = re.compile(r"--config(=|$)|-C")
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"@]*@")
+_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s'\"?]*|/vsi[^\s'\"?]*)\?[^\s'\",}]+")
+_SECRET = re.compile(
+    r"((?:password|passwd|token|secret|key|sig|signature)\w*['\"]?\s*[:=]\s*['\"]?)[^\s'\",}]+",
+    re.I,
+)
 
 _LISTED = 20
 _WIDTH = 1000
@@ -90,15 +99,51 @@ def end_of_run(files: RunFiles, command: Sequence[str]) -> str:
         )
     if failed:
         lines.append(f"All attempts are recorded, those of the first job in {failed[0].job_log}")
-    again = shlex.join(["snakemake", *command[1:]])
+    again = command_line(command)
     lines += ["To compute what is missing, and nothing else, repeat the command:", f"  {again}"]
     if blocks and files.config.jobs.on_failed_block == "fail":
         count = f"{len(blocks)} failed block" + ("s" if len(blocks) > 1 else "")
         lines += [
             f"To write the products now, without embeddings of the {count}:",
-            f"  {again} --config 'jobs={{on_failed_block: skip}}'",
+            f"  {command_line(with_config(command, 'jobs={on_failed_block: skip}'))}",
         ]
+    if "***" in again:
+        lines.append("Put what has been replaced by *** in its place.")
     return "\n".join(lines) + "\n"
+
+
+def command_line(command: Sequence[str]) -> str:
+    """Return a command line of Snakemake as text for a shell, without secrets."""
+    return shlex.join(["snakemake", *(_without_secrets(part) for part in command[1:])])
+
+
+def _without_secrets(argument: str) -> str:
+    """Return an argument with the user names, passwords and queries of its URLs as `***`, and the
+    values of settings that are named as secrets."""
+    argument = _LOGIN.sub(r"\1***@", argument)
+    argument = _QUERY.sub(r"\1?***", argument)
+    return _SECRET.sub(r"\1***", argument)
+
+
+def with_config(command: Sequence[str], entry: str) -> list[str]:
+    """Return a command line of Snakemake with one more entry of --config.
+
+    Of several options --config Snakemake uses the last one only, so the entry is added to it;
+    entries of one section are merged.
+    """
+    options = [n for n, part in enumerate(command) if _CONFIG.match(part)]
+    if not options:
+        return [*command, "--config", entry]
+    start = options[-1]
+    option, equals, first = command[start].partition("=")
+    if option.startswith("-C") and len(option) > 2:  # -Cname=value
+        equals, first, option = "=", command[start][2:].removeprefix("="), "-C"
+    end = start + 1
+    if not equals:
+        while end < len(command) and not command[end].startswith("-"):
+            end += 1
+    entries = [first] if equals else list(command[start + 1 : end])
+    return [*command[:start], option, *entries, entry, *command[end:]]
 
 
 def duration(hours: float) -> str:
