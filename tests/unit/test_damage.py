@@ -156,7 +156,7 @@ def results(tmp_path: Path) -> Path:
     write_counts(folder / "counts.tif", region.grid, region.blocks, region.provenance)
     record_files(folder / "checksums/counts.json", [folder / "counts.tif"], {"configuration": "1"})
     products = {"zarr": ["embeddings.zarr"], "counts": ["counts.tif"]}
-    write_item(folder / "item.json", region.grid, region.provenance, products, [])
+    write_item(folder / "item.json", region.grid, region.blocks, region.provenance, products, [])
     record_files(folder / "checksums/item.json", [folder / "item.json"])
     return folder
 

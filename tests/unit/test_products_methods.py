@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tessera_flow.geotessera.manifest import StoredTile, StoreManifest
+from tessera_flow.products.inference_record import InferenceRecord
 from tessera_flow.products.provenance import Provenance, build_provenance
 from tessera_flow.products.report.summary import BlockRecords, MissingScene
 from tessera_flow.products.report.text import methods
@@ -18,7 +20,19 @@ from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.products_region import WEIGHTS, cut, inside_mask, make_config
 
-NOTHING_MISSING = BlockRecords((), {"float32": 4})
+
+def computed(
+    precisions: Mapping[str | None, int], fallbacks: Mapping[str, str] | None = None
+) -> InferenceRecord:
+    """Return the record of so many blocks of each precision."""
+    groups = {
+        (name, "cpu"): tuple(f"b{n:03d}_000" for n in range(number))
+        for name, number in precisions.items()
+    }
+    return InferenceRecord(groups, dict(fallbacks or {}))
+
+
+NOTHING_MISSING = BlockRecords((), computed({"float32": 4}))
 RADAR_ONLY = {
     "sentinel2": {"enabled": False},
     "model": {"weights": "nano.pt", "dim": 16, "min_observations": {"s2": 0, "s1": 1}},
@@ -129,7 +143,7 @@ def test_scenes_used_are_those_listed_without_those_left_out(grid: RegionGrid) -
             missing("sentinel1", "A1"),
             missing("sentinel2", "A3", "D3"),
         ),
-        {"float32": 4},
+        computed({"float32": 4}),
     )
     result = text(record(grid), manifests(), records, 2)
     assert "from 18 Sentinel-2 L2A scenes (mpc, sentinel-2-l2a)" in result
@@ -165,7 +179,14 @@ def test_complete_run_says_so(grid: RegionGrid) -> None:
 def test_precision_is_that_of_the_block_files(
     grid: RegionGrid, precisions: dict[str | None, int], expected: str
 ) -> None:
-    assert expected in text(record(grid), manifests(), BlockRecords((), precisions))
+    assert expected in text(record(grid), manifests(), BlockRecords((), computed(precisions)))
+
+
+def test_replaced_precision_is_stated(grid: RegionGrid) -> None:
+    replaced = computed({"bf16": 3, "float32": 1}, {"b000_000": "it differs too much"})
+    result = text(record(grid), manifests(), BlockRecords((), replaced))
+    assert "In 1 block bfloat16 exceeded the tolerance, and float32 replaced it." in result
+    assert "exceeded" not in text(record(grid), manifests(), NOTHING_MISSING)
 
 
 def test_encoder_and_minimum(grid: RegionGrid) -> None:
@@ -215,7 +236,7 @@ def test_published_embeddings_were_not_computed_here(grid: RegionGrid) -> None:
     year = {"start": "2024-01-01", "end": "2024-12-31"}
     config = make_config(source="geotessera", model={}, periods={"y2024": year})
     provenance = build_provenance(grid, config, "field", "y2024", None, store=store)
-    result = text(provenance, [], BlockRecords((), {None: 4}), store=store)
+    result = text(provenance, [], BlockRecords((), computed({None: 4})), store=store)
     assert "Published pixel embeddings of 2024 (128 dimensions" in result
     assert "weights not recorded" in result
     assert "taken from https://example.org/store (dataset v1) with geotessera 0.7.5" in result

@@ -6,7 +6,7 @@ import base64
 import datetime
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -328,16 +328,78 @@ def test_acquisition_counts_once_however_many_duplicates_are_missing() -> None:
     assert missing_counts([*chain, replaced("C", "")]) == (1, 1)
 
 
-def test_precisions_are_counted_by_block_without_skipped_ones(tmp_path: Path) -> None:
-    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
-    for block, precision in (("b000_000", "bf16"), ("b001_000", "float32")):
+def compute(region: Region, records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write blocks again, with attributes."""
+    for block, attributes in records.items():
         window = region.grid.product_window(region.grid.block(block)).slices
+        assert region.scales is not None
         arrays = (region.embeddings[window], region.scales[window], region.counts[window])
-        write_block(region.blocks[block], *arrays, 25, {"precision": precision})
+        write_block(region.blocks[block], *arrays, 25, attributes)
+
+
+GPU = {
+    "precision": "bf16",
+    "device": "cuda (NVIDIA A100)",
+    "fallback": None,
+    "compared": {"pixels": 40, "cosine": 0.99995},
+}
+REPLACED = {
+    "precision": "float32",
+    "device": "cuda (NVIDIA A100)",
+    "fallback": "it differs too much on 16 pixels of this block (cosine 0.99 instead of 0.9999)",
+    "compared": {"pixels": 16, "cosine": 0.9999999},
+}
+
+
+def test_inference_is_recorded_by_block_without_skipped_ones(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    compute(region, {"b000_000": GPU, "b001_000": REPLACED, "b001_001": {"skipped": True}})
+    record = read_block_records(region.grid, region.blocks, region.provenance).inference
+    assert record.groups == {
+        (None, None): ("b000_001",),
+        ("bf16", "cuda (NVIDIA A100)"): ("b000_000",),
+        ("float32", "cuda (NVIDIA A100)"): ("b001_000",),
+    }
+    assert record.precisions == {"bf16": 1, "float32": 1, None: 1}
+    assert record.fallbacks == {"b001_000": REPLACED["fallback"]}
+    assert record.compared == (56, 0.99995)
+    assert record.warnings == [
+        "The blocks were computed in different precisions: bf16 on cuda (NVIDIA A100) (1 block), "
+        "float32 on cuda (NVIDIA A100) (1 block), precision not recorded on a device not recorded "
+        "(1 block). Codes differ by up to 4 between bf16 and float32. Set model.precision to "
+        "float32 or bf16 to compute all blocks in one.",
+        "Float32 replaced bf16 in 1 of 3 blocks (b001_000): in bf16, it differs too much on 16 "
+        "pixels of this block (cosine 0.99 instead of 0.9999).",
+    ]
+
+
+def test_one_precision_gives_no_warning(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    compute(region, dict.fromkeys(region.blocks, GPU))
+    record = read_block_records(region.grid, region.blocks, region.provenance).inference
+    assert record.warnings == [] and record.text == "bf16 on cuda (NVIDIA A100) (4 blocks)"
+
+
+def test_mixed_precisions_are_warned_of_in_checks_and_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    compute(region, {**dict.fromkeys(region.blocks, GPU), "b001_000": REPLACED})
     inputs = (region.grid, region.blocks, region.provenance)
-    assert read_block_records(*inputs).precisions == {"bf16": 1, "float32": 1, None: 2}
-    records = read_block_records(*inputs, skipped=["b001_001"])
-    assert records.precisions == {"bf16": 1, "float32": 1, None: 1}
+    write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
+    check(region, tmp_path)
+    (tmp_path / "logs").mkdir()
+    write_report(
+        tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
+        manifests(), {}, tmp_path / "logs",
+    )  # fmt: skip
+    page = " ".join(Page((tmp_path / "report.html").read_text()).text.split())
+    assert "bf16 on cuda (NVIDIA A100) (3 blocks), float32 on cuda (NVIDIA A100) (1 block)" in page
+    assert "136 pixels, smallest cosine 0.999950" in page
+    assert "computed in different precisions" in caplog.text
+    checks = json.loads((tmp_path / "checks.json").read_text())
+    assert checks["inference"]["fallbacks"] == {"b001_000": REPLACED["fallback"]}
+    assert checks["inference"]["blocks"][1]["blocks"] == ["b001_000"]
 
 
 def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tessera_flow.products.stac import EXTENSION, write_collection, write_item
 from tessera_flow.region.grid import RegionGrid
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
-from ..support.products_region import make_region
+from ..support.products_region import make_region, write_block
 
 PRODUCTS = {
     "zarr": ["embeddings.zarr"],
@@ -111,7 +111,7 @@ def written(tmp_path: Path) -> tuple[Path, list[Path]]:
     ):
         record = replace(region.provenance, period=period, period_start=start, period_end=end)
         items.append(tmp_path / "field" / period / "item.json")
-        write_item(items[-1], region.grid, record, PRODUCTS, manifests())
+        write_item(items[-1], region.grid, region.blocks, record, PRODUCTS, manifests())
     collection = tmp_path / "field" / "collection.json"
     write_collection(collection, items)
     return collection, items
@@ -163,10 +163,41 @@ def test_item_is_valid_and_complete(
 def test_item_has_the_warnings_about_the_scenes(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 60)
     record = replace(region.provenance, warnings=("No Sentinel-1 scene exists.",))
-    write_item(tmp_path / "item.json", region.grid, record, PRODUCTS, manifests())
+    write_item(tmp_path / "item.json", region.grid, region.blocks, record, PRODUCTS, manifests())
     properties = json.loads((tmp_path / "item.json").read_text())["properties"]
     assert properties["warnings"] == ["No Sentinel-1 scene exists."]
     assert properties["provenance"]["warnings"] == ["No Sentinel-1 scene exists."]
+
+
+def test_item_records_how_the_blocks_were_computed(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60)
+    first, *others = sorted(region.blocks)
+    reason = "it differs too much on 16 pixels of this block (cosine 0.99 instead of 0.9999)"
+    for block, precision in ((first, "float32"), *((name, "bf16") for name in others)):
+        window = region.grid.product_window(region.grid.block(block)).slices
+        assert region.scales is not None
+        arrays = (region.embeddings[window], region.scales[window], region.counts[window])
+        record = {
+            "precision": precision,
+            "device": "cuda (NVIDIA A100)",
+            "fallback": reason if precision == "float32" else None,
+            "compared": {"pixels": 16, "cosine": 0.99995},
+        }
+        write_block(region.blocks[block], *arrays, 25, record)
+    output = tmp_path / "item.json"
+    write_item(output, region.grid, region.blocks, region.provenance, PRODUCTS, manifests())
+    properties = json.loads(output.read_text())["properties"]
+    assert properties["inference"] == {
+        "blocks": [
+            {"precision": "bf16", "device": "cuda (NVIDIA A100)", "blocks": others},
+            {"precision": "float32", "device": "cuda (NVIDIA A100)", "blocks": [first]},
+        ],
+        "fallbacks": {first: reason},
+        "compared": {"pixels": 16 * len(region.blocks), "cosine": 0.99995},
+    }
+    mixed, replaced = properties["warnings"]
+    assert "computed in different precisions" in mixed and "Set model.precision to" in mixed
+    assert replaced.startswith(f"Float32 replaced bf16 in 1 of {len(region.blocks)} blocks")
 
 
 def test_collection_is_valid_and_covers_its_periods(
@@ -207,6 +238,7 @@ def test_item_requires_a_product_with_the_embeddings(tmp_path: Path) -> None:
         write_item(
             tmp_path / "item.json",
             region.grid,
+            region.blocks,
             region.provenance,
             {"preview": ["preview.tif"]},
             manifests(),
@@ -221,7 +253,9 @@ def test_outline_of_a_grid_across_the_antimeridian_is_split(
     shape = region.grid.geobox.shape
     box = GeoBox(shape, Affine(10, 0, 818_500, 0, -10, 1_885_000), "EPSG:32660")
     grid = RegionGrid.of("field", box, region.grid.block_size, 1, region.grid.blocks)
-    write_item(tmp_path / "item.json", grid, region.provenance, PRODUCTS, manifests())
+    write_item(
+        tmp_path / "item.json", grid, region.blocks, region.provenance, PRODUCTS, manifests()
+    )
     item = validated(tmp_path / "item.json", ITEM_RULES, monkeypatch)
     parts = [shapely.box(*part.bounds) for part in shapely.geometry.shape(item["geometry"]).geoms]
     west, south, east, north = item["bbox"]

@@ -1,6 +1,6 @@
 # Descriptions of the products for other tools: SpatioTemporal Asset Catalogs (STAC).
-# Needs: the products of a region and period; for the provenance, the lists of scenes and the
-# record of the weights.
+# Needs: the products of a region and period; the embeddings of its blocks, which record how they
+# were computed; for the provenance, the lists of scenes and the record of the weights.
 # Makes:
 #   stac_item        the STAC Item of a region and period
 #   stac_collection  the STAC Collection of a region
@@ -8,6 +8,7 @@
 
 rule stac_item:
     input:
+        **BLOCKS,
         **PROVENANCE,
         products=of(PRODUCTS.described),
     output:

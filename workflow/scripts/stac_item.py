@@ -9,7 +9,7 @@ from tessera_flow.products.stac import write_item
 with product_job(snakemake) as config:
     write_item(
         Path(snakemake.output.item),
-        **stitch_inputs(snakemake, config, blocks=False),
+        **stitch_inputs(snakemake, config),
         products=snakemake.params.products,
         **source_lists(config, map(Path, snakemake.input.manifests)),
     )

@@ -83,7 +83,9 @@ class Model(Section):
         "auto",
         "Precision of the matrix multiplications. Sums are always float32. `bf16`: faster on "
         "devices that support it; codes may differ by up to 4 (docs/equivalence.md). `auto`: "
-        "float32 on a CPU, bf16 on a GPU that supports it.",
+        "float32 on a CPU, bf16 on a GPU that supports it; a block whose embeddings differ more "
+        "is computed in float32, and products with both precisions state it. `float32` and `bf16` "
+        "are never replaced: a job that cannot keep the limits in bf16 fails.",
     )
     batch_size: int = key(
         4096,

@@ -62,7 +62,7 @@ NEEDS: Mapping[str, Need] = {
     "counts": Need(350, 0, "none", 120),
     "vrt": Need(150, 0, "none", 30),
     "geotessera": Need(850, 0, "none", 120),
-    "stac_item": Need(150, 0, "none", 30),
+    "stac_item": Need(250, 0, "none", 30),
     "stac_collection": Need(150, 0, "none", 30),
     "checks": Need(650, 0, "none", 120),
     "report": Need(300, 0, "none", 60),

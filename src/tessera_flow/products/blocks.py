@@ -24,6 +24,7 @@ from ..errors import TileError
 from ..inference.block_embeddings import mask_dtype
 from ..region.grid import Block, RegionGrid, Window, tiling
 from ..sensors.levels import Jump
+from .inference_record import BlockInference, InferenceRecord
 from .provenance import Provenance
 from .tile_facts import TILE_FACTS, TileFact
 
@@ -253,14 +254,16 @@ class RegionBlocks:
         record: Any = self._group(block_id).attrs.get("level_jumps", [])
         return [Jump.from_json(document) for document in record]
 
-    def precision(self, block_id: str) -> str | None:
-        """Return the precision of a block's inference, `float32` or `bf16`; None if not recorded.
+    def inference(self) -> InferenceRecord:
+        """Return in which precision and on which device each block was computed.
 
         Raises:
-            TileError: the block's file is missing or damaged.
+            TileError: a block's file is missing or damaged.
         """
-        precision: Any = self._group(block_id).attrs.get("precision")
-        return None if precision is None else str(precision)
+        return InferenceRecord.of(
+            (block_id, BlockInference.of(self._group(block_id).attrs.asdict()))
+            for block_id in self._windows
+        )
 
     def read_region(self, name: str, window: Window) -> NDArray[Any] | None:
         """Read the array `name` in a window of the region, nodata outside the blocks.

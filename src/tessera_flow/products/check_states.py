@@ -12,6 +12,7 @@ from typing import Any
 
 from ..scenes.publication import TITLES
 from .check_values import Values
+from .inference_record import InferenceRecord
 from .seams import Border
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -112,7 +113,7 @@ class Facts:
         months: coverage by sensor.
         seam_score: see `seams`.
         jumps: messages about Sentinel-2 days at another level.
-        precisions: blocks by precision of the inference.
+        inference: in which precision and on which device the blocks were computed.
         skipped: names of blocks without embeddings because they failed.
         left_out: listed scenes that were left out because they were missing or corrupt.
         outside_period: time steps outside the period.
@@ -125,7 +126,7 @@ class Facts:
     months: Mapping[str, Sequence[MonthCoverage]]
     seam_score: float | None
     jumps: Sequence[str]
-    precisions: Mapping[str, int]
+    inference: InferenceRecord
     skipped: Sequence[str]
     left_out: int
     outside_period: int
@@ -303,12 +304,10 @@ def _outside(facts: Facts) -> Check:
 
 
 def _precision(facts: Facts) -> Check:
-    names = [f"{name} ({number} blocks)" for name, number in facts.precisions.items()]
-    result = ", ".join(facts.precisions) or "not known"
-    mixed = len(facts.precisions) > 1
-    message = f"Blocks were computed in different precisions: {', '.join(names)}."
-    return Check("Precision of the inference", WARN if mixed else PASS, result, "one",
-                 [message] if mixed else [])  # fmt: skip
+    names = sorted({name or "not recorded" for name in facts.inference.precisions})
+    messages = facts.inference.warnings
+    return Check("Precision of the inference", WARN if messages else PASS, ", ".join(names), "one",
+                 messages)  # fmt: skip
 
 
 def _constant(values: Values) -> Check:

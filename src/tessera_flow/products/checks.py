@@ -70,7 +70,7 @@ class Checks:
         non_finite, all_zero, constant, saturated_percent: see `check_values.Values`.
         steps: valid steps by sensor; empty for published embeddings.
         months: coverage of each month of the period by sensor.
-        precisions: blocks by precision of the inference, without skipped ones.
+        inference: see `inference_record.InferenceRecord.to_json`.
         seam_score: see `seams`; None if there is no edge of blocks or patches.
         borders: the edges of blocks, and those of the patches in each block.
         level_jumps: days whose Sentinel-2 values differ by about 1000 from the days around them.
@@ -89,7 +89,7 @@ class Checks:
     saturated_percent: float | None
     steps: dict[str, SensorSteps]
     months: dict[str, list[MonthCoverage]]
-    precisions: dict[str, int]
+    inference: dict[str, Any]
     seam_score: float | None
     borders: list[Border]
     level_jumps: list[LevelJump]
@@ -146,7 +146,7 @@ def write_checks(
         saturated_percent=values.saturated_percent,
         steps=dict(facts.steps),
         months={sensor: list(months) for sensor, months in facts.months.items()},
-        precisions=dict(facts.precisions),
+        inference=facts.inference.to_json(),
         seam_score=facts.seam_score,
         borders=values.borders,
         level_jumps=jumps,
@@ -172,7 +172,6 @@ def _facts(
     sensors = [sensor for sensor in SENSORS if used & {sensor, "both"}]
     skipped = [block.id for block in source.grid.blocks if source.skipped(block.id)]
     embedded = [block.id for block in source.grid.blocks if block.id not in skipped]
-    precisions = Counter(source.precision(block) or "not recorded" for block in embedded)
     left_out = {
         (sensor, entry["item"])
         for block in embedded
@@ -194,7 +193,7 @@ def _facts(
             f"{jump.message} ({jump.blocks} block{'s' if jump.blocks > 1 else ''})"
             for jump in jumps
         ],
-        precisions=dict(sorted(precisions.items())) if source.counted else {},
+        inference=source.inference(),
         skipped=skipped,
         left_out=len(left_out),
         outside_period=max((source.steps_outside_period(block) for block in embedded), default=0),

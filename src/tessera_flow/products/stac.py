@@ -23,7 +23,9 @@ from ..errors import ConfigError
 from ..geotessera.manifest import StoreManifest
 from ..region.grid import RegionGrid
 from ..scenes.manifest import Manifest
+from .blocks import RegionBlocks
 from .checksums import STORE_RECORD, Checksums, multihash, records_in
+from .inference_record import InferenceRecord
 from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
 
 EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
@@ -68,6 +70,7 @@ _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
 def write_item(
     output: Path,
     grid: RegionGrid,
+    blocks: Mapping[str, Path],
     provenance: Provenance,
     products: Mapping[str, Sequence[str]],
     manifests: Iterable[Manifest],
@@ -78,6 +81,7 @@ def write_item(
     Args:
         output: the JSON file.
         grid: the region's grid.
+        blocks: embeddings file of every block, by block id, for how they were computed.
         provenance: written to the Item.
         products: names of the files of each product that was written.
         manifests: the lists of scenes that were used.
@@ -85,6 +89,7 @@ def write_item(
 
     Raises:
         ConfigError: none of the products contains the embeddings.
+        TileError: a block is missing, damaged or inconsistent; it is named.
         OutputError: the file cannot be written.
     """
     main = next((name for name in _MAIN if name in products), None)
@@ -93,6 +98,8 @@ def write_item(
             f"products.formats has stac but none of {', '.join(_MAIN)}: add one of them, because "
             "the Item must have an asset with the embeddings."
         )
+    with RegionBlocks(grid, blocks, provenance) as embeddings:
+        inference = embeddings.inference()
     outline, bbox = _footprint(grid)
     item = pystac.Item(
         id=f"{provenance.region}-{provenance.period}",
@@ -101,7 +108,7 @@ def write_item(
         datetime=None,
         start_datetime=_midnight(provenance.period_start),
         end_datetime=_last_second(provenance.period_end),
-        properties=_properties(grid, provenance),
+        properties=_properties(grid, provenance, inference),
         stac_extensions=[EXTENSION, PROJECTION],
         collection=provenance.region,
     )
@@ -220,7 +227,9 @@ def _footprint(grid: RegionGrid) -> tuple[Geometry, Sequence[float]]:
     return split, (west, south, east, north)
 
 
-def _properties(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:
+def _properties(
+    grid: RegionGrid, provenance: Provenance, inference: InferenceRecord
+) -> dict[str, Any]:
     geobox, crs, model = grid.product_geobox, product_crs(grid), provenance.model
     code = crs_code(crs)
     properties: dict[str, Any] = {
@@ -235,7 +244,8 @@ def _properties(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:
             "precision": model.precision,
         },
         "provenance": provenance.to_json(),
-        "warnings": list(provenance.warnings),
+        "inference": inference.to_json(),
+        "warnings": [*provenance.warnings, *inference.warnings],
     }
     if crs.is_projected:
         properties["gsd"] = abs(geobox.affine.a) * crs.axis_info[0].unit_conversion_factor

@@ -100,7 +100,7 @@ def write_report(
     results = read_checks(checks)
     observations = summarise_observations(grid, blocks, provenance)
     skipped = skipped_blocks(skip_list)
-    records = read_block_records(grid, blocks, provenance, skipped)
+    records = read_block_records(grid, blocks, provenance)
     months = period_months(provenance.start, provenance.last)
     known_warnings = [
         *(scene.reason for scene in records.missing),
@@ -195,6 +195,16 @@ def _summary(
         ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
         source,
     ]
+    if store is None:
+        rows.append(("Computed in", records.inference.text))
+    if records.inference.compared is not None:
+        compared, cosine = records.inference.compared
+        rows.append(
+            (
+                "Compared with float32 on a CPU",
+                f"{compared:,} pixels, smallest cosine {cosine:.6f}",
+            )
+        )
     if records.missing:
         left_out, replaced = missing_counts(records.missing)
         rows.append(

@@ -17,6 +17,7 @@ from ...ingest.missing_scenes import MISSING_SCENES
 from ...region.grid import RegionGrid
 from ...scenes.manifest import Manifest
 from ..blocks import COUNT_KINDS, RegionBlocks
+from ..inference_record import InferenceRecord
 from ..provenance import Provenance
 
 MAP_EDGE = 400
@@ -165,13 +166,12 @@ class BlockRecords:
 
     Attributes:
         missing: first the scenes that were left out, then those that were replaced; by date.
-        precisions: number of blocks by the precision of their inference (`float32`, `bf16`;
-            None where the file does not record it). Skipped blocks are not counted.
+        inference: in which precision and on which device the blocks were computed.
         tile_facts: facts about the tile folders of each block, as sentences.
     """
 
     missing: tuple[MissingScene, ...]
-    precisions: dict[str | None, int]
+    inference: InferenceRecord
     tile_facts: tuple[str, ...] = ()
 
 
@@ -179,7 +179,6 @@ def read_block_records(
     grid: RegionGrid,
     blocks: Mapping[str, Path],
     provenance: Provenance,
-    skipped: Iterable[str] = (),
 ) -> BlockRecords:
     """Read the attributes of every block file.
 
@@ -187,19 +186,15 @@ def read_block_records(
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
         provenance: of the products.
-        skipped: ids of the blocks that were not embedded.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
     """
     reasons: dict[tuple[str, str, str, str], list[str]] = {}
-    precisions: Counter[str | None] = Counter()
-    not_embedded = frozenset(skipped)
     tile_facts: dict[str, None] = {}
     with RegionBlocks(grid, blocks, provenance) as source:
+        inference = source.inference()
         for block in grid.blocks:
-            if block.id not in not_embedded:
-                precisions[source.precision(block.id)] += 1
             tile_facts |= dict.fromkeys(fact.text for fact in source.tile_facts(block.id))
             for sensor, record in source.missing_scenes(block.id).items():
                 for key in MISSING_SCENES:
@@ -213,7 +208,7 @@ def read_block_records(
             reasons.items(), key=lambda scene: (scene[0][0] != "", *scene[0][1:])
         )
     ]
-    return BlockRecords(tuple(missing), dict(precisions), tuple(tile_facts))
+    return BlockRecords(tuple(missing), inference, tuple(tile_facts))
 
 
 def missing_counts(missing: Iterable[MissingScene], sensor: str | None = None) -> tuple[int, int]:

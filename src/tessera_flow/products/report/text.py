@@ -233,8 +233,13 @@ def _encoder(provenance: Provenance, records: BlockRecords) -> str:
     model = provenance.model
     text = (
         f"The encoder was {model.name} (family {model.family}; weights SHA-256 {model.sha256}), "
-        f"run in {_precision(records.precisions)}."
+        f"run in {_precision(records.inference.precisions)}."
     )
+    if records.inference.fallbacks:
+        text += (
+            f" In {_count(len(records.inference.fallbacks), 'block')} bfloat16 exceeded the "
+            "tolerance, and float32 replaced it."
+        )
     if model.statistics:
         text += f" Inputs were standardised with the statistics for {model.statistics} data."
     if model.family in ("v1.0", "v1.0-qat"):
