@@ -159,12 +159,41 @@ def test_thousands_and_decimal_commas_in_metres(tmp_path: Path) -> None:
     same(read_points(path, crs="EPSG:32631"), [600123.5, 600000], [5700123.25, 5700000])
 
 
+@pytest.mark.parametrize(
+    ("header", "given"),
+    [
+        ("long,lat", {"x": "long"}),
+        ("long,lat", {"y": "lat"}),
+        ("site_x,latitude", {"x": "site_x"}),
+        ("lon,lat,latitude", {"x": "lon"}),  # lat belongs to lon
+        ("LON,b", {"y": "b"}),
+    ],
+)
+def test_one_named_column_keeps_the_usual_name_of_the_other(
+    tmp_path: Path, header: str, given: dict[str, str]
+) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(f"{header}\n4.5,51.25{',7' * (header.count(',') - 1)}\n")
+    same(read_points(path, **given), [4.5], [51.25])
+
+
+def test_other_column_that_is_not_certain_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("a,lat,latitude\n4.5,51.25,51\n")
+    with pytest.raises(RegionError, match=r"columns lat, latitude: name that of .* with --y"):
+        read_points(path, x="a")
+    with pytest.raises(RegionError, match="name the columns of the coordinates with --x and --y"):
+        read_points(path, y="lat")
+    path.write_text("a,northing\n600123,5700000\n")
+    with pytest.raises(RegionError, match="give their CRS with --crs"):
+        read_points(path, x="a")
+    same(read_points(path, x="a", crs="EPSG:32631"), [600123], [5700000])
+
+
 def test_options_without_a_meaning(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(table())
     with pytest.raises(RegionError, match="--layer has no meaning"):
         read_points(tmp_path / "p.csv", layer="a")
-    with pytest.raises(RegionError, match="both --x and --y"):
-        read_points(tmp_path / "p.csv", x="lon")
     with pytest.raises(RegionError, match="utf-80 is not a known encoding"):
         read_points(tmp_path / "p.csv", encoding="utf-80")
     geometry(tmp_path / "p.gpkg", [shapely.Point(3, 51)])

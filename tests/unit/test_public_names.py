@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import tessera_flow as tf
 from tessera_flow.errors import ConfigError, RegionError, TileError
@@ -61,6 +63,12 @@ def test_a_product_is_opened_with_dequantised_values(tmp_path: Path, dtype: str)
         np.testing.assert_allclose(values[region.valid], dequantised(region), rtol=1e-6)
         assert np.isnan(values[~region.valid]).all()
         assert "scales" not in dataset
+        assert json.loads(dataset.attrs["provenance"]) == region.provenance.to_json()
+        dataset.to_netcdf(tmp_path / "all.nc", engine="scipy")
+        with xr.open_dataset(tmp_path / "all.nc", engine="scipy") as copy:
+            np.testing.assert_array_equal(copy["embeddings"], dataset["embeddings"])
+            np.testing.assert_array_equal(copy["observation_counts"][0, 0], region.counts[..., 0])
+            assert json.loads(copy.attrs["provenance"])["region"] == "field"
         np.testing.assert_array_equal(
             np.moveaxis(dataset["observation_counts"].values[0], 0, -1), region.counts
         )

@@ -25,8 +25,8 @@ def register(subparsers: Subparsers) -> None:
     add("store", type=Path, help="embeddings.zarr of a region and period")
     add("points", type=Path, help="CSV or Parquet table, GeoPackage, GeoJSON, ...")
     add("--out", type=Path, required=True, metavar="FILE", help="table to write: .parquet or .csv")
-    add("--x", metavar="COLUMN", help="x column of a table (default: lon, longitude, x)")
-    add("--y", metavar="COLUMN", help="y column of a table (default: lat, latitude, y)")
+    add("--x", metavar="COLUMN", help="x column of a table (default: lon, longitude, x, ...)")
+    add("--y", metavar="COLUMN", help="y column of a table (default: lat, latitude, y, ...)")
     add("--crs", help="CRS of the coordinates of a table (default: EPSG:4326)")
     add(
         "--encoding",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
 
     Returns:
         A dataset with `embeddings` (time, band, y, x) float32, NaN where there is no embedding;
-        `observation_counts` where they are known; coordinates, CRS and provenance as in the store.
-        Arrays are read chunk by chunk when they are used.
+        `observation_counts` and `observation_months` where they are known; coordinates and CRS as
+        in the store. Attributes that are objects or lists of texts in the store, such as
+        `provenance`, are JSON text, so that the dataset can be written as NetCDF. Arrays are read
+        chunk by chunk when they are used.
 
     Raises:
         TileError: there is no product, or files of it are missing or shortened.
@@ -43,6 +46,7 @@ def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
     dataset: xr.Dataset = xr.open_zarr(store)
     if "kind" in dataset.coords:
         dataset = dataset.assign_coords(kind=list(COUNT_KINDS))
+    dataset.attrs = {name: _flat(value) for name, value in dataset.attrs.items()}
     if "scales" not in dataset:
         return dataset
     attributes = dict(dataset["embeddings"].attrs)
@@ -51,6 +55,13 @@ def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
     dataset = dataset.drop_vars("scales")
     dataset["embeddings"] = values.assign_attrs(attributes)
     return dataset
+
+
+def _flat(value: Any) -> Any:
+    """Return an attribute in a form that NetCDF can hold: objects and lists of anything but
+    numbers as JSON text."""
+    numbers = isinstance(value, list) and all(isinstance(entry, (int, float)) for entry in value)
+    return json.dumps(value) if isinstance(value, (dict, list)) and not numbers else value
 
 
 def sample_points(

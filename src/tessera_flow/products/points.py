@@ -32,6 +32,7 @@ _PAIRS = (
     ("x", "y"),
     ("easting", "northing"),
 )
+_PROJECTED = {"x", "y", "easting", "northing"}
 _DBF_HEADER, _DBF_LANGUAGE = 32, 29
 LONLAT = "EPSG:4326"
 
@@ -76,7 +77,7 @@ def read_points(
         path: the file; `.csv`, `.tsv`, `.txt` and `.parquet` are tables. A GeoParquet file is a
             vector file.
         x, y: columns of a table; `lon` and `lat`, `longitude` and `latitude`, `x` and `y` or
-            `easting` and `northing` if left out.
+            `easting` and `northing` if left out, each for itself.
         crs: of a table; longitude and latitude (EPSG:4326) if left out. A vector file has
             its own.
         encoding: of the text of a CSV table or shapefile, if the file does not state it.
@@ -136,7 +137,7 @@ def _table_points(
             f"{path} has the columns {header}: name the columns of the coordinates with --x and "
             f"--y.{hint}"
         )
-    if names[0].strip().lower() in ("x", "easting") and crs is None:
+    if {name.strip().lower() for name in names} & _PROJECTED and crs is None:
         raise RegionError(
             f"{path} has columns {names[0]} and {names[1]}: give their CRS with --crs, such as "
             "EPSG:32631."
@@ -151,13 +152,20 @@ def _columns(
 ) -> tuple[str, str] | None:
     """Return the names of the columns of the coordinates, as they are in the header.
 
+    If only one is given, the other is one of its usual names.
+
     Raises:
-        RegionError: only one is given, or two columns differ only in case.
+        RegionError: several columns can be meant.
     """
-    if (x is None) != (y is None):
-        raise RegionError("Give both --x and --y, or neither.")
-    if x is not None and y is not None:
-        return (x, y) if {x, y} <= set(header) else None
+    given = x or y
+    if given is not None:
+        if not {name for name in (x, y) if name is not None} <= set(header):
+            return None
+        if x is None:
+            x = _other_column(path, header, given, 0)
+        elif y is None:
+            y = _other_column(path, header, given, 1)
+        return None if x is None or y is None else (x, y)
     for pair in _PAIRS:
         found = [[name for name in header if name.strip().lower() == one] for one in pair]
         if all(found):
@@ -168,6 +176,24 @@ def _columns(
                 )
             return found[0][0], found[1][0]
     return None
+
+
+def _other_column(path: Path, header: Sequence[str], given: str, axis: int) -> str | None:
+    """Return the column of the other coordinate, by its usual names: that which belongs to the
+    given one, if it is a usual name, too.
+
+    Raises:
+        RegionError: there are several.
+    """
+    partners = [pair[axis] for pair in _PAIRS if pair[1 - axis] == given.strip().lower()]
+    usual = partners or [pair[axis] for pair in _PAIRS]
+    found = [name for name in header if name.strip().lower() in usual and name != given]
+    if len(found) > 1:
+        raise RegionError(
+            f"{path} has the columns {', '.join(found)}: name that of the coordinate with "
+            f"{('--x', '--y')[axis]}."
+        )
+    return found[0] if found else None
 
 
 def _is_number(text: str) -> bool:
