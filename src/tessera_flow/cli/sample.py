@@ -14,17 +14,31 @@ def register(subparsers: Subparsers) -> None:
     """Add `sample` to the command line; its `func` takes the parsed arguments."""
     parser = subparsers.add_parser(
         "sample",
-        help="write the embeddings at points as a table",
+        help="write the embeddings at points or in polygons as a table",
         description=(
-            "Read the embedding of the pixel that contains each point. The table has the columns "
-            "of the points, then row, column, state (ok, no embedding, outside, no coordinates), "
-            "observation counts and the dimensions of the embedding, e000, e001, ..."
+            "Read the embedding of the pixel that contains each point, or the mean over the pixels "
+            "whose centres are in each polygon. The table has the columns of the points, then row "
+            "and column (polygons: pixels and pixels_inside), state, observation counts and the "
+            "dimensions of the embedding, e000, e001, ... With several stores it has a row for "
+            "each feature and store, with the columns region and period."
         ),
     )
     add = parser.add_argument
-    add("store", type=Path, help="embeddings.zarr of a region and period")
+    add(
+        "stores",
+        type=Path,
+        nargs="+",
+        metavar="store",
+        help="embeddings.zarr, or a folder of results with one or more of them",
+    )
     add("points", type=Path, help="CSV or Parquet table, GeoPackage, GeoJSON, ...")
-    add("--out", type=Path, required=True, metavar="FILE", help="table to write: .parquet or .csv")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="table to write: .parquet, .csv or .gpkg",
+    )
     add("--x", metavar="COLUMN", help="x column of a table (default: lon, longitude, x, ...)")
     add("--y", metavar="COLUMN", help="y column of a table (default: lat, latitude, y, ...)")
     add("--crs", help="CRS of the coordinates of a table (default: EPSG:4326)")
@@ -42,15 +56,16 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the table and print the number of points with an embedding."""
+    """Write the table and print the number of features with an embedding."""
     from ..atomic import check_output
     from ..errors import OutputError
-    from ..products.points import read_points, write_table
-    from ..products.sample import open_store, sample_store
+    from ..products.points import read_features
+    from ..products.sample_table import sample_table, write_sample
+    from ..products.stores import find_stores, open_stores
 
     out: Path = arguments.out
-    if out.suffix.lower() not in (".csv", ".parquet"):
-        raise OutputError(f"--out {out}: name a file that ends in .parquet or .csv.")
+    if out.suffix.lower() not in (".csv", ".parquet", ".gpkg"):
+        raise OutputError(f"--out {out}: name a file that ends in .parquet, .csv or .gpkg.")
     check_output(out)
     if out.resolve() == arguments.points.resolve():
         raise OutputError(f"--out {out} is the table of points itself: name another file.")
@@ -59,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         separator = {"tab": "\t", "\\t": "\t"}.get(separator, separator)
         if len(separator) != 1:
             raise OutputError(f"--separator {separator}: give one character, or tab.")
-    points = read_points(
+    features = read_features(
         arguments.points,
         arguments.x,
         arguments.y,
@@ -68,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         separator=separator,
         layer=arguments.layer,
     )
-    sample = sample_store(open_store(arguments.store), points)
-    write_table(out, sample.columns_after(points.table))
-    print(f"{out}: {int((sample.state == 'ok').sum())} of {len(sample.state)} points")
+    result = sample_table(open_stores(find_stores(arguments.stores)), features)
+    write_sample(out, result, features)
+    print(f"{out}: {result.complete} of {len(result.table)} {result.rows}")
     return 0

@@ -18,8 +18,7 @@ from .blocks import COUNT_KINDS
 from .checksums import STORE_RECORD, Checksums, damage_message
 from .points import Points
 from .sample import open_store, sample_store
-
-STORE_NAME = "embeddings.zarr"
+from .stores import STORE_NAME
 
 
 def open_product(path: str | os.PathLike[str]) -> xr.Dataset:

@@ -21,6 +21,7 @@ from ..atomic import atomic_output
 from ..errors import RegionError
 from ..input_files import MAX_TABLE, check_input, table_bytes
 from ..region.vector_file import check_database, edits_read
+from .shapefile import shapefile_encoding
 from .text_table import check_names, coordinates, read_text_table
 
 TEXT_TABLES, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq", ".geoparquet")
@@ -33,7 +34,6 @@ _PAIRS = (
     ("easting", "northing"),
 )
 _PROJECTED = {"x", "y", "easting", "northing"}
-_DBF_HEADER, _DBF_LANGUAGE = 32, 29
 LONLAT = "EPSG:4326"
 
 
@@ -59,7 +59,33 @@ class Points:
         return np.asarray(x, np.float64), np.asarray(y, np.float64)
 
 
-def read_points(
+@dataclass(frozen=True)
+class Polygons:
+    """Polygons with their attributes.
+
+    Attributes:
+        geometry: (n,) polygons and multipolygons in `crs`, or None.
+        crs: their CRS.
+        table: their attributes, n rows, without geometry.
+    """
+
+    geometry: NDArray[np.object_]
+    crs: pyproj.CRS
+    table: pa.Table
+
+
+def read_points(path: Path, *columns: str | None, **options: str | None) -> Points:
+    """Read points; arguments and errors as in `read_features`, and polygons are an error."""
+    features = read_features(path, *columns, **options)
+    if isinstance(features, Polygons):
+        first = next(n for n, item in enumerate(features.geometry, 1) if item is not None)
+        raise RegionError(
+            f"{path}: feature {first} is not a point: use points, such as the centroids."
+        )
+    return features
+
+
+def read_features(
     path: Path,
     x: str | None = None,
     y: str | None = None,
@@ -68,8 +94,9 @@ def read_points(
     encoding: str | None = None,
     separator: str | None = None,
     layer: str | None = None,
-) -> Points:
-    """Read points from a CSV or Parquet table, or from a vector file (GeoPackage, GeoJSON, ...).
+) -> Points | Polygons:
+    """Read points from a CSV or Parquet table, or points or polygons from a vector file
+    (GeoPackage, GeoJSON, ...).
 
     Points without coordinates, or without geometry, have NaN coordinates.
 
@@ -250,7 +277,9 @@ def read_crs(text: object) -> pyproj.CRS:
         raise RegionError(f"{text} is no CRS: write it like EPSG:32631.") from error
 
 
-def _read_vector(path: Path, crs: str | None, encoding: str | None, layer: str | None) -> Points:
+def _read_vector(
+    path: Path, crs: str | None, encoding: str | None, layer: str | None
+) -> Points | Polygons:
     check_database(path)
     try:
         with edits_read(path):
@@ -268,11 +297,11 @@ def _read_vector(path: Path, crs: str | None, encoding: str | None, layer: str |
     if column not in table.column_names:
         raise RegionError(f"{path} has no geometry: give a CSV, or a file of points.")
     system = _own_crs(path, read_crs(meta["crs"]) if meta["crs"] else None, crs)
-    return _points_of(path, table, column, system)
+    return _features_of(path, table, column, system)
 
 
-def read_geoparquet(path: Path, table: pa.Table, crs: str | None) -> Points:
-    """Return the points of a GeoParquet file.
+def read_geoparquet(path: Path, table: pa.Table, crs: str | None) -> Points | Polygons:
+    """Return the points or polygons of a GeoParquet file.
 
     Raises:
         RegionError: its geometry is not WKB, or it has no CRS.
@@ -289,7 +318,7 @@ def read_geoparquet(path: Path, table: pa.Table, crs: str | None) -> Points:
             f"{path}: its geometry {name} is stored as {form}: write it as WKB, or use a "
             "GeoPackage."
         )
-    return _points_of(path, table, name, _own_crs(path, read_crs(own) if own else None, crs))
+    return _features_of(path, table, name, _own_crs(path, read_crs(own) if own else None, crs))
 
 
 def _own_crs(path: Path, own: pyproj.CRS | None, given: str | None) -> pyproj.CRS:
@@ -309,14 +338,17 @@ def _own_crs(path: Path, own: pyproj.CRS | None, given: str | None) -> pyproj.CR
     return own
 
 
-def _points_of(path: Path, table: pa.Table, column: str, crs: pyproj.CRS) -> Points:
-    """Return the points of a column of WKB geometries; NaN where there is none.
+def _features_of(path: Path, table: pa.Table, column: str, crs: pyproj.CRS) -> Points | Polygons:
+    """Return the points of a column of WKB geometries, NaN where there is none, or the polygons.
 
     Raises:
-        RegionError: a geometry is no point.
+        RegionError: a geometry is neither, or both occur.
     """
     geometry = shapely.from_wkb(table[column].to_numpy(zero_copy_only=False))
     kinds = shapely.get_type_id(geometry)
+    polygonal = np.isin(kinds, (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON))
+    if polygonal.any() and (polygonal | (kinds < 0)).all():
+        return Polygons(geometry, crs, table.drop([column]))
     single = (kinds == shapely.GeometryType.MULTIPOINT) & (shapely.get_num_geometries(geometry) < 2)
     other = np.flatnonzero((kinds >= 0) & (kinds != shapely.GeometryType.POINT) & ~single)
     if other.size:
@@ -324,7 +356,7 @@ def _points_of(path: Path, table: pa.Table, column: str, crs: pyproj.CRS) -> Poi
         raise RegionError(
             f"{path}: feature {other[0] + 1} is not a point"
             + (" but several: divide it into single points." if several else
-               ": use points, such as the centroids.")
+               ": use points or polygons only, such as the centroids.")
         )  # fmt: skip
     geometry = np.where(single, shapely.get_geometry(geometry, 0), geometry)
     geometry = np.where(shapely.is_empty(geometry), None, geometry)
@@ -345,33 +377,6 @@ def _layer(path: Path, layer: str | None) -> str | None:
     if layer is None and len(layers) > 1:
         raise RegionError(f"{path} has several layers ({listed}): name one with --layer.")
     return layer or (layers[0] if layers else None)
-
-
-def shapefile_encoding(path: Path) -> str | None:
-    """Return the encoding of the text of a shapefile that does not state it; else None.
-
-    A .cpg file or the language of the .dbf file states it; GDAL reads both.
-
-    Raises:
-        RegionError: neither does, and the text is not UTF-8.
-    """
-    if path.suffix.lower() != ".shp":
-        return None
-    files = {file.suffix.lower(): file for file in path.parent.iterdir() if file.stem == path.stem}
-    if ".cpg" in files or ".dbf" not in files:
-        return None
-    data = files[".dbf"].read_bytes()
-    if len(data) < _DBF_HEADER or data[_DBF_LANGUAGE] or data.isascii():
-        return None
-    records = data[int.from_bytes(data[8:10], "little") :]
-    try:
-        records.decode()
-    except UnicodeDecodeError as error:
-        raise RegionError(
-            f"{path} does not state the encoding of its text (no .cpg file), which is not UTF-8: "
-            "name it with --encoding, such as cp1252 (Western Europe), or add a .cpg file."
-        ) from error
-    return None if records.isascii() else "UTF-8"
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,23 @@ class Sample:
             **dict(zip(COUNT_KINDS, self.counts.T, strict=False)),
             **{f"e{k:03d}": self.embeddings[:, k] for k in range(self.embeddings.shape[1])},
         }
-        if duplicates := [name for name in new if name in table.column_names]:
-            raise RegionError(
-                f"The points already have the columns {', '.join(duplicates[:_NAMES_IN_MESSAGE])}, "
-                "which the table of embeddings adds: rename or remove them."
-            )
-        for name, values in new.items():
-            table = table.append_column(name, pa.array(values))
-        return table
+        return append_columns(table, new, "points")
+
+
+def append_columns(table: pa.Table, new: Mapping[str, NDArray[Any]], features: str) -> pa.Table:
+    """Return a table with more columns.
+
+    Raises:
+        RegionError: it has one of them; `features` names its rows.
+    """
+    if duplicates := [name for name in new if name in table.column_names]:
+        raise RegionError(
+            f"The {features} already have the columns {', '.join(duplicates[:_NAMES_IN_MESSAGE])}, "
+            "which the table of embeddings adds: rename or remove them."
+        )
+    for name, values in new.items():
+        table = table.append_column(name, pa.array(values))
+    return table
 
 
 def open_store(path: Path | Store) -> zarr.Group:
@@ -91,8 +101,13 @@ def open_store(path: Path | Store) -> zarr.Group:
     return group
 
 
-def sample_store(group: zarr.Group, points: Points) -> Sample:
+def sample_store(group: zarr.Group, points: Points, required: bool = True) -> Sample:
     """Sample the pixel that contains each point; each chunk is read once for all its points.
+
+    Args:
+        group: the store.
+        points: the points.
+        required: whether it is an error if all of them are outside the store.
 
     Raises:
         RegionError: there are points, but all of them are outside the store.
@@ -105,7 +120,7 @@ def sample_store(group: zarr.Group, points: Points) -> Sample:
     column, row = ~Affine(*attributes["spatial:transform"]) @ (x, y)
     known = np.isfinite(points.x) & np.isfinite(points.y)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    if known.any() and not inside.any():
+    if required and known.any() and not inside.any():
         west, south, east, north = attributes["spatial:bbox"]
         raise RegionError(
             f"None of the {known.sum()} points is in the product, which covers x {west:g} to "
@@ -132,7 +147,7 @@ def _read(
         for name in ("embeddings", "scales", "observation_counts")
         if name in group
     }
-    parts = _Parts(group)
+    parts = Parts(group)
     dim = stored["embeddings"].shape[1]
     embeddings = np.full((len(rows), dim), np.nan, np.float32)
     counted = "observation_counts" in stored
@@ -150,13 +165,12 @@ def _read(
                 rows[selected] - y.start, columns[selected] - x.start
             ]
             if (absent[selected] & np.isfinite(scales)).any():
-                where = f"rows {y.start} to {y.stop - 1}, columns {x.start} to {x.stop - 1}"
-                raise TileError(damage_message(parts.root, [f"codes of {where} are missing"]))
+                raise parts.missing_codes(y, x)
             embeddings[selected] *= scales[:, np.newaxis]
     return embeddings, counts
 
 
-class _Parts:
+class Parts:
     """Read parts of a store's arrays, and compare their files with the store's record.
 
     Attributes:
@@ -183,6 +197,24 @@ class _Parts:
         names = [name for name in self._record.sizes if name.endswith("zarr.json")]
         if faults := list(self._record.only(names).changed_contents()):
             raise TileError(damage_message(self.root, faults))
+
+    def check_codes(
+        self, codes: NDArray[Any], scales: NDArray[Any], fill: Any, rows: slice, columns: slice
+    ) -> None:
+        """Check that every pixel with a scale has codes, (K, h, w).
+
+        Raises:
+            TileError: one has not.
+        """
+        if ((codes == fill).all(axis=0) & np.isfinite(scales)).any():
+            raise self.missing_codes(rows, columns)
+
+    def missing_codes(self, rows: slice, columns: slice) -> TileError:
+        """Return the error of pixels with a scale and no codes."""
+        where = (
+            f"rows {rows.start} to {rows.stop - 1}, columns {columns.start} to {columns.stop - 1}"
+        )
+        return TileError(damage_message(self.root, [f"codes of {where} are missing"]))
 
     def read(self, array: Any, rows: slice, columns: slice) -> NDArray[Any]:
         """Return a chunk of an array, without its axis of time.
