@@ -25,10 +25,9 @@ def register(subparsers: Subparsers) -> None:
     )
     add = parser.add_argument
     add(
-        "stores",
+        "store",
         type=Path,
         nargs="+",
-        metavar="store",
         help="embeddings.zarr, or a folder of results with one or more of them",
     )
     add("points", type=Path, help="CSV or Parquet table, GeoPackage, GeoJSON, ...")
@@ -83,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         separator=separator,
         layer=arguments.layer,
     )
-    result = sample_table(open_stores(find_stores(arguments.stores)), features)
+    result = sample_table(open_stores(find_stores(arguments.store)), features)
     write_sample(out, result, features)
     print(f"{out}: {result.complete} of {len(result.table)} {result.rows}")
     return 0
