@@ -7,6 +7,7 @@ chunk by chunk with plain zarr. It has its final name only when complete.
 
 from __future__ import annotations
 
+import atexit
 import os
 import struct
 import zipfile
@@ -23,6 +24,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest
 from zarr.codecs import BloscCodec, BytesCodec
+from zarr.core import sync as zarr_threads
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
@@ -44,6 +46,24 @@ _BLOSC_SIZE = struct.Struct("<4xI8x")  # decompressed size
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], Any], NDArray[Any]]
 """Returns an array of a shape and a type, like `numpy.empty`."""
+
+_EXIT_SECONDS = 60.0
+
+
+def _stop_zarr() -> None:
+    """Wait at the end of the process until zarr's event loop has ended.
+
+    zarr waits 0.2 s for it, and on a busy machine then closes a running loop: a traceback after a
+    job that has succeeded.
+    """
+    loop, thread = zarr_threads.loop[0], zarr_threads.iothread[0]
+    if loop is not None and thread is not None and not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(_EXIT_SECONDS)
+
+
+# Functions registered later run first: zarr's own was registered when zarr was imported.
+atexit.register(_stop_zarr)
 
 
 class _WriteOnceStore(ZipStore):

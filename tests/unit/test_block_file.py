@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -92,3 +94,31 @@ def test_a_damaged_chunk_is_an_error(tmp_path: Path, place: float) -> None:
         pytest.raises(TileError, match=r"a\.zip is damaged \(x/c/0/0/0\): delete it"),
     ):
         read_array(get_array(group, "x"))
+
+
+BUSY_AT_EXIT = """
+import sys, time
+from tessera_flow import block_file
+import numpy as np
+with block_file.create_block_file(sys.argv[1], {}) as group:
+    group.create_array("a", data=np.zeros(3))
+from zarr.core.sync import loop
+if len(sys.argv) > 2:
+    import atexit
+    atexit.unregister(block_file._stop_zarr)
+loop[0].call_soon_threadsafe(time.sleep, 0.6)
+"""
+
+
+@pytest.mark.parametrize("without", [[], ["without"]])
+def test_no_traceback_at_the_exit_of_a_busy_process(tmp_path: Path, without: list[str]) -> None:
+    """zarr waits 0.2 s for its event loop and then closes it although it is running."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY_AT_EXIT, str(tmp_path / "b.zip"), *without],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert ("Cannot close a running event loop" in done.stderr) == bool(without), done.stderr
+    assert without or not done.stderr
