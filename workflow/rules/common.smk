@@ -13,6 +13,7 @@ try:
     from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.files import RunFiles
     from tessera_flow.jobs.in_flight import ALL_OF_IT
+    from tessera_flow.jobs.machine import default_limits
     from tessera_flow.jobs.params import JobParams
     from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
     from tessera_flow.jobs.preflight import (
@@ -134,6 +135,10 @@ WEIGHTS_PRIORITY = 2000000
 
 # Blocks in progress: see tessera_flow/jobs/in_flight.py.
 add_resource("in_flight", ALL_OF_IT)
+
+# `--cores N` alone must not start more than fits the memory of the machine.
+if not runs_one_job():
+    limit_on_this_machine(default_limits())
 
 
 # Files that this run writes.

@@ -38,6 +38,14 @@ def add_resource(name, total):
     workflow.register_resource(name, total)
 
 
+def limit_on_this_machine(limits):
+    """Limit resources that the user does not limit, unless jobs run on a cluster."""
+    if workflow.resource_settings.nodes is None:
+        for name, total in limits.items():
+            if name not in workflow.global_resources:
+                add_resource(name, total)
+
+
 def jobs_to_run():
     """Return the jobs of this run, once the job graph is complete."""
     return list(workflow.dag.needrun_jobs())
@@ -102,7 +110,8 @@ def refuse(error):
 
 
 def package_folder():
-    """Return the folder of the package's sources, which are used without being installed.
+    """Return the folder of the package's sources, which are used without being installed. It
+    does not exist if this workflow is in the installed package.
 
     If the workflow is on a git host, Snakemake fetches only the files that it is asked for, and
     keeps them in a cache, each at its relative path.
