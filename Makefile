@@ -12,7 +12,6 @@ SYSTEM_PATH := $(PATH)
 # .venv first: snakefmt looks for shfmt, and Snakemake for Python, on PATH.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Snakemake keeps a cache of sources; the home folder may be read-only.
-SNAKEMAKE := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache snakemake
 PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
 # Two workers on two cores: more threads in each of them only wait for one another.
 PYTEST_2 := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal
@@ -36,10 +35,8 @@ $(INSTALLED): requirements/lock.txt pyproject.toml tools/install.sh tools/torch.
 
 demo: $(INSTALLED) ## Run the workflow on a small synthetic archive
 	@tessera-flow demo --out $(DEMO)
-	@$(SNAKEMAKE) --configfile $(DEMO)/config.yaml --cores $(CORES)
-	@echo "Products (from synthetic scenes and untrained weights):"
-	@find $(DEMO)/results -mindepth 3 -maxdepth 3 -not -name '.*' | sort | sed 's/^/  /'
-	@echo "Open the report first: $$(echo $(DEMO)/results/*/*/report.html)"
+	@XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache tessera-flow run --out $(DEMO) --cores $(CORES)
+	@echo "These products are from synthetic scenes and untrained weights."
 
 # Snakemake looks for profiles in the working directory first.
 slurm-profile: ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm`

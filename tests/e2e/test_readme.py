@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tessera_flow.cli.main import parser
+from tessera_flow.cli.run_folder import RunFolder
 from tessera_flow.config.configuration import load_config
 from tests.support.workflow import REPOSITORY, change, environment, four_blocks
 
@@ -28,6 +29,7 @@ LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()
 INLINE = re.findall(r"`(snakemake [^`]+|make [^`]+)`", PAGE)
 CLONE = [line for line in LINES if line.startswith(("git ", "cd "))]
 ON_SLURM = [line for line in LINES if "--profile slurm" in line]
+YEAR = "--year 2023"
 COMMANDS = [line for line in LINES if line.startswith("tessera-flow ")]
 MAKE = [line for line in [*LINES, *INLINE] if line.startswith("make ")]
 ON_A_LAPTOP = list(
@@ -39,31 +41,38 @@ ON_A_LAPTOP = list(
 )
 """In this order, these are a complete run."""
 
-NAMES = {"regions": "my_region", "periods": "y2023"}
+NAMES = {"regions": "region", "periods": "y2023"}
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone as a user has it, configured for the small archive of these tests, with the names of
-    the page, and with the copy of the Slurm profile that `make slurm-profile` makes."""
+    """A clone as a user has it, and the folder of a run in it with the names of the page; its
+    configuration is that of the small archive of these tests."""
     folder = four_blocks(tmp_path / "clone")
     for name in ("Snakefile", "workflow", "src", "profiles", "envs"):
         (folder / name).symlink_to(REPOSITORY / name)
-    shutil.copytree(REPOSITORY / "profiles" / "slurm", folder / "slurm")
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "path" / "to").mkdir(parents=True)
     shutil.move(folder / "roi.geojson", folder / "path" / "to" / "region.geojson")
-    change(folder, {"regions.here.roi": "path/to/region.geojson"})
+    change(folder, {"regions.here.roi": str(folder / "path/to/region.geojson")})
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     for section, name in NAMES.items():
         settings[section] = {name: next(iter(settings[section].values()))}
-    (folder / "config").mkdir()
-    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
+    for sensor in ("sentinel1", "sentinel2"):
+        settings[sensor]["location"] = str(folder / "items.json")
+    settings["model"]["weights"] = str(folder / "weights.pt")
+    run = RunFolder(folder / "tessera-run")
+    run.write_workflow()
+    for config in (folder / "config" / "config.yaml", run.config):
+        config.parent.mkdir()
+        config.write_text(yaml.safe_dump(settings))
     return folder
 
 
 def shell(folder: Path, command: str) -> str:
-    """Output of a command in a shell that has the environment of `.venv` active."""
+    """Output of a command in a shell that has the environment of `.venv` active. The scenes of the
+    archive are of another year than that of the page."""
+    command = command.replace(YEAR, "--start 2021-06-01 --end 2021-09-30")
     done = subprocess.run(
         ["bash", "-euc", f"[ -e .venv/bin/activate ] && . .venv/bin/activate; {command}"],
         cwd=folder,
@@ -81,16 +90,21 @@ def shell(folder: Path, command: str) -> str:
 def test_every_group_of_commands_is_found() -> None:
     """So that no test below passes on an empty list."""
     assert LINES[:2] == CLONE and LINES[2:4] == ["make demo", "make test"]
-    assert len(ON_A_LAPTOP) >= 6 and len(ON_SLURM) == 2 and len(COMMANDS) >= 3
-    assert "make slurm-profile" in MAKE
+    assert len(ON_A_LAPTOP) >= 7 and len(ON_SLURM) == 2 and len(COMMANDS) >= 3
+    assert sum(YEAR in line for line in ON_A_LAPTOP) == 2
 
 
 @pytest.mark.slow
 def test_a_run_on_a_laptop(clone: Path) -> None:
     outputs = {line: shell(clone, line) for line in ON_A_LAPTOP}
-    assert "This was a dry-run" in outputs[next(k for k in outputs if k.startswith("snakemake -n"))]
-    assert (clone / "mask.tif").exists() and (clone / "results" / "plan" / "plan.md").exists()
-    assert "4 of 4 blocks have embeddings." in outputs["snakemake --cores 1 status"]
+    output = {line.partition("  #")[0].strip(): text for line, text in outputs.items()}
+    run = clone / "tessera-run"
+    first = output[f"tessera-flow run --roi path/to/region.geojson {YEAR}"]
+    assert "Open first: tessera-run/results/region/y2023/report.html" in first
+    assert len(first.splitlines()) < 100
+    assert (clone / "mask.tif").exists() and (run / "results" / "plan" / "plan.md").exists()
+    assert "Nothing to be done" in output["tessera-flow run --dry-run"]
+    assert "4 of 4 blocks have embeddings." in output["tessera-flow status"]
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     namespace: dict[str, Any] = {}
     folder = Path.cwd()
@@ -138,8 +152,9 @@ def test_targets_exist(line: str) -> None:
 def test_the_configuration_is_valid() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     config = load_config(yaml.safe_load(block))
-    assert set(config.regions) == {NAMES["regions"]}
-    assert set(config.periods) == {NAMES["periods"]}
+    assert list(config.regions) == [NAMES["regions"], "box"]
+    years = [f"summer_{year}" for year in range(2017, 2026)]
+    assert list(config.periods) == [NAMES["periods"], *years]
 
 
 def test_keys_in_the_text_exist() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_accuracies_of_the_page_are_reproduced(tmp_path: Path) -> None:
     assert len(claimed) == 3
 
     folder = tmp_path / "demo"
-    make_demo(folder)
+    shutil.copy(make_demo(folder).config, folder / "config.yaml")
     change(folder, {"products.formats": ["zarr", "tiles"]})
     run(folder)
     examples = REPOSITORY / "examples"

@@ -54,7 +54,7 @@ def test_the_demo_runs_through_the_cluster(cluster: Cluster, tmp_path: Path) -> 
     """The products have the bytes of a run on one machine, with the profile for users; stacks and
     patches of a block are one Slurm job."""
     folder = tmp_path / "demo"
-    make_demo(folder)
+    shutil.copy(make_demo(folder).config, folder / "config.yaml")
     run(folder)
     expected = product_bytes(folder)
     page = f"demo/{PERIOD}/report.html"  # states the cost of the run

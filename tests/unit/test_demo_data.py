@@ -17,6 +17,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from shapely.geometry import shape
 
+from tessera_flow.cli.run_folder import RunFolder
 from tessera_flow.config.configuration import Products
 from tessera_flow.demo import build, phenology, schedule
 from tessera_flow.demo.landscape import Cover, Crop, Landscape, build_landscape
@@ -86,8 +87,10 @@ def test_region_period_and_config(paths: build.DemoPaths) -> None:
     assert list(config.periods) == ["2021-07_2022-06"]
     period = config.periods["2021-07_2022-06"]
     assert (period.start, period.end) == (dt.date(2021, 7, 1), dt.date(2022, 6, 30))
-    assert config.sentinel2.location == config.sentinel1.location == str(paths.items)
-    assert config.model.weights == str(paths.weights)
+    assert config.sentinel2.location == config.sentinel1.location == "archive/items.json"
+    assert paths.folder / config.sentinel2.location == paths.items
+    assert paths.folder / config.model.weights == paths.weights
+    assert paths.folder / config.regions["demo"].roi == paths.roi
     assert (config.grid.block_size, config.grid.patch_size) == (100, 50)
     assert config.products.formats == Products().formats, "what a user gets without a choice"
 
@@ -463,24 +466,22 @@ def test_command(paths: build.DemoPaths) -> None:
         check=True,
     )
     assert done.stdout.splitlines() == [
-        f"{paths.config}: the scenes are simulated and the weights untrained."
+        f"{paths.config}: the scenes are simulated and the weights untrained.",
+        f"Next: tessera-flow run --out {paths.folder}",
     ]
+    assert RunFolder(paths.folder).exists
     assert paths.marker.stat().st_mtime_ns == before
 
 
 @pytest.mark.usefixtures("few_passes")
-def test_config_has_paths_relative_to_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_demo_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All paths are relative to its folder, also those of an archive that was written elsewhere."""
     monkeypatch.chdir(tmp_path)
     paths = build.make_demo(Path("here"), height=80, width=80)
-    config = read_config(paths.config)
-    assert config.regions["demo"].roi == "here/roi.geojson"
-    assert config.paths.results == "here/results"
-    # In another working directory only the configuration is rewritten.
-    scenes = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tif")}
-    (tmp_path / "other").mkdir()
-    monkeypatch.chdir(tmp_path / "other")
-    again = build.make_demo(tmp_path / "here", height=80, width=80)
-    assert read_config(again.config).regions["demo"].roi == str(tmp_path / "here" / "roi.geojson")
-    assert {path: path.stat().st_mtime_ns for path in scenes} == scenes
+    text = paths.config.read_text()
+    assert str(tmp_path) not in text
+    scenes = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tif")}
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = build.make_demo(tmp_path / "there", height=80, width=80)
+    assert again.config.read_text() == text
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tif")} == scenes

@@ -181,7 +181,7 @@ def test_no_dependency_is_unused() -> None:
     """Dependencies that src does not import are used by the workflow or by users."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
     direct = {normal(pin.partition("==")[0]) for pin in PYPROJECT["dependencies"]}
-    workflow = {"snakemake", "snakemake-executor-plugin-slurm"}
+    workflow = {"snakemake-executor-plugin-slurm"}
     users = {"rioxarray"}
     assert direct - imported == workflow | users
 

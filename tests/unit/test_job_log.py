@@ -124,7 +124,9 @@ def test_job_killed_on_another_machine_has_failed_at_the_end_of_the_run(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
     assert "  running infer: 1\n" in status(run)
-    assert f"here then {killed}" not in status(run)
+    running, _, failed = status(run).partition("Failed:\n")
+    assert f"here then {killed}: infer_gpu for " in running
+    assert f"here then {killed}" not in failed
     summary = end_of_run(run, ["snakemake"])
     assert f"here then {killed}: infer_gpu (1 attempt): was killed (out of memory" in summary
     assert list(run.skipped_blocks("here", "then")) == [killed]

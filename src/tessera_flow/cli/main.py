@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import TesseraFlowError
-from . import demo, embed, info, roi, sample
+from . import demo, embed, info, roi, run, sample
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser with all subcommands."""
     top = argparse.ArgumentParser(
         prog="tessera-flow",
-        description="Tools for TESSERA pixel embeddings. Run the workflow itself with snakemake.",
+        description="TESSERA pixel embeddings: run the workflow, look at a run, use its products.",
     )
     top.add_argument("--version", action="version", version=f"tessera-flow {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, embed, info, roi, sample):
+    for command in (run, demo, embed, info, roi, sample):
         command.register(subparsers)
     return top
 
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 after an error with a message, or 130 (as for SIGINT in a shell)
         after an interrupt from the keyboard.
     """
-    arguments = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(_with_boxes_joined(words))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int = arguments.func(arguments) or 0
@@ -44,6 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tessera-flow: interrupted; {outcome}", file=sys.stderr)
         return 130
     return status
+
+
+def _with_boxes_joined(words: Sequence[str]) -> list[str]:
+    """Return the words with `--roi -3.1,50,-3,51` as one: argparse takes `-3.1` for an option."""
+    result: list[str] = []
+    for word in words:
+        if result and result[-1] == "--roi" and re.match(r"-[\d.]", word):
+            result[-1] = f"--roi={word}"
+        else:
+            result.append(word)
+    return result
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,8 @@ _HOLE = ((0.52, 0.42), (0.60, 0.40), (0.64, 0.50), (0.58, 0.57), (0.51, 0.52))
 
 _CONFIG = """\
 # The demo of tessera-flow. Its scenes are SIMULATED and its weights UNTRAINED: the products
-# show how the workflow runs and have no meaning. Paths are relative to the folder in which
-# snakemake is started. Written by `tessera-flow demo`; docs/configuration.md lists all keys.
+# show how the workflow runs and have no meaning. Paths are relative to the folder above this
+# one. Written by `tessera-flow demo`; docs/configuration.md lists all keys.
 
 regions:
   demo:
@@ -135,8 +134,8 @@ class DemoPaths:
 
     @property
     def config(self) -> Path:
-        """Configuration for snakemake."""
-        return self.folder / "config.yaml"
+        """Configuration; its paths are relative to `folder`."""
+        return self.folder / "config" / "config.yaml"
 
     @property
     def marker(self) -> Path:
@@ -149,8 +148,7 @@ def make_demo(folder: Path, *, height: int = 160, width: int = 200, seed: int = 
 
     Nothing is written if this generator has already made it. Archive and weights are rewritten if
     another version made them, or if files are missing or truncated. The region and the
-    configuration are rewritten if they are missing, and the configuration also if the working
-    directory has changed, because its paths are relative to it; both are kept if they were edited.
+    configuration are rewritten if they are missing, and kept if they were edited.
     Only files that the marker lists are removed.
 
     Args:
@@ -259,19 +257,15 @@ def _with_relative_hrefs(item: dict[str, Any], paths: DemoPaths) -> dict[str, An
 
 
 def _config_text(paths: DemoPaths) -> str:
-    """Return the configuration, with relative paths if the demo is below the working directory."""
+    """Return the configuration, with paths relative to the folder of the demo."""
 
     def shown(path: Path) -> str:
-        relative = os.path.relpath(path)
-        outside = relative.startswith("..")
-        text = path.absolute().as_posix() if outside else Path(relative).as_posix()
-        # Quoted only if YAML might not read it as text.
-        return text if re.fullmatch(r"[A-Za-z/][\w./-]*", text) else json.dumps(text)
+        return path.relative_to(paths.folder).as_posix()
 
     return _CONFIG.format(
         roi=shown(paths.roi), items=shown(paths.items), weights=shown(paths.weights),
-        results=shown(paths.folder / "results"), work=shown(paths.folder / "work"),
-        logs=shown(paths.folder / "logs"), period=PERIOD, first=FIRST_DAY, last=LAST_DAY,
+        results="results", work="work", logs="logs",
+        period=PERIOD, first=FIRST_DAY, last=LAST_DAY,
     )  # fmt: skip
 
 

@@ -78,6 +78,19 @@ class RunFiles:
         """Return a block by its name."""
         return self._blocks[region][block]
 
+    def jobs_of_block(self, region: str, period: str) -> dict[str, int]:
+        """Return the number of jobs of a block by step; see `progress.STEPS`."""
+        if self.config.source == "geotessera":
+            return {"import": 1}
+        if self.config.source == "tiles":
+            return {"import": 1, "infer": 1}
+        sensors, slices = len(self.sensors(region, period)), len(self.time_slices(period))
+        return {"download": sensors * slices, "stack": sensors, "retile": 1, "infer": 1}
+
+    def infer_log(self, region: str, period: str, block: str) -> Path:
+        """Return the log file of the inference of a block, as in rules/infer.smk."""
+        return Path(self.config.paths.logs, region, period, "infer", f"{block}.log")
+
     def weights_record(self) -> str | list[str]:
         """Return the record of the weights; nothing for published embeddings."""
         return [] if self.config.weights is None else self.paths.weights

@@ -6,10 +6,11 @@ Read from job logs, whose names follow from the grids.
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .check_results import check_lines
 from .files import RunFiles
 from .journal import JobRecord, read_job_log
 from .measured import STAGES
+from .progress import Step, minutes_text, patches_of, step_of, steps_text
 from .scene_warnings import scene_warnings
 from .schedule import LAST_STEPS
 
@@ -29,6 +31,10 @@ _SECRET = re.compile(
     re.I,
 )
 
+COMMAND_VARIABLE = "TESSERA_FLOW_COMMAND"
+"""Environment variable with the command to repeat, if Snakemake was not started by the user."""
+
+_FRONT = "tessera-flow"
 _LISTED = 20
 _WIDTH = 1000
 
@@ -99,6 +105,7 @@ def end_of_run(files: RunFiles, command: Sequence[str]) -> str:
         )
     if failed:
         lines.append(f"All attempts are recorded, those of the first job in {failed[0].job_log}")
+    command = shlex.split(os.environ.get(COMMAND_VARIABLE, "")) or command
     again = command_line(command)
     lines += ["To compute what is missing, and nothing else, repeat the command:", f"  {again}"]
     if blocks and files.config.jobs.on_failed_block == "fail":
@@ -113,8 +120,10 @@ def end_of_run(files: RunFiles, command: Sequence[str]) -> str:
 
 
 def command_line(command: Sequence[str]) -> str:
-    """Return a command line of Snakemake as text for a shell, without secrets."""
-    return shlex.join(["snakemake", *(_without_secrets(part) for part in command[1:])])
+    """Return a command line of Snakemake, or of `tessera-flow run`, as text for a shell, without
+    secrets."""
+    program = _FRONT if command[0] == _FRONT else "snakemake"
+    return shlex.join([program, *(_without_secrets(part) for part in command[1:])])
 
 
 def _without_secrets(argument: str) -> str:
@@ -126,14 +135,16 @@ def _without_secrets(argument: str) -> str:
 
 
 def with_config(command: Sequence[str], entry: str) -> list[str]:
-    """Return a command line of Snakemake with one more entry of --config.
+    """Return a command line of Snakemake, or of `tessera-flow run` with arguments for Snakemake
+    after `--`, with one more entry of --config.
 
     Of several options --config Snakemake uses the last one only, so the entry is added to it;
     entries of one section are merged.
     """
     options = [n for n, part in enumerate(command) if _CONFIG.match(part)]
     if not options:
-        return [*command, "--config", entry]
+        more = ["--"] if command[0] == _FRONT and "--" not in command else []
+        return [*command, *more, "--config", entry]
     start = options[-1]
     option, equals, first = command[start].partition("=")
     if option.startswith("-C") and len(option) > 2:  # -Cname=value
@@ -152,30 +163,71 @@ def duration(hours: float) -> str:
 
 
 def status(files: RunFiles) -> str:
-    """Return the number of blocks by state and step, the rate, the time left, and failures."""
+    """Return the number of blocks by state, of jobs by step, the rate and the time left, the jobs
+    that run with their patches, and failures."""
     counts: Counter[str] = Counter()
-    finished = []
+    steps: dict[str, Step] = {}
+    finished, running = [], []
     for region, period in runs(files.config):
+        expected = files.jobs_of_block(region, period)
         for block in files.grids[region].blocks:
             records = read_job_log(files.job_log_file(region, period, block.id))
             done = files.embeddings_file(region, period, block.id).exists()
             counts[_state(records, done)] += 1
+            _count_steps(steps, expected, records, done)
             if done:
                 finished += [r.time for r in records if r.rule.startswith(LAST_STEPS)]
+            else:
+                names = (region, period, block.id)
+                running += [_running_line(files, names, r) for r in records if r.running]
     total = sum(counts.values())
     lines = [f"{counts['done']} of {total} blocks have embeddings."]
     lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
+    lines.append(f"Jobs done of all: {steps_text(steps)}.")
     rate = _blocks_per_hour(finished)
     left = total - counts["done"]
     if rate and left:
         lines.append(f"{rate:.1f} blocks per hour recently; about {duration(left / rate)} left.")
+    if running:
+        lines += ["Running:", *running[:_LISTED]]
+    if len(running) > _LISTED:
+        lines.append(f"  and {len(running) - _LISTED} more")
     lines += [f"Warning: {text}" for text in scene_warnings(files, of_blocks=True)]
     lines += check_lines(files)
     failed = failed_jobs(files)
+    lines += ["Failed:"] if failed else []
     lines += [f"  {job.line()}" for job in failed[:_LISTED]]
     if len(failed) > _LISTED:
         lines.append(f"  and {len(failed) - _LISTED} more failures")
     return "\n".join(lines) + "\n"
+
+
+def _count_steps(
+    steps: dict[str, Step],
+    expected: Mapping[str, int],
+    records: Sequence[JobRecord],
+    block_done: bool,
+) -> None:
+    """Add the jobs of a block; all jobs of a block with embeddings are done."""
+    for name, number in expected.items():
+        step = steps.setdefault(name, Step())
+        own = [r for r in records if step_of(r.rule) == name]
+        step.total += number
+        if block_done:
+            step.done += number
+            continue
+        step.done += min(number, sum(r.state == "done" for r in own))
+        step.running += sum(r.running for r in own)
+        step.failed += sum(r.state != "done" and not r.running for r in own)
+
+
+def _running_line(files: RunFiles, names: tuple[str, str, str], record: JobRecord) -> str:
+    """Return one line: block, job, how long it has run, finished patches."""
+    start = datetime.datetime.fromisoformat(record.time)
+    seconds = (datetime.datetime.now(datetime.UTC) - start).total_seconds()
+    line = f"  {' '.join(names)}: {record.job} for {minutes_text(max(0.0, seconds))}"
+    patches = patches_of(files.infer_log(*names)) if record.rule.startswith("infer") else None
+    return f"{line}, {patches}" if patches else line
 
 
 def _state(records: Sequence[JobRecord], done: bool) -> str:

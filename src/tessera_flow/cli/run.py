@@ -1,0 +1,209 @@
+"""`tessera-flow run`, `init`, `plan` and `status`: a run from a region and a year."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from .run_request import add_arguments, prepared
+
+if TYPE_CHECKING:
+    from ..config.configuration import Config
+    from .run_folder import RunFolder
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_DRY_RUN = re.compile(r"-[a-zA-Z]*n[a-zA-Z]*|--dry-?run")
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `run`, `init`, `plan` and `status` to the command line."""
+    run = subparsers.add_parser(
+        "run",
+        help="compute the embeddings of a region and a year",
+        description=(
+            "Write a configuration into a folder, run the workflow there, show its progress and "
+            "print where the products are. Without --roi, continue the run of the folder."
+        ),
+    )
+    add_arguments(run)
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
+        "--cores", default=None, metavar="N",
+        help="number of cores on this machine, or all (default: all)",
+    )  # fmt: skip
+    where.add_argument(
+        "--profile", default=None, metavar="NAME",
+        help="Snakemake profile: local, slurm, generic, or the path of another",
+    )  # fmt: skip
+    run.add_argument("-n", "--dry-run", action="store_true", help="count the jobs, and run nothing")
+    run.add_argument(
+        "snakemake", nargs="*", default=[], metavar="-- ARGUMENTS",
+        help="arguments for Snakemake, after `--`",
+    )  # fmt: skip
+    run.set_defaults(func=_run, when_interrupted="finished steps are kept; run again to continue")
+    for name, function, text in (
+        ("init", _init, "write the configuration of a run, and run nothing"),
+        ("plan", _plan, "estimate jobs, gigabytes and hours of a run"),
+        ("status", _status, "show the progress of a run, and its failures"),
+    ):
+        parser = subparsers.add_parser(name, help=text, description=_sentence(text))
+        add_arguments(parser, new=name != "status")
+        parser.set_defaults(func=function)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    folder = prepared(arguments)
+    print(f"{folder.config}: edit it if you like.")
+    print(f"Then: tessera-flow plan{_out(arguments)}, and tessera-flow run{_out(arguments)}")
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from ..config.unused import unused_settings
+    from ..jobs.estimate import write_estimate
+    from ..jobs.files import RunFiles
+    from ..region.blocks import region_warnings
+
+    config = _entered(prepared(arguments))
+    folder = RunFiles(config).estimate_folder
+    for text in [*unused_settings(config), *region_warnings(config)]:
+        print(f"WARNING: {text}", file=sys.stderr)
+    print(write_estimate(config, Path(folder)))
+    print(f"Written to {arguments.out / folder}, with maps of the blocks.")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from ..jobs.files import RunFiles
+    from ..jobs.status import status
+    from .run_folder import RunFolder
+
+    print(status(RunFiles(_entered(RunFolder(arguments.out)))), end="")
+    return 0
+
+
+def _entered(run: RunFolder) -> Config:
+    """Return the configuration of a run, whose folder becomes the working directory."""
+    config = run.load()
+    os.chdir(run.folder)
+    return config
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run Snakemake; return its exit status, or 130 after Ctrl-C."""
+    extra = list(arguments.snakemake)
+    check_snakemake_arguments(extra)
+    run = prepared(arguments)
+    config = run.load()
+    if arguments.profile is not None:
+        where = ["--profile", run.profile(arguments.profile)]
+    elif any(word.split("=")[0] in ("--cores", "-c", "--profile") for word in extra):
+        where = []
+    else:
+        where = ["--cores", arguments.cores or "all"]
+    if arguments.dry_run:
+        where.append("--dry-run")
+    command = [sys.executable, "-m", "snakemake", "--logger", "tessera-flow", *where, *extra]
+    status = _waited_for(command, run.folder, _environment(arguments))
+    dry_run = arguments.dry_run or any(_DRY_RUN.fullmatch(word) for word in extra)
+    if status == 0 and not dry_run and (text := products_text(run, config)):
+        print(text)
+    return status
+
+
+def check_snakemake_arguments(words: Sequence[str]) -> None:
+    """Refuse arguments for Snakemake that would end in a traceback, or run another folder.
+
+    Raises:
+        ConfigError: see the message.
+    """
+    from ..errors import ConfigError
+
+    for word in words:
+        name = word.split("=")[0]
+        if name in ("--directory", "-d", "--snakefile", "-s"):
+            raise ConfigError(
+                f"{name} cannot be used with tessera-flow run, which runs the folder of --out: "
+                "name the folder with --out, or start snakemake yourself."
+            )
+        if name in ("--configfile", "--configfiles"):
+            raise ConfigError(
+                f"{name} cannot be used with tessera-flow run, which reads config/config.yaml of "
+                "the folder of --out: edit that file, or start snakemake yourself, with "
+                "--configfile FILE at the end of the command."
+            )
+
+
+def _waited_for(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
+    """Run a command; Ctrl-C reaches it from the terminal, SIGTERM and SIGHUP are passed on."""
+    interrupted = False
+    process = subprocess.Popen(command, cwd=folder, env=dict(environment))
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    handlers = {signal.SIGINT: note, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if interrupted and status:
+        raise KeyboardInterrupt
+    return status if status >= 0 else 128 - status
+
+
+def _environment(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the environment of Snakemake, which must find this package."""
+    from ..jobs.status import COMMAND_VARIABLE
+
+    package = Path(__file__).resolve().parents[2]
+    paths = [str(package)] if package.name == "src" else []
+    given = [str(Path(p).absolute()) for p in os.environ.get("PYTHONPATH", "").split(":") if p]
+    paths += [path for path in given if path not in paths]
+    words = ["tessera-flow", "run", *shlex.split(_out(arguments))]
+    for option in ("cores", "profile"):
+        if getattr(arguments, option) is not None:
+            words += [f"--{option}", getattr(arguments, option)]
+    if arguments.snakemake:
+        words += ["--", *arguments.snakemake]
+    command = shlex.join(words)
+    variables = {**os.environ, COMMAND_VARIABLE: command}
+    return {**variables, "PYTHONPATH": ":".join(paths)} if paths else variables
+
+
+def _out(arguments: argparse.Namespace) -> str:
+    return f" --out {shlex.quote(str(arguments.out))}"
+
+
+def products_text(run: RunFolder, config: Config) -> str:
+    """Return where the products of a run are, what to open first and next; empty without any."""
+    from ..config.configuration import runs
+
+    results = run.folder / config.paths.results
+    folders = [results / region / period for region, period in runs(config)]
+    lines = ["Products:", *(f"  {folder}" for folder in folders if folder.is_dir())]
+    reports = [folder / "report.html" for folder in folders]
+    first = next((path for path in reports if path.is_file()), None)
+    if first is not None:
+        lines += [f"Open first: {first}", f"Next: tessera-flow info {first.parent}"]
+    return "\n".join(lines) if len(lines) > 1 else ""

@@ -1,0 +1,189 @@
+"""Options that describe a run: region, period, weights, folder."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .run_folder import RunFolder
+
+DEFAULT_FOLDER = Path("tessera-run")
+DEFAULT_WEIGHTS = "v2-medium"
+_NUMBER = r"\s*[-+]?(\d+\.?\d*|\.\d+)\s*"
+_BOX = re.compile(rf"{_NUMBER}(,{_NUMBER}){{3}}")
+
+
+def add_arguments(parser: argparse.ArgumentParser, new: bool = True) -> None:
+    """Add the options of a run to a command.
+
+    Args:
+        parser: of the command.
+        new: the command can create a run.
+    """
+    add = parser.add_argument
+    if new:
+        add("--roi", default=None, metavar="FILE|BOX",
+            help="vector file, raster mask, or west,south,east,north in degrees")  # fmt: skip
+        add("--layer", default=None, help="layer of a vector file that has several")
+        add("--year", default=None, metavar="YEARS", help="year, range (2017-2025) or list")
+        add("--start", default=None, metavar="DAY",
+            help="first day, YYYY-MM-DD; with --year MM-DD")  # fmt: skip
+        add("--end", default=None, metavar="DAY",
+            help="last day, YYYY-MM-DD; with --year MM-DD")  # fmt: skip
+        add("--weights", default=None, metavar="NAME|FILE",
+            help=f"published name or checkpoint file (default: {DEFAULT_WEIGHTS})")  # fmt: skip
+    add("--out", type=Path, default=DEFAULT_FOLDER, metavar="DIR",
+        help="folder of the run (default: %(default)s)")  # fmt: skip
+
+
+def prepared(arguments: argparse.Namespace) -> RunFolder:
+    """Return the folder of a run, with a configuration.
+
+    A new one is written from the options. An existing one is kept; values that are given must
+    agree with it.
+
+    Raises:
+        ConfigError: options are missing or wrong, or differ from an existing configuration.
+        RegionError, CheckpointError: the region or the weights cannot be read.
+        OutputError: a file cannot be written.
+    """
+    from ..config.configuration import load_config
+    from ..errors import ConfigError
+    from .run_folder import RunFolder, check_equal
+
+    run = RunFolder(arguments.out)
+    given = _given(arguments)
+    present = run.load() if run.exists else None
+    if present is not None and not given:
+        return run
+    if present is None and not {"roi", "period"} <= given:
+        missing = "--roi" if "roi" not in given else "--year, or --start and --end"
+        raise ConfigError(
+            f"{run.folder} has no run yet, and {missing} is missing: give a region and a period, "
+            "such as --roi region.geojson --year 2023, or name the folder of a run with --out."
+        )
+    document = _document(arguments, run, given)
+    try:
+        requested = load_config(_completed(document))
+    except ConfigError as error:
+        text = str(error).replace("regions.region.roi", "--roi")
+        raise ConfigError(text) from None
+    if present is not None:
+        check_equal(run, present, requested, given)
+        return run
+    _check_region(arguments.roi, arguments.layer)
+    run.write(document)
+    return run
+
+
+def _given(arguments: argparse.Namespace) -> set[str]:
+    values = {
+        "roi": arguments.roi,
+        "period": arguments.year or arguments.start or arguments.end,
+        "weights": arguments.weights,
+        "layer": arguments.layer,
+    }
+    return {name for name, value in values.items() if value is not None}
+
+
+def _document(arguments: argparse.Namespace, run: RunFolder, given: set[str]) -> dict[str, Any]:
+    """Return the values of a configuration that the options give."""
+    from ..models.published import weights_file
+
+    document: dict[str, Any] = {"regions": {}, "periods": {}, "model": {}}
+    if "roi" in given:
+        name, roi = _region(arguments.roi, run)
+        layer = {"layer": arguments.layer} if arguments.layer is not None else {}
+        document["regions"] = {name: {"roi": roi, **layer}}
+    if "period" in given:
+        document["periods"] = periods(arguments.year, arguments.start, arguments.end)
+    weights = arguments.weights or DEFAULT_WEIGHTS
+    file = weights_file(weights)
+    document["model"] = {"weights": weights if file is None else run.roi_text(file)}
+    return document
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document that is valid also if a region or period is not given."""
+    return {
+        "regions": document["regions"] or {"region": {"roi": "-"}},
+        "periods": document["periods"] or {"y": {"years": 2023}},
+        "model": document["model"],
+    }
+
+
+def _region(text: str, run: RunFolder) -> tuple[str, str | list[float]]:
+    """Return the name of a region, and its file or box."""
+    from ..errors import RegionError
+    from .run_folder import region_name
+
+    if (box := _box(text)) is not None:
+        return "region", box
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise RegionError(
+            f"--roi {text} is neither a file nor a box: give the path of a vector file or raster "
+            "mask, or west,south,east,north in degrees, such as 5.1,52.0,5.3,52.1."
+        )
+    return region_name(path), run.roi_text(path)
+
+
+def _check_region(text: str, layer: str | None) -> None:
+    """Read the region, so that no run is written for one that cannot be used."""
+    from ..region.roi import read_roi, region_geobox
+
+    region_geobox(read_roi(_box(text) or Path(text).expanduser(), layer), 10.0)
+
+
+def _box(text: str) -> list[float] | None:
+    return [float(number) for number in text.split(",")] if _BOX.fullmatch(text) else None
+
+
+def periods(years: str | None, start: str | None, end: str | None) -> dict[str, dict[str, Any]]:
+    """Return the periods of `--year`, `--start` and `--end` by name.
+
+    Raises:
+        ConfigError: they are incomplete, wrong or contradict each other.
+    """
+    from ..config.years import year_list
+    from ..errors import ConfigError
+
+    if years is None:
+        if start is None or end is None:
+            missing = "--start" if start is None else "--end"
+            raise ConfigError(f"{missing} is missing: give --year, or --start and --end.")
+        days = {"--start": start, "--end": end}
+        first, last = (_day(option, text) for option, text in days.items())
+        if last < first:
+            raise ConfigError(f"--end {last} is before --start {first}: swap or correct them.")
+        return {f"{first}_{last}": {"start": first, "end": last}}
+    try:
+        listed = year_list(years)
+    except ValueError as error:
+        raise ConfigError(f"--year is {years}, but must be {error}.") from None
+    if start is None and end is None:
+        return {
+            f"y{year}": {"start": datetime.date(year, 1, 1), "end": datetime.date(year, 12, 31)}
+            for year in listed
+        }
+    for option, text in (("--start", start), ("--end", end)):
+        if text is not None and not re.fullmatch(r"\d\d-\d\d", text):
+            raise ConfigError(
+                f"{option} is {text}, but with --year it must be a month and a day such as 03-31: "
+                "write it so, or leave out --year and give --start and --end as dates."
+            )
+    season = {"years": listed, "start": start or "01-01", "end": end or "12-31"}
+    return {"season": season}
+
+
+def _day(option: str, text: str) -> datetime.date:
+    from ..errors import ConfigError
+
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option} is {text}, but must be a date such as 2023-01-31.") from None
