@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from tessera_flow.jobs.in_flight import ALL_OF_IT, InFlight
 from tessera_flow.jobs.journal import job_log_path, read_job_log, record_job, unfinished
 from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.staging import staged
-from tessera_flow.jobs.status import command_line, end_of_run, status, with_config
+from tessera_flow.jobs.status import command_line, end_of_run, status
 from tessera_flow.signals import stop_requests
 
 from .test_run_files import layout
@@ -205,34 +206,22 @@ def test_inputs_are_copied_to_the_nodes_disk(
 
 
 def test_gpu_job_without_a_gpu_fails_or_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def job(*arguments: Any) -> str:
+        with job_device(*arguments) as name:
+            return name
+
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.xpu.is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"for a GPU, but PyTorch .* finds none on .*cpu_gpu"):
-        job_device("gpu", "auto")
-    assert job_device("gpu", "auto", "cpu") == "cpu"
+        job("gpu", "auto")
+    assert job("gpu", "auto", "cpu") == "cpu"
     monkeypatch.setattr("torch.xpu.is_available", lambda: True)
-    assert job_device("gpu", "auto") == "xpu"
-    assert job_device("cpu", "auto") == "cpu"
+    monkeypatch.setattr("tessera_flow.inference.device.probe", lambda name: None)
+    assert job("gpu", "auto") == "xpu"
+    assert job("cpu", "auto") == "cpu"
     with pytest.raises(ConfigError, match="finds none"):
-        job_device("gpu", "cuda")
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (["-c2"], ["-c2", "--config", "jobs={x: y}"]),
-        (
-            ["--config", "a=1", "b={c: d}", "-c2", "all"],
-            ["--config", "a=1", "b={c: d}", "jobs={x: y}", "-c2", "all"],
-        ),
-        (["-C", "a=1", "--config", "b=2"], ["-C", "a=1", "--config", "b=2", "jobs={x: y}"]),
-        (["--config=a=1", "-n"], ["--config", "a=1", "jobs={x: y}", "-n"]),
-        (["-Ca=1"], ["-C", "a=1", "jobs={x: y}"]),
-        (["--configfile", "c.yaml"], ["--configfile", "c.yaml", "--config", "jobs={x: y}"]),
-    ],
-)
-def test_an_entry_is_added_to_the_last_config_option(given: list[str], expected: list[str]) -> None:
-    assert with_config(["snakemake", *given], "jobs={x: y}") == ["snakemake", *expected]
+        job("gpu", "cuda")
 
 
 def test_printed_commands_have_no_secrets() -> None:

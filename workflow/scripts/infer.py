@@ -12,10 +12,13 @@ from tessera_flow.jobs.resources import rule_name
 from tessera_flow.jobs.staging import staged
 from tessera_flow.models.weights_record import read_weights_record
 
-with stoppable_job(snakemake) as (config, stop):
+kind = rule_name(snakemake.rule).removeprefix("infer_")
+with (
+    stoppable_job(snakemake) as (config, stop),
+    job_device(kind, config.model.device, config.jobs.on_missing_gpu) as device,
+):
     record = read_weights_record(snakemake.input.weights)
     settings = snakemake.params.settings
-    kind = rule_name(snakemake.rule).removeprefix("infer_")
     infer_block(
         patches=staged([snakemake.input.patches], config.jobs.scratch)[0],
         output=snakemake.output.embeddings,
@@ -24,7 +27,7 @@ with stoppable_job(snakemake) as (config, stop):
             sha256=record.sha256,
             heads=tuple(settings["heads"]) if settings["heads"] else None,
             statistics=settings["statistics"],
-            device=job_device(kind, config.model.device, config.jobs.on_missing_gpu),
+            device=device,
             precision=settings["precision"],
             threads=snakemake.threads,
         ),

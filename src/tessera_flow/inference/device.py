@@ -6,12 +6,16 @@ import logging
 import os
 import socket
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 import torch
 
 from ..errors import ConfigError
 from ..models.linear import onednn_computes
+from .gpus import VISIBLE, Build, candidates, explain, list_gpus, own_gpu
+from .tf32 import forbid_tf32
 
 logger = logging.getLogger(__name__)
 
@@ -23,22 +27,69 @@ BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 
 
 def resolve_device(device: DeviceName) -> torch.device:
-    """Return the device to run on; `auto` is the GPU if there is one, else the CPU.
+    """Return the device to run on; `auto` is the GPU if there is one that works, else the CPU.
 
-    `cuda` covers AMD GPUs under PyTorch for ROCm; `xpu` is an Intel GPU.
+    `cuda` covers AMD GPUs under PyTorch for ROCm; `xpu` is an Intel GPU. Float32 is float32 on
+    it: see `tf32.forbid_tf32`.
 
     Raises:
-        ConfigError: a GPU is requested and there is none.
+        ConfigError: a GPU is requested and there is none, or it cannot be used.
     """
-    available = _available_gpus()
-    if device == "auto":
-        device = available[0] if available else "cpu"
-    if device != "cpu" and device not in available:
+    if device == "cpu":
+        return torch.device("cpu")
+    name, problem = _usable_gpu(device)
+    if name is None and device == "auto":
+        if problem is not None:
+            logger.warning("running on the CPU, because the GPU cannot be used. %s", problem)
+        return torch.device("cpu")
+    if name is None:
         raise ConfigError(
-            f"device is {device}, but PyTorch finds no {device.upper()} GPU here: set device to "
-            "cpu or auto, or install PyTorch for this GPU on a machine that has one."
+            f"device is {device}, but PyTorch finds no {device.upper()} GPU here that it can use: "
+            "set device to cpu or auto, or install PyTorch for this GPU on a machine that has one."
+            + ("" if problem is None else f" {problem}")
         )
-    return torch.device(device)
+    resolved = torch.device(name)
+    forbid_tf32(resolved)
+    return resolved
+
+
+def _usable_gpu(device: DeviceName) -> tuple[DeviceName | None, str | None]:
+    """Return the GPU that computes, or None and why the one of this machine does not."""
+    available = _available_gpus()
+    names: list[DeviceName] = ["cuda", "xpu"]
+    error = ""
+    for name in names:
+        if device not in ("auto", name) or name not in available:
+            continue
+        message = probe(name)
+        if message is None:
+            return name, None
+        error = error or message
+        if name == "xpu":
+            return None, f"The Intel GPU reports: {message}."
+    if device == "xpu":
+        return None, None
+    visible = os.environ.get(VISIBLE)
+    gpus = list_gpus()
+    known = {gpu.id: gpu for gpu in gpus}
+    named = [known[name] for name in candidates(gpus, visible) if name in known]
+    problem = explain(named or gpus, _build(), error)
+    if problem is None and error:
+        problem = f"The GPU reports: {error}."
+    return None, problem
+
+
+def probe(name: DeviceName) -> str | None:
+    """Compute one number on a device; return its error message if it cannot."""
+    try:
+        torch.ones(1, device=name).add_(1).item()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0].rstrip(".") or type(error).__name__
+    return None
+
+
+def _build() -> Build:
+    return Build(torch.__version__, torch.version.cuda, tuple(torch.cuda.get_arch_list()))
 
 
 def _available_gpus() -> list[DeviceName]:
@@ -49,8 +100,11 @@ def _available_gpus() -> list[DeviceName]:
     return [name for name, available in gpus.items() if available]
 
 
-def job_device(kind: str, device: DeviceName, on_missing_gpu: str = "fail") -> DeviceName:
-    """Return the device of an inference job that the workflow assigned to CPUs or to GPUs.
+@contextmanager
+def job_device(kind: str, device: DeviceName, on_missing_gpu: str = "fail") -> Iterator[DeviceName]:
+    """Yield the device of an inference job that the workflow assigned to CPUs or to GPUs.
+
+    Of several GPUs the job has one to itself, until the block ends; see `gpus.own_gpu`.
 
     Args:
         kind: `cpu` or `gpu`.
@@ -58,19 +112,31 @@ def job_device(kind: str, device: DeviceName, on_missing_gpu: str = "fail") -> D
         on_missing_gpu: `fail`, or `cpu` to run on the CPU instead.
 
     Raises:
-        ConfigError: a GPU job finds no GPU.
+        ConfigError: a GPU job finds no GPU that it can use.
     """
     if kind == "cpu":
-        return "cpu"
-    for name in _available_gpus():
-        if device in ("auto", name):
-            return name
-    machine = (
-        f"{socket.gethostname()} (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')})"
-    )
+        yield "cpu"
+        return
+    with own_gpu(list_gpus()):
+        yield _job_gpu(device, on_missing_gpu)
+
+
+def _job_gpu(device: DeviceName, on_missing_gpu: str) -> DeviceName:
+    name, problem = _usable_gpu(device)
+    if name is not None:
+        return name
+    machine = f"{socket.gethostname()} ({VISIBLE}={os.environ.get(VISIBLE)})"
+    detail = "" if problem is None else f" {problem}"
     if on_missing_gpu == "cpu":
-        logger.warning("no GPU on %s: running on the CPU (jobs.on_missing_gpu: cpu)", machine)
+        logger.warning(
+            "no usable GPU on %s: running on the CPU (jobs.on_missing_gpu: cpu).%s", machine, detail
+        )
         return "cpu"
+    if problem is not None:
+        raise ConfigError(
+            f"This block is for a GPU, but PyTorch cannot use the one on {machine}.{detail} Or set "
+            "jobs.cpu_gpu to [1, 0] or jobs.on_missing_gpu to cpu."
+        )
     raise ConfigError(
         f"This block is for a GPU, but PyTorch {torch.__version__} finds none on {machine}: "
         "request one from the cluster (profiles/slurm: partition and `gpu` of infer_gpu), install "

@@ -134,8 +134,6 @@ def prepare(spec: ModelSpec, dim: int | None = None) -> PreparedModel:
             `models.family.Family.choose_statistics`.
     """
     device = resolve_device(spec.device)
-    # By default cuDNN's GRU (v1.0 float) rounds its factors to ten bits.
-    torch.backends.cudnn.allow_tf32 = False
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     model = spec.load()
