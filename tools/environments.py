@@ -24,6 +24,11 @@ PYTHON = "3.11"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """Index with the CPU builds of torch; tools/torch.sh names it, too."""
 
+CUDA126_INDEX = "https://download.pytorch.org/whl/cu126"
+CUDA126_TORCH = "2.11.0"
+"""Index and version of torch for CUDA 12.6, the last builds for NVIDIA GPUs below compute
+capability 7.5 and for drivers below 580."""
+
 CONDA_NAMES = {
     # bioconda's `snakemake` adds packages that this workflow does not use.
     "snakemake": "snakemake-minimal",
@@ -105,6 +110,20 @@ def requirements(lock: str, *, gpu: bool) -> str:
             lines.append(f'{pin}; sys_platform != "linux"')
         else:
             lines.append(pin)
+    return "\n".join(lines) + "\n"
+
+
+def requirements_cuda126(lock: str) -> str:
+    """Return `requirements/cuda126.txt` from the text of the lock: torch for CUDA 12.6 on Linux."""
+    lines = [
+        _FROM_LOCK,
+        "# For NVIDIA GPUs below compute capability 7.5 (V100, P100) and drivers 525 to 579.",
+        f"--extra-index-url {CUDA126_INDEX}",
+        *(
+            f"torch=={CUDA126_TORCH}+cu126" if pin.startswith("torch==") else pin
+            for pin in run_pins(lock)
+        ),
+    ]
     return "\n".join(lines) + "\n"
 
 

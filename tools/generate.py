@@ -33,6 +33,7 @@ def generated() -> dict[str, str]:
         "config/config.yaml": config_reference.default_config(),
         "requirements/cpu.txt": environments.requirements(lock, gpu=False),
         "requirements/cuda.txt": environments.requirements(lock, gpu=True),
+        "requirements/cuda126.txt": environments.requirements_cuda126(lock),
         "envs/cpu.yaml": environments.conda_environment(dependencies, gpu=False),
         "envs/gpu.yaml": environments.conda_environment(dependencies, gpu=True),
     }

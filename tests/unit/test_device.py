@@ -13,6 +13,7 @@ from tessera_flow.inference import batching
 from tessera_flow.inference.batching import PassLimit, for_each
 from tessera_flow.inference.device import has_bf16, resolve_device, resolve_precision
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.memory import memory_message
 from tessera_flow.models.layers import Encoder
 from tessera_flow.models.sampling import Group
 
@@ -142,3 +143,32 @@ def test_smaller_passes_change_only_rounding(monkeypatch: pytest.MonkeyPatch) ->
     alone = dataclasses.replace(options, batch_size=1)
     result = embed_tile(tile("main"), packed("v2_student_noqk"), alone).values
     np.testing.assert_allclose(result, expected, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate"
+        ),
+        MemoryError(),
+    ],
+)
+def test_end_of_memory_is_a_message(error: Exception) -> None:
+    @memory_message()
+    def work() -> None:
+        raise error
+
+    with pytest.raises(
+        ConfigError, match=r"smaller grid\.patch_size .* patches are kept"
+    ) as raised:
+        work()
+    assert "\n" not in str(raised.value)
+
+
+def test_other_errors_are_not_taken_for_the_end_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_message():
+        raise RuntimeError("shapes cannot be multiplied")

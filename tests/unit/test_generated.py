@@ -17,6 +17,7 @@ import yaml
 from tessera_flow import __version__
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.messages import key_paths
+from tessera_flow.inference.gpus import OLDER_BUILD
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -134,6 +135,17 @@ def test_requirements_differ_in_torch_alone() -> None:
         f'torch=={torch}; sys_platform != "linux"',
     }
     assert environments.CPU_INDEX in (ROOT / "tools/torch.sh").read_text(encoding="utf-8")
+
+
+def test_requirements_of_older_gpus_differ_in_torch_alone() -> None:
+    older = environments.requirements_cuda126(LOCK).splitlines()
+    cuda = environments.requirements(LOCK, gpu=True).splitlines()
+    assert [line for line in older if line not in cuda] == [
+        "# For NVIDIA GPUs below compute capability 7.5 (V100, P100) and drivers 525 to 579.",
+        "--extra-index-url https://download.pytorch.org/whl/cu126",
+        "torch==2.11.0+cu126",
+    ]
+    assert OLDER_BUILD == "requirements/cuda126.txt" and (ROOT / OLDER_BUILD).is_file()
 
 
 def test_conda_environments_hold_every_pin() -> None:

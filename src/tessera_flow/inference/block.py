@@ -32,6 +32,7 @@ from .block_embeddings import create_outputs
 from .device import describe, device_name
 from .embed import Embedding, InferenceOptions, embed_tile
 from .feed import embed_tiles
+from .memory import memory_message
 from .model import ModelSpec, PreparedModel, prepare
 from .months import PeriodMonths
 from .patch_file import PatchFile
@@ -47,6 +48,7 @@ _COMPARED = "compared"
 """Name of the comparison with float32 in the record of a finished patch."""
 
 
+@memory_message()
 def infer_block(
     patches: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -76,7 +78,7 @@ def infer_block(
 
     Raises:
         Stopped: a stop was requested; finished patches are kept.
-        CheckpointError, ConfigError: see `model.prepare`.
+        CheckpointError, ConfigError: see `model.prepare`; or memory ran out.
         TileError: the patches file is incomplete.
         ToleranceError: embeddings differ too much from float32 on a CPU, and the precision must
             not be replaced.

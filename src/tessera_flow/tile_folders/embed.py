@@ -23,6 +23,7 @@ from ..atomic import atomic_output, output_error, write_text
 from ..errors import OutputError, TileError, ToleranceError
 from ..inference.device import device_name
 from ..inference.embed import Embedding, InferenceOptions, embed_tile
+from ..inference.memory import memory_message
 from ..inference.model import ModelSpec, PreparedModel, prepare
 from ..inference.spot_check import Sample, check_patch, record, refusal, require_tolerance
 from ..inference.tolerance import Comparison
@@ -52,6 +53,7 @@ def embed_tile_folder(
     return embed_tile(read_tile_folder(folder), model, options, folder_origin(folder))
 
 
+@memory_message()
 def embed_folders(
     tiles: str | Path,
     out: str | Path,
