@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tessera_flow.cli.main import parser
+from tessera_flow.jobs.assumptions import START_SECONDS, inference_seconds
+from tessera_flow.models.published import PUBLISHED
 
 pytest.importorskip("myst_parser", reason="the pages are built by the packages of `dev`")
 
@@ -102,3 +104,30 @@ def test_the_examples_on_the_cli_page_parse(command: str) -> None:
 def test_links_to_other_sites(repository: Path) -> None:
     done = build(repository / "docs", repository / "links", "linkcheck")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_costs_of_models_are_those_that_the_plan_assumes() -> None:
+    """Downloads and computed rates of the table; measured ones are those of the benchmark."""
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    measured = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    parameters = {f"`{name}`": published.parameters for name, published in PUBLISHED.items()}
+    parameters |= {"v1.1": 57_700_000, "v1.0 QAT": 45_800_000, "v1.0 float": 87_800_000}
+    table = text.split("### What it costs")[1].split("### ")[0]
+    rows = re.findall(r"^\| (\S[^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", table, re.MULTILINE)[
+        1:
+    ]
+    assert {row[0] for row in rows} == set(parameters) and len(rows) == 8
+    for name, download, cpu, gpu in rows:
+        if download != "your file":
+            assert float(download.replace(",", "")) == round(4 * parameters[name] / 1e6)
+        dates = 80 if name.startswith("v1.0") else 95
+        for shown, device in ((cpu, "cpu"), (gpu, "gpu")):
+            rate, how = shown.split(", ") if shown.count(",") == 1 else shown.rsplit(", ", 1)
+            if how == "measured":
+                row = f"| {name.strip('`')} | float32 | {rate} |"
+                assert row in measured
+                continue
+            # Of many pixels, without the start of a job.
+            seconds = inference_seconds(device, parameters[name], 1e9, dates, threads=2)
+            expected = 1e9 / (seconds - START_SECONDS)
+            assert float(rate.replace(",", "")) == pytest.approx(expected, rel=0.03)
