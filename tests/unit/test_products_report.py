@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from jinja2 import UndefinedError
 
 from tessera_flow.products.checks import Checks, write_checks
 from tessera_flow.products.preview import write_preview
+from tessera_flow.products.report.overview import _bar, overview
 from tessera_flow.products.report.page import render, write_report
 from tessera_flow.products.report.summary import (
     MissingScene,
@@ -436,7 +438,7 @@ def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
     assert "b001_001: skipped. asset B02 of item S2_2: HTTP 403" in shown
     assert "1 block failed and contains no embeddings." in shown
     assert "Warnings in the logs" not in shown, "shown above, with the blocks"
-    (image,) = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
+    _, image = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
     with rasterio.MemoryFile(base64.b64decode(image)) as memory, memory.open() as file:
         red = file.read(1)
     expected = np.where(mask > 0, 255, 228)
@@ -445,6 +447,48 @@ def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
     embedded[skipped.slices] = False
     expected[embedded] = 80
     np.testing.assert_array_equal(red, expected)
+
+
+@pytest.mark.parametrize(
+    ("width", "metres", "bar"),
+    [
+        (100, 10.0, (20.0, "200 m")),
+        (170, 10.0, (20.0, "200 m")),
+        (200, 10.0, (50.0, "500 m")),
+        (4000, 10.0, (1000.0, "10 km")),
+        (30000, 10.0, (5000.0, "50 km")),
+        (2, 10.0, (0.5, "5 m")),
+        (1, 1.0, (1.0, "1 m")),
+    ],
+)
+def test_scale_bar_is_a_round_length(width: int, metres: float, bar: tuple[float, str]) -> None:
+    assert _bar(width, metres) == bar
+
+
+def test_preview_is_first_with_area_period_model_and_corners(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 60, valid=WHOLE)
+    inputs = (region.grid, region.blocks, region.provenance)
+    write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
+    check(region, tmp_path)
+    layout = overview(region.grid, region.provenance, tmp_path / "p.png", 11_000)
+    assert (layout.width, layout.height, layout.bar) == (100, 120, (20.0, "200 m"))
+    assert layout.lines == (
+        "1.1 km² inside the region.", "2023-07-01 to 2024-06-30.", "Model v2-nano, 16 dimensions."
+    )  # fmt: skip
+    to_lonlat = pyproj.Transformer.from_crs("EPSG:32631", "EPSG:4326", always_xy=True)
+    lon, lat = to_lonlat.transform(601_000, 5_698_800)
+    assert layout.corners[1] == f"{lat:.4f}° N, {lon:.4f}° E"
+    write_report(
+        tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
+        manifests(), {}, tmp_path / "logs",
+    )  # fmt: skip
+    text = (tmp_path / "report.html").read_text()
+    image = base64.b64encode((tmp_path / "p.png").read_bytes()).decode()
+    assert text.index('class="status') < text.index(image) < text.index("<h2>")
+    assert text.count(image) == 1
+    shown = " ".join(Page(text).text.split())
+    assert "1.2 km² inside the region. 2023-07-01 to 2024-06-30." in shown
+    assert layout.corners[0] in shown and "200 m ↑ N" in shown
 
 
 def test_each_warning_is_listed_once(tmp_path: Path) -> None:

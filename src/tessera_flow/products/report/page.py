@@ -36,6 +36,7 @@ from .figures import (
     map_png,
     read_mask,
 )
+from .overview import overview
 from .summary import (
     BlockRecords,
     MissingScene,
@@ -118,7 +119,7 @@ def write_report(
             summary=_summary(provenance, results, manifests, store, records),
             checks=_checks(results),
             block_map=_block_map(grid, results, observations, mask, skipped),
-            preview=data_uri(preview.read_bytes()),
+            overview=overview(grid, provenance, preview, results["region_pixels"]),
             observations=_observations(observations),
             legend=legend_colours(),
             has_scenes=bool(manifests),
