@@ -21,7 +21,7 @@ LONG := block_inference demo_data geotessera_source no_seams products_gdal produ
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo slurm-profile check test test-all test-slurm coverage mutations lint docs \
+.PHONY: help install demo slurm-profile check test test-all test-fuzz test-slurm coverage mutations lint docs \
 	generate lock check-conda clean
 
 help: ## List the targets
@@ -51,7 +51,10 @@ test: lint ## Check style, types and the workflow, and run the tests (10 min)
 	@$(PYTEST_2)
 
 test-all: lint ## Run the slow tests, too
-	@$(PYTEST_2) -m "not gpu and not online and not slurm"
+	@$(PYTEST_2) -m "not fuzz and not gpu and not online and not slurm"
+
+test-fuzz: $(INSTALLED) ## Read malformed files, FUZZ_SECONDS for each reader (60)
+	@$(PYTEST_2) -m fuzz tests/fuzz
 
 test-slurm: $(INSTALLED) ## Run the workflow on a real Slurm (Debian; as root)
 	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2

@@ -47,8 +47,8 @@ def folder_items(folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
     )
     for path in files:
         check_input(path, ItemError)
-    tables = [path for path in files if path.suffix in _PARQUET or is_parquet(path)]
-    texts = [path for path in files if path.suffix in _JSON and path not in tables]
+    tables = [path for path in files if path.suffix.lower() in _PARQUET or is_parquet(path)]
+    texts = [path for path in files if path.suffix.lower() in _JSON and path not in tables]
     if tables:
         texts = [path for path in texts if path.name not in CATALOGS]
     advice = "set `location` to one file, or to a folder with the files of the items only"

@@ -145,7 +145,7 @@ def _items_at(
 
 def _names_parquet(location: str) -> bool:
     if is_url(location):
-        return urlsplit(location).path.endswith((".parquet", ".geoparquet"))
+        return urlsplit(location).path.lower().endswith((".parquet", ".geoparquet"))
     return is_parquet(Path(location))
 
 

@@ -34,6 +34,7 @@ from ..atomic import DISK_ERRORS, output_error
 from ..config.configuration import Config
 from ..config.locations import store_location
 from ..errors import ConfigError, ItemError, ReadError, TileError
+from ..file_locks import lock_for
 from ..input_files import without_links
 from ..region.grid import RegionGrid, crop
 from ..urls import redacted
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 PACKAGE = "geotessera"
 TESTED = "0.7.5"
 File = Literal["codes", "scales", "landmask"]
+
+LOCK_SECONDS = 600.0
+"""Longest wait for another job that downloads the same tile."""
 
 _DENSIFY = 21
 _MARGIN = 0.01
@@ -474,7 +478,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
         raise output_error(path, error) from error
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock_for(handle, LOCK_SECONDS, fcntl.flock)
         except OSError:
-            log.info("no locks in %s: another job may download the same tile", path.parent)
+            log.info("no lock in %s: another job may download the same tile", path.parent)
         yield

@@ -12,7 +12,6 @@ was killed has a line for its start and none for its end.
 from __future__ import annotations
 
 import datetime
-import fcntl
 import json
 import os
 import resource
@@ -26,9 +25,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import Stopped, TesseraFlowError
+from ..file_locks import lock_for
 from ..input_files import without_links
 
 State = Literal["started", "done", "failed", "stopped", "interrupted"]
+LOCK_SECONDS = 5.0
+"""Longest wait for a job log that another job is writing; its lines are shorter than a page."""
+
 REGION_WIDE = "all"
 """In place of a block's name: jobs of all blocks."""
 
@@ -127,7 +130,8 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         with open(path, "a", encoding="utf-8", opener=without_links) as handle:
             try:
                 # Jobs of a block run on several machines; on NFS, appending alone is not atomic.
-                fcntl.lockf(handle, fcntl.LOCK_EX)
+                # A lock that its owner never releases must not hold up a job.
+                lock_for(handle, LOCK_SECONDS)
             except OSError:
                 pass
             handle.write(line)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..atomic import write_text
 from ..dates import complete_months, period_months
+from ..errors import TileError
 from ..region.grid import RegionGrid
 from ..scenes.manifest import Manifest
 from ..sensors.levels import Jump
@@ -259,5 +260,14 @@ def _level_jumps(source: RegionBlocks) -> Iterator[LevelJump]:
 
 def read_checks(path: Path) -> dict[str, Any]:
     """Return the document that `write_checks` wrote."""
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"state", "headline", "checks", "blocks", "borders"} - set(document)
+        if missing or not isinstance(document, dict):
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    except (OSError, ValueError, TypeError) as error:
+        raise TileError(
+            f"{path} cannot be read as the results of the checks ({error}): delete it and run "
+            "again."
+        ) from error
     return document

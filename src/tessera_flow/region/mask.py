@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -194,8 +195,12 @@ def no_pixel_error(roi: VectorRoi | RasterRoi) -> RegionError:
 
 
 def read_mask(path: str | Path, window: Window) -> tuple[NDArray[np.bool_], GeoBox]:
-    """Return a window of a mask from `write_mask` as (H, W) bool, True inside, and its grid."""
-    with rasterio.open(path) as dataset:
+    """Return a window of a mask from `write_mask` as (H, W) bool, True inside, and its grid.
+
+    Raises:
+        RegionError: the file is damaged.
+    """
+    with _opened_mask(path) as dataset:
         values: NDArray[np.uint8] = dataset.read(
             1, window=RasterioWindow(window.x0, window.y0, window.width, window.height)
         )
@@ -203,6 +208,26 @@ def read_mask(path: str | Path, window: Window) -> tuple[NDArray[np.bool_], GeoB
 
 
 def mask_geobox(path: str | Path) -> GeoBox:
-    """Return the full grid of the region from a mask written by `write_mask`."""
-    with rasterio.open(path) as dataset:
+    """Return the full grid of the region from a mask written by `write_mask`.
+
+    Raises:
+        RegionError: the file is damaged.
+    """
+    with _opened_mask(path) as dataset:
         return GeoBox(dataset.shape, dataset.transform, dataset.crs)
+
+
+@contextmanager
+def _opened_mask(path: str | Path) -> Iterator[rasterio.DatasetReader]:
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            if dataset.crs is None:
+                raise RegionError(
+                    f"{path} is damaged: it has no coordinate reference system. Delete it and run "
+                    "again."
+                )
+            yield dataset
+    except rasterio.errors.RasterioError as error:
+        raise RegionError(
+            f"{path} is damaged ({str(error).splitlines()[0]}): delete it and run again."
+        ) from error

@@ -12,6 +12,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from ..atomic import write_text
+from ..errors import ItemError
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,25 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Return the manifest written by `write`."""
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            sensor=document["sensor"],
-            items=tuple(SourceItem.from_json(item) for item in document["items"]),
-            left_out=_entries(document, outside=False),
-            warnings=tuple(document["warnings"]),
-            outside=_entries(document, outside=True),
-        )
+        """Return the manifest written by `write`.
+
+        Raises:
+            ItemError: the file cannot be read, or is not such a list.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                sensor=document["sensor"],
+                items=tuple(SourceItem.from_json(item) for item in document["items"]),
+                left_out=_entries(document, outside=False),
+                warnings=tuple(document["warnings"]),
+                outside=_entries(document, outside=True),
+            )
+        except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise ItemError(
+                f"{path} is not a list of scenes ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''}): delete it and run again."
+            ) from error
 
 
 def _entries(document: Mapping[str, Any], outside: bool) -> tuple[tuple[str, str], ...]:

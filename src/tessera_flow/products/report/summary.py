@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import TileError
 from ...ingest.missing_scenes import MISSING_SCENES
 from ...region.grid import RegionGrid
 from ...scenes.manifest import Manifest
@@ -136,8 +137,13 @@ def skipped_blocks(path: Path | None) -> dict[str, str]:
     """Read the reasons of the skipped blocks, by block; empty if `path` is None."""
     if path is None:
         return {}
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return {entry["block"]: entry["reason"] for entry in document["skipped_blocks"]}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {entry["block"]: entry["reason"] for entry in document["skipped_blocks"]}
+    except (OSError, LookupError, ValueError, TypeError) as error:
+        raise TileError(
+            f"{path} cannot be read as a list of skipped blocks ({error}): delete it and run again."
+        ) from error
 
 
 @dataclass(frozen=True)
