@@ -166,6 +166,8 @@ def open_block_file(path: str | os.PathLike[str]) -> Iterator[zarr.Group]:
                 f"{path} was written by another version of tessera-flow: delete it and run again."
             )
         yield group
+    except zipfile.BadZipFile as error:
+        raise TileError(f"{path} is damaged ({error}): delete it and run again.") from error
     finally:
         store.close()
 

@@ -1,13 +1,32 @@
-"""Write .npy files window by window, in constant memory."""
+"""Open .npy files, and write them window by window, in constant memory."""
 
 from __future__ import annotations
 
 import os
+import tokenize
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+
+def open_array(path: Path) -> NDArray[Any]:
+    """Map the array of a .npy file into memory, read-only; its header is checked.
+
+    An .npz archive or an array without axes is returned as numpy returns it, not as a map.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, EOFError: it is no such file, is truncated, or has Python objects.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (SyntaxError, tokenize.TokenError, RecursionError, MemoryError, OverflowError,
+            TypeError, AttributeError) as error:  # fmt: skip
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from error
+    return array
 
 
 def put(path: Path, slices: tuple[slice, slice], values: Any) -> None:

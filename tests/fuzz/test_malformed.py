@@ -77,6 +77,7 @@ def read_config(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         check_config_files([path])
         # Snakemake reports what is not YAML.
+        document = None
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
         if isinstance(document, dict):
@@ -205,8 +206,9 @@ def valid_store(folder: Path) -> None:
 def read_store(folder: Path) -> None:
     store = folder / "embeddings.zarr"
     read_record(store)
-    open_product(store).load()
-    sample_points(store, [0.0], [0.0])
+    open_product(store)
+    x, y = np.meshgrid(LEFT + np.arange(5.0, 400, 50), TOP - np.arange(5.0, 400, 50))
+    sample_points(store, x.ravel(), y.ravel(), crs="EPSG:32631")
 
 
 def valid_blocks(folder: Path) -> None:

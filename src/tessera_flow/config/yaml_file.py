@@ -24,6 +24,9 @@ _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9_]+(:[0-5]?[0-9])+")
 
 
+_TOO_DEEP = "its sections and lists are nested too deeply: it is damaged, or not a configuration."
+
+
 def check_config_files(paths: Iterable[str | Path]) -> None:
     """Check configuration files for keys that occur twice, changed values and encoding.
 
@@ -47,15 +50,15 @@ def check_config_values(entries: Iterable[str]) -> None:
     problems = []
     for entry in entries:
         name, _, text = entry.partition("=")
-        loader = yaml.SafeLoader(text)
         try:
+            loader = yaml.SafeLoader(text)
             root = loader.get_single_node()
             if root is not None:
                 problems += [f"--config: {p}" for p in _Checker(loader, False).problems(root, name)]
         except yaml.YAMLError:
             pass  # text for Snakemake
-        finally:
-            loader.dispose()
+        except RecursionError:
+            problems.append(f"--config: {name}: {_TOO_DEEP}")
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -81,7 +84,12 @@ def _problems(path: Path) -> list[str]:
         return twice
     except ValueError:
         pass  # not JSON: YAML
-    loader = yaml.SafeLoader(text)
+    except RecursionError:
+        return [_TOO_DEEP]
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError:
+        return []  # control characters
     try:
         root = loader.get_single_node()
         if root is None:
@@ -93,6 +101,8 @@ def _problems(path: Path) -> list[str]:
         return list(_Checker(loader, own).problems(root, ""))
     except yaml.YAMLError:
         return []
+    except RecursionError:
+        return [_TOO_DEEP]
     finally:
         loader.dispose()
 

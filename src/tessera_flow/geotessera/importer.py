@@ -24,6 +24,7 @@ from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import TileError
 from ..inference.block_embeddings import create_outputs
 from ..models.quantize import dequantize
+from ..npy_file import open_array
 from ..region.grid import Block, RegionGrid, Window, tiling
 from ..region.mask import read_mask
 from . import STORE_DIM
@@ -216,7 +217,7 @@ def _contains_any(
 
 def _load(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = open_array(path)
     except (OSError, ValueError, EOFError) as error:
         raise TileError(
             f"The tile {path} cannot be read ({error}): delete it, or copy it again, and run again."

@@ -101,7 +101,7 @@ def check_database(path: Path) -> None:
         database = sqlite3.connect(uri, uri=True, timeout=_LOCK_SECONDS)
         with contextlib.closing(database):
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         # In a folder without write permission GDAL can read more than SQLite: a file without edits
         # that are not in it yet.
         if logged or "locked" in str(error) or _size(Path(f"{path}-journal")) > 0:

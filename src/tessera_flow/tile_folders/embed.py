@@ -29,6 +29,7 @@ from ..inference.spot_check import Sample, check_patch, record, refusal, require
 from ..inference.tolerance import Comparison
 from ..models.family import Model, check_dim
 from ..models.weights_record import WeightsRecord
+from ..npy_file import open_array
 from .format import find_tile_folders, folder_fingerprint, folder_origin, read_tile_folder
 
 logger = logging.getLogger(__name__)
@@ -294,7 +295,7 @@ def _is_finished(out: Path, folder: Path, settings: dict[str, Any], fingerprint:
 
 def _is_array(path: Path, dtype: str, shape: tuple[int, ...]) -> bool:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = open_array(path)
     except (OSError, ValueError, EOFError):
         return False
     return isinstance(array, np.ndarray) and array.shape == shape and array.dtype == dtype

@@ -24,6 +24,7 @@ from rasterio.errors import RasterioError
 from ..errors import TileError
 from ..inference.tile import ARRAYS, TileArrays, check_arrays
 from ..input_files import check_input
+from ..npy_file import open_array
 from ..region.grid import Window
 
 logger = logging.getLogger(__name__)
@@ -226,7 +227,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
     cause: Exception | None = None
     check_input(path, TileError)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = open_array(path)
         if not isinstance(array, np.memmap):
             reason = "it is an .npz archive or has no axes"
         elif path.stat().st_size > array.offset + array.nbytes:
