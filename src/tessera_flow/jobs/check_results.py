@@ -25,7 +25,12 @@ def check_lines(files: RunFiles, written: Collection[str] | None = None) -> list
     for region, period in runs(files.config):
         path = files.paths.checks.format(region=region, period=period)
         if (written is None or path in written) and Path(path).exists():
-            lines += _lines(f"{region}, {period}", json.loads(Path(path).read_bytes()))
+            try:
+                lines += _lines(f"{region}, {period}", json.loads(Path(path).read_bytes()))
+            except (OSError, LookupError, ValueError, TypeError):
+                lines.append(
+                    f"Checks of {region}, {period}: {path} cannot be read: delete it and run again."
+                )
     more = len(lines) - _LINES
     return lines[:_LINES] + ([f"and {more} more lines: see the reports"] if more > 0 else [])
 

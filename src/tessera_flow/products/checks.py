@@ -259,7 +259,11 @@ def _level_jumps(source: RegionBlocks) -> Iterator[LevelJump]:
 
 
 def read_checks(path: Path) -> dict[str, Any]:
-    """Return the document that `write_checks` wrote."""
+    """Return the document that `write_checks` wrote.
+
+    Raises:
+        TileError: the file cannot be read, or is not such a document.
+    """
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {"state", "headline", "checks", "blocks", "borders"} - set(document)
