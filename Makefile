@@ -12,7 +12,7 @@ SYSTEM_PATH := $(PATH)
 # .venv first: snakefmt looks for shfmt, and Snakemake for Python, on PATH.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Snakemake keeps a cache of sources; the home folder may be read-only.
-PYTEST := XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache python -m pytest
+PYTEST := XDG_CACHE_HOME="$(CURDIR)/$(VENV)/cache" python -m pytest
 # Two workers on two cores: more threads in each of them only wait for one another.
 PYTEST_2 := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal
 # Unit tests that take most of the time: `make test` runs them, `make check` does not.
@@ -30,12 +30,12 @@ help: ## List the targets
 install: $(INSTALLED) ## Make .venv with the pinned packages (other targets do it if needed)
 
 $(INSTALLED): requirements/lock.txt pyproject.toml tools/install.sh tools/torch.sh
-	@PATH="$(SYSTEM_PATH)" tools/install.sh $(PYTHON) $(VENV)
+	@PATH="$(SYSTEM_PATH)" tools/install.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 
 demo: $(INSTALLED) ## Run the workflow on a small synthetic archive
-	@tessera-flow demo --out $(DEMO)
-	@XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache tessera-flow run --out $(DEMO) --cores $(CORES)
+	@tessera-flow demo --out "$(DEMO)"
+	@XDG_CACHE_HOME="$(CURDIR)/$(VENV)/cache" tessera-flow run --out "$(DEMO)" --cores $(CORES)
 	@echo "These products are from synthetic scenes and untrained weights."
 
 # Snakemake looks for profiles in the working directory first.

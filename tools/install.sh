@@ -15,6 +15,9 @@ fail() {
     exit 1
 }
 
+case "$PWD" in
+*[[:space:]]* | *[\'\"\\\$\`\&\;\|\<\>\(\)\{\}\*\?\!\#\~]*) fail "Snakemake cannot start a Python in $PWD: the path has a space or a special character. Move this folder to another path." ;;
+esac
 command -v "$python" >/dev/null ||
     fail "$python was not found: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||

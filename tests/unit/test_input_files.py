@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tessera_flow.archives.item_files import folder_items
+from tessera_flow.archives.stac_geoparquet import read_items
 from tessera_flow.errors import OutputError, RegionError, TesseraFlowError, TileError
 from tessera_flow.geotessera.client import _one_at_a_time
 from tessera_flow.jobs.journal import read_job_log, record_job
@@ -77,6 +80,28 @@ def test_tables_that_need_more_memory_than_the_limit(
     monkeypatch.setattr(points, "MAX_TABLE", 5_000_000)
     with pytest.raises(RegionError, match=r"needs 0\.0 GB of memory, more than the limit"):
         read_points(path)
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "points.parquet"
+    columns = [pa.array([1.0]), pa.array([2.0]), pa.array([3.0])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["lon", "lat", "lon"]), path)
+    with pytest.raises(RegionError, match="several columns named lon: rename or remove them"):
+        read_points(path)
+    texts = [pa.array(["a"]), pa.array(["b"]), pa.array(["{}"])]
+    pq.write_table(pa.Table.from_arrays(texts, names=["id", "id", "assets"]), path)
+    with pytest.raises(ValueError, match="several columns named id"):
+        list(read_items(path))
+
+
+@pytest.mark.parametrize("name", ["A.JSON", "A.NDJSON", "A.PARQUET"])
+def test_files_of_items_with_names_in_capitals_are_read(tmp_path: Path, name: str) -> None:
+    item = {"type": "Feature", "id": "a", "properties": {}, "assets": {}}
+    if name.endswith("PARQUET"):
+        pq.write_table(pa.table({"id": ["a"], "assets": ["{}"]}), tmp_path / name)
+    else:
+        (tmp_path / name).write_text(json.dumps(item))
+    assert [found["id"] for found, _ in folder_items(tmp_path)] == ["a"]
 
 
 def test_text_table_of_a_giant_size_is_not_read(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tessera_flow.errors import ConfigError
+from tessera_flow.jobs.preflight import check_python
+
 ROOT = Path(__file__).resolve().parents[2]
 PIN = "torch==2.13.0"
 
@@ -163,3 +166,31 @@ def test_clean_removes_no_folder_of_others(tmp_path: Path, name: str) -> None:
     )
     assert done.returncode != 0 and "nothing is removed" in done.stderr
     assert precious.read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "a&b", "a#b", "a{b}"])
+def test_folder_that_snakemake_cannot_use_is_refused(tmp_path: Path, name: str) -> None:
+    """Before anything is installed into it."""
+    (tmp_path / name / "tools").mkdir(parents=True)
+    script = tmp_path / name / "tools" / "install.sh"
+    script.write_bytes((ROOT / "tools/install.sh").read_bytes())
+    done = subprocess.run(["bash", script, sys.executable, ".venv"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"Snakemake cannot start a Python in {tmp_path / name}: " in done.stderr
+    assert not (tmp_path / name / ".venv").exists()
+    with pytest.raises(ConfigError, match="its path has a space or a special character"):
+        check_python(str(tmp_path / name / ".venv" / "bin" / "python"))
+
+
+def test_python_of_this_environment_is_accepted() -> None:
+    check_python("/home/jürgen/project-1+x,y/.venv/bin/python3.11")
+
+
+def test_folder_of_the_demo_can_have_a_space() -> None:
+    """Every command of the target quotes it."""
+    done = subprocess.run(["make", "-n", "demo", "DEMO=my demo", "INSTALLED="], cwd=ROOT,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    commands = done.stdout.splitlines()
+    assert sum("my demo" in line for line in commands) >= 2
+    for line in commands:
+        assert "my demo" not in line.replace('"my demo', '"')

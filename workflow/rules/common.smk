@@ -17,6 +17,7 @@ try:
     from tessera_flow.jobs.params import JobParams
     from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
     from tessera_flow.jobs.preflight import (
+        check_python,
         check_run,
         lock_work,
         locked_message,
@@ -33,6 +34,7 @@ except ModuleNotFoundError as error:
 
 try:
     if not runs_one_job():
+        check_python(sys.executable)
         check_config_files(config_files())
         check_config_values(config_values())
     CONFIG = load_config(config)

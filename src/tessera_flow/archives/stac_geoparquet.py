@@ -45,6 +45,9 @@ def read_items(path: Path) -> Iterator[dict[str, Any]]:
         missing = [name for name in ("id", "assets") if name not in names]
         if missing:
             raise ValueError(f"it has no column {' and no column '.join(missing)}")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"it has several columns named {', '.join(twice)}")
         columns = [name for name in names if name not in _UNREAD]
         for batch in file.iter_batches(BATCH, columns=columns):
             for row in _rows(batch):

@@ -474,6 +474,12 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = open(path, "a", opener=without_links)  # noqa: SIM115
+    except PermissionError as error:
+        if path.is_symlink() or not path.exists():
+            raise output_error(path, error) from error
+        log.info("%s belongs to another user: another job may download the same tile", path)
+        yield
+        return
     except OSError as error:
         raise output_error(path, error) from error
     with handle:

@@ -3,6 +3,7 @@ run that are still in Slurm's queue. Remove what a run made out of date."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from ..atomic import check_replaceable
 from ..config.configuration import runs
 from ..config.fingerprint import content_hash
-from ..errors import OutputError, TileError
+from ..errors import ConfigError, OutputError, TileError
 from .files import RunFiles
 from .product_files import ProductFiles
 from .status import command_line
@@ -82,6 +83,23 @@ def locked_message(lock: WorkLock, folder: Path, command: Sequence[str]) -> str 
     if holder.runs:
         return f"{locked}, which is running. Wait, or stop it: kill -INT {holder.process}"
     return f"{locked}. That run was killed. Remove the lock, and run again: {unlock}"
+
+
+def check_python(executable: str) -> None:
+    """Refuse a Python that Snakemake cannot start: it writes its path into commands without quotes.
+
+    Args:
+        executable: path of the Python that runs Snakemake.
+
+    Raises:
+        ConfigError: the path has a space or another character with a meaning for a shell.
+    """
+    if re.search(r"[\s'\"\\$`&;|<>(){}\[\]*?!#~]", executable):
+        raise ConfigError(
+            f"The Python of this environment is {executable}. Snakemake cannot start it for jobs, "
+            "because its path has a space or a special character: make the environment in "
+            "another folder (a clone in a folder with a space cannot hold it)."
+        )
 
 
 def jobs_in_queue(folder: Path) -> list[str]:

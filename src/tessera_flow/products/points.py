@@ -135,7 +135,6 @@ def read_features(
             )
             _check_table(path)
             table = pq.read_table(path)
-            check_names(path, table.column_names)
             if b"geo" in (table.schema.metadata or {}) and x is None and y is None:
                 return read_geoparquet(path, table, crs)
     except (pa.ArrowException, OSError) as error:
@@ -144,8 +143,14 @@ def read_features(
 
 
 def _check_table(path: Path) -> None:
-    """Refuse a Parquet table that does not fit into memory; a folder of tables is not checked."""
-    if path.is_file() and (size := table_bytes(pq.read_metadata(path))) > MAX_TABLE:
+    """Refuse a Parquet table that has a column twice, or does not fit into memory.
+
+    A folder of tables is not checked.
+    """
+    if not path.is_file():
+        return
+    check_names(path, pq.read_schema(path).names)
+    if (size := table_bytes(pq.read_metadata(path))) > MAX_TABLE:
         raise RegionError(
             f"{path} needs {size / 1e9:.1f} GB of memory, more than the limit of "
             f"{MAX_TABLE / 1e9:.1f} GB: check that it is the right file, or divide it."
