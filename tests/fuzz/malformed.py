@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -22,7 +23,7 @@ def malformed(valid: bytes, random: random.Random) -> bytes:
     """Return a changed copy of the content of a file: its bytes, or the values of a JSON text."""
     try:
         document = json.loads(valid)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _bytes(valid, random)
     if random.random() < 0.3:
         return _bytes(valid, random)
@@ -92,7 +93,7 @@ def _document(document: Any, random: random.Random) -> Any:
     """Return a JSON document in which one value is replaced, removed, repeated or moved."""
     places = list(_places(document))
     if not places or random.random() < 0.02:
-        return random.choice(ODD_VALUES)
+        return copy.deepcopy(random.choice(ODD_VALUES))
     container, key = random.choice(places)
     action = random.choice(["replace", "replace", "replace", "remove", "wrap", "swap"])
     if action == "remove":
@@ -105,7 +106,7 @@ def _document(document: Any, random: random.Random) -> Any:
         other, name = random.choice(places)
         container[key] = json.loads(json.dumps(other[name]))
     else:
-        container[key] = random.choice(ODD_VALUES)
+        container[key] = copy.deepcopy(random.choice(ODD_VALUES))
     return document
 
 

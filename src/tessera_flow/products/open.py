@@ -42,7 +42,13 @@ def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
     recorded = (store / STORE_RECORD).exists()
     if recorded and (faults := list(Checksums.of_store(store).changed_sizes())):
         raise TileError(damage_message(store, faults))
-    dataset: xr.Dataset = xr.open_zarr(store)
+    try:
+        dataset: xr.Dataset = xr.open_zarr(store)
+    except (RuntimeError, ValueError, LookupError, TypeError, OSError) as error:
+        raise TileError(
+            f"{store} is damaged: its coordinates or metadata cannot be read "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
+        ) from error
     if "kind" in dataset.coords:
         dataset = dataset.assign_coords(kind=list(COUNT_KINDS))
     dataset.attrs = {name: _flat(value) for name, value in dataset.attrs.items()}

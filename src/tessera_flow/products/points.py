@@ -291,6 +291,10 @@ def _read_vector(
             layer = _layer(path, layer)
             encoding = encoding or shapefile_encoding(path)
             meta, table = pyogrio.read_arrow(path, layer=layer, encoding=encoding)
+    except UnboundLocalError as error:  # in pyogrio
+        raise RegionError(
+            f"{path}: its coordinate reference system (.prj) is not UTF-8 text: write it again."
+        ) from error
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
         raise RegionError(f"{path} cannot be read as a vector file ({error}): fix it.") from error
     except (UnicodeDecodeError, pa.ArrowException) as error:

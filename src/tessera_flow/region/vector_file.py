@@ -160,6 +160,12 @@ def _read_with_gdal(path: Path, layer: str | None) -> tuple[list[Any], Any]:
             listed = [(str(name), kind) for name, kind in pyogrio.list_layers(source)]
             layer = _chosen_layer(path, listed, layer)
             meta, _, wkb, _ = pyogrio.raw.read(source, layer=layer, columns=[])
+    except (UnicodeDecodeError, UnboundLocalError) as error:
+        # pyogrio raises the latter for a coordinate reference system that is not UTF-8.
+        raise RegionError(
+            f"{path} or a file beside it (.prj) has text that is not UTF-8: write it again, as "
+            "GeoPackage."
+        ) from error
     except pyogrio.errors.GeometryError as error:
         raise RegionError(
             f"{path} has curves or surfaces, which are not supported ({error}): convert them to "
