@@ -1,16 +1,22 @@
-"""Threads: ordered map with bounded look-ahead, background writer, call with a time limit."""
+"""Ordered map with bounded look-ahead, background writer, calls and locks with a time limit."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, ParamSpec, TypeVar
+from typing import IO, Any, Generic, ParamSpec, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
+
+_HELD = (errno.EAGAIN, errno.EACCES)
+_PAUSE = 0.05
 
 
 def ordered_map(
@@ -121,3 +127,25 @@ def call_with_timeout(call: Callable[[], R], seconds: float) -> R:
 
     threading.Thread(target=run, daemon=True).start()
     return future.result(timeout=max(seconds, 0.0))
+
+
+def lock_for(handle: IO[Any], seconds: float, lock: Callable[..., Any] = fcntl.lockf) -> None:
+    """Lock an open file, until it is closed.
+
+    Args:
+        handle: the file, open for writing.
+        seconds: time to wait for a lock that another process holds.
+        lock: `fcntl.lockf` or `fcntl.flock`.
+
+    Raises:
+        OSError: the lock is still held, or the file system has no locks.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in _HELD or time.monotonic() > end:
+                raise
+        time.sleep(_PAUSE)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tessera_flow.block_file import create_array, create_block_file, get_array, open_block_file
+from tessera_flow.concurrency import lock_for
 from tessera_flow.errors import TesseraFlowError
-from tessera_flow.file_locks import lock_for
 from tessera_flow.jobs import journal
 from tessera_flow.jobs.journal import read_job_log, record_job
 from tessera_flow.models.weights_record import read_weights_record

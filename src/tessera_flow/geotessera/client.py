@@ -31,10 +31,10 @@ from rasterio.errors import RasterioError
 from urllib3.exceptions import HTTPError as PoolError
 
 from ..atomic import DISK_ERRORS, output_error
+from ..concurrency import lock_for
 from ..config.configuration import Config
 from ..config.locations import store_location
 from ..errors import ConfigError, ItemError, ReadError, TileError
-from ..file_locks import lock_for
 from ..input_files import without_links
 from ..region.grid import RegionGrid, crop
 from ..urls import redacted

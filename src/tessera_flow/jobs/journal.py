@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..concurrency import lock_for
 from ..errors import Stopped, TesseraFlowError
-from ..file_locks import lock_for
 from ..input_files import without_links
 
 State = Literal["started", "done", "failed", "stopped", "interrupted"]
