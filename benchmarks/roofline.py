@@ -109,7 +109,7 @@ class Kernels(TorchDispatchMode):
         if not VIEWS.fullmatch(name) and not func.is_view:
             count = flop_registry.get(packet)
             done = count(*args, **(kwargs or {}), out_val=result) if count else 0
-            if name == "linear":
+            if name in ("linear", "_addmm_activation"):
                 done = 2 * result.numel() * args[1].shape[1]
             self.add(name, done, [*_tensors(args), *_tensors((kwargs or {}).values()), result])
         return result

@@ -12,9 +12,11 @@ from benchmarks.tiles import write_checkpoint
 
 from tessera_flow.inference.device import has_bf16
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.feed import embed_tiles
 from tessera_flow.inference.model import ModelSpec, prepare_model
 from tessera_flow.inference.tile import TileArrays
 from tessera_flow.inference.tolerance import BF16, FLOAT32, compare
+from tessera_flow.inference.transfers import Transfers
 
 from ..support import golden
 from ..support.golden import TILES, TOLERANCE, checkpoint
@@ -101,3 +103,35 @@ def test_embeddings_are_equal_with_too_little_memory(
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "out of memory with" in caplog.text
     assert result.pixels > 0 and np.array_equal(result.values[:12, :10], result.values[-12:, -10:])
+
+
+def test_nothing_blocks_on_the_gpu(gpu: Any) -> None:
+    """Copies are asynchronous, and no operation waits; CUDA itself reports those that do."""
+    if gpu != "cuda":
+        pytest.skip("only CUDA reports operations that wait")
+    model = prepare_model(
+        ModelSpec(checkpoint("v2_student_qk"), device=gpu, precision="float32"), 128
+    )
+    transfers = Transfers(model.device)
+    pinned = [
+        TileArrays(
+            **{
+                f.name: None if (a := getattr(golden.tile(name), f.name)) is None else _pinned(a)
+                for f in dataclasses.fields(TileArrays)
+            }
+        )
+        for name in ("main", "long", "one", "main")
+    ]
+    expected = [embed_tile(tile, model, ALL).values for tile in pinned]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = list(embed_tiles([(tile, (0, 0)) for tile in pinned], model, ALL, transfers))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert transfers.copies > 20 and transfers.blocking == 0
+    for result, values_before in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result.values, values_before)
+
+
+def _pinned(array: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(np.array(array)).pin_memory().numpy()

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tessera_flow.models import linear
-from tessera_flow.models.linear import Linear, onednn_computes
+from tessera_flow.models.linear import Linear, onednn_computes, product_and_relu
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 0.02}
 
@@ -61,3 +61,16 @@ def test_nothing_is_packed_without_onednn(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(linear, "_reorder", missing)
     assert not onednn_computes(torch.float32)
     onednn_computes.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(9, 24), (5, 7, 24), (1, 1, 24)])
+def test_product_and_relu_of_a_gpu(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(s).to(dtype) for s in (shape, (40, 24), (40,)))
+    result = product_and_relu(x, weight, bias)
+    expected = F.relu(F.linear(x.float(), weight.float(), bias.float()))
+    assert result.dtype == dtype and result.shape == expected.shape and (result == 0).any()
+    torch.testing.assert_close(
+        result.float(), expected, atol=TOLERANCE[dtype] * 4, rtol=TOLERANCE[dtype]
+    )

@@ -66,7 +66,13 @@ def embed_tiles(
     def advance(ahead: int) -> Iterator[Embedding]:
         """Continue until `ahead` runs are left before the second and before the third stage."""
         while len(started) > ahead:
-            computed.append(stages.compute(started.popleft()))
+            try:
+                computed.append(stages.compute(started.popleft()))
+            except torch.OutOfMemoryError as error:
+                raise ConfigError(
+                    "The GPU does not have enough memory for the vectors of a patch: use smaller "
+                    "patches (grid.patch_size), another device, or run no other program on it."
+                ) from error
         while len(computed) > ahead:
             output = stages.finish(computed.popleft())
             if not output.rows_left:

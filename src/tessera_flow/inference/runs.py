@@ -38,7 +38,7 @@ from .transfers import Event, Transfers
 logger = logging.getLogger(__name__)
 
 RUN_BYTES = 3 * 2**30
-"""Memory of the device that the stored values and the vectors of two runs may take."""
+"""Most memory of the device for stored values and vectors of the runs on it."""
 
 _LENGTHS = LARGEST_BIN // BIN_STEP
 _NOT_SELECTED = _LENGTHS + 1
@@ -155,7 +155,8 @@ class Stages:
         stored = s2 * (2 * len(BANDS) + 1) + s1 * 2 * len(CHANNELS)
         vectors = sum(absent.shape[1] for absent in self._absent) * 4
         pixel_bytes = 3 * (stored + 2 * (s2 + s1)) + vectors + 8 * self._model.sizes.repr_dim
-        number = max(1, min(height, -(-height * width * pixel_bytes // RUN_BYTES)))
+        allowed = min(RUN_BYTES, self._transfers.free_bytes() // 3)
+        number = max(1, min(height, -(-height * width * pixel_bytes // max(1, allowed))))
         edges = [height * i // number for i in range(number + 1)]
         return [slice(start, stop) for start, stop in pairwise(edges)]
 

@@ -9,6 +9,7 @@ that uses this class is the same everywhere.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,15 @@ class Transfers:
         self._in_use: list[Tensor] = []
         self._module: Any = None if device.type == "cpu" else torch.get_device_module(device)
         self._ahead = None if self._module is None else self._module.Stream(device)
+
+    def free_bytes(self) -> int:
+        """Return the memory of the device that is free or kept by PyTorch; of a CPU no limit."""
+        if self._module is None:
+            return sys.maxsize
+        kept = self._module.memory_reserved(self.device) - self._module.memory_allocated(
+            self.device
+        )
+        return int(self._module.mem_get_info(self.device)[0] + kept)
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Return an array, not initialised, in pinned memory if the device is not the CPU."""
