@@ -150,7 +150,7 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
     clock.measure("results", runs.Stages, "finish")
     clock.measure("saving", block.Progress, "add")
     clock.measure("writing", block, "_write")
-    prepare, begin = block.prepare_model, 0.0
+    prepare, begin = block.prepare, 0.0
 
     def prepared(*args: Any) -> Any:
         nonlocal begin
@@ -162,7 +162,7 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
         begin = time.process_time()
         return model
 
-    block.prepare_model = prepared
+    block.prepare = prepared
     spec = ModelSpec(checkpoint, device="cpu", precision="float32", threads=1)
     infer_block(patches, output, spec, InferenceOptions(), {})
     total = time.process_time() - begin - clock.seconds.pop("device")

@@ -92,7 +92,7 @@ def operations(model: Model, tile: TileArrays) -> tuple[int, int]:
         for group in rule.groups(sensor.valid[pixels], stream):
             count, once = group.steps.shape
             steps += count * once
-            total += count * _encoder_operations(encoder, once, group.sequences().shape[1])
+            total += count * encoder_operations(encoder, once, group.sequences().shape[1])
     fusion = sum(
         2 * m.in_features * m.out_features
         for m in model.fusion.modules()
@@ -101,7 +101,7 @@ def operations(model: Model, tile: TileArrays) -> tuple[int, int]:
     return total + len(pixels) * fusion, steps
 
 
-def _encoder_operations(encoder: Encoder, once: int, length: int) -> int:
+def encoder_operations(encoder: Encoder, once: int, length: int) -> int:
     width = encoder.codes.shape[1]
     products = [m for m in encoder.modules() if isinstance(m, Linear)]
     recurrent = 0

@@ -9,8 +9,11 @@ addition of a matrix product) and the bytes of its factors and results. Attentio
 kernel that does not store its scores, and the recurrent layer of v1.0 as one kernel per step.
 
 The limit of a kernel on a GPU is the longer of two times: operations at its stated rate, bytes at
-its stated bandwidth. The limit in the table is their sum over the kernels of a pixel, so it
-assumes that every kernel reaches its limit and that starting kernels and copies costs nothing.
+its stated bandwidth. The limit in the table, in pixels a second, is that of their sum over the
+kernels of a pixel, so it assumes that every kernel reaches its limit and that starting kernels and
+copies costs nothing; in parentheses the share of the rate of matrix products. Operations and bytes
+are per pixel, passes and kernels per 1000 pixels. A year of patches.py is assumed: sequences of
+`STEPS` steps of each sensor (v1.0: 40).
 """
 
 from __future__ import annotations
@@ -224,35 +227,27 @@ def create(name: str, dtype: torch.dtype) -> Model:
 
 
 def report(names: list[str]) -> str:
-    """Return the table."""
-    lines = [
-        f"computed, nothing was measured; sequences of {STEPS} steps (v1.0: 40)",
-        f"{'model':<11}{'precision':<10}{'MFLOP/px':>9}{'kB/px':>8}{'passes':>8}{'kernels':>9}  "
-        + "".join(f"{name:>22}" for name in GPUS),
-        f"{'':<11}{'':<10}{'':>9}{'':>8}{'per 1000 px':>17}  "
-        + f"{'px/s, of products':>22}" * len(GPUS),
-    ]
+    """Return the table, in Markdown."""
+    columns = ["model", "precision", "MFLOP", "kB", "passes", "kernels", *GPUS]
+    lines = [" | ".join(columns), "|".join("---" for _ in columns)]
     for name in names:
         for dtype, title in ((torch.bfloat16, "bf16"), (torch.float32, "float32")):
-            model = create(name, dtype)
-            passes = passes_of(model)
-            operations = sum(k.operations / p.pixels for p in passes for k in p.kernels)
-            moved = sum(k.bytes / p.pixels for p in passes for k in p.kernels)
+            passes = passes_of(create(name, dtype))
+            kernels = [(p.pixels, kernel) for p in passes for kernel in p.kernels]
+            operations = sum(kernel.operations / pixels for pixels, kernel in kernels)
             cells = []
             for gpu in GPUS.values():
-                if gpu.dtype != dtype:
-                    cells.append("")
-                    continue
-                seconds = sum(k.seconds(gpu) / p.pixels for p in passes for k in p.kernels)
+                seconds = sum(kernel.seconds(gpu) / pixels for pixels, kernel in kernels)
                 share = operations / seconds / gpu.matrix
-                cells.append(f"{1 / seconds:,.0f}, {share:.0%}")
-            lines.append(
-                f"{name:<11}{title:<10}{operations / 1e6:>9,.0f}{moved / 1e3:>8,.0f}"
-                f"{sum(1000 / p.pixels for p in passes):>8.2f}"
-                f"{sum(1000 * len(p.kernels) / p.pixels for p in passes):>9.0f}  "
-                + "".join(f"{cell:>22}" for cell in cells)
+                cells.append(f"{1 / seconds:,.0f} ({share:.0%})" if gpu.dtype == dtype else "")
+            numbers = (
+                f"{operations / 1e6:,.0f}",
+                f"{sum(kernel.bytes / pixels for pixels, kernel in kernels) / 1e3:,.0f}",
+                f"{sum(1000 / p.pixels for p in passes):.2f}",
+                f"{sum(1000 / pixels for pixels, _ in kernels):.0f}",
             )
-    return "\n".join(lines)
+            lines.append(" | ".join([name, title, *numbers, *cells]))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def main() -> None:

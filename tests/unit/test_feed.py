@@ -221,6 +221,24 @@ def test_memory_that_runs_out_halves_runs_and_passes(
         fed(golden.tile("main"), model, ALL)
 
 
+def test_too_little_memory_for_the_results_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Stages, "_results", fail)
+    with pytest.raises(ConfigError, match="not have enough memory for the vectors of a patch"):
+        fed(golden.tile("one"), model_of("v2_student_qk"), ALL)
+
+
+def test_runs_follow_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Transfers, "free_bytes", lambda self: 3 * 40_000)
+    stages = Stages(model_of("v2_student_qk"), ALL, Transfers(CPU))
+    rows = stages.runs(golden.tile("main"))
+    assert len(rows) > 2 and rows[0].start == 0 and rows[-1].stop == 12
+    assert [r.stop for r in rows[:-1]] == [r.start for r in rows[1:]]
+    assert max(r.stop - r.start for r in rows) - min(r.stop - r.start for r in rows) <= 1
+
+
 def test_passes_have_equally_many_tokens() -> None:
     limit = TokenLimit(4096)
     assert [limit.size(length) for length in (8, 64, 72, 5000)] == [512, 64, 56, 1]

@@ -96,13 +96,14 @@ def test_embeddings_are_equal_with_too_little_memory(
     total = torch.cuda.mem_get_info()[1]
     options = InferenceOptions(min_s2=0, batch_size=2**17)
     try:
-        torch.cuda.set_per_process_memory_fraction(min(1.0, 1.5 * 2**30 / total))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, 3 * 2**30 / total))
         with caplog.at_level(logging.WARNING, "tessera_flow"):
             result = embed_tile(many, model, options)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "out of memory with" in caplog.text
-    assert result.pixels > 0 and np.array_equal(result.values[:12, :10], result.values[-12:, -10:])
+    off = result.values[:12, :10].astype(int) - result.values[-12:, -10:]
+    assert result.pixels > 0 and np.abs(off).max() <= 1 and np.mean(off != 0) < 1e-3
 
 
 def test_nothing_blocks_on_the_gpu(gpu: Any) -> None:

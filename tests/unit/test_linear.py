@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks import inference, roofline
 
 from tessera_flow.models import linear
 from tessera_flow.models.linear import Linear, onednn_computes, product_and_relu
@@ -74,3 +75,16 @@ def test_product_and_relu_of_a_gpu(dtype: torch.dtype, shape: tuple[int, ...]) -
     torch.testing.assert_close(
         result.float(), expected, atol=TOLERANCE[dtype] * 4, rtol=TOLERANCE[dtype]
     )
+
+
+@pytest.mark.parametrize("name", ["v2-nano", "v2-medium", "v1.0", "v1.1"])
+def test_operations_of_the_computed_limits(name: str) -> None:
+    """The kernels of the passes on a GPU do the operations that the shapes of the model require."""
+    model = roofline.create(name, torch.bfloat16)
+    length = model.family.rule.size or roofline.STEPS
+    passes = roofline.passes_of(model)
+    for encoder, encoding in zip((model.s2, model.s1), passes, strict=False):
+        counted = sum(kernel.operations for kernel in encoding.kernels) / encoding.pixels
+        expected = inference.encoder_operations(encoder, length, length)
+        assert counted == pytest.approx(expected, rel=3e-4)
+        assert 0.98 * 4096 * 64 < encoding.pixels * length <= 4096 * 64

@@ -65,7 +65,7 @@ class Linear(nn.Linear):
 def product_and_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return relu(x W' + b), on a GPU in one pass over memory: (..., in) -> (..., out)."""
     result: Tensor = torch._addmm_activation(bias, x.flatten(0, -2), weight.t())
-    return result.unflatten(0, x.shape[:-1])
+    return result.view(*x.shape[:-1], len(bias))
 
 
 def _reorder(weight: Tensor) -> Tensor:
