@@ -38,7 +38,7 @@ import zarr
 from torch import Tensor
 
 from tessera_flow.block_file import open_block_file
-from tessera_flow.inference import batching, block, embed, runs, tile
+from tessera_flow.inference import batching, block, embed, patch_file, runs, tile
 from tessera_flow.inference.batching import TOKENS_PER_PIXEL
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
@@ -146,7 +146,7 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
         as_before(clock)
     else:
         on_device(clock, made)
-    clock.measure("reading", block, "read_patch")
+    clock.measure("reading", patch_file, "read_patch")
     clock.measure("results", runs.Stages, "finish")
     clock.measure("saving", block.Progress, "add")
     clock.measure("writing", block, "_write")

@@ -235,18 +235,18 @@ def read_array(array: zarr.Array[Any], allocate: Allocate = np.empty) -> NDArray
     ):
         out[...] = np.asarray(array[...])
         return out
-    scratch = bytearray()
+    entries = {}
+    for number, start in enumerate(range(0, array.shape[0], array.chunks[0])):
+        key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
+        try:
+            entries[start] = store._zf.getinfo(f"{array.store_path.path}/{key}")
+        except KeyError:
+            out[start : start + array.chunks[0]] = array.fill_value
+    size = max((entry.file_size for entry in entries.values()), default=0)
+    compressed = np.empty(size, np.uint8).data
     with store.path.open("rb", buffering=0) as file:
-        for number, start in enumerate(range(0, array.shape[0], array.chunks[0])):
-            key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
-            try:
-                entry = store._zf.getinfo(f"{array.store_path.path}/{key}")
-            except KeyError:
-                out[start : start + array.chunks[0]] = array.fill_value
-                continue
-            if len(scratch) < entry.file_size:
-                scratch = bytearray(entry.file_size)
-            body = memoryview(scratch)[: entry.file_size]
+        for start, entry in entries.items():
+            body = compressed[: entry.file_size]
             if not _read_entry(file, entry, body) or not _decompress(body, out, start, array):
                 raise TileError(
                     f"{store.path} is damaged ({entry.filename}): delete it and run again."

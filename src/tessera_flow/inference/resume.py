@@ -84,7 +84,7 @@ class Progress:
         """
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **{"name": np.array(name), **arrays})
-        body = buffer.getvalue()
+        body = buffer.getbuffer()  # without a copy
         try:
             file = self._file or self._create()
             offset = file.seek(0, os.SEEK_END)
