@@ -50,7 +50,13 @@ from .patches import write_patches
 from .tiles import write_checkpoint
 
 MEMORY = 3 * 2**30
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**36), "MALLOC_TRIM_THRESHOLD_": str(2**36)}
+"""Bytes that are allocated beforehand, for patches and results."""
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**36),
+    "MALLOC_TRIM_THRESHOLD_": str(2**36),
+    "MALLOC_ARENA_MAX": "1",
+}
+"""Settings with which the C library keeps memory that is released, also by threads."""
 
 BEFORE_CHUNK_PIXELS = 131072
 """Pixels of a chunk on a GPU, before."""

@@ -1,6 +1,7 @@
 """Packed matrix products equal plain ones."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,3 +89,9 @@ def test_operations_of_the_computed_limits(name: str) -> None:
         expected = inference.encoder_operations(encoder, length, length)
         assert counted == pytest.approx(expected, rel=3e-4)
         assert 0.98 * 4096 * 64 < encoding.pixels * length <= 4096 * 64
+
+
+def test_the_page_has_the_computed_limits() -> None:
+    page = (Path(__file__).parents[2] / "docs/performance.md").read_text(encoding="utf-8")
+    for line in roofline.report(["v2-nano", "v1.1"]).splitlines():
+        assert line in page
