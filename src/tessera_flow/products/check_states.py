@@ -192,7 +192,7 @@ def _region(values: Values) -> Check:
     percent = 100 * values.embedded / values.inside if values.inside else 0.0
     name = "Share of the region with an embedding"
     # Rounded down: 99.99 % is not all.
-    result, limit = f"{int(10 * percent) / 10:.1f} %", f"{REGION_WARN:g} %"
+    result, limit = f"{int(10 * percent) / 10:.1f} %", f"at least {REGION_WARN:g} %"
     if not values.embedded:
         return Check(name, FAIL, result, limit, ["No pixel has an embedding."])
     if percent >= REGION_WARN:
@@ -214,7 +214,7 @@ def _sensors(facts: Facts) -> Iterator[Check]:
     if not facts.steps:
         return
     for sensor, title in TITLES.items():
-        name, limit = f"Embeddings without {title}", f"{WITHOUT_SENSOR:g} %"
+        name, limit = f"Embeddings without {title}", f"at most {WITHOUT_SENSOR:g} %"
         steps = facts.steps[sensor]
         if sensor not in facts.sensors:
             message = f"The embeddings are computed without {title} ({sensor}.enabled: false)."
@@ -323,8 +323,8 @@ def _saturated(values: Values, limit: float) -> Iterator[Check]:
         return
     message = f"{percent:.1f} % of the codes are at an end of their range, more than {limit:g} %."
     failed = percent > limit
-    yield Check("Saturated codes", FAIL if failed else PASS, f"{percent:.2f} %", f"{limit:g} %",
-                [message] if failed else [])  # fmt: skip
+    yield Check("Saturated codes", FAIL if failed else PASS, f"{percent:.2f} %",
+                f"at most {limit:g} %", [message] if failed else [])  # fmt: skip
 
 
 def _seams(borders: Sequence[Border], score: float | None, limit: float) -> Iterator[Check]:
@@ -334,7 +334,7 @@ def _seams(borders: Sequence[Border], score: float | None, limit: float) -> Iter
     highest = max(borders, key=lambda border: border.ratio if border.pairs else 0.0)
     where = _place(highest)
     failed = score > limit
-    yield Check("Seam score", FAIL if failed else PASS, f"{score:.3f}", f"{limit:g}", [
+    yield Check("Seam score", FAIL if failed else PASS, f"{score:.3f}", f"at most {limit:g}", [
         f"The seam score is {score:.2f}, above {limit:g}; the worst border is {where}."
     ] if failed else [])  # fmt: skip
     counted = [border for border in borders if border.pairs >= BORDER_PAIRS]
@@ -343,7 +343,7 @@ def _seams(borders: Sequence[Border], score: float | None, limit: float) -> Iter
     highest = max(counted, key=lambda border: border.ratio)
     seam = highest.ratio > SEAM_OF_BORDER
     yield Check("Highest ratio at one border", WARN if seam else PASS, f"{highest.ratio:.3f}",
-                f"{SEAM_OF_BORDER:g}", [
+                f"at most {SEAM_OF_BORDER:g}", [
         f"The difference across {_place(highest)} is {highest.ratio:.2f} times that beside it."
     ] if seam else [])  # fmt: skip
 
