@@ -8,6 +8,7 @@ chunk by chunk with plain zarr. It has its final name only when complete.
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import struct
 import zipfile
@@ -64,6 +65,32 @@ def _stop_zarr() -> None:
 
 # Functions registered later run first: zarr's own was registered when zarr was imported.
 atexit.register(_stop_zarr)
+
+
+class _ReadStore(ZipStore):
+    """A zip store that reports damage of every kind as `BadZipFile`."""
+
+    def _sync_open(self) -> None:
+        with _damage_named():
+            super()._sync_open()
+
+    def _get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        with _damage_named():
+            return super()._get(key, prototype, byte_range)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, NotImplementedError, RuntimeError, zlib.error, struct.error) as error:
+        raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a position that the file states, before its start
+            raise
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 class _WriteOnceStore(ZipStore):
@@ -152,11 +179,11 @@ def open_block_file(path: str | os.PathLike[str]) -> Iterator[zarr.Group]:
             version.
     """
     try:
-        store = ZipStore(Path(path), mode="r")
+        store = _ReadStore(Path(path), mode="r")
         group = zarr.open_group(store, mode="r")
     except FileNotFoundError as error:
         raise TileError(f"{path} does not exist: run the step that makes it again.") from error
-    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (zipfile.BadZipFile, ValueError, LookupError, TypeError) as error:
         raise TileError(
             f"{path} is not a complete block file ({error}): delete it and run again."
         ) from error

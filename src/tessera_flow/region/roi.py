@@ -98,9 +98,15 @@ class RasterRoi:
         with rasterio.open(self.path) as dataset:
             for row in range(0, height, rows):
                 window = RasterioWindow(0, row, width, min(rows, height - row))
-                inside = (dataset.read(1, window=window) > 0) & (
-                    dataset.read_masks(1, window=window) > 0
-                )
+                try:
+                    inside = (dataset.read(1, window=window) > 0) & (
+                        dataset.read_masks(1, window=window) > 0
+                    )
+                except rasterio.errors.RasterioError as error:
+                    raise RegionError(
+                        f"{self.path} is damaged (row {row}: {error.__cause__ or error}): get or "
+                        "write it again."
+                    ) from error
                 digest.update(np.packbits(inside).tobytes())
         return digest.hexdigest()
 
