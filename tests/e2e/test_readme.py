@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 PAGE = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
-INLINE = re.findall(r"`(snakemake [^`]+|make [^`]+)`", PAGE)
+INLINE = re.findall(r"`(make [^`]+)`", PAGE)
 CLONE = [line for line in LINES if line.startswith(("git ", "cd "))]
 ON_SLURM = [line for line in LINES if "--profile slurm" in line]
 YEAR = "--year 2023"
@@ -126,12 +126,6 @@ def test_a_run_on_a_laptop(clone: Path) -> None:
 @pytest.mark.parametrize("line", ON_SLURM)
 def test_a_dry_run_with_the_slurm_profile(clone: Path, line: str) -> None:
     assert "infer" in shell(clone, f"{line.partition('#')[0]} -n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in INLINE if line.startswith("snakemake")])
-def test_commands_in_the_text(clone: Path, line: str) -> None:
-    shell(clone, f"{line} -n")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
