@@ -65,6 +65,11 @@ def test_missing_scene_is_left_out_with_all_bands_and_recorded(
     stacks = (tmp_path / "stack.zip", None)
     patches, embeddings = tmp_path / "patches.zip", tmp_path / "embeddings.zip"
     retile(*stacks, archive.mask, "b", WINDOW, patches, patch_size=150)
+    with open_block_file(patches) as group, open_block_file(stacks[0]) as stack:
+        assert stack.attrs["dates"]
+        assert group.attrs["dates"] == {
+            "sentinel2": stack.attrs["dates"], "ascending": [], "descending": []
+        }  # fmt: skip
     small = InferenceOptions(min_s2=100)  # no pixel has as many: nothing to compute
     spec = ModelSpec(golden.checkpoint("v2_student_noqk"), device="cpu")
     infer_block(patches, embeddings, spec, small, {})

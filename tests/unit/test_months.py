@@ -11,6 +11,7 @@ import pytest
 
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.dates import complete_months, day_of_year, mask_months, period_months
+from tessera_flow.errors import TileError
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.model import ModelSpec
@@ -150,6 +151,14 @@ def test_tile_folders_have_months_by_day_of_the_year_and_days_outside_are_counte
     assert late > 0 and outside == late
     inside = expected_masks(arrays, dates) & ((1 << 10) - 1)
     np.testing.assert_array_equal(masks, inside)
+
+
+def test_series_without_dates_is_refused_where_a_day_occurs_twice(tmp_path: Path) -> None:
+    write_patches(tmp_path / "p.zip", tile("main"), None)
+    period = PeriodMonths.of("scenes", START, Day(2021, 12, 31))
+    with pytest.raises(TileError, match="states no dates, and a day of the year occurs twice"):
+        months_of_block(tmp_path, period)
+    assert not (tmp_path / "e.zip").exists()
 
 
 def test_empty_direction_does_not_move_the_months_of_the_other(tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ class PeriodMonths:
         months = mask_months(source, start, end)
         return cls(start, end, tuple(months)) if months else None
 
+    @property
+    def repeats_days(self) -> bool:
+        """Whether a day of the year occurs twice in the period."""
+        return len(days_of_year(self.start, self.end)) <= (self.end - self.start).days
+
     def of_dates(self, dates: Mapping[str, Sequence[str]]) -> StepMonths:
         """Return the months of the steps of a series with known dates.
 

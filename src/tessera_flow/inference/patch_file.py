@@ -98,6 +98,11 @@ class PatchFile:
     def _months(self, period: PeriodMonths, patch: Window) -> StepMonths:
         if self.dates is not None:
             return period.of_dates(self.dates)
+        if period.repeats_days:
+            raise TileError(
+                f"{self.path} states no dates, and a day of the year occurs twice in the period: "
+                "delete the file and run again."
+            )
         group = self._group(patch)
         return period.of_days([np.asarray(get_array(group, name)[:]) for name in DAYS])
 
