@@ -261,3 +261,15 @@ def test_changed_checkpoint_is_rejected() -> None:
 def test_threads_are_set() -> None:
     prepare_model(ModelSpec(checkpoint("noqk"), device="cpu", threads=2), 128)
     assert torch.get_num_threads() == 2
+
+
+def test_options_of_a_job_are_its_parameters() -> None:
+    settings = {
+        "dim": 64,
+        "dtype": "float32",
+        "min_observations": {"s2": 3, "s1": 2},
+        "seed": 5,
+        "repeat_times": 4,
+        "heads": None,
+    }
+    assert InferenceOptions.of(settings, 9) == InferenceOptions(64, "float32", 3, 2, 9, 5, 4)

@@ -14,6 +14,7 @@ from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.fingerprint import content_hash
 from tessera_flow.config.run_sections import Jobs
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
+from tessera_flow.jobs.assumptions import memory_bytes
 from tessera_flow.jobs.cpu_gpu_split import gpu_blocks, pattern
 from tessera_flow.jobs.estimate import estimate_text, make_estimate
 from tessera_flow.jobs.files import RunFiles
@@ -156,6 +157,37 @@ def test_memory_of_inference_follows_the_weights(tmp_path: Path) -> None:
     file.write_bytes(bytes(30_000_000))
     own = Schedule(layout(tmp_path, weights=str(file)))
     assert own.memory_mb("infer_cpu", 1) - needed in (0, 100)
+
+
+def test_memory_of_inference_follows_dates_and_patch_size() -> None:
+    """A patch is in memory with all its dates: 20 bytes of bands and one of mask, 4 of radar."""
+
+    def peak(rule: str, patch_size: int, years: float) -> float:
+        series = memory_bytes({"sentinel2": 100 * years, "sentinel1": 90 * years})
+        return (memory_mb(rule, 1, 2000, patch_size, 0, series) - SNAKEMAKE_MB) / 1.5
+
+    year = 500**2 * (100 * 21 + 90 * 4) / 1e6
+    assert peak("infer_cpu", 500, 1) == pytest.approx(1500 + year, abs=100)
+    assert peak("infer_cpu", 500, 9) == pytest.approx(1500 + 9 * year, abs=100)
+    assert peak("infer_gpu", 500, 9) == pytest.approx(3500 + 27 * year, abs=100)
+    assert peak("infer_cpu", 1000, 1) == pytest.approx(1500 + 4 * year, abs=100)
+    assert peak("infer_cpu", 50, 1) < 800
+    # The measured peak of a nano with 140 + 120 dates: docs/performance.md.
+    series = memory_bytes({"sentinel2": 140, "sentinel1": 120})
+    assert memory_mb("infer_cpu", 1, 2000, 500, 0, series) > 2400 + SNAKEMAKE_MB
+
+
+def test_memory_of_inference_is_that_of_the_longest_period(tmp_path: Path) -> None:
+    def schedule(start: str, end: str) -> Schedule:
+        default = {"grid": {"block_size": 2000, "patch_size": 500}}
+        return Schedule(
+            layout(tmp_path, periods={"p": {"start": start, "end": end}}, sections=default)
+        )
+
+    year = schedule("2023-01-01", "2023-12-31").memory_mb("infer_cpu", 1)
+    assert schedule("2023-01-01", "2023-01-31").memory_mb("infer_cpu", 1) == year
+    more = schedule("2017-01-01", "2025-12-31").memory_mb("infer_cpu", 1) - year
+    assert more == pytest.approx(1.5 * 8 * 500**2 * (100 * 21 + 90 * 4) / 1e6, abs=110)
 
 
 @pytest.mark.parametrize(

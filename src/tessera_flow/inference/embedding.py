@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,18 @@ class InferenceOptions:
     batch_size: int = 4096
     seed: int = 0
     repeat_times: int = 1
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], batch_size: int) -> InferenceOptions:
+        """Return the options in the parameters of an inference job; see `jobs.params`."""
+        minimum = settings["min_observations"]
+        names = ("dim", "dtype", "seed", "repeat_times")
+        return cls(
+            min_s2=minimum["s2"],
+            min_s1=minimum["s1"],
+            batch_size=batch_size,
+            **{name: settings[name] for name in names},
+        )
 
 
 @dataclass(frozen=True)

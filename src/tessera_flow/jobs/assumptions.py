@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 GB = 1e9
@@ -15,18 +16,20 @@ class Sensor:
         dates_per_year: days with a scene at middle latitudes.
         read_bytes: bytes read from the archive per pixel and date.
         stored_bytes: compressed bytes per pixel and date in a stack or in patches.
+        memory_bytes: bytes per pixel and date in memory: bands and mask, or two polarisations.
     """
 
     dates_per_year: float
     read_bytes: float
     stored_bytes: float
+    memory_bytes: float
 
 
 SENSORS = {
     # Four bands at 10 m, six at 20 m and SCL, as compressed by the archive; half of the stored
     # pixels are cloud, which compresses to nothing.
-    "sentinel2": Sensor(100.0, 7.0, 11.0),
-    "sentinel1": Sensor(90.0, 7.0, 4.0),
+    "sentinel2": Sensor(100.0, 7.0, 11.0, 21.0),
+    "sentinel1": Sensor(90.0, 7.0, 4.0, 4.0),
 }
 
 PUBLISHED_BYTES = 1.25 * 133
@@ -70,6 +73,15 @@ def inference_seconds(
 def dates_in(sensor: str, days: int) -> float:
     """Return the assumed number of dates of a sensor in a period of `days` days."""
     return SENSORS[sensor].dates_per_year * days / 365.25
+
+
+def memory_bytes(dates: Mapping[str, float]) -> float:
+    """Return the bytes in memory of all dates of a pixel, by the number of dates of each sensor."""
+    return sum(number * SENSORS[name].memory_bytes for name, number in dates.items())
+
+
+YEAR_BYTES = memory_bytes({name: sensor.dates_per_year for name, sensor in SENSORS.items()})
+"""Bytes in memory of a year of a pixel."""
 
 
 def series_gb(pixels: float, dates: dict[str, float]) -> float:

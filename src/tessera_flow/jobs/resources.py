@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from .assumptions import YEAR_BYTES
+
 HEADROOM = 1.5
 """Request over measured peak: other scenes, another allocator, a busier file cache."""
 
@@ -51,9 +53,10 @@ NEEDS: Mapping[str, Need] = {
     "download": Need(250, 1500, "block", 60),
     "stack": Need(200, 250, "block", 30),
     "retile": Need(300, 450, "patch", 30),
-    "infer_cpu": Need(600, 1600, "patch", 30, threads=2),
-    # Not measured: the libraries of a GPU take 2 GB of a process, which holds two patches.
-    "infer_gpu": Need(2600, 3200, "patch", 30, threads=4),
+    # Without the time series of its patches, see `memory_mb`.
+    "infer_cpu": Need(600, 900, "patch", 30, threads=2),
+    # Not measured: the libraries of a GPU take 2 GB of a process.
+    "infer_gpu": Need(2600, 900, "patch", 30, threads=4),
     "skip_block": Need(100, 0, "none", 10),
     "list_skipped_blocks": Need(100, 0, "none", 10),
     "stitch_zarr": Need(900, 0, "none", 120, threads=2),
@@ -76,6 +79,14 @@ NEEDS: Mapping[str, Need] = {
 """Measured peaks (MB of resident memory) and generous times by rule."""
 
 
+PATCHES_IN_MEMORY = {"infer_cpu": 1, "infer_gpu": 3}
+"""Patches of which an inference job holds all dates: next to a GPU the one that is computed, the
+next one, and memory for copies that is kept."""
+
+CHUNK_PIXELS = 16384
+"""Pixels that inference works on at a time; larger patches take no more memory for it."""
+
+
 def rule_name(name: str) -> str:
     """Return the name of a rule in this workflow, also if another workflow has renamed it.
 
@@ -89,7 +100,12 @@ def rule_name(name: str) -> str:
 
 
 def memory_mb(
-    rule: str, attempt: int, block_size: int, patch_size: int, weights_bytes: int = 0
+    rule: str,
+    attempt: int,
+    block_size: int,
+    patch_size: int,
+    weights_bytes: int = 0,
+    series_bytes: float = YEAR_BYTES,
 ) -> int:
     """Return the memory to request, in MB.
 
@@ -99,11 +115,17 @@ def memory_mb(
         block_size, patch_size: edges in pixels.
         weights_bytes: size of a checkpoint that the job loads, which is in memory twice: as read
             and as laid out for the device; next to a GPU once more, for comparison.
+        series_bytes: of all dates of a pixel, for inference: `assumptions.memory_bytes`.
     """
     need = NEEDS[rule]
     edges = {"block": block_size / DEFAULT_BLOCK, "patch": patch_size / DEFAULT_PATCH, "none": 0.0}
-    copies = 3 if rule == "infer_gpu" else 2
-    peak = need.fixed_mb + need.sized_mb * edges[need.unit] ** 2 + copies * weights_bytes / 1e6
+    share, copies = edges[need.unit] ** 2, 2
+    peak = float(need.fixed_mb)
+    if rule in PATCHES_IN_MEMORY:
+        share = min(1.0, patch_size**2 / CHUNK_PIXELS)
+        copies = 3 if rule == "infer_gpu" else 2
+        peak += PATCHES_IN_MEMORY[rule] * patch_size**2 * series_bytes / 1e6
+    peak += need.sized_mb * share + copies * weights_bytes / 1e6
     return attempt * 100 * math.ceil((HEADROOM * peak + SNAKEMAKE_MB) / 100)
 
 

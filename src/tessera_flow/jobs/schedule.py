@@ -9,7 +9,14 @@ from typing import Any
 
 from ..config.configuration import runs
 from ..models.published import PUBLISHED, weights_file
-from .assumptions import SMALLEST_ENCODER, block_disk_gb, dates_in, inference_seconds
+from .assumptions import (
+    SMALLEST_ENCODER,
+    YEAR_BYTES,
+    block_disk_gb,
+    dates_in,
+    inference_seconds,
+    memory_bytes,
+)
 from .cpu_gpu_split import gpu_blocks, pattern, shares
 from .files import RunFiles
 from .in_flight import InFlight
@@ -127,7 +134,14 @@ class Schedule:
         """Return the memory for a job of a rule, in MB."""
         grid = self._config.grid
         weights = self.weights_bytes if rule.startswith("infer") or rule == "weights" else 0
-        return memory_mb(rule, attempt, grid.block_size, grid.patch_size, weights)
+        return memory_mb(
+            rule, attempt, grid.block_size, grid.patch_size, weights, self._series_bytes
+        )
+
+    @cached_property
+    def _series_bytes(self) -> float:
+        """Bytes of a pixel in the longest period; at least a year, which tile folders may have."""
+        return max(YEAR_BYTES, *(memory_bytes(self.dates(*run)) for run in runs(self._config)))
 
     def runtime(self, rule: str, attempt: int, threads: int | None = None) -> int:
         """Return the time limit of a job of a rule, in minutes, at most `jobs.max_job_hours`."""
