@@ -70,13 +70,7 @@ def import_tiles(
         Window(extent.y0 + patch.y0, extent.x0 + patch.x0, patch.height, patch.width)
         for patch in tiling(*extent.shape, patch_size)
     ]
-    found = find_tiles(location, grid)
-    if not found.tiles:
-        raise TileError(
-            f"{location} has no tile folder of region {grid.name} (folders outside it: "
-            f"{len(found.outside)}; folders with arrays and other names: {len(found.unnamed)}): "
-            "set tiles.location to the folder that contains folders named x0_y0_x1_y1."
-        )
+    found = _find(location, grid)
     tiles = match_patches(found.in_window(extent), patches, grid, patch_size)
     windows = [window for window in expected if window in tiles]
     unneeded = tiles.keys() - set(expected)
@@ -94,25 +88,54 @@ def import_tiles(
     errors = []
     with create_block_file(output, attributes) as target:
         for window in windows:
+            in_block = Window(window.y0 - extent.y0, window.x0 - extent.x0, *window.shape)
             try:
-                tile = open_tile_folder(tiles[window].folder)
-                used = _used_window(tiles[window], tile, grid, patch_size)
-                others = other_files(tiles[window].folder)
+                facts += _import_tile(tiles[window], target, in_block, inside, grid, patch_size)
             except TileError as error:
                 errors.append(error)
-                continue
-            in_block = Window(window.y0 - extent.y0, window.x0 - extent.x0, *window.shape)
-            patch = target.create_group(patch_name(in_block))
-            roi = _write_patch(patch, tile, inside[in_block.slices], used)
-            facts += _facts_of_tile(tiles[window], tile, used, inside[in_block.slices], roi)
-            facts += fact_about("other_files", [tiles[window].folder.name] if others else [])
-            log.info("tile %s read", tiles[window].folder.name)
         _raise(errors, block)
         facts = merge_facts(facts)
         for fact in facts:
             log.warning("%s", fact.text)
         if facts:
             target.attrs[TILE_FACTS] = [fact.to_json() for fact in facts]
+
+
+def _find(location: Path, grid: RegionGrid) -> Found:
+    """Return the tile folders of the region; TileError if there is none."""
+    found = find_tiles(location, grid)
+    if not found.tiles:
+        raise TileError(
+            f"{location} has no tile folder of region {grid.name} (folders outside it: "
+            f"{len(found.outside)}; folders with arrays and other names: {len(found.unnamed)}): "
+            "set tiles.location to the folder that contains folders named x0_y0_x1_y1."
+        )
+    return found
+
+
+def _import_tile(
+    placed: Placed,
+    target: zarr.Group,
+    in_block: Window,
+    inside: NDArray[np.bool_],
+    grid: RegionGrid,
+    patch_size: int,
+) -> list[TileFact]:
+    """Write the patch of one tile; return the facts about it.
+
+    Raises:
+        TileError: the tile cannot be used; nothing is written.
+    """
+    tile = open_tile_folder(placed.folder)
+    used = _used_window(placed, tile, grid, patch_size)
+    others = other_files(placed.folder)
+    inside = inside[in_block.slices]
+    roi = _write_patch(target.create_group(patch_name(in_block)), tile, inside, used)
+    log.info("tile %s read", placed.folder.name)
+    return [
+        *_facts_of_tile(placed, tile, used, inside, roi),
+        *fact_about("other_files", [placed.folder.name] if others else []),
+    ]
 
 
 def _raise(errors: list[TileError], block: Block) -> None:
