@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyogrio
 import pytest
+import shapely
 import yaml
 
 from tessera_flow.cli.main import main, parser
@@ -17,6 +20,7 @@ from tessera_flow.cli.run_request import periods
 from tessera_flow.config.configuration import load_config
 from tessera_flow.config.example import config_text, yaml_value
 from tessera_flow.errors import ConfigError
+from tessera_flow.region.roi import VectorRoi, read_roi
 from tessera_flow.workflow_folder import workflow_folder
 
 from ..support.pipeline import write_box
@@ -287,3 +291,74 @@ def test_products_are_named(folder: Path) -> None:
         "Open first: tessera-run/results/region/y2022/report.html",
         "Next: tessera-flow info tessera-run/results/region/y2022",
     ]
+
+
+FIELDS = [("North field", 0), ("South/field", 400)]
+
+
+def fields(path: Path, names: list[Any]) -> Path:
+    """Write rectangles of 300 x 200 m, one below the other, with the attribute `name`."""
+    geometries = [shapely.box(600_000, 5_700_000 - d, 600_300, 5_700_200 - d) for _, d in FIELDS]
+    pyogrio.raw.write(
+        path, np.array([shapely.to_wkb(g) for g in geometries], dtype=object),
+        [np.array(names, dtype=object)], ["name"], geometry_type="Polygon", crs="EPSG:32631",
+    )  # fmt: skip
+    return path
+
+
+def test_one_region_for_each_feature(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fields(folder / "fields.gpkg", [name for name, _ in FIELDS])
+    words = ["--roi", "fields.gpkg", "--year", "2023", "--by", "name"]
+    assert init(*words, "--weights", "weights.pt") == 0
+    run = RunFolder(folder / "tessera-run")
+    config = run.load()
+    assert {name: region.roi for name, region in config.regions.items()} == {
+        "North_field": "config/regions/North_field.gpkg",
+        "South_field": "config/regions/South_field.gpkg",
+    }
+    for region, (_, down) in zip(config.regions.values(), FIELDS, strict=True):
+        roi = read_roi(run.folder / str(region.roi))
+        assert isinstance(roi, VectorRoi) and roi.crs.to_epsg() == 32631
+        assert roi.geometry.bounds == (600_000, 5_700_000 - down, 600_300, 5_700_200 - down)
+    assert "leave it out for an existing run" in message(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("names", "by", "text"),
+    [
+        (["a", "b"], "id", "has no attribute id; it has name"),
+        (["a", "A"], "name", "the features 1 and 2 both have the name A"),
+        (["a b", "a_b"], "name", "both have the name a_b"),
+        (["a", None], "name", "feature 2 has the name ''"),
+        (["村", "b"], "name", "feature 1 has the name '村'"),
+    ],
+)
+def test_features_without_a_name_of_their_own_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], names: list[Any], by: str, text: str
+) -> None:
+    fields(folder / "fields.gpkg", names)
+    assert text in message(capsys, "--roi", "fields.gpkg", "--year", "2023", "--by", by)
+    assert not (folder / "tessera-run").exists()
+
+
+def test_one_region_for_each_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = folder / "sites.csv"
+    table.write_text("site;west;south;east;north\nA 1;5.1;52;5.11;52.01\nB;-5.1;52;-5.09;52.01\n")
+    words = ["--roi", "sites.csv", "--year", "2023", "--by", "site"]
+    assert init(*words) == 0
+    config = RunFolder(folder / "tessera-run").load()
+    assert {name: region.roi for name, region in config.regions.items()} == {
+        "A_1": [5.1, 52.0, 5.11, 52.01],
+        "B": [-5.1, 52.0, -5.09, 52.01],
+    }
+    for text, stated in (
+        ("site,west,south,east\nA,1,2,3\n", "has no column north"),
+        ("site,west,south,east,north\nA,5,52,x,53\n", "line 2: the box must be"),
+        ("site,west,south,east,north\nA,5,52\n", "line 2: the box must be"),
+        ("site,west,south,east,north\nA,5,52,6,51\n", "line 2: the box must be a box of four"),
+        ("site,west,south,east,north\nA,5,52,6,53\nA,6,52,7,53\n", "rows 1 and 2 both have"),
+        ("site,west,south,east,north\n", "has no rows"),
+    ):
+        table.write_text(text)
+        assert stated in message(capsys, *words, "--out", "other")
+        assert not (folder / "other").exists()

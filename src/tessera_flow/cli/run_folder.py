@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import check_folder, write_text
+from ..atomic import atomic_output, check_folder, write_text
 from ..config.configuration import Config, load_config
 from ..config.example import config_text
 from ..config.sections import Region
@@ -95,8 +96,12 @@ class RunFolder:
         except ConfigError as error:
             raise ConfigError(f"{self.config}:\n{error}") from error
 
-    def write(self, document: Mapping[str, Any]) -> None:
+    def write(self, document: Mapping[str, Any], files: Mapping[str, Path] | None = None) -> None:
         """Write the files of a new run.
+
+        Args:
+            document: its values, as in a configuration file.
+            files: files to copy, by their paths in the folder.
 
         Raises:
             ConfigError: the folder has files of another workflow.
@@ -105,6 +110,9 @@ class RunFolder:
         if self.config.exists():
             raise self._of_others()
         self.write_workflow()
+        for name, source in (files or {}).items():
+            with atomic_output(self.folder / name) as part:
+                shutil.copyfile(source, part)
         # Last: a run whose configuration exists is complete.
         write_text(self.config, config_text(document, INTRO))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser, new: bool = True) -> None:
         add("--roi", default=None, metavar="FILE|BOX",
             help="vector file, raster mask, or west,south,east,north in degrees")  # fmt: skip
         add("--layer", default=None, help="layer of a vector file that has several")
+        add(
+            "--by",
+            default=None,
+            metavar="NAME",
+            help="one region for each feature, named by this attribute; or row of a CSV of boxes",
+        )
         add("--year", default=None, metavar="YEARS", help="year, range (2017-2025) or list")
         add("--start", default=None, metavar="DAY",
             help="first day, YYYY-MM-DD; with --year MM-DD")  # fmt: skip
@@ -57,6 +64,11 @@ def prepared(arguments: argparse.Namespace) -> RunFolder:
 
     run = RunFolder(arguments.out)
     given = _given(arguments)
+    if arguments.by is not None and (run.exists or "roi" not in given):
+        raise ConfigError(
+            "--by divides the file of --roi into the regions of a new run: leave it out for an "
+            "existing run, else give --roi."
+        )
     present = run.load() if run.exists else None
     if present is not None and not given:
         return run
@@ -75,9 +87,36 @@ def prepared(arguments: argparse.Namespace) -> RunFolder:
     if present is not None:
         check_equal(run, present, requested, given)
         return run
+    if arguments.by is not None:
+        _write_regions(arguments, run, document)
+        return run
     _check_region(arguments.roi, arguments.layer)
     run.write(document)
     return run
+
+
+def _write_regions(arguments: argparse.Namespace, run: RunFolder, document: dict[str, Any]) -> None:
+    """Write a run with one region for each feature or row, after all of them have been read."""
+    from ..region.features import boxes_of_table, write_features
+    from ..region.roi import read_roi, region_geobox
+
+    source = Path(arguments.roi).expanduser()
+    if source.suffix.lower() == ".csv":
+        boxes = boxes_of_table(source, arguments.by)
+        for box in boxes.values():
+            region_geobox(read_roi(box), 10.0)
+        run.write({**document, "regions": {name: {"roi": box} for name, box in boxes.items()}})
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        regions = write_features(source, arguments.layer, arguments.by, folder)
+        for region in regions:
+            region_geobox(read_roi(folder / f"{region}.gpkg"), 10.0)
+        place = "config/regions"
+        run.write(
+            {**document, "regions": {r: {"roi": f"{place}/{r}.gpkg"} for r in regions}},
+            {f"{place}/{r}.gpkg": folder / f"{r}.gpkg" for r in regions},
+        )
 
 
 def _given(arguments: argparse.Namespace) -> set[str]:
