@@ -100,7 +100,7 @@ def test_a_run_on_a_laptop(clone: Path) -> None:
     output = {line.partition("  #")[0].strip(): text for line, text in outputs.items()}
     run = clone / "tessera-run"
     first = output[f"tessera-flow run --roi path/to/region.geojson {YEAR}"]
-    assert "Open first: tessera-run/results/region/y2023/report.html" in first
+    assert "Products:\n  tessera-run/results/region/y2023\n" in first
     assert len(first.splitlines()) < 100
     assert (clone / "mask.tif").exists() and (run / "results" / "plan" / "plan.md").exists()
     assert "Nothing to be done" in output["tessera-flow run --dry-run"]
