@@ -107,6 +107,24 @@ def test_outage_of_the_disk_fails_a_block_also_if_all_scenes_may_be_missing(
     assert not (tmp_path / "slice.zip").exists()
 
 
+def test_raster_with_giant_blocks_is_not_read(tmp_path: Path) -> None:
+    """A file of a few kB with one block of 8 GiB."""
+    path = tmp_path / "B04.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=65536, width=65536, count=1, dtype="uint16",
+        crs="EPSG:32631", transform=GRID.affine, tiled=True, blockxsize=65536, blockysize=65536,
+        sparse_ok=True,
+    ):  # fmt: skip
+        pass
+    assert path.stat().st_size < 100_000
+    asset = Asset("item", "B04", str(path))
+    with reader() as archive:
+        with pytest.raises(ReadError, match=r"its blocks have 8\.6 GB each"):
+            pixels(archive, path)
+        with pytest.raises(ReadError, match=r"its blocks have 8\.6 GB each"):
+            archive.overview(asset)
+
+
 def fifo(path: Path) -> None:
     os.mkfifo(path)
 

@@ -22,8 +22,11 @@ import pytest
 import rasterio
 
 from tessera_flow.archives.places import REFUSED, Places
+from tessera_flow.archives.signing import Access
 from tessera_flow.demo.archive import write_item_collection
-from tessera_flow.errors import ItemError, ReadError
+from tessera_flow.errors import ConfigError, ItemError, ReadError
+from tessera_flow.raster.reader import Asset, Reader
+from tessera_flow.raster.retry import RetryPolicy
 
 from ..support.pipeline import ingest
 from ..support.search_run import Items, assert_same, ids, located, outcome, relocated, search
@@ -257,6 +260,25 @@ def test_dripping_search_ends(tmp_path: Path, roi: Path, text: bytes, provider: 
             sections |= {"sentinel1": {"provider": "opera"}, "sentinel2": {"enabled": False}}
             sections["model"] = {"min_observations": {"s2": 0, "s1": 1}}
         assert_ends(lambda: search(tmp_path, roi, url, **sections), "it took more than 2 s")
+
+
+def test_dripping_scene_ends() -> None:
+    with dripping(HEAD + b"X-Long: ", 0.1) as url:
+        policy = RetryPolicy(attempts=3, timeout=5.0, deadline=1.0)
+        asset = Asset("item", "B04", f"{url}a.tif")
+        start = time.monotonic()
+        with (
+            Reader(lambda href, fresh=False: Access(href), policy) as reader,
+            pytest.raises(ReadError, match="no answer in time"),
+        ):
+            reader.overview(asset)
+        assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("resolution", [0.0001, 1e-300, 0, -10])
+def test_tiny_pixels_are_refused(tmp_path: Path, roi: Path, resolution: float) -> None:
+    with pytest.raises(ConfigError, match=r"grid\.resolution is .* must be at least 1"):
+        located(tmp_path, roi, "items.json", grid={"resolution": resolution})
 
 
 def test_endless_table_at_a_url_ends(tmp_path: Path, roi: Path) -> None:

@@ -16,6 +16,9 @@ from rasterio.enums import ColorInterp
 from ..errors import ReadError
 from ..sensors.sentinel1 import CHANNELS, not_linear_gamma0
 
+MAX_BLOCK = 2**30
+"""Largest block of a raster in bytes; a tile of Sentinel-2 in one block has 241 MB."""
+
 _DIGITAL_NUMBER_TAGS = ((1.0, 0.0), (1e-4, 0.0), (1e-4, -0.1))
 """(scale, offset) that ESA's digital numbers can declare, to convert them to reflectance."""
 
@@ -73,6 +76,7 @@ def check_raster(dataset: rasterio.DatasetReader, key: str, band: int, label: st
         ReadError: it is rotated or has ground control points, declares another scale than digital
             numbers, or is radar in other units than linear gamma0 power.
     """
+    check_blocks(dataset, label)
     transform = dataset.transform
     if transform.b or transform.d:
         raise ReadError(
@@ -110,6 +114,23 @@ def check_raster(dataset: rasterio.DatasetReader, key: str, band: int, label: st
                 f"Cannot use {label}: its file says {problem}, but gamma0 in linear power is "
                 "expected. Convert it or remove the item."
             )
+
+
+def check_blocks(dataset: rasterio.DatasetReader, label: str) -> None:
+    """Check that a block of a raster, which GDAL decodes as a whole, is not too large.
+
+    Raises:
+        ReadError: it is.
+    """
+    together = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    bands = dataset.count if together else 1
+    pairs = zip(dataset.block_shapes, dataset.dtypes, strict=True)
+    size = max(h * w * np.dtype(dtype).itemsize * bands for (h, w), dtype in pairs)
+    if size > MAX_BLOCK:
+        raise ReadError(
+            f"Cannot use {label}: its blocks have {size / 1e9:.1f} GB each, more than the limit of "
+            f"{MAX_BLOCK / 1e9:.1f} GB. Write it with small blocks (gdal_translate -co TILED=YES)."
+        )
 
 
 def check_values(dtype: Any, target: np.dtype[Any], label: str) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -206,16 +207,17 @@ class RangeClient:
         with self._counting:
             self.requests += 1
         # On a redirect to another host, requests drops the Authorization header.
-        with closing(
-            self._session.get(
-                access.href,
-                headers=headers,
-                auth=auth,
-                stream=True,
-                timeout=self.policy.timeout,
-                **self._environment(access.href),
-            )
-        ) as response:
+        get = partial(
+            self._session.get,
+            access.href,
+            headers=headers,
+            auth=auth,
+            stream=True,
+            timeout=self.policy.timeout,
+            **self._environment(access.href),
+        )
+        # Its timeout is the wait for the next bytes: headers that arrive byte by byte have none.
+        with closing(call_with_timeout(get, attempts.seconds_left)) as response:
             status = response.status_code
             if status not in (200, 206):
                 if status == 416:

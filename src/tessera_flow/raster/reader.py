@@ -24,7 +24,7 @@ from ..errors import ReadError
 from ..input_files import NO_FILE, is_special
 from ..memory_errors import ran_out_of_memory
 from ..urls import is_url, public_href, redacted
-from .band import band_index, check_raster, check_values
+from .band import band_index, check_blocks, check_raster, check_values
 from .failures import Failure, MissingSceneError, ReplacedError
 from .formats import HEAD_BYTES, driver_of, other_format
 from .http_range import RangeClient, read_error
@@ -158,6 +158,7 @@ class Reader:
 
         def use(dataset: Any, prefetch: Prefetch) -> NDArray[Any]:
             band = band_index(dataset, asset.key, asset.band, _described(asset))
+            check_blocks(dataset, _described(asset))
             step = -(-max(dataset.shape) // OVERVIEW_EDGE)
             target = shape or tuple(-(-size // step) for size in dataset.shape)
             if not dataset.overviews(band):
