@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from odc.geo.geobox import GeoBox
 
 from tessera_flow.block_file import create_array, create_block_file
 from tessera_flow.config.configuration import Config
+from tessera_flow.products.checks import Checks, write_checks
 from tessera_flow.products.provenance import Provenance, build_provenance
 from tessera_flow.region.grid import Block, RegionGrid, block_id, tiling
+from tessera_flow.scenes.manifest import Manifest
 
 HEIGHT, WIDTH = 230, 170
 WEIGHTS = {
@@ -173,3 +175,33 @@ def digest(path: Path) -> dict[str, str]:
     return {
         str(p.relative_to(path.parent)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
     }
+
+
+def check(
+    region: Region,
+    folder: Path,
+    seam: float = 1.5,
+    saturated: float = 10.0,
+    scenes: Sequence[Manifest] = (),
+) -> Checks:
+    """Return the checks of a region, whose files are in `folder`."""
+    return write_checks(
+        folder / "checks.json", region.grid, region.blocks, region.provenance,
+        write_mask(region, folder / "mask.tif"), scenes, seam, saturated,
+    )  # fmt: skip
+
+
+def failures(checks: Checks) -> list[str]:
+    """Return the messages of the checks that fail."""
+    return [text for check in checks.checks if check.state == "fail" for text in check.messages]
+
+
+def change(region: Region, block: str, values: Any = None, scales: Any = None) -> None:
+    """Rewrite a block with other values or scales in its first pixels."""
+    window = region.grid.product_window(region.grid.block(block)).slices
+    embeddings, old = region.embeddings[window].copy(), region.scales[window].copy()
+    if values is not None:
+        embeddings[: len(values), 0] = values
+    if scales is not None:
+        old[: len(scales), 0] = scales
+    write_block(region.blocks[block], embeddings, old, region.counts[window], 25)

@@ -102,7 +102,6 @@ def write_report(
     observations = summarise_observations(grid, blocks, provenance)
     skipped = skipped_blocks(skip_list)
     records = read_block_records(grid, blocks, provenance)
-    months = period_months(provenance.start, provenance.last)
     known_warnings = [
         *(scene.reason for scene in records.missing),
         *provenance.warnings,
@@ -122,14 +121,9 @@ def write_report(
             overview=overview(grid, provenance, preview, results["region_pixels"]),
             observations=_observations(observations),
             legend=legend_colours(),
-            has_scenes=bool(manifests),
-            source="published embeddings" if store is not None else "tile folders",
-            months=bar_chart(months, _scene_days(manifests, months), "days"),
+            **_scenes(provenance, manifests, records, store),
             coverage=_coverage(results),
             tiles=None if store is None else _tiles(grid, store),
-            excluded=[(sensor, n, why, one) for sensor, why, n, one in excluded_scenes(manifests)],
-            missing=[_missing_row(scene) for scene in records.missing[:_MAX_MISSING]],
-            more_missing=max(0, len(records.missing) - _MAX_MISSING),
             about=warnings_about(provenance),
             source_warnings=provenance.warnings,
             warnings=read_warnings(logs, known_warnings),
@@ -148,6 +142,24 @@ def write_report(
             record=json.dumps(provenance.to_json(), indent=1),
         ),
     )
+
+
+def _scenes(
+    provenance: Provenance,
+    manifests: Sequence[Manifest],
+    records: BlockRecords,
+    store: StoreManifest | None,
+) -> dict[str, Any]:
+    """Return the values of the sections on scenes, by name in the template."""
+    months = period_months(provenance.start, provenance.last)
+    return {
+        "has_scenes": bool(manifests),
+        "source": "published embeddings" if store is not None else "tile folders",
+        "months": bar_chart(months, _scene_days(manifests, months), "days"),
+        "excluded": [(sensor, n, why, one) for sensor, why, n, one in excluded_scenes(manifests)],
+        "missing": [_missing_row(scene) for scene in records.missing[:_MAX_MISSING]],
+        "more_missing": max(0, len(records.missing) - _MAX_MISSING),
+    }
 
 
 def render(**values: Any) -> str:
