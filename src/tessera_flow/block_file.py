@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from io import FileIO
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,6 +31,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
 from .atomic import atomic_output
+from .block_attributes import MADE_FROM, ROOT
 from .errors import TileError
 
 CHUNK = 500
@@ -40,7 +42,7 @@ FORMAT = 2
 """Version of the arrays and attributes of block files. Increase it when an older file would be
 misunderstood: 1 had its record of missing scenes under another name."""
 
-_ROOT = "zarr.json"
+_made_from: ContextVar[Mapping[str, str] | None] = ContextVar("made_from", default=None)
 _LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of the name and of the extra field
 _READ_SIZE = 2**19  # the checksum follows while the bytes are in the cache of the processor
 _BLOSC_SIZE = struct.Struct("<4xI8x")  # decompressed size
@@ -93,6 +95,16 @@ def _damage_named() -> Iterator[None]:
         raise zipfile.BadZipFile(str(error)) from error
 
 
+@contextmanager
+def made_from(record: Mapping[str, str]) -> Iterator[None]:
+    """Write `record` to the attributes of the block files that the body creates."""
+    token = _made_from.set(record)
+    try:
+        yield
+    finally:
+        _made_from.reset(token)
+
+
 class _WriteOnceStore(ZipStore):
     """A zip store that stays closed once closed, and that contains no time stamps.
 
@@ -106,13 +118,13 @@ class _WriteOnceStore(ZipStore):
     _root: Buffer | None = None
 
     async def set(self, key: str, value: Buffer) -> None:
-        if key == _ROOT:
+        if key == ROOT:
             self._root = value
         else:
             await super().set(key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        if key != _ROOT:
+        if key != ROOT:
             await super().set_if_not_exists(key, value)
         elif self._root is None:
             self._root = value
@@ -120,16 +132,16 @@ class _WriteOnceStore(ZipStore):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        if key == _ROOT:
+        if key == ROOT:
             return self._root
         return await super().get(key, prototype, byte_range)
 
     async def exists(self, key: str) -> bool:
-        return self._root is not None if key == _ROOT else await super().exists(key)
+        return self._root is not None if key == ROOT else await super().exists(key)
 
     def write_root(self) -> None:
         if self._root is not None:
-            self._set(_ROOT, self._root)
+            self._set(ROOT, self._root)
 
     def _set(self, key: str, value: Buffer) -> None:
         if not self._is_open:
@@ -164,6 +176,8 @@ def create_block_file(
         store = _WriteOnceStore(part, mode="w", compression=zipfile.ZIP_STORED)
         try:
             written = {"format": FORMAT, **attributes}
+            if (record := _made_from.get()) is not None:
+                written[MADE_FROM] = dict(record)
             yield zarr.create_group(store, attributes=written, zarr_format=3)
             store.write_root()
         finally:

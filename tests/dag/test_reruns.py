@@ -160,6 +160,8 @@ def test_products_state_their_settings_without_snakemakes_records(finished: Path
     assert plan(finished) == {}
     change(finished, {"products.preview_stretch": 5.0})
     assert plan(finished) == PREVIEW
+    change(finished, {"products.preview_stretch": None, "periods.then.end": "2021-09-29"})
+    assert plan(finished) == BOTH_SENSORS
 
 
 def test_the_region_file_counts_by_its_geometry(finished: Path) -> None:

@@ -98,6 +98,8 @@ def test_plan_and_status_keep_the_lock_of_a_run(finished: Path, tmp_path: Path) 
         run(folder, "plan")
         assert process.poll() is None, "the run ended too soon for this test"
         assert {path: path.read_bytes() for path in locks.iterdir()} == locks_before
-        assert "LockException" in run(folder, fails=True)
+        refused = run(folder, fails=True)
+        assert f"is locked by the run in {folder.resolve()}" in refused
+        assert "which is running" in refused
     finally:
         kill_group(process)

@@ -15,7 +15,7 @@ import pytest
 
 from tessera_flow.errors import OutputError
 from tessera_flow.jobs.preflight import lock_work, locked_message
-from tessera_flow.jobs.work_lock import LOCK, Holder, WorkLock
+from tessera_flow.jobs.work_lock import LAST_RUN, LOCK, Holder, WorkLock
 
 HOLD = """
 import sys
@@ -53,7 +53,8 @@ def test_a_running_holder_is_named(tmp_path: Path) -> None:
     assert not lock.path.exists()
     assert lock_work(lock, tmp_path / "second") is None
     lock.release()
-    assert list((tmp_path / "work").iterdir()) == []
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [LAST_RUN]
+    assert lock.last_folder() == tmp_path / "second"
 
 
 def test_the_lock_of_a_killed_run_is_taken(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_the_lock_of_a_killed_run_is_taken(tmp_path: Path) -> None:
 
 def test_a_process_that_got_the_number_of_a_killed_one_holds_nothing(tmp_path: Path) -> None:
     lock = WorkLock(tmp_path)
-    other = replace(Holder.this_run(tmp_path), started=1)
+    other = replace(Holder.this_run(tmp_path, tmp_path), started=1)
     lock.path.write_text(json.dumps(asdict(other)))
     assert lock.acquire(tmp_path) == other
     lock.release()
@@ -81,7 +82,7 @@ def test_a_process_that_got_the_number_of_a_killed_one_holds_nothing(tmp_path: P
 
 def test_a_holder_on_another_host_is_named(tmp_path: Path) -> None:
     lock = WorkLock(tmp_path)
-    other = replace(Holder.this_run(tmp_path), host="node7")
+    other = replace(Holder.this_run(tmp_path, tmp_path), host="node7")
     lock.path.write_text(json.dumps(asdict(other)))
     with pytest.raises(OutputError, match=rf"on node7.*cannot be seen from {socket.gethostname()}"):
         lock_work(lock, tmp_path)
@@ -104,7 +105,7 @@ def test_one_of_many_runs_takes_the_lock_of_a_killed_one(tmp_path: Path) -> None
     for attempt in range(5):
         work = tmp_path / str(attempt)
         work.mkdir()
-        dead = replace(Holder.this_run(tmp_path), started=1)
+        dead = replace(Holder.this_run(tmp_path, tmp_path), started=1)
         (work / LOCK).write_text(json.dumps(asdict(dead)))
         program = HOLD.replace(
             "WorkLock(sys.argv[1]).acquire", "sys.stdin.readline()\nWorkLock(sys.argv[1]).acquire"
@@ -125,7 +126,7 @@ def test_one_of_many_runs_takes_the_lock_of_a_killed_one(tmp_path: Path) -> None
         assert outputs.count("held\n") == 1
         for run in runs:
             run.communicate("")
-        assert list(work.iterdir()) == []
+        assert [path.name for path in work.iterdir()] == [LAST_RUN]
 
 
 def test_a_child_process_does_not_give_back_the_lock(tmp_path: Path) -> None:

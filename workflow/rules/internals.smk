@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness
 
@@ -57,17 +58,20 @@ def forced():
 
 
 def make_again(paths):
-    """Run the jobs that write these files, as --forcerun does, unless only other files or rules
-    are requested. The request is known only when the job graph is built."""
+    """Run the jobs that write these files, as --forcerun does, where they are part of a run.
+
+    `paths` is a function that is called before the job graph is built. It gets a function that returns
+    whether Snakemake has a record of a file.
+    """
     prepare = workflow._prepare_dag
 
     def prepare_with_forced(*arguments, **options):
-        settings = workflow.dag_settings
-        targets = set(settings.targets)
-        every = not targets or targets & {"all", "default"}
-        chosen = paths if every else targets.intersection(paths)
-        settings.forcerun = frozenset({*settings.forcerun, *chosen})
-        return prepare(*arguments, **options)
+        prepare(*arguments, **options)
+        if "shadow_prefix" in options:  # not for --unlock and the like
+            metadata = workflow.persistence.metadata
+            workflow.dag.forcefiles.update(
+                paths(lambda path: metadata(IOFile(path)) is not None)
+            )
 
     workflow._prepare_dag = prepare_with_forced
 

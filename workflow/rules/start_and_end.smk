@@ -6,6 +6,7 @@ try:
     from tessera_flow.jobs.check_results import check_lines
     from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.machine import default_limits
+    from tessera_flow.jobs.outdated import outdated_files
     from tessera_flow.jobs.preflight import (
         check_run,
         lock_work,
@@ -33,6 +34,19 @@ def show_scene_warnings(of_blocks=False):
             show_warning(text)
 
 
+def files_to_make_again(recorded):
+    """Damaged products, and files of other settings that Snakemake does not recognise."""
+    try:
+        outdated = outdated_files(FILES, PARAMS, recorded, Path.cwd())
+    except TesseraFlowError as error:
+        refuse(error)
+    if outdated:
+        show_warning(
+            f"{len(outdated)} files in {CONFIG.paths.work} were made with other settings."
+        )
+    return [*FAULTY.paths, *outdated]
+
+
 if not runs_one_job():
     for text in [*unused_settings(CONFIG), *region_warnings(CONFIG)]:
         show_warning(text)
@@ -42,7 +56,7 @@ if not runs_one_job():
     FAULTY = faulty_products(FILES, PARAMS)
     for text in FAULTY.warnings():
         show_warning(text)
-    make_again(FAULTY.paths)
+    make_again(files_to_make_again)
     explain_locks(lambda: locked_message(LOCK, Path.cwd(), sys.argv))
 
 

@@ -10,9 +10,11 @@ from typing import Any
 # A clone works without installing the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+from tessera_flow.block_file import made_from
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.errors import TesseraFlowError
 from tessera_flow.jobs.journal import job_log_path, record_job
+from tessera_flow.jobs.made_from import BLOCK_RULES, expected_of, settings_hash
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.signals import StopRequest, stop_requests
 
@@ -39,7 +41,11 @@ def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
     )
     try:
         config = load_config(snakemake.config)
-        with stop_requests() as stop, record_job(*_job(snakemake, config)):
+        with (
+            stop_requests() as stop,
+            record_job(*_job(snakemake, config)),
+            made_from(_made_from(snakemake, config)),
+        ):
             yield config, stop
     except TesseraFlowError as error:
         logging.error("%s", error)
@@ -61,19 +67,36 @@ def product_job(snakemake: Any) -> Iterator[Config]:
         record_files(record, map(Path, files.values()), snakemake.params.get("settings"))
 
 
-def _job(snakemake: Any, config: Config) -> tuple[Path, str, int]:
-    """Return the job log, the name of the job in it, and the attempt."""
+def _made_from(snakemake: Any, config: Config) -> dict[str, str]:
+    """Check the block files that a job of a block reads, and return the record of its output."""
+    if (rule := rule_name(snakemake.rule)) not in BLOCK_RULES:
+        return {}
+    names = dict(snakemake.wildcards.items())
+    expected = expected_of(config, names["region"], names["period"])
+    return expected.of_job(rule, names.get("sensor"), _block_files(snakemake.input))
+
+
+def _block_files(inputs: Any) -> list[Path]:
+    return [path for path in map(Path, inputs) if path.suffix == ".zip"]
+
+
+def _job(snakemake: Any, config: Config) -> tuple[Path, str, int, str]:
+    """Return the job log, the name of the job in it, the attempt, and the hash of its settings."""
     names = dict(snakemake.wildcards.items())
     block = [names.pop(key) for key in ("region", "period", "block") if key in names]
     label = " ".join([rule_name(snakemake.rule), *names.values()])
     attempt = snakemake.resources.get("attempt", 1)
-    return job_log_path(config.paths.work, *block), label, attempt
+    settings = settings_hash(snakemake.params.get("settings"))
+    return job_log_path(config.paths.work, *block), label, attempt, settings
 
 
 def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[str, Any]:
     """Return grid, provenance and, if requested, blocks for a product writer."""
     from tessera_flow.products.inputs import product_inputs
 
+    if blocks:
+        names = snakemake.wildcards
+        expected_of(config, names.region, names.period).check(_block_files(snakemake.input.blocks))
     inputs = product_inputs(
         config,
         snakemake.wildcards.region,

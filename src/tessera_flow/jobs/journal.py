@@ -48,6 +48,7 @@ class JobRecord:
         reason: of the latest failure or stop; empty if there was none.
         seconds: duration of the latest attempt that was done.
         host, process: of the latest attempt.
+        settings: hash of the parameters of the latest attempt; empty if not recorded.
     """
 
     job: str
@@ -58,6 +59,7 @@ class JobRecord:
     seconds: float
     host: str
     process: int
+    settings: str = ""
 
     @property
     def rule(self) -> str:
@@ -89,13 +91,20 @@ def job_log_path(work: str | os.PathLike[str], *names: str) -> Path:
 
 
 @contextmanager
-def record_job(path: Path, job: str, attempt: int = 1) -> Iterator[None]:
-    """Record the start of a job, and how it ends.
+def record_job(path: Path, job: str, attempt: int = 1, settings: str = "") -> Iterator[None]:
+    """Record the start of a job, and how it ends; `settings` is the hash of its parameters.
 
     A job log that cannot be written fails no job. What the body raises is raised again.
     """
     start = time.monotonic()
-    common = {"job": job, "host": socket.gethostname(), "process": os.getpid(), "attempt": attempt}
+    known = {"settings": settings} if settings else {}
+    common = {
+        **known,
+        "job": job,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "attempt": attempt,
+    }
     _append(path, common | {"state": "started"})
     state: State = "interrupted"
     reason = ""
@@ -171,6 +180,7 @@ def _updated(previous: JobRecord | None, record: dict[str, Any]) -> JobRecord:
         seconds=float(seconds),
         host=str(record["host"]),
         process=int(record["process"]),
+        settings=str(record.get("settings", "")),
     )
 
 

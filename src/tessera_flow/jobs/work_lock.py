@@ -22,6 +22,7 @@ from ..atomic import output_error
 from ..errors import OutputError
 
 LOCK = "lock.json"
+LAST_RUN = "last_run.json"
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}
 """Codes of an `OSError` by which a file system states that it has no hard links."""
@@ -33,6 +34,7 @@ class Holder:
 
     Attributes:
         folder: in which its Snakemake was started.
+        work: the locked folder.
         user, host, process: of its Snakemake.
         started: start of the process, in ticks since the machine started; processes that got
             the same number later have another.
@@ -40,6 +42,7 @@ class Holder:
     """
 
     folder: str
+    work: str
     user: str
     host: str
     process: int
@@ -47,10 +50,11 @@ class Holder:
     time: str
 
     @classmethod
-    def this_run(cls, folder: Path) -> Holder:
+    def this_run(cls, folder: Path, work: Path) -> Holder:
         """Return this process as a holder."""
         return cls(
             str(folder.resolve()),
+            str(work.resolve()),
             _user(),
             socket.gethostname(),
             os.getpid(),
@@ -96,6 +100,17 @@ class WorkLock:
         text = self._read()
         return None if text is None else self._parsed(text)
 
+    def last_folder(self) -> Path | None:
+        """Return the folder of the run that holds the lock, or had it last; None if unknown, or
+        if the working folder is a copy of the one that it had."""
+        for path in (self.path, self.path.with_name(LAST_RUN)):
+            try:
+                holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError):
+                continue
+            return Path(holder.folder) if holder.work == str(self.path.parent.resolve()) else None
+        return None
+
     def acquire(self, folder: Path) -> Holder | None:
         """Take the lock for a run in `folder`; it is given back at the end of the process.
 
@@ -105,7 +120,7 @@ class WorkLock:
         Raises:
             OutputError: another run holds it, or it cannot be written.
         """
-        text = json.dumps(asdict(Holder.this_run(folder)), indent=1) + "\n"
+        text = json.dumps(asdict(Holder.this_run(folder, self.path.parent)), indent=1) + "\n"
         replaced: Holder | None = None
         while not self._create(text):
             other = self._read()
@@ -122,9 +137,9 @@ class WorkLock:
         return replaced
 
     def release(self) -> None:
-        """Give the lock back, if this process holds it."""
+        """Give the lock back, if this process holds it, and keep it as a record of the last run."""
         if self._mine and self._read() == self._mine and self._holds():
-            self.path.unlink(missing_ok=True)
+            os.replace(self.path, self.path.with_name(LAST_RUN))
         self._mine = ""
 
     def _holds(self) -> bool:
