@@ -31,7 +31,6 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
 from .atomic import atomic_output
-from .block_attributes import MADE_FROM, ROOT
 from .errors import TileError
 
 CHUNK = 500
@@ -42,6 +41,7 @@ FORMAT = 2
 """Version of the arrays and attributes of block files. Increase it when an older file would be
 misunderstood: 1 had its record of missing scenes under another name."""
 
+_ROOT = "zarr.json"
 _made_from: ContextVar[Mapping[str, str] | None] = ContextVar("made_from", default=None)
 _LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of the name and of the extra field
 _READ_SIZE = 2**19  # the checksum follows while the bytes are in the cache of the processor
@@ -118,13 +118,13 @@ class _WriteOnceStore(ZipStore):
     _root: Buffer | None = None
 
     async def set(self, key: str, value: Buffer) -> None:
-        if key == ROOT:
+        if key == _ROOT:
             self._root = value
         else:
             await super().set(key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        if key != ROOT:
+        if key != _ROOT:
             await super().set_if_not_exists(key, value)
         elif self._root is None:
             self._root = value
@@ -132,16 +132,16 @@ class _WriteOnceStore(ZipStore):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        if key == ROOT:
+        if key == _ROOT:
             return self._root
         return await super().get(key, prototype, byte_range)
 
     async def exists(self, key: str) -> bool:
-        return self._root is not None if key == ROOT else await super().exists(key)
+        return self._root is not None if key == _ROOT else await super().exists(key)
 
     def write_root(self) -> None:
         if self._root is not None:
-            self._set(ROOT, self._root)
+            self._set(_ROOT, self._root)
 
     def _set(self, key: str, value: Buffer) -> None:
         if not self._is_open:
@@ -177,7 +177,7 @@ def create_block_file(
         try:
             written = {"format": FORMAT, **attributes}
             if (record := _made_from.get()) is not None:
-                written[MADE_FROM] = dict(record)
+                written["made_from"] = dict(record)
             yield zarr.create_group(store, attributes=written, zarr_format=3)
             store.write_root()
         finally:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.block_attributes import read_attributes
 from tessera_flow.block_file import create_block_file, made_from
 from tessera_flow.errors import OutputError, TileError
+from tessera_flow.jobs.block_attributes import read_attributes
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.made_from import Expected, expected_of, settings_hash

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..block_attributes import MADE_FROM, read_attributes
 from ..config.configuration import Config
 from ..errors import TileError
+from .block_attributes import MADE_FROM, read_attributes
 from .files import RunFiles
 from .params import JobParams
 from .paths import SENSORS

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..block_attributes import read_attributes
 from ..config.configuration import runs
 from ..errors import OutputError, TileError
+from .block_attributes import read_attributes
 from .files import RunFiles
 from .journal import read_job_log
 from .made_from import Expected, settings_hash

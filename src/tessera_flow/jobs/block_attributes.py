@@ -7,13 +7,13 @@ import os
 import zipfile
 from typing import Any
 
-from .errors import TileError
+from ..errors import TileError
 
 ROOT = "zarr.json"
 """Name in the zip file of the metadata of the root group."""
 
 MADE_FROM = "made_from"
-"""Attribute of a block file: hash of each step before it; see `jobs.made_from`."""
+"""Attribute that `block_file.made_from` writes: hash of each step before a file."""
 
 
 def read_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
