@@ -72,14 +72,18 @@ def archive(tmp_path_factory) -> tuple[Path, list]:
     return folder, items
 
 
-def run(tmp_path: Path, items: list, block_size: int, patch_size: int) -> tuple[RunFiles, dict]:
+def run(
+    tmp_path: Path, archive: tuple[Path, list], block_size: int, patch_size: int
+) -> tuple[RunFiles, dict]:
     polygon = shapely.Polygon(
         [(LEFT + 3, TOP), (LEFT + 1695, TOP - 200), (LEFT + 1500, TOP - 1299), (LEFT, TOP - 1100)]
     )
     folder = tmp_path / f"{block_size}_{patch_size}"
     roi = write_polygon(folder / "roi.geojson", polygon)
+    scenes, items = archive
+    trusted = {"asset_folders": [str(scenes)]}
     config = configuration(
-        folder, roi, items, "2021-06-01", "2021-06-30",
+        folder, roi, items, "2021-06-01", "2021-06-30", sentinel2=trusted, sentinel1=trusted,
         grid={"block_size": block_size, "patch_size": patch_size},
     )  # fmt: skip
     layout = ingest(config)
@@ -105,14 +109,14 @@ def run(tmp_path: Path, items: list, block_size: int, patch_size: int) -> tuple[
 @pytest.fixture(scope="module")
 def undivided(archive, tmp_path_factory) -> tuple[RunFiles, dict]:
     """The region as one block and one patch."""
-    return run(tmp_path_factory.mktemp("undivided"), archive[1], 500, 500)
+    return run(tmp_path_factory.mktemp("undivided"), archive, 500, 500)
 
 
 @pytest.mark.parametrize(("block_size", "patch_size"), [(50, 25), (64, 50), (100, 25), (100, 50)])
 def test_result_does_not_depend_on_blocks_and_patches(
     archive, undivided, tmp_path: Path, block_size: int, patch_size: int
 ) -> None:
-    layout, result = run(tmp_path, archive[1], block_size, patch_size)
+    layout, result = run(tmp_path, archive, block_size, patch_size)
     expected_layout, expected = undivided
     assert len(layout.grids["here"].blocks) >= 4
     for sensor in ("sentinel2", "sentinel1"):
