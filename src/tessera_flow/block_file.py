@@ -8,7 +8,6 @@ chunk by chunk with plain zarr. It has its final name only when complete.
 from __future__ import annotations
 
 import atexit
-import errno
 import os
 import struct
 import zipfile
@@ -31,7 +30,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
 from .atomic import atomic_output
-from .errors import TileError
+from .errors import ReadError, TileError
+from .input_files import BLOCK_ROOT, INCOMPLETE_BLOCK, MADE_FROM, damage_named
 
 CHUNK = 500
 """Edge in pixels of a stored chunk of an image; a 2000 px block is 16 chunks."""
@@ -41,7 +41,6 @@ FORMAT = 2
 """Version of the arrays and attributes of block files. Increase it when an older file would be
 misunderstood: 1 had its record of missing scenes under another name."""
 
-_ROOT = "zarr.json"
 _made_from: ContextVar[Mapping[str, str] | None] = ContextVar("made_from", default=None)
 _LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of the name and of the extra field
 _READ_SIZE = 2**19  # the checksum follows while the bytes are in the cache of the processor
@@ -73,26 +72,14 @@ class _ReadStore(ZipStore):
     """A zip store that reports damage of every kind as `BadZipFile`."""
 
     def _sync_open(self) -> None:
-        with _damage_named():
+        with damage_named():
             super()._sync_open()
 
     def _get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        with _damage_named():
+        with damage_named():
             return super()._get(key, prototype, byte_range)
-
-
-@contextmanager
-def _damage_named() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, NotImplementedError, RuntimeError, zlib.error, struct.error) as error:
-        raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a position that the file states, before its start
-            raise
-        raise zipfile.BadZipFile(str(error)) from error
 
 
 @contextmanager
@@ -118,13 +105,13 @@ class _WriteOnceStore(ZipStore):
     _root: Buffer | None = None
 
     async def set(self, key: str, value: Buffer) -> None:
-        if key == _ROOT:
+        if key == BLOCK_ROOT:
             self._root = value
         else:
             await super().set(key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        if key != _ROOT:
+        if key != BLOCK_ROOT:
             await super().set_if_not_exists(key, value)
         elif self._root is None:
             self._root = value
@@ -132,16 +119,16 @@ class _WriteOnceStore(ZipStore):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        if key == _ROOT:
+        if key == BLOCK_ROOT:
             return self._root
         return await super().get(key, prototype, byte_range)
 
     async def exists(self, key: str) -> bool:
-        return self._root is not None if key == _ROOT else await super().exists(key)
+        return self._root is not None if key == BLOCK_ROOT else await super().exists(key)
 
     def write_root(self) -> None:
         if self._root is not None:
-            self._set(_ROOT, self._root)
+            self._set(BLOCK_ROOT, self._root)
 
     def _set(self, key: str, value: Buffer) -> None:
         if not self._is_open:
@@ -177,7 +164,7 @@ def create_block_file(
         try:
             written = {"format": FORMAT, **attributes}
             if (record := _made_from.get()) is not None:
-                written["made_from"] = dict(record)
+                written[MADE_FROM] = dict(record)
             yield zarr.create_group(store, attributes=written, zarr_format=3)
             store.write_root()
         finally:
@@ -191,13 +178,20 @@ def open_block_file(path: str | os.PathLike[str]) -> Iterator[zarr.Group]:
     Raises:
         TileError: the file is missing, is not a complete block file, or was written by another
             version.
+        ReadError: the file cannot be read.
     """
     try:
         store = _ReadStore(Path(path), mode="r")
-        group = zarr.open_group(store, mode="r")
+        with damage_named():
+            group = zarr.open_group(store, mode="r")
     except FileNotFoundError as error:
         raise TileError(f"{path} does not exist: run the step that makes it again.") from error
-    except (zipfile.BadZipFile, ValueError, LookupError, TypeError) as error:
+    except OSError as error:
+        raise ReadError(
+            f"{path} cannot be read ({error.strerror}): check the file system and the permissions "
+            "of the file, and run again."
+        ) from error
+    except INCOMPLETE_BLOCK as error:
         raise TileError(
             f"{path} is not a complete block file ({error}): delete it and run again."
         ) from error

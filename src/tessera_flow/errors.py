@@ -47,3 +47,7 @@ class ToleranceError(TesseraFlowError):
 
 class Stopped(TesseraFlowError):
     """A job was stopped (SIGTERM) before it was done and must be run again."""
+
+
+class Refused(TesseraFlowError):
+    """A job refuses files of other settings; no product may be written without its block."""

@@ -1,9 +1,17 @@
-"""Refuse to read what is not a file of a sensible size: devices, pipes, endless or giant files."""
+"""Refuse to read what is not a file of a sensible size: devices, pipes, endless or giant files.
+Name the damage of block files, for readers with and without the library that reads arrays."""
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import TesseraFlowError
@@ -15,6 +23,28 @@ MAX_TABLE = 2**33
 
 MAX_DOCUMENT = 2**30
 """Bytes of a document that is read into memory as a whole: GeoJSON, JSON, text tables."""
+
+BLOCK_ROOT = "zarr.json"
+"""Name in the zip file of a block file of the metadata of its root group."""
+
+MADE_FROM = "made_from"
+"""Attribute of a block file with the hash of each step before a file."""
+
+INCOMPLETE_BLOCK = (zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError)
+"""Errors under `damage_named` of a file that is not a complete block file."""
+
+_DAMAGE = (
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
+_OF_CONTENT = (None, errno.EINVAL)
+"""Codes of an `OSError` by which a decompressor reports damage, or a seek to a position that the
+file states, before its start."""
 
 
 def without_links(path: str, flags: int) -> int:
@@ -74,3 +104,20 @@ def check_input(
             f"{path} has {size / 1e9:.1f} GB, more than the limit of {limit / 1e9:.1f} GB for a "
             "file that is read into memory: check that it is the right file, or divide it."
         )
+
+
+@contextmanager
+def damage_named() -> Iterator[None]:
+    """Raise damage of every kind that `zipfile` reports as `BadZipFile`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
+    except OSError as error:
+        if error.errno not in _OF_CONTENT:
+            raise
+        raise zipfile.BadZipFile(str(error)) from error

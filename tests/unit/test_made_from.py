@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from tessera_flow.block_file import create_block_file, made_from
-from tessera_flow.errors import OutputError, TileError
+from tessera_flow.block_file import create_block_file, made_from, open_block_file
+from tessera_flow.errors import OutputError, ReadError, Refused, TileError
 from tessera_flow.jobs.block_attributes import read_attributes
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.made_from import Expected, expected_of, settings_hash
 from tessera_flow.jobs.outdated import outdated_files
 from tessera_flow.jobs.params import JobParams
+from tessera_flow.jobs.status import end_of_run
 from tessera_flow.jobs.work_lock import WorkLock
 
 from .test_run_files import layout
 
 RUN = ("here", "then")
+WEIGHTS = {
+    "path": "/w.pt", "sha256": "ab" * 32, "name": None, "url": None, "family": "v2-student",
+    "sizes": {}, "dims": [128], "dtype": "int8",
+}  # fmt: skip
 
 
 def prepared(folder: Path, **changes: object) -> RunFiles:
@@ -38,7 +46,7 @@ def prepared(folder: Path, **changes: object) -> RunFiles:
     for name, log, job, settings in jobs:
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"sha256": "ab" * 32, "of": job}))
+        path.write_text(json.dumps(WEIGHTS if job == "weights" else {"of": job}))
         with record_job(files.job_log_file(*log), job, settings=settings_hash(settings)):
             pass
     return files
@@ -102,7 +110,7 @@ def test_blocks_of_other_settings_are_refused(
         manifest = Path(other.manifests(*RUN)[0])
         manifest.write_text(manifest.read_text() + " ")
     expected = expected_of(other.config, *RUN)
-    with pytest.raises(TileError, match=rf"{paths[0]} was not made with .*{message}.*paths.work"):
+    with pytest.raises(Refused, match=rf"{paths[0]} was not made with .*{message}.*paths.work"):
         expected.check(paths)
 
 
@@ -113,7 +121,7 @@ def test_blocks_without_a_record_are_refused_but_skipped_ones_are_not(tmp_path: 
         pass
     with create_block_file(tmp_path / "b.zip", {"skipped": True}):
         pass
-    with pytest.raises(TileError, match="does not state what it was made from"):
+    with pytest.raises(Refused, match="does not state what it was made from"):
         expected.check([tmp_path / "a.zip"])
     assert expected.check([tmp_path / "b.zip"]) == {}
     (tmp_path / "c.zip").write_bytes(b"PK")
@@ -161,3 +169,114 @@ def test_files_of_a_run_in_another_folder_are_not_replaced(tmp_path: Path) -> No
     # A copy of the working folder is nobody else's.
     shutil.rmtree(first)
     assert outdated(changed, second)
+
+
+ADAPTOR = Path(__file__).resolve().parents[2] / "workflow/scripts"
+JOB = """
+import json, sys
+from types import SimpleNamespace as Values
+sys.path.insert(0, sys.argv[1])
+from adaptor import stoppable_job
+config, log, path, names = json.loads(sys.argv[2])
+class Named(dict):
+    items = dict.items
+snakemake = Values(
+    config=config, log=[log], rule="retile", input=[path], resources={}, params={},
+    wildcards=Named(names),
+)
+with stoppable_job(snakemake):
+    print("runs")
+"""
+
+
+def run_job(files: RunFiles, config: dict[str, object], block: str, stack: Path) -> str:
+    """Run a job that reads a stack, in a process of its own; return its log."""
+    log = stack.with_suffix(".log")
+    names = {"region": "here", "period": "then", "block": block}
+    arguments = json.dumps([config, str(log), str(stack), names])
+    command = [sys.executable, "-c", JOB, str(ADAPTOR), arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    return log.read_text()
+
+
+@pytest.mark.parametrize("damaged", ["", "weights.json"])
+def test_a_refusal_never_becomes_a_hole(tmp_path: Path, damaged: str) -> None:
+    """A block is skipped after a failure, not because two configurations share a folder."""
+    embed(prepared(tmp_path))
+    changes: dict[str, object] = {"jobs": {"on_failed_block": "skip"}}
+    files = layout(tmp_path, sections=changes, rate=1 if damaged else 2)
+    block = files.grids["here"].blocks[0].id
+    files.embeddings_file(*RUN, block).unlink()
+    message = "the settings of stack"
+    if damaged:
+        Path(files.paths.weights).write_text("{")
+        message = "weights.json is not a record of weights"
+    config = files.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    text = run_job(files, config, block, Path(files.stack_files(*RUN, block)["sentinel2"]))
+    assert message in text
+    assert "internal error" not in text
+    assert [record.state for record in files.failures(*RUN, block)] == ["refused"]
+    assert files.skipped_blocks(*RUN) == {}
+    summary = end_of_run(layout(tmp_path), ["snakemake"])
+    assert message in summary
+    assert "on_failed_block" not in summary
+
+
+NOT_COMPLETE = r"a\.zip is not a complete block file"
+
+
+def entry(path: Path, change: dict[int, int]) -> None:
+    """Change bytes of the central directory's entry of the metadata."""
+    content = bytearray(path.read_bytes())
+    start = content.rindex(b"PK\x01\x02")
+    for offset, value in change.items():
+        content[start + offset] = value
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{8: 1}, {10: 14}, {10: 12}, {10: 8}, {10: 99}, {42: 255, 43: 255}],
+    ids=["encrypted", "lzma", "bzip2", "deflated", "unknown", "offset"],
+)
+def test_damage_of_any_kind_is_named(tmp_path: Path, change: dict[int, int]) -> None:
+    path = tmp_path / "a.zip"
+    write(path, {"stack": "x"})
+    entry(path, change)
+    with pytest.raises(TileError, match=NOT_COMPLETE):
+        read_attributes(path)
+    with (
+        pytest.raises(TileError, match=NOT_COMPLETE),
+        open_block_file(path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("metadata", ["[]", "5", "null", '{"attributes": 5}', "[" * 10**5])
+def test_metadata_of_another_form_are_damage(tmp_path: Path, metadata: str) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("zarr.json", metadata)
+    with pytest.raises(TileError, match=NOT_COMPLETE):
+        read_attributes(path)
+    with (
+        pytest.raises(TileError, match=NOT_COMPLETE),
+        open_block_file(path),
+    ):
+        pass
+
+
+def test_a_file_that_cannot_be_read_is_not_damaged(tmp_path: Path) -> None:
+    """Reading a folder fails like reading from a file system with errors."""
+    files = prepared(tmp_path)
+    (path, *_) = embed(files)
+    path.unlink()
+    path.mkdir()
+    message = rf"{path} cannot be read \(Is a directory\): check the file system"
+    with pytest.raises(ReadError, match=message):
+        read_attributes(path)
+    with pytest.raises(ReadError, match=message), open_block_file(path):
+        pass
+    with pytest.raises(ReadError, match=message):
+        outdated_files(files, JobParams(files), lambda name: False, tmp_path)

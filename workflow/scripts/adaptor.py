@@ -14,7 +14,7 @@ from tessera_flow.block_file import made_from
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.errors import TesseraFlowError
 from tessera_flow.jobs.journal import job_log_path, record_job
-from tessera_flow.jobs.made_from import BLOCK_RULES, expected_of, settings_hash
+from tessera_flow.jobs.made_from import block_files, expected_of, record_of_job, settings_hash
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.signals import StopRequest, stop_requests
 
@@ -68,16 +68,8 @@ def product_job(snakemake: Any) -> Iterator[Config]:
 
 
 def _made_from(snakemake: Any, config: Config) -> dict[str, str]:
-    """Check the block files that a job of a block reads, and return the record of its output."""
-    if (rule := rule_name(snakemake.rule)) not in BLOCK_RULES:
-        return {}
     names = dict(snakemake.wildcards.items())
-    expected = expected_of(config, names["region"], names["period"])
-    return expected.of_job(rule, names.get("sensor"), _block_files(snakemake.input))
-
-
-def _block_files(inputs: Any) -> list[Path]:
-    return [path for path in map(Path, inputs) if path.suffix == ".zip"]
+    return record_of_job(config, rule_name(snakemake.rule), names, snakemake.input)
 
 
 def _job(snakemake: Any, config: Config) -> tuple[Path, str, int, str]:
@@ -96,7 +88,7 @@ def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[s
 
     if blocks:
         names = snakemake.wildcards
-        expected_of(config, names.region, names.period).check(_block_files(snakemake.input.blocks))
+        expected_of(config, names.region, names.period).check(block_files(snakemake.input.blocks))
     inputs = product_inputs(
         config,
         snakemake.wildcards.region,

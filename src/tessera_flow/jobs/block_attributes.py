@@ -7,13 +7,8 @@ import os
 import zipfile
 from typing import Any
 
-from ..errors import TileError
-
-ROOT = "zarr.json"
-"""Name in the zip file of the metadata of the root group."""
-
-MADE_FROM = "made_from"
-"""Attribute that `block_file.made_from` writes: hash of each step before a file."""
+from ..errors import ReadError, TileError
+from ..input_files import BLOCK_ROOT, INCOMPLETE_BLOCK, damage_named
 
 
 def read_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -21,15 +16,22 @@ def read_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         TileError: the file is missing or is not a complete block file.
+        ReadError: the file cannot be read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            document = json.loads(archive.read(ROOT))
+        with damage_named(), zipfile.ZipFile(path) as archive:
+            attributes = json.loads(archive.read(BLOCK_ROOT)).get("attributes", {})
+            if not isinstance(attributes, dict):
+                raise ValueError("its attributes are not an object")
     except FileNotFoundError as error:
         raise TileError(f"{path} does not exist: run the step that makes it again.") from error
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+    except OSError as error:
+        raise ReadError(
+            f"{path} cannot be read ({error.strerror}): check the file system and the permissions "
+            "of the file, and run again."
+        ) from error
+    except INCOMPLETE_BLOCK as error:
         raise TileError(
             f"{path} is not a complete block file ({error}): delete it and run again."
         ) from error
-    attributes: dict[str, Any] = document.get("attributes", {})
     return attributes

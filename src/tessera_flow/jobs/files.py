@@ -167,7 +167,8 @@ class RunFiles:
         """Return the blocks that products are written without, with the reason of each.
 
         These are the blocks that failed in an earlier run, if `jobs.on_failed_block` is `skip`.
-        A block during which a run was interrupted has not failed.
+        A block during which a run was interrupted, or a job refused files of other settings, has
+        not failed.
         """
         if self.config.jobs.on_failed_block == "fail":
             return {}
@@ -177,7 +178,7 @@ class RunFiles:
                 block.id: [
                     record
                     for record in self.failures(region, period, block.id, run_ended=True)
-                    if record.state != "interrupted"
+                    if record.state not in ("interrupted", "refused")
                 ]
                 for block in self.grids[region].blocks
                 if not self.embeddings_file(region, period, block.id).exists()

@@ -4,9 +4,9 @@ Snakemake empties a job's own log before each attempt, so the reason of the firs
 lost. Status, summary and skipped blocks are read from the job logs. Their names follow from the
 grid: no folder is ever scanned.
 
-A line is a JSON object: `job`, `state` (started, done, failed, stopped, interrupted), `time` (UTC),
-`host`, `process`, `attempt` and, at the end of a job, `seconds`, `peak_mb` and `reason`. A job that
-was killed has a line for its start and none for its end.
+A line is a JSON object: `job`, `state` (started, done, failed, stopped, refused, interrupted),
+`time` (UTC), `host`, `process`, `attempt` and, at the end of a job, `seconds`, `peak_mb` and
+`reason`. A job that was killed has a line for its start and none for its end.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..concurrency import lock_for
-from ..errors import Stopped, TesseraFlowError
+from ..errors import Refused, Stopped, TesseraFlowError
 from ..input_files import without_links
 
-State = Literal["started", "done", "failed", "stopped", "interrupted"]
+State = Literal["started", "done", "failed", "stopped", "refused", "interrupted"]
 LOCK_SECONDS = 5.0
 """Longest wait for a job log that another job is writing; its lines are shorter than a page."""
 
@@ -113,6 +113,9 @@ def record_job(path: Path, job: str, attempt: int = 1, settings: str = "") -> It
         state = "done"
     except Stopped as error:
         state, reason = "stopped", str(error)
+        raise
+    except Refused as error:
+        state, reason = "refused", str(error)
         raise
     except TesseraFlowError as error:
         state, reason = "failed", str(error)

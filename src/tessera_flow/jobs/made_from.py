@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config.configuration import Config
-from ..errors import TileError
-from .block_attributes import MADE_FROM, read_attributes
+from ..errors import Refused, TesseraFlowError
+from ..input_files import MADE_FROM
+from ..models.weights_record import read_weights_record
+from .block_attributes import read_attributes
 from .files import RunFiles
 from .params import JobParams
 from .paths import SENSORS
@@ -51,7 +53,11 @@ class Expected:
     """
 
     def __init__(self, files: RunFiles, params: JobParams, region: str, period: str) -> None:
-        """Collect the hashes; the lists and the record of the weights are read where they exist."""
+        """Collect the hashes; the lists and the record of the weights are read where they exist.
+
+        Raises:
+            CheckpointError: the record of the weights is damaged.
+        """
         self.region, self.period = region, period
         config = files.for_run(region, period)
         block = files.grids[region].blocks[0].id
@@ -81,8 +87,7 @@ class Expected:
                 self.steps[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         record = files.weights_record()
         if isinstance(record, str) and Path(record).exists():
-            document = json.loads(Path(record).read_text(encoding="utf-8"))
-            self.steps["weights"] = str(document["sha256"])
+            self.steps["weights"] = read_weights_record(record).sha256
 
     def differences(self, made_from: Mapping[str, str]) -> list[str]:
         """Return what differs between the record of a file and what is expected, as text."""
@@ -106,13 +111,15 @@ class Expected:
         """Refuse block files that were made from something else; return their joined records.
 
         Raises:
-            TileError: there is such a file, or one is missing or damaged.
+            Refused: there is such a file.
+            TileError: a file is missing or damaged.
+            ReadError: a file cannot be read.
         """
         joined: dict[str, str] = {}
         for path in paths:
             attributes = read_attributes(path)
             if fault := self.fault(attributes):
-                raise TileError(
+                raise Refused(
                     f"{path} was not made with the settings and lists of this run (region "
                     f"{self.region}, period {self.period}): {fault}. If another configuration "
                     "uses this folder, set another paths.work; else delete the file and run again."
@@ -129,7 +136,7 @@ class Expected:
             inputs: its block files.
 
         Raises:
-            TileError: see `check`.
+            Refused, TileError, ReadError: see `check`.
         """
         record = self.check(inputs)
         for step in _OWN_STEPS[rule]:
@@ -144,6 +151,35 @@ def expected_of(config: Config, region: str, period: str) -> Expected:
     one = config.model_copy(update={"regions": {region: config.regions[region]}})
     files = RunFiles(one)
     return Expected(files, JobParams(files), region, period)
+
+
+def record_of_job(
+    config: Config, rule: str, names: Mapping[str, str], inputs: Iterable[str]
+) -> dict[str, str]:
+    """Check the block files among the inputs of a job, and return the record of its output.
+
+    Args:
+        config: of the run.
+        rule: of the job; empty record if it writes no block file.
+        names: values of its wildcards.
+        inputs: paths.
+
+    Raises:
+        Refused: a block file was made from something else, or a file of all blocks is damaged.
+        TileError, ReadError: a block file is missing or damaged, or cannot be read.
+    """
+    if rule not in BLOCK_RULES:
+        return {}
+    try:
+        expected = expected_of(config, names["region"], names["period"])
+    except TesseraFlowError as error:  # not a failure of this block
+        raise Refused(str(error)) from error
+    return expected.of_job(rule, names.get("sensor"), block_files(inputs))
+
+
+def block_files(paths: Iterable[str]) -> list[Path]:
+    """Return those of some paths that are block files."""
+    return [path for path in map(Path, paths) if path.suffix == ".zip"]
 
 
 def _without_position(settings: Any) -> Any:

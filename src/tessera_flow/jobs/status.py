@@ -94,7 +94,7 @@ def end_of_run(files: RunFiles, command: Sequence[str]) -> str:
         command: the command line of the run.
     """
     failed = failed_jobs(files, run_ended=True)
-    blocks = blocks_of(failed)
+    blocks = blocks_of([job for job in failed if job.record.state != "refused"])
     lines = ["", "Failed jobs:"]
     lines += [f"  {job.line()}" for job in failed[:_LISTED]]
     if len(failed) > _LISTED:
