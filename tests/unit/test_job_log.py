@@ -68,6 +68,25 @@ def test_killed_job_is_recognised_by_its_missing_end(tmp_path: Path) -> None:
     assert "was killed" in record.why()
 
 
+def test_a_process_that_got_the_number_of_a_killed_job_is_not_the_job(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    with record_job(path, "infer_cpu"):
+        pass
+    line = json.loads(path.read_text().splitlines()[0])
+    assert line["process"] == os.getpid() and line["process_started"] > 0
+    path.write_text(json.dumps(line) + "\n")
+    assert read_job_log(path)[0].running
+    path.write_text(json.dumps(line | {"process_started": line["process_started"] - 1}) + "\n")
+    assert not read_job_log(path)[0].running
+
+
+def test_a_job_that_proc_hides_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hidepid, /proc shows no process of another user."""
+    monkeypatch.setattr("tessera_flow.jobs.processes.PROC", tmp_path / "hidden")
+    with record_job(tmp_path / "b.jsonl", "infer_cpu"):
+        assert read_job_log(tmp_path / "b.jsonl")[0].running
+
+
 def test_an_interrupted_job_is_not_done(tmp_path: Path) -> None:
     """Ctrl-C reaches the jobs of a run, too. Counted as done, the seconds of the job would enter
     the estimate, and its block would not count as failed."""

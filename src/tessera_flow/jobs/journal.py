@@ -5,8 +5,8 @@ lost. Status, summary and skipped blocks are read from the job logs. Their names
 grid: no folder is ever scanned.
 
 A line is a JSON object: `job`, `state` (started, done, failed, stopped, refused, interrupted),
-`time` (UTC), `host`, `process`, `attempt` and, at the end of a job, `seconds`, `peak_mb` and
-`reason`. A job that was killed has a line for its start and none for its end.
+`time` (UTC), `host`, `process`, `process_started`, `attempt` and, at the end of a job, `seconds`,
+`peak_mb` and `reason`. A job that was killed has a line for its start and none for its end.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any, Literal
 from ..concurrency import lock_for
 from ..errors import Refused, Stopped, TesseraFlowError
 from ..input_files import without_links
+from .processes import process_start, process_state
 
 State = Literal["started", "done", "failed", "stopped", "refused", "interrupted"]
 LOCK_SECONDS = 5.0
@@ -48,6 +49,7 @@ class JobRecord:
         reason: of the latest failure or stop; empty if there was none.
         seconds: duration of the latest attempt that was done.
         host, process: of the latest attempt.
+        process_started: start of that process (`processes.process_start`); 0 if not recorded.
         settings: hash of the parameters of the latest attempt; empty if not recorded.
     """
 
@@ -60,6 +62,7 @@ class JobRecord:
     host: str
     process: int
     settings: str = ""
+    process_started: int = 0
 
     @property
     def rule(self) -> str:
@@ -73,7 +76,7 @@ class JobRecord:
             return False
         if self.host != socket.gethostname():
             return True
-        return Path(f"/proc/{self.process}").exists()
+        return process_state(self.process, self.process_started) != "ended"
 
     def why(self) -> str:
         """Return why the job is not done, as a message."""
@@ -103,6 +106,7 @@ def record_job(path: Path, job: str, attempt: int = 1, settings: str = "") -> It
         "job": job,
         "host": socket.gethostname(),
         "process": os.getpid(),
+        "process_started": process_start(os.getpid()) or 0,
         "attempt": attempt,
     }
     _append(path, common | {"state": "started"})
@@ -184,6 +188,7 @@ def _updated(previous: JobRecord | None, record: dict[str, Any]) -> JobRecord:
         host=str(record["host"]),
         process=int(record["process"]),
         settings=str(record.get("settings", "")),
+        process_started=int(record.get("process_started", 0)),
     )
 
 
