@@ -17,7 +17,7 @@ from ..errors import ConfigError, OutputError, TileError
 from .files import RunFiles
 from .product_files import ProductFiles
 from .status import command_line
-from .work_lock import WorkLock
+from .work_lock import NO_LOCK, WorkLock, lock_is_skipped
 
 JOB_NAME_PREFIX = "tessera-flow"
 """`slurm-jobname-prefix` in profiles/slurm."""
@@ -34,7 +34,8 @@ def check_run(files: RunFiles, folder: Path, replace: bool) -> None:
     Raises:
         OutputError: see `refuse_orphans`, `refuse_folders_of_others` and `refuse_other_settings`.
     """
-    refuse_orphans(folder)
+    if not lock_is_skipped():
+        refuse_orphans(folder)
     refuse_folders_of_others(files)
     if not replace:
         refuse_other_settings(files)
@@ -44,13 +45,16 @@ def lock_work(lock: WorkLock, folder: Path) -> str | None:
     """Take the lock of the working folder for a run in `folder`.
 
     Returns:
-        A warning if the lock was that of a run that was killed; else None.
+        A warning if the lock was that of a run that was killed, or is skipped; else None.
 
     Raises:
         OutputError: another run holds it, or jobs of the run that was killed are in the queue.
+        ConfigError: see `lock_is_skipped`.
     """
+    if lock_is_skipped():
+        return f"{NO_LOCK} is set: other runs in {lock.path.parent} are not noticed."
     holder = lock.holder()
-    if holder is not None and holder.here and not holder.runs:
+    if holder is not None and holder.state() == "ended":
         refuse_orphans(Path(holder.folder))
     replaced = lock.acquire(folder)
     return None if replaced is None else f"{replaced} was killed: its lock of paths.work is taken."
@@ -75,12 +79,13 @@ def locked_message(lock: WorkLock, folder: Path, command: Sequence[str]) -> str 
         return None
     unlock = command_line([*command, "--unlock"])
     locked = f"{folder} is locked by {holder}"
-    if not holder.here:
+    state = holder.state()
+    if state == "unknown":
         return (
             f"{locked}. Whether it still runs cannot be seen from {socket.gethostname()}. If it "
             f"was killed, remove the lock and run again: {unlock}"
         )
-    if holder.runs:
+    if state == "running":
         return f"{locked}, which is running. Wait, or stop it: kill -INT {holder.process}"
     return f"{locked}. That run was killed. Remove the lock, and run again: {unlock}"
 
@@ -141,7 +146,7 @@ def refuse_orphans(folder: Path) -> None:
             f"{len(numbers)} Slurm jobs of an earlier run in {folder} are still in the queue, but "
             "its Snakemake has ended. Cancel them and run again (finished files are kept): "
             f"scancel {' '.join(numbers)}. If that Snakemake is alive and works on other regions "
-            "or periods, add --no-hooks to skip this check."
+            f"or periods, set {NO_LOCK}=1 in the environment to skip this check."
         )
 
 

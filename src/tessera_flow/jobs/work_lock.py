@@ -12,6 +12,7 @@ import datetime
 import errno
 import getpass
 import json
+import logging
 import os
 import socket
 import uuid
@@ -19,7 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..atomic import output_error
-from ..errors import OutputError
+from ..errors import ConfigError, OutputError
+from .processes import State, process_start, process_state, slurm_job_has_ended, this_slurm_job
+
+logger = logging.getLogger(__name__)
+
+NO_LOCK = "TESSERA_FLOW_NO_LOCK"
+"""Variable of the environment: 1 for a run that neither takes nor respects the lock, because the
+other one works on other regions or periods."""
 
 LOCK = "lock.json"
 LAST_RUN = "last_run.json"
@@ -39,6 +47,7 @@ class Holder:
         started: start of the process, in ticks since the machine started; processes that got
             the same number later have another.
         time: when it took the lock (ISO, UTC).
+        cluster, job: Slurm job that its Snakemake runs in; empty if it runs in none.
     """
 
     folder: str
@@ -48,6 +57,8 @@ class Holder:
     process: int
     started: int
     time: str
+    cluster: str = ""
+    job: str = ""
 
     @classmethod
     def this_run(cls, folder: Path, work: Path) -> Holder:
@@ -58,25 +69,41 @@ class Holder:
             _user(),
             socket.gethostname(),
             os.getpid(),
-            _start_of(os.getpid()) or 0,
+            process_start(os.getpid()) or 0,
             datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            *this_slurm_job(),
         )
 
-    @property
-    def here(self) -> bool:
-        """Whether the process is, or was, on this machine."""
-        return self.host == socket.gethostname()
+    def state(self) -> State:
+        """Return whether the run works; on another machine, it is only known of Slurm jobs of this
+        user that have ended."""
+        if self.host == socket.gethostname():
+            return process_state(self.process, self.started)
+        ended = self.user == _user() and slurm_job_has_ended(self.cluster, self.job)
+        return "ended" if ended else "unknown"
 
-    @property
-    def runs(self) -> bool:
-        """Whether the process exists; only known if `here`."""
-        return _start_of(self.process) == self.started
+    def is_this_process(self) -> bool:
+        """Return whether this process is the holder."""
+        this = (socket.gethostname(), os.getpid(), process_start(os.getpid()) or 0)
+        return (self.host, self.process, self.started) == this
 
     def __str__(self) -> str:
         return (
             f"the run in {self.folder} (user {self.user}, process {self.process} on {self.host}, "
             f"since {self.time})"
         )
+
+
+def lock_is_skipped() -> bool:
+    """Return whether the user skips the lock of `paths.work` by `TESSERA_FLOW_NO_LOCK`.
+
+    Raises:
+        ConfigError: it has a value that is neither 1 nor 0 nor empty.
+    """
+    value = os.environ.get(NO_LOCK, "")
+    if value not in ("", "0", "1"):
+        raise ConfigError(f"{NO_LOCK} is {value!r} in the environment: set it to 1, or unset it.")
+    return value == "1"
 
 
 class WorkLock:
@@ -126,8 +153,10 @@ class WorkLock:
             other = self._read()
             if other is None:
                 continue
+            if other == text:
+                break  # NFS: the link was made, but its answer was lost, and the repetition fails
             holder = self._parsed(other)
-            if holder.here and (holder.process, holder.started) == _this_process():
+            if holder.is_this_process():
                 return None
             self._refuse(holder)
             if self._remove(other):
@@ -137,30 +166,42 @@ class WorkLock:
         return replaced
 
     def release(self) -> None:
-        """Give the lock back, if this process holds it, and keep it as a record of the last run."""
-        if self._mine and self._read() == self._mine and self._holds():
-            os.replace(self.path, self.path.with_name(LAST_RUN))
-        self._mine = ""
+        """Give the lock back, if this process holds it, and keep it as a record of the last run.
 
-    def _holds(self) -> bool:
-        # A child process has a copy of this object, and ends before its parent.
-        holder = self._parsed(self._mine)
-        return (holder.process, holder.started) == _this_process()
+        A lock that cannot be given back is a warning: the files of the run are complete.
+        """
+        mine, self._mine = self._mine, ""
+        try:
+            # A child process has a copy of this object, and ends before its parent.
+            if mine and self._parsed(mine).is_this_process() and self._read() == mine:
+                self._keep_or_remove()
+        except (OSError, OutputError) as error:
+            logger.warning("%s remains, although its run has ended: %s", self.path, error)
+
+    def _keep_or_remove(self) -> None:
+        try:
+            os.replace(self.path, self.path.with_name(LAST_RUN))
+        except OSError:  # the record is of another user, and the folder has the sticky bit
+            self.path.unlink()
 
     def _refuse(self, holder: Holder) -> None:
         """Raise the message about a holder that has not been killed."""
+        state = holder.state()
         busy = f"{self.path.parent} (paths.work) is used by {holder}"
-        if not holder.here:
+        others = (
+            " If it works on other regions or periods with the same settings, set "
+            f"{NO_LOCK}=1 in the environment to skip this check."
+        )
+        if state == "unknown":
             raise OutputError(
-                f"{busy}. Whether it still runs cannot be seen from {socket.gethostname()}: wait "
-                "until it has ended; if it was killed, remove its lock and run again: "
-                f"rm {self.path}"
+                f"{busy}. Whether it still runs cannot be seen from "
+                f"{socket.gethostname()}: wait until it has ended; if it was killed, remove its "
+                f"lock and run again: rm {self.path}.{others}"
             )
-        if holder.runs:
+        if state == "running":
             raise OutputError(
                 f"{busy}, which is running: wait until it has ended, or set another paths.work. To "
-                f"stop it: kill -INT {holder.process}. If it works on other regions or periods "
-                "with the same settings, add --no-hooks to skip this check."
+                f"stop it: kill -INT {holder.process}.{others}"
             )
 
     def _create(self, text: str) -> bool:
@@ -214,9 +255,14 @@ class WorkLock:
 
     def _parsed(self, text: str) -> Holder:
         try:
-            return Holder(**json.loads(text))
+            holder = Holder(**json.loads(text))
         except (ValueError, TypeError) as error:
             raise self._no_lock() from error
+        texts = (holder.user, holder.host, holder.cluster, holder.job)
+        numbers = (holder.process, holder.started)
+        if {*map(type, texts)} != {str} or {*map(type, numbers)} != {int}:
+            raise self._no_lock()
+        return holder
 
     def _no_lock(self) -> OutputError:
         return OutputError(
@@ -230,17 +276,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in containers
         return str(os.getuid())
-
-
-def _this_process() -> tuple[int, int]:
-    return os.getpid(), _start_of(os.getpid()) or 0
-
-
-def _start_of(process: int) -> int | None:
-    """Return when a process started, in ticks; None if it does not exist or has ended."""
-    try:
-        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as handle:
-            fields = handle.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
