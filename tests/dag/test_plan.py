@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import shapely
 
+from tessera_flow.jobs.work_lock import WorkLock
 from tests.support.pipeline import write_polygon
 from tests.support.workflow import (
     LEFT,
@@ -227,3 +228,30 @@ def test_bad_input_is_refused_with_messages_and_without_traceback(
     written = {path.name for path in set(tmp_path.iterdir()) - before}
     assert written <= {".snakemake", ".cache", "work"}
     assert {path.name for path in tmp_path.glob("work/*")} <= {"plan"}
+
+
+def test_a_second_folder_can_look_at_files_that_it_must_not_replace(tmp_path: Path) -> None:
+    """The mask of the region was made by a run in another folder; its settings are unknown."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    work = first / "work"
+    prepared(second, *YEAR, paths={"work": str(work)})
+    mask = work / "here" / "roi.tif"
+    mask.parent.mkdir(parents=True)
+    mask.touch()
+    lock = WorkLock(work)
+    lock.acquire(first)
+    lock.release()
+    refusal = f"roi.tif was made by the run in {first}, which has the same paths.work"
+    done = snakemake(second, "--dry-run")
+    assert done.returncode == 0, done.stdout
+    assert f"WARNING: {mask.parent}/{refusal}" in done.stdout
+    assert job_counts(done.stdout)["roi"] == 1
+    done = snakemake(second, "--cores", "1", "status")
+    assert done.returncode == 0, done.stdout
+    assert refusal not in done.stdout
+    for arguments in ([], ["--no-hooks"], ["status", "all"]):
+        done = snakemake(second, "--cores", "1", *arguments)
+        assert (done.returncode, refusal in done.stdout) == (1, True), done.stdout
+    assert mask.read_bytes() == b""

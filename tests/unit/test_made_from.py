@@ -17,12 +17,12 @@ from tessera_flow.jobs.block_attributes import read_attributes
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.made_from import Expected, expected_of, settings_hash
-from tessera_flow.jobs.outdated import outdated_files
+from tessera_flow.jobs.outdated import outdated_files, refuse_to_replace
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.status import end_of_run
 from tessera_flow.jobs.work_lock import WorkLock
 
-from .test_run_files import layout
+from .test_run_files import YEAR, layout
 
 RUN = ("here", "then")
 WEIGHTS = {
@@ -83,7 +83,8 @@ def test_the_record_of_a_block_has_every_step(tmp_path: Path) -> None:
     assert read_attributes(paths[0])["made_from"] == expected.steps
     assert set(expected.steps) == {
         "region", "items sentinel2", "items sentinel1", "download sentinel2",
-        "download sentinel1", "stack", "retile", "infer", "weights",
+        "download sentinel1", "stack", "retile", "infer", "weights", "checkpoint",
+        "search sentinel2", "search sentinel1",
     }  # fmt: skip
     assert expected.check(paths) == expected.steps
     with create_block_file(tmp_path / "other.zip", {}):
@@ -130,7 +131,8 @@ def test_blocks_without_a_record_are_refused_but_skipped_ones_are_not(tmp_path: 
 
 
 def outdated(files: RunFiles, folder: Path, recorded: bool = False) -> list[str]:
-    found = outdated_files(files, JobParams(files), lambda path: recorded, folder)
+    found = outdated_files(files, JobParams(files), lambda path: recorded)
+    refuse_to_replace(files, folder, found)
     work = Path(files.config.paths.work)
     return sorted({Path(path).relative_to(work).as_posix().split("/b0")[0] for path in found})
 
@@ -148,9 +150,54 @@ def test_files_that_snakemake_has_no_record_of(tmp_path: Path) -> None:
         "here/then/items/sentinel1.json",
         "here/then/items/sentinel2.json",
     ]
-    # Not recorded is not the same.
-    shutil.rmtree(tmp_path / "work" / "here" / "job_log")
-    assert outdated(files, tmp_path) == ["here/roi.tif"]
+
+
+def without_job_logs(files: RunFiles) -> None:
+    for names in ((), ("here",), RUN):
+        shutil.rmtree(files.job_log_file(*names).parent)
+
+
+def test_without_job_logs_the_blocks_state_what_the_lists_were_made_with(tmp_path: Path) -> None:
+    """A job log that cannot be written fails no job, so that nothing may depend on it."""
+    files = prepared(tmp_path)
+    paths = embed(files)
+    without_job_logs(files)
+    assert outdated(files, tmp_path) == []
+    # One block of any kind is enough.
+    for path in (tmp_path / "work").rglob("*.zip"):
+        if path != paths[-1]:
+            path.unlink()
+    assert outdated(files, tmp_path) == []
+    later = layout(tmp_path, periods={"then": {"start": "2022-01-01", "end": "2022-12-31"}})
+    assert outdated(later, tmp_path) == [
+        "here/then/embeddings", "here/then/items/sentinel1.json", "here/then/items/sentinel2.json",
+    ]  # fmt: skip
+    # The weights were checked with other draws.
+    assert outdated(layout(tmp_path, seed=5), tmp_path) == ["here/then/embeddings", "weights.json"]
+    # A list whose content no block has seen.
+    manifest = Path(files.manifests(*RUN)[0])
+    manifest.write_text(manifest.read_text() + " ")
+    assert outdated(files, tmp_path) == ["here/then/embeddings", f"here/then/items/{manifest.name}"]
+
+
+def test_without_job_logs_and_blocks_the_lists_are_made_again(tmp_path: Path) -> None:
+    files = prepared(tmp_path)
+    without_job_logs(files)
+    assert outdated(files, tmp_path) == [
+        "here/roi.tif", "here/then/items/sentinel1.json", "here/then/items/sentinel2.json",
+        "weights.json",
+    ]  # fmt: skip
+
+
+def test_blocks_of_one_period_are_enough_for_files_of_all(tmp_path: Path) -> None:
+    years = YEAR | {"later": {"start": "2022-01-01", "end": "2022-12-31"}}
+    files = prepared(tmp_path, periods=years)
+    embed(files)
+    without_job_logs(files)
+    manifest = Path(files.manifests("here", "later")[0])
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    assert outdated(files, tmp_path) == [f"here/later/items/{manifest.name}"]
 
 
 def test_files_of_a_run_in_another_folder_are_not_replaced(tmp_path: Path) -> None:
@@ -279,4 +326,4 @@ def test_a_file_that_cannot_be_read_is_not_damaged(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=message), open_block_file(path):
         pass
     with pytest.raises(ReadError, match=message):
-        outdated_files(files, JobParams(files), lambda name: False, tmp_path)
+        outdated_files(files, JobParams(files), lambda name: False)

@@ -57,6 +57,17 @@ def forced():
     return workflow.dag_settings.forcetargets or workflow.dag_settings.forceall
 
 
+def is_dry_run():
+    """Whether no job is executed (-n)."""
+    return workflow.dryrun
+
+
+def writes_nothing(names):
+    """Whether all targets of this run are among these names."""
+    targets = set(workflow.dag_settings.targets)
+    return bool(targets) and targets <= names
+
+
 def make_again(paths):
     """Run the jobs that write these files, as --forcerun does, where they are part of a run.
 

@@ -3,10 +3,11 @@
 # Makes: LOCK (of paths.work).
 try:
     from tessera_flow.config.unused import unused_settings
+    from tessera_flow.errors import OutputError
     from tessera_flow.jobs.check_results import check_lines
     from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.machine import default_limits
-    from tessera_flow.jobs.outdated import outdated_files
+    from tessera_flow.jobs.outdated import outdated_files, refuse_to_replace
     from tessera_flow.jobs.preflight import (
         check_run,
         lock_work,
@@ -34,10 +35,21 @@ def show_scene_warnings(of_blocks=False):
             show_warning(text)
 
 
+# Targets of rules/look.smk that write nothing.
+LOOKS = {"plan", "status"}
+
+
 def files_to_make_again(recorded):
     """Damaged products, and files of other settings that Snakemake does not recognise."""
+    if writes_nothing(LOOKS):
+        return []
     try:
-        outdated = outdated_files(FILES, PARAMS, recorded, Path.cwd())
+        outdated = outdated_files(FILES, PARAMS, recorded)
+        refuse_to_replace(FILES, Path.cwd(), outdated)
+    except OutputError as error:
+        if not is_dry_run():
+            refuse(error)
+        show_warning(error)
     except TesseraFlowError as error:
         refuse(error)
     if outdated:

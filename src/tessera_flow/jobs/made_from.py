@@ -25,16 +25,21 @@ from .paths import SENSORS
 _SHORT = 10
 _OF_POSITION = {"window", "origin"}
 _OWN_STEPS = {
-    "download": ("region", "items", "download"),
+    "download": ("region", "search", "items", "download"),
     "stack": ("stack",),
     "retile": ("retile",),
     "import_tiles": ("region", "import_tiles"),
-    "import_embeddings": ("region", "items", "import_embeddings"),
-    "infer_cpu": ("infer", "weights"),
-    "infer_gpu": ("infer", "weights"),
+    "import_embeddings": ("region", "search", "items", "import_embeddings"),
+    "infer_cpu": ("infer", "checkpoint", "weights"),
+    "infer_gpu": ("infer", "checkpoint", "weights"),
     "export_tiles": (),
 }
-"""What the jobs of a rule add to the record of their inputs; `items` and `download` by sensor."""
+"""What the jobs of a rule add to the record of their inputs; some by sensor."""
+
+_BY_SENSOR = {"search", "items", "download"}
+_OF_LISTS = {"search", "checkpoint"}
+"""Settings of the lists (`items`) and of the record of the weights (`weights`). A block depends on
+the content of those files only; its record shows which settings the content belongs to."""
 
 BLOCK_RULES = frozenset(_OWN_STEPS)
 
@@ -67,14 +72,17 @@ class Expected:
         }
         if config.source == "scenes":
             for sensor in files.sensors(region, period):
+                steps[f"search {sensor}"] = params.items(region, period, sensor)
                 steps[f"download {sensor}"] = params.download(region, period, sensor, block)
             steps["retile"] = params.retile(region, period, block)
         elif config.source == "tiles":
             steps["import_tiles"] = params.import_tiles(region, period, block)
         else:
+            steps["search"] = params.store_tiles(region, period)
             steps["import_embeddings"] = params.import_embeddings(region, block)
         if config.source != "geotessera":
             steps["infer"] = params.infer(region, period, block)
+            steps["checkpoint"] = params.weights()
         self.steps = {
             name: settings_hash(_without_position(settings)) for name, settings in steps.items()
         }
@@ -94,8 +102,16 @@ class Expected:
         return [
             f"{_text(step)} (hash {stated[:_SHORT]}, here {self.steps.get(step, 'none')[:_SHORT]})"
             for step, stated in made_from.items()
-            if self.steps.get(step) != stated
+            if self.steps.get(step) != stated and step.split(" ")[0] not in _OF_LISTS
         ]
+
+    def proves(self, attributes: Mapping[str, Any], steps: Iterable[str]) -> bool:
+        """Return whether a block file with these attributes was made from these steps as they are
+        here."""
+        record = attributes.get(MADE_FROM)
+        return isinstance(record, dict) and all(
+            step in self.steps and record.get(step) == self.steps[step] for step in steps
+        )
 
     def fault(self, attributes: Mapping[str, Any]) -> str | None:
         """Return why a block file with these attributes is not one of this run; None if it is."""
@@ -140,7 +156,7 @@ class Expected:
         """
         record = self.check(inputs)
         for step in _OWN_STEPS[rule]:
-            name = f"{step} {sensor}" if sensor and step in ("items", "download") else step
+            name = f"{step} {sensor}" if sensor and step in _BY_SENSOR else step
             record[name] = self.steps[name]
         return record
 

@@ -7,10 +7,13 @@ is started in. It has none of files that a run in another folder has made, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ..concurrency import ordered_map
 from ..config.configuration import runs
 from ..errors import OutputError, TileError
 from .block_attributes import read_attributes
@@ -22,6 +25,9 @@ from .work_lock import WorkLock
 
 Recorded = Callable[[str], bool]
 
+_THREADS = 16
+"""Block files that are read at a time: file systems of clusters take long for the first byte."""
+
 
 @dataclass(frozen=True)
 class _Head:
@@ -32,60 +38,77 @@ class _Head:
         log: names of its job log.
         job: that makes it.
         settings: hash of the job's parameters.
+        steps: by which a block file states that it was made from this file and these settings.
     """
 
     path: str
     log: tuple[str, ...]
     job: str
     settings: str
+    steps: tuple[str, ...]
 
 
-def outdated_files(
-    files: RunFiles, params: JobParams, recorded: Recorded, folder: Path
-) -> list[str]:
-    """Return the files that must be made again because they were made with other settings.
+def outdated_files(files: RunFiles, params: JobParams, recorded: Recorded) -> dict[str, str]:
+    """Return the files that must be made again, with the reason of each.
+
+    They were made with other settings, or nothing states with which. For a file of a run, a region
+    or a period the job log states it; if it does not, any block file that was made from it.
 
     Args:
         files: the files of the run.
         params: parameters of its jobs.
         recorded: whether Snakemake has a record of a file; those are left to it.
-        folder: in which the run is started.
 
     Raises:
-        OutputError: there are such files, of a run in another folder that exists.
+        ReadError: a block file cannot be read.
+        CheckpointError: the record of the weights is damaged.
     """
     outdated: dict[str, str] = {}
+    unknown: dict[str, str] = {}
+    proven: set[str] = set()
     for region, period in runs(files.config):
         heads = list(_heads(files, params, region, period))
-        unknown = [h for h in heads if Path(h.path).exists() and not recorded(h.path)]
-        if not unknown:
+        heads = [head for head in heads if Path(head.path).exists() and not recorded(head.path)]
+        if not heads:
             continue
-        for head in unknown:
-            jobs = {record.job: record for record in read_job_log(files.job_log_file(*head.log))}
-            if head.job not in jobs or jobs[head.job].settings != head.settings:
-                outdated[head.path] = f"the settings of {head.job}"
+        stated = [(head, _stated(files, head)) for head in heads]
+        outdated |= {
+            h.path: f"the settings of {h.job}" for h, s in stated if s not in ("", h.settings)
+        }
+        doubtful = [head for head, settings in stated if not settings]
+        unknown |= {h.path: f"the settings of {h.job}, of which no record exists" for h in doubtful}
         expected = Expected(files, params, region, period)
-        for path in _block_files(files, region, period):
-            if Path(path).exists() and not recorded(path) and (why := _fault(path, expected)):
+        for path, attributes in _read_blocks(_block_files(files, region, period)):
+            if attributes is not None:
+                proven |= {h.path for h in doubtful if expected.proves(attributes, h.steps)}
+            why = "it is damaged" if attributes is None else expected.fault(attributes)
+            if why and not recorded(path):
                 outdated[path] = why
-    if outdated:
-        _refuse_others(files, folder, outdated)
-    return list(outdated)
+    return outdated | {path: why for path, why in unknown.items() if path not in proven}
+
+
+def _stated(files: RunFiles, head: _Head) -> str:
+    """Return the hash of the settings of a file that its job log states; empty if none."""
+    records = read_job_log(files.job_log_file(*head.log))
+    return next((record.settings for record in records if record.job == head.job), "")
 
 
 def _heads(files: RunFiles, params: JobParams, region: str, period: str) -> Iterator[_Head]:
     roi = files.paths.roi.format(region=region)
-    yield _Head(roi, (region,), "roi", settings_hash(params.roi(region)))
+    yield _Head(roi, (region,), "roi", settings_hash(params.roi(region)), ("region",))
     record = files.weights_record()
     if isinstance(record, str):
-        yield _Head(record, (), "weights", settings_hash(params.weights()))
+        settings = settings_hash(params.weights())
+        yield _Head(record, (), "weights", settings, ("checkpoint", "weights"))
     for path in files.manifests(region, period):
-        sensor = Path(path).stem
+        log, sensor = (region, period), Path(path).stem
         if files.config.source == "geotessera":
-            job, settings = "store_tiles", params.store_tiles(region, period)
+            settings = settings_hash(params.store_tiles(region, period))
+            yield _Head(path, log, "store_tiles", settings, ("search", "items"))
         else:
-            job, settings = f"items {sensor}", params.items(region, period, sensor)
-        yield _Head(path, (region, period), job, settings_hash(settings))
+            settings = settings_hash(params.items(region, period, sensor))
+            steps = (f"search {sensor}", f"items {sensor}")
+            yield _Head(path, log, f"items {sensor}", settings, steps)
 
 
 def _block_files(files: RunFiles, region: str, period: str) -> Iterator[str]:
@@ -102,17 +125,34 @@ def _block_files(files: RunFiles, region: str, period: str) -> Iterator[str]:
                 yield from files.slice_files(region, period, sensor, block.id)
 
 
-def _fault(path: str, expected: Expected) -> str | None:
+def _read_blocks(paths: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield those of some block files that exist, with their attributes; None: it is damaged."""
+    with closing(ordered_map(_read, paths, _THREADS)) as results:
+        yield from (result for result in results if result is not None)
+
+
+def _read(path: str) -> tuple[str, dict[str, Any] | None] | None:
+    if not Path(path).exists():
+        return None
     try:
-        return expected.fault(read_attributes(path))
+        return path, read_attributes(path)
     except TileError:
-        return "it is damaged"
+        return path, None
 
 
-def _refuse_others(files: RunFiles, folder: Path, outdated: dict[str, str]) -> None:
-    """Refuse to replace the files of a run in another folder."""
+def refuse_to_replace(files: RunFiles, folder: Path, outdated: Mapping[str, str]) -> None:
+    """Refuse to replace files of a run in another folder that exists.
+
+    Args:
+        files: the files of the run.
+        folder: in which the run is started.
+        outdated: see `outdated_files`.
+
+    Raises:
+        OutputError: there are such files.
+    """
     last = WorkLock(files.config.paths.work).last_folder()
-    if last is None or not last.is_dir() or last == folder.resolve():
+    if not outdated or last is None or not last.is_dir() or last == folder.resolve():
         return
     path, why = next(iter(outdated.items()))
     others = f" and {len(outdated) - 1} more files were" if outdated.keys() - {path} else " was"
