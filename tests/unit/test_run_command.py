@@ -116,11 +116,27 @@ def test_an_existing_run_is_kept(folder: Path, capsys: pytest.CaptureFixture[str
         (["--year", "2022-2023"], "2022-01-01 to 2022-12-31, 2023-01-01 to 2023-12-31"),
         (["--weights", "v2-nano"], "has the weights"),
         ([*first[:2], "--layer", "x"], "(layer x)"),
+        (["--layer", "x"], "has the layer (none), but the command line has x"),
     ):
         for command in ("init", "plan", "run"):
             stated = message(capsys, *other, command=command)
             assert text in stated and "name another folder with --out" in stated
+    assert "--year is , but must be a year" in message(capsys, "--year", "")
     assert file.read_text() == edited
+
+
+def test_a_layer_must_be_that_of_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for layer in ("fens", "bogs"):
+        frame = pyogrio.raw.read(folder / "my fens.geojson")
+        pyogrio.raw.write(
+            folder / "two.gpkg", frame[2], frame[3], frame[0]["fields"],
+            layer=layer, geometry_type="Polygon", crs=frame[0]["crs"],
+            append=(folder / "two.gpkg").exists(),
+        )  # fmt: skip
+    words = ["--roi", "two.gpkg", "--year", "2023", "--weights", "weights.pt"]
+    assert init(*words, "--layer", "fens") == 0
+    assert init("--layer", "fens") == 0
+    assert "has the layer fens, but the command line has bogs" in message(capsys, "--layer", "bogs")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def prepared(arguments: argparse.Namespace) -> RunFolder:
         )
     document = _document(arguments, run, given)
     try:
-        requested = load_config(_completed(document))
+        requested = load_config(_completed(document, arguments.layer))
     except ConfigError as error:
         text = str(error).replace("regions.region.roi", "--roi")
         raise ConfigError(text) from None
@@ -120,9 +120,10 @@ def _write_regions(arguments: argparse.Namespace, run: RunFolder, document: dict
 
 
 def _given(arguments: argparse.Namespace) -> set[str]:
+    days = (arguments.year, arguments.start, arguments.end)
     values = {
         "roi": arguments.roi,
-        "period": arguments.year or arguments.start or arguments.end,
+        "period": next((text for text in days if text is not None), None),
         "weights": arguments.weights,
         "layer": arguments.layer,
     }
@@ -146,10 +147,10 @@ def _document(arguments: argparse.Namespace, run: RunFolder, given: set[str]) ->
     return document
 
 
-def _completed(document: dict[str, Any]) -> dict[str, Any]:
+def _completed(document: dict[str, Any], layer: str | None) -> dict[str, Any]:
     """Return a document that is valid also if a region or period is not given."""
     return {
-        "regions": document["regions"] or {"region": {"roi": "-"}},
+        "regions": document["regions"] or {"region": {"roi": "-", "layer": layer}},
         "periods": document["periods"] or {"y": {"years": 2023}},
         "model": document["model"],
     }
