@@ -59,6 +59,14 @@ def test_places_that_items_may_not_name(href: str, base: str, problem: str) -> N
     assert re.search(problem, Places(base).find(href, base)[1])
 
 
+def test_a_catalog_at_the_root_of_the_file_system_has_none_above(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A file that the root of this machine has, in place of catalog.json.
+    monkeypatch.setattr("tessera_flow.archives.places.CATALOGS", ("etc/passwd",))
+    assert Places("/items.json").folders == ["/"]
+
+
 def test_places_that_items_may_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data, other = tmp_path / "data", tmp_path / "other"

@@ -89,7 +89,10 @@ def _own_folder(location: str) -> str:
     path = _absolute(location)
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     while any(os.path.isfile(os.path.join(folder, "..", name)) for name in CATALOGS):
-        folder = os.path.dirname(folder)  # to the catalog that this one is part of
+        parent = os.path.dirname(folder)  # of the catalog that this one is part of
+        if parent == folder:
+            break
+        folder = parent
     above = os.path.dirname(folder)
     home = os.path.expanduser("~")
     shared = above == os.path.dirname(above) or _is_inside(f"{home}{os.sep}x", above)
