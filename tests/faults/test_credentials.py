@@ -66,3 +66,34 @@ def test_token_is_not_replaced_by_a_password_file(
         asset = Asset("x", "B05", f"{server.url}{path}")
         reader.read(asset, mask_geobox(archive.mask), "uint16", ReadOptions("nearest", True))
     assert {r.headers["authorization"] for r in server.requests} == {"Bearer B3arer-secret"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "signature", "sent"),
+    [
+        ("machine 127.0.0.1", "", True),
+        ("machine 127.0.0.1", "?sig=x", False),
+        ("default", "", False),
+    ],
+)
+def test_password_of_a_file_is_sent_to_named_hosts_without_a_signature(
+    archive: Archive,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    entry: str,
+    signature: str,
+    sent: bool,
+) -> None:
+    """S3 and Azure refuse a request with a password that they did not ask for."""
+    (tmp_path / ".netrc").write_text(f"{entry} login me password other\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    _, path = one_asset(archive)
+
+    def access(href: str, fresh: bool = False) -> Access:
+        return Access(href + signature)
+
+    with serve_files(archive.scenes) as server, Reader(access) as reader:
+        asset = Asset("x", "B05", f"{server.url}{path}")
+        reader.read(asset, mask_geobox(archive.mask), "uint16", ReadOptions("nearest", True))
+    assert {"authorization" in r.headers for r in server.requests} == {sent}

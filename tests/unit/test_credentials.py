@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.archives.credentials import earthdata_token, warn_if_shared
+from tessera_flow.archives.credentials import earthdata_token, netrc_login, warn_if_shared
 from tessera_flow.archives.opera import Opera
 from tessera_flow.archives.signing import Access
 from tessera_flow.errors import CredentialsError
@@ -87,3 +87,24 @@ def test_repr_of_access_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
     assert TOKEN not in f"{Opera().access(ASF)!r} {Opera().access(ASF)}"
     assert "sig" not in repr(Access("https://x/?sig=1"))
+
+
+def test_only_an_entry_of_the_very_host_is_used(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("NETRC", raising=False)
+    assert netrc_login("https://data.example.org/a.tif") is None
+    text = "machine Data.example.org login me password one\ndefault login you password two\n"
+    path = write_token(home / ".netrc", text, 0o644)
+    # The mode matters only if a password is used.
+    assert netrc_login("https://bucket.s3.amazonaws.com/a.tif") is None
+    assert netrc_login("https://default/a.tif") is None
+    with pytest.raises(CredentialsError, match=r"data\.example\.org, but other users can read it"):
+        netrc_login("https://data.example.org:8080/a.tif")
+    path.chmod(0o600)
+    assert netrc_login("https://DATA.example.org:8080/a.tif") == ("me", "one")
+    assert netrc_login("https://other.example.org/a.tif") is None
+    assert not caplog.records
+    path.write_text("machine data.example.org login me passwort secret\n")
+    assert netrc_login("https://data.example.org/a.tif") is None
+    assert f"line 1 of {path} is wrong" in caplog.text and "secret" not in caplog.text

@@ -59,25 +59,45 @@ def earthdata_token() -> str:
 def netrc_login(url: str) -> tuple[str, str] | None:
     """Return user name and password for the host of a URL from the netrc file; None without one.
 
-    The file is the one in the environment variable NETRC, or ~/.netrc.
+    The file is the one in the environment variable NETRC, or ~/.netrc. Its entry `default` is not
+    used: items can name any host, and S3 refuses a request with a password that it does not know.
 
     Raises:
-        CredentialsError: other users can read the file.
+        CredentialsError: other users can read the file, and it names the host.
     """
-    # Imported here: most users of this module read a token only.
-    from requests.utils import get_netrc_auth
-
-    login = get_netrc_auth(url)
-    if login is None:
-        return None
+    host = urlsplit(url).hostname
     paths = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for path in (Path(name).expanduser() for name in paths):
-        if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise CredentialsError(
-                f"{path} has a password for {urlsplit(url).hostname}, but other users can read it: "
-                f"run `chmod 600 {path}`."
-            )
-    return str(login[0]), str(login[1])
+    path = next((p for p in (Path(name).expanduser() for name in paths) if p.exists()), None)
+    if host is None or path is None:
+        return None
+    login = _logins(path).get(host)
+    if login is not None and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise CredentialsError(
+            f"{path} has a password for {host}, but other users can read it: "
+            f"run `chmod 600 {path}`."
+        )
+    return login
+
+
+def _logins(path: Path) -> dict[str, tuple[str, str]]:
+    """Return user name and password by host of a netrc file, without its entry `default`."""
+    # Imported here: most users of this module read a token only.
+    import netrc
+
+    try:
+        hosts = netrc.netrc(str(path)).hosts
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not plain text"
+        log.warning("cannot read %s (%s): no password from it is used", path, reason)
+        return {}
+    except netrc.NetrcParseError as error:  # its text may contain a password
+        log.warning("line %s of %s is wrong: no password from it is used", error.lineno, path)
+        return {}
+    return {
+        host.lower(): (login or account, password)
+        for host, (login, account, password) in hosts.items()
+        if host != "default"
+    }
 
 
 def _checked(text: str, where: str) -> str:

@@ -26,7 +26,7 @@ from ..archives.credentials import netrc_login
 from ..archives.signing import Access, GivesAccess
 from ..concurrency import call_with_timeout
 from ..errors import ReadError, TesseraFlowError
-from ..urls import keep_secrets_out_of_log, public_href
+from ..urls import keep_secrets_out_of_log, public_href, stated_secret
 from .failures import Failure, MissingSceneError, ReplacedError, of_exception, of_status
 from .responses import Version, credential_scope, decoded, encodings
 from .retry import Attempts, RetryPolicy, retry_after
@@ -200,7 +200,8 @@ class RangeClient:
             "Accept-Encoding": "identity",
         }
         auth = None
-        if not any(name.lower() == "authorization" for name in headers):
+        signed = stated_secret(access.href) is not None
+        if not signed and not any(name.lower() == "authorization" for name in headers):
             auth = self._login(access.href)
         if version is not None and version.strong:
             headers["If-Range"] = version.etag
