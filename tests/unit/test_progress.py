@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from snakemake.logging import LogEvent
 
-from tessera_flow.jobs.machine import default_limits, memory_mb
+from tessera_flow.jobs.machine import default_limits, limit_files, memory_mb, slurm_memory
 from tessera_flow.jobs.progress import (
     Patches,
     RunProgress,
@@ -243,15 +243,58 @@ def test_status_has_the_steps_and_the_patches(
 
 
 def test_the_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
-    whole = memory_mb(tmp_path)
+    whole = memory_mb(tmp_path, {})
     assert whole > 500
     group = tmp_path / "sys" / "fs" / "cgroup"
     group.mkdir(parents=True)
     (group / "memory.max").write_text("max\n")
-    assert memory_mb(tmp_path) == whole
+    assert memory_mb(tmp_path, {}) == whole
     (group / "memory.max").write_text("300000000\n")
-    assert memory_mb(tmp_path) == 300
+    assert memory_mb(tmp_path, {}) == 300
     assert default_limits()["mem_mb"] <= 0.8 * whole
+    job = group / "slurm" / "job_7"
+    job.mkdir(parents=True)
+    (job.parent / "memory.max").write_text("200000000\n")
+    (job / "memory.max").write_text("max\n")
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    cgroup = tmp_path / "proc" / "self" / "cgroup"
+    cgroup.write_text("0::/slurm/job_7/step_0\n")
+    assert memory_mb(tmp_path, {}) == 200
+    assert memory_mb(tmp_path, {"SLURM_MEM_PER_NODE": "100"}) == 104
+    cgroup.write_text("9:cpuset:/\n4:cpu,memory:/slurm/job_7\n0::/\n")
+    limit = group / "memory" / "slurm" / "job_7" / "memory.limit_in_bytes"
+    limit.parent.mkdir(parents=True)
+    limit.write_text("9223372036854771712\n")
+    assert memory_mb(tmp_path, {}) == 300
+    limit.write_text("150000000\n")
+    assert memory_mb(tmp_path, {}) == 150
+
+
+def test_the_files_with_memory_limits_are_those_of_all_cgroups_above() -> None:
+    top = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"]
+    assert limit_files("") == limit_files("0::/../x\nnonsense\n3:pids:/y") == top
+    assert limit_files("0::/a.slice/b\n7:memory:/c\n") == [
+        top[0],
+        "sys/fs/cgroup/a.slice/b/memory.max",
+        "sys/fs/cgroup/a.slice/memory.max",
+        top[1],
+        "sys/fs/cgroup/memory/c/memory.limit_in_bytes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "mib"),
+    [
+        ({}, None),
+        ({"SLURM_MEM_PER_NODE": "4096"}, 4096),
+        ({"SLURM_MEM_PER_NODE": "0"}, None),
+        ({"SLURM_MEM_PER_CPU": "2048", "SLURM_CPUS_ON_NODE": "4"}, 8192),
+        ({"SLURM_MEM_PER_CPU": "2048"}, None),
+        ({"SLURM_MEM_PER_NODE": "4G"}, None),
+    ],
+)
+def test_memory_of_a_slurm_job(variables: dict[str, str], mib: int | None) -> None:
+    assert slurm_memory(variables) == (None if mib is None else mib * 2**20)
 
 
 def test_a_failed_run_repeats_the_command_of_the_user(
