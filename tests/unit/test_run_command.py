@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +383,59 @@ def test_one_region_for_each_row(folder: Path, capsys: pytest.CaptureFixture[str
         table.write_text(text)
         assert stated in message(capsys, *words, "--out", "other")
         assert not (folder / "other").exists()
+
+
+# Runs a command as `tessera-flow run` does; the command prints each SIGINT that it receives.
+WAITING = """
+import os, sys
+from pathlib import Path
+from tessera_flow.cli.run import _waited_for
+child = '''
+import signal, time
+number = 0
+def note(*_):
+    global number
+    number += 1
+signal.signal(signal.SIGINT, note)
+print("started", flush=True)
+end = time.monotonic() + 20
+while not number and time.monotonic() < end:
+    time.sleep(0.02)
+time.sleep(0.3)
+print(f"interrupted {number} times", flush=True)
+raise SystemExit(1)
+'''
+try:
+    print(_waited_for([sys.executable, "-c", child], Path("."), os.environ))
+except KeyboardInterrupt:
+    print("KeyboardInterrupt", flush=True)
+"""
+EXPECTED = ["interrupted 1 times", "KeyboardInterrupt"]
+
+
+def test_an_interrupt_without_a_terminal_is_passed_on() -> None:
+    command = [sys.executable, "-c", WAITING]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read().splitlines() == EXPECTED
+
+
+def test_ctrl_c_in_a_terminal_interrupts_once() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", WAITING])
+    text = b""
+    try:
+        while True:
+            text += os.read(terminal, 1000)
+            if text.endswith(b"started\r\n"):
+                os.write(terminal, b"\x03")
+    except OSError:  # the end, on Linux
+        pass
+    finally:
+        os.close(terminal)
+        os.waitpid(pid, 0)
+    assert text.decode().replace("^C", "").splitlines()[1:] == EXPECTED

@@ -149,13 +149,15 @@ def check_snakemake_arguments(words: Sequence[str]) -> None:
 
 
 def _waited_for(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
-    """Run a command; Ctrl-C reaches it from the terminal, SIGTERM and SIGHUP are passed on."""
+    """Run a command; pass on SIGTERM and SIGHUP, and SIGINT if no terminal sends it to both."""
     interrupted = False
     process = subprocess.Popen(command, cwd=folder, env=dict(environment))
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted = True
+        if not _in_foreground():
+            process.send_signal(number)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         process.send_signal(number)
@@ -170,6 +172,20 @@ def _waited_for(command: Sequence[str], folder: Path, environment: Mapping[str, 
     if interrupted and status:
         raise KeyboardInterrupt
     return status if status >= 0 else 128 - status
+
+
+def _in_foreground() -> bool:
+    """Return whether Ctrl-C in a terminal interrupts this process and those that it starts."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
