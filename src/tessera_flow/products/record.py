@@ -8,7 +8,12 @@ from typing import Any
 
 
 def has_record(folder: Path) -> bool:
-    """Return whether a folder is a Zarr or geotessera store that this program has written."""
+    """Return whether a folder is a Zarr or geotessera store that this program has written.
+
+    The record of checksums identifies a store whose metadata are missing or damaged.
+    """
+    if "configuration" in _document(folder / "checksums.json", "settings"):
+        return True
     return any(
         "configuration_sha256" in record
         for record in (
