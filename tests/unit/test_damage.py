@@ -12,18 +12,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import rasterio
 import xarray as xr
 import zarr
 from pyproj import CRS
+from rasterio.errors import RasterioDeprecationWarning
 
 from tessera_flow.cli.main import main
 from tessera_flow.errors import TileError
-from tessera_flow.products.checksums import STORE_RECORD, Checksums, record_files
+from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.checksums import STORE_RECORD, Checksums, record_files, records_in
 from tessera_flow.products.counts import write_counts
 from tessera_flow.products.open import open_product
 from tessera_flow.products.points import Points
+from tessera_flow.products.record import has_record
 from tessera_flow.products.sample import Sample, open_store, sample_store
 from tessera_flow.products.stac import write_item
+from tessera_flow.products.vrt import write_vrt
 from tessera_flow.products.zarr_store import ABSENT_CODE, write_zarr
 
 from ..support.products_region import Region, make_region
@@ -127,6 +132,7 @@ def test_record_of_a_store(whole: tuple[Region, Path], store: Path) -> None:
     assert not list(record.unknown())
     (store / "embeddings/c/0/0/0/0").parent.mkdir(parents=True, exist_ok=True)
     (store / "embeddings/c/0/0/0/0").write_bytes(b"stray")
+    (store / "embeddings/pam.aux.xml").write_text("<PAMDataset/>")  # statistics of GDAL
     assert list(record.unknown()) == ["embeddings/c/0/0/0/0 is not in the record"]
     data = bytearray((store / SHARD).read_bytes())
     data[100] ^= 1
@@ -198,3 +204,72 @@ def test_stac_has_the_checksums_of_the_records(results: Path) -> None:
     assert asset["href"] == "./embeddings.zarr/checksums.json"
     assert asset["file:checksum"] == "1220" + hashlib.sha256(record).hexdigest()
     assert "file:checksum" not in assets["embeddings"]
+
+
+def test_stac_reads_only_the_records_of_its_products(results: Path) -> None:
+    """A Mac writes `._counts.json` on disks of other systems; other records may be damaged."""
+    (results / "checksums/._counts.json").write_bytes(b"\0\5\x16\7")
+    (results / "checksums/report.json").write_text("{")
+    assert [record.root for record in records_in(results, ["counts", "preview"])] == [results]
+    region = make_region(results / "blocks", 100)
+    products = {"counts": ["counts.tif"], "zarr": ["embeddings.zarr"]}
+    item = results / "item.json"
+    write_item(item, region.grid, region.blocks, region.provenance, products, [])
+    assert "file:checksum" in json.loads(item.read_text())["assets"]["counts"]
+    with pytest.raises(TileError, match=r"report\.json is no record"):
+        records_in(results)
+
+
+@pytest.mark.parametrize("name", ["embeddings.vrt", "embeddings_codes.vrt"])
+def test_statistics_of_gdal_do_not_change_a_vrt(tmp_path: Path, name: str) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    arrays = [tmp_path / f"{part}.npy" for part in ("all", "scales", "counts")]
+    write_arrays(*arrays, tmp_path / "r.json", region.grid, region.blocks, region.provenance)
+    codes = tmp_path / "embeddings_codes.vrt"
+    vrt = tmp_path / "embeddings.vrt"
+    write_vrt(vrt, codes, arrays[0], arrays[1], region.grid, region.provenance)
+    record_files(tmp_path / "checksums/vrt.json", [vrt, codes])
+    record = records_in(tmp_path)[0].only([name])
+    path = tmp_path / name
+    size = path.stat().st_size
+    with rasterio.open(path) as file, pytest.warns(RasterioDeprecationWarning):
+        file.statistics(1, approx=False)
+    changed = path.read_text(encoding="utf-8")
+    assert "STATISTICS_MEAN" in changed and path.stat().st_size != size
+    assert not [*record.changed_sizes(), *record.changed_contents()]
+    for old, new in (
+        ("rasterXSize", "rasterXsize"),
+        ("6.0000000000000000e+05", "6.0000000000000000e+06"),
+        ('AUTHORITY["EPSG","32631"]]', 'AUTHORITY["EPSG","32632"]]'),
+        ("PROVENANCE", "PROVENANC"),
+        ("dimension 3<", "dimension 4<"),
+        ('relativeToVRT="1">', 'relativeToVRT="1">x'),
+        ("</VRTDataset>", ""),
+    ):
+        for text in (changed.replace(old, new, 1), changed.replace(old, new)):
+            assert text != changed
+            path.write_text(text, encoding="utf-8")
+            assert list(record.changed_contents()), old
+            if path.stat().st_size != size:
+                assert list(record.changed_sizes()), old
+    path.write_text("")
+    assert list(record.changed_sizes()) == [f"{name} has 0 bytes instead of {size}"]
+    path.unlink()
+    assert list(record.changed_sizes()) == [f"{name} is missing"]
+
+
+def test_the_record_of_checksums_identifies_a_store_without_metadata(
+    whole: tuple[Region, Path], tmp_path: Path
+) -> None:
+    region, _ = whole
+    store = tmp_path / "embeddings.zarr"
+    inputs = (region.grid, region.blocks, region.provenance)
+    write_zarr(store, *inputs, settings={"configuration": "1"})
+    (store / "zarr.json").write_text("{")
+    assert has_record(store)
+    write_zarr(store, *inputs, settings={"configuration": "2"})
+    assert not list(Checksums.of_store(store).changed_contents())
+    (store / "zarr.json").unlink()
+    for text in ("{}", '{"files": {}, "settings": {}}', '{"settings": null}', "[]"):
+        (store / STORE_RECORD).write_text(text)
+        assert not has_record(store)

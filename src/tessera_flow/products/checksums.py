@@ -3,6 +3,9 @@
 A store (a folder) contains its record, `checksums.json`; the files of other products have it in
 the folder `checksums` next to them, one record for each rule that writes products. Nothing here
 imports a reader of a product: the workflow compares sizes whenever it is read.
+
+GDAL rewrites a VRT when it computes statistics, also if it only reads it. So the SHA-256 of a VRT
+is that of the values that decide its pixels.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +26,14 @@ from ..errors import TileError
 
 STORE_RECORD = "checksums.json"
 FOLDER = "checksums"
+VRT = ".vrt"
+_STATISTICS = ".aux.xml"
+_CRS_CODE = re.compile(r'(?:ID|AUTHORITY)\["(\w+)",\s*"?(\w+)"?\]\]$')
+_VRT_TAGS = (
+    *("SourceFilename", "SourceBand"),
+    *("ImageOffset", "PixelOffset", "LineOffset", "ByteOrder"),
+    *("Description", "NoDataValue", "PixelFunctionType", "SourceTransferType"),
+)
 _LISTED = 5
 _FEW = 100
 _THREADS = 16
@@ -34,7 +46,7 @@ class Checksums:
     Attributes:
         root: folder that the names are relative to.
         sizes: bytes of each file, by name.
-        sha256: hexadecimal, by name.
+        sha256: hexadecimal, by name; of a VRT, that of its values.
         settings: that the files were made with; None if not recorded.
     """
 
@@ -147,7 +159,15 @@ class Checksums:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-        return None if size == expected else f"{name} has {size} bytes instead of {expected}"
+        if size == expected or self._is_same_vrt(name):
+            return None
+        return f"{name} has {size} bytes instead of {expected}"
+
+    def _is_same_vrt(self, name: str) -> bool:
+        try:
+            return name.endswith(VRT) and sha256_of(self.root / name) == self.sha256[name]
+        except OSError:
+            return False
 
     def changed_contents(self) -> Iterator[str]:
         """Yield what is wrong with each file that is missing or has changed; reads all of it."""
@@ -162,9 +182,9 @@ class Checksums:
                 yield fault
 
     def unknown(self) -> Iterator[str]:
-        """Yield the files of a store that are not in its record."""
+        """Yield the files of a store that are not in its record, but not statistics of GDAL."""
         for name in sorted(_names(self.root)):
-            if name not in self.sizes and name != STORE_RECORD:
+            if name not in self.sizes and name != STORE_RECORD and not name.endswith(_STATISTICS):
                 yield f"{name} is not in the record"
 
 
@@ -183,13 +203,23 @@ def record_files(
     checksums.write(record)
 
 
-def records_in(folder: Path) -> list[Checksums]:
+def records_in(folder: Path, products: Iterable[str] | None = None) -> list[Checksums]:
     """Return the records of the product files in a folder; stores have their own.
+
+    Args:
+        folder: of the products.
+        products: those whose records are read, if they have one; None for all.
 
     Raises:
         TileError: a record is damaged.
     """
-    return [Checksums.read(path, folder) for path in sorted((folder / FOLDER).glob("*.json"))]
+    paths = (folder / FOLDER).glob("*.json")
+    # A Mac writes `._counts.json` beside `counts.json` on disks of other systems.
+    names = sorted(path.name for path in paths if not path.name.startswith("."))
+    if products is not None:
+        chosen = {f"{product}.json" for product in products}
+        names = [name for name in names if name in chosen]
+    return [Checksums.read(folder / FOLDER / name, folder) for name in names]
 
 
 def damage_message(root: Path, faults: Iterable[str]) -> str:
@@ -205,9 +235,38 @@ def damage_message(root: Path, faults: Iterable[str]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal; of a VRT, that of its values."""
+    if path.suffix == VRT:
+        return hashlib.sha256(_vrt_values(path.read_bytes())).hexdigest()
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _vrt_values(data: bytes) -> bytes:
+    """Return what decides the pixels and the record of a VRT: the same after GDAL has rewritten it.
+
+    These are the grid, the metadata, and type, description and sources of each band. Of the CRS it
+    is the code, if it has one, because GDAL rewrites the text. What is not XML is returned as is.
+    """
+    # Imported here: the workflow reads this module often, but compares sizes only.
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(data)
+        numbers = [float(n) for n in root.findtext("GeoTransform", "").split(",")]
+    except (ElementTree.ParseError, ValueError):
+        return data
+    code = _CRS_CODE.search(root.findtext("SRS", "").strip())
+    values: list[Any] = [
+        [root.get("rasterXSize"), root.get("rasterYSize"), numbers, code and code.groups()],
+        sorted((item.get("key", ""), item.text) for item in root.iterfind("Metadata/MDI")),
+    ]
+    for band in root.iterfind("VRTRasterBand"):
+        texts = [(e.tag, e.text) for e in band.iter() if e.tag in _VRT_TAGS]
+        # Sources keep their order; GDAL changes that of the other elements.
+        texts.sort(key=lambda pair: pair[0])
+        values.append([band.get("band"), band.get("dataType"), band.get("subClass"), texts])
+    return json.dumps(values).encode()
 
 
 def multihash(sha256: str) -> str:

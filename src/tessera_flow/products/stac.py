@@ -24,7 +24,7 @@ from ..geotessera.manifest import StoreManifest
 from ..region.grid import RegionGrid
 from ..scenes.manifest import Manifest
 from .blocks import RegionBlocks
-from .checksums import STORE_RECORD, Checksums, multihash, records_in
+from .checksums import STORE_RECORD, VRT, Checksums, multihash, records_in
 from .inference_record import InferenceRecord
 from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
 
@@ -122,7 +122,7 @@ def write_item(
                 item.add_asset("embeddings" if is_main else key, asset)
                 if (output.parent / name / STORE_RECORD).exists():
                     item.add_asset(f"{key}_checksums", _store_record(name, title))
-    _add_checksums(item, output.parent)
+    _add_checksums(item, output.parent, products)
     sources = {source.sensor: source for source in provenance.sources}
     for manifest in manifests:
         source = sources[manifest.sensor]
@@ -145,11 +145,15 @@ def _store_record(name: str, title: str) -> pystac.Asset:
     )
 
 
-def _add_checksums(item: pystac.Item, folder: Path) -> None:
-    """Add size and SHA-256 to the assets that are files, from the records of their writers."""
+def _add_checksums(item: pystac.Item, folder: Path, products: Iterable[str]) -> None:
+    """Add size and SHA-256 to the assets that are files, from the records of their writers.
+
+    A VRT has none, because GDAL writes statistics into it.
+    """
     known: dict[str, tuple[int, str]] = {}
-    for record in records_in(folder):
-        known |= {name: (record.sizes[name], record.sha256[name]) for name in record.sizes}
+    for record in records_in(folder, products):
+        names = [name for name in record.sizes if not name.endswith(VRT)]
+        known |= {name: (record.sizes[name], record.sha256[name]) for name in names}
     for asset in item.assets.values():
         name = asset.href.removeprefix("./")
         if name.endswith(f"/{STORE_RECORD}"):
