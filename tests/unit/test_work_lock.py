@@ -259,6 +259,7 @@ def slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, squeue: str) -> None:
         ("echo CANCELLED", {}, True),
         ("echo PENDING", {}, True),  # requeued
         ("echo RUNNING", {}, False),
+        ("[ $SQUEUE_PARTITION ] || echo RUNNING", {}, False),  # a filter of the user
         ("echo COMPLETING", {}, False),
         ("echo COMPLETED; echo RUNNING", {}, False),  # tasks of an array
         ("echo 'Unable to contact slurm controller' >&2; exit 1", {}, False),
@@ -276,6 +277,7 @@ def test_the_lock_of_a_slurm_job_on_another_host_is_taken_once_it_has_ended(
     taken: bool,
 ) -> None:
     slurm(tmp_path, monkeypatch, squeue)
+    monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "alps")
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURMD_NODENAME", "node7")

@@ -114,9 +114,20 @@ def _cluster_here() -> str | None:
 def _slurm(*command: str) -> subprocess.CompletedProcess[str] | None:
     if shutil.which(command[0]) is None:
         return None
+    # Filters that users set for themselves would hide a job that runs.
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "SLURM_CLUSTERS" and not name.startswith("SQUEUE_")
+    }
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=SQUEUE_SECONDS, check=False
+            command,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=SQUEUE_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return None

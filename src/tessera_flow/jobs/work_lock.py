@@ -182,7 +182,7 @@ class WorkLock:
         try:
             os.replace(self.path, self.path.with_name(LAST_RUN))
         except OSError:  # the record is of another user, and the folder has the sticky bit
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
 
     def _refuse(self, holder: Holder) -> None:
         """Raise the message about a holder that has not been killed."""
