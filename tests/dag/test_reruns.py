@@ -158,6 +158,9 @@ def test_products_state_their_settings_without_snakemakes_records(finished: Path
     """Its folder is removed to get rid of a lock."""
     shutil.rmtree(finished / ".snakemake")
     assert plan(finished) == {}
+    for folder in list((finished / "work").rglob("job_log")):
+        shutil.rmtree(folder)
+    assert plan(finished) == {}
     change(finished, {"products.preview_stretch": 5.0})
     assert plan(finished) == PREVIEW
     change(finished, {"products.preview_stretch": None, "periods.then.end": "2021-09-29"})
