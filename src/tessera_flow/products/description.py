@@ -10,6 +10,7 @@ from typing import Any
 from rasterio.errors import RasterioError
 
 from ..errors import TileError
+from .checksums import FOLDER
 from .geotiff import open_raster
 from .provenance import pixel_text
 from .sample import open_store
@@ -40,7 +41,7 @@ def _walk(path: Path, depth: int) -> Iterator[Path]:
     for child in sorted(path.iterdir()):
         if _is_product(child):
             yield child
-        elif child.is_dir() and depth > 1 and child.name != "tiles":
+        elif child.is_dir() and depth > 1 and child.name not in ("tiles", FOLDER):
             yield from _walk(child, depth - 1)
 
 
