@@ -192,6 +192,7 @@ def refuse_other_settings(files: RunFiles) -> None:
                 "replace it" + (f" and {len(others) - 1} more." if others[1:] else ".")
             )
     if messages:
+        messages.append("For `tessera-flow run` it is `-- --force`, at the end of the command.")
         raise OutputError("\n".join(messages))
 
 
