@@ -40,8 +40,7 @@ pytestmark = pytest.mark.slurm
 BLOCKS = ["b000_000", "b000_001", "b001_000", "b001_001"]
 
 STATE_SAVED = 10
-"""Seconds. slurmctld writes its jobs to disk every 5 s; killed before, it forgets the newest jobs
-for ever, on any cluster."""
+"""Seconds after which slurmctld has written its queue to disk."""
 
 
 def attempts(folder: Path, rule: str = "infer_cpu") -> dict[str, int]:
@@ -168,17 +167,33 @@ def test_the_cluster_loses_its_controller_for_a_while(
     cluster: Cluster, patched: Path, finished_run: Path
 ) -> None:
     """slurmctld is killed while jobs run, and started again after several status requests have
-    failed: the run continues, and no job is done twice."""
+    failed: the run continues, and no job is done twice.
+
+    The jobs that run are stopped first, so that the queue does not change: slurmctld writes it to
+    disk every 5 s, and killed before, it forgets what is new for ever, on any cluster.
+    """
     process = start(patched, "--set-threads", "infer_cpu=1")
-    held = []
+    cores = int(slurm("sinfo", "--noheader", "--partition=cpu", "--format=%c"))
+    held: dict[str, int] = {}
+
+    def hold_started() -> bool:
+        for block in BLOCKS:
+            record = job_record(patched, block, "infer_cpu")
+            if record is not None and block not in held:
+                assert record.state == "started", f"{block} was done before it could be stopped"
+                os.kill(record.process, signal.SIGSTOP)
+                held[block] = record.process
+        return len(held) == min(cores, len(BLOCKS))
+
     try:
-        hold(patched, process, {BLOCKS[0]: held.append})
+        wait_until(hold_started, process)
         wait_until(lambda: len(cluster.jobs(patched, "infer_cpu")) == len(BLOCKS), process)
         time.sleep(STATE_SAVED)
         cluster.controller("down")
         time.sleep(12)
         cluster.controller("up")
-        os.kill(held[0], signal.SIGCONT)
+        for number in held.values():
+            os.kill(number, signal.SIGCONT)
         finish(process, patched)
     finally:
         kill_group(process)
