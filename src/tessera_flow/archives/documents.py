@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ItemError
@@ -36,19 +36,14 @@ def catalog_links(document: Mapping[str, Any], place: str) -> list[Mapping[str, 
     Raises:
         ItemError: one of them is not an object, or there is no list of links.
     """
-    links, valid = document.get("links"), links_of(document)
+    links = document.get("links")
     if not isinstance(links, list):
         raise ItemError(
             f"{public_href(place)} has no list of `links`, so its items cannot be found: add the "
             "links, or set `location` to the files of the items."
         )
-    for number, link in enumerate(links, 1):
-        if not isinstance(link, dict):
-            raise ItemError(
-                f"Entry {number} of `links` of {public_href(place)} is {_kind(link)}, not an "
-                "object with `rel` and `href`: fix or remove it."
-            )
-    return valid
+    _check_objects(links, "links", place, "an object with `rel` and `href`")
+    return links
 
 
 def features_of(document: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
@@ -63,13 +58,17 @@ def features_of(document: Mapping[str, Any], place: str) -> list[dict[str, Any]]
             f"{public_href(place)} is an item collection whose `features` is {_kind(features)}, "
             "not a list of items: fix it."
         )
-    for number, item in enumerate(features, 1):
-        if not isinstance(item, dict):
-            raise ItemError(
-                f"Entry {number} of `features` of {public_href(place)} is {_kind(item)}, not a "
-                "STAC item: fix or remove it."
-            )
+    _check_objects(features, "features", place, "a STAC item")
     return features
+
+
+def _check_objects(entries: Sequence[Any], key: str, place: str, expected: str) -> None:
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            raise ItemError(
+                f"Entry {number} of `{key}` of {public_href(place)} is {_kind(entry)}, not "
+                f"{expected}: fix or remove it."
+            )
 
 
 def checked_item(item: dict[str, Any], place: str, places: Places) -> dict[str, Any]:
