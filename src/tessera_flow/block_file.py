@@ -30,8 +30,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
 from .atomic import atomic_output
-from .errors import ReadError, TileError
-from .input_files import BLOCK_ROOT, INCOMPLETE_BLOCK, MADE_FROM, damage_named
+from .errors import TileError
+from .input_files import BLOCK_ROOT, MADE_FROM, damage_named, opening_block
 
 CHUNK = 500
 """Edge in pixels of a stored chunk of an image; a 2000 px block is 16 chunks."""
@@ -180,21 +180,9 @@ def open_block_file(path: str | os.PathLike[str]) -> Iterator[zarr.Group]:
             version.
         ReadError: the file cannot be read.
     """
-    try:
+    with opening_block(path):
         store = _ReadStore(Path(path), mode="r")
-        with damage_named():
-            group = zarr.open_group(store, mode="r")
-    except FileNotFoundError as error:
-        raise TileError(f"{path} does not exist: run the step that makes it again.") from error
-    except OSError as error:
-        raise ReadError(
-            f"{path} cannot be read ({error.strerror}): check the file system and the permissions "
-            "of the file, and run again."
-        ) from error
-    except INCOMPLETE_BLOCK as error:
-        raise TileError(
-            f"{path} is not a complete block file ({error}): delete it and run again."
-        ) from error
+        group = zarr.open_group(store, mode="r")
     try:
         if group.attrs.get("format") != FORMAT:
             raise TileError(

@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import TesseraFlowError
+from .errors import ReadError, TesseraFlowError, TileError
 
 NO_FILE = "it is a device, pipe or socket"
 
 MAX_TABLE = 2**33
-"""Bytes of a Parquet table that is read into memory as a whole."""
+"""Bytes of a Parquet table that is read into memory at once."""
 
 MAX_DOCUMENT = 2**30
-"""Bytes of a document that is read into memory as a whole: GeoJSON, JSON, text tables."""
+"""Bytes of a document that is read into memory at once: GeoJSON, JSON, text tables."""
 
 BLOCK_ROOT = "zarr.json"
 """Name in the zip file of a block file of the metadata of its root group."""
@@ -30,7 +30,7 @@ BLOCK_ROOT = "zarr.json"
 MADE_FROM = "made_from"
 """Attribute of a block file with the hash of each step before a file."""
 
-INCOMPLETE_BLOCK = (zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError)
+_INCOMPLETE_BLOCK = (zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError)
 """Errors under `damage_named` of a file that is not a complete block file."""
 
 _DAMAGE = (
@@ -121,3 +121,27 @@ def damage_named() -> Iterator[None]:
         if error.errno not in _OF_CONTENT:
             raise
         raise zipfile.BadZipFile(str(error)) from error
+
+
+@contextmanager
+def opening_block(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name what is wrong with a block file that is opened.
+
+    Raises:
+        TileError: the file is missing or is not a complete block file.
+        ReadError: the file cannot be read.
+    """
+    try:
+        with damage_named():
+            yield
+    except FileNotFoundError as error:
+        raise TileError(f"{path} does not exist: run the step that makes it again.") from error
+    except OSError as error:
+        raise ReadError(
+            f"{path} cannot be read ({error.strerror}): check the file system and the permissions "
+            "of the file, and run again."
+        ) from error
+    except _INCOMPLETE_BLOCK as error:
+        raise TileError(
+            f"{path} is not a complete block file ({error}): delete it and run again."
+        ) from error
