@@ -57,7 +57,7 @@ def limit_files(cgroups: str) -> list[str]:
 def slurm_memory(environment: Mapping[str, str]) -> int | None:
     """Return the memory of a Slurm job on this node in bytes; None outside of a job.
 
-    Slurm counts in MiB; 0 stands for all memory of the node.
+    Slurm counts in MiB; 0 means all memory of the node.
     """
     size = environment.get("SLURM_MEM_PER_NODE", "")
     if size.isdigit() and int(size):

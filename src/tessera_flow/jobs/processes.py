@@ -91,7 +91,7 @@ def _stat(process: int) -> list[str] | None:
 
 
 def _exists(process: int) -> bool:
-    if process <= 0:  # stands for a group of processes
+    if process <= 0:  # means a group of processes
         return False
     try:
         os.kill(process, 0)
