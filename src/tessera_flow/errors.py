@@ -45,6 +45,10 @@ class ToleranceError(TesseraFlowError):
     """Embeddings of a device or precision differ too much from the reference."""
 
 
+class NotFiniteError(ToleranceError):
+    """Embeddings are not finite numbers: a precision overflowed, or weights or values are bad."""
+
+
 class Stopped(TesseraFlowError):
     """A job was stopped (SIGTERM) before it was done and must be run again."""
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from tessera_flow.atomic import atomic_output
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
-from tessera_flow.errors import Stopped, TileError
+from tessera_flow.errors import Stopped, TileError, ToleranceError
 from tessera_flow.inference import block
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
@@ -329,3 +330,28 @@ def test_error_of_saving_a_patch_is_raised(
     monkeypatch.setattr(block.Progress, "add", full)
     with pytest.raises(TileError, match="the disk is full"):
         infer(patches, tmp_path / "embeddings.zip")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+@pytest.mark.parametrize("ahead", [0, 1], ids=["cpu", "as on a gpu"])
+def test_embeddings_that_are_not_finite_are_an_error(
+    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, ahead: int
+) -> None:
+    """A scale of NaN would make them pixels without an embedding."""
+    content = torch.load(golden.checkpoint("v2_student_qk"), weights_only=True)
+    (name,) = [key for key in content["model"] if key.endswith("dim_reducer.4.bias")]
+    content["model"][name][3] = 3e38
+    (weight,) = [key for key in content["model"] if key.endswith("dim_reducer.4.weight")]
+    content["model"][weight][3] = 3e38
+    torch.save(content, tmp_path / "large.pt")
+    monkeypatch.setattr(block, "_read_ahead", lambda device: ahead)
+    output = tmp_path / "embeddings.zip"
+    with pytest.raises(ToleranceError, match=r"In float32 on cpu .*large\.pt, the embeddings of "):
+        infer_block(
+            patches,
+            output,
+            ModelSpec(tmp_path / "large.pt", device="cpu"),
+            InferenceOptions(dtype=dtype),
+            {},
+        )
+    assert not output.exists()

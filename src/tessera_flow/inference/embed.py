@@ -21,7 +21,7 @@ from ..models.philox import Stream
 from ..models.quantize import quantize
 from ..models.sampling import Group
 from .batching import PassLimit, for_each
-from .embedding import Embedding, InferenceOptions
+from .embedding import Embedding, InferenceOptions, require_finite
 from .feed import embed_tiles
 from .inputs import (
     DeviceSteps,
@@ -55,6 +55,9 @@ def embed_tile(
         options: how to embed.
         origin: (row, column) in the region's grid of the tile's upper left pixel; used only
             for the random draws of v1.0.
+
+    Raises:
+        NotFiniteError: embeddings are not finite numbers.
     """
     if model.device.type != "cpu":
         return next(embed_tiles([(tile, origin)], model, options))
@@ -85,6 +88,7 @@ def embed_tile(
             continue
         positions = _positions(pixels, width, (origin[0] + rows.start, origin[1]))
         embeddings = embed_pixels(s2, s1, pixels, model, options, positions)[:, :dim]
+        require_finite(embeddings, None, len(pixels))
         if scales is None:
             values[rows].reshape(-1, dim)[pixels] = embeddings
         else:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import NotFiniteError
+
 
 @dataclass(frozen=True)
 class InferenceOptions:
@@ -62,3 +64,21 @@ class Embedding:
     scales: NDArray[np.float32] | None
     counts: NDArray[np.uint16]
     pixels: int
+
+
+def require_finite(values: NDArray[Any], scales: NDArray[np.float32] | None, pixels: int) -> None:
+    """Check that all embeddings are finite: a pixel whose scale is NaN would pass for a pixel
+    without an embedding.
+
+    Args:
+        values: (..., K) int8 codes or float32.
+        scales: (...) float32 of the codes; None for float32 values.
+        pixels: number of these pixels with an embedding.
+
+    Raises:
+        NotFiniteError: fewer embeddings are finite.
+    """
+    finite = np.isfinite(values).all(axis=-1) if scales is None else np.isfinite(scales)
+    bad = pixels - int(np.count_nonzero(finite))
+    if bad:
+        raise NotFiniteError(f"the embeddings of {bad} of {pixels} pixels are not finite numbers")

@@ -58,6 +58,7 @@ def embed_tiles(
 
     Raises:
         ConfigError: the device does not have enough memory for one row or one pixel.
+        NotFiniteError: embeddings are not finite numbers.
     """
     stages = Stages(model, options, transfers or Transfers(model.device))
     started: deque[Run] = deque()

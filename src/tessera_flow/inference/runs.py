@@ -30,7 +30,7 @@ from ..models.sampling import BIN_STEP, LARGEST_BIN
 from ..sensors.sentinel1 import CHANNELS
 from ..sensors.sentinel2 import BANDS
 from .batching import TOKENS_PER_PIXEL, TokenLimit
-from .embedding import InferenceOptions
+from .embedding import InferenceOptions, require_finite
 from .inputs import Days, DeviceSteps, sentinel1_days, sentinel1_stacks, sentinel2_days
 from .tile import TileArrays
 from .transfers import Event, Transfers
@@ -329,14 +329,20 @@ class Stages:
             result.index_copy_(0, pixels, values)
 
     def finish(self, run: Run) -> Output:
-        """Wait for the results of a run, and copy them to its tile's arrays."""
+        """Wait for the results of a run, and copy them to its tile's arrays.
+
+        Raises:
+            NotFiniteError: embeddings are not finite numbers.
+        """
         run.event.wait()
         output, rows = run.output, run.rows
         counts, values, *scales = run.results
+        pixels = int(run.starts[0, _NOT_SELECTED])
+        require_finite(values, scales[0] if scales else None, pixels)
         output.counts[rows] = counts.view(np.uint16).reshape(-1, *output.counts.shape[1:])
         output.values[rows] = values.reshape(-1, *output.values.shape[1:])
         if output.scales is not None:
             output.scales[rows] = scales[0].reshape(-1, output.scales.shape[1])
         output.rows_left -= rows.stop - rows.start
-        output.pixels += int(run.starts[0, _NOT_SELECTED])
+        output.pixels += pixels
         return output

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import ToleranceError
+from ..errors import NotFiniteError, ToleranceError
 from ..models.family import Model
 from ..models.quantize import dequantize, quantize
 from ..models.statistics import ChannelStatistics
@@ -135,6 +135,16 @@ def tolerance(model: Model) -> Agreement:
 def refusal(prepared: PreparedModel, error: ToleranceError) -> ToleranceError:
     """Return the complete message for a model that must not be replaced by float32."""
     precision = precision_name(prepared.model.dtype)
+    if isinstance(error, NotFiniteError):
+        remedy = (
+            "set precision to float32 or auto"
+            if precision != "float32"
+            else "the weights do not fit these time series, or one of them is damaged"
+        )
+        return ToleranceError(
+            f"In {precision} on {describe(prepared.model.device)}, with the weights "
+            f"{prepared.spec.checkpoint}, {error}: {remedy}."
+        )
     remedy = (
         "set precision to float32 or auto"
         if precision != "float32"
