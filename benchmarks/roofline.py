@@ -48,6 +48,8 @@ STEPS = 56
 """Length of the sequences of both sensors: about the mean of a year in `patches.py`."""
 
 
+DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "float32"}
+
 GATHERS = ("index", "index_select", "gather", "index_copy_")
 
 
@@ -56,10 +58,10 @@ class Gpu:
     """Stated rates of a GPU.
 
     Attributes:
-        matrix: operations a second of matrix products, dense, in `dtype`.
+        matrix: operations a second of matrix products, dense, in `dtype`, with sums in float32.
         plain: operations a second in float32.
         bandwidth: bytes a second of its memory.
-        dtype: bfloat16 if the GPU has it, else float32.
+        dtype: bfloat16 if the GPU has it, else float16.
     """
 
     matrix: float
@@ -72,8 +74,8 @@ GPUS = {
     "H100 SXM": Gpu(989e12, 67e12, 3350e9),
     "A100 SXM 80 GB": Gpu(312e12, 19.5e12, 2039e9),
     "L40S": Gpu(362e12, 91.6e12, 864e9),
-    "V100 SXM2": Gpu(15.7e12, 15.7e12, 900e9, torch.float32),
-    "T4": Gpu(8.1e12, 8.1e12, 320e9, torch.float32),
+    "V100 SXM2": Gpu(125e12, 15.7e12, 900e9, torch.float16),
+    "T4": Gpu(65e12, 8.1e12, 320e9, torch.float16),
 }
 
 
@@ -231,15 +233,17 @@ def report(names: list[str]) -> str:
     columns = ["model", "precision", "MFLOP", "kB", "passes", "kernels", *GPUS]
     lines = [" | ".join(columns), "|".join("---" for _ in columns)]
     for name in names:
-        for dtype, title in ((torch.bfloat16, "bf16"), (torch.float32, "float32")):
+        for dtype, title in DTYPES.items():
             passes = passes_of(create(name, dtype))
             kernels = [(p.pixels, kernel) for p in passes for kernel in p.kernels]
             operations = sum(kernel.operations / pixels for pixels, kernel in kernels)
             cells = []
             for gpu in GPUS.values():
                 seconds = sum(kernel.seconds(gpu) / pixels for pixels, kernel in kernels)
-                share = operations / seconds / gpu.matrix
-                cells.append(f"{1 / seconds:,.0f} ({share:.0%})" if gpu.dtype == dtype else "")
+                rate = gpu.plain if dtype == torch.float32 else gpu.matrix
+                share = operations / seconds / rate
+                shown = dtype in (gpu.dtype, torch.float32)
+                cells.append(f"{1 / seconds:,.0f} ({share:.0%})" if shown else "")
             numbers = (
                 f"{operations / 1e6:,.0f}",
                 f"{sum(kernel.bytes / pixels for pixels, kernel in kernels) / 1e3:,.0f}",

@@ -11,7 +11,12 @@ import torch
 from tessera_flow.errors import ConfigError
 from tessera_flow.inference import batching
 from tessera_flow.inference.batching import PassLimit, for_each
-from tessera_flow.inference.device import has_bf16, resolve_device, resolve_precision
+from tessera_flow.inference.device import (
+    has_bf16,
+    precision_name,
+    resolve_device,
+    resolve_precision,
+)
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.memory import memory_message
 from tessera_flow.models.layers import Encoder
@@ -49,6 +54,33 @@ def test_float32_is_the_default_on_a_cpu(caplog: pytest.LogCaptureFixture) -> No
 @pytest.mark.skipif(not has_bf16(CPU), reason="this processor does not compute in bfloat16")
 def test_bf16_on_a_processor_that_has_it() -> None:
     assert resolve_precision("bf16", CPU) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "expected"),
+    [((8, 0), True, "bf16"), ((7, 5), False, "fp16"), ((7, 0), False, "fp16"),
+     ((6, 1), False, "float32")],
+)  # fmt: skip
+def test_precision_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], bf16: bool, expected: str
+) -> None:
+    """fp16 for V100 and T4, and nothing below float32 for a P100, which would add in fp16."""
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert precision_name(resolve_precision("auto", gpu)) == expected
+    if expected == "float32":
+        with pytest.raises(ConfigError, match=r"precision is fp16, but .* capability 7\.0"):
+            resolve_precision("fp16", gpu)
+    else:
+        assert resolve_precision("fp16", gpu) == torch.float16
+
+
+def test_fp16_is_not_for_cpus() -> None:
+    with pytest.raises(ConfigError, match="precision is fp16, but it is for GPUs"):
+        resolve_precision("fp16", CPU)
 
 
 @pytest.mark.parametrize("device", ["cuda", "xpu"])

@@ -10,12 +10,12 @@ import pytest
 import torch
 from benchmarks.tiles import write_checkpoint
 
-from tessera_flow.inference.device import has_bf16
+from tessera_flow.inference.device import DTYPES, has_bf16, has_fp16
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.feed import embed_tiles
 from tessera_flow.inference.model import ModelSpec, prepare_model
 from tessera_flow.inference.tile import TileArrays
-from tessera_flow.inference.tolerance import BF16, FLOAT32, compare
+from tessera_flow.inference.tolerance import FLOAT32, HALF, compare
 from tessera_flow.inference.transfers import Transfers
 
 from ..support import golden
@@ -57,20 +57,23 @@ def test_float32(name: str, gpu: Any) -> None:
         assert_within(values(arrays, on_cpu), values(arrays, on_gpu), on_cpu, FLOAT32, case)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", ["v2-nano", "v2-small", "v2-medium", "v1.0", "v1.0-qat", "v1.1"])
-def test_bf16_at_published_sizes(name: str, gpu: Any, tmp_path: Path) -> None:
-    if not has_bf16(torch.device(gpu)):
-        pytest.skip("this GPU does not compute in bfloat16")
+def test_half_precision_at_published_sizes(
+    name: str, precision: Any, gpu: Any, tmp_path: Path
+) -> None:
+    if not {"bf16": has_bf16, "fp16": has_fp16}[precision](torch.device(gpu)):
+        pytest.skip(f"this GPU does not compute in {precision}")
     path = write_checkpoint(name, tmp_path)
     on_cpu, on_gpu = (
         prepare_model(ModelSpec(path, device=d, statistics=source(name), precision=precision))
-        for d, precision in (("cpu", "float32"), (gpu, "bf16"))
+        for d, precision in (("cpu", "float32"), (gpu, precision))
     )
-    assert on_gpu.dtype == torch.bfloat16
+    assert on_gpu.dtype == DTYPES[precision]
     for title, arrays in tiles(12).items():
         tile, case = corner(arrays, 12), f"{name} {title}"
         exact, result = values(tile, on_cpu), values(tile, on_gpu)
-        assert_within(exact, result, on_cpu, BF16, case)
+        assert_within(exact, result, on_cpu, HALF, case)
         other = embed_tile(tile, on_gpu, dataclasses.replace(ALL, batch_size=5)).values
         defined = np.isfinite(result[..., 0])
         agreement = compare(result[defined], other[defined], on_gpu.family.quantizer)

@@ -172,6 +172,7 @@ def test_complete_run_says_so(grid: RegionGrid) -> None:
     [
         ({"float32": 4}, "run in float32."),
         ({"bf16": 4}, "run in bfloat16."),
+        ({"fp16": 4}, "run in float16."),
         ({"bf16": 3, "float32": 1}, "run in bfloat16 (3 blocks) and float32 (1 block)."),
         ({None: 4}, "run in a precision that is not recorded."),
     ],
@@ -183,9 +184,11 @@ def test_precision_is_that_of_the_block_files(
 
 
 def test_replaced_precision_is_stated(grid: RegionGrid) -> None:
-    replaced = computed({"bf16": 3, "float32": 1}, {"b000_000": "it differs too much"})
+    replaced = computed({"bf16": 3, "float32": 1}, {"b000_000": "in bf16 it differs too much"})
     result = text(record(grid), manifests(), BlockRecords((), replaced))
-    assert "In 1 block bfloat16 exceeded the tolerance, and float32 replaced it." in result
+    assert (
+        "In 1 block a faster precision exceeded the tolerance, and float32 replaced it." in result
+    )
     assert "exceeded" not in text(record(grid), manifests(), NOTHING_MISSING)
 
 

@@ -173,7 +173,8 @@ GPU = {
 REPLACED = {
     "precision": "float32",
     "device": "cuda (NVIDIA A100)",
-    "fallback": "it differs too much on 16 pixels of this block (cosine 0.99 instead of 0.9999)",
+    "fallback": "in bf16 it differs too much on 16 pixels of this block "
+    "(cosine 0.99 instead of 0.9999)",
     "compared": {"pixels": 16, "cosine": 0.9999999},
 }
 
@@ -193,10 +194,10 @@ def test_inference_is_recorded_by_block_without_skipped_ones(tmp_path: Path) -> 
     assert record.warnings == [
         "The blocks were computed in different precisions: bf16 on cuda (NVIDIA A100) (1 block), "
         "float32 on cuda (NVIDIA A100) (1 block), precision not recorded on a device not recorded "
-        "(1 block). Codes differ by up to 4 between bf16 and float32. Set model.precision to "
-        "float32 or bf16 to compute all blocks in one.",
-        "Float32 replaced bf16 in 1 of 3 blocks (b001_000): in bf16, it differs too much on 16 "
-        "pixels of this block (cosine 0.99 instead of 0.9999).",
+        "(1 block). Codes differ by up to 4 between float32 and bf16 or fp16. Set "
+        "model.precision to one of them to compute all blocks in it.",
+        "Float32 replaced a faster precision in 1 of 3 blocks (b001_000): in bf16 it "
+        "differs too much on 16 pixels of this block (cosine 0.99 instead of 0.9999).",
     ]
 
 

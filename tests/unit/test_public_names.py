@@ -97,7 +97,9 @@ def test_values_are_stored_as_in_the_published_pipeline_by_default() -> None:
 
 def test_an_unknown_precision_is_refused() -> None:
     """It would be taken for float32."""
-    with pytest.raises(ConfigError, match="precision is 'bfloat16': set it to auto, float32 or b"):
+    with pytest.raises(
+        ConfigError, match="precision is 'bfloat16': set it to auto, float32, bf16 or fp16"
+    ):
         tf.load_model(
             GOLDEN / "checkpoints/v2_student_qk.pt",
             device="cpu",

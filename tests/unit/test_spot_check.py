@@ -20,7 +20,7 @@ from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile
 from tessera_flow.inference.model import ModelSpec, PreparedModel, prepare
 from tessera_flow.inference.spot_check import Sample, check_patch, choose_pixels, require_tolerance
 from tessera_flow.inference.tile import ARRAYS, TileArrays
-from tessera_flow.inference.tolerance import BF16, Comparison
+from tessera_flow.inference.tolerance import HALF, Comparison
 from tessera_flow.models.weights import fetch_weights
 from tessera_flow.tile_folders import embed as embed_folders
 
@@ -47,8 +47,8 @@ def spec(name: str = "v2_student_qk", **changes: Any) -> ModelSpec:
 
 def loosened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow what the narrow recorded models need."""
-    loose = dataclasses.replace(BF16, cosine=0.99, largest=20, within_one=0.5, equal=0.1, scale=0.2)
-    monkeypatch.setattr("tessera_flow.inference.spot_check.BF16", loose)
+    loose = dataclasses.replace(HALF, cosine=0.99, largest=20, within_one=0.5, equal=0.1, scale=0.2)
+    monkeypatch.setattr("tessera_flow.inference.spot_check.HALF", loose)
 
 
 def attributes(path: Path) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def test_block_that_breaks_the_contract_is_computed_in_float32(
 def test_requested_precision_is_not_replaced(
     patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strict = dataclasses.replace(BF16, cosine=0.9999999)
-    monkeypatch.setattr("tessera_flow.inference.spot_check.BF16", strict)
+    strict = dataclasses.replace(HALF, cosine=0.9999999)
+    monkeypatch.setattr("tessera_flow.inference.spot_check.HALF", strict)
     with pytest.raises(ToleranceError, match=r"In bf16 on cpu .* set precision to float32 or auto"):
         infer_block(patches, tmp_path / "e.zip", spec(precision="bf16"), InferenceOptions(), {})
     assert not (tmp_path / "e.zip").exists()
@@ -280,4 +280,4 @@ def test_blocks_of_an_archive_with_the_demo_weights(
     if record["precision"] == "float32":
         assert record["fallback"] and not difference.any()
     else:
-        assert difference.max() <= BF16.largest and np.mean(difference <= 1) >= BF16.within_one
+        assert difference.max() <= HALF.largest and np.mean(difference <= 1) >= HALF.within_one

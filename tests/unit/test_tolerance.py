@@ -22,8 +22,8 @@ from tessera_flow.inference.inputs import sentinel1_steps, sentinel2_steps
 from tessera_flow.inference.model import ModelSpec, prepare, prepare_model
 from tessera_flow.inference.tile import ARRAYS, TileArrays
 from tessera_flow.inference.tolerance import (
-    BF16,
     FLOAT32,
+    HALF,
     SAME_MACHINE,
     Agreement,
     compare,
@@ -178,7 +178,7 @@ def test_guard_notices_that_the_demo_weights_exceed_bf16(tmp_path: Path) -> None
     tile = window(read_tile_folder(REAL), slice(45, 55), slice(20, 30))
     a, b = values(tile, exact), values(tile, rounded)
     agreement = compare(a.reshape(-1, 128), b.reshape(-1, 128), exact.family.quantizer)
-    assert agreement.cosine < 0.9995 and agreement.largest > BF16.largest
+    assert agreement.cosine < 0.9995 and agreement.largest > HALF.largest
     prepared = prepare(ModelSpec(path, device="cpu"))
     assert prepared.precision == "float32"
     assert (
@@ -195,7 +195,48 @@ def test_models_that_pass_the_guard_keep_bf16_on_the_real_tile(seed: int, tmp_pa
     if prepared_model._pack_if_within_tolerance(rounded, torch.bfloat16, 128) is not None:
         pytest.skip("the guard refuses these weights")
     tile = read_tile_folder(REAL)
-    assert_within(values(tile, exact), values(tile, rounded), exact, BF16, f"seed {seed}")
+    assert_within(values(tile, exact), values(tile, rounded), exact, HALF, f"seed {seed}")
+
+
+@pytest.fixture
+def fp16_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `auto` choose fp16, as on a GPU without bf16; this processor rounds the same way."""
+    monkeypatch.setattr(prepared_model, "resolve_precision", lambda *_: torch.float16)
+
+
+@pytest.mark.usefixtures("fp16_on_gpus")
+@pytest.mark.parametrize("name", ["v2-nano", pytest.param("v1.0-qat", marks=pytest.mark.slow)])
+def test_fp16_at_published_sizes(name: str, tmp_path: Path) -> None:
+    path = write_checkpoint(name, tmp_path)
+    prepared = prepare(ModelSpec(path, device="cpu", statistics=source(name)))
+    assert prepared.precision == "fp16" and prepared.fallback is None
+    exact = load_model(path, statistics=source(name)).pack(torch.float32)
+    edge = 4 if name == "v2-nano" else 3
+    for title, arrays in tiles(edge).items():
+        tile = corner(arrays, edge)
+        a, b = values(tile, exact), values(tile, prepared.model)
+        assert_within(a, b, exact, HALF, f"{name} {title}")
+        # Ten bits of mantissa, where bf16 has seven.
+        defined = np.isfinite(a[..., 0])
+        assert compare(a[defined], b[defined], exact.family.quantizer).cosine > 0.99999
+
+
+@pytest.mark.usefixtures("fp16_on_gpus")
+def test_guard_notices_that_fp16_overflows(tmp_path: Path) -> None:
+    """In float32 the factors 4e5 and 1 / 4e5 cancel out; fp16 ends at 65504."""
+    path = write_checkpoint("v2-nano", tmp_path)
+    content = torch.load(path, weights_only=True)
+    state = content.get("model", content)
+    names = [key for key in state if "layers.0.linear1." in key]
+    assert len(names) == 4
+    for name in names:
+        state[name] *= 4e5
+    for name in (key for key in state if key.endswith("layers.0.linear2.weight")):
+        state[name] /= 4e5
+    torch.save(content, path)
+    prepared = prepare(ModelSpec(path, device="cpu"))
+    assert prepared.precision == "float32"
+    assert prepared.fallback is not None and prepared.fallback.startswith("in fp16 it differs")
 
 
 @needs_bf16
@@ -208,7 +249,7 @@ def test_bf16_at_published_sizes(name: str, tmp_path: Path) -> None:
     edge = 12 if name == "v2-nano" else 4
     for title, arrays in tiles(edge).items():
         tile = corner(arrays, edge)
-        assert_within(values(tile, exact), values(tile, model), exact, BF16, f"{name} {title}")
+        assert_within(values(tile, exact), values(tile, model), exact, HALF, f"{name} {title}")
 
 
 @needs_bf16
@@ -254,7 +295,7 @@ def test_int8_products_exceed_the_tolerance(
     monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
     with torch.inference_mode():
         agreement = compare(plain_model(*x).numpy(), quantized(*x).numpy(), V2)
-    assert {"within_one", "cosine"} <= {line.split()[0] for line in BF16.violations(agreement)}
+    assert {"within_one", "cosine"} <= {line.split()[0] for line in HALF.violations(agreement)}
 
 
 def test_sample_is_reproducible_and_similar_to_pixels() -> None:
@@ -281,17 +322,17 @@ def test_violations_are_named() -> None:
     noisy = a + rng.normal(size=a.shape).astype(np.float32) * 0.03
     agreement = compare(a, noisy, V2)
     assert 1 < agreement.largest < 10 and 0.2 < agreement.equal < 0.8 and agreement.cosine < 0.9999
-    assert [line.split()[0] for line in BF16.violations(agreement)] == ["within_one", "cosine"] or (
-        "cosine" in " ".join(BF16.violations(agreement))
+    assert [line.split()[0] for line in HALF.violations(agreement)] == ["within_one", "cosine"] or (
+        "cosine" in " ".join(HALF.violations(agreement))
     )
-    assert not BF16.violations(compare(a, a, V2))
-    assert BF16.violations(compare(a, np.full_like(a, np.nan), V2))
+    assert not HALF.violations(compare(a, a, V2))
+    assert HALF.violations(compare(a, np.full_like(a, np.nan), V2))
 
 
 def test_table_in_the_docs_equals_the_tolerances() -> None:
     text = (ROOT / "docs/equivalence.md").read_text()
     rows = [line for line in text.splitlines() if re.match(r"\| (CPU|GPU)", line)]
-    bounds = {"other batch": SAME_MACHINE, "repeated steps": FLOAT32, "bf16": BF16}
+    bounds = {"other batch": SAME_MACHINE, "repeated steps": FLOAT32, "bf16": HALF}
     assert len(rows) == 5
     for row in rows:
         _, _, precision, largest, equal, within, cosine, _ = (c.strip() for c in row.split("|"))

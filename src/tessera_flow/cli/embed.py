@@ -151,10 +151,10 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--precision",
-        choices=("auto", "float32", "bf16"),
+        choices=("auto", "float32", "bf16", "fp16"),
         default="auto",
         help=(
-            "precision of matrix products; auto is float32 on a CPU, bf16 on a GPU with bf16 "
+            "precision of matrix products; auto is float32 on a CPU, bf16 or else fp16 on a GPU "
             "(default: %(default)s)"
         ),
     )

@@ -79,13 +79,14 @@ class Model(Section):
         "Device that runs the encoder. `cuda`: an NVIDIA GPU, or an AMD GPU with PyTorch for ROCm. "
         "`xpu`: an Intel GPU. `auto`: a GPU if one is available, else the CPU.",
     )
-    precision: Literal["auto", "float32", "bf16"] = key(
+    precision: Literal["auto", "float32", "bf16", "fp16"] = key(
         "auto",
         "Precision of the matrix multiplications. Sums are always float32. `bf16`: faster on "
-        "devices that support it; codes may differ by up to 4 (docs/equivalence.md). `auto`: "
-        "float32 on a CPU, bf16 on a GPU that supports it; a block whose embeddings differ more "
-        "is computed in float32, and products with both precisions state it. `float32` and `bf16` "
-        "are never replaced: a job that cannot keep the limits in bf16 fails.",
+        "devices that support it; codes may differ by up to 4 (docs/equivalence.md). `fp16`: for "
+        "NVIDIA GPUs without bf16 since the V100. `auto`: float32 on a CPU, bf16 or else fp16 on a "
+        "GPU that supports it; a block whose embeddings differ more is computed in float32, and "
+        "products with several precisions state it. Only `auto` is replaced: a job that cannot "
+        "keep the limits in another precision fails.",
     )
     batch_size: int = key(
         4096,

@@ -65,7 +65,7 @@ def infer_block(
         patches: the block's `patches` file.
         output: the `embeddings` file to write: `embeddings` (H, W, K), `scales` (H, W) for
             int8, `counts` (H, W, 3), with `period` `months` (H, W, 3); attributes `device`,
-            `precision`, `fallback` (why float32 replaces bfloat16, or None), `compared` (with
+            `precision`, `fallback` (why float32 replaces bf16 or fp16, or None), `compared` (with
             float32 on a CPU, see `spot_check.record`; None on a CPU in float32),
             `steps_outside_period` and, from the patches, `missing_scenes`, `level_jumps` and
             `tile_facts`. Until it is complete, progress files are next to it; see `resume`.

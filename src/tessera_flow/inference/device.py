@@ -15,12 +15,15 @@ import torch
 from ..errors import ConfigError
 from ..models.linear import onednn_computes
 from .gpus import VISIBLE, Build, candidates, explain, list_gpus, own_gpu
-from .tf32 import forbid_tf32
+from .tf32 import forbid_tf32, sum_in_float32
 
 logger = logging.getLogger(__name__)
 
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "xpu"]
-Precision: TypeAlias = Literal["auto", "float32", "bf16"]
+Precision: TypeAlias = Literal["auto", "float32", "bf16", "fp16"]
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Type of the factors of matrix products by name of the precision."""
 
 BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 """Names of processor features for arithmetic in bfloat16."""
@@ -50,6 +53,7 @@ def resolve_device(device: DeviceName) -> torch.device:
         )
     resolved = torch.device(name)
     forbid_tf32(resolved)
+    sum_in_float32()
     return resolved
 
 
@@ -155,36 +159,66 @@ def has_bf16(device: torch.device) -> bool:
     return any(features.get(name) for name in BF16_FEATURES) and onednn_computes(torch.bfloat16)
 
 
+def has_fp16(device: torch.device) -> bool:
+    """Return whether a device computes matrix products of fp16 factors with sums in float32.
+
+    NVIDIA GPUs do since capability 7.0 (V100, T4); older ones add in fp16 or are not faster. CPUs
+    are left out: those with fast products in fp16 have bfloat16.
+    """
+    if device.type == "cuda" and torch.version.hip is None:
+        return torch.cuda.get_device_capability(device) >= (7, 0)
+    return device.type != "cpu"
+
+
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type of the factors of matrix products; `auto` is bfloat16 on a GPU that has it.
+    """Return the type of the factors of matrix products.
+
+    `auto` is float32 on a CPU; on a GPU bf16 if it has that, else fp16 if it has that.
 
     Raises:
-        ConfigError: bfloat16 is requested, and the device does not have it; or there is no such
-            precision.
+        ConfigError: the device does not have the precision, or there is no such precision.
     """
     if precision not in typing.get_args(Precision):
-        raise ConfigError(f"precision is {precision!r}: set it to auto, float32 or bf16.")
+        raise ConfigError(f"precision is {precision!r}: set it to auto, float32, bf16 or fp16.")
     available = has_bf16(device)
+    if precision == "fp16" and not has_fp16(device):
+        raise ConfigError(
+            "precision is fp16, but it is for GPUs that add products of fp16 in float32 (NVIDIA: "
+            "capability 7.0 or newer): set precision to float32 or auto."
+        )
     if precision == "bf16" and not available:
         raise ConfigError(
             f"precision is bf16, but this {'GPU' if device.type != 'cpu' else 'processor'} does "
             "not compute in bfloat16 (a processor needs avx512_bf16 or amx_bf16): set precision to "
             "float32 or auto."
         )
-    use_bf16 = precision == "bf16" or (precision == "auto" and device.type != "cpu" and available)
-    dtype = torch.bfloat16 if use_bf16 else torch.float32
+    chosen = precision if precision != "auto" else _fastest(device, available)
     logger.info(
         "running on %s, %s%s",
         describe(device),
-        precision_name(dtype),
-        " (bf16 is available)" if available and not use_bf16 else "",
+        chosen,
+        f" ({_bf16_gain()})" if available and chosen == "float32" else "",
     )
-    return dtype
+    return DTYPES[chosen]
+
+
+def _bf16_gain() -> str:
+    """Return what bf16 would bring on this processor; see docs/performance.md."""
+    gain = "with amx, stated to be 3 to 4 times as fast, not measured"
+    if not torch.cpu.get_capabilities().get("amx_bf16"):
+        gain = "1.2 to 1.9 times as fast where it was measured"
+    return f"bf16 is available, {gain}: set precision to bf16 to use it"
+
+
+def _fastest(device: torch.device, bf16: bool) -> str:
+    if device.type == "cpu":
+        return "float32"
+    return "bf16" if bf16 else "fp16" if has_fp16(device) else "float32"
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """Return `float32` or `bf16`."""
-    return "bf16" if dtype == torch.bfloat16 else "float32"
+    """Return the name of a precision: `float32`, `bf16` or `fp16`."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 def describe(device: torch.device) -> str:

@@ -14,7 +14,7 @@ from ..models.checkpoint import load_model as load_checkpoint
 from ..models.family import Heads, Model, check_dim
 from .device import DeviceName, Precision, precision_name, resolve_device, resolve_precision
 from .embed import InferenceOptions, embed_pixels
-from .tolerance import BF16_SIMULATED, MIN_WIDTH_BF16, compare, sample_steps
+from .tolerance import HALF_SIMULATED, MIN_WIDTH_HALF, compare, sample_steps
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class PreparedModel:
         spec: how it was requested.
         model: the model, ready for `embed_tile`.
         reference: the same in float32 on the CPU; None if `model` is that.
-        fallback: why it runs in float32 and not in bfloat16; None if it does not replace it.
+        fallback: why float32 replaces bf16 or fp16; None if it does not.
     """
 
     spec: ModelSpec
@@ -94,22 +94,17 @@ class PreparedModel:
 
     @property
     def precision(self) -> str:
-        """`float32` or `bf16`."""
+        """`float32`, `bf16` or `fp16`."""
         return precision_name(self.model.dtype)
 
     def may_fall_back(self) -> bool:
-        """Return whether the model runs in bfloat16 because it is faster, not because the user
-        requested it: a requested precision is never replaced."""
+        """Return whether the model runs in bf16 or fp16 because it is faster, not because the
+        user requested it: a requested precision is never replaced."""
         return self.model.dtype != torch.float32 and self.spec.precision == "auto"
 
     def in_float32(self, reason: str) -> PreparedModel:
         """Return the model in float32 on the same device, with a warning in the log."""
-        logger.warning(
-            "%s is computed in float32: in bf16 %s (docs/equivalence.md)",
-            os.fspath(self.spec.checkpoint),
-            reason,
-        )
-        return _in_float32(self.spec, self.model.device, reason)
+        return _instead(self.spec, self.model.device, f"in {self.precision} {reason}")
 
 
 def prepare_model(spec: ModelSpec, dim: int | None = None) -> Model:
@@ -120,7 +115,7 @@ def prepare_model(spec: ModelSpec, dim: int | None = None) -> Model:
 def prepare(spec: ModelSpec, dim: int | None = None) -> PreparedModel:
     """Load a model onto its device, in a precision that keeps the tolerance there.
 
-    With precision `auto`, a model in bfloat16 that exceeds the tolerance `BF16_SIMULATED` on
+    With precision `auto`, a model in bf16 or fp16 that exceeds the tolerance `HALF_SIMULATED` on
     simulated pixels runs in float32 instead, with a warning in the log.
 
     Args:
@@ -129,8 +124,8 @@ def prepare(spec: ModelSpec, dim: int | None = None) -> PreparedModel:
 
     Raises:
         CheckpointError: see `models.checkpoint.load_model`.
-        ConfigError: the device or precision is not available, bfloat16 is requested and exceeds
-            the tolerance, `dim` is not one of this model's, or see
+        ConfigError: the device or precision is not available, bf16 or fp16 is requested and
+            exceeds the tolerance, `dim` is not one of this model's, or see
             `models.family.Family.choose_statistics`.
     """
     device = resolve_device(spec.device)
@@ -142,17 +137,26 @@ def prepare(spec: ModelSpec, dim: int | None = None) -> PreparedModel:
     if dtype == torch.float32:
         return _in_float32(spec, device, None, model)
     model.to(device)
+    precision = precision_name(dtype)
     reason = _pack_if_within_tolerance(model, dtype, dim or model.sizes.dims[-1])
     prepared = PreparedModel(spec, model, None if reason else spec.load().pack(torch.float32))
     if reason is None:
         return prepared
     if spec.precision != "auto":
         raise ConfigError(
-            f"precision is {spec.precision}, but in bf16 {reason} "
+            f"precision is {spec.precision}, but in {precision} {reason} "
             f"({os.fspath(spec.checkpoint)}): set precision to float32 or auto "
             "(docs/equivalence.md)."
         )
-    return prepared.in_float32(reason)
+    return _instead(spec, device, f"in {precision} {reason}")
+
+
+def _instead(spec: ModelSpec, device: torch.device, reason: str) -> PreparedModel:
+    """Return the model in float32 instead of a precision that does not do, with a warning."""
+    logger.warning(
+        "%s is computed in float32: %s (docs/equivalence.md)", os.fspath(spec.checkpoint), reason
+    )
+    return _in_float32(spec, device, reason)
 
 
 def _in_float32(
@@ -172,7 +176,7 @@ def _pack_if_within_tolerance(model: Model, dtype: torch.dtype, dim: int) -> str
         The reason against `dtype`, or None.
     """
     width = model.sizes.s2.width
-    if width < MIN_WIDTH_BF16:
+    if width < MIN_WIDTH_HALF:
         return f"an encoder of width {width} rounds too much and is not faster"
     s2, s1 = sample_steps(model.statistics)
     pixels = np.arange(len(s2.valid))
@@ -184,7 +188,7 @@ def _pack_if_within_tolerance(model: Model, dtype: torch.dtype, dim: int) -> str
     logger.info(
         "smallest cosine to float32 on %d simulated pixels: %.6f", len(pixels), agreement.cosine
     )
-    violations = BF16_SIMULATED.violations(agreement)
+    violations = HALF_SIMULATED.violations(agreement)
     if not violations:
         return None
     return f"it differs too much on simulated pixels ({', '.join(violations)})"

@@ -1,6 +1,6 @@
 """Compare a few pixels of each patch with float32 on the CPU, while a block is computed.
 
-The reference of docs/equivalence.md is float32 on a CPU. What runs in bfloat16 or on a GPU is
+The reference of docs/equivalence.md is float32 on a CPU. What runs in bf16, in fp16 or on a GPU is
 compared with it on real pixels as well: the stored values of a few pixels, half of them evenly
 spread, half of them chosen because rounding shows there first.
 """
@@ -25,7 +25,7 @@ from .device import describe, precision_name
 from .embed import Embedding, InferenceOptions, embed_tile
 from .model import PreparedModel
 from .tile import TileArrays
-from .tolerance import BF16, FLOAT32, Agreement, Comparison, cosines
+from .tolerance import FLOAT32, HALF, Agreement, Comparison, cosines
 
 TYPICAL_PIXELS = 8
 """Pixels of a patch that are compared, evenly spread."""
@@ -129,7 +129,7 @@ def require_tolerance(prepared: PreparedModel, comparison: Comparison) -> None:
 
 def tolerance(model: Model) -> Agreement:
     """Return the tolerance of a model's precision, compared with float32 on a CPU."""
-    return FLOAT32 if model.dtype == torch.float32 else BF16
+    return FLOAT32 if model.dtype == torch.float32 else HALF
 
 
 def refusal(prepared: PreparedModel, error: ToleranceError) -> ToleranceError:

@@ -1,4 +1,5 @@
-"""Keep float32 products in float32: on NVIDIA GPUs TF32 would round their factors to ten bits."""
+"""Keep float32 products in float32, and sums of others: on NVIDIA GPUs TF32 would round the factors
+of the former to ten bits, and parts of long sums of bf16 and fp16 would be added in these."""
 
 from __future__ import annotations
 
@@ -36,6 +37,14 @@ def forbid_tf32(device: torch.device) -> None:
             "This GPU rounds the factors of float32 products to TF32, although PyTorch was told "
             f"not to: unset {' and '.join(OVERRIDES)} where the job starts, and run again."
         )
+
+
+def sum_in_float32() -> None:
+    """Let NVIDIA's libraries add products of bf16 and fp16 in float32 throughout."""
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_fp16_accumulation = False
+    matmul.allow_fp16_reduced_precision_reduction = False
+    matmul.allow_bf16_reduced_precision_reduction = False
 
 
 def rounds_factors(product: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> bool:

@@ -13,8 +13,8 @@ from ..sensors.sentinel1 import CHANNELS
 from ..sensors.sentinel2 import BANDS
 from .inputs import SensorSteps
 
-MIN_WIDTH_BF16 = 64
-"""Minimum width of an encoder for bfloat16: narrower ones are not faster, and average out less
+MIN_WIDTH_HALF = 64
+"""Minimum width of an encoder for bf16 and fp16: narrower ones are not faster, and average out less
 of the rounding. No published model is narrower."""
 
 SAMPLE_PIXELS = 240
@@ -58,11 +58,11 @@ SAME_MACHINE = Agreement(1, 0.9999, 1.0, 0.9999999, 1e-5)
 """float32 on one CPU: other batches, patches, blocks, number of threads or order."""
 FLOAT32 = Agreement(1, 0.999, 1.0, 0.999999, 1e-5)
 """float32 on another device, or with repeated steps computed once."""
-BF16 = Agreement(4, 0.5, 0.99, 0.9999, 0.02)
-"""bfloat16, compared with float32."""
-BF16_SIMULATED = Agreement(3, 0.5, 0.99, 0.99991, 0.018)
-"""What bfloat16 must keep on simulated pixels: nine tenths of `BF16`, because a region has more
-pixels, and rarer ones."""
+HALF = Agreement(4, 0.5, 0.99, 0.9999, 0.02)
+"""bf16 or fp16, compared with float32."""
+HALF_SIMULATED = Agreement(3, 0.5, 0.99, 0.99991, 0.018)
+"""What bf16 and fp16 must keep on simulated pixels: nine tenths of `HALF`, because a region has
+more pixels, and rarer ones."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def compare(
     reference: NDArray[np.float32], candidate: NDArray[np.float32], quantizer: Quantizer
 ) -> Agreement:
     """Compare embeddings (N, K), finite, with reference embeddings (N, K)."""
-    codes, scales = quantize(candidate, quantizer)
+    with np.errstate(invalid="ignore"):  # NaN is a violation
+        codes, scales = quantize(candidate, quantizer)
     typical = np.ones(len(reference), bool)
     similar = cosines(reference, candidate)
     return Comparison.of(reference, codes, scales, similar, typical, quantizer).agreement

@@ -289,8 +289,8 @@ class GatedPool(AttentionPool):
 class Encoder(nn.Module):
     """Encoder of one sensor: maps a sequence of steps to one vector per pixel.
 
-    `pack` prepares it for a device and a precision. In bfloat16 the factors of the matrix
-    products and the activations between post-norm layers are bfloat16; sums, norms, softmax,
+    `pack` prepares it for a device and a precision. In bf16 and fp16 the factors of the matrix
+    products and the activations between post-norm layers are of that type; sums, norms, softmax,
     recurrent states, pooling and the residual stream of pre-norm layers are float32.
     """
 

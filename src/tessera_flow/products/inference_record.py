@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Group = tuple[str | None, str | None]
-"""Precision (`float32`, `bf16`) and device; None where the files do not record it."""
+"""Precision (`float32`, `bf16`, `fp16`) and device; None where the files do not record it."""
 
 _SHOWN = 5
 
@@ -18,7 +18,7 @@ class BlockInference:
 
     Attributes:
         precision, device: see `Group`.
-        fallback: why float32 replaced bfloat16; None if it did not.
+        fallback: why float32 replaced bf16 or fp16; None if it did not.
         compared: what was measured against float32 on a CPU; None if that is what was computed.
     """
 
@@ -43,7 +43,7 @@ class InferenceRecord:
 
     Attributes:
         groups: blocks by precision and device, largest group first.
-        fallbacks: by block, why float32 replaced bfloat16.
+        fallbacks: by block, why float32 replaced bf16 or fp16.
         compared: number of pixels that were compared with float32 on a CPU, and the smallest
             cosine; None if none was.
     """
@@ -92,20 +92,20 @@ class InferenceRecord:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about mixed precisions, and about blocks in which float32 replaced bf16."""
+        """Sentences about mixed precisions, and about blocks in which float32 replaced another."""
         texts = []
         if len({precision for precision, _ in self.groups}) > 1:
             texts.append(
                 f"The blocks were computed in different precisions: {self.text}. Codes differ by "
-                "up to 4 between bf16 and float32. Set model.precision to float32 or bf16 to "
-                "compute all blocks in one."
+                "up to 4 between float32 and bf16 or fp16. Set model.precision to one of them to "
+                "compute all blocks in it."
             )
         if self.fallbacks:
             names = list(self.fallbacks)
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             texts.append(
-                f"Float32 replaced bf16 in {len(names)} of "
-                f"{sum(self.precisions.values())} blocks ({shown}): in bf16, "
+                f"Float32 replaced a faster precision in {len(names)} of "
+                f"{sum(self.precisions.values())} blocks ({shown}): "
                 f"{self.fallbacks[names[0]]}."
             )
         return texts

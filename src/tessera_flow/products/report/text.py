@@ -237,8 +237,8 @@ def _encoder(provenance: Provenance, records: BlockRecords) -> str:
     )
     if records.inference.fallbacks:
         text += (
-            f" In {_count(len(records.inference.fallbacks), 'block')} bfloat16 exceeded the "
-            "tolerance, and float32 replaced it."
+            f" In {_count(len(records.inference.fallbacks), 'block')} a faster precision exceeded "
+            "the tolerance, and float32 replaced it."
         )
     if model.statistics:
         text += f" Inputs were standardised with the statistics for {model.statistics} data."
@@ -262,7 +262,7 @@ def _encoder(provenance: Provenance, records: BlockRecords) -> str:
 
 def _precision(precisions: Mapping[str | None, int]) -> str:
     """`float32`, or the number of blocks by precision."""
-    names = {None: "a precision that is not recorded", "bf16": "bfloat16"}
+    names = {None: "a precision that is not recorded", "bf16": "bfloat16", "fp16": "float16"}
     counts = sorted(precisions.items(), key=lambda entry: (-entry[1], str(entry[0])))
     if not counts:
         return names[None]
