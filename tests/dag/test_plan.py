@@ -89,6 +89,24 @@ def test_jobs_of_one_region_and_period(
     assert plan(tmp_path) == expected
 
 
+@pytest.mark.parametrize(
+    ("size", "arguments", "threads"),
+    [(25, [], 2), (2000, [], 8), (2000, ["--set-threads", "infer_cpu=3"], 3)],
+)
+def test_few_blocks_use_all_cores(
+    tmp_path: Path, size: int, arguments: list[str], threads: int
+) -> None:
+    prepared(tmp_path, "2023-01-01", "2023-01-31", grid={"block_size": size})
+    snakefile = tmp_path / "Snakefile"
+    snakefile.write_text(
+        f'include: "{REPOSITORY}/workflow/Snakefile"\n'
+        'print("THREADS", workflow.get_rule("infer_cpu").resources["_cores"].raw)\n'
+    )
+    options = ("--dry-run", "--cores", "8", *arguments)
+    done = snakemake(tmp_path, *options, snakefile=snakefile)
+    assert f"THREADS {threads}\n" in done.stdout, done.stdout
+
+
 def test_several_regions_and_periods(tmp_path: Path) -> None:
     """here: 4 blocks, two periods; corner: 3 blocks of 4, as one holds none of its pixels;
     one period of its own."""

@@ -216,6 +216,22 @@ def test_time_of_inference_follows_the_work(tmp_path: Path, weights: str, minute
     assert make_estimate(limited, schedule, 1).warnings == warnings
 
 
+def test_few_blocks_divide_the_cores(tmp_path: Path) -> None:
+    files = layout(tmp_path)
+    blocks = files.grids["here"].blocks
+    assert len(blocks) == 64
+    cases = {None: 2, 1: 2, 128: 2, 191: 2, 192: 3, 256: 4}
+    assert {n: Schedule(files, cores=n).threads("infer_cpu") for n in cases} == cases
+    assert Schedule(files, cores=256).threads("stitch_zarr") == 2
+    for number, block in enumerate(blocks, start=1):
+        path = files.embeddings_file("here", "then", block.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        left = {48: 16, 63: 1, 64: 64}.get(number)  # all again, if none is left
+        if left is not None:
+            assert Schedule(files, cores=256).threads("infer_cpu") == 256 // left
+
+
 def test_time_of_inference_is_replaced_by_that_of_earlier_blocks(tmp_path: Path) -> None:
     files = layout(tmp_path)
     block = files.grids["here"].blocks[0]

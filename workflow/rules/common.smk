@@ -27,7 +27,7 @@ try:
     FILES = RunFiles(CONFIG)
     PRODUCTS = ProductFiles(FILES)
     PARAMS = JobParams(FILES)
-    SCHEDULE = Schedule(FILES, one_job=runs_one_job())
+    SCHEDULE = Schedule(FILES, one_job=runs_one_job(), cores=cores_here())
 except TesseraFlowError as error:
     refuse(error)
 except ModuleNotFoundError as error:
@@ -97,3 +97,7 @@ WEIGHTS_PRIORITY = 2000000
 
 # Blocks in progress: see tessera_flow/jobs/in_flight.py.
 add_resource("in_flight", ALL_OF_IT)
+
+# The process of a job, which counts other blocks, must use the threads that were planned for it.
+if cores_here() is not None:
+    set_threads("infer_cpu", SCHEDULE.threads("infer_cpu"))

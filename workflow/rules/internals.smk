@@ -6,6 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.logging import logger
+from snakemake.resources import Resource
 from snakemake.settings.enums import Quietness
 
 
@@ -37,6 +38,20 @@ def show_warning(text):
 def add_resource(name, total):
     """Limit a resource, as `--resources name=total` does."""
     workflow.register_resource(name, total)
+
+
+def cores_here():
+    """Return the cores of this machine that a run may use; None on a cluster and in the process
+    of a job."""
+    settings = workflow.resource_settings
+    return None if runs_one_job() or settings.nodes is not None else settings.cores
+
+
+def set_threads(name, number):
+    """Set the threads of a rule as --set-threads does, also for the processes of its jobs, unless
+    the user sets them."""
+    threads = workflow.resource_settings._parsed_overwrite_threads
+    threads.setdefault(name, Resource("_cores", number))
 
 
 def limit_on_this_machine(limits):

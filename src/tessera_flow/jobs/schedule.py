@@ -41,15 +41,16 @@ class Schedule:
         ConfigError, CheckpointError: the weights are neither a file nor a published name.
     """
 
-    def __init__(self, files: RunFiles, one_job: bool = False) -> None:
+    def __init__(self, files: RunFiles, one_job: bool = False, cores: int | None = None) -> None:
         """Take the files of a configuration.
 
         Args:
             files: the files and blocks.
             one_job: this is the process of one job, whose rule is already decided; CPUs and GPUs
                 must not be divided again on another machine.
+            cores: of this machine, for all jobs of a run together; None if they run elsewhere.
         """
-        self._files, self._config = files, files.config
+        self._files, self._config, self._cores = files, files.config, cores
         self._one_job = one_job
         self.weights = files.config.weights or ""
         self.weights_bytes = self._size_of_weights()
@@ -201,8 +202,21 @@ class Schedule:
         return texts
 
     def threads(self, rule: str) -> int:
-        """Return the number of cores for a job of a rule."""
-        return NEEDS[rule].threads
+        """Return the number of cores for a job of a rule.
+
+        If a run on this machine has fewer blocks to embed than cores, they divide the cores.
+        """
+        threads = NEEDS[rule].threads
+        if rule != "infer_cpu" or self._cores is None:
+            return threads
+        return max(threads, self._cores // max(1, self._blocks_left))
+
+    @cached_property
+    def _blocks_left(self) -> int:
+        """Number of blocks that CPUs have not embedded; all of them if none is left."""
+        blocks = [key for key in self._ranks if self.device(key[2]) == "cpu"]
+        left = [key for key in blocks if not self._files.embeddings_file(*key).exists()]
+        return len(left or blocks)
 
     def block_state(self, region: str, period: str, block: str) -> str:
         """Return `done`, `failed`, or the device that is going to embed the block."""
