@@ -55,3 +55,7 @@ class Stopped(TesseraFlowError):
 
 class Refused(TesseraFlowError):
     """A job refuses files of other settings; no product may be written without its block."""
+
+
+class LabelError(TesseraFlowError):
+    """Labels for a map cannot be read, understood or used."""

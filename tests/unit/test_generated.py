@@ -204,6 +204,7 @@ DISTRIBUTIONS = {
     "odc.loader": "odc-loader",
     "odc.stac": "odc-stac",
     "pydantic_core": "pydantic",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
 

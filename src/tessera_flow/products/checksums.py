@@ -5,7 +5,8 @@ the folder `checksums` next to them, one record for each rule that writes produc
 imports a reader of a product: the workflow compares sizes whenever it is read.
 
 GDAL rewrites a VRT when it computes statistics, also if it only reads it. So the SHA-256 of a VRT
-is that of the values that decide its pixels.
+is that of the values that decide its pixels, and that of the names of classes beside a GeoTIFF
+(`.aux.xml`) that of the names.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ STORE_RECORD = "checksums.json"
 FOLDER = "checksums"
 VRT = ".vrt"
 _STATISTICS = ".aux.xml"
+REWRITTEN = (VRT, _STATISTICS)
+"""Ends of the names of files that GDAL writes statistics into."""
+
 _CRS_CODE = re.compile(r'(?:ID|AUTHORITY)\["(\w+)",\s*"?(\w+)"?\]\]$')
 _VRT_TAGS = (
     *("SourceFilename", "SourceBand"),
@@ -46,7 +50,7 @@ class Checksums:
     Attributes:
         root: folder that the names are relative to.
         sizes: bytes of each file, by name.
-        sha256: hexadecimal, by name; of a VRT, that of its values.
+        sha256: hexadecimal, by name; of a VRT or .aux.xml, that of its values.
         settings: that the files were made with; None if not recorded.
     """
 
@@ -159,13 +163,13 @@ class Checksums:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-        if size == expected or self._is_same_vrt(name):
+        if size == expected or self._has_same_values(name):
             return None
         return f"{name} has {size} bytes instead of {expected}"
 
-    def _is_same_vrt(self, name: str) -> bool:
+    def _has_same_values(self, name: str) -> bool:
         try:
-            return name.endswith(VRT) and sha256_of(self.root / name) == self.sha256[name]
+            return name.endswith(REWRITTEN) and sha256_of(self.root / name) == self.sha256[name]
         except OSError:
             return False
 
@@ -235,7 +239,9 @@ def damage_message(root: Path, faults: Iterable[str]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal; of a VRT, that of its values."""
+    """Return the SHA-256 of a file, hexadecimal; of a VRT or .aux.xml, that of its values."""
+    if path.name.endswith(_STATISTICS):
+        return hashlib.sha256(_class_names(path.read_bytes())).hexdigest()
     if path.suffix == VRT:
         return hashlib.sha256(_vrt_values(path.read_bytes())).hexdigest()
     with path.open("rb") as handle:
@@ -267,6 +273,23 @@ def _vrt_values(data: bytes) -> bytes:
         texts.sort(key=lambda pair: pair[0])
         values.append([band.get("band"), band.get("dataType"), band.get("subClass"), texts])
     return json.dumps(values).encode()
+
+
+def _class_names(data: bytes) -> bytes:
+    """Return the names of classes and the table of values in an .aux.xml, the same after GDAL has
+    added statistics. What is not XML is returned as is."""
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError:
+        return data
+    names = [
+        [(element.tag, (element.text or "").strip()) for element in part.iter()]
+        for tag in ("CategoryNames", "GDALRasterAttributeTable")
+        for part in root.iterfind(f"PAMRasterBand/{tag}")
+    ]
+    return json.dumps(names).encode()
 
 
 def multihash(sha256: str) -> str:

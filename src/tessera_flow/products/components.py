@@ -110,7 +110,7 @@ def fit_components(
     return Components(mean, axes, shares, low, high, len(values))
 
 
-def _priority(y: NDArray[np.uint64], x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def pixel_priority(y: NDArray[np.uint64], x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return a pseudo-random number per pixel position, different for any two (splitmix64)."""
     z = ((y << np.uint64(32)) | x) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -126,7 +126,7 @@ def _sample(source: RegionBlocks, size: int) -> NDArray[np.float64]:
     limit = np.uint64(2**64 - 1)
     for block_id, inside, window in source.pieces():
         rows, columns = np.indices(window.shape, dtype=np.uint64)
-        priority = _priority(rows + np.uint64(window.y0), columns + np.uint64(window.x0))
+        priority = pixel_priority(rows + np.uint64(window.y0), columns + np.uint64(window.x0))
         piece_scales, piece = None, None
         if source.quantised:
             piece_scales = source.read(block_id, "scales", inside)

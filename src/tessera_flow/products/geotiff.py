@@ -9,14 +9,16 @@ import errno
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
@@ -56,42 +58,93 @@ def write_cog(
     Raises:
         OutputError: the file cannot be written.
     """
-    height, width = (int(n) for n in grid.product_geobox.shape)
+    shape = (int(grid.product_geobox.shape[0]), int(grid.product_geobox.shape[1]))
+    place = Placement(shape, product_crs(grid).to_wkt(), grid.product_geobox.affine)
+    with cog_writer(output, place, dtype, bands, tags, resampling) as write:
+        for window, values in pieces:
+            write(window, values)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a raster is: (height, width), WKT of its CRS, and transform."""
+
+    shape: tuple[int, int]
+    crs: str
+    transform: Affine
+
+
+@contextmanager
+def cog_writer(
+    output: Path,
+    place: Placement,
+    dtype: str,
+    bands: Sequence[str],
+    tags: Mapping[str, str],
+    resampling: str = "NEAREST",
+    nodata: float | None = None,
+    colours: Mapping[int, tuple[int, int, int, int]] | None = None,
+) -> Iterator[Callable[[Window, NDArray[Any]], None]]:
+    """Yield a function that writes (bands, height, width) values into a window.
+
+    Args:
+        output, dtype, bands, tags, resampling: as for `write_cog`; `dtype` may be float32 with the
+            nodata NaN.
+        place: size and position.
+        nodata: value of pixels without data, also of those that are not written.
+        colours: (red, green, blue, alpha) of each value of a single uint8 band.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    height, width = place.shape
     needed = 2 * len(bands) * np.dtype(dtype).itemsize * height * width
+    sums = np.zeros(len(bands), np.int64)
     with ExitStack() as stack:
         temporary = stack.enter_context(atomic_output(output))
         stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
         scratch = stack.enter_context(scratch_folder(temporary))
-        stack.enter_context(gdal_writes(output, needed))
         tiled, cog = scratch / "tiled.tif", scratch / "cog.tif"
-        sums = np.zeros(len(bands), np.int64)
-        with rasterio.open(
-            tiled,
-            "w",
-            driver="GTiff",
-            height=height,
-            width=width,
-            count=len(bands),
-            dtype=dtype,
-            crs=product_crs(grid).to_wkt(),
-            transform=grid.product_geobox.affine,
-            tiled=True,
-            blockxsize=TILE,
-            blockysize=TILE,
-            compress="DEFLATE",
-            zlevel=1,
-            sparse_ok=True,
-            bigtiff="IF_SAFER",
-        ) as target:
+        with gdal_writes(output, needed):
+            target = rasterio.open(
+                tiled,
+                "w",
+                driver="GTiff",
+                height=height,
+                width=width,
+                count=len(bands),
+                dtype=dtype,
+                nodata=nodata,
+                crs=place.crs,
+                transform=place.transform,
+                tiled=True,
+                blockxsize=TILE,
+                blockysize=TILE,
+                compress="DEFLATE",
+                zlevel=1,
+                sparse_ok=True,
+                bigtiff="IF_SAFER",
+            )
+
+        def write(window: Window, values: NDArray[Any]) -> None:
+            place = RasterWindow(window.x0, window.y0, window.width, window.height)
+            with gdal_writes(output, needed):
+                target.write(values, window=place)
+            sums[:] += band_sums(values, nodata)
+
+        try:
             target.update_tags(**tags)
             target.descriptions = tuple(bands)
-            for window, values in pieces:
-                raster_window = RasterWindow(window.x0, window.y0, window.width, window.height)
-                target.write(values, window=raster_window)
-                sums += band_sums(values)
-        read_back(tiled, sums)
-        copy_as_cog(tiled, cog, resampling)
-        read_back(cog, sums)
+            if colours is not None:
+                target.write_colormap(1, dict(colours))
+            yield write
+        finally:
+            with gdal_writes(output, needed):
+                target.close()
+        with gdal_writes(output, needed):
+            read_back(tiled, sums)
+            copy_as_cog(tiled, cog, resampling)
+            read_back(cog, sums)
         cog.replace(temporary)
 
 
@@ -135,13 +188,19 @@ def read_back(path: Path, sums: NDArray[np.int64]) -> None:
     with open_raster(path) as file:
         for y in range(0, file.height, TILE):
             strip = RasterWindow(0, y, file.width, min(TILE, file.height - y))
-            result += band_sums(file.read(window=strip))
+            result += band_sums(file.read(window=strip), file.nodata)
     if not np.array_equal(result, sums):
         raise RasterioIOError("the file differs from the data written to it; is a quota used up?")
 
 
-def band_sums(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the (bands,) sums of (bands, height, width) integers."""
+def band_sums(values: NDArray[Any], nodata: float | None = None) -> NDArray[np.int64]:
+    """Return the (bands,) sums of (bands, height, width) integers, or of the bits of floats;
+    without pixels of the value nodata or NaN."""
+    if values.dtype.kind == "f":
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        values = np.where(np.isfinite(values), bits, np.uint32(0))
+    elif nodata:
+        values = np.where(values == nodata, 0, values)
     sums: NDArray[np.int64] = values.sum(axis=(1, 2), dtype=np.int64)
     return sums
 

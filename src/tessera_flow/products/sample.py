@@ -129,7 +129,7 @@ def sample_store(group: zarr.Group, points: Points, required: bool = True) -> Sa
         )
     rows = np.where(inside, row, -1).astype(np.int64)
     columns = np.where(inside, column, -1).astype(np.int64)
-    embeddings, counts = _read(group, rows, columns)
+    embeddings, counts = read_pixels(group, rows, columns)
     valid = np.isfinite(embeddings).all(axis=1)
     state = np.where(inside, np.where(valid, INSIDE, NO_EMBEDDING), OUTSIDE)
     state = np.where(known, state, NO_COORDINATES)
@@ -139,9 +139,21 @@ def sample_store(group: zarr.Group, points: Points, required: bool = True) -> Sa
     return Sample(embeddings, counts, rows, columns, state)
 
 
-def _read(
+def read_pixels(
     group: zarr.Group, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Read pixels of a store; each chunk is read once.
+
+    Args:
+        group: the store.
+        rows, columns: (n,) position in the product grid; -1 outside.
+
+    Returns:
+        (n, K) embeddings, NaN where there is none; (n, 3) counts, or (n, 0) if there are none.
+
+    Raises:
+        TileError: a part of the store that is read is missing, shortened or altered.
+    """
     stored: dict[str, Any] = {
         name: group[name]
         for name in ("embeddings", "scales", "observation_counts")

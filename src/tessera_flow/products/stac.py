@@ -24,7 +24,7 @@ from ..geotessera.manifest import StoreManifest
 from ..region.grid import RegionGrid
 from ..scenes.manifest import Manifest
 from .blocks import RegionBlocks
-from .checksums import STORE_RECORD, VRT, Checksums, multihash, records_in
+from .checksums import REWRITTEN, STORE_RECORD, Checksums, multihash, records_in
 from .inference_record import InferenceRecord
 from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
 
@@ -148,11 +148,11 @@ def _store_record(name: str, title: str) -> pystac.Asset:
 def _add_checksums(item: pystac.Item, folder: Path, products: Iterable[str]) -> None:
     """Add size and SHA-256 to the assets that are files, from the records of their writers.
 
-    A VRT has none, because GDAL writes statistics into it.
+    A VRT has none, because GDAL writes statistics into it; nor has an .aux.xml.
     """
     known: dict[str, tuple[int, str]] = {}
     for record in records_in(folder, products):
-        names = [name for name in record.sizes if not name.endswith(VRT)]
+        names = [name for name in record.sizes if not name.endswith(REWRITTEN)]
         known |= {name: (record.sizes[name], record.sha256[name]) for name in names}
     for asset in item.assets.values():
         name = asset.href.removeprefix("./")

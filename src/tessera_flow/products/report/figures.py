@@ -44,10 +44,10 @@ def map_png(values: NDArray[np.float64], maximum: float) -> bytes:
     fraction = (position - low)[..., np.newaxis]
     colours = _COLOURS[low] * (1 - fraction) + _COLOURS[low + 1] * fraction
     image = np.concatenate([colours, 255.0 * np.isfinite(values)[..., np.newaxis]], axis=-1)
-    return _png(np.moveaxis(np.rint(image).astype(np.uint8), -1, 0))
+    return rgba_png(np.moveaxis(np.rint(image).astype(np.uint8), -1, 0))
 
 
-def _png(data: NDArray[np.uint8]) -> bytes:
+def rgba_png(data: NDArray[np.uint8]) -> bytes:
     """Encode (bands, height, width) as a PNG file."""
     bands, height, width = data.shape
     profile = {"driver": "PNG", "height": height, "width": width, "count": bands}
@@ -63,7 +63,7 @@ _CLASS_COLOURS = np.array([[228, 228, 228], [255, 255, 255], [80, 96, 112]], np.
 
 def classes_png(classes: NDArray[np.integer[Any]]) -> bytes:
     """Render a map of `OUTSIDE`, `INSIDE` and `EMBEDDED` pixels, (height, width), as a PNG file."""
-    return _png(np.moveaxis(_CLASS_COLOURS[classes], -1, 0))
+    return rgba_png(np.moveaxis(_CLASS_COLOURS[classes], -1, 0))
 
 
 def read_mask(path: Path, step: int) -> NDArray[np.bool_]:

@@ -64,7 +64,7 @@ def overview(
         height=height,
         strip=_STRIP_SHARE * max(width, height),
         image=data_uri(preview.read_bytes()),
-        bar=None if metres is None else _bar(width, metres),
+        bar=None if metres is None else scale_bar(width, metres),
         corners=(_corner(crs, left, top), _corner(crs, right, bottom)),
         lines=tuple(lines),
     )
@@ -74,7 +74,7 @@ def _unit(crs: pyproj.CRS) -> float:
     return float(crs.axis_info[0].unit_conversion_factor)
 
 
-def _bar(width: int, metres: float) -> tuple[float, str]:
+def scale_bar(width: int, metres: float) -> tuple[float, str]:
     """Return the longest bar of 1, 2 or 5 times a power of ten that is at most a quarter of the
     width, in pixels, and its length as text."""
     longest = _BAR_SHARE * width * metres
