@@ -36,4 +36,5 @@ with (
         origin=tuple(settings["origin"]),
         stop=stop,
         period=PeriodMonths.of(config.source, *map(date.fromisoformat, settings["period"])),
+        block_edge=config.grid.block_size // config.grid.downsample_rate,
     )

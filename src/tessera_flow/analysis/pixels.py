@@ -15,10 +15,10 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from ..errors import LabelError
-from ..products.components import pixel_priority
 from ..products.points import Polygons
 from ..products.sample import INSIDE, NO_COORDINATES, NO_EMBEDDING, OUTSIDE, read_pixels
 from ..region.crs import reproject
+from ..region.pixel_order import pixel_priority
 from .labels import Labels
 
 USED = INSIDE

@@ -37,6 +37,7 @@ from .model import ModelSpec, PreparedModel, prepare
 from .months import PeriodMonths
 from .patch_file import PatchFile
 from .resume import Progress
+from .series import MEDIAN_EDGE, SUMMARY, median_step, with_vectors, write_summary
 from .spot_check import Sample, check_patch, record, refusal, require_tolerance
 from .tile import TileArrays
 from .tolerance import Comparison
@@ -58,6 +59,7 @@ def infer_block(
     origin: tuple[int, int] = (0, 0),
     stop: StopRequest | None = None,
     period: PeriodMonths | None = None,
+    block_edge: int = MEDIAN_EDGE,
 ) -> None:
     """Embed a block, patch by patch, after the last finished patch of an earlier job.
 
@@ -68,13 +70,16 @@ def infer_block(
             `precision`, `fallback` (why float32 replaces bf16 or fp16, or None), `compared` (with
             float32 on a CPU, see `spot_check.record`; None on a CPU in float32),
             `steps_outside_period` and, from the patches, `missing_scenes`, `level_jumps` and
-            `tile_facts`. Until it is complete, progress files are next to it; see `resume`.
+            `tile_facts`; a summary of the time series, see `series.write_summary`. Until it is
+            complete, progress files are next to it; see `resume`.
         spec: the checkpoint and how to run it.
         options: how to embed.
         attributes: JSON-able provenance, written into the file.
         origin: (row, column) in the region's grid of the block's upper left pixel.
         stop: request to stop, checked when a patch is finished.
         period: the months of the period; None if no masks of months are made.
+        block_edge: edge of a block that is not clipped, on the product grid; decides the
+            resolution of the median image, see `series.median_step`.
 
     Raises:
         Stopped: a stop was requested; finished patches are kept.
@@ -85,9 +90,9 @@ def infer_block(
         OutputError: the output cannot be written.
     """
     prepared = prepare(spec, options.dim)
-    stop = stop or StopRequest()
+    stop, step = stop or StopRequest(), median_step(block_edge)
     with open_block_file(patches) as group:
-        source = PatchFile.of(group, os.fspath(patches), period)
+        source = PatchFile.of(group, os.fspath(patches), period, origin, step)
         attributes = {
             **attributes,
             # Copied, because the patches are temporary.
@@ -102,17 +107,18 @@ def infer_block(
             "statistics": spec.statistics,
             "options": {k: v for k, v in asdict(options).items() if k != "batch_size"},
             "origin": list(origin),
+            "median_step": step,
             "months": [] if period is None else list(period.months),
             "patches": _content_hash(patches),
             "software": [__version__, torch.__version__],
         }
         try:
-            _infer(source, output, prepared, options, attributes, inputs, origin, stop)
+            _infer(source, output, prepared, options, attributes, inputs, stop)
         except ToleranceError as error:
             if not prepared.may_fall_back():
                 raise refusal(prepared, error) from error
             prepared = prepared.in_float32(str(error))
-            _infer(source, output, prepared, options, attributes, inputs, origin, stop)
+            _infer(source, output, prepared, options, attributes, inputs, stop)
 
 
 def _infer(
@@ -122,7 +128,6 @@ def _infer(
     options: InferenceOptions,
     attributes: Mapping[str, Any],
     inputs: Mapping[str, Any],
-    origin: tuple[int, int],
     stop: StopRequest,
 ) -> None:
     """Embed a block with one model."""
@@ -133,7 +138,7 @@ def _infer(
         "fallback": prepared.fallback,
     }
     with Progress(output, {"attributes": attributes, **inputs}) as progress:
-        _embed_patches(source, prepared, options, origin, progress, stop)
+        _embed_patches(source, prepared, options, progress, stop)
         _write(output, attributes, source, options, prepared, progress)
         progress.remove()
 
@@ -142,7 +147,6 @@ def _embed_patches(
     source: PatchFile,
     prepared: PreparedModel,
     options: InferenceOptions,
-    origin: tuple[int, int],
     progress: Progress,
     stop: StopRequest,
 ) -> None:
@@ -161,13 +165,15 @@ def _embed_patches(
     start = time.monotonic()
     with (
         BackgroundWriter(progress.add, enabled=ahead > 0) as writer,
-        closing(_embeddings(source, todo, prepared, options, origin)) as embeddings,
+        closing(_embeddings(source, todo, prepared, options)) as embeddings,
     ):
         for patch, (embedding, comparison) in zip(todo, embeddings, strict=True):
             compared += comparison
             require_tolerance(prepared, compared)
-            masks = source.masks.pop(patch, None)
-            writer.write(patch_name(patch), _arrays(embedding, comparison, masks))
+            arrays = _arrays(embedding, comparison, source.masks.pop(patch, None))
+            summary = with_vectors(source.summaries.pop(patch), embedding)
+            arrays |= {f"{SUMMARY}_{name}": values for name, values in summary.items()}
+            writer.write(patch_name(patch), arrays)
             seconds = time.monotonic() - start
             logger.info(
                 "patch %s (%d of %d): %d of %d pixels embedded in %.1f s (%.0f per s)",
@@ -189,12 +195,11 @@ def _embeddings(
     todo: list[Window],
     prepared: PreparedModel,
     options: InferenceOptions,
-    origin: tuple[int, int],
 ) -> Generator[tuple[Embedding, Comparison]]:
     """Yield the embedding of each patch, compared with float32 on a CPU; on a GPU later patches
     are read and started meanwhile."""
     model = prepared.model
-    positions = [(origin[0] + patch.y0, origin[1] + patch.x0) for patch in todo]
+    positions = [source.position(patch) for patch in todo]
     ahead = _read_ahead(model.device)
     transfers = Transfers(model.device)
     samples: deque[Sample | None] = deque()
@@ -279,10 +284,18 @@ def _write(
             options.dtype,
             months=source.month_count,
         )
+        summaries = {}
         for patch in source.patches:
-            for name, values in progress.read(patch_name(patch)).items():
-                if name in arrays:
-                    arrays[name][patch.slices] = values
+            saved = progress.read(patch_name(patch))
+            for name in arrays:
+                arrays[name][patch.slices] = saved[name]
+            summaries[patch] = {
+                name.removeprefix(f"{SUMMARY}_"): values
+                for name, values in saved.items()
+                if name.startswith(f"{SUMMARY}_")
+            }
+        step = source.median_step
+        write_summary(target, source.shape, source.origin, step, summaries.items())
 
 
 def _content_hash(path: str | os.PathLike[str]) -> str:

@@ -99,13 +99,16 @@ class PeriodMonths:
         Args:
             series: (T,) days of the year of each stream.
         """
-        days = {n: f"{day:%Y-%m}" for n, day in days_of_year(self.start, self.end).items()}
-        return self._steps(
-            {
-                name: [days.get(int(day), "") for day in array]
-                for name, array in zip(STREAMS, series, strict=True)
-            }
-        )
+        return self.of_dates(self.dates(series))
+
+    def dates(self, series: Sequence[NDArray[Any]]) -> dict[str, list[str]]:
+        """Return the ISO dates of days of the year by stream, empty outside the period; arguments
+        as of `of_days`."""
+        days = {n: day.isoformat() for n, day in days_of_year(self.start, self.end).items()}
+        return {
+            name: [days.get(int(day), "") for day in array]
+            for name, array in zip(STREAMS, series, strict=True)
+        }
 
     def _steps(self, months: Mapping[str, Sequence[str]]) -> StepMonths:
         index = {month: n for n, month in enumerate(self.months)}

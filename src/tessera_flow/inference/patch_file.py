@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..block_file import Allocate, get_array
 from ..errors import TileError
 from ..region.grid import Window, patch_name
 from .months import PeriodMonths, StepMonths
+from .series import summarise
 from .tile import DAYS, TileArrays, read_patch
 
 
@@ -30,7 +31,10 @@ class PatchFile:
         dates: ISO dates of the steps by series (`months.STREAMS`), the same for all patches; None
             for tile folders, which have days of the year only.
         period: the months of the period; None if no masks of months are made.
+        origin: (row, column) of the block's upper left pixel in the region's product grid.
+        median_step: see `series.median_step`.
         masks: masks of months (h, w, 3) of each patch that was read.
+        summaries: of the time series of each patch that was read; see `series`.
     """
 
     group: zarr.Group
@@ -40,11 +44,21 @@ class PatchFile:
     patch_size: int
     dates: Mapping[str, list[str]] | None
     period: PeriodMonths | None
+    origin: tuple[int, int] = (0, 0)
+    median_step: int = 1
     masks: dict[Window, NDArray[np.unsignedinteger]] = field(default_factory=dict)
+    summaries: dict[Window, dict[str, NDArray[np.generic]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, group: zarr.Group, path: str, period: PeriodMonths | None) -> PatchFile:
-        """Read the attributes of a file of patches.
+    def of(
+        cls,
+        group: zarr.Group,
+        path: str,
+        period: PeriodMonths | None,
+        origin: tuple[int, int] = (0, 0),
+        median_step: int = 1,
+    ) -> PatchFile:
+        """Read the attributes of a file of patches; for the arguments see the attributes.
 
         Raises:
             TileError: they are missing or wrong.
@@ -60,6 +74,8 @@ class PatchFile:
                 int(attributes["patch_size"]),
                 attributes.get("dates"),
                 period,
+                origin,
+                median_step,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise TileError(
@@ -72,8 +88,13 @@ class PatchFile:
         """Number of months that masks have bits for; 0 without masks."""
         return 0 if self.period is None else len(self.period.months)
 
+    def position(self, patch: Window) -> tuple[int, int]:
+        """Return (row, column) of the upper left pixel of a patch in the region's grid."""
+        return self.origin[0] + patch.y0, self.origin[1] + patch.x0
+
     def read(self, patch: Window, allocate: Allocate = np.empty) -> TileArrays:
-        """Read the arrays of a patch into arrays that `allocate` returns, and set its masks.
+        """Read the arrays of a patch into arrays that `allocate` returns, and set its masks and
+        its summary.
 
         Raises:
             TileError: the patch is missing or damaged.
@@ -87,7 +108,20 @@ class PatchFile:
             )
         if self.period is not None:
             self.masks[patch] = self._months(self.period, patch).masks(tile)
+        self.summaries[patch] = summarise(
+            tile, self.dates_of(patch), self.position(patch), self.median_step
+        )
         return tile
+
+    def dates_of(self, patch: Window) -> Mapping[str, Sequence[str]] | None:
+        """Return the ISO dates of the steps of a patch by series, empty for a day that is not in
+        the period; None if they are not known (see `dates`)."""
+        if self.dates is not None:
+            return self.dates
+        if self.period is None:
+            return None
+        group = self._group(patch)
+        return self.period.dates([np.asarray(get_array(group, name)[:]) for name in DAYS])
 
     def steps_outside_period(self) -> int:
         """Return the largest number of steps of a patch that are outside the period."""

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
 _HEAD = struct.Struct("<Q32s")  # length and SHA-256 of the body that follows
-_FORMAT = "tessera-flow progress 2"
+_FORMAT = "tessera-flow progress 3"
 
 
 class Progress:

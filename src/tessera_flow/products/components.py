@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..region.pixel_order import window_priority
 from .blocks import RegionBlocks
 
 SAMPLE_PIXELS = 50_000
@@ -110,14 +111,6 @@ def fit_components(
     return Components(mean, axes, shares, low, high, len(values))
 
 
-def pixel_priority(y: NDArray[np.uint64], x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a pseudo-random number per pixel position, different for any two (splitmix64)."""
-    z = ((y << np.uint64(32)) | x) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
 def _sample(source: RegionBlocks, size: int) -> NDArray[np.float64]:
     """Return the `size` valid pixels of lowest priority, ordered by it: (n, K) float64."""
     priorities = np.empty(0, np.uint64)
@@ -125,8 +118,7 @@ def _sample(source: RegionBlocks, size: int) -> NDArray[np.float64]:
     scales = np.empty(0, np.float32)
     limit = np.uint64(2**64 - 1)
     for block_id, inside, window in source.pieces():
-        rows, columns = np.indices(window.shape, dtype=np.uint64)
-        priority = pixel_priority(rows + np.uint64(window.y0), columns + np.uint64(window.x0))
+        priority = window_priority(window.y0, window.x0, window.shape)
         piece_scales, piece = None, None
         if source.quantised:
             piece_scales = source.read(block_id, "scales", inside)
