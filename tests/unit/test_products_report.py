@@ -264,7 +264,7 @@ def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
     assert "b001_001: skipped. asset B02 of item S2_2: HTTP 403" in shown
     assert "1 block failed and contains no embeddings." in shown
     assert "Warnings in the logs" not in shown, "shown above, with the blocks"
-    _, image = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
+    (image,) = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
     with rasterio.MemoryFile(base64.b64decode(image)) as memory, memory.open() as file:
         red = file.read(1)
     expected = np.where(mask > 0, 255, 228)
@@ -328,19 +328,25 @@ def test_each_warning_is_listed_once(tmp_path: Path) -> None:
 
 
 class Page(HTMLParser):
-    """Collect the text of a page and the resources that a browser would fetch."""
+    """Collect the text of a page, the resources that a browser would fetch, and the links."""
 
-    VOID = ("meta", "img")
+    VOID = ("meta", "img", "input")
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.text, self.fetched, self.open = "", [], []  # type: ignore[var-annotated]
+        self.text = ""
+        self.fetched: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         if tag not in self.VOID:
             self.open.append(tag)
-        self.fetched += [v for k, v in attrs if k in ("src", "href") and not v.startswith("#")]
+        if tag == "a":
+            self.links += [v for k, v in attrs if k == "href" and not v.startswith("#")]
+        else:
+            self.fetched += [v for k, v in attrs if k in ("src", "href")]
 
     def handle_startendtag(self, tag: str, attrs: Any) -> None:
         self.handle_starttag(tag, attrs)
@@ -372,7 +378,9 @@ def test_page_has_no_external_resources_and_shows_the_results(tmp_path: Path, dt
     page = Page(text)
     assert page.open == []
     assert page.fetched and all(f.startswith("data:image/png;base64,") for f in page.fetched)
-    assert "@import" not in text and "url(#ramp)" in text and "<script" not in text
+    assert page.links == ["embeddings.zarr"]
+    assert "@import" not in text and "url(#ramp)" in text and "<script src" not in text
+    assert "default-src 'none'; img-src data:" in text
     shown = " ".join(page.text.split())
     assert checks.headline in shown and checks.state == "fail"
     assert f"fail: {failures(checks)[0]}" in shown
@@ -453,7 +461,7 @@ def test_names_and_reasons_are_escaped(tmp_path: Path) -> None:
         {"zarr": [f"{script}.zarr"]}, tmp_path / "logs", skip_list=skip_list,
     )  # fmt: skip
     text = (tmp_path / "report.html").read_text()
-    assert "<script" not in text
+    assert "<script>alert" not in text
     page = Page(text)
     # Title twice, missing scene, skipped block in the map and the table, excluded scene, warning,
     # product file, region in the record (quotes escaped by JSON).
@@ -462,5 +470,5 @@ def test_names_and_reasons_are_escaped(tmp_path: Path) -> None:
 
 
 def test_missing_value_in_the_template_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="'legend' is undefined"):
+    with pytest.raises(UndefinedError, match="'ramp' is undefined"):
         render(title="field")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..block_file import open_block_file
 from ..errors import TileError
 from ..inference.block_embeddings import mask_dtype
+from ..inference.series import SUMMARY
 from ..region.grid import Block, RegionGrid, Window, tiling
 from ..sensors.levels import Jump
 from .inference_record import BlockInference, InferenceRecord
@@ -253,6 +254,25 @@ class RegionBlocks:
         """
         record: Any = self._group(block_id).attrs.get("level_jumps", [])
         return [Jump.from_json(document) for document in record]
+
+    def summary(self, block_id: str) -> dict[str, Any] | None:
+        """Return the arrays and attributes of the summary of a block's time series (see
+        `inference.series.write_summary`); None if the block has none.
+
+        Raises:
+            TileError: the block's file is missing or damaged.
+        """
+        group = self._group(block_id).get(SUMMARY)
+        if not isinstance(group, zarr.Group):
+            return None
+        try:
+            arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
+        except (zipfile.BadZipFile, RuntimeError, ValueError, OSError, KeyError) as error:
+            raise TileError(
+                f"Block {block_id}: {SUMMARY} in {self._paths[block_id]} cannot be read ({error}): "
+                "delete that file and run again."
+            ) from error
+        return {**group.attrs.asdict(), **arrays}
 
     def inference(self) -> InferenceRecord:
         """Return in which precision and on which device each block was computed.

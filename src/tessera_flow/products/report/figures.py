@@ -17,6 +17,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from ..geotiff import open_raster
+from ..preview import shrink
 
 # Viridis, dark to light: readable in grey and by the colour-blind.
 _COLOURS = np.array(
@@ -55,6 +56,15 @@ def rgba_png(data: NDArray[np.uint8]) -> bytes:
         with open_raster(memory.name, "w", dtype="uint8", **profile) as file:
             file.write(data)
         return bytes(memory.read())
+
+
+def reduced_png(path: Path, edge: int) -> bytes:
+    """Return an RGBA PNG file, averaged down to at most `edge` rows and columns."""
+    with open_raster(path) as file:
+        step = -(-max(file.shape) // edge)
+        if step == 1:
+            return path.read_bytes()
+        return rgba_png(shrink(file.read(), step))
 
 
 OUTSIDE, INSIDE, EMBEDDED = range(3)

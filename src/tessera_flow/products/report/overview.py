@@ -9,7 +9,10 @@ import pyproj
 
 from ...region.grid import RegionGrid
 from ..provenance import Provenance
-from .figures import data_uri
+from .figures import data_uri, reduced_png
+
+PREVIEW_EDGE = 1024
+"""Most rows and columns of the preview in the page."""
 
 _BAR_SHARE = 0.25
 _STRIP_SHARE = 0.05
@@ -63,7 +66,7 @@ def overview(
         width=width,
         height=height,
         strip=_STRIP_SHARE * max(width, height),
-        image=data_uri(preview.read_bytes()),
+        image=data_uri(reduced_png(preview, PREVIEW_EDGE)),
         bar=None if metres is None else scale_bar(width, metres),
         corners=(_corner(crs, left, top), _corner(crs, right, bottom)),
         lines=tuple(lines),
@@ -87,4 +90,14 @@ def scale_bar(width: int, metres: float) -> tuple[float, str]:
 def _corner(crs: pyproj.CRS, x: float, y: float) -> str:
     """Return a position in degrees, such as `51.2041° N, 4.3210° E`."""
     lon, lat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    return _degrees(lat, lon)
+
+
+def place_text(grid: RegionGrid, row: int, column: int) -> str:
+    """Return the centre of a pixel of the product grid in degrees, as `51.2041° N, 4.3210° E`."""
+    x, y = grid.product_geobox.affine * (column + 0.5, row + 0.5)
+    return _corner(pyproj.CRS.from_user_input(grid.crs), x, y)
+
+
+def _degrees(lat: float, lon: float) -> str:
     return f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -36,7 +37,9 @@ from .figures import (
     map_png,
     read_mask,
 )
+from .observed import observed
 from .overview import overview
+from .seam_map import seam_map
 from .summary import (
     BlockRecords,
     MissingScene,
@@ -50,10 +53,28 @@ from .summary import (
     rule_costs,
     skipped_blocks,
     summarise_observations,
+    total_cost,
 )
 from .text import CITATIONS, methods, opening_examples, warnings_about
 
 _STATES = (PASS, WARN, FAIL)
+_NAVIGATION = (
+    ("explorer", "explorer"),
+    ("summary", "summary"),
+    ("checks", "checks"),
+    ("days", "days"),
+    ("observations", "observations"),
+    ("blocks", "blocks"),
+    ("seams", "seams"),
+    ("series", "time series"),
+    ("left", "left out"),
+    ("time", "costs"),
+    ("methods", "methods"),
+    ("how", "files"),
+)
+_OWN_COMPONENTS = (
+    "They are fitted to this region and period, so the colours of two reports cannot be compared."
+)
 _MAX_MISSING = 100
 _MAX_BORDERS = 10
 _MAX_CRS_LENGTH = 20
@@ -102,6 +123,7 @@ def write_report(
     observations = summarise_observations(grid, blocks, provenance)
     skipped = skipped_blocks(skip_list)
     records = read_block_records(grid, blocks, provenance)
+    costs = rule_costs(logs)
     known_warnings = [
         *(scene.reason for scene in records.missing),
         *provenance.warnings,
@@ -121,20 +143,26 @@ def write_report(
             overview=overview(grid, provenance, preview, results["region_pixels"]),
             observations=_observations(observations),
             legend=legend_colours(),
+            ramp=", ".join(f"{colour} {100 * at:g}%" for at, colour in legend_colours()),
+            navigation=_NAVIGATION,
+            components_note=_OWN_COMPONENTS,
             **_scenes(provenance, manifests, records, store),
             coverage=_coverage(results),
+            **observed(grid, blocks, provenance, manifests, store is not None),
             tiles=None if store is None else _tiles(grid, store),
             about=warnings_about(provenance),
             source_warnings=provenance.warnings,
             warnings=read_warnings(logs, known_warnings),
             borders=_borders(results),
-            costs=[_cost_row(cost) for cost in rule_costs(logs)],
+            seams=seam_map(grid, results["borders"], results["limits"]["max_seam"]),
+            costs=[_cost_row(cost) for cost in costs],
+            total=_cost_row(total_cost(costs)) if costs else (),
             methods=methods(
                 provenance, manifests, records, len(skipped), grid.downsample_rate, store
             ),
             citations=CITATIONS,
             opening=[
-                (", ".join(products[name]), code)
+                ([(file, quote(file)) for file in products[name]], code)
                 for name, code in opening_examples(provenance)
                 if name in products
             ],

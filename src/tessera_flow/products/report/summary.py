@@ -308,6 +308,27 @@ def rule_costs(logs: Path) -> list[RuleCost]:
     ]
 
 
+def total_cost(costs: Sequence[RuleCost]) -> RuleCost:
+    """Return the sums over all rules, and the largest memory of a job; None where no rule has a
+    value."""
+
+    def known(values: Iterable[float | None]) -> list[float]:
+        return [value for value in values if value is not None]
+
+    def total(values: Iterable[float | None]) -> float | None:
+        return sum(numbers) if (numbers := known(values)) else None
+
+    return RuleCost(
+        "all",
+        sum(cost.jobs for cost in costs),
+        sum(cost.seconds for cost in costs),
+        total(cost.cpu_seconds for cost in costs),
+        max(known(cost.memory_mb for cost in costs), default=None),
+        total(cost.read_mb for cost in costs),
+        total(cost.written_mb for cost in costs),
+    )
+
+
 def _number(text: str | None) -> float | None:
     try:
         return float(text or "")

@@ -1,0 +1,187 @@
+"""Compute the data of the explorer: embeddings of a thinned grid, small enough for the page.
+
+`explorer.js` compares a pixel with all others from these data alone, without any request.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+
+from ...region.grid import RegionGrid
+from ..blocks import RegionBlocks
+from ..components import valid_pixels
+from ..provenance import Provenance
+
+EDGE = 300
+"""Most rows and columns of the thinned grid."""
+
+CODE_BYTES = 4_000_000
+"""Most bytes of all codes; in the page they take a third more."""
+
+_MEMORY_BYTES = 100_000_000
+_BATCH = 8192
+_REFERENCES = 32
+_NODES = 9
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """The embeddings of every `step`-th row and column of a region.
+
+    The cosine of two pixels a and b is sum(w a b) / sqrt(sum(w a a) sum(w b b)), with the codes a
+    and b and the weights w.
+
+    Attributes:
+        step: in pixels of the product grid.
+        valid: (h, w) whether a pixel has an embedding.
+        codes: (n, k) int8, of the pixels with an embedding, row by row.
+        weights: (k,) float64.
+        dim: K, dimensions of the embeddings.
+        exact: whether the codes are the int8 codes of the product; otherwise they are the k
+            leading components of the directions of the embeddings.
+        deviation: (mean, largest) difference from the cosine of the stored embeddings, of 32
+            pixels with all others.
+    """
+
+    step: int
+    valid: NDArray[np.bool_]
+    codes: NDArray[np.int8]
+    weights: NDArray[np.float64]
+    dim: int
+    exact: bool
+    deviation: tuple[float, float]
+
+
+def read_explorer(
+    grid: RegionGrid, blocks: Mapping[str, Path], provenance: Provenance
+) -> Explorer | None:
+    """Read the embeddings of a thinned grid, in one pass; None if no pixel of it has one.
+
+    Args:
+        grid: the region's grid.
+        blocks: embeddings file of every block, by block id.
+        provenance: of the products.
+
+    Raises:
+        TileError: a block is missing, damaged or inconsistent; it is named.
+    """
+    with RegionBlocks(grid, blocks, provenance) as source:
+        valid, step, values = _thinned(source)
+        quantised = source.quantised
+    if not len(values):
+        return None
+    dim = values.shape[1]
+    size = min(dim, max(1, CODE_BYTES // len(values)))
+    exact = quantised and size == dim
+    if exact:
+        codes, weights = values.astype(np.int8), np.ones(dim)
+    else:
+        codes, weights = _components(values, size)
+    return Explorer(step, valid, codes, weights, dim, exact, _deviation(values, codes, weights))
+
+
+def _thinned(source: RegionBlocks) -> tuple[NDArray[np.bool_], int, NDArray[Any]]:
+    """Return which pixels of the thinned grid have an embedding, the step, and the values of those
+    that have one, (n, K); the scale of a pixel does not change its direction."""
+    edge = min(EDGE, int((_MEMORY_BYTES / source.pixel_bytes("embeddings")) ** 0.5))
+    step = -(-max(source.shape) // max(1, edge))
+    shape = [-(-n // step) for n in source.shape]
+    valid = np.zeros(shape, bool)
+    values = np.zeros((*shape, source.dim), source.dtype)
+    for block_id, inside, window in source.pieces():
+        y0, x0 = -window.y0 % step, -window.x0 % step
+        if y0 >= window.height or x0 >= window.width:
+            continue
+        thinned = source.read(block_id, "embeddings", inside)[y0::step, x0::step]
+        if source.quantised:
+            scales = source.read(block_id, "scales", inside)[y0::step, x0::step]
+            known = valid_pixels(None, scales)
+        else:
+            known = valid_pixels(thinned, None)
+        known &= (thinned != 0).any(axis=-1)  # a vector of zeros has no direction
+        top, left = (window.y0 + y0) // step, (window.x0 + x0) // step
+        target = (slice(top, top + known.shape[0]), slice(left, left + known.shape[1]))
+        valid[target], values[target] = known, thinned
+    return valid, step, values[valid]
+
+
+def _units(values: NDArray[Any]) -> NDArray[np.float64]:
+    vectors = values.astype(np.float64)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+
+
+def _components(values: NDArray[Any], size: int) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Return the codes and weights of the `size` leading components of the unit vectors: of their
+    second moments, not of their covariance, so that products of components approximate cosines."""
+    moments = np.zeros((values.shape[1],) * 2)
+    for start in range(0, len(values), _BATCH):
+        units = _units(values[start : start + _BATCH])
+        moments += units.T @ units
+    axes = np.linalg.eigh(moments)[1][:, ::-1][:, :size]
+    axes *= np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[np.newaxis], axis=0))
+    scores = np.concatenate(
+        [
+            (_units(values[start : start + _BATCH]) @ axes).astype(np.float32)
+            for start in range(0, len(values), _BATCH)
+        ]
+    )
+    scales = np.maximum(np.abs(scores).max(axis=0).astype(np.float64), 1e-12) / 127
+    return np.rint(scores / scales).astype(np.int8), scales**2
+
+
+def _deviation(
+    values: NDArray[Any], codes: NDArray[np.int8], weights: NDArray[np.float64]
+) -> tuple[float, float]:
+    chosen = np.unique(np.linspace(0, len(values) - 1, _REFERENCES).astype(int))
+    roots = np.sqrt(weights)
+    references, own = _units(values[chosen]), _units(codes[chosen] * roots)
+    total = largest = 0.0
+    for start in range(0, len(values), _BATCH):
+        batch = slice(start, start + _BATCH)
+        expected = _units(values[batch]) @ references.T
+        difference = np.abs(_units(codes[batch] * roots) @ own.T - expected)
+        total += float(difference.sum())
+        largest = max(largest, float(difference.max()))
+    return total / (len(values) * len(chosen)), largest
+
+
+def page_data(explorer: Explorer, grid: RegionGrid) -> dict[str, Any]:
+    """Return the data that `explorer.js` reads, as JSON values.
+
+    `valid` has a bit for each pixel, row by row, the highest bit of a byte first; `codes` are those
+    of the valid pixels; both in base64. `nodes` are degrees of longitude and latitude on a regular
+    grid of points from corner to corner of the region's grid, between which the page interpolates.
+    """
+    geobox = grid.product_geobox
+    height, width = (int(n) for n in geobox.shape)
+    return {
+        "height": explorer.valid.shape[0],
+        "width": explorer.valid.shape[1],
+        "step": explorer.step,
+        "shape": [height, width],
+        "size": len(explorer.weights),
+        "weights": [float(f"{weight:.9g}") for weight in explorer.weights],
+        "valid": base64.b64encode(np.packbits(explorer.valid).tobytes()).decode("ascii"),
+        "codes": base64.b64encode(explorer.codes.tobytes()).decode("ascii"),
+        "crs": grid.crs if len(grid.crs) < 20 else "the CRS of the region",
+        "transform": [float(n) for n in geobox.affine[:6]],
+        "nodes": _nodes(geobox.affine, grid.crs, height, width),
+    }
+
+
+def _nodes(affine: Any, crs: str, height: int, width: int) -> dict[str, list[list[float]]]:
+    rows, columns = np.meshgrid(
+        np.linspace(0, height, _NODES), np.linspace(0, width, _NODES), indexing="ij"
+    )
+    x, y = affine * (columns, rows)
+    to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(x, y)
+    return {"lon": np.round(lon, 7).tolist(), "lat": np.round(lat, 7).tolist()}
