@@ -123,7 +123,6 @@ def write_report(
     observations = summarise_observations(grid, blocks, provenance)
     skipped = skipped_blocks(skip_list)
     records = read_block_records(grid, blocks, provenance)
-    costs = rule_costs(logs)
     known_warnings = [
         *(scene.reason for scene in records.missing),
         *provenance.warnings,
@@ -142,9 +141,7 @@ def write_report(
             block_map=_block_map(grid, results, observations, mask, skipped),
             overview=overview(grid, provenance, preview, results["region_pixels"]),
             observations=_observations(observations),
-            legend=legend_colours(),
-            ramp=", ".join(f"{colour} {100 * at:g}%" for at, colour in legend_colours()),
-            navigation=_NAVIGATION,
+            **_appearance(),
             components_note=_OWN_COMPONENTS,
             **_scenes(provenance, manifests, records, store),
             coverage=_coverage(results),
@@ -153,10 +150,8 @@ def write_report(
             about=warnings_about(provenance),
             source_warnings=provenance.warnings,
             warnings=read_warnings(logs, known_warnings),
-            borders=_borders(results),
-            seams=seam_map(grid, results["borders"], results["limits"]["max_seam"]),
-            costs=[_cost_row(cost) for cost in costs],
-            total=_cost_row(total_cost(costs)) if costs else (),
+            **_seams(grid, results),
+            **_costs(logs),
             methods=methods(
                 provenance, manifests, records, len(skipped), grid.downsample_rate, store
             ),
@@ -170,6 +165,16 @@ def write_report(
             record=json.dumps(provenance.to_json(), indent=1),
         ),
     )
+
+
+def _appearance() -> dict[str, Any]:
+    """Return the colours of maps and the links to the sections, by name in the template."""
+    colours = legend_colours()
+    return {
+        "legend": colours,
+        "ramp": ", ".join(f"{colour} {100 * at:g}%" for at, colour in colours),
+        "navigation": _NAVIGATION,
+    }
 
 
 def _scenes(
@@ -400,6 +405,23 @@ def _borders(results: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         )
         for border in sorted(borders, key=lambda border: -border["ratio"])[:_MAX_BORDERS]
     ]
+
+
+def _seams(grid: RegionGrid, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the map of seams and the worst borders, by name in the template."""
+    return {
+        "borders": _borders(results),
+        "seams": seam_map(grid, results["borders"], results["limits"]["max_seam"]),
+    }
+
+
+def _costs(logs: Path) -> dict[str, Any]:
+    """Return the rows of the table of costs and their total, by name in the template."""
+    costs = rule_costs(logs)
+    return {
+        "costs": [_cost_row(cost) for cost in costs],
+        "total": _cost_row(total_cost(costs)) if costs else (),
+    }
 
 
 def _cost_row(cost: RuleCost) -> tuple[Any, ...]:
