@@ -19,7 +19,7 @@ import rasterio
 from jinja2 import UndefinedError
 
 from tessera_flow.products.preview import write_preview
-from tessera_flow.products.report.overview import _bar, overview
+from tessera_flow.products.report.overview import overview, scale_bar
 from tessera_flow.products.report.page import render, write_report
 from tessera_flow.products.report.summary import (
     MissingScene,
@@ -288,7 +288,7 @@ def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
     ],
 )
 def test_scale_bar_is_a_round_length(width: int, metres: float, bar: tuple[float, str]) -> None:
-    assert _bar(width, metres) == bar
+    assert scale_bar(width, metres) == bar
 
 
 def test_preview_is_first_with_area_period_model_and_corners(tmp_path: Path) -> None:
@@ -470,5 +470,5 @@ def test_names_and_reasons_are_escaped(tmp_path: Path) -> None:
 
 
 def test_missing_value_in_the_template_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="'ramp' is undefined"):
+    with pytest.raises(UndefinedError, match="'legend' is undefined"):
         render(title="field")
