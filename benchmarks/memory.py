@@ -75,8 +75,8 @@ def make(folder: Path, dates: int) -> None:
     settings["model"]["weights"] = str(write_checkpoint("v2-nano", folder))
     settings["regions"] = {name: {"roi": f"{name}.geojson"} for name in ("full", "corners")}
     settings["products"] = {
-        "formats": ["zarr", "arrays", "preview", "counts", "vrt", "geotessera", "stac", "report",
-                    "tiles"],
+        "formats": ["zarr", "arrays", "preview", "counts", "vrt", "cog", "geotessera", "stac",
+                    "report", "tiles"],
     }  # fmt: skip
     settings["download"] = {"attempts": 1}
     del settings["grid"]
@@ -133,6 +133,7 @@ def main() -> None:
     targets = [
         "work/full/then/patches/b000_000.zip",
         *(f"{products}/{name}" for name in ("embeddings.zarr", "preview.png", "embeddings.vrt")),
+        f"{products}/embeddings.tif",
         *(f"{products}/{name}" for name in ("counts.tif", "geotessera", "report.html")),
         f"{products}/tiles/b000_000.json",
         "results/corners/collection.json",

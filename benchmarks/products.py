@@ -205,10 +205,15 @@ def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
         from tessera_flow.products.preview import write_preview
 
         write_preview(out / "preview.tif", out / "preview.png", **inputs)
+    elif product == "cog":
+        from tessera_flow.products.cog import write_cogs
+
+        write_cogs(out / "embeddings.tif", None, **inputs)
     elif product == "counts":
         from tessera_flow.products.counts import write_counts
 
-        write_counts(out / "counts.tif", **inputs)
+        mask = write_mask(inputs["grid"], out / "mask.tif")
+        write_counts(out / "counts.tif", **inputs, mask=mask)
     elif product == "geotessera":
         from tessera_flow.products.geotessera_store import write_geotessera
 
@@ -236,6 +241,7 @@ def peak_mib() -> float:
 
 
 PRODUCTS = ("zarr", "arrays", "counts", "geotessera", "preview", "checks", "report")
+"""Of `--products`; `cog` can be added, which takes minutes."""
 _INPUTS = ("checks.json", "preview.png")
 
 

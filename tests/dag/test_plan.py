@@ -134,11 +134,11 @@ def test_several_regions_and_periods(tmp_path: Path) -> None:
 
 def test_every_product_has_its_rule(tmp_path: Path) -> None:
     """The VRT has the arrays made, the report the preview and the checks."""
-    formats = ["zarr", "vrt", "counts", "stac", "geotessera", "tiles", "report"]
+    formats = ["zarr", "vrt", "cog", "counts", "stac", "geotessera", "tiles", "report"]
     prepared(tmp_path, "2023-01-01", "2023-01-31", products={"formats": formats})
     assert plan(tmp_path) == jobs(
-        4, 1, stitch_zarr=1, vrt=1, stitch_arrays=1, counts=1, stac_item=1, stac_collection=1,
-        geotessera=1, export_tiles=4, report=1, checks=1, preview=1,
+        4, 1, stitch_zarr=1, vrt=1, cog=1, stitch_arrays=1, counts=1, stac_item=1,
+        stac_collection=1, geotessera=1, export_tiles=4, report=1, checks=1, preview=1,
     )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def test_published_embeddings_replace_inference(tmp_path: Path) -> None:
         del settings[key]
     (tmp_path / "weights.pt").unlink()
     write_config(tmp_path, settings | {"source": "geotessera"})
-    products = {"stitch_zarr": 1, "stitch_arrays": 1, "preview": 1, "stac_item": 1,
+    products = {"stitch_zarr": 1, "stitch_arrays": 1, "vrt": 1, "preview": 1, "stac_item": 1,
                 "stac_collection": 1, "report": 1, "checks": 1}  # fmt: skip
     assert plan(tmp_path) == {"roi": 1, "store_tiles": 1, "import_embeddings": 4, **products}
     assert plan(tmp_path, "lists") == {"store_tiles": 1, "lists": 1}

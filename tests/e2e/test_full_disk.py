@@ -18,6 +18,7 @@ from tessera_flow.atomic import write_text
 from tessera_flow.block_file import create_array, create_block_file, get_array, open_block_file
 from tessera_flow.errors import OutputError
 from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.cog import write_cogs
 from tessera_flow.products.counts import write_counts
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
@@ -26,6 +27,7 @@ from tessera_flow.region.mask import write_mask
 from tessera_flow.region.roi import VectorRoi
 from tests.support.pipeline import CRS
 from tests.support.products_region import Region, digest, make_region
+from tests.support.products_region import write_mask as write_roi
 from tests.support.workflow import LEFT, TOP, small_disk
 
 PAGE = 4096
@@ -70,7 +72,12 @@ def zarr_store_by_threads(folder: Path, region: Region) -> None:
 
 
 def counts(folder: Path, region: Region) -> None:
-    write_counts(folder / "counts.tif", region.grid, region.blocks, region.provenance)
+    mask = write_roi(region, region.blocks["b000_001"].parent / "roi.tif")
+    write_counts(folder / "counts.tif", region.grid, region.blocks, region.provenance, mask)
+
+
+def cog(folder: Path, region: Region) -> None:
+    write_cogs(folder / "embeddings.tif", None, region.grid, region.blocks, region.provenance)
 
 
 def geotessera(folder: Path, region: Region) -> None:
@@ -88,7 +95,7 @@ def content(folder: Path) -> dict[str, str]:
 
 WRITERS = [
     *(text, mask, block_file, zarr_store, zarr_store_by_threads, arrays, preview, counts),
-    geotessera,
+    *(cog, geotessera),
 ]
 
 

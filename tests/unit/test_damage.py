@@ -31,7 +31,7 @@ from tessera_flow.products.stac import write_item
 from tessera_flow.products.vrt import write_vrt
 from tessera_flow.products.zarr_store import ABSENT_CODE, write_zarr
 
-from ..support.products_region import Region, make_region
+from ..support.products_region import Region, make_region, write_mask
 
 ROW, COLUMN = 229, 150
 SHARD = "embeddings/c/0/0/2/1"
@@ -159,7 +159,8 @@ def results(tmp_path: Path) -> Path:
     region = make_region(tmp_path / "blocks", 100)
     folder = tmp_path / "results" / "here" / "then"
     write_zarr(folder / "embeddings.zarr", region.grid, region.blocks, region.provenance)
-    write_counts(folder / "counts.tif", region.grid, region.blocks, region.provenance)
+    mask = write_mask(region, tmp_path / "roi.tif")
+    write_counts(folder / "counts.tif", region.grid, region.blocks, region.provenance, mask)
     record_files(folder / "checksums/counts.json", [folder / "counts.tif"], {"configuration": "1"})
     products = {"zarr": ["embeddings.zarr"], "counts": ["counts.tif"]}
     write_item(folder / "item.json", region.grid, region.blocks, region.provenance, products, [])

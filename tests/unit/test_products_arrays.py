@@ -21,7 +21,7 @@ from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.zarr_store import write_zarr
 
-from ..support.products_region import Region, cut, digest, make_region, write_block
+from ..support.products_region import Region, cut, digest, make_region, write_block, write_mask
 
 NAMES = ("representation.npy", "scales.npy", "counts.npy", "provenance.json")
 
@@ -216,7 +216,7 @@ def test_full_disk(tmp_path: Path, small_disk: Path, product: str) -> None:
         elif product == "zarr":
             write_zarr(small_disk / "e.zarr", *inputs)
         elif product == "counts":
-            write_counts(small_disk / "c.tif", *inputs)
+            write_counts(small_disk / "c.tif", *inputs, write_mask(region, tmp_path / "m.tif"))
         elif product == "geotessera":
             write_geotessera(small_disk / "store", *inputs)
         else:
@@ -244,6 +244,10 @@ blocks = {b.id: folder / f"{b.id}.zip" for b in grid.blocks}
 provenance = build_provenance(grid, make_config(128), "field", "y2023", WEIGHTS)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 out = folder / product
+mask = folder / "mask.tif"
+profile = {"driver": "GTiff", "height": 4000, "width": 4000, "count": 1, "dtype": "uint8"}
+with rasterio.open(mask, "w", crs="EPSG:32631", transform=grid.geobox.affine, **profile) as file:
+    file.write(np.ones((1, 4000, 4000), np.uint8))
 if product == "zarr":
     write_zarr(out / "e.zarr", grid, blocks, provenance)
 elif product == "arrays":
@@ -251,12 +255,8 @@ elif product == "arrays":
         out / "r.npy", out / "s.npy", out / "c.npy", out / "p.json", grid, blocks, provenance
     )
 elif product == "counts":
-    write_counts(out / "c.tif", grid, blocks, provenance)
+    write_counts(out / "c.tif", grid, blocks, provenance, mask)
 elif product == "checks":
-    mask = out.parent / "mask.tif"
-    profile = {"driver": "GTiff", "height": 4000, "width": 4000, "count": 1, "dtype": "uint8"}
-    with rasterio.open(mask, "w", crs="EPSG:32631", transform=grid.geobox.affine, **profile) as f:
-        f.write(np.ones((1, 4000, 4000), np.uint8))
     write_checks(out / "c.json", grid, blocks, provenance, mask, [], 1.5, 10.0)
     summarise_observations(grid, blocks, provenance)
 elif product == "geotessera":

@@ -11,6 +11,7 @@ import pytest
 
 from tessera_flow.jobs.paths import PathPatterns
 from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.cog import write_cogs
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.vrt import write_vrt
@@ -40,6 +41,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
         files["vrt"], files["vrt_codes"], files["arrays"], files["scales"],
         region.grid, region.provenance,
     )  # fmt: skip
+    write_cogs(files["cog"], None, *inputs)
     write_geotessera(files["geotessera"], *inputs)
 
     page = PAGE.read_text(encoding="utf-8")
@@ -52,7 +54,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
         )
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(snippets) == 7
+    assert len(snippets) == 8
     for snippet in snippets:
         exec(snippet, namespace)
     vectors = region.embeddings * region.scales[..., None]

@@ -17,11 +17,12 @@ from tessera_flow.products.counts import write_counts
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.vrt import write_vrt
 
-from ..support.products_region import Region, digest, make_region
+from ..support.products_region import Region, digest, make_region, write_mask
 
 
 def counts_of(region: Region, output: Path) -> Path:
-    write_counts(output, region.grid, region.blocks, region.provenance)
+    mask = write_mask(region, next(iter(region.blocks.values())).parent / "roi.tif")
+    write_counts(output, region.grid, region.blocks, region.provenance, mask)
     return output
 
 
@@ -39,9 +40,11 @@ def test_counts_of_every_pixel_with_georeference_and_record(tmp_path: Path) -> N
     path = counts_of(region, tmp_path / "counts.tif")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["counts.tif"]
     with rasterio.open(path) as file:
-        np.testing.assert_array_equal(np.moveaxis(file.read([1, 2, 3]), 0, -1), region.counts)
-        months = np.where(region.counts > 0, 0xFFF, 0)
-        np.testing.assert_array_equal(np.moveaxis(file.read([4, 5, 6]), 0, -1), months)
+        outside = ~region.valid[..., None]
+        counts = np.where(outside, 0xFFFF, region.counts)
+        np.testing.assert_array_equal(np.moveaxis(file.read([1, 2, 3]), 0, -1), counts)
+        months = np.where(outside, 0xFFFF, 0xFFF)
+        np.testing.assert_array_equal(np.moveaxis(file.read([4, 5, 6]), 0, -1), months * [1, 1, 1])
         assert file.dtypes == ("uint16",) * 6
         assert file.descriptions == (
             "s2_valid", "s1_ascending", "s1_descending",
@@ -52,11 +55,12 @@ def test_counts_of_every_pixel_with_georeference_and_record(tmp_path: Path) -> N
         ]  # fmt: skip
         assert file.crs.to_epsg() == 32631
         assert file.transform == region.grid.product_geobox.affine
-        assert file.nodata is None
+        assert file.nodata == 0xFFFF
         assert json.loads(file.tags()["PROVENANCE"]) == region.provenance.to_json()
         statistics = file.stats()[0]
     assert statistics.max == region.counts[..., 0].max()
-    np.testing.assert_allclose(statistics.mean, region.counts[..., 0].mean(), rtol=1e-6)
+    mean = region.counts[region.valid][..., 0].mean()
+    np.testing.assert_allclose(statistics.mean, mean, rtol=1e-6)
 
 
 def test_counts_do_not_depend_on_the_block_size(tmp_path: Path) -> None:

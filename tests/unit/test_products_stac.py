@@ -238,7 +238,7 @@ def test_violated_rule_is_detected(
 
 def test_item_requires_a_product_with_the_embeddings(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
-    with pytest.raises(ConfigError, match="stac but none of zarr, arrays, vrt, geotessera"):
+    with pytest.raises(ConfigError, match="stac but none of zarr, arrays, cog, vrt, geotessera"):
         write_item(
             tmp_path / "item.json",
             region.grid,

@@ -26,7 +26,7 @@ from tessera_flow.products.points import read_points
 from tessera_flow.products.sample import open_store, sample_store
 from tessera_flow.products.zarr_store import write_zarr
 
-from ..support.products_region import Region, make_region
+from ..support.products_region import Region, make_region, write_mask
 
 TO_LONLAT = Transformer.from_crs("EPSG:32631", "EPSG:4326", always_xy=True)
 
@@ -200,7 +200,7 @@ def test_info_of_a_folder_lists_products_and_prints_the_record_once(
     folder = tmp_path / "results"
     names = [folder / f"stitched_representation{n}" for n in (".npy", "_scales.npy", "_counts.npy")]
     write_arrays(*names, folder / "stitched_representation.json", *inputs)
-    write_counts(folder / "counts.tif", *inputs)
+    write_counts(folder / "counts.tif", *inputs, write_mask(region, tmp_path / "roi.tif"))
     assert main(["info", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.rsplit("/")[-1] for line in lines[:3]] == [

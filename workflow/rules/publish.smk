@@ -3,6 +3,7 @@
 # the provenance, the lists of scenes and the record of the weights.
 # Makes:
 #   counts        observation counts as a GeoTIFF
+#   cog           all dimensions as GeoTIFFs
 #   vrt           all dimensions for GDAL, over the reference's arrays
 #   geotessera    the store of the geotessera client
 #   export_tiles  the time series of a block as reference tile folders
@@ -12,8 +13,10 @@ rule counts:
     input:
         **BLOCKS,
         **PROVENANCE,
+        mask="<work>/{region}/roi.tif",
     output:
         tif="<results>/{region}/{period}/counts.tif",
+        style="<results>/{region}/{period}/counts.qml",
         checksums="<results>/{region}/{period}/checksums/counts.json",
     log:
         "<logs>/{region}/{period}/counts.log",
@@ -28,6 +31,30 @@ rule counts:
         "Writing the observation counts of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/observation_counts.py"
+
+
+# <results>/{region}/{period}/embeddings.tif, or embeddings_codes.tif and embeddings_scales.tif
+# (products.cog_dtype: int8), and checksums/cog.json
+rule cog:
+    input:
+        **BLOCKS,
+        **PROVENANCE,
+    output:
+        **PRODUCTS.cog_files(),
+    log:
+        "<logs>/{region}/{period}/cog.log",
+    benchmark:
+        "<logs>/{region}/{period}/cog.bench.tsv"
+    priority: PRODUCT_PRIORITY
+    threads: SCHEDULE.threads("cog")
+    resources:
+        **needs("cog"),
+    params:
+        settings=of(PARAMS.product("cog")),
+    message:
+        "Writing the GeoTIFF of all dimensions of {wildcards.region}, {wildcards.period}"
+    script:
+        "../scripts/cog.py"
 
 
 # <results>/{region}/{period}/embeddings.vrt, embeddings_codes.vrt and checksums/vrt.json

@@ -6,4 +6,9 @@ from adaptor import product_job, stitch_inputs
 from tessera_flow.products.counts import write_counts
 
 with product_job(snakemake) as config:
-    write_counts(Path(snakemake.output.tif), **stitch_inputs(snakemake, config))
+    write_counts(
+        Path(snakemake.output.tif),
+        **stitch_inputs(snakemake, config),
+        mask=Path(snakemake.input.mask),
+        output_style=Path(snakemake.output.style),
+    )

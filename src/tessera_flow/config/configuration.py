@@ -189,13 +189,17 @@ class Config(Section):
     def _products_are_compatible(cls, value: Products, info: ValidationInfo) -> Products:
         if info.data.get("source") == "geotessera":
             value = _published_products(value)
-        assets = ("zarr", "arrays", "vrt", "geotessera")
+        assets = ("zarr", "arrays", "cog", "vrt", "geotessera")
         if "stac" in value.formats and not set(assets) & set(value.formats):
             raise refused(
                 f"products.formats has stac but none of {', '.join(assets)}: add one of them, "
                 "because a STAC Item needs an asset with the embeddings."
             )
         model = info.data.get("model")
+        if model is not None and (value.cog_dtype, model.dtype) == ("int8", "float32"):
+            raise refused(
+                "products.cog_dtype is int8, but model.dtype is float32: set both to the same."
+            )
         readable = model is None or (model.dtype == "int8" and model.dim in (None, 128))
         if "geotessera" in value.formats and not readable:
             raise refused(

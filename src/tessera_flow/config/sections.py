@@ -358,14 +358,24 @@ class Products(Section):
 
     formats: list[
         Literal[
-            "zarr", "arrays", "preview", "counts", "vrt", "stac", "geotessera", "tiles", "report"
+            "zarr",
+            "arrays",
+            "vrt",
+            "cog",
+            "preview",
+            "counts",
+            "stac",
+            "geotessera",
+            "tiles",
+            "report",
         ]
     ] = key(
-        ["zarr", "arrays", "preview", "counts", "stac", "report"],
+        ["zarr", "arrays", "vrt", "preview", "counts", "stac", "report"],
         "Products to write. `zarr`: Zarr v3 store. `arrays`: .npy arrays as in the reference "
-        "pipeline. `preview`: RGB GeoTIFF and PNG of the first three principal components. "
-        "`counts`: GeoTIFF of observation counts. `vrt`: GDAL virtual raster of all dimensions; "
-        "also writes `arrays`. `stac`: STAC Collection and Items. `geotessera`: store for the "
+        "pipeline. `vrt`: GDAL virtual raster of all dimensions over these arrays, which are "
+        "then also written. `cog`: cloud-optimised GeoTIFF of all dimensions. `preview`: RGB "
+        "GeoTIFF and PNG of the first three principal components. `counts`: GeoTIFF of "
+        "observation counts. `stac`: STAC Collection and Items. `geotessera`: store for the "
         "geotessera client (int8, 128 dimensions). `tiles`: the time series as reference tile "
         "folders, as large as the scenes. `report`: HTML page with checks; also writes `preview`.",
         min_length=1,
@@ -375,6 +385,11 @@ class Products(Section):
         "Maximum edge length of a Zarr chunk. A chunk holds all dimensions of its pixels.",
         "px",
         ge=1,
+    )
+    cog_dtype: Literal["float32", "int8"] = key(
+        "float32",
+        "Content of the GeoTIFF of `cog`. `float32`: embeddings. `int8`: codes, and a second file "
+        "with the scales; a quarter of the size, and only for `model.dtype: int8`.",
     )
     max_seam: float = key(
         1.5,

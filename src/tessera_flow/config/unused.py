@@ -47,6 +47,7 @@ _LOCAL_RULES = {
 _KEPT = {"scenes": ("slices", "stack", "patches"), "tiles": ("patches",), "geotessera": ()}
 _OF_FORMATS = {
     "zarr_chunk": ("zarr",),
+    "cog_dtype": ("cog",),
     "max_seam": ("report",),
     "max_saturated": ("report",),
     "preview_stretch": ("preview", "report"),

@@ -33,6 +33,10 @@ class PathPatterns:
     preview: str
     preview_png: str
     counts_cog: str
+    counts_style: str
+    cog: str
+    cog_codes: str
+    cog_scales: str
     vrt: str
     vrt_codes: str
     geotessera: str
@@ -42,6 +46,7 @@ class PathPatterns:
     arrays_checksums: str
     preview_checksums: str
     counts_checksums: str
+    cog_checksums: str
     vrt_checksums: str
     item_checksums: str
     collection_checksums: str
@@ -75,6 +80,10 @@ class PathPatterns:
             preview=f"{products}/preview.tif",
             preview_png=f"{products}/preview.png",
             counts_cog=f"{products}/counts.tif",
+            counts_style=f"{products}/counts.qml",
+            cog=f"{products}/embeddings.tif",
+            cog_codes=f"{products}/embeddings_codes.tif",
+            cog_scales=f"{products}/embeddings_scales.tif",
             vrt=f"{products}/embeddings.vrt",
             vrt_codes=f"{products}/embeddings_codes.vrt",
             geotessera=f"{products}/geotessera",
@@ -86,6 +95,7 @@ class PathPatterns:
             arrays_checksums=f"{checksums}/arrays.json",
             preview_checksums=f"{checksums}/preview.json",
             counts_checksums=f"{checksums}/counts.json",
+            cog_checksums=f"{checksums}/cog.json",
             vrt_checksums=f"{checksums}/vrt.json",
             item_checksums=f"{checksums}/item.json",
             collection_checksums=f"{results}/{{region}}/checksums/collection.json",

@@ -38,7 +38,12 @@ class ProductFiles:
                 self._paths.preview_png,
                 self._paths.preview_checksums,
             ],
-            "counts": [self._paths.counts_cog, self._paths.counts_checksums],
+            "counts": [
+                self._paths.counts_cog,
+                self._paths.counts_style,
+                self._paths.counts_checksums,
+            ],
+            "cog": list(self.cog_files().values()),
             "vrt": list(self.vrt_files().values()),
             "geotessera": [self._paths.geotessera],
             "stac": [
@@ -135,6 +140,14 @@ class ProductFiles:
         if self._config.model.dtype == "int8":
             files["scales"] = self._paths.scales
         return files
+
+    def cog_files(self) -> dict[str, str]:
+        """Return named output patterns of the GeoTIFFs of all dimensions."""
+        if self._config.products.cog_dtype == "int8":
+            files = {"cog": self._paths.cog_codes, "scales": self._paths.cog_scales}
+        else:
+            files = {"cog": self._paths.cog}
+        return files | {"checksums": self._paths.cog_checksums}
 
     def vrt_files(self) -> dict[str, str]:
         """Return named output patterns of the VRT; float32 has no codes."""

@@ -63,6 +63,7 @@ NEEDS: Mapping[str, Need] = {
     "stitch_arrays": Need(300, 0, "none", 120),
     "preview": Need(550, 0, "none", 120),
     "counts": Need(350, 0, "none", 120),
+    "cog": Need(900, 0, "none", 240, threads=2),
     "vrt": Need(150, 0, "none", 30),
     "geotessera": Need(850, 0, "none", 120),
     "stac_item": Need(250, 0, "none", 30),

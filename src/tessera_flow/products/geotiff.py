@@ -43,8 +43,9 @@ def write_cog(
     tags: Mapping[str, str],
     pieces: Iterable[tuple[Window, NDArray[Any]]],
     resampling: str = "NEAREST",
+    nodata: int | None = None,
 ) -> None:
-    """Write integer bands on the region's product grid; pixels that no piece covers are 0.
+    """Write integer bands on the region's product grid.
 
     Args:
         output: the GeoTIFF to make.
@@ -54,13 +55,15 @@ def write_cog(
         tags: of the file.
         pieces: (window of the product grid, (bands, height, width) values); none overlap.
         resampling: of the overviews, by its GDAL name.
+        nodata: value of pixels that no piece covers, stated as no data; None: 0, and no such
+            statement.
 
     Raises:
         OutputError: the file cannot be written.
     """
     shape = (int(grid.product_geobox.shape[0]), int(grid.product_geobox.shape[1]))
     place = Placement(shape, product_crs(grid).to_wkt(), grid.product_geobox.affine)
-    with cog_writer(output, place, dtype, bands, tags, resampling) as write:
+    with cog_writer(output, place, dtype, bands, tags, resampling, nodata) as write:
         for window, values in pieces:
             write(window, values)
 

@@ -36,7 +36,7 @@ _COG = pystac.MediaType.COG
 _NPY = "application/x-npy"
 # Key of the asset, title, media type and roles, by product and name of its file. The first
 # product in the order of _MAIN that exists is the asset `embeddings`.
-_MAIN = ("zarr", "arrays", "vrt", "geotessera")
+_MAIN = ("zarr", "arrays", "cog", "vrt", "geotessera")
 _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
     "zarr": {"embeddings.zarr": ("zarr", "Zarr v3 store", "application/vnd+zarr", ["data"])},
     "arrays": {
@@ -55,11 +55,19 @@ _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
             ["metadata"],
         ),
     },
+    "cog": {
+        "embeddings.tif": ("cog", "All dimensions as a GeoTIFF", _COG, ["data"]),
+        "embeddings_codes.tif": ("cog", "Codes of all dimensions as a GeoTIFF", _COG, ["data"]),
+        "embeddings_scales.tif": ("cog_scales", "Scales of the codes", _COG, ["data"]),
+    },
     "vrt": {"embeddings.vrt": ("vrt", "All dimensions, for GDAL", "application/xml", ["data"])},
     "geotessera": {
         "geotessera": ("geotessera", "Store of the geotessera client", "inode/directory", ["data"])
     },
-    "counts": {"counts.tif": ("counts", "Observation counts", _COG, ["metadata"])},
+    "counts": {
+        "counts.tif": ("counts", "Observation counts", _COG, ["metadata"]),
+        "counts.qml": ("counts_style", "Style of the counts", "application/xml", ["metadata"]),
+    },
     "preview": {
         "preview.tif": ("visual", "First three principal components", _COG, ["visual"]),
         "preview.png": ("thumbnail", "Preview", pystac.MediaType.PNG, ["thumbnail"]),

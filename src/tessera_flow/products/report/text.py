@@ -331,6 +331,10 @@ def opening_examples(provenance: Provenance) -> list[tuple[str, str]]:
         ("arrays", f"import numpy as np\n\n{arrays}"),
         ("preview", "In QGIS: Layer > Add Layer > Add Raster Layer."),
         ("counts", "In QGIS, or: rasterio.open('counts.tif').read(1)  # valid Sentinel-2 steps"),
+        (
+            "cog",
+            "In QGIS: add the raster, then Symbology > Multiband color; a band is a dimension.",
+        ),
         ("vrt", "In QGIS, or: rasterio.open('embeddings.vrt').read([1, 2, 3])  # dequantised"),
         ("stac", "import pystac\n\nitem = pystac.Item.from_file('item.json')"),
         (

@@ -1,0 +1,150 @@
+"""Write all dimensions of a region and period as cloud-optimised GeoTIFFs, for GIS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+
+from ..errors import TileError
+from ..region.grid import RegionGrid, tiling
+from .band_cog import BandRaster, Piece, tile_edge, write_band_cog
+from .blocks import RegionBlocks
+from .geotiff import open_raster
+from .provenance import Provenance, product_crs
+
+NO_CODE = -128
+"""No data of codes: no model writes it."""
+
+
+def write_cogs(
+    output: Path,
+    output_scales: Path | None,
+    grid: RegionGrid,
+    blocks: Mapping[str, Path],
+    provenance: Provenance,
+    threads: int = 1,
+) -> None:
+    """Write the embeddings, one band for each dimension, on the product grid.
+
+    Args:
+        output: float32 embeddings, NaN without one, overviews by averaging; with `output_scales`
+            int8 codes, -128 without an embedding, whose overviews hold single pixels.
+        output_scales: float32 scales of the codes, NaN without an embedding, with overviews of
+            the same pixels; None: float32 embeddings.
+        grid: the region's grid.
+        blocks: embeddings file of every block, by block id.
+        provenance: written to the tags.
+        threads: that compress.
+
+    Raises:
+        TileError: a block is missing, damaged or inconsistent; it is named. Or a code is -128.
+        OutputError: a file cannot be written.
+        ValueError: scales of float32 embeddings are requested.
+
+    Files beside the output that an earlier run wrote in the other form are deleted.
+    """
+    with RegionBlocks(grid, blocks, provenance) as source:
+        if output_scales is None:
+            names = [f"dimension {k}" for k in range(source.dim)]
+            raster = _raster(source, provenance, "float32", np.nan, names)
+            tile = tile_edge(4 * source.dim)
+            write_band_cog(output, raster, tile, _embeddings(source, tile), threads=threads)
+            for name in ("codes", "scales"):
+                _delete_old(output.with_name(f"{output.stem}_{name}.tif"))
+            return
+        if not source.quantised:
+            raise ValueError("float32 embeddings have no scales")
+        names = [f"code of dimension {k}" for k in range(source.dim)]
+        tile = tile_edge(source.dim)
+        write = {"overviews": Resampling.nearest, "threads": threads}
+        raster = _raster(source, provenance, "int8", NO_CODE, names)
+        write_band_cog(output, raster, tile, _codes(source, tile), **write)
+        raster = _raster(source, provenance, "float32", np.nan, ["scale"])
+        write_band_cog(output_scales, raster, tile, _scales(source, tile), **write)
+    _delete_old(output.with_name(f"{output.stem.removesuffix('_codes')}.tif"))
+
+
+def _delete_old(path: Path) -> None:
+    """Delete a GeoTIFF that this program has written."""
+    if path.is_file():
+        with open_raster(path) as file:
+            ours = "PROVENANCE" in file.tags()
+        if ours:
+            path.unlink()
+
+
+def _raster(
+    source: RegionBlocks, provenance: Provenance, dtype: str, nodata: float, names: list[str]
+) -> BandRaster:
+    text = {
+        "dimension 0": "TESSERA embeddings, one band for each dimension; no data: no embedding",
+        "scale": "Scales of the codes of TESSERA embeddings: embedding = code * scale",
+    }.get(names[0], "Codes of TESSERA embeddings: embedding = code * scale (in another file)")
+    return BandRaster(
+        shape=source.shape,
+        transform=source.grid.product_geobox.affine,
+        crs=product_crs(source.grid).to_wkt(),
+        dtype=dtype,
+        nodata=nodata,
+        bands=names,
+        tags={
+            **provenance.tags(),
+            "TIFFTAG_IMAGEDESCRIPTION": f"{text}; {provenance.region}, {provenance.period}",
+        },
+    )
+
+
+def _embeddings(source: RegionBlocks, tile: int) -> Iterator[Piece]:
+    for window in tiling(*source.shape, tile):
+        values = source.read_region("embeddings", window)
+        if values is None:
+            continue
+        scales = source.read_region("scales", window) if source.quantised else None
+
+        def band(
+            k: int, values: NDArray[Any] = values, scales: NDArray[Any] | None = scales
+        ) -> NDArray[Any]:
+            return (
+                np.ascontiguousarray(values[..., k]) if scales is None else values[..., k] * scales
+            )
+
+        yield window, band
+
+
+def _codes(source: RegionBlocks, tile: int) -> Iterator[Piece]:
+    for window in tiling(*source.shape, tile):
+        values = source.read_region("embeddings", window)
+        scales = source.read_region("scales", window)
+        if values is None or scales is None:
+            continue
+        valid = np.isfinite(scales)
+
+        def band(
+            k: int, values: NDArray[Any] = values, valid: NDArray[np.bool_] = valid
+        ) -> NDArray[Any]:
+            codes = values[..., k]
+            if (codes[valid] == NO_CODE).any():
+                raise TileError(
+                    f"A code of dimension {k} is {NO_CODE}, which is no data in the GeoTIFF: set "
+                    "products.cog_dtype to float32."
+                )
+            return np.where(valid, codes, np.int8(NO_CODE))
+
+        yield window, band
+
+
+def _scales(source: RegionBlocks, tile: int) -> Iterator[Piece]:
+    for window in tiling(*source.shape, tile):
+        scales = source.read_region("scales", window)
+        if scales is None:
+            continue
+
+        def band(_: int, scales: NDArray[Any] = scales) -> NDArray[Any]:
+            return scales
+
+        yield window, band
