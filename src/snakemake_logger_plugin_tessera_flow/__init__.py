@@ -7,6 +7,7 @@ its own log file under `.snakemake/log` is complete. Checked on Snakemake 9.27.1
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import sys
@@ -132,13 +133,21 @@ class LogHandler(LogHandlerBase):
                 self._show()
 
     def _show(self) -> None:
-        line = self._progress.line(time.monotonic())
+        now = time.monotonic()
         if not self._live:
-            self._write(f"{line}\n")
+            self._write(f"{self._progress.line(now)}\n")
             return
-        width = shutil.get_terminal_size().columns - 1
-        self._write(f"\r{line[:width]}\x1b[K")
+        self._write(f"\r{self._progress.line(now, self._width())}\x1b[K")
         self._shown_live = True
+
+    def _width(self) -> int:
+        """Return the columns of the terminal that the line may use. `COLUMNS` of the environment
+        is that of the start, so the terminal itself is asked."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            columns = 0
+        return (columns or shutil.get_terminal_size().columns) - 1
 
     def _clear(self) -> None:
         if self._shown_live:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import shapely
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.sections import GridSettings, Region
 from tessera_flow.errors import RegionError
-from tessera_flow.jobs.block_map import COLOURS, render_blocks
 from tessera_flow.region import gridding
 from tessera_flow.region.blocks import load_region_grid
 from tessera_flow.region.grid import RegionGrid, Window, subsample, tiling
@@ -60,42 +58,6 @@ def test_blocks_are_exactly_those_with_a_pixel_of_the_region(tmp_path: Path) -> 
         covered[block.window.slices] = True
     assert covered[mask].all()
     assert RegionGrid.from_json(json.loads(json.dumps(grid.to_json()))) == grid
-
-
-def test_map_of_blocks_shows_the_region(tmp_path: Path) -> None:
-    """Full colour inside the region, a pale colour in the rest of its blocks, white where there
-    is no block, according to the mask of the region."""
-    roi = read_roi(write_polygon(tmp_path / "r.geojson", RING))
-    settings = config(tmp_path, tmp_path / "r.geojson")
-    grid = grid_of(settings)
-    states = {block.id: "cpu" for block in grid.blocks} | {grid.blocks[3].id: "failed"}
-    render_blocks(grid, roi, states, tmp_path / "map.png")
-    with rasterio.open(tmp_path / "map.png") as source:
-        image = np.moveaxis(source.read(), 0, 2)
-    mask = mask_reader(roi, grid.geobox)(Window(0, 0, *grid.geobox.shape))
-    cell = (image.shape[1] - 1) // -(-mask.shape[1] // 20)
-    assert cell > 20
-    block_at = {(block.window.y0 // 20, block.window.x0 // 20): block.id for block in grid.blocks}
-    seen = set()
-    for y, x in np.ndindex(mask.shape):
-        block = block_at.get((y // 20, x // 20))
-        colour = image[int((y + 0.5) * cell / 20), int((x + 0.5) * cell / 20)]
-        if tuple(colour) == (90, 90, 90) or _near_edge(mask, y, x):
-            continue  # a grid line, or a pixel at the edge of the region
-        if block is None:
-            expected = (255, 255, 255)
-        elif mask[y, x]:
-            expected = COLOURS[states[block]]
-        else:
-            expected = tuple(round(255 - 0.3 * (255 - c)) for c in COLOURS[states[block]])
-        seen.add(expected)
-        assert np.abs(colour.astype(int) - expected).max() <= 1, (y, x)
-    assert len(seen) == 5
-
-
-def _near_edge(mask: np.ndarray, y: int, x: int) -> bool:
-    around = np.pad(mask, 1)[y : y + 3, x : x + 3]
-    return bool(around.any() != around.all())
 
 
 def test_region_grid_is_cached_by_content_and_settings(tmp_path: Path, monkeypatch) -> None:

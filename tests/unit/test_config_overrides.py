@@ -15,6 +15,7 @@ from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.schedule import Schedule
+from tessera_flow.jobs.simulate import Limits
 from tessera_flow.products.provenance import build_provenance
 
 from ..support.pipeline import CRS, MODEL, write_polygon
@@ -244,7 +245,7 @@ def test_dates_of_a_period_are_its_only_parameter_of_a_list(tmp_path: Path) -> N
 def test_plan_counts_the_jobs_of_the_sensors_in_use(tmp_path: Path) -> None:
     run = files(tmp_path, config(periods={"y2022": {"sentinel1": {"enabled": False}}}))
     blocks = len(run.grids["a"].blocks)
-    planned = make_estimate(run, Schedule(run), 10)
+    planned = make_estimate(run, Schedule(run), Limits(jobs=10))
     assert planned.jobs["stack"] == 2 * blocks * (2 + 1)
     assert planned.items == {"sentinel2": None, "sentinel1": None}
 

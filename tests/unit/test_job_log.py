@@ -20,6 +20,7 @@ from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.in_flight import ALL_OF_IT, InFlight
 from tessera_flow.jobs.journal import job_log_path, read_job_log, record_job, unfinished
 from tessera_flow.jobs.schedule import Schedule
+from tessera_flow.jobs.simulate import Limits
 from tessera_flow.jobs.staging import staged
 from tessera_flow.jobs.status import command_line, end_of_run, status
 from tessera_flow.signals import stop_requests
@@ -123,7 +124,11 @@ def test_a_damaged_record_stops_neither_status_nor_plan(tmp_path: Path, wrong: o
     done.parent.mkdir(parents=True)
     done.touch()
     assert status(run).startswith("1 of ")
-    assert make_estimate(run, Schedule(run), 10).blocks_left == len(run.grids["here"].blocks) - 1
+    for made in (run.paths.roi.format(region="here"), *run.all_manifests(), run.weights_record()):
+        Path(str(made)).parent.mkdir(parents=True, exist_ok=True)
+        Path(str(made)).touch()
+    planned = make_estimate(run, Schedule(run), Limits(jobs=10))
+    assert planned.blocks_left == len(run.grids["here"].blocks) - 1
     assert set(run.skipped_blocks("here", "then").values()) <= {"no reason recorded", "['a']"}
 
 

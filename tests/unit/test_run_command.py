@@ -256,7 +256,8 @@ def test_plan_and_status_of_a_new_run(folder: Path, capsys: pytest.CaptureFixtur
     assert "| blocks | 1, of which 1 have no embeddings yet |" in printed
     assert "tessera-run/results/plan" in printed
     plan = json.loads(Path("results/plan/plan.json").read_text())
-    assert plan["jobs"] == {"download": 6, "stack": 2, "retile": 1, "infer_cpu": 1}
+    of_block = {"download": 6, "stack": 2, "retile": 1, "infer_cpu": 1}
+    assert of_block.items() <= plan["jobs"].items()
     assert main(["status", "--out", "."]) == 0
     assert capsys.readouterr().out == (
         "0 of 1 blocks have embeddings.\n  not started: 1\n"

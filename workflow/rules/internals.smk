@@ -63,6 +63,25 @@ def limit_on_this_machine(limits):
                 add_resource(name, total)
 
 
+def limits_of_run():
+    """Return what limits the jobs of this run: arguments of tessera_flow.jobs.limits.of_snakemake."""
+    settings, rate = workflow.resource_settings, workflow.scheduling_settings
+    rate = rate.max_jobs_per_timespan
+    resources = workflow.global_resources.expand_items(
+        constraints={}, evaluate=None, expand_sized=False
+    )
+    return {
+        "cores": settings.cores,
+        "jobs": settings.nodes,
+        "resources": {
+            name: value
+            for name, value in resources
+            if isinstance(value, int) and name in ("mem_mb", "downloads", "gpu")
+        },
+        "starts": None if rate is None else (rate.max_jobs, rate.timespan),
+    }
+
+
 def jobs_to_run():
     """Return the jobs of this run, once the job graph is complete."""
     return list(workflow.dag.needrun_jobs())

@@ -19,6 +19,7 @@ rule plan:
     localrule: True
     params:
         folder=FILES.estimate_folder,
+        limits=lambda wildcards: limits_of_run(),
     message:
         "Planning; see {params.folder}"
     script:

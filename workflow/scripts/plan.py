@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.jobs.estimate import write_estimate
+from tessera_flow.jobs.estimate_text import write_estimate
+from tessera_flow.jobs.limits import of_snakemake
 
 with job(snakemake) as config:
-    print(write_estimate(config, Path(snakemake.params.folder)))
+    limits = of_snakemake(**snakemake.params.limits, assumed_jobs=config.jobs.concurrent_jobs)
+    print(write_estimate(config, Path(snakemake.params.folder), limits))

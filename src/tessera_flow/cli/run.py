@@ -18,6 +18,7 @@ from .run_request import add_arguments, prepared
 
 if TYPE_CHECKING:
     from ..config.configuration import Config
+    from ..jobs.simulate import Limits
     from .run_folder import RunFolder
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -36,15 +37,7 @@ def register(subparsers: Subparsers) -> None:
         ),
     )
     add_arguments(run)
-    where = run.add_mutually_exclusive_group()
-    where.add_argument(
-        "--cores", default=None, metavar="N",
-        help="number of cores on this machine, or all (default: all)",
-    )  # fmt: skip
-    where.add_argument(
-        "--profile", default=None, metavar="NAME",
-        help="Snakemake profile: local, slurm, generic, or the path of another",
-    )  # fmt: skip
+    _add_place(run)
     run.add_argument("-n", "--dry-run", action="store_true", help="count the jobs, and run nothing")
     run.add_argument(
         "snakemake", nargs="*", default=[], metavar="-- ARGUMENTS",
@@ -58,7 +51,22 @@ def register(subparsers: Subparsers) -> None:
     ):
         parser = subparsers.add_parser(name, help=text, description=_sentence(text))
         add_arguments(parser, new=name != "status")
+        if name == "plan":
+            _add_place(parser)
         parser.set_defaults(func=function)
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where jobs run."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--cores", default=None, metavar="N",
+        help="number of cores on this machine, or all (default: all)",
+    )  # fmt: skip
+    where.add_argument(
+        "--profile", default=None, metavar="NAME",
+        help="Snakemake profile: local, slurm, generic, or the path of another",
+    )  # fmt: skip
 
 
 def _sentence(text: str) -> str:
@@ -74,17 +82,30 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from ..config.unused import unused_settings
-    from ..jobs.estimate import write_estimate
+    from ..jobs.estimate_text import write_estimate
     from ..jobs.files import RunFiles
     from ..region.blocks import region_warnings
 
-    config = _entered(prepared(arguments))
+    run = prepared(arguments)
+    limits = _limits(arguments, run, run.load().jobs.concurrent_jobs)
+    config = _entered(run)
     folder = RunFiles(config).estimate_folder
     for text in [*unused_settings(config), *region_warnings(config)]:
         print(f"WARNING: {text}", file=sys.stderr)
-    print(write_estimate(config, Path(folder)))
-    print(f"Written to {arguments.out / folder}, with maps of the blocks.")
+    print(write_estimate(config, Path(folder), limits))
+    print(f"Written to {arguments.out / folder}, with maps and GeoJSON files of the blocks.")
     return 0
+
+
+def _limits(arguments: argparse.Namespace, run: RunFolder, assumed_jobs: int | None) -> Limits:
+    """Return what will limit `tessera-flow run` with the same options."""
+    from ..jobs.limits import of_cluster, of_machine, of_profile
+
+    if arguments.profile is not None:
+        return of_profile(run.folder / run.profile(arguments.profile))
+    if arguments.cores is None and assumed_jobs is not None:
+        return of_cluster(assumed_jobs)
+    return of_machine(arguments.cores)
 
 
 def _status(arguments: argparse.Namespace) -> int:

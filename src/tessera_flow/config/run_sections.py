@@ -31,9 +31,10 @@ class Jobs(Section):
         "GB",
         gt=0,
     )
-    concurrent_jobs: int = key(
-        100,
-        "Number of concurrent jobs assumed by `snakemake plan`. The run itself uses `--jobs`.",
+    concurrent_jobs: int | None = key(
+        None,
+        "Number of jobs on a cluster that a plan assumes, if it is made without the profile of "
+        "the cluster. Default: a plan has the limits of its own command, `--cores` or `--profile`.",
         ge=1,
     )
     max_job_hours: float | None = key(

@@ -5,50 +5,72 @@ From assumptions and, where they exist, from the lists of scenes and the times o
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ..atomic import write_text
-from ..config.configuration import Config, runs
-from ..errors import ItemError
+from ..config.configuration import runs
 from ..geotessera import STORE_DIM
-from ..geotessera.manifest import StoreManifest
 from ..models.published import PUBLISHED
 from ..region.blocks import region_warnings
-from ..region.grid import Block, RegionGrid, crop
-from ..region.roi import read_roi
-from ..scenes.search import Manifest
+from ..region.grid import RegionGrid
 from . import assumptions
-from .block_map import LEGEND, render_blocks
+from .bottleneck import dominated_by
 from .files import RunFiles
+from .plan_row import EMBEDDINGS, STORE, TILES, Row
 from .scene_warnings import scene_warnings
 from .schedule import INFERENCE, Schedule
-from .status import duration
+from .simulate import Job, Limits, simulate
+from .work_left import WorkLeft
 
-STORE = "geotessera"
-"""Key of a store of published embeddings, beside the names of the sensors."""
+WITHOUT_QUEUE = (
+    "The wall time does not include waiting in a cluster's queue. Its range: all jobs are faster, "
+    "or all are slower, by the factors of src/tessera_flow/jobs/assumptions.py."
+)
+ARRAYS_OF_STORE = 4
+"""Arrays of the Zarr store that have shards: codes, scales, counts, months."""
+FILES_OF_PRODUCTS = 40
+
+
+@dataclass(frozen=True)
+class LongestJob:
+    """The job that takes longest.
+
+    Attributes:
+        rule: its rule.
+        hours: estimated.
+        limit_hours: that it requests at its first attempt.
+    """
+
+    rule: str
+    hours: float
+    limit_hours: float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs of a run, all regions and periods together.
+    """Needs of what is left of a run, all regions and periods together.
 
     Attributes:
-        blocks, blocks_left: all blocks, and those without embeddings.
-        jobs: number of jobs by rule, of the blocks without embeddings.
+        blocks, blocks_left: all blocks, and those whose embeddings are to be made.
+        outdated: files that are made again, because they were made with other settings.
+        rows: the same by region, period and sensor.
+        jobs: number of jobs by rule.
         items: scenes by sensor, or tiles of a store; None if not listed yet.
         download_gb: to read from the archives.
-        peak_disk_gb: largest size of the intermediate files with `concurrent_jobs` jobs.
+        peak_disk_gb: largest size of the intermediate files.
         final_disk_gb: embeddings of blocks and products.
+        peak_inodes: most files, with logs and Snakemake's records.
         cpu_hours: core hours of all jobs except GPU jobs.
         gpu_hours: hours of GPUs.
-        concurrent_jobs: assumed number.
-        wall_hours: with that many jobs.
-        calibrated: rules whose times were measured on earlier blocks.
+        gpu: the device that the hours of GPUs are for, and its rate; empty without GPU jobs.
+        cluster_jobs: jobs that are submitted to a cluster; 0 on one machine.
+        limits: what limits the run, as text.
+        wall_hours: most likely.
+        wall_hours_range: if all jobs are as fast, and as slow, as they may be.
+        dominated_by: what decides the wall time, as text.
+        longest_job: see `LongestJob`; None without jobs.
+        calibrated: rules whose times were measured on earlier jobs.
         assumptions: as text.
         inference_limit_hours: that an inference job requests at its first attempt; 0 without one.
         warnings: about regions and scenes, and about jobs that take too long.
@@ -56,56 +78,82 @@ class Estimate:
 
     blocks: int
     blocks_left: int
+    outdated: int
+    rows: Sequence[Row]
     jobs: dict[str, int]
     items: dict[str, int | None]
     download_gb: float
     peak_disk_gb: float
     final_disk_gb: float
+    peak_inodes: int
     cpu_hours: float
     gpu_hours: float
-    concurrent_jobs: int
+    gpu: str
+    cluster_jobs: int
+    limits: str
     wall_hours: float
+    wall_hours_range: tuple[float, float]
+    dominated_by: str
+    longest_job: LongestJob | None
     calibrated: list[str]
     assumptions: list[str]
     inference_limit_hours: float
     warnings: list[str]
 
 
-def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> Estimate:
+def make_estimate(
+    files: RunFiles,
+    schedule: Schedule,
+    limits: Limits,
+    outdated: Mapping[str, str] | None = None,
+) -> Estimate:
     """Estimate the rest of a run, without reading scenes or asking an archive.
 
     Args:
         files: the files of the run.
         schedule: resources of its jobs.
-        concurrent_jobs: how many jobs run at the same time.
+        limits: what limits the jobs that run at the same time.
+        outdated: reasons by path, of files that are made again although they exist.
     """
-    work = _Work(files, schedule, schedule.measured)
-    blocks = 0
-    for region, period in runs(files.config):
-        work.read_lists(region, period)
-        for block in files.grids[region].blocks:
-            blocks += 1
-            if not files.embeddings_file(region, period, block.id).exists():
-                work.add(region, period, block)
-    in_progress = max(1, min(schedule.most_in_flight(), concurrent_jobs, work.blocks))
+    if files.config.jobs.max_disk_gb is not None:
+        limits = replace(limits, in_flight=schedule.most_in_flight())
+    work = WorkLeft(files, schedule, limits, outdated)
+    spread = work.times.spread
+    expected = simulate(work.jobs, limits)
+    low = simulate(work.jobs, limits, lambda job: job.seconds * spread(job)[0]).seconds
+    high = simulate(work.jobs, limits, lambda job: job.seconds * spread(job)[1]).seconds
+    rows = work.rows
+    jobs: Counter[str] = Counter()
+    for row in rows:
+        jobs.update(row.jobs)
+        if row.sensor == EMBEDDINGS:
+            row.final_gb = _final_gb(files, files.grids[row.region])
+    jobs.update({"weights": 1} if any(job.rule == "weights" for job in work.jobs) else {})
+    items = _items(files, rows)
     return Estimate(
-        blocks=blocks,
-        blocks_left=work.blocks,
-        jobs=dict(work.jobs),
-        items=work.items,
-        download_gb=work.download_gb,
-        peak_disk_gb=in_progress * work.largest_block_gb,
-        final_disk_gb=sum(
-            _final_gb(files, files.grids[region]) for region, _ in runs(files.config)
-        ),
-        cpu_hours=work.core_seconds / 3600,
-        gpu_hours=work.gpu_seconds / 3600,
-        concurrent_jobs=concurrent_jobs,
-        wall_hours=work.job_seconds / 3600 / concurrent_jobs,
-        calibrated=sorted(work.measured),
-        assumptions=_assumptions(files, work.items),
+        blocks=sum(len(files.grids[region].blocks) for region, _ in runs(files.config)),
+        blocks_left=sum(row.blocks_left for row in rows if row.sensor == EMBEDDINGS),
+        outdated=len(work.outdated),
+        rows=rows,
+        jobs=dict(jobs),
+        items=items,
+        download_gb=sum(row.download_gb for row in rows),
+        peak_disk_gb=expected.peak({n: work.spans[n] for n in work.block_gb}, work.block_gb),
+        final_disk_gb=sum(row.final_gb for row in rows),
+        peak_inodes=_inodes(files, work, expected.peak(work.spans, dict.fromkeys(work.spans, 1.0))),
+        cpu_hours=sum(row.core_hours for row in rows),
+        gpu_hours=sum(row.gpu_hours for row in rows),
+        gpu=_gpu_text(work, jobs),
+        cluster_jobs=sum(not job.local for job in work.jobs) if limits.on_cluster else 0,
+        limits=limits_text(limits),
+        wall_hours=expected.seconds / 3600,
+        wall_hours_range=(low / 3600, high / 3600),
+        dominated_by=dominated_by(work.jobs, limits, expected.seconds),
+        longest_job=_longest_job(schedule, work.jobs),
+        calibrated=sorted(work.times.calibrated),
+        assumptions=_assumptions(files, items),
         inference_limit_hours=max(
-            (schedule.runtime(rule, 1) / 60 for rule in INFERENCE if work.jobs[rule]), default=0.0
+            (schedule.runtime(rule, 1) / 60 for rule in INFERENCE if jobs[rule]), default=0.0
         ),
         warnings=[
             *region_warnings(files.config),
@@ -115,148 +163,92 @@ def make_estimate(files: RunFiles, schedule: Schedule, concurrent_jobs: int) -> 
     )
 
 
-class _Work:
-    """Sums over the blocks without embeddings."""
-
-    def __init__(self, files: RunFiles, schedule: Schedule, measured: Mapping[str, float]) -> None:
-        self.files = files
-        self.schedule = schedule
-        self.measured = measured
-        self.blocks = 0
-        self.jobs: Counter[str] = Counter()
-        self.from_tiles = files.config.source == "tiles"
-        sensors = () if self.from_tiles else files.all_sensors
-        self.items: dict[str, int | None] = dict.fromkeys(sensors, 0)
-        self.download_gb = self.largest_block_gb = 0.0
-        self.core_seconds = self.gpu_seconds = self.job_seconds = 0.0
-        self._lists: dict[str, Manifest | None] = {}
-        self._tile_gb: float | None = None
-        if files.config.source == "geotessera":
-            self.items[STORE] = 0
-
-    def read_lists(self, region: str, period: str) -> None:
-        """Read the lists of scenes, or of a store's tiles, of a region and period, if they
-        exist."""
-        if STORE in self.items:
-            tiles = _store_manifest(self.files, region, period)
-            self._count(STORE, None if tiles is None else len(tiles.tiles))
-            self._tile_gb = None if tiles is None else tiles.bytes / assumptions.GB
-        self._lists = {}
-        for name in self.files.sensors(region, period):
-            self._lists[name] = None
-            if not self.from_tiles:
-                scenes = self._lists[name] = _manifest(self.files, region, period, name)
-                self._count(name, None if scenes is None else len(scenes.items))
-
-    def _count(self, name: str, number: int | None) -> None:
-        known = self.items[name]
-        self.items[name] = None if number is None or known is None else known + number
-
-    def add(self, region: str, period: str, block: Block) -> None:
-        """Add the needs of a block."""
-        if STORE in self.items:
-            self._add_published(region, block)
-            return
-        files, schedule = self.files, self.schedule
-        device = schedule.device(block.id)
-        assumed = schedule.dates(region, period)
-        dates = {
-            name: assumed[name] if scenes is None else _dates(scenes, files.grids[region], block)
-            for name, scenes in self._lists.items()
-        }
-        pixels = float(block.window.height * block.window.width)
-        slices = len(files.time_slices(period))
-        seconds = _block_seconds(schedule, pixels, dates, slices, device)
-        if self.from_tiles:
-            jobs = {"import_tiles": 1}
-            infer = f"infer_{device}"
-            seconds = {"import_tiles": seconds["retile"], infer: seconds[infer]}
-            disk_gb = assumptions.series_gb(pixels, dates)
-        else:
-            jobs = {"download": slices * len(dates), "stack": len(dates), "retile": 1}
-            self.download_gb += _read_bytes(pixels, dates) / assumptions.GB
-            disk_gb = assumptions.block_disk_gb(pixels, dates)
-        self.blocks += 1
-        self.jobs.update(jobs | {f"infer_{device}": 1})
-        self.largest_block_gb = max(self.largest_block_gb, disk_gb)
-        self._add_seconds(pixels, seconds)
-
-    def _add_published(self, region: str, block: Block) -> None:
-        """Add the needs of a block of published embeddings."""
-        pixels = float(block.window.height * block.window.width)
-        gb = pixels * assumptions.PUBLISHED_BYTES / assumptions.GB
-        if self._tile_gb is not None:
-            gb = self._tile_gb / len(self.files.grids[region].blocks)
-        if self.files.config.geotessera.location is not None:
-            gb = 0.0
-        self.blocks += 1
-        self.jobs["import_embeddings"] += 1
-        self.download_gb += gb
-        seconds = assumptions.START_SECONDS + assumptions.IMPORT_SECONDS * pixels / 1e6
-        seconds += gb * assumptions.GB / assumptions.DOWNLOAD_BYTES_PER_SECOND
-        self._add_seconds(pixels, {"import_embeddings": seconds})
-
-    def _add_seconds(self, pixels: float, assumed: Mapping[str, float]) -> None:
-        for rule, assumed_seconds in assumed.items():
-            rate = self.measured.get(rule)
-            seconds = assumed_seconds if rate is None else rate * pixels
-            self.job_seconds += seconds
-            if rule == "infer_gpu":
-                self.gpu_seconds += seconds
-            else:
-                self.core_seconds += seconds * self.schedule.threads(rule)
+def _items(files: RunFiles, rows: Sequence[Row]) -> dict[str, int | None]:
+    """Return the number of scenes of all lists by sensor; None if one is missing."""
+    items: dict[str, int | None] = {name: 0 for name in files.all_sensors}
+    if files.config.source == STORE:
+        items = {STORE: 0}
+    if files.config.source == TILES:
+        return {}
+    for row in rows:
+        if row.sensor in items:
+            known = items[row.sensor]
+            both = known is not None and row.scenes is not None
+            items[row.sensor] = known + row.scenes if both else None  # type: ignore[operator]
+    return items
 
 
-def _read_bytes(pixels: float, dates: Mapping[str, float]) -> float:
-    return sum(pixels * n * assumptions.SENSORS[name].read_bytes for name, n in dates.items())
-
-
-def _manifest(files: RunFiles, region: str, period: str, sensor: str) -> Manifest | None:
-    path = Path(files.paths.items.format(region=region, period=period, sensor=sensor))
-    try:
-        return Manifest.read(path) if path.exists() else None
-    except ItemError:
+def _longest_job(schedule: Schedule, jobs: Sequence[Job]) -> LongestJob | None:
+    if not jobs:
         return None
+    longest = max(jobs, key=lambda job: job.seconds)
+    limit = schedule.runtime(longest.rule, 1, longest.threads) / 60
+    return LongestJob(longest.rule, longest.seconds / 3600, limit)
 
 
-def _store_manifest(files: RunFiles, region: str, period: str) -> StoreManifest | None:
-    path = Path(files.paths.store_tiles.format(region=region, period=period))
-    try:
-        return StoreManifest.read(path) if path.exists() else None
-    except ItemError:
-        return None
+def _gpu_text(work: WorkLeft, jobs: Mapping[str, int]) -> str:
+    """Return the device and the rate behind the hours of GPUs."""
+    if not jobs.get("infer_gpu"):
+        return ""
+    of_gpus = {job.block: job for job in work.jobs if job.rule == "infer_gpu"}
+    pixels = sum(row.pixels * row.blocks_left / row.blocks for row in work.rows
+                 if row.sensor == EMBEDDINGS)  # fmt: skip
+    share = len(of_gpus) / max(1, sum(row.blocks_left for row in work.rows
+                                      if row.sensor == EMBEDDINGS))  # fmt: skip
+    rate = pixels * share / sum(job.seconds for job in of_gpus.values())
+    if "infer_gpu" in work.times.calibrated:
+        return f"the GPU of earlier blocks: about {rate:,.0f} px/s"
+    return f"assumed: {assumptions.GPU_CLASS}, about {rate:,.0f} px/s"
 
 
-def _dates(manifest: Manifest, grid: RegionGrid, block: Block) -> float:
-    """Return the number of dates with a scene that touches the block."""
-    geobox = crop(grid.geobox, block.window)
-    dates = {(item.date, item.orbit) for item in manifest.items if item.overlaps(geobox)}
-    return float(len(dates))
+def _inodes(files: RunFiles, work: WorkLeft, in_progress: float) -> int:
+    """Return the most files: of each job a log, a benchmark and Snakemake's record; of each block
+    its embeddings and job log; of blocks in progress their series; of the stores their shards."""
+    per_block = max(sum(files.jobs_of_block(*run).values()) for run in runs(files.config))
+    members = sum(job.members for job in work.jobs)
+    blocks = sum(len(files.grids[region].blocks) for region, _ in runs(files.config))
+    products = FILES_OF_PRODUCTS * len(runs(files.config))
+    if "zarr" in files.config.products.formats:
+        from ..products.zarr_store import shard_edges
+
+        grid, dim = files.config.grid, _dim(files)
+        edge = grid.block_size // grid.downsample_rate
+        shard, _ = shard_edges(edge, files.config.products.zarr_chunk, dim)
+        for region, _ in runs(files.config):
+            height, width = files.grids[region].product_geobox.shape
+            products += ARRAYS_OF_STORE * -(-height // shard) * -(-width // shard)
+    return round(3 * members + 2 * blocks + in_progress * per_block + products)
 
 
-def _block_seconds(
-    schedule: Schedule, pixels: float, dates: Mapping[str, float], slices: int, device: str
-) -> dict[str, float]:
-    """Return the assumed seconds of a block by rule, of all jobs of the rule together."""
-    millions = pixels / 1e6
-    total = sum(dates.values())
-    read = _read_bytes(pixels, dates)
-    start = assumptions.START_SECONDS
-    return {
-        "download": slices * len(dates) * start + read / assumptions.DOWNLOAD_BYTES_PER_SECOND,
-        "stack": len(dates) * start + assumptions.STACK_SECONDS * millions * total,
-        "retile": start + assumptions.RETILE_SECONDS * millions * total,
-        f"infer_{device}": assumptions.inference_seconds(
-            device, schedule.parameters, pixels, total, schedule.threads(f"infer_{device}")
-        ),
+def limits_text(limits: Limits) -> str:
+    """Return what limits a run, in a few words."""
+    parts = []
+    if limits.cores is not None:
+        parts.append(f"{limits.cores} core" + ("s" if limits.cores > 1 else ""))
+    if limits.jobs is not None:
+        parts.append(f"{limits.jobs:,} jobs on a cluster")
+    texts = {
+        "mem_mb": lambda n: f"{n / 1000:,.0f} GB of memory",
+        "downloads": lambda n: f"{n} downloads",
+        "gpu": lambda n: f"{n} GPUs" if n != 1 else "1 GPU",
     }
+    parts += [texts[name](n) for name, n in limits.resources.items() if name in texts]
+    if limits.in_flight is not None:
+        parts.append(f"{limits.in_flight:,} blocks in progress")
+    if limits.starts is not None:
+        number, seconds = limits.starts
+        parts.append(f"{60 * number / seconds:,.0f} starts a minute")
+    return ", ".join(parts)
+
+
+def _dim(files: RunFiles) -> int:
+    published = PUBLISHED.get(files.config.weights or "")
+    return files.config.model.dim or (published.dim if published else STORE_DIM)
 
 
 def _final_gb(files: RunFiles, grid: RegionGrid) -> float:
     """Return the uncompressed size of the blocks' embeddings and of every product."""
-    model = files.config.model
-    published = PUBLISHED.get(files.config.weights or "")
-    dim = model.dim or (published.dim if published else STORE_DIM)
+    model, dim = files.config.model, _dim(files)
     pixel = dim * (1 if model.dtype == "int8" else 4) + 10
     pixels = sum(block.window.height * block.window.width for block in grid.blocks)
     height, width = grid.product_geobox.shape
@@ -303,7 +295,11 @@ def _assumptions(files: RunFiles, items: Mapping[str, int | None]) -> list[str]:
         f"{assumptions.CPU_MULTIPLICATIONS / 1e9:g} billion multiplications per second and core, "
         f"{assumptions.GPU_MULTIPLICATIONS / 1e12:g} trillion on a GPU, one pass per date."
     )
-    lines.append("The wall time does not include waiting in a cluster's queue.")
+    shares = " and ".join(
+        f"{assumptions.SENSORS[s].valid_share:.0%} of the dates of {s}" for s in files.all_sensors
+    )
+    lines.append(f"Inference: {shares} are valid at a pixel; time limits of jobs count all dates.")
+    lines.append(WITHOUT_QUEUE)
     return lines
 
 
@@ -320,79 +316,5 @@ def _assumptions_of_store(tiles: int | None) -> list[str]:
         f"{assumptions.IMPORT_SECONDS:g} s per million pixels. Tiles that are already in "
         "geotessera.cache are counted as downloads, too."
     )
-    lines.append("The wall time does not include waiting in a cluster's queue.")
+    lines.append(WITHOUT_QUEUE)
     return lines
-
-
-def _named(source: str) -> str:
-    return "tiles of the store" if source == STORE else f"scenes of {source}"
-
-
-def estimate_text(estimate: Estimate) -> str:
-    """Return the estimate as Markdown."""
-    rows = [
-        ("blocks", f"{estimate.blocks}, of which {estimate.blocks_left} have no embeddings yet"),
-        *((f"jobs of {rule}", f"{number:,}") for rule, number in estimate.jobs.items()),
-        *(
-            (_named(name), "not listed yet" if number is None else f"{number:,}")
-            for name, number in estimate.items.items()
-        ),
-        ("to download", _size(estimate.download_gb)),
-        ("intermediate files at most", _size(estimate.peak_disk_gb)),
-        ("embeddings and products", _size(estimate.final_disk_gb)),
-        ("CPU", f"{duration(estimate.cpu_hours)} of one core"),
-        ("GPU", f"{duration(estimate.gpu_hours)} of one GPU"),
-        ("time limit of an inference job", duration(estimate.inference_limit_hours)),
-        (f"wall time, {estimate.concurrent_jobs} concurrent jobs", duration(estimate.wall_hours)),
-        ("calibrated on earlier blocks", ", ".join(estimate.calibrated) or "nothing yet"),
-    ]
-    table = ["| item | amount |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
-    notes = [f"- {a}" for a in estimate.assumptions]
-    warnings = [f"- Warning: {text}" for text in estimate.warnings]
-    return "\n".join(["# Plan", "", *table, "", *warnings, *notes, ""])
-
-
-def _size(gb: float) -> str:
-    return f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
-
-
-def estimate_json(estimate: Estimate) -> str:
-    """Return the estimate as JSON."""
-    document: dict[str, Any] = asdict(estimate)
-    return json.dumps(document, indent=2) + "\n"
-
-
-def write_estimate(config: Config, folder: Path) -> str:
-    """Write `plan.json`, `plan.md` and `<region>_<period>.png` into a folder.
-
-    Returns:
-        The estimate as text.
-
-    Raises:
-        RegionError: a region cannot be read.
-        OutputError: a file cannot be written.
-    """
-    files = RunFiles(config)
-    schedule = Schedule(files)
-    estimate = make_estimate(files, schedule, config.jobs.concurrent_jobs)
-    text = estimate_text(estimate)
-    write_text(folder / "plan.json", estimate_json(estimate))
-    maps = [_map_text(region, period) for region, period in runs(config)]
-    write_text(folder / "plan.md", "\n".join([text, *maps]))
-    for region, period in runs(config):
-        grid, settings = files.grids[region], config.regions[region]
-        states = {b.id: schedule.block_state(region, period, b.id) for b in grid.blocks}
-        render_blocks(
-            grid, read_roi(settings.roi, settings.layer), states, folder / _map_name(region, period)
-        )
-    return text
-
-
-def _map_name(region: str, period: str) -> str:
-    return f"{region}_{period}.png"
-
-
-def _map_text(region: str, period: str) -> str:
-    """Return the map of a region's blocks with its legend, as Markdown."""
-    title = f"Blocks of {region}, {period}"
-    return f"![{title}]({_map_name(region, period)})\n\n{title}. {LEGEND}\n"

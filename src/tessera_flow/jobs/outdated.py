@@ -15,7 +15,7 @@ from typing import Any
 
 from ..concurrency import ordered_map
 from ..config.configuration import runs
-from ..errors import OutputError, TileError
+from ..errors import OutputError, TesseraFlowError, TileError
 from .block_attributes import read_attributes
 from .files import RunFiles
 from .journal import read_job_log
@@ -85,6 +85,15 @@ def outdated_files(files: RunFiles, params: JobParams, recorded: Recorded) -> di
             if why and not recorded(path):
                 outdated[path] = why
     return outdated | {path: why for path, why in unknown.items() if path not in proven}
+
+
+def outdated_now(files: RunFiles) -> tuple[dict[str, str], list[str]]:
+    """Return `outdated_files` for a look at the run, whatever Snakemake has recorded, and of each
+    problem a message: a look is never refused."""
+    try:
+        return outdated_files(files, JobParams(files), lambda path: False), []
+    except TesseraFlowError as error:
+        return {}, [f"It is not known which files were made with other settings: {error}"]
 
 
 def _stated(files: RunFiles, head: _Head) -> str:

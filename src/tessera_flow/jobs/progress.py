@@ -6,6 +6,7 @@ From the messages of the running Snakemake (`RunProgress`); `status` reads the j
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ OTHERS = "others"
 
 _TAIL = 8192
 _PATCH = re.compile(r"patch \S+ \((\d+) of (\d+)\): .* \((\d+) per s\)\s*$", re.MULTILINE)
+_READ = re.compile(r"\(so far ([\d.]+) MB in \d+ requests\)")
+_RECENT = 60.0
+"""Seconds over which the rate of downloads is measured."""
 _BEFORE = re.compile(r" (\d+) of (\d+) patches were finished before")
 
 
@@ -39,18 +43,29 @@ class Patches:
 
 def patches_of(log: str | Path) -> Patches | None:
     """Return the progress of an inference job from the end of its log; None if it has none yet."""
-    try:
-        with Path(log).open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _TAIL))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return None
+    text = _tail(log)
     for pattern in (_PATCH, _BEFORE):
         if matches := pattern.findall(text):
             done, total, *rate = matches[-1]
             return Patches(int(done), int(total), float(rate[0]) if rate else 0.0)
     return None
+
+
+def megabytes_of(log: str | Path) -> float:
+    """Return the MB that a download has read, from the end of its log; 0 if it has read none."""
+    matches = _READ.findall(_tail(log))
+    return float(matches[-1]) if matches else 0.0
+
+
+def _tail(log: str | Path) -> str:
+    """Return the end of a file; empty if it cannot be read."""
+    try:
+        with Path(log).open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _TAIL))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def step_of(rule: str) -> str:
@@ -86,6 +101,18 @@ def minutes_text(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
+_ORDER = ("jobs", "steps", "read", "block", "left")
+_LEAST_FIRST = ("steps", "block", "read", "steps")
+"""What is shortened or left out of a line that is too long; the steps are first shortened to those
+that run, and then left out."""
+
+
+def _short(steps: str) -> str:
+    """Return of the text of all steps those that run or have failed."""
+    found = re.findall(r"\w+ \d+/\d+ \([^)]*\)", steps)
+    return ", ".join(found) if ", ".join(found) != steps else ""
+
+
 @dataclass
 class _Job:
     step: str
@@ -106,6 +133,8 @@ class RunProgress:
     _failed: dict[int, str] = field(default_factory=dict)
     _busy: dict[str, float] = field(default_factory=dict)
     _ended: dict[str, int] = field(default_factory=dict)
+    _read: float = 0.0
+    _reads: deque[tuple[float, float]] = field(default_factory=deque)
 
     @property
     def known(self) -> bool:
@@ -128,6 +157,8 @@ class RunProgress:
         ended = self._running.pop(job, None)
         self._failed.pop(job, None)
         if ended is not None:
+            if ended.step == "download" and ended.log:
+                self._read += megabytes_of(ended.log)
             self._steps.setdefault(ended.step, Step()).done += 1
             self._busy[ended.step] = self._busy.get(ended.step, 0.0) + now - ended.start
             self._ended[ended.step] = self._ended.get(ended.step, 0) + 1
@@ -138,8 +169,24 @@ class RunProgress:
         if ended is not None:
             self._failed[job] = ended.step
 
-    def line(self, now: float) -> str:
-        """Return the progress in one line, without a line break."""
+    def line(self, now: float, width: int = 0) -> str:
+        """Return the progress in one line, without a line break.
+
+        Args:
+            now: time.
+            width: most characters; what matters least is left out, and then the end is cut off.
+                0: no limit.
+        """
+        parts = self._parts(now)
+        line = "; ".join(parts[name] for name in _ORDER if parts.get(name))
+        for least in _LEAST_FIRST if width else ():
+            if len(line) <= width:
+                break
+            parts[least] = _short(parts[least]) if least == "steps" else ""
+            line = "; ".join(parts[name] for name in _ORDER if parts.get(name))
+        return line[:width] if width else line
+
+    def _parts(self, now: float) -> dict[str, str]:
         for step in self._steps.values():
             step.running = step.failed = 0
         for job in self._running.values():
@@ -148,24 +195,40 @@ class RunProgress:
             self._steps[name].failed += 1
         done = sum(step.done for step in self._steps.values())
         total = sum(step.total for step in self._steps.values())
-        parts = [f"{minutes_text(now - self.start)}: {done} of {total} jobs done",
-                 steps_text(self._steps)]  # fmt: skip
-        block = self._block()
-        if block:
-            parts.append(block)
         left = self.seconds_left(now)
-        if left is not None:
-            parts.append(f"about {minutes_text(left)} left")
-        return "; ".join(part for part in parts if part)
+        return {
+            "jobs": f"{minutes_text(now - self.start)}: {done} of {total} jobs done",
+            "steps": steps_text(self._steps),
+            "read": self._read_text(now),
+            "block": self._block(),
+            "left": "" if left is None else f"about {minutes_text(left)} left",
+        }
+
+    def _read_text(self, now: float) -> str:
+        """Return the MB read, and the rate of the last minute while downloads run."""
+        logs = [job.log for job in self._running.values() if job.step == "download" and job.log]
+        read = self._read + sum(map(megabytes_of, logs))
+        self._reads.append((now, read))
+        while len(self._reads) > 2 and self._reads[1][0] <= now - _RECENT:
+            self._reads.popleft()
+        since, before = self._reads[0]
+        if not read:
+            return ""
+        if not logs or now <= since:
+            return f"{read:,.0f} MB read"
+        # An attempt that is repeated starts again with nothing read.
+        return f"{read:,.0f} MB read, {max(0.0, read - before) / (now - since):,.1f} MB/s"
 
     def _block(self) -> str:
-        """Return the patches of the block whose inference has run longest."""
+        """Return the patches of the block whose inference has run longest, and the rate of all."""
         jobs = sorted((job.start, job.log) for job in self._running.values() if job.step == "infer")
         found = [(log, patches) for _, log in jobs if log and (patches := patches_of(log))]
         if not found:
             return ""
         log, patches = found[0]
-        return f"block {Path(log).stem}: {patches}"
+        text = f"block {Path(log).stem}: {patches}"
+        rates = [each.rate for _, each in found if each.rate]
+        return f"{text} ({sum(rates):,.0f} in {len(rates)} blocks)" if len(rates) > 1 else text
 
     def seconds_left(self, now: float) -> float | None:
         """Return the time left, if the finished jobs are a sample of each step of blocks that is

@@ -13,14 +13,13 @@ from .assumptions import (
     SMALLEST_ENCODER,
     YEAR_BYTES,
     block_disk_gb,
-    dates_in,
     inference_seconds,
     memory_bytes,
 )
 from .cpu_gpu_split import gpu_blocks, pattern, shares
 from .files import RunFiles
 from .in_flight import InFlight
-from .measured import STAGES, measured_seconds
+from .measured import STAGES, assumed_dates, measured_seconds, scale
 from .paths import ANY_BLOCK
 from .resources import NEEDS, inference_minutes, memory_mb, runtime_minutes
 
@@ -87,14 +86,20 @@ class Schedule:
             stage: one of `STAGES`.
             wildcards: of the job: region, period and block.
         """
-        rank = self._ranks[wildcards.region, wildcards.period, wildcards.block]
+        rank = self.rank(wildcards.region, wildcards.period, wildcards.block)
+        return self.stage_priority(stage, rank)
+
+    def rank(self, region: str, period: str, block: str) -> int:
+        """Return the position of a block in the order of the work, from 0."""
+        return self._ranks[region, period, block]
+
+    def stage_priority(self, stage: str, rank: int) -> int:
+        """Return the priority of a job by its step and the rank of its block."""
         return (STAGES.index(stage) + 1) * len(self._ranks) - rank
 
     def dates(self, region: str, period: str) -> dict[str, float]:
         """Return the assumed number of dates of a region and period, by sensor in use."""
-        days = self._config.periods[period]
-        number = (days.end - days.start).days + 1
-        return {name: dates_in(name, number) for name in self._files.sensors(region, period)}
+        return assumed_dates(self._files, region, period)
 
     def most_in_flight(self) -> int:
         """Return how many blocks may be in progress by `jobs.max_disk_gb`: at least 1."""
@@ -161,7 +166,8 @@ class Schedule:
 
     @cached_property
     def measured(self) -> dict[str, float]:
-        """Seconds per pixel of a block, by rule, of finished jobs; none in a job's process."""
+        """Seconds per pixel and unit of `measured.scale`, by rule, of finished blocks; none in a
+        job's process."""
         return {} if self._one_job else measured_seconds(self._files)
 
     def longest_inference(self, rule: str, threads: int | None = None) -> float:
@@ -173,7 +179,8 @@ class Schedule:
         """
         pixels = (self._config.grid.block_size / self._config.grid.downsample_rate) ** 2
         if rule in self.measured:
-            return self.measured[rule] * self._config.grid.block_size**2
+            longest = max(scale(self._files, *run) for run in runs(self._config))
+            return self.measured[rule] * longest * self._config.grid.block_size**2
         device = rule.removeprefix("infer_")
         return inference_seconds(
             device, self.parameters, pixels, self._most_dates, threads or self.threads(rule)
@@ -223,6 +230,11 @@ class Schedule:
         if self._files.embeddings_file(region, period, block).exists():
             return "done"
         return "failed" if self._files.failures(region, period, block) else self.device(block)
+
+    @property
+    def weights_published(self) -> bool:
+        """Whether the weights are downloaded by their published name."""
+        return self.weights in PUBLISHED
 
     def _size_of_weights(self) -> int:
         """Return the bytes of the checkpoint, also before it is downloaded."""

@@ -19,6 +19,7 @@ from .check_results import check_lines
 from .files import RunFiles
 from .journal import JobRecord, read_job_log
 from .measured import STAGES
+from .outdated import outdated_now
 from .progress import Step, minutes_text, patches_of, step_of, steps_text
 from .scene_warnings import scene_warnings
 from .schedule import LAST_STEPS
@@ -192,7 +193,7 @@ def status(files: RunFiles) -> str:
         lines += ["Running:", *running[:_LISTED]]
     if len(running) > _LISTED:
         lines.append(f"  and {len(running) - _LISTED} more")
-    lines += [f"Warning: {text}" for text in scene_warnings(files, of_blocks=True)]
+    lines += [f"Warning: {text}" for text in _warnings(files)]
     lines += check_lines(files)
     failed = failed_jobs(files)
     lines += ["Failed:"] if failed else []
@@ -200,6 +201,19 @@ def status(files: RunFiles) -> str:
     if len(failed) > _LISTED:
         lines.append(f"  and {len(failed) - _LISTED} more failures")
     return "\n".join(lines) + "\n"
+
+
+def _warnings(files: RunFiles) -> list[str]:
+    """Return the warnings about files of other settings and about scenes."""
+    outdated, problems = outdated_now(files)
+    if outdated:
+        path, why = next(iter(outdated.items()))
+        number = f"{len(outdated)} files were" if len(outdated) > 1 else "1 file was"
+        problems.append(
+            f"{number} made with other settings than the present ones ({path}: {why}): the next "
+            "run makes them again."
+        )
+    return [*problems, *scene_warnings(files, of_blocks=True)]
 
 
 def _count_steps(

@@ -1,0 +1,95 @@
+"""Add the jobs of the products that a run has still to make to a plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .plan_row import Row
+from .product_files import ProductFiles
+
+if TYPE_CHECKING:
+    from .work_left import WorkLeft
+
+PRIORITY = 1_000_000.0
+
+_RULES = {
+    "zarr": ("stitch_zarr",),
+    "arrays": ("stitch_arrays",),
+    "preview": ("preview",),
+    "counts": ("counts",),
+    "vrt": ("stitch_arrays", "vrt"),
+    "geotessera": ("geotessera",),
+    "stac": ("stac_item",),
+    "report": ("preview", "checks", "report"),
+}
+"""Rules that make each format, in the order in which they need each other."""
+_AFTER_OTHERS = ("vrt", "stac_item", "report")
+"""Rules that need the products before them."""
+
+
+class ProductJobs:
+    """The jobs after the blocks."""
+
+    def __init__(self, work: WorkLeft) -> None:
+        """Take the run to which the jobs are added."""
+        self._work, self._names = work, ProductFiles(work.files)
+        self._items: dict[str, list[int]] = {}
+
+    def add(
+        self, region: str, period: str, row: Row, blocks: tuple[int, ...], weights: tuple[int, ...]
+    ) -> None:
+        """Add the products of a region and period: all of them if a block is made, else those
+        that are missing."""
+        formats = self._names.by_format(region, period)
+        missing = set(formats) if blocks else self.missing(region, period)
+        if "tiles" in missing:
+            self._add_tiles(row, blocks, formats["tiles"])
+        rules = {rule for name in missing for rule in _RULES.get(name, ())}
+        before: list[int] = []
+        order = dict.fromkeys(rule for several in _RULES.values() for rule in several)
+        for rule in sorted(order, key=lambda rule: _AFTER_OTHERS.index(rule) + 1
+                           if rule in _AFTER_OTHERS else 0):  # fmt: skip
+            if rule not in rules:
+                continue
+            needs = (*blocks, *before) if rule in _AFTER_OTHERS else blocks
+            number = self._add(row, rule, (*needs, *weights))
+            if rule == "stac_item":
+                self._items.setdefault(region, []).append(number)
+            else:
+                before.append(number)
+        if self._work.files.skipped_blocks(region, period):
+            self._add(row, "list_skipped_blocks", blocks)
+
+    def missing(self, region: str, period: str) -> set[str]:
+        """Return the formats of which files are missing."""
+        return {
+            name
+            for name, paths in self._names.by_format(region, period).items()
+            if not all(map(self._work.exists, paths))
+        }
+
+    def _add(self, row: Row, rule: str, needs: tuple[int, ...]) -> int:
+        seconds = self._work.times.of_region(rule, row.region, row.pixels)
+        return self._work.add(row, rule, seconds, needs=needs, priority=PRIORITY)
+
+    def _add_tiles(self, row: Row, blocks: tuple[int, ...], paths: list[str]) -> None:
+        """Add the export of the tile folders of each block."""
+        region, work = row.region, self._work
+        dates = sum(work.schedule.dates(region, row.period).values())
+        for index, path in enumerate(paths):
+            if index < len(blocks) or not work.exists(path):
+                pixels = row.pixels / row.blocks
+                seconds = work.times.of_region("export_tiles", region, pixels, dates)
+                needs = (blocks[index],) if index < len(blocks) else ()
+                work.add(row, "export_tiles", seconds, needs=needs, priority=PRIORITY)
+
+    def add_collections(self) -> None:
+        """Add the collection of each region of which an item is made or that lacks one."""
+        paths = self._work.files.paths
+        if "stac" not in self._work.files.config.products.formats:
+            return
+        for row in list({row.region: row for row in self._work.rows}.values()):
+            path = paths.collection.format(region=row.region)
+            needs = tuple(self._items.get(row.region, ()))
+            if needs or not self._work.exists(path):
+                self._add(row, "stac_collection", needs)
