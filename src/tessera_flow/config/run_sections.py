@@ -33,8 +33,8 @@ class Jobs(Section):
     )
     concurrent_jobs: int | None = key(
         None,
-        "Number of jobs on a cluster that a plan assumes, if it is made without the profile of "
-        "the cluster. Default: a plan has the limits of its own command, `--cores` or `--profile`.",
+        "Number of jobs on a cluster that a plan without a profile assumes. Default: a plan has "
+        "the limits of its own command, `--cores` or `--profile`.",
         ge=1,
     )
     max_job_hours: float | None = key(

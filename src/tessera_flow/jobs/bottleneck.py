@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .progress import OTHERS, step_of
-from .simulate import Job, Limits, simulate
+from .simulate import CORES, Job, Limits, simulate
 
 MOST_JOBS = 60_000
 """Larger runs are not simulated again; the shares of the steps decide."""
@@ -42,13 +42,28 @@ def dominated_by(jobs: Sequence[Job], limits: Limits, seconds: float) -> str:
     else:
         text = f"{_STEPS[name]} ({min(1.0, 2 * saved[name]):.0%} of the wall time)"
     gains = {
-        limit: 1 - simulate(jobs, more).seconds / seconds
+        limit: 1
+        - simulate(_divided(jobs, more) if limit == CORES else jobs, more).seconds / seconds
         for limit, more in _doubled(limits).items()
     }
     limit = max(gains, key=lambda limit: gains[limit], default="")
     if limit and gains[limit] >= LEAST:
         return f"{text}; twice the {limit} would save {gains[limit]:.0%}"
     return f"{text}; no limit: the steps of a block wait for each other"
+
+
+def _divided(jobs: Sequence[Job], limits: Limits) -> Sequence[Job]:
+    """Return the jobs with twice the threads for inference, if a run with twice the cores has
+    fewer blocks than can use them (`Schedule.threads`)."""
+    of_cpus = [job for job in jobs if job.rule == "infer_cpu"]
+    if not of_cpus or 2 * sum(job.threads for job in of_cpus) > (limits.cores or 0):
+        return jobs
+    return [
+        replace(job, threads=2 * job.threads, seconds=job.seconds / 2)
+        if job.rule == "infer_cpu"
+        else job
+        for job in jobs
+    ]
 
 
 def _halved(jobs: Sequence[Job], limits: Limits, name: str) -> float:
@@ -65,7 +80,7 @@ def _doubled(limits: Limits) -> dict[str, Limits]:
         if name in limits.resources
     }
     if limits.cores is not None:
-        more["cores"] = replace(limits, cores=2 * limits.cores)
+        more[CORES] = replace(limits, cores=2 * limits.cores)
     if limits.jobs is not None:
         more["jobs in the queue"] = replace(limits, jobs=2 * limits.jobs)
     if limits.in_flight is not None:

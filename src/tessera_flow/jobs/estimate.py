@@ -57,7 +57,7 @@ class Estimate:
         rows: the same by region, period and sensor.
         jobs: number of jobs by rule.
         items: scenes by sensor, or tiles of a store; None if not listed yet.
-        download_gb: to read from the archives.
+        download_gb: to read from the archives, and published weights.
         peak_disk_gb: largest size of the intermediate files.
         final_disk_gb: embeddings of blocks and products.
         peak_inodes: most files, with logs and Snakemake's records.
@@ -128,7 +128,10 @@ def make_estimate(
         jobs.update(row.jobs)
         if row.sensor == EMBEDDINGS:
             row.final_gb = _final_gb(files, files.grids[row.region])
-    jobs.update({"weights": 1} if any(job.rule == "weights" for job in work.jobs) else {})
+    weights = [job for job in work.jobs if job.rule == "weights"]
+    jobs.update({"weights": 1} if weights else {})
+    published = schedule.weights_published and bool(weights)
+    weights_gb = schedule.weights_bytes / assumptions.GB if published else 0.0
     items = _items(files, rows)
     return Estimate(
         blocks=sum(len(files.grids[region].blocks) for region, _ in runs(files.config)),
@@ -137,7 +140,7 @@ def make_estimate(
         rows=rows,
         jobs=dict(jobs),
         items=items,
-        download_gb=sum(row.download_gb for row in rows),
+        download_gb=sum(row.download_gb for row in rows) + weights_gb,
         peak_disk_gb=expected.peak({n: work.spans[n] for n in work.block_gb}, work.block_gb),
         final_disk_gb=sum(row.final_gb for row in rows),
         peak_inodes=_inodes(files, work, expected.peak(work.spans, dict.fromkeys(work.spans, 1.0))),

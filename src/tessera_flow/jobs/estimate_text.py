@@ -140,7 +140,7 @@ def write_estimate(config: Config, folder: Path, limits: Limits) -> str:
         OutputError: a file cannot be written.
     """
     files = RunFiles(config)
-    schedule = Schedule(files)
+    schedule = Schedule(files, cores=limits.cores)
     outdated, problems = outdated_now(files)
     estimate = make_estimate(files, schedule, limits, outdated)
     estimate.warnings.extend(problems)

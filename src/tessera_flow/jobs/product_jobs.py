@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
+from .files import RunFiles
+from .job_times import JobTimes
 from .plan_row import Row
 from .product_files import ProductFiles
+from .schedule import Schedule
 
-if TYPE_CHECKING:
-    from .work_left import WorkLeft
+
+class Work(Protocol):
+    """What of `work_left.WorkLeft` is used here."""
+
+    files: RunFiles
+    schedule: Schedule
+    times: JobTimes
+    rows: Sequence[Row]
+
+    def exists(self, path: str | Path) -> bool:
+        """Return whether a file exists and is not made again."""
+
+    def add(self, row: Row | None, rule: str, seconds: float, /, **more: object) -> int:
+        """Add a job; return its number."""
+
 
 PRIORITY = 1_000_000.0
 
@@ -30,7 +48,7 @@ _AFTER_OTHERS = ("vrt", "stac_item", "report")
 class ProductJobs:
     """The jobs after the blocks."""
 
-    def __init__(self, work: WorkLeft) -> None:
+    def __init__(self, work: Work) -> None:
         """Take the run to which the jobs are added."""
         self._work, self._names = work, ProductFiles(work.files)
         self._items: dict[str, list[int]] = {}

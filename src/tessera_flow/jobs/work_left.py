@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class WorkLeft:
         self.outdated = dict(outdated or {})
         self.times = JobTimes(files, schedule, limits)
         self.jobs: list[Job] = []
-        self.rows: list[Row] = []
+        self.rows: Sequence[Row] = []
         self.spans: dict[int, tuple[int, int]] = {}
         self.block_gb: dict[int, float] = {}
         self._memory: dict[str, int] = {}
@@ -126,7 +126,7 @@ class WorkLeft:
             region, period, sensor, inside * area / 1e6, inside / grid.downsample_rate**2,
             len(grid.blocks),
         )  # fmt: skip
-        self.rows.append(row)
+        self.rows = [*self.rows, row]
         return row
 
     def _add_run(self, region: str, period: str, weights: tuple[int, ...]) -> None:
