@@ -107,9 +107,13 @@ def test_what_dominates() -> None:
     limits = Limits(cores=64, resources={"downloads": 2})
     text = dominated_by(slow, limits, simulate(slow, limits).seconds)
     assert text.startswith("downloads (100% of the wall time); twice the concurrent downloads")
-    assert "wait for each other" in dominated_by(
-        chains(1), Limits(cores=64), simulate(chains(1), Limits(cores=64)).seconds
-    )
+    one, cluster = chains(1), Limits(jobs=64)
+    text = dominated_by(one, cluster, simulate(one, cluster).seconds)
+    assert text.endswith("no limit: the steps of a block wait for each other")
+    # One block takes as many cores as there are.
+    few = Limits(cores=2)
+    text = dominated_by(one, few, simulate(one, few).seconds)
+    assert text == "inference (75% of the wall time); twice the cores would save 38%"
     many = replace(limits, overhead=100.0)
     text = dominated_by(slow, many, simulate(slow, many).seconds)
     assert text.startswith("the start of jobs (6")
