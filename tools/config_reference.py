@@ -47,7 +47,7 @@ def config_schema() -> str:
         **schema,
         "title": "tessera-flow configuration",
     }
-    for key in ("regions", "periods"):
+    for key in ("regions", "periods", "maps"):
         schema["properties"][key]["propertyNames"] = {"pattern": f"^{NAME_PATTERN.pattern}$"}
     for section in schema["$defs"].values():
         if section.get("title", "").endswith("Override"):  # keys that are left out have no default

@@ -70,14 +70,15 @@ def test_default_config_and_page_have_every_key() -> None:
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
     for path in key_paths(Config):
         key = path.rpartition(".")[2]
-        assert re.search(rf"^ *{key}:", text, flags=re.MULTILINE), path
+        if not path.startswith("maps.<name>"):  # there is no map by default
+            assert re.search(rf"^ *{key}:", text, flags=re.MULTILINE), path
         assert re.search(rf"^\| `{key}` \| [^|]+ \| [^|]+ \| [^|]* \| [^|]+ \|$", page, re.M), path
 
 
 def test_schema_is_closed_and_described() -> None:
     schema = json.loads(config_reference.config_schema())
     sections = [schema, *schema["$defs"].values()]
-    assert len(sections) == 17
+    assert len(sections) == 18
     for section in sections:
         assert section["additionalProperties"] is False
         for key, entry in section["properties"].items():

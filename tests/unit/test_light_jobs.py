@@ -30,9 +30,9 @@ HEAVY = {
     "transformers": set(),
     "huggingface_hub": {"weights"},
     "pystac_client": SEARCHES,
-    "pandas": {"download"},
+    "pandas": {"download", "label_map"},
     "odc.stac": {"download"},
-    "scipy": {"download"},
+    "scipy": {"download", "label_map"},
 }
 """Libraries that take long to import or much memory, and the scripts that may import them."""
 

@@ -248,4 +248,4 @@ def test_provenance_is_recorded(product: Labelled, tmp_path: Path) -> None:
     with rasterio.open(files.map) as raster:
         tags = raster.tags()
     assert tags["LABELS_SHA256"] == record["labels"]["sha256"]
-    assert tags["EMBEDDINGS_CONFIGURATION_SHA256"] == record["product"]["configuration_sha256"]
+    assert json.loads(tags["PROVENANCE"]) == record["product"]

@@ -12,7 +12,7 @@ try:
     from tessera_flow.jobs.in_flight import ALL_OF_IT
     from tessera_flow.jobs.params import JobParams
     from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
-    from tessera_flow.jobs.preflight import check_python
+    from tessera_flow.jobs.preflight import check_labels, check_python
     from tessera_flow.jobs.product_files import ProductFiles
     from tessera_flow.jobs.schedule import Schedule
 except ModuleNotFoundError as error:
@@ -27,6 +27,8 @@ try:
     FILES = RunFiles(CONFIG)
     PRODUCTS = ProductFiles(FILES)
     PARAMS = JobParams(FILES)
+    if not runs_one_job():
+        check_labels(CONFIG)
     SCHEDULE = Schedule(FILES, one_job=runs_one_job(), cores=cores_here())
 except TesseraFlowError as error:
     refuse(error)
@@ -47,6 +49,7 @@ wildcard_constraints:
     sensor="|".join(SENSORS),
     slice=r"[\d-]+_[\d-]+",
     block=ANY_BLOCK,
+    map=r"[\w-]+",
 
 
 def needs(rule, **more):

@@ -11,6 +11,9 @@ from ..atomic import write_text
 
 Colour = tuple[int, int, int]
 
+NO_UNCERTAINTY = 255
+"""Value of the uncertainty of classes (in percent) without an embedding."""
+
 # Of Okabe and Ito (2008), which the colour-blind can distinguish, and lighter or darker shades.
 _COLOURS: tuple[Colour, ...] = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233),
@@ -47,7 +50,8 @@ def write_class_names(
 
     Args:
         path: the file, `<name of the GeoTIFF>.aux.xml`. It has category names, and a raster
-            attribute table with value, name, number of pixels and colour of each class.
+            attribute table with value, name, number of pixels and colour of each class. Without
+            classes it has nothing.
         names: of the classes.
         codes: value of each class.
         pixels: of each class in the map.
@@ -56,7 +60,15 @@ def write_class_names(
         OutputError: the file cannot be written.
     """
     root = xml.Element("PAMDataset")
-    band = xml.SubElement(root, "PAMRasterBand", band="1")
+    if names:
+        _add_names(xml.SubElement(root, "PAMRasterBand", band="1"), names, codes, pixels)
+    xml.indent(root)
+    write_text(path, xml.tostring(root, encoding="unicode") + "\n")
+
+
+def _add_names(
+    band: xml.Element, names: Sequence[str], codes: Sequence[int], pixels: Sequence[int]
+) -> None:
     by_code = dict(zip(codes, names, strict=True))
     categories = xml.SubElement(band, "CategoryNames")
     for code in range(max(codes, default=0) + 1):
@@ -72,5 +84,3 @@ def write_class_names(
         row = xml.SubElement(table, "Row", index=str(index))
         for value in (code, name, number, *colour):
             xml.SubElement(row, "F").text = str(value)
-    xml.indent(root)
-    write_text(path, xml.tostring(root, encoding="unicode") + "\n")

@@ -17,21 +17,21 @@ import sklearn
 
 from .. import __version__
 from ..atomic import write_text
-from ..config.maps import Map
+from ..config.maps import OF_METHODS, Map
 from ..errors import LabelError
 from ..products.sample import open_store
 from .accuracy import REPEATS, Accuracy, cross_validate
 from .class_names import class_colours, write_class_names
 from .folds import Folds, make_folds
 from .label_files import labels_sha256
+from .label_states import MEANINGS
 from .labels import Labels, read_labels
 from .methods import METHODS, UNCERTAINTY, converged, fit, one_thread
-from .pixels import MEANINGS, LabelledPixels, label_pixels
+from .pixels import LabelledPixels, label_pixels
 from .rasters import EmbeddingStore, MapSummary, write_rasters
 
 logger = logging.getLogger(__name__)
 
-_PARAMETERS = {"linear": ("penalty",), "nearest": ("neighbours",), "random_forest": ("trees",)}
 _MAX_CONFLICTS = 1000
 
 
@@ -180,7 +180,7 @@ def _present_classes(labels: Labels, pixels: LabelledPixels) -> tuple[Labels, La
 
 
 def _parameters(settings: Map) -> dict[str, Any]:
-    names = (*_PARAMETERS[settings.method], "folds", "fold_block", "pixels_per_polygon", "seed")
+    names = (OF_METHODS[settings.method], "folds", "fold_block", "pixels_per_polygon", "seed")
     return settings.model_dump(include=set(names))
 
 
@@ -194,7 +194,7 @@ def _tags(name: str, labels: Labels, settings: Map, product: Mapping[str, Any]) 
         "LABELS_SHA256": labels_sha256(settings.labels),
         "METHOD": method,
         "PARAMETERS": json.dumps(_parameters(settings)),
-        "EMBEDDINGS_CONFIGURATION_SHA256": str(product.get("configuration_sha256", "")),
+        "PROVENANCE": json.dumps(product, sort_keys=True),
         "UNCERTAINTY": _uncertainty_text(settings),
     }
     if labels.classes:

@@ -21,9 +21,9 @@ from ..atomic import write_text
 from ..products.geotiff import open_raster
 from ..products.report.figures import data_uri, legend_colours, map_png, rgba_png
 from ..products.report.overview import scale_bar
+from .class_names import NO_UNCERTAINTY
+from .label_states import MEANINGS
 from .learning_curve import CurveChart, curve_chart
-from .pixels import MEANINGS
-from .rasters import NO_UNCERTAINTY
 
 EDGE = 1200
 """Longest side of the images in the page, in pixels."""

@@ -16,25 +16,22 @@ from numpy.typing import NDArray
 
 from ..errors import LabelError
 from ..products.points import Polygons
-from ..products.sample import INSIDE, NO_COORDINATES, NO_EMBEDDING, OUTSIDE, read_pixels
+from ..products.sample import read_pixels
 from ..region.crs import reproject
 from ..region.pixel_order import pixel_priority
+from .label_states import (
+    CONFLICT,
+    MEANINGS,
+    NO_COORDINATES,
+    NO_EMBEDDING,
+    NO_PIXEL,
+    NO_VALUE,
+    OUTSIDE,
+    STATES,
+    TAKEN,
+    USED,
+)
 from .labels import Labels
-
-USED = INSIDE
-NO_VALUE, NO_PIXEL, TAKEN, CONFLICT = "no value", "no pixel", "pixel taken", "conflict"
-STATES = (USED, NO_VALUE, NO_COORDINATES, OUTSIDE, NO_PIXEL, NO_EMBEDDING, TAKEN, CONFLICT)
-
-MEANINGS = {
-    USED: "used",
-    NO_VALUE: "without a class or a finite number",
-    NO_COORDINATES: "without coordinates or geometry",
-    OUTSIDE: "outside the product",
-    NO_PIXEL: "polygons without the centre of a pixel",
-    NO_EMBEDDING: "only on pixels without an embedding",
-    TAKEN: "only on pixels of an earlier label of the same class",
-    CONFLICT: "only on pixels that have labels of different classes",
-}
 
 MAX_PIXELS = 200_000
 """Labelled pixels in memory; their embeddings take 100 MB."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
@@ -18,14 +18,14 @@ from ..concurrency import ordered_map
 from ..products.geotiff import Placement, cog_writer
 from ..products.sample import Parts
 from ..region.grid import Window, tiling
-from .class_names import class_colours
+from .class_names import NO_UNCERTAINTY, class_colours
 from .labels import Labels
-from .methods import Predictor
+
+if TYPE_CHECKING:
+    from .methods import Predictor
 
 WINDOW = 256
 """Edge of a window, in pixels; a multiple of the chunks of the store below or at it."""
-
-NO_UNCERTAINTY = 255
 
 
 @dataclass(frozen=True)

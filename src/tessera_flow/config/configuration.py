@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from ..errors import ConfigError
+from .maps import Map
 from .messages import error_messages, refused, shown
 from .model import Model
 from .overrides import inherited_archives, overridden, sections_of_run, sensor_problems
@@ -63,10 +64,20 @@ class Config(Section):
         Geotessera(), description=Geotessera.__doc__, validate_default=True
     )
     products: Products = Field(Products(), description=Products.__doc__, validate_default=True)
+    maps: dict[Name, Map] = Field(
+        {},
+        description="Maps of a class or a number by name, learned from labels (docs/outputs.md). "
+        "Each is made of every region and period.",
+    )
     jobs: Jobs = Field(Jobs(), description=Jobs.__doc__, validate_default=True)
     paths: Paths = Field(Paths(), description=Paths.__doc__)
 
-    @field_validator("regions", "periods", mode="before")
+    @field_validator("maps", mode="before")
+    @classmethod
+    def _no_maps(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @field_validator("regions", "periods", "maps", mode="before")
     @classmethod
     def _names_are_text(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, Mapping):
@@ -97,6 +108,33 @@ class Config(Section):
         if unknown:
             raise refused("\n".join(unknown))
         return value
+
+    @field_validator("maps", mode="after")
+    @classmethod
+    def _regions_and_periods_of_maps(
+        cls, value: dict[str, Map], info: ValidationInfo
+    ) -> dict[str, Map]:
+        lines = [
+            f"maps.{name}.{kind} has {shown(entry)}, which is not defined under {kind}: use "
+            f"{' or '.join(info.data[kind])}, or add it to {kind}."
+            for name, settings in value.items()
+            for kind in ("regions", "periods")
+            if kind in info.data
+            for entry in getattr(settings, kind) or ()
+            if entry not in info.data[kind]
+        ]
+        if lines:
+            raise refused("\n".join(lines))
+        return value
+
+    def maps_of(self, region: str, period: str) -> list[str]:
+        """Return the names of the maps of a region and period."""
+        return [
+            name
+            for name, settings in self.maps.items()
+            if (settings.regions is None or region in settings.regions)
+            and (settings.periods is None or period in settings.periods)
+        ]
 
     @property
     def weights(self) -> str | None:

@@ -81,6 +81,8 @@ def _entry(
     model, named = section
     if replaces_keys(model):
         return [f"{indent}{key}: {yaml_value(value or {})}"]
+    if named and not value:
+        return [f"{indent}{key}: {{}}"]
     lines = [f"{indent}{key}:"]
     if not named:
         return lines + list(_keys(model, value or {}, path, f"{indent}  ", marked))

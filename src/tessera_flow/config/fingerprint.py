@@ -36,7 +36,7 @@ def content_hash(config: Config, region: str, period: str) -> str:
     """
     run = config.for_run(region, period)
     settings = run.model_dump(
-        mode="json", exclude={"regions", "periods", "products", "jobs", "paths"}
+        mode="json", exclude={"regions", "periods", "products", "maps", "jobs", "paths"}
     )
     for section, keys in _NO_EFFECT.items():
         settings[section] = {k: v for k, v in settings[section].items() if k not in keys}

@@ -6,6 +6,9 @@ from typing import Literal
 
 from .types import NameReference, PathText, Section, key
 
+OF_METHODS = {"linear": "penalty", "nearest": "neighbours", "random_forest": "trees"}
+"""The key that only one method uses."""
+
 
 class Map(Section):
     """Map of a class or a number, learned from labelled points or polygons."""

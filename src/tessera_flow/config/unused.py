@@ -8,6 +8,7 @@ from pathlib import PurePath
 from pydantic import BaseModel
 
 from .configuration import Config, runs
+from .maps import OF_METHODS
 from .messages import section_of
 
 _DOWNLOAD = (
@@ -100,6 +101,16 @@ def _messages(config: Config) -> Iterator[str]:
             )
         if config.model.allow_statistics_mismatch and config.model.statistics is None:
             yield "model.allow_statistics_mismatch has no effect without model.statistics."
+    for name, settings in config.maps.items():
+        changed = set(changed_keys(settings))
+        for method, key in OF_METHODS.items():
+            if key in changed and method != settings.method:
+                yield (
+                    f"maps.{name}.{key} has no effect, because maps.{name}.method is "
+                    f"{settings.method}."
+                )
+        if not any(name in config.maps_of(*run) for run in runs(config)):
+            yield f"maps.{name} is not made: no region has a period of its `periods`."
     computed = {period for _, period in runs(config)}
     for name in config.periods:
         if name not in computed:

@@ -65,7 +65,7 @@ def faulty_products(files: RunFiles, params: JobParams) -> FaultyProducts:
             if fault := _damage(record, path):
                 damaged[path] = fault
             elif record is not None and record.settings is not None:
-                expected = params.product(name)(region, period)
+                expected = params.of_record(name, region, period)
                 if record.settings != json.loads(json.dumps(expected)):
                     outdated.append(path)
     return FaultyProducts(damaged, outdated)

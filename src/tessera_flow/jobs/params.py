@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..analysis.label_files import labels_sha256
 from ..config.fingerprint import content_hash
 from ..config.locations import store_location, tiles_location
+from ..config.maps import OF_METHODS
 from ..config.sections import OVERRIDES
 from ..dates import mask_months
 from ..geotessera import STORE_DIM
@@ -37,14 +39,17 @@ class JobParams:
 
     Raises:
         ConfigError, CheckpointError: the weights are neither a file nor a published name.
+        LabelError: the labels of a map cannot be read.
     """
 
     def __init__(self, files: RunFiles) -> None:
-        """Take the files of a configuration; hash the weights, if they are a file."""
+        """Take the files of a configuration; hash the weights, if they are a file, and the labels
+        of maps."""
         self._files, self._config = files, files.config
         weights = files.config.weights
         file = None if weights is None else weights_file(weights)
         cache = cache_folder(files.config) / "weights.json"
+        self._labels = {name: labels_sha256(m.labels) for name, m in files.config.maps.items()}
         self._weights_digest = None if file is None else content_digest(file, cache)
 
     def roi(self, region: str) -> dict[str, Any]:
@@ -159,6 +164,30 @@ class JobParams:
             }
 
         return settings
+
+    def map(self, region: str, period: str, map: str) -> dict[str, Any]:
+        """Return the hash of the labels of a map, what it is learned with, and what the provenance
+        of its embeddings states. The path of the labels is not included."""
+        settings = self._config.maps[map]
+        others = {key for method, key in OF_METHODS.items() if method != settings.method}
+        unused = {"labels", "regions", "periods", *others}
+        return {
+            "configuration": content_hash(self._config, region, period),
+            "labels": self._labels[map],
+            "map": settings.model_dump(mode="json", exclude=unused),
+        }
+
+    def of_record(self, name: str, region: str, period: str) -> dict[str, Any]:
+        """Return the settings that the record of checksums of a product states.
+
+        Args:
+            name: as in `ProductFiles.records`.
+            region, period: of the product.
+        """
+        product, _, map_name = name.partition(" ")
+        if map_name:
+            return self.map(region, period, map_name)
+        return self.product(product)(region, period)
 
     def weights(self) -> dict[str, Any]:
         """Return the weights' name or path, the hash of their content, and settings that not

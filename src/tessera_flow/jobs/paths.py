@@ -54,6 +54,15 @@ class PathPatterns:
     report_checksums: str
     checks: str
     report: str
+    map_file: str
+    map_names: str
+    map_uncertainty: str
+    map_labels: str
+    map_record: str
+    map_checksums: str
+    map_page: str
+    map_item: str
+    map_page_checksums: str
 
     @classmethod
     def below(cls, work: str, results: str) -> PathPatterns:
@@ -61,6 +70,7 @@ class PathPatterns:
         run = f"{work}/{{region}}/{{period}}"
         products = f"{results}/{{region}}/{{period}}"
         checksums = f"{products}/checksums"
+        maps = f"{products}/maps/{{map}}"
         return cls(
             roi=f"{work}/{{region}}/roi.tif",
             items=f"{run}/items/{{sensor}}.json",
@@ -101,4 +111,13 @@ class PathPatterns:
             collection_checksums=f"{results}/{{region}}/checksums/collection.json",
             checks_checksums=f"{checksums}/checks.json",
             report_checksums=f"{checksums}/report.json",
+            map_file=f"{maps}/map.tif",
+            map_names=f"{maps}/map.tif.aux.xml",
+            map_uncertainty=f"{maps}/uncertainty.tif",
+            map_labels=f"{maps}/label_states.csv",
+            map_record=f"{maps}/map.json",
+            map_checksums=f"{maps}/checksums/label_map.json",
+            map_page=f"{maps}/map.html",
+            map_item=f"{maps}/item.json",
+            map_page_checksums=f"{maps}/checksums/label_map_page.json",
         )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..atomic import check_replaceable
-from ..config.configuration import runs
+from ..config.configuration import Config, runs
 from ..config.fingerprint import content_hash
 from ..errors import ConfigError, OutputError, TileError
 from .files import RunFiles
@@ -88,6 +88,21 @@ def locked_message(lock: WorkLock, folder: Path, command: Sequence[str]) -> str 
     if state == "running":
         return f"{locked}, which is running. Wait, or stop it: kill -INT {holder.process}"
     return f"{locked}. That run was killed. Remove the lock, and run again: {unlock}"
+
+
+def check_labels(config: Config) -> None:
+    """Refuse labels of maps that cannot be read or understood, before anything is computed.
+
+    Raises:
+        LabelError: see `analysis.labels.read_labels`.
+    """
+    if not config.maps:
+        return
+    # Imported here: only runs with maps need the readers of labels.
+    from ..analysis.labels import read_labels
+
+    for name, settings in config.maps.items():
+        read_labels(settings, f"maps.{name}.")
 
 
 def check_python(executable: str) -> None:

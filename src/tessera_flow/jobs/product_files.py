@@ -75,9 +75,29 @@ class ProductFiles:
             ]
         return files
 
+    def of_maps(self, region: str, period: str) -> list[str]:
+        """Return the files of all maps of one region and period."""
+        patterns = (
+            self._paths.map_file,
+            self._paths.map_names,
+            self._paths.map_uncertainty,
+            self._paths.map_labels,
+            self._paths.map_record,
+            self._paths.map_checksums,
+            self._paths.map_page,
+            self._paths.map_item,
+            self._paths.map_page_checksums,
+        )
+        return [
+            path.format(region=region, period=period, map=name)
+            for name in self._config.maps_of(region, period)
+            for path in patterns
+        ]
+
     def of_run(self, region: str, period: str) -> list[str]:
         """Return all product files of one region and period, and the list of skipped blocks."""
         files = [path for paths in self.by_format(region, period).values() for path in paths]
+        files += self.of_maps(region, period)
         return files + self._files.skip_lists(region, period)
 
     def all(self) -> list[str]:
@@ -94,6 +114,8 @@ class ProductFiles:
                 named[product] = paths[0]
             else:
                 named |= {PurePath(path).stem: path for path in paths if is_record(path)}
+        for path in filter(is_record, self.of_maps(region, period)):
+            named[f"{PurePath(path).stem} {PurePath(path).parents[1].name}"] = path
         return named
 
     def described(self, region: str, period: str) -> list[str]:

@@ -69,6 +69,8 @@ NEEDS: Mapping[str, Need] = {
     "stac_item": Need(250, 0, "none", 30),
     "stac_collection": Need(150, 0, "none", 30),
     "checks": Need(650, 0, "none", 120),
+    "label_map": Need(700, 0, "none", 240, threads=2),
+    "label_map_page": Need(300, 0, "none", 30),
     "report": Need(300, 0, "none", 60),
     # Not measured; as for retile, they hold the same few dates of a patch.
     "import_tiles": Need(300, 450, "patch", 60),

@@ -28,7 +28,7 @@ def find_products(path: Path) -> list[Path]:
         raise TileError(f"{path} does not exist: check the path.")
     if _is_product(path):
         return [path]
-    products = sorted(p for p in _walk(path, depth=3) if _is_product(p)) if path.is_dir() else []
+    products = sorted(p for p in _walk(path, depth=5) if _is_product(p)) if path.is_dir() else []
     if not products:
         raise TileError(
             f"There is no product in {path}: name a product, or the folder of a region and period "

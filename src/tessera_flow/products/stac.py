@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pystac
+from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from ..atomic import write_text
@@ -108,14 +109,14 @@ def write_item(
         )
     with RegionBlocks(grid, blocks, provenance) as embeddings:
         inference = embeddings.inference()
-    outline, bbox = _footprint(grid)
+    outline, bbox = footprint(grid.product_geobox)
     item = pystac.Item(
         id=f"{provenance.region}-{provenance.period}",
         geometry=json.loads(json.dumps(outline.geom.__geo_interface__)),
         bbox=[round(float(v), 7) for v in bbox],
         datetime=None,
-        start_datetime=_midnight(provenance.period_start),
-        end_datetime=_last_second(provenance.period_end),
+        start_datetime=midnight(provenance.period_start),
+        end_datetime=last_second(provenance.period_end),
         properties=_properties(grid, provenance, inference),
         stac_extensions=[EXTENSION, PROJECTION],
         collection=provenance.region,
@@ -188,7 +189,7 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
     records = [document["properties"]["provenance"] for document in documents]
     model = ModelRecord(**records[0]["model"])
     region = records[0]["region"]
-    spans = [[_midnight(r["period_start"]), _last_second(r["period_end"])] for r in records]
+    spans = [[midnight(r["period_start"]), last_second(r["period_end"])] for r in records]
     extent = [min(start for start, _ in spans), max(end for _, end in spans)]
     collection = pystac.Collection(
         id=region,
@@ -223,13 +224,13 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
     _write(output, collection.to_dict(include_self_link=False, transform_hrefs=False))
 
 
-def _footprint(grid: RegionGrid) -> tuple[Geometry, Sequence[float]]:
-    """Return the outline of a region's grid in degrees, and (west, south, east, north).
+def footprint(geobox: GeoBox) -> tuple[Geometry, Sequence[float]]:
+    """Return the outline of a grid in degrees, and (west, south, east, north).
 
     Across the antimeridian, according to RFC 7946: two polygons, and west greater than east.
     """
-    outline = grid.product_geobox.geographic_extent
-    split = grid.product_geobox.extent.to_crs("EPSG:4326", wrapdateline=True)
+    outline = geobox.geographic_extent
+    split = geobox.extent.to_crs("EPSG:4326", wrapdateline=True)
     if split.geom.geom_type != "MultiPolygon":
         return outline, outline.boundingbox.bbox
     _, south, _, north = split.boundingbox.bbox
@@ -277,14 +278,16 @@ def _source_link(source: SourceRecord, scene: str) -> pystac.Link:
     return pystac.Link("emb:source-data", href, title=f"{source.sensor}: {scene}")
 
 
-def _midnight(day: str) -> datetime.datetime:
+def midnight(day: str) -> datetime.datetime:
+    """Return the first moment of a day (UTC)."""
     return datetime.datetime.combine(
         datetime.date.fromisoformat(day), datetime.time(), datetime.UTC
     )
 
 
-def _last_second(day: str) -> datetime.datetime:
-    return _midnight(day) + datetime.timedelta(days=1, seconds=-1)
+def last_second(day: str) -> datetime.datetime:
+    """Return the last second of a day (UTC)."""
+    return midnight(day) + datetime.timedelta(days=1, seconds=-1)
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
