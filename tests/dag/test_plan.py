@@ -138,7 +138,8 @@ def test_every_product_has_its_rule(tmp_path: Path) -> None:
     prepared(tmp_path, "2023-01-01", "2023-01-31", products={"formats": formats})
     assert plan(tmp_path) == jobs(
         4, 1, stitch_zarr=1, vrt=1, cog=1, stitch_arrays=1, counts=1, stac_item=1,
-        stac_collection=1, geotessera=1, export_tiles=4, report=1, checks=1, preview=1,
+        stac_collection=1, geotessera=1, export_tiles=4, list_tiles=1, report=1, checks=1,
+        preview=1,
     )  # fmt: skip
 
 

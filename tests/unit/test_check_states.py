@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tessera_flow.errors import TileError
 from tessera_flow.jobs.check_results import check_lines
 from tessera_flow.products.check_states import headline, worst
 from tessera_flow.products.checks import Checks, write_checks
@@ -273,3 +274,31 @@ def test_terminal_shows_the_headline_and_the_first_messages(tmp_path: Path) -> N
     assert check_lines(files) == lines
     assert check_lines(files, {str(path)}) == lines
     assert check_lines(files, {"other"}) == []
+
+
+def test_folders_beside_the_tiles(tmp_path: Path) -> None:
+    region = region_of(tmp_path)
+    lists = scenes("sentinel2", PERIOD), scenes("sentinel1", PERIOD)
+    inputs: dict[str, Any] = {
+        "output": tmp_path / "checks.json",
+        "grid": region.grid,
+        "blocks": region.blocks,
+        "provenance": region.provenance,
+        "mask": write_mask(region, tmp_path / "mask.tif"),
+        "manifests": lists,
+        "max_seam": 1.5,
+        "max_saturated": 10.0,
+        "tile_list": tmp_path / "tiles.json",
+    }
+    name = "Folders beside the tiles that are none of this run"
+    (tmp_path / "tiles.json").write_text('{"other_folders": []}')
+    checks = write_checks(**inputs)
+    assert [check.state for check in checks.checks if check.name == name] == ["pass"]
+    (tmp_path / "tiles.json").write_text('{"other_folders": ["0_0_9_9", "mine"]}')
+    checks = write_checks(**inputs)
+    assert states(checks) == {name: ("warn", "2")}
+    (message,) = checks.messages
+    assert "2 folders that are no tiles of this run: 0_0_9_9, mine. Move" in message
+    (tmp_path / "tiles.json").write_text("[]")
+    with pytest.raises(TileError, match=r"tiles\.json cannot be read"):
+        write_checks(**inputs)

@@ -24,7 +24,7 @@ LIGHT_MODULES = [
     name
     for name in MODULES
     if package_of(name) in ("products", "products.report", "geotessera", "jobs")
-] + ["tile_folders.importer", "tile_folders.exporter"]
+] + ["tile_folders.importer", "tile_folders.exporter", "tile_folders.tile_list"]
 HEAVY = {
     "torch": NEEDS_TORCH,
     "transformers": set(),

@@ -8,6 +8,7 @@ import logging
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tessera_flow.region.grid import RegionGrid, tiling
 from tessera_flow.tile_folders.exporter import export_tiles
 from tessera_flow.tile_folders.format import read_tile_folder
 from tessera_flow.tile_folders.importer import import_tiles
+from tessera_flow.tile_folders.tile_list import list_tiles
 
 from ..support.products_region import cut
 
@@ -235,3 +237,76 @@ def test_missing_location(tiles: Tiles, tmp_path: Path) -> None:
     with pytest.raises(TileError, match=r"cannot be listed \(No such file.*check tiles.location"):
         tiles.import_block(tmp_path / "again.zip")
     assert set(ARRAYS) == {*STEPS, "masks", "doys", "sar_ascending_doy", "sar_descending_doy"}
+
+
+class TestTileList:
+    """The list of the tile folders, and what is beside them."""
+
+    @staticmethod
+    def write(tiles: Tiles, blocks: list[str] | None = None) -> dict[str, Any]:
+        output = tiles.folder.with_name("tiles.json")
+        chosen = blocks or [block.id for block in tiles.grid.blocks]
+        records = [tiles.folder / f"{block}.json" for block in chosen]
+        others = list_tiles(output, tiles.folder, records, {"configuration": "abc"})
+        document: dict[str, Any] = json.loads(output.read_text())
+        assert document["other_folders"] == others
+        assert document["configuration_sha256"] == "abc"
+        assert document["blocks"] == chosen
+        return document
+
+    def test_current_tiles_stay(self, tiles: Tiles) -> None:
+        names = tiles.export()
+        before = digests(tiles.folder)
+        assert self.write(tiles)["tiles"] == names
+        assert digests(tiles.folder) == before
+        assert not tiles.folder.with_name("tiles_earlier").exists()
+
+    def test_tiles_of_an_earlier_region_are_moved_away(
+        self, tiles: Tiles, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The region has lost its last block, and a patch of the block before it."""
+        tiles.export()
+        before = digests(tiles.folder)
+        record = tiles.folder / "b001_000.json"
+        document = json.loads(record.read_text())
+        lost = document["tiles"].pop()
+        record.write_text(json.dumps(document))
+        last = json.loads((tiles.folder / "b001_001.json").read_text())["tiles"]
+        current = self.write(tiles, ["b000_000", "b000_001", "b001_000"])["tiles"]
+        folders = {path.name for path in tiles.folder.iterdir() if path.is_dir()}
+        assert folders == set(current)
+        assert not {lost, *last} & folders and last
+        moved = tiles.folder.with_name("tiles_earlier") / "1"
+        assert {path.name for path in moved.iterdir()} == {lost, *last, "b001_001.json"}
+        after = digests(moved)
+        assert after == {name: before[name] for name in after}
+        assert len(after) == 8 * (1 + len(last)) + 1
+        assert f"{2 + len(last)} tile folders and records of earlier settings" in caplog.text
+
+    def test_a_second_move_keeps_the_first(self, tiles: Tiles) -> None:
+        for number in (1, 2):
+            tiles.export()
+            self.write(tiles, ["b000_000", "b000_001", "b001_000"])
+            moved = tiles.folder.with_name("tiles_earlier") / str(number)
+            assert (moved / "b001_001.json").is_file()
+        assert len(list(tiles.folder.with_name("tiles_earlier").iterdir())) == 2
+
+    def test_folders_of_others_stay_and_are_named(self, tiles: Tiles) -> None:
+        names = tiles.export()
+        other = tiles.folder / "900_900_920_920"
+        shutil.copytree(tiles.folder / names[0], other)
+        (other / "notes.txt").write_text("kept")
+        (tiles.folder / "mine").mkdir()
+        (tiles.folder / "notes.json").write_text('{"block": 1}')
+        (tiles.folder / ".hidden").mkdir()
+        before = digests(tiles.folder)
+        assert self.write(tiles)["other_folders"] == ["900_900_920_920", "mine"]
+        assert digests(tiles.folder) == before
+
+    def test_a_damaged_record_is_refused(self, tiles: Tiles) -> None:
+        tiles.export()
+        (tiles.folder / "b000_000.json").write_text("[]")
+        before = digests(tiles.folder)
+        with pytest.raises(TileError, match=r"b000_000\.json cannot be read"):
+            self.write(tiles)
+        assert digests(tiles.folder) == before

@@ -7,6 +7,7 @@
 #   vrt           all dimensions for GDAL, over the reference's arrays
 #   geotessera    the store of the geotessera client
 #   export_tiles  the time series of a block as reference tile folders
+#   list_tiles    the list of these folders; those of earlier settings are moved away
 
 
 rule counts:
@@ -118,3 +119,23 @@ rule export_tiles:
         "Exporting the tiles of {wildcards.region} {wildcards.block}, {wildcards.period}"
     script:
         "../scripts/export_tiles.py"
+
+
+rule list_tiles:
+    input:
+        records=of(PRODUCTS.tile_records),
+    output:
+        list="<results>/{region}/{period}/tiles.json",
+    log:
+        "<logs>/{region}/{period}/list_tiles.log",
+    benchmark:
+        "<logs>/{region}/{period}/list_tiles.bench.tsv"
+    priority: PRODUCT_PRIORITY
+    resources:
+        **needs("list_tiles"),
+    params:
+        settings=of(PARAMS.product("tiles")),
+    message:
+        "Listing the tiles of {wildcards.region}, {wildcards.period}"
+    script:
+        "../scripts/list_tiles.py"

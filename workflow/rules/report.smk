@@ -11,6 +11,7 @@ rule checks:
         **BLOCKS,
         **PROVENANCE,
         mask="<work>/{region}/roi.tif",
+        tile_lists=of(PRODUCTS.tile_lists),
     output:
         checks="<results>/{region}/{period}/checks.json",
         checksums="<results>/{region}/{period}/checksums/checks.json",

@@ -14,4 +14,5 @@ with product_job(snakemake) as config:
         manifests=source_lists(config, map(Path, snakemake.input.manifests))["manifests"],
         max_seam=snakemake.params.settings["max_seam"],
         max_saturated=snakemake.params.settings["max_saturated"],
+        tile_list=next(iter(map(Path, snakemake.input.tile_lists)), None),
     )

@@ -41,6 +41,7 @@ class PathPatterns:
     vrt_codes: str
     geotessera: str
     tiles: str
+    tile_list: str
     item: str
     collection: str
     arrays_checksums: str
@@ -98,6 +99,7 @@ class PathPatterns:
             vrt_codes=f"{products}/embeddings_codes.vrt",
             geotessera=f"{products}/geotessera",
             tiles=f"{products}/tiles/{{block}}.json",
+            tile_list=f"{products}/tiles.json",
             item=f"{products}/item.json",
             checks=f"{products}/checks.json",
             report=f"{products}/report.html",

@@ -66,12 +66,9 @@ class ProductFiles:
             if product in patterns
         }
         if "tiles" in self._config.products.formats:
-            # Of a skipped block the time series would fail again.
-            skipped = self._files.skipped_blocks(region, period)
             files["tiles"] = [
-                self._paths.tiles.format(**names, block=block.id)
-                for block in self._files.grids[region].blocks
-                if block.id not in skipped
+                *self.tile_records(region, period),
+                self._paths.tile_list.format(**names),
             ]
         return files
 
@@ -93,6 +90,20 @@ class ProductFiles:
             for name in self._config.maps_of(region, period)
             for path in patterns
         ]
+
+    def tile_records(self, region: str, period: str) -> list[str]:
+        """Return the record of the tile folders of each block."""
+        # Of a skipped block the time series would fail again.
+        skipped = self._files.skipped_blocks(region, period)
+        return [
+            self._paths.tiles.format(region=region, period=period, block=block.id)
+            for block in self._files.grids[region].blocks
+            if block.id not in skipped
+        ]
+
+    def tile_lists(self, region: str, period: str) -> list[str]:
+        """Return the list of the tile folders, if they are a product."""
+        return self.by_format(region, period).get("tiles", [])[-1:]
 
     def of_run(self, region: str, period: str) -> list[str]:
         """Return all product files of one region and period, and the list of skipped blocks."""

@@ -78,6 +78,7 @@ NEEDS: Mapping[str, Need] = {
     "store_tiles": Need(2300, 0, "none", 60),
     "import_embeddings": Need(500, 100, "patch", 120),
     "export_tiles": Need(300, 450, "patch", 120),
+    "list_tiles": Need(150, 0, "none", 60),
 }
 """Measured peaks (MB of resident memory) and generous times by rule."""
 

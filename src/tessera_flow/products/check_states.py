@@ -119,6 +119,8 @@ class Facts:
         outside_period: time steps outside the period.
         warnings: number of warnings about the scenes.
         limits: `max_seam` and `max_saturated` of the configuration.
+        other_folders: folders beside the exported tile folders that are none of this run; None
+            without such an export.
     """
 
     sensors: Sequence[str]
@@ -132,6 +134,7 @@ class Facts:
     outside_period: int
     warnings: int
     limits: Mapping[str, float]
+    other_folders: Sequence[str] | None = None
 
 
 def worst(states: Iterable[str]) -> str:
@@ -170,6 +173,7 @@ def decide(values: Values, facts: Facts) -> list[Check]:
               *facts.jumps[:_MOST_MESSAGES],
               *([f"and {len(facts.jumps) - _MOST_MESSAGES} more days (checks.json)."]
                 if len(facts.jumps) > _MOST_MESSAGES else [])),
+        *_other_folders(facts),
         _precision(facts),
         _none("Pixels with values that are not finite", values.non_finite, FAIL,
               f"{values.non_finite} pixels have a value that is not finite."),
@@ -301,6 +305,17 @@ def _outside(facts: Facts) -> Check:
     return _none("Time steps outside the period", facts.outside_period, WARN,
                  f"Up to {facts.outside_period} time steps of a block are outside the period.",
                  )  # fmt: skip
+
+
+def _other_folders(facts: Facts) -> Iterator[Check]:
+    if facts.other_folders is not None:
+        names = facts.other_folders
+        more = ", ..." if len(names) > _MOST_MESSAGES else ""
+        message = (
+            f"The folder tiles has {len(names)} folders that are no tiles of this run: "
+            f"{', '.join(names[:_MOST_MESSAGES])}{more}. Move them away before the tiles are used."
+        )
+        yield _none("Folders beside the tiles that are none of this run", len(names), WARN, message)
 
 
 def _precision(facts: Facts) -> Check:

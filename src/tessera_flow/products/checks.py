@@ -111,6 +111,7 @@ def write_checks(
     manifests: Sequence[Manifest],
     max_seam: float,
     max_saturated: float,
+    tile_list: Path | None = None,
 ) -> Checks:
     """Check a region and write the results as JSON; a failed check is no error.
 
@@ -123,6 +124,7 @@ def write_checks(
         manifests: the lists of scenes; none for tile folders and published embeddings.
         max_seam: largest seam score.
         max_saturated: largest share of saturated codes, in per cent.
+        tile_list: the list of the exported tile folders; None if there are none.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -132,6 +134,8 @@ def write_checks(
         values = read_values(source, mask)
         jumps = list(_level_jumps(source))
         facts = _facts(source, values, provenance, manifests, jumps)
+    if tile_list is not None:
+        facts.other_folders = _other_folders(tile_list)
     facts.limits = {"max_seam": max_seam, "max_saturated": max_saturated}
     decided = decide(values, facts)
     checks = Checks(
@@ -201,6 +205,16 @@ def _facts(
         warnings=len(provenance.warnings),
         limits={},
     )
+
+
+def _other_folders(tile_list: Path) -> list[str]:
+    """Return the folders beside the exported tile folders that are none of this run."""
+    try:
+        return [str(name) for name in json.loads(tile_list.read_bytes())["other_folders"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise TileError(
+            f"{tile_list} cannot be read ({error}): delete it and run again."
+        ) from error
 
 
 def _steps(observed: SensorValues) -> SensorSteps:

@@ -15,6 +15,7 @@ from .geotiff import open_raster
 from .provenance import pixel_text
 from .sample import open_store
 
+_NO_PRODUCTS = ("tiles", "tiles_earlier", FOLDER)
 _RASTERS = (".tif", ".tiff", ".vrt")
 
 
@@ -41,7 +42,7 @@ def _walk(path: Path, depth: int) -> Iterator[Path]:
     for child in sorted(path.iterdir()):
         if _is_product(child):
             yield child
-        elif child.is_dir() and depth > 1 and child.name not in ("tiles", FOLDER):
+        elif child.is_dir() and depth > 1 and child.name not in _NO_PRODUCTS:
             yield from _walk(child, depth - 1)
 
 

@@ -64,7 +64,7 @@ def export_tiles(
                 )
             window = Window(extent.y0 + patch.y0, extent.x0 + patch.x0, *patch.shape)
             name = folder_name(window)
-            with atomic_folder(output.parent / name, _is_exported) as part:
+            with atomic_folder(output.parent / name, is_exported) as part:
                 part.mkdir()
                 for array in ARRAYS:
                     _write_array(part / f"{array}.npy", group, array, size)
@@ -75,7 +75,7 @@ def export_tiles(
     return names
 
 
-def _is_exported(folder: Path) -> bool:
+def is_exported(folder: Path) -> bool:
     """Return whether `export_tiles` has written a tile folder, and nobody has added to it."""
     names = {path.name for path in folder.iterdir()}
     if names != {*FILES, ROI_FILE}:
