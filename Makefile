@@ -16,16 +16,16 @@ PYTEST := XDG_CACHE_HOME="$(CURDIR)/$(VENV)/cache" python -m pytest
 # Two workers on two cores: more threads in each of them only wait for one another.
 PYTEST_2 := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal
 # Unit tests that take most of the time: `make test` runs them, `make check` does not.
-LONG := block_inference demo_data geotessera_source no_seams products_gdal products_preview products_zarr \
+LONG := block_inference demo_data geotessera_source geotessera_zarr no_seams products_gdal products_preview products_zarr \
 	reading search_faults stac_geoparquet tile_folders tolerance tutorial v1
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo slurm-profile check test test-all test-fuzz test-slurm coverage mutations lint docs \
+.PHONY: help install demo slurm-profile check test test-all test-fuzz test-slurm test-geotessera coverage mutations lint docs \
 	generate lock check-conda clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## Make .venv with the pinned packages (other targets do it if needed)
 
@@ -51,7 +51,7 @@ test: lint ## Check style, types and the workflow, and run the tests (10 min)
 	@$(PYTEST_2)
 
 test-all: lint ## Run the slow tests, too
-	@$(PYTEST_2) -m "not fuzz and not gpu and not online and not slurm"
+	@$(PYTEST_2) -m "not fuzz and not gpu and not online and not slurm and not geotessera"
 
 test-fuzz: $(INSTALLED) ## Read malformed files, FUZZ_SECONDS for each reader (60)
 	@$(PYTEST_2) -m fuzz tests/fuzz
@@ -59,6 +59,11 @@ test-fuzz: $(INSTALLED) ## Read malformed files, FUZZ_SECONDS for each reader (6
 test-slurm: $(INSTALLED) ## Run the workflow on a real Slurm (Debian; as root)
 	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2
 	@$(PYTEST) -m slurm tests/slurm
+
+test-geotessera: $(INSTALLED) ## Ask the published geotessera client (needs Python 3.12)
+	@PATH="$(SYSTEM_PATH)" tools/geotessera-client.sh "$(VENV)/geotessera" || \
+		echo "NOT TESTED WITH THE GEOTESSERA CLIENT" >&2
+	@$(PYTEST) -m geotessera tests/geotessera
 
 lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@ruff check

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import rasterio
-import shapely
 from affine import Affine
 from pyproj import Transformer
 
@@ -102,14 +101,10 @@ def write_store(folder: Path, tiles: Iterable[Tile], year: int = YEAR) -> Path:
              "file_size": sizes[0], "scales_size": sizes[1]}
         )  # fmt: skip
         masks.append({**centre, "hash": sums[2], "file_size": sizes[2]})
-    frame = pd.DataFrame(rows)
-    points = shapely.points(frame["lon"], frame["lat"])
-    gpd.GeoDataFrame(frame, geometry=points, crs="EPSG:4326").to_parquet(
-        folder / "registry.parquet"
-    )
-    manifest = frame.rename(columns={"file_size": "grid_size"})
-    manifest[["year", "lon", "lat", "grid_size", "scales_size"]].assign(
-        version="1.0", variant="vultr"
-    ).to_parquet(folder / "manifest.parquet")
-    pd.DataFrame(masks).to_parquet(folder / "landmasks.parquet")
+    registry = pa.Table.from_pylist(rows)
+    pq.write_table(registry, folder / "registry.parquet")
+    manifest = registry.select(["year", "lon", "lat", "file_size", "scales_size"])
+    manifest = manifest.rename_columns(["year", "lon", "lat", "grid_size", "scales_size"])
+    pq.write_table(manifest, folder / "manifest.parquet")
+    pq.write_table(pa.Table.from_pylist(masks), folder / "landmasks.parquet")
     return folder

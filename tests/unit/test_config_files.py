@@ -126,7 +126,6 @@ PATHS = [
     ("periods", "here", "sentinel1", "location"),
     ("tiles", "location"),
     ("geotessera", "location"),
-    ("geotessera", "cache"),
     ("paths", "results"),
     ("paths", "work"),
     ("paths", "logs"),

@@ -66,10 +66,14 @@ def test_keys_not_used_with_published_embeddings_are_ignored(sections: dict[str,
             "no time series: remove it.",
         ),
         (
-            {"geotessera": {"location": "https://example.org/store"}},
-            "geotessera: location must be a folder, because the geotessera client reads only "
-            "folders and the public store: mount or copy the store, or omit location to use the "
-            "public one.",
+            {"geotessera": {"location": "s3://bucket/store"}},
+            "geotessera: location begins with s3://, but stores are read from http(s) URLs and "
+            "folders only: use the https URL of the same store (of a public bucket, "
+            "https://s3.REGION.amazonaws.com/BUCKET/PATH), or a copy on disk.",
+        ),
+        (
+            {"geotessera": {"location": "copies/dclimate.icechunk/"}},
+            "geotessera: location is an Icechunk repository, which is not read: use a Zarr store.",
         ),
     ],
 )

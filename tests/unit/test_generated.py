@@ -230,8 +230,7 @@ def distributions(path: Path) -> set[str]:
 
 def test_every_import_is_a_direct_dependency() -> None:
     """No import of src relies on a package that another one happens to need."""
-    optional = PYPROJECT["optional-dependencies"]["geotessera"]  # a message explains if absent
-    direct = {normal(pin.partition("==")[0]) for pin in (*PYPROJECT["dependencies"], *optional)}
+    direct = {normal(pin.partition("==")[0]) for pin in PYPROJECT["dependencies"]}
     missing = {
         str(path.relative_to(ROOT)): distributions(path) - direct
         for path in (ROOT / "src").rglob("*.py")

@@ -1,14 +1,9 @@
-"""Published embeddings as a source: selection of tiles and pixels, and errors."""
+"""Published tiles of the NPY layout as a source: selection of tiles and pixels, and errors."""
 
 from __future__ import annotations
 
 import hashlib
-import http.server
 import shutil
-import sys
-import threading
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +17,13 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from tessera_flow.block_file import open_block_file
-from tessera_flow.errors import ConfigError, ItemError, ReadError, TileError
-from tessera_flow.geotessera.client import Store, StoreFiles, list_tiles, open_client
+from tessera_flow.errors import ItemError, TileError
 from tessera_flow.geotessera.importer import import_embeddings
+from tessera_flow.geotessera.listing import list_published
 from tessera_flow.geotessera.manifest import StoreManifest, resampled
-from tessera_flow.products.geotessera_store import store_tiles, write_geotessera
-from tessera_flow.region.grid import Block, RegionGrid, Window, block_id, tiling
+from tessera_flow.geotessera.stores import Store
+from tessera_flow.products.geotessera_store import write_geotessera
+from tessera_flow.region.grid import Block, RegionGrid, block_id, tiling
 
 from ..support.products_region import Region, make_region
 from ..support.store import PIXEL, YEAR, Tile, write_store
@@ -60,8 +56,8 @@ def write_roi(path: Path, grid: RegionGrid, inside: np.ndarray) -> Path:
     return path
 
 
-def local(folder: Path, cache: Path) -> Store:
-    return Store(folder, "v1", None, cache)
+def local(folder: Path) -> Store:
+    return Store(str(folder), "v1")
 
 
 def import_region(
@@ -79,7 +75,7 @@ def import_region(
     if inside is None:
         inside = np.ones(grid.geobox.shape, bool)
     roi = write_roi(folder / "roi.tif", grid, inside)
-    manifest = list_tiles(store, grid, year)
+    manifest = list_published(store, grid, year)
     result = {
         "embeddings": np.zeros((*shape, 128), np.int8 if dtype == "int8" else np.float32),
         "scales": np.full(shape, np.nan, np.float32),
@@ -140,8 +136,8 @@ def test_pixels_of_two_zones_are_copied_or_nearest_neighbours(
     two_zones: Path, tmp_path: Path
 ) -> None:
     grid = around_the_border()
-    store = local(two_zones, tmp_path / "cache")
-    manifest = list_tiles(store, grid, YEAR)
+    store = local(two_zones)
+    manifest = list_published(store, grid, YEAR)
     assert [tile.name for tile in manifest.tiles] == [
         "grid_5.95_51.45", "grid_6.05_51.45", "grid_5.95_51.55", "grid_6.05_51.55",
     ]  # fmt: skip
@@ -173,7 +169,7 @@ def test_pixels_of_two_zones_are_copied_or_nearest_neighbours(
 def test_pixels_do_not_depend_on_the_division_into_blocks(
     two_zones: Path, tmp_path: Path, block: int, patch: int
 ) -> None:
-    store = local(two_zones, tmp_path / "cache")
+    store = local(two_zones)
     whole = import_region(store, around_the_border(), tmp_path / "whole")
     parts = import_region(store, around_the_border(block), tmp_path / "parts", patch=patch)
     for name in whole:
@@ -184,9 +180,9 @@ def test_nearest_neighbours_of_tiles_that_are_not_aligned(tmp_path: Path) -> Non
     shifted = (replace(WEST[0], shift=30.0), replace(WEST[1], shift=-20.0))
     folder = write_store(tmp_path / "store", shifted)
     grid = make_grid(*around_the_border().geobox.affine @ (0, 0), (80, 40), 200)
-    manifest = list_tiles(local(folder, tmp_path), grid, YEAR)
+    manifest = list_published(local(folder), grid, YEAR)
     assert resampled(manifest.tiles, grid) == 2
-    result = import_region(local(folder, tmp_path), grid, tmp_path / "blocks")
+    result = import_region(local(folder), grid, tmp_path / "blocks")
     codes, scales = expected(grid, shifted)
     np.testing.assert_array_equal(result["scales"], scales)
     np.testing.assert_array_equal(result["embeddings"], codes)
@@ -194,7 +190,7 @@ def test_nearest_neighbours_of_tiles_that_are_not_aligned(tmp_path: Path) -> Non
 
 def test_float32_is_the_product_and_nan_outside(two_zones: Path, tmp_path: Path) -> None:
     grid = around_the_border()
-    store = local(two_zones, tmp_path)
+    store = local(two_zones)
     inside = np.zeros((80, 90), bool)
     inside[10:60, 5:80] = True
     whole = import_region(store, grid, tmp_path / "int8")
@@ -210,7 +206,7 @@ def test_float32_is_the_product_and_nan_outside(two_zones: Path, tmp_path: Path)
 def test_downsampling(two_zones: Path, tmp_path: Path) -> None:
     """`grid.downsample_rate` keeps pixels; their centres stay, so they are copied too."""
     grid = around_the_border()
-    store = local(two_zones, tmp_path)
+    store = local(two_zones)
     whole = import_region(store, grid, tmp_path / "all")
     half = import_region(store, replace(grid, downsample_rate=2), tmp_path / "half")
     np.testing.assert_array_equal(half["embeddings"], whole["embeddings"][::2, ::2])
@@ -233,18 +229,18 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Region, Path]:
 
 def test_exported_store_is_imported_unchanged(own: tuple[Region, Path], tmp_path: Path) -> None:
     region, folder = own
-    store = local(folder, tmp_path)
+    store = local(folder)
     result = import_region(store, region.grid, tmp_path / "blocks", region.valid, year=2023)
     np.testing.assert_array_equal(result["embeddings"], region.embeddings)
     np.testing.assert_array_equal(result["scales"], region.scales)
-    manifest = list_tiles(store, region.grid, 2023)
+    manifest = list_published(store, region.grid, 2023)
     assert resampled(manifest.tiles, region.grid) == 0
     assert manifest.model is not None and manifest.model["sha256"] == "ab" * 32
 
 
 def test_list_has_sizes_and_hashes(two_zones: Path, tmp_path: Path) -> None:
-    manifest = list_tiles(local(two_zones, tmp_path), around_the_border(), YEAR)
-    assert (manifest.version, manifest.year, manifest.client) == ("v1", YEAR, "0.7.5")
+    manifest = list_published(local(two_zones), around_the_border(), YEAR)
+    assert (manifest.version, manifest.year, manifest.layout) == ("v1", YEAR, "npy")
     tile = manifest.tiles[0]
     folder = two_zones / "global_0.1_degree_representation" / str(YEAR) / tile.name
     for file, end in (("codes", ""), ("scales", "_scales")):
@@ -255,38 +251,38 @@ def test_list_has_sizes_and_hashes(two_zones: Path, tmp_path: Path) -> None:
     manifest.write(tmp_path / "list.json")
     assert StoreManifest.read(tmp_path / "list.json") == manifest
     first = (tmp_path / "list.json").read_bytes()
-    list_tiles(local(two_zones, tmp_path), around_the_border(), YEAR).write(tmp_path / "list.json")
+    list_published(local(two_zones), around_the_border(), YEAR).write(tmp_path / "list.json")
     assert (tmp_path / "list.json").read_bytes() == first
     (tmp_path / "list.json").write_text("{}")
-    with pytest.raises(ItemError, match="is not a list of the store's tiles"):
+    with pytest.raises(ItemError, match="is not a list of published embeddings"):
         StoreManifest.read(tmp_path / "list.json")
 
 
 def test_only_tiles_that_overlap_a_block_are_listed(two_zones: Path, tmp_path: Path) -> None:
     grid = around_the_border(20)
     corner = replace(grid, blocks=(grid.block("b000_000"),))
-    manifest = list_tiles(local(two_zones, tmp_path), corner, YEAR)
+    manifest = list_published(local(two_zones), corner, YEAR)
     assert [tile.name for tile in manifest.tiles] == ["grid_5.95_51.55"]
 
 
 def test_missing_year_or_region(two_zones: Path, tmp_path: Path) -> None:
-    store = local(two_zones, tmp_path)
-    with pytest.raises(ItemError, match=r"v1, has no embeddings of 2016; it has 2021: choose"):
-        list_tiles(store, around_the_border(), 2016)
+    store = local(two_zones)
+    with pytest.raises(ItemError, match=r"has no embeddings of 2016; it has 2021: choose"):
+        list_published(store, around_the_border(), 2016)
     far = make_grid(500_000, 5_500_000, (20, 20), 20)
     with pytest.raises(
-        ItemError, match=r"has no tile of 2021 that overlaps region here \(longitude"
+        ItemError, match=r"has no tile of 2021 that overlaps region here: it is outside"
     ):
-        list_tiles(store, far, YEAR)
+        list_published(store, far, YEAR)
 
 
 def test_block_that_no_tile_covers(two_zones: Path, tmp_path: Path) -> None:
     wide = make_grid(*around_the_border().geobox.affine @ (0, 0), (20, 400), 100)
-    store = local(two_zones, tmp_path)
-    manifest = list_tiles(store, wide, YEAR)
+    store = local(two_zones)
+    manifest = list_published(store, wide, YEAR)
     roi = write_roi(tmp_path / "roi.tif", wide, np.ones((20, 400), bool))
     args = (store, manifest, wide, wide.blocks[-1], roi, tmp_path / "block.zip", 50)
-    with pytest.raises(TileError, match=r"b000_003: no tile of v1, 2021 in .* covers it: make"):
+    with pytest.raises(TileError, match=r"b000_003: no tile of v1, 2021 .* has an embedding there"):
         import_embeddings(*args)
     assert not (tmp_path / "block.zip").exists()
     import_embeddings(*args, on_empty_block="nodata")
@@ -298,26 +294,20 @@ def test_block_that_no_tile_covers(two_zones: Path, tmp_path: Path) -> None:
 def test_folder_that_is_not_a_store(two_zones: Path, tmp_path: Path) -> None:
     grid = around_the_border()
     with pytest.raises(ItemError, match=r"There is no folder .*nowhere: set geotessera.location"):
-        list_tiles(local(tmp_path / "nowhere", tmp_path), grid, YEAR)
+        list_published(local(tmp_path / "nowhere"), grid, YEAR)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ItemError, match=r"empty has no registry.parquet, which geotessera 0.7.5"):
-        list_tiles(local(tmp_path / "empty", tmp_path), grid, YEAR)
+    with pytest.raises(ItemError, match=r"empty is not a store of published embeddings"):
+        list_published(local(tmp_path / "empty"), grid, YEAR)
     for name in ("registry", "landmasks"):
         (tmp_path / "empty" / f"{name}.parquet").write_text("not a table")
-    with pytest.raises(ItemError, match=r"its list of tiles of .*empty cannot be used"):
-        list_tiles(local(tmp_path / "empty", tmp_path), grid, YEAR)
+    with pytest.raises(ItemError, match=r"The list of tiles .*empty.* cannot be used"):
+        list_published(local(tmp_path / "empty"), grid, YEAR)
 
 
-def test_files_of_a_local_store_are_never_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_network(*arguments: object, **options: object) -> None:
-        raise AssertionError("the client opened a connection")
-
-    monkeypatch.setattr("geotessera.registry.urlopen", no_network)
+def test_files_that_are_missing_or_differ_from_the_list(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "store", WEST)
     grid = make_grid(*around_the_border().geobox.affine @ (0, 0), (80, 40), 200)
-    store = local(folder, tmp_path)
+    store = local(folder)
     codes = folder / "global_0.1_degree_representation/2021/grid_5.95_51.45/grid_5.95_51.45.npy"
     content = codes.read_bytes()
     codes.write_bytes(content[:-5])
@@ -333,146 +323,13 @@ def test_files_of_a_local_store_are_never_downloaded(
     table = table.set_column(table.column_names.index("hash"), "hash", nulls)
     pq.write_table(table, unhashed / "registry.parquet")
     with pytest.raises(TileError, match=r"grid_5.95_51.45.npy cannot be read"):
-        import_region(local(unhashed, tmp_path), grid, tmp_path / "blocks")
+        import_region(local(unhashed), grid, tmp_path / "blocks")
     codes.unlink()
     with pytest.raises(TileError, match=r"lists grid_5.95_51.45 of 2021, but .* does not exist"):
         import_region(store, grid, tmp_path / "blocks")
     (folder / "global_0.1_degree_tiff_all" / "grid_5.95_51.45.tiff").unlink()
     with pytest.raises(TileError, match=r"grid_5.95_51.45.tiff does not exist"):
-        list_tiles(store, grid, YEAR)
-
-
-def test_package_is_not_installed(
-    two_zones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "geotessera", None)
-    with pytest.raises(ConfigError, match=r"pip install geotessera==0.7.5"):
-        list_tiles(local(two_zones, tmp_path), around_the_border(), YEAR)
-
-
-def test_variants_need_a_client_that_supports_them(two_zones: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"variant is vultr, but geotessera 0.7.5 does not"):
-        list_tiles(Store(two_zones, "v1", "vultr", tmp_path), around_the_border(), YEAR)
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    """Serves a store as the public one does; `asked` counts requests by path."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.asked: Counter[str] = Counter()
-        self.broken: dict[str, int | str] = {}
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        name = self.path.removeprefix("/v1/")
-        self.server.asked[name] += 1
-        path, trouble = self.server.root / name, self.server.broken.get(name)
-        if isinstance(trouble, int) or not path.is_file():
-            self.send_error(trouble if isinstance(trouble, int) else 404)
-            return
-        content = path.read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[:-100] if trouble == "short" else content)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def public(two_zones: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
-    """The client's public store is a server on this machine."""
-    with _Server(two_zones) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setattr("geotessera.registry.TESSERA_BASE_URL", server.address)
-        monkeypatch.setattr("geotessera.registry.time.sleep", lambda seconds: None)
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_public_store_is_downloaded_once(public: _Server, two_zones: Path, tmp_path: Path) -> None:
-    grid = around_the_border(31)
-    store = Store(None, "v1", None, tmp_path / "cache")
-    result = import_region(store, grid, tmp_path / "public")
-    whole = import_region(local(two_zones, tmp_path), grid, tmp_path / "local")
-    for name in whole:
-        np.testing.assert_array_equal(result[name], whole[name])
-
-    def files_asked() -> Counter[str]:
-        return Counter({n: k for n, k in public.asked.items() if not n.endswith(".parquet")})
-
-    files = files_asked()
-    assert len(files) == 3 * 4
-    assert set(files.values()) == {1}
-    manifest = list_tiles(store, grid, YEAR)
-    assert manifest.location == public.address
-    again = import_region(store, grid, tmp_path / "again")
-    np.testing.assert_array_equal(again["embeddings"], result["embeddings"])
-    assert files_asked() == files
-    assert not list((tmp_path / "cache").rglob("*_tmp_*"))
-
-
-def test_concurrent_blocks_download_a_tile_once(public: _Server, tmp_path: Path) -> None:
-    grid = around_the_border(31)
-    store = Store(None, "v1", None, tmp_path / "cache")
-    manifest = list_tiles(store, grid, YEAR)
-    roi = write_roi(tmp_path / "roi.tif", grid, np.ones((80, 90), bool))
-    failed: list[BaseException] = []
-
-    def job(block: Block) -> None:
-        try:
-            import_embeddings(store, manifest, grid, block, roi, tmp_path / f"{block.id}.zip", 31)
-        except BaseException as error:
-            failed.append(error)
-
-    jobs = [threading.Thread(target=job, args=(block,)) for block in grid.blocks]
-    for one in jobs:
-        one.start()
-    for one in jobs:
-        one.join()
-    assert failed == []
-    assert max(n for name, n in public.asked.items() if name.endswith(".npy")) == 1
-
-
-def test_downloads_that_fail(public: _Server, tmp_path: Path) -> None:
-    grid = around_the_border()
-    store = Store(None, "v1", None, tmp_path / "cache")
-    manifest = list_tiles(store, grid, YEAR)
-    files = StoreFiles(store, open_client(store), YEAR)
-    tile = manifest.tiles[0]
-    name = f"global_0.1_degree_representation/{YEAR}/{tile.name}/{tile.name}.npy"
-    for failure, message in (
-        (404, r"npy of 2021 could not be read from the public geotessera store: HTTP 404"),
-        (503, r"HTTP 503\. Run again later"),
-        ("short", r"could not be read from .* \(Hash mismatch"),
-    ):
-        public.broken[name] = failure
-        with pytest.raises(ReadError, match=message):
-            files.fetch(tile, "codes")
-        assert not list((tmp_path / "cache").rglob(f"*{tile.name}.npy*"))
-    unhashed = replace(tile, sha256={})
-    files.client.registry.verify_hashes = False
-    with pytest.raises(ReadError, match=r"downloaded with \d+ bytes, but .* lists \d+: run"):
-        files.fetch(unhashed, "codes")
-    del public.broken[name]
-    path = files.fetch(tile, "codes")
-    assert path.stat().st_size == tile.sizes["codes"]
-    path.write_bytes(b"left by an older version of the store")
-    assert files.fetch(tile, "codes").stat().st_size == tile.sizes["codes"]
+        list_published(store, grid, YEAR)
 
 
 def update(codes: Path) -> None:
@@ -485,8 +342,8 @@ def update(codes: Path) -> None:
 def test_store_that_is_updated_between_listing_and_reading(tmp_path: Path) -> None:
     """All versions of a tile have the same size; only the hashes differ."""
     folder = write_store(tmp_path / "store", WEST + EAST)
-    grid, store = around_the_border(), local(folder, tmp_path)
-    manifest = list_tiles(store, grid, YEAR)
+    grid, store = around_the_border(), local(folder)
+    manifest = list_published(store, grid, YEAR)
     roi = write_roi(tmp_path / "roi.tif", grid, np.ones(grid.geobox.shape, bool))
     update(folder / f"global_0.1_degree_representation/{YEAR}/grid_5.95_51.45/grid_5.95_51.45.npy")
     with pytest.raises(
@@ -494,50 +351,3 @@ def test_store_that_is_updated_between_listing_and_reading(tmp_path: Path) -> No
     ):
         import_embeddings(store, manifest, grid, grid.blocks[0], roi, tmp_path / "block.zip", 33)
     assert not (tmp_path / "block.zip").exists()
-
-
-def test_cached_tile_of_an_older_version_is_downloaded_again(
-    public: _Server, tmp_path: Path
-) -> None:
-    grid, store = around_the_border(), Store(None, "v1", None, tmp_path / "cache")
-    tile = list_tiles(store, grid, YEAR).tiles[0]
-    files = StoreFiles(store, open_client(store), YEAR)
-    path = files.fetch(tile, "codes")
-    content = path.read_bytes()
-    update(path)
-    assert path.stat().st_size == len(content)
-    assert files.fetch(tile, "codes").read_bytes() == content
-    assert public.asked[path.relative_to(store.folder).as_posix()] == 2
-
-
-def test_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geotessera.registry.TESSERA_BASE_URL", "http://u:secret@127.0.0.1:9")
-    monkeypatch.setattr("geotessera.registry.time.sleep", lambda seconds: None)
-    with pytest.raises(ReadError, match="could not be read from the public") as error:
-        list_tiles(Store(None, "v1", None, tmp_path), around_the_border(), YEAR)
-    assert "secret" not in str(error.value) and "\n" not in str(error.value)
-
-
-def test_grid_across_the_antimeridian_lists_only_tiles_at_its_ends(tmp_path: Path) -> None:
-    """The grid of a region that ends at 180 degrees is snapped outwards across the antimeridian.
-    Land masks of all tiles of the same latitudes must not be downloaded."""
-    here, beyond, far = Tile(17995, 1705, 60), Tile(-17995, 1705, 1), Tile(5, 1705, 31)
-    store = local(write_store(tmp_path / "store", (here, beyond, far)), tmp_path)
-    (store.location / "global_0.1_degree_tiff_all" / f"{far.name}.tiff").unlink()  # type: ignore[operator]
-    to_utm = Transformer.from_crs("EPSG:4326", "EPSG:32660", always_xy=True)
-    left, bottom, right, top = to_utm.transform_bounds(179.92, 17.02, 179.999, 17.08)
-    left, top = np.floor(left / PIXEL) * PIXEL, np.ceil(top / PIXEL) * PIXEL
-    shape = int(np.ceil((top - bottom) / PIXEL)), int(np.ceil((right - left) / PIXEL)) + 2
-    box = GeoBox(shape, Affine(PIXEL, 0, left, 0, -PIXEL, top), "EPSG:32660")
-    grid = RegionGrid.of("here", box, 200, 1, (Block("b000_000", Window(0, 0, *shape)),))
-    assert [t.name for t in list_tiles(store, grid, YEAR).tiles] == [beyond.name, here.name]
-    assert sorted(tile.name for tile in store_tiles(grid)) == [beyond.name, here.name]
-    covered = np.zeros(shape, bool)
-    for tile in store_tiles(grid):
-        covered[tile.window.slices] = True
-    assert covered.all(), "pixels of the region are in no tile of the store that it writes"
-    result = import_region(store, grid, tmp_path / "blocks")
-    codes, scales = expected(grid, (here, beyond))
-    np.testing.assert_array_equal(result["scales"], scales)
-    np.testing.assert_array_equal(result["embeddings"], codes)
-    assert np.isfinite(scales).mean() > 0.9

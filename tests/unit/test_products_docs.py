@@ -55,8 +55,10 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(snippets) == 8
+    # That of the geotessera client is run by tests/geotessera: it needs another Python.
     for snippet in snippets:
-        exec(snippet, namespace)
+        if "import GeoTesseraZarr" not in snippet:
+            exec(snippet, namespace)
     vectors = region.embeddings * region.scales[..., None]
     np.testing.assert_array_equal(namespace["vector"], vectors[100, 50])
     np.testing.assert_array_equal(namespace["pixel"], vectors[100, 50])
@@ -64,4 +66,3 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
     assert namespace["alpha"].min() == 255
     assert namespace["july"].shape == (1, 230, 170) and bool((namespace["july"] == 1).all())
     assert namespace["first"][0, 0] == vectors[100, 50, 0]
-    assert namespace["client"].registry.get_available_years() == [2023]

@@ -1,140 +1,125 @@
-"""The geotessera layout, read by the published geotessera package."""
+"""The store for the geotessera client, judged by what the client read from it.
+
+tests/golden/geotessera.json has the answers of the unmodified client (0.11) to questions about such
+stores, and a hash of their content. Here the stores are written again and must have this content.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-import rasterio
+import zarr
 from affine import Affine
-from geotessera import GeoTessera
-from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from tessera_flow.errors import ConfigError
-from tessera_flow.products.geotessera_store import main_year, store_tiles, write_geotessera
-from tessera_flow.region.grid import RegionGrid
+from tessera_flow.products.description import find_products, read_record
+from tessera_flow.products.geotessera_store import main_year, write_geotessera, zone_grids
+from tessera_flow.products.verify import verify
 
+from ..geotessera.questions import PLACES, content, sample_pixels, write_product
 from ..support.products_region import Region, make_region
 
-TO_LONLAT = Transformer.from_crs("EPSG:32631", "EPSG:4326", always_xy=True)
-YEAR = 2023  # most days of 2023-07-01 .. 2024-06-30
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden/geotessera.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def region(tmp_path_factory: pytest.TempPathFactory) -> Region:
-    """230 x 170 px over the corner of four cells of 0.1 degree."""
-    region = make_region(tmp_path_factory.mktemp("blocks"), 64, dim=128)
-    x, y = TO_LONLAT.transform(4.5, 51.4, direction="INVERSE")
-    left, top = round(x / 10) * 10 - 900, round(y / 10) * 10 + 1200
-    affine = Affine(10, 0, left, 0, -10, top)
-    box = GeoBox(region.grid.geobox.shape, affine, "EPSG:32631")
-    grid = RegionGrid.of("field", box, 64, 1, region.grid.blocks)
-    return replace(region, grid=grid)
-
-
-@pytest.fixture(scope="module")
-def store(region: Region, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store") / "geotessera"
-    write_geotessera(folder, region.grid, region.blocks, region.provenance)
-    return folder
-
-
-@pytest.fixture
-def client(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GeoTessera:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    def no_network(*arguments: object, **options: object) -> None:
-        raise AssertionError("the client went to the internet")
-
-    monkeypatch.setattr("socket.socket.connect", no_network)
-    return GeoTessera(dataset_version="v1", embeddings_dir=store, registry_dir=store)
+def products(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Region, Path]]:
+    return {name: write_product(name, tmp_path_factory.mktemp(name)) for name in PLACES}
 
 
 def values(region: Region) -> np.ndarray:
+    assert region.scales is not None
     return region.embeddings.astype(np.float32) * region.scales[..., None]
 
 
-def test_tiles_and_files_follow_the_layout(region: Region, store: Path) -> None:
-    assert main_year(region.provenance) == YEAR
-    names = [f"grid_{lon}_{lat}" for lat in ("51.35", "51.45") for lon in ("4.45", "4.55")]
-    assert [tile.name for tile in store_tiles(region.grid)] == names
-    representation = store / "global_0.1_degree_representation" / str(YEAR)
-    assert sorted(p.name for p in representation.iterdir()) == sorted(names)
-    rows = pq.read_table(store / "manifest.parquet").to_pylist()
-    assert len(rows) == 4
-    for row in rows:
-        name = f"grid_{row['lon']:.2f}_{row['lat']:.2f}"
-        codes = representation / name / f"{name}.npy"
-        assert row["year"] == YEAR
-        assert row["grid_size"] == codes.stat().st_size
-        assert row["scales_size"] == (codes.parent / f"{name}_scales.npy").stat().st_size
-        assert (store / "global_0.1_degree_tiff_all" / f"{name}.tiff").exists()
-    first = pq.read_table(store / "registry.parquet").to_pylist()[0]
-    codes = representation / names[0] / f"{names[0]}.npy"
-    assert first["hash"] == hashlib.sha256(codes.read_bytes()).hexdigest()
-    record = json.loads((store / "provenance.json").read_text())
-    assert record == region.provenance.to_json()
+@pytest.mark.parametrize("name", PLACES)
+def test_the_client_read_this_content(products: dict[str, tuple[Region, Path]], name: str) -> None:
+    _, store = products[name]
+    assert GOLDEN["geotessera"] == "0.11.0"
+    assert content(store) == GOLDEN["stores"][name]["content"]
 
 
-def test_client_reads_every_tile_with_its_pixels_and_position(
-    region: Region, client: GeoTessera
+@pytest.mark.parametrize("name", PLACES)
+def test_the_client_sampled_our_values_at_points(
+    products: dict[str, tuple[Region, Path]], name: str
 ) -> None:
-    box = region.grid.geobox
-    result = client.registry.load_blocks_for_region(box.geographic_extent.boundingbox.bbox, YEAR)
-    assert len(result) == 4
-    seen = np.zeros(region.valid.shape, bool)
-    for year, lon, lat in result:
-        data, crs, transform = client.fetch_embedding(lon, lat, year)
-        assert crs.to_epsg() == 32631
-        column = round((transform.c - box.affine.c) / 10)
-        row = round((box.affine.f - transform.f) / 10)
-        window = (slice(row, row + data.shape[0]), slice(column, column + data.shape[1]))
-        np.testing.assert_array_equal(data, values(region)[window])
-        seen[window] = True
-    assert seen.all()
+    """The value of the region's pixel that contains the point. Where a zone has a grid of its own,
+    of the pixel that contains the centre of the zone's pixel: at most one pixel further."""
+    region, _ = products[name]
+    answer, question = GOLDEN["stores"][name]["answer"], GOLDEN["stores"][name]
+    assert answer["years"] == [2023]
+    zones = {zone.zone: zone for zone in zone_grids(region.grid)}
+    crs, box = str(region.grid.geobox.crs), region.grid.geobox
+    seen = {"copied": 0, "nearest": 0, "none": 0}
+    for index, ((lon, lat), vector) in enumerate(
+        zip(question["points"], answer["vectors"], strict=True)
+    ):
+        row, column = (int(part[index]) for part in sample_pixels())
+        zone = zones[int((lon + 180) // 6) + 1]
+        if not zone.is_copy:
+            place = Transformer.from_crs("EPSG:4326", zone.crs, always_xy=True).transform(lon, lat)
+            pixel = [np.floor(v) + 0.5 for v in ~zone.affine @ place]
+            back = Transformer.from_crs(zone.crs, crs, always_xy=True)
+            points = back.transform(*(zone.affine @ pixel))
+            there = [int(np.floor(v)) for v in ~box.affine @ points]
+            assert abs(there[0] - column) <= 1 and abs(there[1] - row) <= 1
+            column, row = there
+        if vector is None:
+            assert not region.valid[row, column]
+            assert answer["states"][index] == "nodata"
+            seen["none"] += 1
+        else:
+            assert (values(region)[row, column] * 1024).tolist() == vector
+            assert answer["states"][index] == "valid"
+            seen["copied" if zone.is_copy else "nearest"] += 1
+    assert seen["none"] >= 5 and seen["copied"] + seen["nearest"] >= 30
+    assert (seen["copied"] > 0, seen["nearest"] > 0) == {
+        "utm_31": (True, True), "utm_33_south": (True, False), "laea": (False, True),
+    }[name]  # fmt: skip
 
 
-def test_client_samples_our_values_at_points(region: Region, client: GeoTessera) -> None:
-    random = np.random.default_rng(3)
-    rows, columns = random.integers(0, 230, 60), random.integers(0, 170, 60)
-    a = region.grid.geobox.affine
-    lon, lat = TO_LONLAT.transform(a.c + 10 * (columns + 0.5), a.f - 10 * (rows + 0.5))
-    sampled = client.sample_embeddings_at_points(
-        list(zip(lon, lat, strict=True)), year=YEAR, auto_download=False
+@pytest.mark.parametrize("name", ["utm_31", "utm_33_south"])
+def test_the_client_read_the_region(products: dict[str, tuple[Region, Path]], name: str) -> None:
+    region, _ = products[name]
+    (mosaic,) = GOLDEN["stores"][name]["answer"]["mosaics"]
+    affine = region.grid.geobox.affine
+    if name == "utm_33_south":
+        assert mosaic["crs"] == "EPSG:32633"
+        affine = Affine.translation(0, -1e7) @ affine
+        assert affine.f < 0
+    left, top = (round(v) for v in ~affine @ (mosaic["transform"][2], mosaic["transform"][5]))
+    height, width = mosaic["shape"][:2]
+    assert height * width > 9000
+    part = values(region)[top : top + height, left : left + width]
+    from .test_geotessera_zarr import digest
+
+    assert digest(part) == mosaic["sha256"]
+    assert int(np.isfinite(part).all(axis=-1).sum()) == mosaic["valid"]
+
+
+def test_metadata_and_record(products: dict[str, tuple[Region, Path]]) -> None:
+    region, store = products["utm_31"]
+    root: Any = zarr.open_group(store, mode="r")
+    assert sorted(root.group_keys()) == ["utm31", "utm32"]
+    assert root.attrs["nearest_neighbour_zones"] == ["utm32"]
+    assert root.attrs["geoemb:quantization"]["scale"]["nodata"] == "+inf"
+    zone = root["utm31"]
+    assert zone.attrs["proj:code"] == "EPSG:32631"
+    assert zone["embeddings"].metadata.dimension_names == ("time", "band", "y", "x")
+    assert zone["embeddings"].chunks == (1, 128, 32, 32)
+    np.testing.assert_array_equal(
+        zone["scales"][0], np.where(region.valid, region.scales, np.float32(np.inf))
     )
-    expected = values(region)[rows, columns]
-    assert np.isfinite(expected).all(axis=1).sum() > 20
-    np.testing.assert_array_equal(sampled, expected)
-
-
-def test_client_mosaics_and_exports(region: Region, client: GeoTessera, tmp_path: Path) -> None:
-    a = region.grid.geobox.affine
-    corners = TO_LONLAT.transform([a.c + 1200, a.c + 1600], [a.f - 1600, a.f - 1200])
-    bounds = (corners[0][0], corners[1][0], corners[0][1], corners[1][1])
-    mosaic, transform, crs = client.fetch_mosaic_for_region(
-        bounds, year=YEAR, target_crs="EPSG:32631"
-    )
-    assert "32631" in str(crs)
-    # The grid of the client's mosaic may be shifted by part of a pixel (0.11): each of its
-    # pixels has the value of the pixel of the region that contains its centre.
-    rows = (a.f - transform.f - transform.e * (np.arange(mosaic.shape[0]) + 0.5)) / 10
-    columns = (transform.c - a.c + transform.a * (np.arange(mosaic.shape[1]) + 0.5)) / 10
-    expected = values(region)[np.ix_(rows.astype(int), columns.astype(int))]
-    assert min(mosaic.shape[:2]) >= 38
-    np.testing.assert_allclose(mosaic[1:-1, 1:-1], expected[1:-1, 1:-1], rtol=1e-5)
-
-    path = client.export_embedding_geotiff(4.55, 51.35, tmp_path / "tile.tif", year=YEAR)
-    with rasterio.open(path) as file:
-        assert file.count == 128
-        centre = (a.c + 10 * 160.5, a.f - 10 * 200.5)
-        sample = next(file.sample([centre]))
-    np.testing.assert_array_equal(sample, values(region)[200, 160])
+    np.testing.assert_array_equal(zone["embeddings"][0], np.moveaxis(region.embeddings, -1, 0))
+    assert read_record(store) == json.loads(json.dumps(region.provenance.to_json()))
+    assert find_products(store.parent) == [store]
+    (result,) = verify(store)
+    assert result.faults == () and result.files > 10
 
 
 def test_other_data_types_and_dimensions_are_refused(tmp_path: Path) -> None:

@@ -233,16 +233,16 @@ def test_warnings_about_tile_folders_are_a_paragraph(grid: RegionGrid) -> None:
 
 def test_published_embeddings_were_not_computed_here(grid: RegionGrid) -> None:
     transform = tuple(grid.product_geobox.affine)[:6]
-    aligned = StoredTile(305, 5105, "EPSG:32631", transform, (230, 170), {}, {})
-    other = StoredTile(315, 5105, "EPSG:32632", transform, (230, 170), {}, {})
-    store = StoreManifest("https://example.org/store", "v1", None, 2024, "0.7.5", (aligned, other))
+    aligned = StoredTile("EPSG:32631", transform, (230, 170), 305, 5105, {}, {})
+    other = StoredTile("EPSG:32632", transform, (230, 170), 315, 5105, {}, {})
+    store = StoreManifest("npy", "/data/store", "v1", None, 2024, (aligned, other))
     year = {"start": "2024-01-01", "end": "2024-12-31"}
     config = make_config(source="geotessera", model={}, periods={"y2024": year})
     provenance = build_provenance(grid, config, "field", "y2024", None, store=store)
     result = text(provenance, [], BlockRecords((), computed({None: 4})), store=store)
     assert "Published pixel embeddings of 2024 (128 dimensions" in result
     assert "weights not recorded" in result
-    assert "taken from https://example.org/store (dataset v1) with geotessera 0.7.5" in result
+    assert "taken from /data/store (dataset v1, 2024) with tessera-flow" in result
     assert "2 tiles, on a grid of 170 x 230 pixels of 10 m in EPSG:32631" in result
     assert "pixels of 1 tile on other grids were resampled by nearest neighbour" in result
     assert "records neither the scenes, the preprocessing nor" in result

@@ -1,8 +1,8 @@
 # Published embeddings of each block, in place of ingest.smk and infer.smk.
-# Needs: the region's mask, a store that the geotessera client reads.
+# Needs: the region's mask, a store of published embeddings.
 # Makes:
-#   store_tiles        the list of the store's tiles that every block reads
-#   import_embeddings  the embeddings of a block, from the pixels of these tiles
+#   store_tiles        the list of the zones or tiles of the store that every block reads
+#   import_embeddings  the embeddings of a block, from their pixels
 
 
 rule store_tiles:
@@ -18,7 +18,7 @@ rule store_tiles:
     params:
         settings=of(PARAMS.store_tiles),
     message:
-        "Listing the published tiles of {wildcards.region}, {wildcards.period}"
+        "Listing the published embeddings of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/store_tiles.py"
 

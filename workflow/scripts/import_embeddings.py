@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.geotessera.client import configured_store
 from tessera_flow.geotessera.importer import import_embeddings
 from tessera_flow.geotessera.manifest import StoreManifest
+from tessera_flow.geotessera.stores import configured_store
 from tessera_flow.region.blocks import load_region_grid
 
 with job(snakemake) as config:

@@ -1,15 +1,16 @@
-"""Rule store_tiles: the tiles of published embeddings that a region and period take."""
+"""Rule store_tiles: what a region and period take from published embeddings."""
 
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.geotessera.client import configured_store, list_tiles
+from tessera_flow.geotessera.listing import list_published
+from tessera_flow.geotessera.stores import configured_store
 from tessera_flow.region.blocks import load_region_grid
 
 with job(snakemake) as config:
     region, period = snakemake.wildcards.region, snakemake.wildcards.period
     grid, _ = load_region_grid(config, region)
-    list_tiles(
+    list_published(
         configured_store(config, region, period),
         grid,
         snakemake.params.settings["year"],

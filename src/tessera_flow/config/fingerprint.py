@@ -59,7 +59,9 @@ def content_hash(config: Config, region: str, period: str) -> str:
         del settings["sentinel2"], settings["sentinel1"]
     if config.source == "geotessera":
         settings["model"] = {"dtype": config.model.dtype}
-        del settings["preprocessing"], settings["tiles"], settings["geotessera"]["cache"]
+        del settings["preprocessing"], settings["tiles"]
+        location = public_href(settings["geotessera"]["location"] or "") or None
+        settings["geotessera"]["location"] = location
         settings["download"] = {"on_empty_block": config.download.on_empty_block}
     else:
         del settings["geotessera"]

@@ -11,7 +11,7 @@ def tiles_location(config: Config, region: str, period: str) -> str:
 
 
 def store_location(config: Config, region: str, period: str) -> str | None:
-    """Return the folder of a store of published embeddings; None for the public store."""
+    """Return the folder or URL of a store of published embeddings; None for the public store."""
     location = config.geotessera.location
     return None if location is None else _filled_in(location, region, period)
 

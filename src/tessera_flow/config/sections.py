@@ -426,29 +426,36 @@ class Geotessera(Section):
 
     location: PathText | None = key(
         None,
-        "Path of a store that the geotessera client reads. `{region}` and `{period}` in it are "
-        "replaced. Default: the public store.",
+        "URL or folder of a Zarr store in the published layout, or folder of tiles in the NPY "
+        "layout. `{region}` and `{period}` in it are replaced. Default: the public Zarr store of "
+        "`version` and `variant`.",
         min_length=1,
     )
-    version: str = key(
-        "v1", "Version of the dataset, as the geotessera client names it.", min_length=1
+    version: str | None = key(
+        None,
+        "Version of the dataset, such as `v1.1`; another one than the store states is an error. "
+        "Default: that of the store at `location`; without `location`, v1.1.",
+        min_length=1,
     )
     variant: str | None = key(
-        None, "Variant of the dataset (geotessera 0.11 or later). Default: that of the client.",
-        min_length=1,
-    )  # fmt: skip
-    cache: PathText | None = key(
         None,
-        "Folder for downloaded tiles; can be shared between runs. Default: `geotessera` in "
-        "`paths.work`.",
+        "Variant of the public dataset, such as `dclimate`. Default: the first of the version.",
         min_length=1,
     )
 
     @model_validator(mode="after")
-    def _a_folder(self) -> Geotessera:
-        if self.location is not None and "://" in self.location:
+    def _a_folder_or_url(self) -> Geotessera:
+        scheme, mark, rest = (self.location or "").partition("://")
+        if mark and scheme.lower() not in ("http", "https", "file"):
             raise ValueError(
-                "location must be a folder, because the geotessera client reads only folders and "
-                "the public store: mount or copy the store, or omit location to use the public one"
+                f"location begins with {scheme}://, but stores are read from http(s) URLs and "
+                "folders only: use the https URL of the same store (of a public bucket, "
+                "https://s3.REGION.amazonaws.com/BUCKET/PATH), or a copy on disk"
+            )
+        if rest.partition("?")[0].rstrip("/").endswith(".icechunk") or (
+            not mark and (self.location or "").rstrip("/").endswith(".icechunk")
+        ):
+            raise ValueError(
+                "location is an Icechunk repository, which is not read: use a Zarr store"
             )
         return self

@@ -1,4 +1,4 @@
-"""Read published embeddings: the client, the list of tiles, and their import into blocks."""
+"""Read published embeddings: the list of what a region takes, and its import into blocks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ STORE_DIM = 128
 
 
 def tile_name(lon: int, lat: int) -> str:
-    """Return the client's name of a tile: `grid_<lon>_<lat>`, degrees with two decimals.
+    """Return the name of a tile of the NPY layout: `grid_<lon>_<lat>`, degrees with two decimals.
 
     Args:
         lon, lat: hundredths of a degree of its centre.
     """
     return f"grid_{lon / 100:.2f}_{lat / 100:.2f}"
+
+
+def zone_name(zone: int) -> str:
+    """Return the name of a UTM zone (1 to 60) in the Zarr layout: `utm01`."""
+    return f"utm{zone:02d}"

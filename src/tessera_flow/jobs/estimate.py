@@ -316,8 +316,7 @@ def _assumptions_of_store(tiles: int | None) -> list[str]:
     lines.append(
         "Times, where not calibrated: "
         f"{assumptions.DOWNLOAD_BYTES_PER_SECOND / 1e6:g} MB/s for a download, and "
-        f"{assumptions.IMPORT_SECONDS:g} s per million pixels. Tiles that are already in "
-        "geotessera.cache are counted as downloads, too."
+        f"{assumptions.IMPORT_SECONDS:g} s per million pixels."
     )
     lines.append(WITHOUT_QUEUE)
     return lines

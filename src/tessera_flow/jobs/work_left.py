@@ -10,6 +10,7 @@ from ..config.configuration import runs
 from ..geotessera.manifest import StoreManifest
 from ..region.grid import Block, RegionGrid, crop
 from ..scenes.manifest import Manifest
+from ..urls import is_url
 from . import assumptions
 from .files import RunFiles
 from .inside import inside_shares
@@ -142,7 +143,7 @@ class WorkLeft:
         for name, path in self._list_paths(region, period).items():
             tiles = manifests[name] = read_list(path, name)
             if tiles is not None:
-                many = tiles.tiles if isinstance(tiles, StoreManifest) else tiles.items
+                many = tiles.parts if isinstance(tiles, StoreManifest) else tiles.items
                 of_sensor[name].scenes = len(many)
             rule = "store_tiles" if name == STORE else "items"
             lists[name] = ()
@@ -332,9 +333,9 @@ class _BlockJobs:
     def _import_embeddings(self) -> int:
         row, tiles = self.of_sensor[STORE], self.before.manifests.get(STORE)
         gb = self.pixels * assumptions.PUBLISHED_BYTES / assumptions.GB
-        if isinstance(tiles, StoreManifest):
+        if isinstance(tiles, StoreManifest) and tiles.bytes:
             gb = tiles.bytes / assumptions.GB / len(self.files.grids[self.region].blocks)
-        if self.files.config.geotessera.location is not None:
+        if not is_url(self.files.config.geotessera.location or "https://"):
             gb = 0.0
         row.download_gb += gb
         needs = (*self.before.mask, *self.before.lists[STORE])

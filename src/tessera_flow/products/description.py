@@ -50,7 +50,7 @@ def _is_product(path: Path) -> bool:
     if path.name.startswith("."):
         return False
     if path.is_dir():
-        return path.suffix == ".zarr" or (path / "registry.parquet").exists()
+        return path.suffix == ".zarr" or (path / "provenance.json").exists()
     return path.suffix in _RASTERS or path.name in ("stitched_representation.json", "item.json")
 
 
@@ -101,7 +101,7 @@ def _items(source: dict[str, Any]) -> str:
     if source["provider"] != "geotessera":
         return f", {source['items']} scenes"
     nearest = source["resampled"]
-    return f", {source['items']} tiles" + (f" ({nearest} resampled)" if nearest else "")
+    return f", {source['items']} parts" + (f" ({nearest} resampled)" if nearest else "")
 
 
 def _lines(paths: list[Path], record: dict[str, Any]) -> str:

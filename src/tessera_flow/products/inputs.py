@@ -55,6 +55,7 @@ def product_inputs(
             warnings=[
                 *lasting_warnings(config, region),
                 *warnings,
+                *(lists["store"].warnings if lists["store"] is not None else ()),
                 *tile_warnings(tile_blocks),
             ],
             roi_sha256=roi_sha256,

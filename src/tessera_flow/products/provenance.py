@@ -78,8 +78,8 @@ class SourceRecord:
             or query.
         collection: STAC collection, or CMR's concept id; empty for tile folders; version and
             year of published embeddings.
-        items: number of items in the manifest, if known; for a store, number of tiles.
-        resampled: number of tiles of a store that are not aligned with the region's grid and
+        items: number of items in the manifest, if known; for a store, number of UTM zones or tiles.
+        resampled: number of these parts of a store that are not aligned with the region's grid and
             were resampled by nearest neighbour. None for other sources.
     """
 
@@ -256,7 +256,6 @@ def build_provenance(
             preprocessing = config.preprocessing
     elif store is not None and weights is None:
         model, sources = _published_model(config, store), (_store_source(store, grid),)
-        software["geotessera"] = store.client
     else:
         raise ValueError("give either weights or a store")
     geobox = grid.product_geobox
@@ -304,7 +303,7 @@ def _published_model(config: Config, store: StoreManifest) -> ModelRecord:
     """Return the model that a store written by tessera-flow states, else the dataset's name."""
     unknown = ModelRecord(
         family="TESSERA",
-        name=f"dataset {store.version}" + (f" {store.variant}" if store.variant else ""),
+        name=" ".join(filter(None, ("dataset", store.version, store.variant))),
         sha256=None,
         dim=STORE_DIM,
         dtype=config.model.dtype,
@@ -326,8 +325,8 @@ def _store_source(store: StoreManifest, grid: RegionGrid) -> SourceRecord:
         provider="geotessera",
         location=public_href(store.location),
         collection=store.dataset,
-        items=len(store.tiles),
-        resampled=resampled(store.tiles, grid),
+        items=len(store.parts),
+        resampled=resampled(store.parts, grid),
     )
 
 

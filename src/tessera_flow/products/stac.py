@@ -63,7 +63,12 @@ _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
     },
     "vrt": {"embeddings.vrt": ("vrt", "All dimensions, for GDAL", "application/xml", ["data"])},
     "geotessera": {
-        "geotessera": ("geotessera", "Store of the geotessera client", "inode/directory", ["data"])
+        "geotessera": (
+            "geotessera",
+            "Store of the geotessera client",
+            "application/vnd+zarr",
+            ["data"],
+        )
     },
     "counts": {
         "counts.tif": ("counts", "Observation counts", _COG, ["metadata"]),
@@ -138,7 +143,7 @@ def write_item(
         item.add_links([_source_link(source, scene.id) for scene in manifest.items])
     if store is not None:
         source = provenance.sources[0]
-        item.add_links([_source_link(source, tile.name) for tile in store.tiles])
+        item.add_links([_source_link(source, tile.name) for tile in store.parts])
     for rel in ("collection", "parent", "root"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     _write(output, item.to_dict(include_self_link=False, transform_hrefs=False))

@@ -44,6 +44,9 @@ MAX_ENCODED_BYTES = 2**26
 WITNESSES = 8
 """Other objects to ask for, at most, to distinguish a missing object from refused credentials."""
 
+EMPTY = "the object is empty"
+"""Cause of a missing object that exists without content."""
+
 _PIECE = 2**17
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -358,7 +361,7 @@ def _answered_range(headers: Mapping[str, str], start: int, stop: int) -> tuple[
 
 def _of_unsatisfied_range(headers: Mapping[str, str], version: Version | None) -> Failure:
     if version is None:
-        return Failure("missing", "the object is empty")
+        return Failure("missing", EMPTY)
     match = re.fullmatch(r"bytes \*/(\d+)", headers.get("Content-Range", "").strip())
     if match and int(match[1]) != version.size:
         return REPLACED

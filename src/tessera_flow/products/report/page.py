@@ -226,8 +226,8 @@ def _summary(
     elif store is not None:
         source = (
             "Source",
-            f"published embeddings of dataset {store.dataset}: {len(store.tiles)} tiles from "
-            f"{store.location}",
+            f"published embeddings of dataset {store.dataset}: {len(store.parts)} "
+            f"{store.unit}s from {store.location}",
         )
     rows: list[tuple[str, Any]] = [
         ("Period", f"{provenance.period_start} to {provenance.period_end}"),
@@ -373,16 +373,16 @@ def _scene_days(manifests: Sequence[Manifest], months: Sequence[str]) -> dict[st
 
 
 def _tiles(grid: RegionGrid, store: StoreManifest) -> dict[str, Any]:
-    """Return the tiles of published embeddings, and how many were resampled."""
+    """Return the parts of a store of published embeddings, and how many were resampled."""
     rows = [
         (
             tile.name,
             tile.crs if len(tile.crs) < _MAX_CRS_LENGTH else "custom",
             "copied" if tile.is_aligned(grid) else "nearest neighbour",
         )
-        for tile in store.tiles
+        for tile in store.parts
     ]
-    return {"rows": rows, "resampled": resampled(store.tiles, grid)}
+    return {"rows": rows, "resampled": resampled(store.parts, grid), "unit": store.unit}
 
 
 def _missing_row(scene: MissingScene) -> tuple[Any, ...]:

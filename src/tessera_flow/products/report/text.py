@@ -289,8 +289,8 @@ def _published(provenance: Provenance, store: StoreManifest) -> str:
     model = provenance.model
     nearest = provenance.sources[0].resampled
     pixels = (
-        f"pixels of {_count(nearest, 'tile')} on other grids were resampled by nearest neighbour "
-        "and all others copied"
+        f"pixels of {_count(nearest, store.unit)} on other grids were resampled by nearest "
+        "neighbour and all others copied"
         if nearest
         else "pixels were copied without resampling"
     )
@@ -303,8 +303,8 @@ def _published(provenance: Provenance, store: StoreManifest) -> str:
     return (
         f"Published pixel embeddings of {store.year} ({model.dim} dimensions, {model.family} "
         f"{model.name}, {weights}; Feng et al., 2025) were taken from {store.location} (dataset "
-        f"{store.version}) with geotessera {store.client} and tessera-flow "
-        f"{provenance.software['tessera-flow']}: {_count(len(store.tiles), 'tile')}, on "
+        f"{store.dataset}) with tessera-flow {provenance.software['tessera-flow']}: "
+        f"{_count(len(store.parts), store.unit)}, on "
         f"{_grid(provenance)}; {pixels}. They are stored as {stored}. Nothing was computed from "
         "satellite scenes in this run: the store records neither the scenes, the preprocessing "
         "nor the number of observations of its embeddings, nor the precision of the inference."
@@ -339,9 +339,9 @@ def opening_examples(provenance: Provenance) -> list[tuple[str, str]]:
         ("stac", "import pystac\n\nitem = pystac.Item.from_file('item.json')"),
         (
             "geotessera",
-            "from geotessera import GeoTessera\n\n"
-            'client = GeoTessera(dataset_version="v1", embeddings_dir="geotessera",\n'
-            '                    registry_dir="geotessera")',
+            "from geotessera.store import GeoTesseraZarr  # 0.11, Python 3.12\n\n"
+            'client = GeoTesseraZarr("geotessera")\n'
+            "vectors = client.sample_points([(lon, lat)], year=client.years[0])",
         ),
         ("tiles", "tessera-flow embed --weights CHECKPOINT --tiles tiles --out embeddings"),
     ]

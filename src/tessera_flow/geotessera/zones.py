@@ -1,0 +1,310 @@
+"""Read the Zarr layout of published embeddings, from a URL or a folder.
+
+    zarr.json                   geoemb: attributes, and the metadata of everything below
+    utm{NN}/embeddings          int8     (time, band, y, x), one group per UTM zone
+    utm{NN}/scales              float32  (time, y, x)
+    utm{NN}/time, band, y, x    integer years; pixel centres in EPSG:326NN
+
+The grid of a zone is in the northern CRS for both hemispheres: northings are negative south of the
+equator. A scale that is not finite marks a pixel without an embedding: NaN is water (or no data),
++inf, the fill value, is not written yet. A chunk that does not exist therefore has no embeddings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store as ZarrStore
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
+
+from ..errors import ItemError, ReadError, TesseraFlowError, TileError
+from ..region.grid import RegionGrid
+from ..urls import redacted
+from . import STORE_DIM, zone_name
+from .area import lonlat_boxes, overlaps_any
+from .http_store import CONNECTIONS, HttpStore
+from .manifest import StoredZone, StoreManifest
+from .pixels import Part
+from .stores import Store, normal_version
+
+METADATA = "zarr.json"
+NEAR_BORDER = 0.1
+"""Degrees: a tile of 0.1 degree is stored in the zone of its centre and can reach beyond it."""
+_WINDOW = 512
+"""Edge in pixels of what is read at once; also of the parts of a sparse selection."""
+_CHUNK = 32
+_DENSE = 1 / 16
+
+
+@contextmanager
+def opened(store: Store) -> Iterator[tuple[zarr.Group, str]]:
+    """Open a Zarr store for reading; yield its root and the SHA-256 of its metadata.
+
+    Raises:
+        ItemError: it is not a Zarr store.
+        ReadError: it cannot be reached.
+    """
+    source: ZarrStore = (
+        HttpStore(store.location, store.policy)
+        if store.is_remote
+        else LocalStore(store.folder, read_only=True)
+    )
+    try:
+        with _store_errors(store):
+            text = sync(source.get(METADATA, default_buffer_prototype()))
+            if text is None:
+                raise ItemError(_not_zarr(store))
+            sha256 = hashlib.sha256(text.to_bytes()).hexdigest()
+            root = zarr.open_group(source, mode="r", zarr_format=3)
+        with zarr.config.set({"async.concurrency": CONNECTIONS}):
+            yield root, sha256
+    finally:
+        source.close()
+
+
+def _not_zarr(store: Store) -> str:
+    if store.is_remote:
+        return (
+            f"{store} has no {METADATA}, so it is not a Zarr store (format 3). Only such stores "
+            "are read from a URL: download tiles of the NPY layout, and set geotessera.location "
+            "to their folder."
+        )
+    return (
+        f"{store} is not a store of published embeddings: it has neither {METADATA} (Zarr) nor "
+        "registry.parquet or manifest.parquet (NPY tiles). Set geotessera.location to the folder "
+        "or URL of a complete store."
+    )
+
+
+@contextmanager
+def _store_errors(store: Store) -> Iterator[None]:
+    """Raise the errors of zarr and its codecs as errors of this package."""
+    try:
+        yield
+    except TesseraFlowError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = redacted(" ".join(str(error).split()) or type(error).__name__, store.location)
+        remedy = "Run again; if the error remains, the store is damaged." if store.is_remote else (
+            "Copy it again."
+        )  # fmt: skip
+        kind = ReadError if store.is_remote else TileError
+        raise kind(f"The Zarr store {store} cannot be read ({reason}). {remedy}") from None
+
+
+def list_zones(store: Store, grid: RegionGrid, year: int) -> StoreManifest:
+    """List the UTM zones of a store that overlap a region's blocks.
+
+    Raises:
+        ItemError: the store is not of this layout, is another version than the configured one,
+            does not have the year, or does not cover the region.
+        ReadError: the store cannot be reached.
+    """
+    zones, without, years = [], [], set()
+    with opened(store) as (root, sha256), _store_errors(store):
+        attributes = dict(root.attrs)
+        version = _version(store, attributes)
+        for number in _near_zones(grid):
+            if zone_name(number) not in root:
+                continue
+            zone, its_years = _zone(store, root, number, year)
+            if not overlaps_any(zone, grid):
+                continue
+            years |= set(its_years)
+            if zone.time >= 0:
+                zones.append(zone)
+            else:
+                without.append(zone.name)
+    if not zones and years:
+        raise ItemError(
+            f"{store} has no embeddings of {year}; it has {', '.join(map(str, sorted(years)))}: "
+            "choose another period."
+        )
+    if not zones:
+        raise ItemError(
+            f"{store} has no UTM zone that overlaps region {grid.name}: it is outside the store's "
+            "coverage; compute it (source: scenes)."
+        )
+    return StoreManifest(
+        layout="zarr",
+        location=str(store),
+        version=version,
+        variant=store.variant,
+        year=year,
+        zones=tuple(zones),
+        metadata_sha256=sha256,
+        model=_model(attributes),
+        warnings=tuple(f"{name} of {store} has no embeddings of {year}." for name in without),
+    )
+
+
+def _near_zones(grid: RegionGrid) -> list[int]:
+    """Return the UTM zones that pixels of a region can be in."""
+    numbers = set()
+    for west, _, east, _ in lonlat_boxes(grid):
+        first, last = (math.floor((v + 180) / 6) for v in (west - NEAR_BORDER, east + NEAR_BORDER))
+        numbers |= {n % 60 + 1 for n in range(first, last + 1)}
+    return sorted(numbers)
+
+
+def _version(store: Store, attributes: Mapping[str, Any]) -> str | None:
+    """Return the version that a store states, or the configured one if it states none."""
+    stated = str(attributes.get("geoemb:model", "")).rpartition("/model/")[2]
+    if not stated or not stated[:1].isdigit():
+        return store.version
+    stated = normal_version(stated)
+    if store.version not in (None, stated):
+        raise ItemError(
+            f"{store} is dataset {stated}, but geotessera.version is {store.version}: leave it "
+            "out, or set geotessera.location to another store."
+        )
+    return stated
+
+
+def _model(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the store states about the model: a record, if tessera-flow wrote the store."""
+    provenance = attributes.get("provenance")
+    if isinstance(provenance, Mapping) and isinstance(provenance.get("model"), Mapping):
+        return dict(provenance["model"])
+    url = attributes.get("geoemb:model")
+    return {"url": url} if isinstance(url, str) and url else None
+
+
+def _zone(store: Store, root: zarr.Group, number: int, year: int) -> tuple[StoredZone, list[int]]:
+    """Return a zone after checking its layout, and its years; `time` is -1 without `year`."""
+    name = zone_name(number)
+    group: Any = root[name]
+    where = f"{name} of {store}"
+    codes, scales = _array(group, "embeddings", where), _array(group, "scales", where)
+    years, x, y = (_array(group, axis, where) for axis in ("time", "x", "y"))
+    times: Any = years[:]
+    sides: Any = (x[0], x[-1], y[0], y[-1])
+    shape = (years.shape[0], y.shape[0], x.shape[0])
+    actual = codes.shape, str(codes.dtype), scales.shape, str(scales.dtype), str(years.dtype.kind)
+    expected = (shape[0], STORE_DIM, *shape[1:]), "int8", shape, "float32", "i"
+    if actual != expected:
+        raise ItemError(
+            f"{where} is not of the published layout: (embeddings, scales, type of time) are "
+            f"{actual}, not {expected}."
+        )
+    code, transform = group.attrs.get("proj:code"), group.attrs.get("spatial:transform")
+    if code != f"EPSG:{32600 + number}":
+        raise ItemError(f"{where} has the CRS {code}, not EPSG:{32600 + number}.")
+    a, b, c, d, e, f = (float(v) for v in list(transform or ())[:6] or [math.nan] * 6)
+    ends = (c + a / 2, c + a * (shape[2] - 0.5), f + e / 2, f + e * (shape[1] - 0.5))
+    regular = a > 0 and e == -a and b == d == 0
+    if not regular or any(
+        abs(float(side) - end) > 1e-3 * a for side, end in zip(sides, ends, strict=True)
+    ):
+        raise ItemError(
+            f"{where} has the transform {transform}, which does not agree with its coordinates "
+            "x and y."
+        )
+    known = [int(v) for v in times]
+    return (
+        StoredZone(
+            crs=code,
+            transform=(a, b, c, d, e, f),
+            shape=(shape[1], shape[2]),
+            zone=number,
+            time=known.index(year) if year in known else -1,
+        ),
+        known,
+    )
+
+
+def _array(group: Any, name: str, where: str) -> zarr.Array[Any]:
+    array = group.get(name) if isinstance(group, zarr.Group) else None
+    if not isinstance(array, zarr.Array):
+        raise ItemError(f"{where} is not of the published layout: it has no array {name}.")
+    return array
+
+
+@contextmanager
+def opened_parts(
+    store: Store, manifest: StoreManifest, grid: RegionGrid
+) -> Iterator[list[ZonePart]]:
+    """Open the zones of a list.
+
+    Raises:
+        ItemError: the metadata of the store have changed since the list was made.
+        ReadError, TileError: the store cannot be read, also while the parts are in use.
+    """
+    with opened(store) as (root, sha256):
+        if sha256 != manifest.metadata_sha256:
+            raise ItemError(
+                f"{store} has changed since its list was made: list it again (--forcerun "
+                "store_tiles)."
+            )
+        yield [ZonePart(store, root, zone, grid) for zone in manifest.zones]
+
+
+class ZonePart(Part):
+    """A UTM zone of a Zarr store."""
+
+    sparse = True
+
+    def __init__(
+        self, store: Store, root: zarr.Group, stored: StoredZone, grid: RegionGrid
+    ) -> None:
+        super().__init__(stored, grid)
+        with _store_errors(store):
+            group: Any = root[stored.name]
+        self._store = store
+        self._zone, self._time = stored.zone, stored.time
+        self._codes, self._scales = group["embeddings"], group["scales"]
+
+    def owns(self, lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return whether the longitude of each point is in the zone."""
+        result: NDArray[np.bool_] = np.floor((lon + 180) / 6).astype(int) % 60 + 1 == self._zone
+        return result
+
+    def scales(self, row: NDArray[np.intp], column: NDArray[np.intp]) -> NDArray[np.float32]:
+        """See `Part.scales`."""
+        result = np.empty(len(row), np.float32)
+        for index, rows, columns in _windows(row, column):
+            with _store_errors(self._store):
+                window = self._scales[self._time, rows, columns]
+            result[index] = window[row[index] - rows.start, column[index] - columns.start]
+        return result
+
+    def codes(self, row: NDArray[np.intp], column: NDArray[np.intp]) -> NDArray[np.int8]:
+        """See `Part.codes`."""
+        result = np.empty((len(row), STORE_DIM), np.int8)
+        for index, rows, columns in _windows(row, column):
+            with _store_errors(self._store):
+                window = self._codes[self._time, :, rows, columns]
+            result[index] = window[:, row[index] - rows.start, column[index] - columns.start].T
+        return result
+
+
+def _windows(
+    row: NDArray[np.intp], column: NDArray[np.intp], edge: int = _WINDOW
+) -> Iterator[tuple[NDArray[np.intp], slice, slice]]:
+    """Divide pixels into windows that are read at once.
+
+    Yields:
+        (index of the pixels, rows, columns). A window with few of its pixels, which a coarser
+        grid leads to, is divided into chunks.
+    """
+    key = (row // edge).astype(np.int64) * 2**31 + column // edge
+    order = np.argsort(key, kind="stable")
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    for index in np.split(order, starts[1:]):
+        rows = slice(int(row[index].min()), int(row[index].max()) + 1)
+        columns = slice(int(column[index].min()), int(column[index].max()) + 1)
+        area = (rows.stop - rows.start) * (columns.stop - columns.start)
+        if edge > _CHUNK and len(index) < _DENSE * area:
+            for inner, inner_rows, inner_columns in _windows(row[index], column[index], _CHUNK):
+                yield index[inner], inner_rows, inner_columns
+        else:
+            yield index, rows, columns
