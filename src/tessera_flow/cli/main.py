@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import TesseraFlowError
-from . import demo, embed, export, info, maps, roi, run, sample
+from . import compare, demo, embed, export, info, maps, roi, run, sample
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"tessera-flow {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, demo, embed, info, roi, sample, export, maps):
+    for command in (run, demo, embed, info, roi, sample, export, maps, compare):
         command.register(subparsers)
     return top
 
