@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from ..errors import TileError
-from ..geotessera.importer import LARGEST_SCALE
+from ..geotessera.pixels import LARGEST_SCALE
+from ..geotessera.tiles import LANDMASKS
 from ..npy_file import open_array
-from ..products.geotessera_store import LANDMASKS
 from ..products.geotiff import Placement, open_raster
 from ..products.sample import Parts, open_store
 from ..products.stores import STORE_NAME
