@@ -1,12 +1,13 @@
 """The part of the Hugging Face Hub's API that a download uses, as a local server.
 
-`HEAD` and `GET /<repository>/resolve/main/<file>` with the commit, the ETag and the size in
+`HEAD` and `GET /<repository>/resolve/<revision>/<file>` with the commit, the ETag and the size in
 the headers, byte ranges, and 404 for files that do not exist.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,8 @@ class Hub(Server):
     def respond(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Answer:
         if self.status is not None:
             return self.status, {}, b""
-        content = self.files.get(path.lstrip("/").replace("/resolve/main/", "/"))
+        path = re.sub(f"/resolve/(main|{COMMIT})/", "/", path.lstrip("/"))
+        content = self.files.get(path)
         if content is None:
             return 404, {"X-Error-Code": "EntryNotFound"}, b""
         about = {

@@ -259,3 +259,61 @@ def test_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
 
 def test_host_of_a_url() -> None:
     assert weights._host("https://me:secret@mirror.example:8443/hf") == "mirror.example:8443"
+
+
+def other_checkpoint() -> bytes:
+    return (CHECKPOINTS / "v2_student_noqk.pt").read_bytes()
+
+
+def test_weights_replaced_by_their_publisher_are_refused(hub: Hub, tmp_path: Path) -> None:
+    """The first download of a work folder is recorded; a new file needs the key of its hash."""
+    downloads = tmp_path / "published_weights.json"
+    first = fetch_weights("v2-nano", str(tmp_path / "a"), downloads=downloads)
+    assert json.loads(downloads.read_text()) == {
+        "v2-nano": {"sha256": hashlib.sha256(CONTENT).hexdigest(), "revision": COMMIT}
+    }
+    hub.files = {NANO: other_checkpoint()}
+    new = hashlib.sha256(other_checkpoint()).hexdigest()
+    with pytest.raises(CheckpointError) as error:
+        fetch_weights("v2-nano", str(tmp_path / "b"), downloads=downloads)
+    assert f"{downloads} (first download) states {first.sha256}" in str(error.value)
+    assert f"`model.sha256: {new}`" in str(error.value)
+    assert hub.requests[-1].path == f"/{NANO.replace('/ckpt', f'/resolve/{COMMIT}/ckpt')}"
+
+    accepted = fetch_weights("v2-nano", str(tmp_path / "c"), sha256=new, downloads=downloads)
+    assert accepted.sha256 == new
+    assert fetch_weights("v2-nano", str(tmp_path / "c"), downloads=downloads) == accepted
+    with pytest.raises(CheckpointError, match=f"{downloads}.* states {new}"):
+        fetch_weights("v2-nano", str(tmp_path / "a"), downloads=downloads)
+
+
+def test_pinned_hash_is_required(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = dataclasses.replace(PUBLISHED["v2-nano"], revision=COMMIT, sha256="0" * 64)
+    monkeypatch.setitem(PUBLISHED, "v2-nano", pinned)
+    downloads = tmp_path / "published_weights.json"
+    with pytest.raises(CheckpointError, match=f"tessera-flow states {'0' * 64}"):
+        fetch_weights("v2-nano", str(tmp_path), downloads=downloads)
+    assert not downloads.exists()
+    assert hub.requests[-1].path == f"/{NANO.replace('/ckpt', f'/resolve/{COMMIT}/ckpt')}"
+    right = dataclasses.replace(pinned, sha256=hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(PUBLISHED, "v2-nano", right)
+    assert fetch_weights("v2-nano", str(tmp_path)).sha256 == right.sha256
+
+
+def test_hash_of_a_local_file_is_checked_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pt"
+    path.write_bytes(CONTENT)
+    right = hashlib.sha256(CONTENT).hexdigest()
+    assert fetch_weights(str(path), sha256=right).sha256 == right
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=f"another file than expected.* states {right}"):
+        fetch_weights(str(path), sha256=right)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"v2-nano": {"sha256": "ab"}}', '{"v2-nano": 1}'])
+def test_damaged_record_of_downloads_is_not_ignored(tmp_path: Path, content: str) -> None:
+    downloads = tmp_path / "published_weights.json"
+    downloads.write_text(content)
+    with pytest.raises(CheckpointError, match="is not a record of downloaded weights"):
+        fetch_weights("v2-nano", str(tmp_path), downloads=downloads)
+    assert downloads.read_text() == content

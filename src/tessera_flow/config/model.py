@@ -29,6 +29,13 @@ class Model(Section):
         "content. Required unless `source` is `geotessera`.",
         min_length=1,
     )
+    sha256: str | None = key(
+        None,
+        "SHA-256 of the weights, in hexadecimal; another file is refused. Default for a published "
+        "name: that of its first download, which `published_weights.json` in `paths.work` records. "
+        "Set it to use a file that has replaced that one.",
+        pattern="^[0-9a-f]{64}$",
+    )
     cache: PathText | None = key(
         None,
         "Folder for downloaded weights; can be shared between runs. Default: the Hugging Face "

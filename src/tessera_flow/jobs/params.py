@@ -197,6 +197,7 @@ class JobParams:
         return {
             "weights": model.weights,
             "heads": model.heads,
+            "sha256": model.sha256,
             "content": self._weights_digest,
             **(draws if draws["draws"] != [0, 1] else {}),
         }

@@ -21,12 +21,17 @@ class Published:
         file: its path in the repository.
         parameters: number of parameters of its encoder.
         dim: largest number of dimensions that may be stored.
+        revision: branch, tag or commit of the repository.
+        sha256: of the file. None where it is not known: the first download of each work folder is
+            recorded then (`models.weights_pin`).
     """
 
     repository: str
     file: str
     parameters: int
     dim: int = 128
+    revision: str = "main"
+    sha256: str | None = None
 
     @property
     def page(self) -> str:
@@ -36,7 +41,7 @@ class Published:
     @property
     def url(self) -> str:
         """URL to download the file."""
-        return f"{HUB}/{self.repository}/resolve/main/{self.file}"
+        return f"{HUB}/{self.repository}/resolve/{self.revision}/{self.file}"
 
 
 PUBLISHED = {

@@ -13,9 +13,9 @@ import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
-import httpx2
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -24,13 +24,21 @@ from ..errors import CheckpointError, ConfigError
 from .checkpoint import FAMILIES, inspect_checkpoint, sha256_of
 from .family import Heads, check_dim
 from .published import HUB, PUBLISHED, Published, weights_file
+from .weights_pin import expected_weights, record_download
 from .weights_record import WeightsRecord
+
+TransferError = cast("type[Exception]", HfHubHTTPError.__mro__[1])
+"""Errors of the HTTP client of `huggingface_hub` (httpx or httpx2, by its version)."""
 
 logger = logging.getLogger(__name__)
 
 
 def fetch_weights(
-    weights: str, cache: str | None = None, heads: Heads | None = None
+    weights: str,
+    cache: str | None = None,
+    heads: Heads | None = None,
+    sha256: str | None = None,
+    downloads: Path | None = None,
 ) -> WeightsRecord:
     """Find the weights, download them if they are given by name, and check them.
 
@@ -38,19 +46,28 @@ def fetch_weights(
         weights: path of a checkpoint file, or a key of `PUBLISHED`.
         cache: folder for downloads; the cache of `huggingface_hub` if None.
         heads: see `models.checkpoint.inspect_checkpoint`.
+        sha256: of the file, in hexadecimal; another one is refused.
+        downloads: file that records what was downloaded by name, and from which later calls know
+            what to expect (`models.weights_pin`).
 
     Raises:
         ConfigError, CheckpointError: see `models.published.weights_file`.
-        CheckpointError: the download fails, or the file cannot be used.
+        CheckpointError: the download fails, the file is another one than expected, or it cannot
+            be used.
         OutputError: the cache cannot be written.
     """
     published = PUBLISHED.get(weights)
-    path = weights_file(weights) or _download(weights, PUBLISHED[weights], cache)
+    pin = expected_weights(weights, sha256, downloads)
+    path = weights_file(weights) or _download(weights, PUBLISHED[weights], cache, pin.revision)
+    digest = sha256_of(path)
+    pin.check(weights, path, digest)
     inspection = inspect_checkpoint(path, heads)
+    if published is not None and downloads is not None:
+        record_download(downloads, weights, digest, path)
     sizes = json.loads(json.dumps(asdict(inspection.sizes)))
     return WeightsRecord(
         path=str(path.absolute()),
-        sha256=sha256_of(path),
+        sha256=digest,
         name=weights if published is not None else None,
         url=published.page if published is not None else None,
         family=inspection.family.key,
@@ -84,7 +101,7 @@ def check_choices(
             )
 
 
-def _download(name: str, published: Published, cache: str | None) -> Path:
+def _download(name: str, published: Published, cache: str | None, revision: str) -> Path:
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUB
     logger.info("weights %s: searching the cache and %s", name, _host(endpoint))
     try:
@@ -92,12 +109,13 @@ def _download(name: str, published: Published, cache: str | None) -> Path:
             hf_hub_download(
                 published.repository,
                 published.file,
+                revision=revision,
                 cache_dir=cache,
                 endpoint=endpoint,
                 token=False,
             )
         )
-    except (OSError, httpx2.HTTPError) as error:
+    except (OSError, TransferError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise output_error(Path(cache or error.filename or "the cache"), error) from error
         # The library's messages may contain a mirror's URL with its password: not repeated.
