@@ -139,8 +139,23 @@ def test_every_product_has_its_rule(tmp_path: Path) -> None:
     assert plan(tmp_path) == jobs(
         4, 1, stitch_zarr=1, vrt=1, cog=1, stitch_arrays=1, counts=1, stac_item=1,
         stac_collection=1, geotessera=1, export_tiles=4, list_tiles=1, report=1, checks=1,
-        preview=1,
+        preview=1, index=1,
     )  # fmt: skip
+
+
+def test_change_is_mapped_where_there_is_a_previous_period(tmp_path: Path) -> None:
+    """Colours of all periods are those of the first one, so the preview of a period alone needs
+    its embeddings too."""
+    settings = prepared(tmp_path, *YEAR, products={"formats": ["preview", "change"]})
+    settings["periods"]["later"] = {"start": "2024-01-01", "end": "2024-12-31"}
+    settings["periods"]["short"] = {"start": "2024-07-01", "end": "2024-08-31"}
+    write_config(tmp_path, settings)
+    jobs_of_all = plan(tmp_path)
+    assert {k: jobs_of_all[k] for k in ("preview", "change", "infer")} == {
+        "preview": 3, "change": 1, "infer": 12,
+    }  # fmt: skip
+    alone = plan(tmp_path, "results/here/short/preview.png")
+    assert (alone["preview"], alone["infer"], "change" in alone) == (1, 8, False)
 
 
 def test_tile_folders_take_the_place_of_scenes(tmp_path: Path) -> None:
@@ -159,7 +174,7 @@ def test_published_embeddings_replace_inference(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").unlink()
     write_config(tmp_path, settings | {"source": "geotessera"})
     products = {"stitch_zarr": 1, "stitch_arrays": 1, "vrt": 1, "preview": 1, "stac_item": 1,
-                "stac_collection": 1, "report": 1, "checks": 1}  # fmt: skip
+                "stac_collection": 1, "report": 1, "checks": 1, "index": 1}  # fmt: skip
     assert plan(tmp_path) == {"roi": 1, "store_tiles": 1, "import_embeddings": 4, **products}
     assert plan(tmp_path, "lists") == {"store_tiles": 1, "lists": 1}
 

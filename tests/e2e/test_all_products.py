@@ -31,7 +31,7 @@ def test_every_product_then_the_same_from_its_tiles(finished: Path) -> None:
     run in other folders, give the same embeddings and the same tiles."""
     change(finished, {"products.formats": ["zarr", "vrt", "counts", "stac", "tiles", "report"]})
     new = {"vrt": 1, "counts": 1, "stac_item": 1, "stac_collection": 1, "export_tiles": 4,
-           "list_tiles": 1, "checks": 1, "report": 1}  # fmt: skip
+           "list_tiles": 1, "checks": 1, "report": 1, "index": 1}  # fmt: skip
     assert plan(finished) == new
     run(finished)
     assert plan(finished) == {}

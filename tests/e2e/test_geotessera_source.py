@@ -67,7 +67,7 @@ def taken(computed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert plan(folder) == {
         "roi": 1, "store_tiles": 1, "import_embeddings": 4, "stitch_zarr": 1, "stitch_arrays": 1,
         "preview": 1, "vrt": 1, "geotessera": 1, "stac_item": 1, "stac_collection": 1, "checks": 1,
-        "report": 1,
+        "report": 1, "index": 1,
     }  # fmt: skip
     run(folder, "plan")
     planned = json.loads((folder / "results/plan/plan.json").read_text())

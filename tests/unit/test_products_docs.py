@@ -11,6 +11,7 @@ import pytest
 
 from tessera_flow.jobs.paths import PathPatterns
 from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.change import write_change
 from tessera_flow.products.cog import write_cogs
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
@@ -37,6 +38,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
         files["arrays"], files["scales"], files["counts"], files["arrays_provenance"], *inputs
     )
     write_preview(files["preview"], files["preview_png"], *inputs)
+    write_change(files["change"], *inputs, region.blocks, "y2022")
     write_vrt(
         files["vrt"], files["vrt_codes"], files["arrays"], files["scales"],
         region.grid, region.provenance,

@@ -54,10 +54,12 @@ rule stitch_arrays:
         "../scripts/stitch_arrays.py"
 
 
+# The components are fitted to one period of the region, so that colours can be compared.
 rule preview:
     input:
         **BLOCKS,
         **PROVENANCE,
+        reference=of(FILES.reference_blocks),
     output:
         tif="<results>/{region}/{period}/preview.tif",
         png=report(
@@ -76,6 +78,7 @@ rule preview:
         **needs("preview"),
     params:
         settings=of(PARAMS.product("preview")),
+        reference=of(FILES.reference_period),
     message:
         "Rendering the preview of {wildcards.region}, {wildcards.period}"
     script:

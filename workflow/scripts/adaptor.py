@@ -78,24 +78,27 @@ def _job(snakemake: Any, config: Config) -> tuple[Path, str, int, str]:
     block = [names.pop(key) for key in ("region", "period", "block") if key in names]
     label = " ".join([rule_name(snakemake.rule), *names.values()])
     attempt = snakemake.resources.get("attempt", 1)
-    settings = settings_hash(snakemake.params.get("settings"))
-    return job_log_path(config.paths.work, *block), label, attempt, settings
+    path = job_log_path(config.paths.work, *block)
+    return path, label, attempt, settings_hash(snakemake.params.get("settings"))
+
+
+def blocks_of(snakemake: Any, config: Config, period: str, paths: Any) -> dict[str, Path]:
+    """Return the checked files of a period of the job's region, by block."""
+    expected_of(config, snakemake.wildcards.region, period).check(block_files(paths))
+    return {Path(path).stem: Path(path) for path in paths}
 
 
 def stitch_inputs(snakemake: Any, config: Config, blocks: bool = True) -> dict[str, Any]:
     """Return grid, provenance and, if requested, blocks for a product writer."""
     from tessera_flow.products.inputs import product_inputs
 
-    if blocks:
-        names = snakemake.wildcards
-        expected_of(config, names.region, names.period).check(block_files(snakemake.input.blocks))
+    names = snakemake.wildcards
+    given = blocks_of(snakemake, config, names.period, snakemake.input.blocks) if blocks else {}
     inputs = product_inputs(
-        config,
-        snakemake.wildcards.region,
-        snakemake.wildcards.period,
-        blocks=[Path(path) for path in snakemake.input.blocks] if blocks else [],
+        *(config, names.region, names.period),
+        blocks=given.values(),
         weights=Path(snakemake.input.weights) if snakemake.input.get("weights") else None,
         manifests=[Path(path) for path in snakemake.input.manifests],
         tile_blocks=[Path(path) for path in snakemake.input.tile_blocks],
     )
-    return inputs if blocks else {name: inputs[name] for name in ("grid", "provenance")}
+    return {name: value for name, value in inputs.items() if blocks or name != "blocks"}

@@ -17,4 +17,6 @@ with product_job(snakemake) as config:
         mask=Path(snakemake.input.mask),
         skip_list=next((Path(path) for path in snakemake.input.skipped), None),
         logs=Path(snakemake.log[0]).parent,
+        reference=snakemake.params.reference,
+        change=next(((snakemake.params.previous, Path(p)) for p in snakemake.input.change), None),
     )

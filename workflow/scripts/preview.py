@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from adaptor import product_job, stitch_inputs
+from adaptor import blocks_of, product_job, stitch_inputs
 from tessera_flow.products.preview import write_preview
 
 with product_job(snakemake) as config:
+    name, blocks = snakemake.params.reference, snakemake.input.reference
     write_preview(
         Path(snakemake.output.tif),
         Path(snakemake.output.png),
         **stitch_inputs(snakemake, config),
         stretch=snakemake.params.settings["preview_stretch"],
+        reference=(name, blocks_of(snakemake, config, name, blocks)) if blocks else None,
     )

@@ -364,19 +364,21 @@ class Products(Section):
             "cog",
             "preview",
             "counts",
+            "change",
             "stac",
             "geotessera",
             "tiles",
             "report",
         ]
     ] = key(
-        ["zarr", "arrays", "vrt", "preview", "counts", "stac", "report"],
+        ["zarr", "arrays", "vrt", "preview", "counts", "change", "stac", "report"],
         "Products to write. `zarr`: Zarr v3 store. `arrays`: .npy arrays as in the reference "
         "pipeline. `vrt`: GDAL virtual raster of all dimensions over these arrays, which are "
         "then also written. `cog`: cloud-optimised GeoTIFF of all dimensions. `preview`: RGB "
         "GeoTIFF and PNG of the first three principal components. `counts`: GeoTIFF of "
-        "observation counts. `stac`: STAC Collection and Items. `geotessera`: store for the "
-        "geotessera client (int8, 128 dimensions). `tiles`: the time series as reference tile "
+        "observation counts. `change`: GeoTIFF of the cosine distance to the previous period of "
+        "the region, if there is one. `stac`: STAC Collection and Items. `geotessera`: store for "
+        "the geotessera client (int8, 128 dimensions). `tiles`: the time series as reference tile "
         "folders, as large as the scenes. `report`: HTML page with checks; also writes `preview`.",
         min_length=1,
     )

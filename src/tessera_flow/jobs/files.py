@@ -5,6 +5,7 @@ The rules call this module and hold no logic of their own; `product_files` has t
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from ..atomic import check_folder
@@ -14,6 +15,9 @@ from ..region.blocks import load_region_grid
 from ..region.grid import Block, RegionGrid
 from .journal import JobRecord, job_log_path, read_job_log, unfinished
 from .paths import SENSORS, PathPatterns
+
+_ALIKE = timedelta(days=31)
+"""Largest difference of the lengths of two periods that are compared."""
 
 
 class RunFiles:
@@ -143,6 +147,45 @@ class RunFiles:
             )
             for block in self.grids[region].blocks
         ]
+
+    def reference_period(self, region: str) -> str:
+        """Return the period of a region to which the components of all its previews are fitted:
+        the first in the configuration, so that adding one at the end changes no colours."""
+        return next(period for name, period in runs(self.config) if name == region)
+
+    def reference_blocks(self, region: str, period: str) -> list[str]:
+        """Return the block files of the reference period; none for this period itself."""
+        reference = self.reference_period(region)
+        return [] if period == reference else self.block_files(region, reference)
+
+    def previous_period(self, region: str, period: str) -> str | None:
+        """Return the period of a region with which another is compared; None if there is none.
+
+        It has ended before the other starts. Of these, the last one that has the same first and
+        last day of the year; without one, the last one that is at most a month longer or shorter.
+        """
+        days = self.config.periods
+        this = days[period]
+        season = (this.start.month, this.start.day, this.end.month, this.end.day)
+        length = this.end - this.start
+        earlier = sorted(
+            (days[name].end, name)
+            for other, name in runs(self.config)
+            if other == region and days[name].end < this.start
+        )
+        same, similar = [], []
+        for _, name in earlier:
+            start, end = days[name].start, days[name].end
+            if (start.month, start.day, end.month, end.day) == season:
+                same.append(name)
+            elif abs((end - start) - length) <= _ALIKE:
+                similar.append(name)
+        return next(reversed(same or similar), None)
+
+    def previous_blocks(self, region: str, period: str) -> list[str]:
+        """Return the block files of the previous period."""
+        previous = self.previous_period(region, period)
+        return [] if previous is None else self.block_files(region, previous)
 
     def tile_blocks(self, region: str, period: str) -> list[str]:
         """Return `block_files` with the facts about tile folders; none for other sources."""

@@ -37,6 +37,7 @@ class PathPatterns:
     cog: str
     cog_codes: str
     cog_scales: str
+    change: str
     vrt: str
     vrt_codes: str
     geotessera: str
@@ -48,6 +49,7 @@ class PathPatterns:
     preview_checksums: str
     counts_checksums: str
     cog_checksums: str
+    change_checksums: str
     vrt_checksums: str
     item_checksums: str
     collection_checksums: str
@@ -64,6 +66,8 @@ class PathPatterns:
     map_page: str
     map_item: str
     map_page_checksums: str
+    index: str
+    index_checksums: str
 
     @classmethod
     def below(cls, work: str, results: str) -> PathPatterns:
@@ -95,6 +99,7 @@ class PathPatterns:
             cog=f"{products}/embeddings.tif",
             cog_codes=f"{products}/embeddings_codes.tif",
             cog_scales=f"{products}/embeddings_scales.tif",
+            change=f"{products}/change.tif",
             vrt=f"{products}/embeddings.vrt",
             vrt_codes=f"{products}/embeddings_codes.vrt",
             geotessera=f"{products}/geotessera",
@@ -108,6 +113,7 @@ class PathPatterns:
             preview_checksums=f"{checksums}/preview.json",
             counts_checksums=f"{checksums}/counts.json",
             cog_checksums=f"{checksums}/cog.json",
+            change_checksums=f"{checksums}/change.json",
             vrt_checksums=f"{checksums}/vrt.json",
             item_checksums=f"{checksums}/item.json",
             collection_checksums=f"{results}/{{region}}/checksums/collection.json",
@@ -122,4 +128,6 @@ class PathPatterns:
             map_page=f"{maps}/map.html",
             map_item=f"{maps}/item.json",
             map_page_checksums=f"{maps}/checksums/label_map_page.json",
+            index=f"{results}/index.html",
+            index_checksums=f"{results}/checksums/index.json",
         )

@@ -44,6 +44,7 @@ class ProductFiles:
                 self._paths.counts_checksums,
             ],
             "cog": list(self.cog_files().values()),
+            "change": [self._paths.change, self._paths.change_checksums],
             "vrt": list(self.vrt_files().values()),
             "geotessera": [self._paths.geotessera],
             "stac": [
@@ -57,8 +58,12 @@ class ProductFiles:
                 self._paths.report_checksums,
                 self._paths.checks,
                 self._paths.checks_checksums,
+                self._paths.index,
+                self._paths.index_checksums,
             ],
         }
+        if self._files.previous_period(region, period) is None:
+            del patterns["change"]
         names = {"region": region, "period": period}
         files: dict[str, list[str]] = {
             product: [path.format(**names) for path in patterns[product]]
@@ -151,6 +156,28 @@ class ProductFiles:
         if "tiles" in self._config.products.formats:
             names["tiles"] = ["tiles"]
         return names
+
+    def change(self, region: str, period: str) -> list[str]:
+        """Return the map of change of a region and period, if it is made."""
+        return self.by_format(region, period).get("change", [])[:1]
+
+    def index_inputs(self) -> dict[str, list[str]]:
+        """Return the files of all regions and periods that the index page shows or links."""
+        return {
+            name: [
+                pattern.format(region=region, period=period)
+                for region, period in runs(self._config)
+            ]
+            for name, pattern in (
+                ("pages", self._paths.report),
+                ("checks", self._paths.checks),
+                ("previews", self._paths.preview_png),
+            )
+        }
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Return the (region, period) pairs in the order of `index_inputs`."""
+        return runs(self._config)
 
     def stac_items(self, region: str) -> list[str]:
         """Return the STAC Items of a region's periods."""

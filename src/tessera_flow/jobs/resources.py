@@ -62,6 +62,8 @@ NEEDS: Mapping[str, Need] = {
     "stitch_zarr": Need(900, 0, "none", 120, threads=2),
     "stitch_arrays": Need(300, 0, "none", 120),
     "preview": Need(550, 0, "none", 120),
+    # Holds the same window of two periods.
+    "change": Need(600, 0, "none", 120),
     "counts": Need(350, 0, "none", 120),
     "cog": Need(900, 0, "none", 240, threads=2),
     "vrt": Need(150, 0, "none", 30),
@@ -71,7 +73,8 @@ NEEDS: Mapping[str, Need] = {
     "checks": Need(650, 0, "none", 120),
     "label_map": Need(700, 0, "none", 240, threads=2),
     "label_map_page": Need(300, 0, "none", 30),
-    "report": Need(300, 0, "none", 60),
+    "report": Need(700, 0, "none", 120),
+    "index": Need(200, 0, "none", 30),
     # Not measured; as for retile, they hold the same few dates of a patch.
     "import_tiles": Need(300, 450, "patch", 60),
     # The client reads the list of the whole world.

@@ -56,6 +56,7 @@ class RegionBlocks:
         grid: RegionGrid,
         blocks: Mapping[str, Path],
         provenance: Provenance | None = None,
+        values_only: bool = False,
     ) -> None:
         """Set up the view; see `__enter__` for the checks.
 
@@ -64,6 +65,8 @@ class RegionBlocks:
             blocks: embeddings file of every block of `grid`, by block id.
             provenance: if given, K and dtype must match it, and it decides whether the blocks have
                 counts and months; without it, they have counts.
+            values_only: only embeddings and scales are read, so that `provenance` may be of another
+                period.
 
         Raises:
             TileError: a block of the grid has no file in `blocks`, or it does not exist.
@@ -85,8 +88,10 @@ class RegionBlocks:
         self.dtype: np.dtype[Any] = np.dtype("int8")
         self._paths = dict(blocks)
         self._provenance = provenance
-        self.counted = provenance is None or provenance.counted
-        self.months: list[str] = [] if provenance is None else provenance.months
+        self.counted = not values_only and (provenance is None or provenance.counted)
+        self.months: list[str] = []
+        if provenance is not None and not values_only:
+            self.months = provenance.months
         self._windows = {block.id: grid.product_window(block) for block in grid.blocks}
         self._cells = {
             (window.y0 // self.edge, window.x0 // self.edge): block_id

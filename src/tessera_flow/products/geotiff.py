@@ -61,9 +61,7 @@ def write_cog(
     Raises:
         OutputError: the file cannot be written.
     """
-    shape = (int(grid.product_geobox.shape[0]), int(grid.product_geobox.shape[1]))
-    place = Placement(shape, product_crs(grid).to_wkt(), grid.product_geobox.affine)
-    with cog_writer(output, place, dtype, bands, tags, resampling, nodata) as write:
+    with cog_writer(output, Placement.of(grid), dtype, bands, tags, resampling, nodata) as write:
         for window, values in pieces:
             write(window, values)
 
@@ -75,6 +73,12 @@ class Placement:
     shape: tuple[int, int]
     crs: str
     transform: Affine
+
+    @classmethod
+    def of(cls, grid: RegionGrid) -> Placement:
+        """Return the placement of the region's product grid."""
+        shape = (int(grid.product_geobox.shape[0]), int(grid.product_geobox.shape[1]))
+        return cls(shape, product_crs(grid).to_wkt(), grid.product_geobox.affine)
 
 
 @contextmanager

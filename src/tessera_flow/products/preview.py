@@ -44,6 +44,7 @@ def write_preview(
     blocks: Mapping[str, Path],
     provenance: Provenance,
     stretch: float = 2.0,
+    reference: tuple[str, Mapping[str, Path]] | None = None,
 ) -> None:
     """Write the region's first three principal components as colours.
 
@@ -55,6 +56,9 @@ def write_preview(
         blocks: embeddings file of every block, by block id.
         provenance: written to the GeoTIFF's tags.
         stretch: per cent of the scores cut at both ends of each colour, over the region.
+        reference: name and embeddings files of the period to which the components are fitted, so
+            that the colours of all periods of a region can be compared; None for `blocks`. They
+            are fitted to `blocks` as well if the other period has no embedding.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -65,7 +69,7 @@ def write_preview(
         tif = stack.enter_context(atomic_output(output_tif))
         png = stack.enter_context(atomic_output(output_png))
         stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
-        components = fit_components(source, stretch)
+        components, fitted = _fit(source, provenance, stretch, reference)
         if components is None:
             logger.warning(
                 "Region %s, period %s: no pixel has an embedding; the preview is transparent.",
@@ -76,7 +80,9 @@ def write_preview(
         tiled, cog = scratch / "tiled.tif", scratch / "cog.tif"
         needed = 6 * source.shape[0] * source.shape[1]  # four bands and overviews, uncompressed
         with gdal_writes(output_tif, needed):
-            sums = _render(tiled, source, components, _tags(provenance, components, stretch))
+            sums = _render(
+                tiled, source, components, _tags(provenance, components, stretch, fitted)
+            )
             read_back(tiled, sums)
             copy_as_cog(tiled, cog, "AVERAGE")
             read_back(cog, sums)
@@ -85,7 +91,33 @@ def write_preview(
         cog.replace(tif)
 
 
-def _tags(provenance: Provenance, components: Components | None, stretch: float) -> dict[str, str]:
+def _fit(
+    source: RegionBlocks,
+    provenance: Provenance,
+    stretch: float,
+    reference: tuple[str, Mapping[str, Path]] | None,
+) -> tuple[Components | None, str]:
+    """Return the components of the reference period, or those of `source`; and the name of the
+    period to which they are fitted."""
+    if reference is not None:
+        name, blocks = reference
+        with RegionBlocks(source.grid, blocks, provenance, values_only=True) as other:
+            components = fit_components(other, stretch)
+        if components is not None:
+            return components, name
+        logger.warning(
+            "Period %s of region %s has no embedding: the colours of %s are fitted to it alone and "
+            "cannot be compared with those of other periods.",
+            name,
+            provenance.region,
+            provenance.period,
+        )
+    return fit_components(source, stretch), provenance.period
+
+
+def _tags(
+    provenance: Provenance, components: Components | None, stretch: float, fitted: str
+) -> dict[str, str]:
     shares = [] if components is None else [round(float(s), 6) for s in components.shares]
     return {
         **provenance.tags(),
@@ -93,6 +125,7 @@ def _tags(provenance: Provenance, components: Components | None, stretch: float)
         f"{provenance.region}, {provenance.period}; alpha 0 = no embedding",
         "PCA_VARIANCE_SHARES": json.dumps(shares),
         "PCA_SAMPLE_PIXELS": str(0 if components is None else components.pixels),
+        "PCA_PERIOD": fitted,
         "PCA_STRETCH_PERCENT": str(float(stretch)),
     }
 

@@ -74,6 +74,9 @@ _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
         "counts.tif": ("counts", "Observation counts", _COG, ["metadata"]),
         "counts.qml": ("counts_style", "Style of the counts", "application/xml", ["metadata"]),
     },
+    "change": {
+        "change.tif": ("change", "Cosine distance to the previous period", _COG, ["metadata"])
+    },
     "preview": {
         "preview.tif": ("visual", "First three principal components", _COG, ["visual"]),
         "preview.png": ("thumbnail", "Preview", pystac.MediaType.PNG, ["thumbnail"]),

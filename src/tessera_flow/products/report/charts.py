@@ -10,7 +10,7 @@ from ...dates import period_months
 from .series import PixelSeries
 
 _WIDTH, _LEFT, _RIGHT = 760, 44, 6
-_STRIP, _GAP = 62, 30
+_STRIP, _GAP = 62, 36
 _PLOT, _TOP, _BOTTOM = 190, 18, 22
 
 Tick = tuple[float, str]

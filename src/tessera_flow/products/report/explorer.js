@@ -125,16 +125,10 @@ function startExplorer(document) {
   let current = middleOf(data);
   let values = similarities(data, current);
 
-  function cross(canvas) {
-    const scale = data.width / canvas.clientWidth || 1;
-    const [x, y] = [(current % data.width) + 0.5, Math.floor(current / data.width) + 0.5];
-    const context = canvas.getContext("2d");
-    for (const [colour, width] of [["#000", 4], ["#fff", 2]]) {
-      context.strokeStyle = colour;
-      context.lineWidth = width * scale;
-      context.beginPath();
-      context.arc(x, y, 7 * scale, 0, 2 * Math.PI);
-      context.stroke();
+  function markSelected() {
+    for (const ring of document.querySelectorAll("#explorer .ring")) {
+      ring.style.left = `${(((current % data.width) + 0.5) / data.width) * 100}%`;
+      ring.style.top = `${((Math.floor(current / data.width) + 0.5) / data.height) * 100}%`;
     }
   }
 
@@ -146,7 +140,6 @@ function startExplorer(document) {
       const context = base.getContext("2d");
       context.clearRect(0, 0, base.width, base.height);
       context.drawImage(image, 0, 0, data.shape[1] / data.step, data.shape[0] / data.step);
-      cross(base);
     };
     image.src = source.getAttribute("href");
   }
@@ -155,8 +148,7 @@ function startExplorer(document) {
     const range = rangeOf(values);
     const image = new ImageData(coloured(values, range), data.width, data.height);
     map.getContext("2d").putImageData(image, 0, 0);
-    cross(map);
-    drawBase();
+    markSelected();
     find("low").textContent = range[0].toFixed(2);
     selected.textContent = textOf(data, current);
   }
@@ -199,9 +191,10 @@ function startExplorer(document) {
     });
   }
   for (const input of document.querySelectorAll("input[name=explorer-layer]")) {
-    input.addEventListener("change", draw);
+    input.addEventListener("change", drawBase);
   }
   draw();
+  drawBase();
 }
 
 if (typeof document !== "undefined" && document.getElementById("explorer-data")) {

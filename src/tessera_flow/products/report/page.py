@@ -25,6 +25,7 @@ from ...scenes.publication import TITLES
 from ..check_states import FAIL, PASS, WARN
 from ..checks import read_checks
 from ..provenance import Provenance, pixel_text
+from .change_map import change_figure
 from .figures import (
     EMBEDDED,
     INSIDE,
@@ -64,6 +65,7 @@ _NAVIGATION = (
     ("checks", "checks"),
     ("days", "days"),
     ("observations", "observations"),
+    ("change", "change"),
     ("blocks", "blocks"),
     ("seams", "seams"),
     ("series", "time series"),
@@ -71,9 +73,6 @@ _NAVIGATION = (
     ("time", "costs"),
     ("methods", "methods"),
     ("how", "files"),
-)
-_OWN_COMPONENTS = (
-    "They are fitted to this region and period, so the colours of two reports cannot be compared."
 )
 _MAX_MISSING = 100
 _MAX_BORDERS = 10
@@ -98,6 +97,8 @@ def write_report(
     mask: Path | None = None,
     skip_list: Path | None = None,
     store: StoreManifest | None = None,
+    reference: str | None = None,
+    change: tuple[str, Path] | None = None,
 ) -> None:
     """Write the report.
 
@@ -114,6 +115,8 @@ def write_report(
         mask: the region's mask on its full grid (`roi.tif`), for the map of blocks.
         skip_list: JSON file of `skipped_blocks.write_skip_list`; None if no block was skipped.
         store: the tiles of published embeddings.
+        reference: the period to which the components of the preview are fitted; None for this one.
+        change: the previous period, and the GeoTIFF of `change.write_change`.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -142,7 +145,8 @@ def write_report(
             overview=overview(grid, provenance, preview, results["region_pixels"]),
             observations=_observations(observations),
             **_appearance(),
-            components_note=_OWN_COMPONENTS,
+            components_note=_components_note(provenance, reference),
+            change=None if change is None else change_figure(*change),
             **_scenes(provenance, manifests, records, store),
             coverage=_coverage(results),
             **observed(grid, blocks, provenance, manifests, store is not None),
@@ -164,6 +168,15 @@ def write_report(
             software=provenance.software,
             record=json.dumps(provenance.to_json(), indent=1),
         ),
+    )
+
+
+def _components_note(provenance: Provenance, reference: str | None) -> str:
+    fitted = reference or provenance.period
+    which = "this period" if fitted == provenance.period else f"period {fitted} of this region"
+    return (
+        f"They are fitted to {which}, for all periods of the region: their colours can be "
+        "compared with each other, not with those of other regions."
     )
 
 

@@ -335,6 +335,10 @@ def opening_examples(provenance: Provenance) -> list[tuple[str, str]]:
             "cog",
             "In QGIS: add the raster, then Symbology > Multiband color; a band is a dimension.",
         ),
+        (
+            "change",
+            "In QGIS, or: rasterio.open('change.tif').read(1)  # 1 - cosine",
+        ),
         ("vrt", "In QGIS, or: rasterio.open('embeddings.vrt').read([1, 2, 3])  # dequantised"),
         ("stac", "import pystac\n\nitem = pystac.Item.from_file('item.json')"),
         (

@@ -1,0 +1,58 @@
+"""Write the page that shows all regions and periods, with links to their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ...atomic import write_text
+from ..checks import read_checks
+from .figures import data_uri, reduced_png
+
+THUMBNAIL_EDGE = 256
+"""Most rows and columns of a preview in the page."""
+
+
+def write_index(
+    output: Path, runs: Sequence[tuple[str, str]], checks: Sequence[Path], previews: Sequence[Path]
+) -> None:
+    """Write the page.
+
+    Args:
+        output: the HTML file, in the folder that has the folders of the regions.
+        runs: region and period of each product folder.
+        checks: the JSON file of `checks.write_checks` of each.
+        previews: the PNG of the preview of each.
+
+    Raises:
+        TileError: the results of checks cannot be read.
+        OutputError: the file cannot be written.
+    """
+    regions: dict[str, list[dict[str, Any]]] = {}
+    for (region, period), results, preview in zip(runs, checks, previews, strict=True):
+        document = read_checks(results)
+        pixels = document["region_pixels"]
+        regions.setdefault(region, []).append(
+            {
+                "period": period,
+                "state": document["state"],
+                "headline": document["headline"],
+                "share": f"{100 * document['embedded'] / pixels if pixels else 0:.1f} %",
+                "image": data_uri(reduced_png(preview, THUMBNAIL_EDGE)),
+                "link": f"{quote(region)}/{quote(period)}/report.html",
+            }
+        )
+    environment = Environment(
+        loader=PackageLoader(__package__ or "", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = environment.get_template("index.html.j2").render(regions=regions, number=len(runs))
+    write_text(output, page)
