@@ -107,7 +107,7 @@ def _keys(
         if section_of(field.annotation):
             yield f"{indent}# {first_sentence(field.description or '').replace('`', '')}"
         else:
-            yield f"{indent}# {_short(field, required=inner in marked)}"
+            yield from comment(_short(field, required=inner in marked), indent)
         yield from _entry(key, field, values.get(key), inner, indent, marked)
 
 
