@@ -28,7 +28,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
     region = make_region(tmp_path / "blocks", 100, dim=128, valid=np.ones((230, 170), bool))
     inputs = (region.grid, region.blocks, region.provenance)
     files = {
-        name: Path(pattern.format(region="my_region", period="y2023", block="{block}"))
+        name: Path(pattern.format(region="my_region", period="y2023", block="{block}", map="m"))
         for name, pattern in vars(PathPatterns.below("work", "results")).items()
         if pattern.startswith("results/")
     }
@@ -56,7 +56,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
         )
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(snippets) == 8
+    assert len(snippets) == 9
     # That of the geotessera client is run by tests/geotessera: it needs another Python.
     for snippet in snippets:
         if "import GeoTesseraZarr" not in snippet:

@@ -145,8 +145,7 @@ def write_report(
             overview=overview(grid, provenance, preview, results["region_pixels"]),
             observations=_observations(observations),
             **_appearance(),
-            components_note=_components_note(provenance, reference),
-            change=None if change is None else change_figure(*change),
+            **_of_other_periods(provenance, reference, change),
             **_scenes(provenance, manifests, records, store),
             coverage=_coverage(results),
             **observed(grid, blocks, provenance, manifests, store is not None),
@@ -171,13 +170,17 @@ def write_report(
     )
 
 
-def _components_note(provenance: Provenance, reference: str | None) -> str:
+def _of_other_periods(
+    provenance: Provenance, reference: str | None, change: tuple[str, Path] | None
+) -> dict[str, Any]:
+    """Return what the page shows of other periods of the region, by name in the template."""
     fitted = reference or provenance.period
     which = "this period" if fitted == provenance.period else f"period {fitted} of this region"
-    return (
-        f"They are fitted to {which}, for all periods of the region: their colours can be "
-        "compared with each other, not with those of other regions."
-    )
+    return {
+        "components_note": f"They are fitted to {which}, for all periods of the region: their "
+        "colours can be compared with each other, not with those of other regions.",
+        "change": None if change is None else change_figure(*change),
+    }
 
 
 def _appearance() -> dict[str, Any]:
