@@ -159,15 +159,22 @@ def write_report(
                 provenance, manifests, records, len(skipped), grid.downsample_rate, store
             ),
             citations=CITATIONS,
-            opening=[
-                ([(file, quote(file)) for file in products[name]], code)
-                for name, code in opening_examples(provenance)
-                if name in products
-            ],
+            opening=_opening(provenance, products),
             software=provenance.software,
             record=json.dumps(provenance.to_json(), indent=1),
         ),
     )
+
+
+def _opening(
+    provenance: Provenance, products: Mapping[str, Sequence[str]]
+) -> list[tuple[list[tuple[str, str]], str]]:
+    """Return (name and link of each file, code that opens them) of each product."""
+    return [
+        ([(file, quote(file)) for file in products[name]], code)
+        for name, code in opening_examples(provenance)
+        if name in products
+    ]
 
 
 def _of_other_periods(
