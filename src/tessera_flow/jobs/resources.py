@@ -77,9 +77,9 @@ NEEDS: Mapping[str, Need] = {
     "index": Need(200, 0, "none", 30),
     # Not measured; as for retile, they hold the same few dates of a patch.
     "import_tiles": Need(300, 450, "patch", 60),
-    # The client reads the list of the whole world.
-    "store_tiles": Need(2300, 0, "none", 60),
-    "import_embeddings": Need(500, 100, "patch", 120),
+    # Not measured on the list of all NPY tiles of the world.
+    "store_tiles": Need(1000, 0, "none", 60),
+    "import_embeddings": Need(600, 100, "patch", 120),
     "export_tiles": Need(300, 450, "patch", 120),
     "list_tiles": Need(150, 0, "none", 60),
 }
