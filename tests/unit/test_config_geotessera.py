@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tessera_flow.config.configuration import load_config
+from tessera_flow.config.unused import unused_settings
 from tessera_flow.errors import ConfigError
 
 from .test_config import PERIOD, follows_schema
@@ -83,3 +84,11 @@ def test_settings_that_published_embeddings_do_not_allow(
     with pytest.raises(ConfigError) as caught:
         load_config(PUBLISHED | sections)
     assert str(caught.value) == message
+
+
+def test_requests_to_a_store_use_the_limits_of_downloads() -> None:
+    """They are retried as requests for scenes are; slices and scenes do not exist."""
+    limits = {"attempts": 2, "timeout": 9, "deadline": 90}
+    assert unused_settings(load_config(PUBLISHED | {"download": limits})) == []
+    (message,) = unused_settings(load_config(PUBLISHED | {"download": {"slice_months": 2}}))
+    assert message.endswith("does not use these settings: download.slice_months.")

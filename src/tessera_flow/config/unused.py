@@ -14,13 +14,16 @@ from .messages import section_of
 _DOWNLOAD = (
     "slice_months", "attempts", "timeout", "deadline", "max_missing_percent",
 )  # fmt: skip
-_SCENES = ("preprocessing", "sentinel2", "sentinel1", *(f"download.{key}" for key in _DOWNLOAD))
+_SENSORS = ("preprocessing", "sentinel2", "sentinel1")
+_SCENES = (*_SENSORS, *(f"download.{key}" for key in _DOWNLOAD))
 
 UNUSED_SECTIONS: dict[str, tuple[str, ...]] = {
     "scenes": ("tiles", "geotessera"),
     "tiles": (*_SCENES, "download.threads", "geotessera"),
     "geotessera": (
-        *_SCENES,
+        *_SENSORS,
+        "download.slice_months",
+        "download.max_missing_percent",
         "tiles",
         "model.cache",
         "model.statistics",
