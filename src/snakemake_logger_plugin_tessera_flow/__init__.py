@@ -44,6 +44,11 @@ _ROUTINE = re.compile(
     r"Would remove temporary output|Removing output files|Job \d+ has been submitted|"
     r"(Group job|Job) \S+ has been submitted|No wall time|None$|\s*$)"
 )
+_INTERRUPT = re.compile(r"Terminating processes on user request|.*died with <Signals.SIGINT", re.S)
+_AFTER_INTERRUPT = re.compile(
+    r".*(died with <Signals.SIGINT|At least one job did not complete)", re.S
+)
+"""What Snakemake says of jobs that Ctrl-C has ended, which did not fail."""
 _ALWAYS = {LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR, LogEvent.ERROR}
 
 
@@ -74,6 +79,7 @@ class LogHandler(LogHandlerBase):
         self._progress = RunProgress(time.monotonic())
         self._shown_live = False
         self._counted = False
+        self._interrupted = False
         # Used by the thread of the handler and by that of the clock.
         self._guard = threading.RLock()
         self._stop = threading.Event()
@@ -95,10 +101,16 @@ class LogHandler(LogHandlerBase):
             self.handleError(record)
 
     def _is_shown(self, record: logging.LogRecord, event: LogEvent | None) -> bool:
+        text = str(record.msg)
+        self._interrupted = self._interrupted or bool(_INTERRUPT.match(text))
+        if self._interrupted and (
+            event in (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR) or _AFTER_INTERRUPT.match(text)
+        ):
+            return False
         if record.levelno >= logging.WARNING or event in _ALWAYS:
             return True
         if event is None:
-            return record.levelno >= logging.INFO and not _ROUTINE.match(str(record.msg))
+            return record.levelno >= logging.INFO and not _ROUTINE.match(text)
         return event not in _ROUTINE_EVENTS
 
     def _take(self, event: LogEvent | None, values: dict[str, Any]) -> None:

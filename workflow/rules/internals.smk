@@ -123,10 +123,10 @@ def make_again(paths):
 
 
 def refuse(error):
-    """End with a message, also under --quiet all, which hides those of Snakemake."""
-    if Quietness.ALL in (workflow.output_settings.quiet or ()):
-        print(error, file=sys.stderr)
-    raise WorkflowError(str(error)) from None
+    """End with one message, also under --quiet all. An exception would show lines of rules, too."""
+    silent = Quietness.ALL in (workflow.output_settings.quiet or ())
+    print(error, file=sys.stderr) if silent else logger.error(str(error))
+    sys.exit(1)
 
 
 def package_folder():

@@ -1,5 +1,7 @@
 # Parts of Snakemake that are not in its documentation: its locks. See internals.smk.
 
+from contextlib import nullcontext
+
 
 def keep_locks():
     """Do not remove the folder's locks at the end of this run: it removes those of other runs.
@@ -11,20 +13,25 @@ def keep_locks():
 
 
 def explain_locks(message):
-    """If the folder is locked, fail with the text that `message` returns, if it is not None."""
+    """If the folder is locked, fail with the text that `message` returns, if it is not None; a dry
+    run shows it as a warning."""
     prepare = workflow._prepare_dag
 
     def prepare_with_message(*arguments, **options):
         prepare(*arguments, **options)
-        if options.get("nolock") or options.get("lock_warn_only"):
+        if options.get("nolock"):
             return
+        only_warn = options.get("lock_warn_only")
         lock = workflow.persistence.lock
 
         def lock_with_message():
             text = message() if workflow.persistence.locked else None
-            if text is not None:
+            if text is not None and not only_warn:
                 refuse(text)
-            return lock()
+            if text is None:
+                return lock()
+            show_warning(text)
+            return nullcontext()
 
         workflow.persistence.lock = lock_with_message
 

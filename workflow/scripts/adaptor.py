@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Ctrl-C reaches jobs while they import, too: it ends them without a traceback.
+_show_error = sys.excepthook
+sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or _show_error(kind, *error)
+
 # A clone works without installing the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 

@@ -49,11 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with_boxes_joined(words: Sequence[str]) -> list[str]:
-    """Return the words with `--roi -3.1,50,-3,51` as one: argparse takes `-3.1` for an option."""
+    """Return the words with `--roi -3.1,50,-3,51` as one, and the box of `tessera-flow roi` at the
+    end, after `--`: argparse takes `-3.1` for an option."""
     result: list[str] = []
     for word in words:
         if result and result[-1] == "--roi" and re.match(r"-[\d.]", word):
             result[-1] = f"--roi={word}"
+        elif result and words[0] == "roi" and re.match(r"-[\d.]+,", word):
+            return [*result, *words[len(result) + 1 :], "--", word]
         else:
             result.append(word)
     return result

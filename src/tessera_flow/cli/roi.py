@@ -22,7 +22,8 @@ def register(subparsers: Subparsers) -> None:
         ),
     )
     add = parser.add_argument
-    add("region", type=Path, help="GeoJSON, GeoPackage, shapefile, FlatGeobuf, ... or a GeoTIFF")
+    add("region", help="GeoJSON, GeoPackage, shapefile, FlatGeobuf, ..., a GeoTIFF, or a box "
+        "west,south,east,north in degrees")  # fmt: skip
     add("--out", type=Path, required=True, metavar="TIF", help="mask to write")
     add("--hull", type=Path, default=None, metavar="TIF",
         help="convex hull to write (default: <out>_convex_hull.tif)")  # fmt: skip
@@ -53,19 +54,22 @@ def run(arguments: argparse.Namespace) -> int:
     from ..region.mask import write_mask
     from ..region.roi import VectorRoi, convex_hull, read_roi, region_geobox
     from ..region.roi_files import roi_files
+    from .run_request import box_or_file
 
     check_output(arguments.out)
     hull = arguments.hull
     if hull is None:
         hull = arguments.out.with_name(f"{arguments.out.stem}_convex_hull.tif")
     check_output(hull)
-    region = {file.resolve() for file in (arguments.region, *roi_files(arguments.region))}
+    source = box_or_file(arguments.region)
+    files = [source, *roi_files(source)] if isinstance(source, Path) else []
+    region = {file.resolve() for file in files}
     for name, path in (("out", arguments.out), ("hull", hull)):
         if path.resolve() in region:
             raise RegionError(f"--{name} {path} is the region itself: name another file.")
     if hull.resolve() == arguments.out.resolve():
         raise RegionError(f"--hull {hull} is the same file as --out: name another file.")
-    roi = read_roi(arguments.region, arguments.layer)
+    roi = read_roi(source, arguments.layer)
     geobox = region_geobox(roi, arguments.resolution, arguments.crs, arguments.align)
     inside = write_mask(roi, geobox, arguments.out)
     height, width = geobox.shape

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from .run_request import add_arguments, prepared
+from .run_request import add_arguments, prepared, run_folder_of
 
 if TYPE_CHECKING:
     from ..config.configuration import Config
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_LOOKS = {
+    "--unlock", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--summary", "-S",
+    "--detailed-summary", "-D", "--list", "--list-rules", "-l", "--list-target-rules", "--lt",
+    "--list-changes", "--list-untracked", "--lint", "--version", "-v", "--help", "-h",
+    "--cleanup-metadata", "--cleanup-shadow", "--delete-all-output", "--delete-temp-output",
+    "--report", "--archive", "--touch", "-t", "plan", "status", "lists",
+}  # fmt: skip
+"""Arguments with which Snakemake makes no products."""
 _DRY_RUN = re.compile(r"-[a-zA-Z]*n[a-zA-Z]*|--dry-?run")
 
 
@@ -113,7 +121,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from ..jobs.status import status
     from .run_folder import RunFolder
 
-    print(status(RunFiles(_entered(RunFolder(arguments.out)))), end="")
+    print(status(RunFiles(_entered(RunFolder(run_folder_of(arguments))))), end="")
     return 0
 
 
@@ -140,10 +148,19 @@ def _run(arguments: argparse.Namespace) -> int:
         where.append("--dry-run")
     command = [sys.executable, "-m", "snakemake", "--logger", "tessera-flow", *where, *extra]
     status = _waited_for(command, run.folder, _environment(arguments))
-    dry_run = arguments.dry_run or any(_DRY_RUN.fullmatch(word) for word in extra)
-    if status == 0 and not dry_run and (text := products_text(run, config)):
-        print(text)
+    if status == 0 and "--unlock" in extra:
+        print(f"Unlocked. Continue with: tessera-flow run{_out(arguments)}")
+        return status
+    if status == 0 and makes_products(arguments.dry_run, extra):
+        text = products_text(run, config)
+        print(text, end="\n" if text else "")
     return status
+
+
+def makes_products(dry_run: bool, words: Sequence[str]) -> bool:
+    """Return whether a run with these arguments for Snakemake can make products."""
+    names = {word.split("=")[0] for word in words}
+    return not dry_run and not names & _LOOKS and not any(map(_DRY_RUN.fullmatch, words))
 
 
 def check_snakemake_arguments(words: Sequence[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import re
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +45,25 @@ def add_arguments(parser: argparse.ArgumentParser, new: bool = True) -> None:
             help="last day, YYYY-MM-DD; with --year MM-DD")  # fmt: skip
         add("--weights", default=None, metavar="NAME|FILE",
             help=f"published name or checkpoint file (default: {DEFAULT_WEIGHTS})")  # fmt: skip
-    add("--out", type=Path, default=DEFAULT_FOLDER, metavar="DIR",
-        help="folder of the run (default: %(default)s)")  # fmt: skip
+    add("--out", type=Path, default=None, metavar="DIR",
+        help=f"folder of the run (default: {DEFAULT_FOLDER}, or the run that contains the working "
+        "directory)")  # fmt: skip
+
+
+def run_folder_of(arguments: argparse.Namespace) -> Path:
+    """Return `--out`; without it the default folder, or, if that has no run and no region is given,
+    the nearest folder with a run among the working directory and those above it."""
+    from .run_folder import RunFolder
+
+    if arguments.out is not None:
+        return Path(arguments.out)
+    new = getattr(arguments, "roi", None) is not None
+    if not new and not RunFolder(DEFAULT_FOLDER).exists:
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if RunFolder(folder).exists:
+                return Path(".") if folder == here else folder
+    return DEFAULT_FOLDER
 
 
 def prepared(arguments: argparse.Namespace) -> RunFolder:
@@ -62,6 +81,7 @@ def prepared(arguments: argparse.Namespace) -> RunFolder:
     from ..errors import ConfigError
     from .run_folder import RunFolder, check_equal
 
+    arguments.out = run_folder_of(arguments)
     run = RunFolder(arguments.out)
     given = _given(arguments)
     if arguments.by is not None and (run.exists or "roi" not in given):
@@ -91,6 +111,8 @@ def prepared(arguments: argparse.Namespace) -> RunFolder:
         _write_regions(arguments, run, document)
         return run
     _check_region(arguments.roi, arguments.layer)
+    if (box := _box(arguments.roi)) is not None:
+        print(place_text(box), file=sys.stderr)
     run.write(document)
     return run
 
@@ -177,6 +199,42 @@ def _check_region(text: str, layer: str | None) -> None:
     from ..region.roi import read_roi, region_geobox
 
     region_geobox(read_roi(_box(text) or Path(text).expanduser(), layer), 10.0)
+
+
+def box_or_file(text: str) -> list[float] | Path:
+    """Return the box of a text such as `5.1,52.0,5.3,52.1`, or the path that it is.
+
+    Raises:
+        RegionError: it is a box with wrong numbers.
+    """
+    from pydantic_core import PydanticCustomError
+
+    from ..config.bounding_box import bounding_box
+    from ..errors import RegionError
+
+    numbers = _box(text)
+    if numbers is None:
+        return Path(text).expanduser()
+    try:
+        return bounding_box(numbers)
+    except PydanticCustomError as error:
+        raise RegionError(f"The region is {text}, but must be {error.message()}.") from None
+
+
+def place_text(box: Sequence[float]) -> str:
+    """Return where a box is, and the box that was meant if its latitudes were given first."""
+    west, south, east, north = box
+    text = (
+        f"The box is from {_degrees(west, 'EW')} to {_degrees(east, 'EW')} and from "
+        f"{_degrees(south, 'NS')} to {_degrees(north, 'NS')}."
+    )
+    if max(abs(west), abs(east)) <= 90:
+        text += f" (With latitudes first, it would be {south:g},{west:g},{north:g},{east:g}.)"
+    return text
+
+
+def _degrees(value: float, letters: str) -> str:
+    return f"{abs(value):g} {letters[0] if value >= 0 else letters[1]}"
 
 
 def _box(text: str) -> list[float] | None:

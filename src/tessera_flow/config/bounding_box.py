@@ -25,13 +25,15 @@ def bounding_box(numbers: Sequence[Any]) -> list[float]:
     if max(map(abs, box)) > 360:
         raise expected(f"{FORM}: these numbers are not degrees; reproject them, or use a file")
     if max(abs(south), abs(north)) > 90 and max(abs(west), abs(east)) <= 90:
-        raise expected(f"{FORM}: latitudes end at 90, so longitude and latitude seem swapped")
+        raise expected(
+            f"{FORM}: latitudes end at 90, so longitude and latitude seem swapped{_meant(box)}"
+        )
     if max(abs(south), abs(north)) > 90:
         raise expected(f"{FORM}: latitudes end at 90")
     if max(abs(west), abs(east)) > 180:
         raise expected(f"{FORM}: longitudes are between -180 and 180")
     if south >= north:
-        raise expected(f"{FORM}: south must be less than north")
+        raise expected(f"{FORM}: south must be less than north{_meant(box)}")
     if west == east:
         raise expected(f"{FORM}: west must be less than east")
     if west > east:
@@ -40,3 +42,20 @@ def bounding_box(numbers: Sequence[Any]) -> list[float]:
             "into two regions"
         )
     return box
+
+
+def _meant(box: Sequence[float]) -> str:
+    """Return a hint with the smallest box that has these numbers in another order: the corners
+    the other way, latitudes first, or the longitudes before the latitudes."""
+    a, b, c, d = box
+    flipped = (min(a, c), min(b, d), max(a, c), max(b, d))
+    orders = (flipped, (b, a, d, c), (a, c, b, d), (c, a, d, b))
+    valid = [
+        (west, south, east, north)
+        for west, south, east, north in orders
+        if -180 <= west < east <= 180 and -90 <= south < north <= 90
+    ]
+    if not valid:
+        return ""
+    meant = min(valid, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    return f"; perhaps {', '.join(f'{number:g}' for number in meant)} is meant"

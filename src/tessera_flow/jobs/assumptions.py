@@ -65,6 +65,7 @@ PRODUCT_SECONDS = {
     "stitch_arrays": 0.45,
     "preview": 2.0,
     "counts": 0.46,
+    "cog": 3.0,  # not measured
     "vrt": 0.0,
     "geotessera": 1.6,
     "stac_item": 0.0,

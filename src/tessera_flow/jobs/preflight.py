@@ -16,7 +16,7 @@ from ..config.fingerprint import content_hash
 from ..errors import ConfigError, OutputError, TileError
 from .files import RunFiles
 from .product_files import ProductFiles
-from .status import command_line
+from .status import command_line, users_command, with_argument
 from .work_lock import NO_LOCK, WorkLock, lock_is_skipped
 
 JOB_NAME_PREFIX = "tessera-flow"
@@ -77,7 +77,7 @@ def locked_message(lock: WorkLock, folder: Path, command: Sequence[str]) -> str 
         return None
     if holder is None or Path(holder.folder) != folder.resolve():
         return None
-    unlock = command_line([*command, "--unlock"])
+    unlock = command_line(with_argument(users_command(command), "--unlock"))
     locked = f"{folder} is locked by {holder}"
     state = holder.state()
     if state == "unknown":

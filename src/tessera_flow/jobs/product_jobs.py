@@ -30,11 +30,12 @@ class Work(Protocol):
 
 PRIORITY = 1_000_000.0
 
-_RULES = {
+RULES = {
     "zarr": ("stitch_zarr",),
     "arrays": ("stitch_arrays",),
     "preview": ("preview",),
     "counts": ("counts",),
+    "cog": ("cog",),
     "vrt": ("stitch_arrays", "vrt"),
     "geotessera": ("geotessera",),
     "stac": ("stac_item",),
@@ -62,9 +63,9 @@ class ProductJobs:
         missing = set(formats) if blocks else self.missing(region, period)
         if "tiles" in missing:
             self._add_tiles(row, blocks, formats["tiles"])
-        rules = {rule for name in missing for rule in _RULES.get(name, ())}
+        rules = {rule for name in missing for rule in RULES.get(name, ())}
         before: list[int] = []
-        order = dict.fromkeys(rule for several in _RULES.values() for rule in several)
+        order = dict.fromkeys(rule for several in RULES.values() for rule in several)
         for rule in sorted(order, key=lambda rule: _AFTER_OTHERS.index(rule) + 1
                            if rule in _AFTER_OTHERS else 0):  # fmt: skip
             if rule not in rules:

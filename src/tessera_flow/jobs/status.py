@@ -102,11 +102,12 @@ def end_of_run(files: RunFiles, command: Sequence[str]) -> str:
         lines.append(f"  and {len(failed) - _LISTED} more")
     if not failed:
         lines.append(
-            "  no failed job is recorded: see the messages above and Snakemake's log below"
+            "  none is recorded: the run was interrupted, or the reason is in the messages above "
+            "and in Snakemake's log"
         )
     if failed:
         lines.append(f"All attempts are recorded, those of the first job in {failed[0].job_log}")
-    command = shlex.split(os.environ.get(COMMAND_VARIABLE, "")) or command
+    command = users_command(command)
     again = command_line(command)
     lines += ["To compute what is missing, and nothing else, repeat the command:", f"  {again}"]
     if blocks and files.config.jobs.on_failed_block == "fail":
@@ -118,6 +119,19 @@ def end_of_run(files: RunFiles, command: Sequence[str]) -> str:
     if "***" in again:
         lines.append("Put what has been replaced by *** in its place.")
     return "\n".join(lines) + "\n"
+
+
+def users_command(command: Sequence[str]) -> Sequence[str]:
+    """Return the command that the user gave: that of `tessera-flow run`, if it started Snakemake
+    with `command`."""
+    return shlex.split(os.environ.get(COMMAND_VARIABLE, "")) or command
+
+
+def with_argument(command: Sequence[str], word: str) -> list[str]:
+    """Return a command with one more argument for Snakemake, and without a dry run."""
+    kept = [part for part in command if part not in ("-n", "--dry-run", "--dryrun")]
+    more = ["--"] if command[0] == _FRONT and "--" not in command else []
+    return [*kept, *more, word]
 
 
 def command_line(command: Sequence[str]) -> str:
