@@ -89,6 +89,13 @@ def test_local_jobs_of_a_cluster_use_the_cores_of_the_login_node() -> None:
     assert done.seconds == 20 and done.starts[4] == 0
 
 
+def test_starts_at_times_that_are_rounded() -> None:
+    """0.1 + 10 - 10 is less than 0.1: a simulation that waits for it never ends."""
+    jobs = [Job("first", 0.1)] + [Job("second", 0.3, needs=(0,)) for _ in range(40)]
+    done = simulate(jobs, Limits(cores=64, starts=(3, 10.0), overhead=0.0871))
+    assert done.seconds == pytest.approx(0.1871 + 130 + 0.3871, abs=10)
+
+
 def test_disk_is_that_of_the_blocks_in_progress() -> None:
     jobs = chains(3)
     spans = {0: (0, 2), 1: (3, 5), 2: (6, 8)}

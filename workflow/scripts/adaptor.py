@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Ctrl-C reaches jobs while they import, too: it ends them without a traceback.
-_show_error = sys.excepthook
-sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or _show_error(kind, *error)
-
+# Ctrl-C also reaches jobs that still import: it ends them without a traceback.
+_show = sys.excepthook
+sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or _show(kind, *error)
 # A clone works without installing the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
@@ -34,15 +33,11 @@ def job(snakemake: Any) -> Iterator[Config]:
 def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
     """Yield the configuration, and the request to stop that a long job must check.
 
-    Messages go to the job's log file, which Snakemake empties before each attempt and shows when
-    the job fails. The attempt is recorded in the job log, which is kept. The package's errors
-    become one line and exit status 1.
+    Messages go to the job's log file, which Snakemake empties before each attempt; the job log
+    records the attempt. The package's errors become one line and exit status 1.
     """
-    logging.basicConfig(
-        filename=snakemake.log[0],
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
+    text = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(filename=snakemake.log[0], level=logging.INFO, format=text)
     try:
         config = load_config(snakemake.config)
         with (

@@ -219,7 +219,8 @@ class _Simulation:
         if self.limits.starts is None:
             return True
         most, span = self.limits.starts
-        while self.recent and self.recent[0] <= self.time - span:
+        # The sum as in `_wait`: rounded otherwise, this time would never come.
+        while self.recent and self.recent[0] + span <= self.time:
             self.recent.popleft()
         return len(self.recent) < most
 
