@@ -22,7 +22,8 @@ PUBLISHED: dict[str, Any] = {
 def test_published_embeddings_need_no_weights_and_have_no_counts() -> None:
     config = load_config(PUBLISHED)
     assert config.weights is None
-    assert config.products.formats == ["zarr", "arrays", "vrt", "preview", "stac", "report"]
+    formats = ["zarr", "arrays", "vrt", "preview", "change", "stac", "report"]
+    assert config.products.formats == formats
     config = load_config(PUBLISHED | {"products": {"zarr_chunk": 50}, "model": {"weights": "x"}})
     assert config.weights is None
     assert "counts" not in config.products.formats
