@@ -19,7 +19,7 @@ import rasterio
 from jinja2 import UndefinedError
 
 from tessera_flow.products.preview import write_preview
-from tessera_flow.products.report.overview import overview, scale_bar
+from tessera_flow.products.report.overview import overview, scale_bar, sites
 from tessera_flow.products.report.page import render, write_report
 from tessera_flow.products.report.summary import (
     MissingScene,
@@ -317,6 +317,25 @@ def test_preview_is_first_with_area_period_model_and_corners(tmp_path: Path) -> 
     assert layout.corners[0] in shown and "200 m ↑ N" in shown
 
 
+def test_far_sites_are_shown_enlarged(tmp_path: Path) -> None:
+    valid = np.zeros((100, 300), bool)
+    valid[:20, :40] = valid[60:100, 260:] = True
+    region = make_region(tmp_path / "blocks", 20, valid=valid)
+    assert sites(region.grid) == [(260, 60, 40, 40), (0, 0, 40, 20)]
+    inputs = (region.grid, region.blocks, region.provenance)
+    write_preview(tmp_path / "p.tif", tmp_path / "p.png", *inputs)
+    check(region, tmp_path)
+    write_report(
+        tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
+        [], {}, tmp_path / "logs",
+    )  # fmt: skip
+    text = (tmp_path / "report.html").read_text()
+    assert 'viewBox="260 60 40 40"' in text and 'viewBox="0 0 40 20"' in text
+    assert text.count('<use href="#preview-image"/>') == 2
+    valid[:60] = True
+    assert sites(make_region(tmp_path / "more", 20, valid=valid).grid) == []
+
+
 def test_each_warning_is_listed_once(tmp_path: Path) -> None:
     (tmp_path / "infer").mkdir()
     for name in ("a", "b"):
@@ -346,7 +365,7 @@ class Page(HTMLParser):
         if tag == "a":
             self.links += [v for k, v in attrs if k == "href" and not v.startswith("#")]
         else:
-            self.fetched += [v for k, v in attrs if k in ("src", "href")]
+            self.fetched += [v for k, v in attrs if k in ("src", "href") and not v.startswith("#")]
 
     def handle_startendtag(self, tag: str, attrs: Any) -> None:
         self.handle_starttag(tag, attrs)

@@ -40,5 +40,5 @@ def change_figure(period: str, path: Path) -> dict[str, Any]:
         "image": data_uri(map_png(distance, max(top, 1e-4))),
         "maximum": float(f"{max(top, 1e-4):.2g}"),
         "text": f"Median {median:.3f}, 95th percentile {high:.3f}"
-        + ("." if step == 1 else f", of every {step}th row and column."),
+        + ("." if step == 1 else f", of one row and column in {step}."),
     }

@@ -12,7 +12,7 @@ from ..provenance import Provenance
 from .charts import STREAM_NAMES, calendar, time_plot
 from .explorer import page_data, read_explorer
 from .figures import data_uri, rgba_png
-from .overview import place_text
+from .overview import place_text, sites
 from .series import RegionSummary, read_summary, true_colours
 
 
@@ -49,6 +49,7 @@ def observed(
     ]
     return {
         "colours": _colours(summary, grid),
+        "sites": sites(grid),
         "no_series": _why_not(summary, published),
         "without_summary": [] if published else list(summary.without),
         "calendar": calendar(start, end, summary.days, listed) if summary.dated else None,
@@ -91,7 +92,7 @@ def _colours(summary: RegionSummary, grid: RegionGrid) -> dict[str, Any] | None:
     image, (low, high) = true_colours(summary.median)
     if not image[3].any():
         return None
-    every = "" if summary.step == 1 else f" Every {summary.step}th row and column."
+    every = "" if summary.step == 1 else f" One row and column in {summary.step}."
     return {
         "image": data_uri(rgba_png(image)),
         "width": summary.median.shape[1] * summary.step,
@@ -108,7 +109,7 @@ def _explorer(
     if explorer is None:
         return None
     size, (mean, largest) = len(explorer.weights), explorer.deviation
-    pixels = "Every pixel" if explorer.step == 1 else f"Every {explorer.step}th row and column"
+    pixels = "Every pixel" if explorer.step == 1 else f"One row and column in {explorer.step}"
     accuracy = (
         "with the stored codes: the similarity is exact"
         if explorer.exact

@@ -16,6 +16,7 @@ PREVIEW_EDGE = 1024
 
 _BAR_SHARE = 0.25
 _STRIP_SHARE = 0.05
+_MOST_SITES = 6
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Overview:
     Attributes:
         width, height: of the image.
         strip: height of the strip below it, with the scale bar and the arrow to the north.
+        mark: size of the marks of pixels; smaller than the strip where the image is narrow.
         image: the preview as a data URI.
         bar: length of the scale bar and its text; None for a grid in degrees.
         corners: text of the upper left and of the lower right corner.
@@ -34,6 +36,7 @@ class Overview:
     width: int
     height: int
     strip: float
+    mark: float
     image: str
     bar: tuple[float, str] | None
     corners: tuple[str, str]
@@ -66,11 +69,39 @@ def overview(
         width=width,
         height=height,
         strip=_STRIP_SHARE * max(width, height),
+        mark=_STRIP_SHARE * min(max(width, height), 1.5 * min(width, height)),
         image=data_uri(reduced_png(preview, PREVIEW_EDGE)),
         bar=None if metres is None else scale_bar(width, metres),
         corners=(_corner(crs, left, top), _corner(crs, right, bottom)),
         lines=tuple(lines),
     )
+
+
+def sites(grid: RegionGrid) -> list[tuple[int, int, int, int]]:
+    """Return the windows of groups of adjoining blocks, (x, y, width, height) in pixels of the
+    product, the largest first; none where they cover half of the grid, which shows them well."""
+    waiting = {
+        (window.y0, window.x0): window
+        for window in (grid.product_window(block) for block in grid.blocks)
+    }
+    edge = grid.block_size // grid.downsample_rate
+    found = []
+    while waiting:
+        group, queue = [], [next(iter(waiting))]
+        while queue:
+            y, x = queue.pop()
+            window = waiting.pop((y, x), None)
+            if window is not None:
+                group.append(window)
+                queue += [(y + edge * a, x + edge * b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+        top, left = min(w.y0 for w in group), min(w.x0 for w in group)
+        bottom = max(w.y0 + w.height for w in group)
+        right = max(w.x0 + w.width for w in group)
+        found.append((left, top, right - left, bottom - top))
+    height, width = (int(n) for n in grid.product_geobox.shape)
+    if sum(w * h for _, _, w, h in found) > height * width / 2:
+        return []
+    return sorted(found, key=lambda site: -site[2] * site[3])[:_MOST_SITES]
 
 
 def _unit(crs: pyproj.CRS) -> float:
