@@ -73,7 +73,7 @@ NEEDS: Mapping[str, Need] = {
     "checks": Need(650, 0, "none", 120),
     "label_map": Need(700, 0, "none", 240, threads=2),
     "label_map_page": Need(300, 0, "none", 30),
-    "report": Need(700, 0, "none", 120),
+    "report": Need(500, 0, "none", 120),
     "index": Need(200, 0, "none", 30),
     # Not measured; as for retile, they hold the same few dates of a patch.
     "import_tiles": Need(300, 450, "patch", 60),
