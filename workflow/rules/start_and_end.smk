@@ -16,6 +16,7 @@ try:
     )
     from tessera_flow.jobs.scene_warnings import scene_warnings
     from tessera_flow.jobs.status import end_of_run
+    from tessera_flow.jobs.submission import install as install_submission
     from tessera_flow.jobs.work_lock import WorkLock
     from tessera_flow.region.blocks import region_warnings
 except ModuleNotFoundError as error:
@@ -94,6 +95,8 @@ onstart:
         except TesseraFlowError as error:
             LOCK.release()
             refuse(error)
+        if cores_here() is None:  # on a cluster
+            install_submission(Path(".snakemake", "tessera-flow", "bin").resolve())
     else:
         keep_locks()
 

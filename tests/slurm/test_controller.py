@@ -1,0 +1,78 @@
+"""A controller that times out and refuses: no job is submitted twice, no attempt is spent, and the
+products have the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.slurm import Cluster, finish, job_record, slurm, start
+from tests.support.workflow import kill_group, leftovers, product_bytes
+
+pytestmark = pytest.mark.slurm
+
+BLOCKS = ["b000_000", "b000_001", "b001_000", "b001_001"]
+NO_RETRIES = ("--retries", "0", "--set-threads", "infer_cpu=1")
+
+BUSY = """\
+#!/bin/bash
+# {name} of a busy controller: of four calls, one is carried out and times out, and one fails.
+calls={folder}/{name}.calls
+exec 9>>$calls; flock 9; echo "$$" >&9; n=$(wc -l <$calls); flock -u 9
+case $((n % 4)) in
+1) {first}; echo "{name}: error: Socket timed out on send/recv operation" >&2; exit 1 ;;
+2) echo "{name}: error: Unable to contact slurm controller (connect failure)" >&2; exit 1 ;;
+esac
+exec {real} "$@"
+"""
+
+
+def make_busy(folder: Path, name: str, first: str) -> None:
+    """Write a program that fails in two of four calls; `first` is what it does in one of them."""
+    real = shutil.which(name)
+    assert real is not None
+    folder.mkdir(exist_ok=True)
+    text = BUSY.format(name=name, folder=folder, real=real, first=first.format(real=real))
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+def attempts(folder: Path) -> dict[str, int]:
+    """Return how often the inference of each block was started."""
+    records = {block: job_record(folder, block, "infer_cpu") for block in BLOCKS}
+    return {block: record.attempts for block, record in records.items() if record is not None}
+
+
+def test_a_controller_that_times_out(
+    cluster: Cluster,
+    patched: Path,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of all calls of `sbatch` and `squeue` fail, with 500 other jobs in the queue. A quarter
+    of the submissions is carried out nevertheless."""
+    busy = tmp_path / "busy"
+    make_busy(busy, "sbatch", '{real} "$@" >/dev/null')
+    make_busy(busy, "squeue", "sleep 2")
+    others = slurm("sbatch", "--parsable", "--hold", "--array=1-500", "--wrap=true").strip()
+    monkeypatch.setenv("PATH", f"{busy}:{os.environ['PATH']}")
+    process = start(patched, *NO_RETRIES)
+    try:
+        output = finish(process, patched)
+    finally:
+        kill_group(process)
+        slurm("scancel", others)
+    calls = len((busy / "sbatch.calls").read_text().splitlines())
+    jobs = cluster.jobs(patched, "")
+    names = Counter(job["Comment"].rpartition("_submission_")[0] for job in jobs)
+    assert len(names) >= 7 and calls > len(names)
+    assert set(names.values()) == {1}, output
+    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+    assert attempts(patched) == dict.fromkeys(BLOCKS, 1)
+    assert product_bytes(patched) == product_bytes(finished_run)
+    assert leftovers(patched) == []
