@@ -13,8 +13,9 @@ import pytest
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.fingerprint import content_hash
 from tessera_flow.config.run_sections import Jobs
+from tessera_flow.config.sections import Products
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
-from tessera_flow.jobs.assumptions import memory_bytes
+from tessera_flow.jobs.assumptions import PRODUCT_SECONDS, memory_bytes
 from tessera_flow.jobs.cpu_gpu_split import gpu_blocks, pattern
 from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.estimate_text import estimate_text
@@ -24,6 +25,7 @@ from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.preflight import check_run
 from tessera_flow.jobs.product_files import ProductFiles
+from tessera_flow.jobs.product_jobs import RULES as RULES_OF
 from tessera_flow.jobs.resources import (
     NEEDS,
     SNAKEMAKE_MB,
@@ -36,7 +38,7 @@ from tessera_flow.jobs.scene_warnings import scene_warnings
 from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.simulate import Limits
 from tessera_flow.jobs.status import status
-from tessera_flow.scenes.manifest import Manifest
+from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.pipeline import CRS, MODEL, write_polygon
 from .test_blocks import RING
@@ -435,6 +437,37 @@ def test_a_plan_of_tile_folders_has_no_scenes_and_no_downloads(tmp_path: Path) -
     text = estimate_text(planned)
     assert "The tile folders are not read" in text
     assert "scenes of" not in text and "MB/s" not in text
+
+
+def test_a_plan_knows_the_rules_of_all_products(tmp_path: Path) -> None:
+    """A rule that a plan does not know would be missing in its jobs and its wall time."""
+    known = {rule for rules in RULES_OF.values() for rule in rules} | {"stac_collection"}
+    of_blocks = {"download", "stack", "retile", "infer_cpu", "infer_gpu", "import_tiles"}
+    others = {"weights", "items", "store_tiles", "import_embeddings", "skip_block"}
+    later = {"export_tiles", "list_tiles", "label_map", "label_map_page", "index"}
+    heads = {"roi", "list_skipped_blocks"}
+    assert known | of_blocks | others | later | heads == set(NEEDS)
+    assert (known | later | heads) - {"export_tiles"} == set(PRODUCT_SECONDS)
+    (formats,) = get_args(Products.model_fields["formats"].annotation)
+    assert set(RULES_OF) | {"tiles"} == set(get_args(formats))
+
+
+def test_the_dates_of_a_plan_by_month(tmp_path: Path) -> None:
+    """From the lists, before anything is downloaded; a month without a scene has a 0."""
+    run = layout(tmp_path, periods={"p": {"start": "2021-11-15", "end": "2022-02-03"}})
+    assert "Dates with a scene" not in estimate_text(make_estimate(run, Schedule(run), Limits(1)))
+    days = ("2021-11-20", "2021-11-20", "2021-11-25", "2022-01-02")
+    items = tuple(
+        SourceItem(f"s{n}", datetime.date.fromisoformat(day), None, 0, None, {"assets": {}})
+        for n, day in enumerate(days)
+    )
+    path = Path(run.paths.items.format(region="here", period="p", sensor="sentinel2"))
+    Manifest("sentinel2", items, ()).write(path)
+    text = estimate_text(make_estimate(run, Schedule(run), Limits(1)))
+    months = text.split("Dates with a scene of the region, by month:")[1].splitlines()
+    assert months[4] == f"| here | sentinel2 | 2021 |{'  |' * 10} 2 | 0 | 2 |"
+    assert months[5] == f"| here | sentinel2 | 2022 | 1 | 0 |{'  |' * 10} 1 |"
+    assert "sentinel1" not in "".join(months[2:6])
 
 
 def test_no_tile_folders_of_a_skipped_block_are_requested(tmp_path: Path) -> None:

@@ -65,7 +65,12 @@ PRODUCT_SECONDS = {
     "stitch_arrays": 0.45,
     "preview": 2.0,
     "counts": 0.46,
-    "cog": 3.0,  # not measured
+    "cog": 3.0,  # not measured, like the next four
+    "change": 1.5,
+    "label_map": 5.0,
+    "label_map_page": 0.1,
+    "list_tiles": 0.0,
+    "index": 0.0,
     "vrt": 0.0,
     "geotessera": 1.6,
     "stac_item": 0.0,

@@ -16,7 +16,7 @@ from .block_map import LEGEND, render_blocks
 from .estimate import Estimate, make_estimate
 from .files import RunFiles
 from .outdated import outdated_now
-from .plan_row import EMBEDDINGS, STORE, Row
+from .plan_row import EMBEDDINGS, STORE, Row, coverage_table
 from .schedule import Schedule
 from .simulate import Limits
 from .status import duration
@@ -31,7 +31,8 @@ def estimate_text(estimate: Estimate) -> str:
     table = ["| item | amount |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
     notes = [f"- {a}" for a in estimate.assumptions]
     warnings = [f"- Warning: {text}" for text in estimate.warnings]
-    parts = ["# Plan", "", *table, "", *_region_table(estimate.rows), "", *warnings, *notes, ""]
+    parts = ["# Plan", "", *table, "", *_region_table(estimate.rows), ""]
+    parts += [*coverage_table(estimate.rows), *warnings, *notes, ""]
     return "\n".join(parts)
 
 

@@ -11,6 +11,7 @@ from .job_times import JobTimes
 from .plan_row import Row
 from .product_files import ProductFiles
 from .schedule import Schedule
+from .simulate import Job
 
 
 class Work(Protocol):
@@ -20,6 +21,7 @@ class Work(Protocol):
     schedule: Schedule
     times: JobTimes
     rows: Sequence[Row]
+    jobs: list[Job]
 
     def exists(self, path: str | Path) -> bool:
         """Return whether a file exists and is not made again."""
@@ -36,6 +38,7 @@ RULES = {
     "preview": ("preview",),
     "counts": ("counts",),
     "cog": ("cog",),
+    "change": ("change",),
     "vrt": ("stitch_arrays", "vrt"),
     "geotessera": ("geotessera",),
     "stac": ("stac_item",),
@@ -53,6 +56,7 @@ class ProductJobs:
         """Take the run to which the jobs are added."""
         self._work, self._names = work, ProductFiles(work.files)
         self._items: dict[str, list[int]] = {}
+        self._pages: list[int] = []
 
     def add(
         self, region: str, period: str, row: Row, blocks: tuple[int, ...], weights: tuple[int, ...]
@@ -62,7 +66,7 @@ class ProductJobs:
         formats = self._names.by_format(region, period)
         missing = set(formats) if blocks else self.missing(region, period)
         if "tiles" in missing:
-            self._add_tiles(row, blocks, formats["tiles"])
+            self._add_tiles(row, blocks)
         rules = {rule for name in missing for rule in RULES.get(name, ())}
         before: list[int] = []
         order = dict.fromkeys(rule for several in RULES.values() for rule in several)
@@ -76,6 +80,9 @@ class ProductJobs:
                 self._items.setdefault(region, []).append(number)
             else:
                 before.append(number)
+        store = [n for n in before if self._work.jobs[n].rule == "stitch_zarr"]
+        self._add_maps(row, tuple(store))
+        self._pages += before if "report" in rules else []
         if self._work.files.skipped_blocks(region, period):
             self._add(row, "list_skipped_blocks", blocks)
 
@@ -91,20 +98,35 @@ class ProductJobs:
         seconds = self._work.times.of_region(rule, row.region, row.pixels)
         return self._work.add(row, rule, seconds, needs=needs, priority=PRIORITY)
 
-    def _add_tiles(self, row: Row, blocks: tuple[int, ...], paths: list[str]) -> None:
-        """Add the export of the tile folders of each block."""
-        region, work = row.region, self._work
-        dates = sum(work.schedule.dates(region, row.period).values())
+    def _add_tiles(self, row: Row, blocks: tuple[int, ...]) -> None:
+        """Add the export of the tile folders of each block, and their list."""
+        work = self._work
+        paths = self._names.tile_records(row.region, row.period)
+        dates = sum(work.schedule.dates(row.region, row.period).values())
+        made = []
         for index, path in enumerate(paths):
             if index < len(blocks) or not work.exists(path):
                 pixels = row.pixels / row.blocks
-                seconds = work.times.of_region("export_tiles", region, pixels, dates)
+                seconds = work.times.of_region("export_tiles", row.region, pixels, dates)
                 needs = (blocks[index],) if index < len(blocks) else ()
-                work.add(row, "export_tiles", seconds, needs=needs, priority=PRIORITY)
+                made.append(work.add(row, "export_tiles", seconds, needs=needs, priority=PRIORITY))
+        self._add(row, "list_tiles", tuple(made))
 
-    def add_collections(self) -> None:
-        """Add the collection of each region of which an item is made or that lacks one."""
+    def _add_maps(self, row: Row, store: tuple[int, ...]) -> None:
+        """Add the maps of a region and period of which files are missing, or whose store is new."""
+        config, work = self._work.files.config, self._work
+        for name in config.maps_of(row.region, row.period):
+            part = f"/maps/{name}/"
+            paths = [p for p in self._names.of_maps(row.region, row.period) if part in p]
+            if store or not all(map(work.exists, paths)):
+                self._add(row, "label_map_page", (self._add(row, "label_map", store),))
+
+    def add_last(self) -> None:
+        """Add the page of all regions, and the collections of regions that lack one or have a new
+        item."""
         paths = self._work.files.paths
+        if self._pages:
+            self._add(self._work.rows[-1], "index", tuple(self._pages))
         if "stac" not in self._work.files.config.products.formats:
             return
         for row in list({row.region: row for row in self._work.rows}.values()):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.configuration import runs
+from ..dates import period_months
 from ..geotessera.manifest import StoreManifest
 from ..region.grid import Block, RegionGrid, crop
 from ..scenes.manifest import Manifest
@@ -15,7 +16,7 @@ from . import assumptions
 from .files import RunFiles
 from .inside import inside_shares
 from .job_times import JobTimes
-from .plan_row import EMBEDDINGS, STORE, TILES, Row, count_hours, read_list
+from .plan_row import EMBEDDINGS, STORE, TILES, Row, count_hours, dates_by_month, read_list
 from .product_jobs import ProductJobs
 from .schedule import Schedule
 from .simulate import Job, Limits
@@ -66,7 +67,7 @@ class WorkLeft:
         weights = self._weights()
         for region, period in runs(files.config):
             self._add_run(region, period, weights)
-        self._products.add_collections()
+        self._products.add_last()
 
     def exists(self, path: str | Path) -> bool:
         """Return whether a file exists and is not made again."""
@@ -145,6 +146,10 @@ class WorkLeft:
             if tiles is not None:
                 many = tiles.parts if isinstance(tiles, StoreManifest) else tiles.items
                 of_sensor[name].scenes = len(many)
+            if isinstance(tiles, Manifest):
+                days = files.config.periods[period]
+                of_sensor[name].months = dates_by_month(tiles)
+                of_sensor[name].period_months = period_months(days.start, days.end)
             rule = "store_tiles" if name == STORE else "items"
             lists[name] = ()
             if blocks and not self.exists(path):
