@@ -12,6 +12,30 @@ import pytest
 
 from tests.support import workflow
 
+LONG = Path(__file__).with_name("long.txt")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start the modules of `long.txt` first, dealt to the workers of pytest-xdist.
+
+    With `--dist worksteal` each worker gets an equal part of the list, and takes tests from the end
+    of another's part when it has none left.
+    """
+    lines = [line for line in LONG.read_text().splitlines() if not line.startswith("#")]
+    order = {f"tests/{path}": number for number, path in enumerate(lines)}
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    long = sorted(modules.keys() & order.keys(), key=order.__getitem__)
+    for number, name in enumerate(long):
+        parts[number % workers] += modules.pop(name)
+    for tests in modules.values():
+        min(parts, key=len).extend(tests)
+    items[:] = [item for part in parts for item in part]
+
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:

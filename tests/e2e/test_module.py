@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.snakemake_server import run_snakemake
 from tests.support.workflow import REPOSITORY, environment, job_counts, unstarted
 
 pytestmark = pytest.mark.e2e
@@ -78,16 +79,11 @@ def snakemake(
 ) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in the folder of the outer workflow, as its user does."""
     (folder / "Snakefile").write_text(OUTER.format(source=source))
-    return subprocess.run(
-        [shutil.which("snakemake") or "snakemake", "--cores", "2", *arguments],
-        cwd=folder,
-        env={**environment(folder), **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    output = folder.parent / "output.txt"
+    output.write_text("")
+    line = ["--cores", "2", *arguments]
+    status = run_snakemake(line, folder, {**environment(folder), **variables}, output)
+    return subprocess.CompletedProcess(line, status, output.read_text())
 
 
 def provenance(folder: Path) -> dict[str, Any]:
@@ -177,7 +173,17 @@ def test_missing_packages_give_a_message(outer: Path, tmp_path: Path) -> None:
     """As where only Snakemake is installed, as with users of the workflow catalogue."""
     (tmp_path / "pyogrio.py").write_text("raise ModuleNotFoundError(\"No module named 'pyogrio'\")")
     source = repr(str(REPOSITORY / "workflow" / "Snakefile"))
-    done = snakemake(outer, source, "--dry-run", PYTHONPATH=str(tmp_path))
+    (outer / "Snakefile").write_text(OUTER.format(source=source))
+    done = subprocess.run(
+        [shutil.which("snakemake") or "snakemake", "--cores", "2", "--dry-run"],
+        cwd=outer,
+        env={**environment(outer), "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode != 0
     assert "No module named 'pyogrio'. Run Snakemake in an environment" in done.stdout
     assert "Traceback" not in done.stdout

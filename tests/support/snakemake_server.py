@@ -2,6 +2,7 @@
 
 A fork runs the same function as `python -m snakemake`, with arguments, environment, working
 directory and output of its own. It knows nothing of `tessera_flow`, which the workflow imports.
+The scripts of its jobs run in forks, too, of `job_server`.
 
 As a script: reads a request (a line of JSON) from stdin, and writes the exit status of that run to
 stdout, until stdin ends.
@@ -10,11 +11,14 @@ stdout, until stdin ends.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import types
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -30,14 +34,30 @@ TIMEOUT = 600
 """Seconds until a run is killed."""
 
 
-@cache
-def _server() -> subprocess.Popen[str]:
+def _server(*command: str) -> subprocess.Popen[str]:
+    """Start a server that ends with this process."""
     server = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert server.stdin is not None
     atexit.register(server.stdin.close)
     return server
+
+
+@cache
+def _snakemake() -> subprocess.Popen[str]:
+    return _server(__file__)
+
+
+@cache
+def _jobs() -> str:
+    """Return the socket of the server of jobs."""
+    folder = tempfile.TemporaryDirectory(prefix="jobs-")  # a short path: sockets need one
+    atexit.register(folder.cleanup)
+    path = f"{folder.name}/socket"
+    server = _server(str(Path(__file__).with_name("job_server.py")), path)
+    assert server.stdout is not None and server.stdout.readline() == "ready\n"
+    return path
 
 
 def run_snakemake(
@@ -48,14 +68,22 @@ def run_snakemake(
     Args:
         output: file that gets what it writes to stdout and stderr.
     """
-    server = _server()
+    server = _snakemake()
     assert server.stdin is not None and server.stdout is not None
-    request = [list(arguments), str(cwd), dict(environment), str(output)]
+    request = [list(arguments), str(cwd), dict(environment), str(output), _jobs()]
     print(json.dumps(request), file=server.stdin, flush=True)
     return int(server.stdout.readline())
 
 
-def _serve() -> tuple[list[str], str, dict[str, str], str] | None:
+def _script_python(jobs: str) -> types.ModuleType:
+    """Return the module `sys` of Snakemake's runner of scripts, which takes its Python from it."""
+    client = Path(__file__).with_name("job_client.py")
+    module = types.ModuleType("sys")
+    vars(module).update(vars(sys), executable=f"{sys.executable} -I -S {client} {jobs}")
+    return module
+
+
+def _serve() -> tuple[list[str], str, dict[str, str], str, str] | None:
     """Answer requests; return the request in each fork, and None at the end in the server."""
     for line in sys.stdin:
         child = os.fork()
@@ -67,15 +95,20 @@ def _serve() -> tuple[list[str], str, dict[str, str], str] | None:
 
 
 if __name__ == "__main__":
+    from job_server import end_quickly
+
     sys.path[0] = ""  # as with `python -m`
     for name in PRELOADED:
         import_module(name)
     import snakemake.cli
+    import snakemake.script
 
     snakemake.cli.get_argument_parser()  # loads Snakemake's plugins
+    gc.freeze()
 
     if request := _serve():
-        arguments, cwd, variables, output = request
+        arguments, cwd, variables, output, jobs = request
+        snakemake.script.sys = _script_python(jobs)
         signal.alarm(TIMEOUT)
         os.environ.clear()
         os.environ.update(variables)
@@ -85,4 +118,4 @@ if __name__ == "__main__":
         os.dup2(file, 1)
         os.dup2(file, 2)
         sys.argv = [snakemake.cli.__file__, *arguments]
-        snakemake.cli.main(arguments)
+        end_quickly(lambda: snakemake.cli.main(arguments))

@@ -190,6 +190,14 @@ def test_both_containers_take_the_same_steps() -> None:
     )
 
 
+def test_long_modules_exist() -> None:
+    """A module that is renamed would start last, and run in `make check`."""
+    lines = (ROOT / "tests/long.txt").read_text(encoding="utf-8").splitlines()
+    names = [line for line in lines if not line.startswith("#")]
+    assert len(set(names)) == len(names) >= 15
+    assert [name for name in names if not (ROOT / "tests" / name).is_file()] == []
+
+
 def test_no_dependency_is_unused() -> None:
     """Dependencies that src does not import are used by the workflow or by users."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}

@@ -1,0 +1,89 @@
+"""Scripts of jobs in forks of a server behave as in an interpreter of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import job_server, snakemake_server
+
+CLIENT = Path(snakemake_server.__file__).with_name("job_client.py")
+OURS = f"__file__ = {str(job_server.SCRIPTS / 'roi.py')!r}\n"
+
+
+def start(script: Path, text: str, **variables: str) -> subprocess.Popen[str]:
+    script.write_text(text)
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(CLIENT), snakemake_server._jobs(), str(script)],
+        cwd=script.parent, env={**os.environ, **variables},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "output", "errors"),
+    [
+        ("import os, sys\nprint(os.getcwd(), os.environ['COLOUR'], sys.argv)", 0, "red", ""),
+        ("import sys\nsys.exit(3)", 3, "", ""),
+        ("import sys\nsys.exit('a message')", 1, "", "a message\n"),
+        ("raise ValueError('wrong')", 1, "", "ValueError: wrong\n"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", 137, "", ""),
+        ("import atexit\natexit.register(print, 'at the end')", 0, "at the end", ""),
+        (
+            "import threading, time\n"
+            "threading.Thread(target=lambda: (time.sleep(0.1), print('late'))).start()",
+            0, "late", "",
+        ),
+    ],
+)  # fmt: skip
+def test_script_ends_as_in_an_interpreter(
+    tmp_path: Path, text: str, status: int, output: str, errors: str
+) -> None:
+    found = start(tmp_path / "script.py", OURS + text, COLOUR="red")
+    stdout, stderr = found.communicate(timeout=60)
+    assert found.returncode == status
+    assert output in stdout and stderr.endswith(errors)
+    if output == "red":
+        assert stdout == f"{tmp_path} red ['{tmp_path}/script.py']\n"
+
+
+def test_script_of_other_sources_gets_an_interpreter_of_its_own(tmp_path: Path) -> None:
+    text = "import sys\nprint('torch' in sys.modules)"
+    for head, expected in ((OURS, "True"), ("", "False")):
+        assert start(tmp_path / "script.py", head + text).communicate()[0].strip() == expected
+    found = start(tmp_path / "script.py", OURS + text, PYTHONPATH=str(tmp_path))
+    assert found.communicate()[0].strip() == "False"
+
+
+def test_signals_reach_the_script(tmp_path: Path) -> None:
+    text = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print('ready', flush=True)\ntime.sleep(60)"
+    )
+    found = start(tmp_path / "script.py", OURS + text)
+    assert found.stdout is not None and found.stdout.readline() == "ready\n"
+    found.send_signal(signal.SIGTERM)
+    assert found.wait(30) == 7
+
+
+def test_end_of_the_client_ends_the_script(tmp_path: Path) -> None:
+    text = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
+    found = start(tmp_path / "script.py", OURS + text)
+    assert found.stdout is not None
+    process = int(found.stdout.readline())
+    found.kill()
+    for _ in range(300):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("the script outlived its client")
