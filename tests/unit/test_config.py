@@ -62,7 +62,7 @@ def test_minimal_document_gives_the_defaults() -> None:
     assert (config.model.min_observations.s2, config.model.min_observations.s1) == (1, 0)
     assert config.sentinel2.max_cloud == 100.0
     assert config.products.formats == [
-        *("zarr", "arrays", "vrt", "preview", "counts", "stac", "report"),
+        *("zarr", "arrays", "vrt", "preview", "counts", "change", "stac", "report"),
     ]
 
 
@@ -279,13 +279,13 @@ REJECTED: dict[str, tuple[dict[str, Any], str, bool]] = {
     "misspelt product": (
         {"products": {"formats": ["zarr", "preveiw"]}},
         "products.formats[1] is 'preveiw' (text), but must be one of zarr, arrays, vrt, cog, "
-        "preview, counts, stac, geotessera, tiles, report (did you mean preview?).",
+        "preview, counts, change, stac, geotessera, tiles, report (did you mean preview?).",
         True,
     ),
     "no product": (
         {"products": {"formats": []}},
         "products.formats is [] (list), but must be filled: at least one entry is required. The "
-        "default is [zarr, arrays, vrt, preview, counts, stac, report].",
+        "default is [zarr, arrays, vrt, preview, counts, change, stac, report].",
         True,
     ),
     "text for a list": (
