@@ -56,6 +56,7 @@ rule label_map_page:
         **needs("label_map_page"),
     params:
         settings=of(PARAMS.map),
+        report="../../report.html" if "report" in CONFIG.products.formats else None,
     message:
         "Describing the map {wildcards.map} of {wildcards.region}, {wildcards.period}"
     script:

@@ -8,5 +8,11 @@ from tessera_flow.analysis.stac import write_map_item
 
 with product_job(snakemake):
     record, map_file = Path(snakemake.input.record), Path(snakemake.input.map)
-    write_page(Path(snakemake.output.page), record, map_file, Path(snakemake.input.uncertainty))
+    write_page(
+        Path(snakemake.output.page),
+        record,
+        map_file,
+        Path(snakemake.input.uncertainty),
+        snakemake.params.report,
+    )
     write_map_item(Path(snakemake.output.stac_item), record, Path(snakemake.input.checksums))

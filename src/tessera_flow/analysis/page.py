@@ -29,6 +29,7 @@ EDGE = 1200
 """Longest side of the images in the page, in pixels."""
 
 _MAX_CONFLICTS = 20
+_BOUNDED = ("accuracy", "balanced_accuracy", "f1", "kappa", "r2")
 _SCORES = {
     "accuracy": ("accuracy", "share of the pixels that are predicted right"),
     "balanced_accuracy": ("balanced accuracy", "mean of the producer's accuracies of the classes"),
@@ -59,13 +60,16 @@ class Picture:
     bar: tuple[float, str] | None
 
 
-def write_page(output: Path, record: Path, map_file: Path, uncertainty: Path) -> None:
+def write_page(
+    output: Path, record: Path, map_file: Path, uncertainty: Path, report: str | None = None
+) -> None:
     """Write the page.
 
     Args:
         output: the HTML file, beside the others.
         record: JSON file of `make_map`.
         map_file, uncertainty: its GeoTIFFs.
+        report: link to the report of the embeddings.
 
     Raises:
         OutputError: the file cannot be written.
@@ -80,6 +84,7 @@ def write_page(output: Path, record: Path, map_file: Path, uncertainty: Path) ->
         "title": f"{document['name']}: {product.get('region', '')}, {product.get('period', '')}",
         "headline": _headline(document),
         "warnings": document["warnings"],
+        "report": report,
         "classes": classes,
         "map": _class_picture(map_file, classes)
         if classes
@@ -179,7 +184,7 @@ def _read(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
         metres = abs(file.transform.a) * float(crs.axis_info[0].unit_conversion_factor)
         bar = scale_bar(width, metres) if crs.is_projected else None
         values = file.read(1, out_shape=shape)
-    size = {"width": width, "height": height, "strip": 0.05 * max(width, height), "bar": bar}
+    size = {"width": width, "height": height, "strip": 0.045 * max(width, height), "bar": bar}
     return values, size
 
 
@@ -216,11 +221,13 @@ def _share(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
 
 
+def _score(name: str, value: float | None) -> str:
+    return _share(value) if name in _BOUNDED else _number(value)
+
+
 def _score_rows(scores: Mapping[str, float | None]) -> list[tuple[str, str, str]]:
-    bounded = ("accuracy", "balanced_accuracy", "f1", "kappa", "r2")
     return [
-        (_SCORES[name][0], _share(value) if name in bounded else _number(value), _SCORES[name][1])
-        for name, value in scores.items()
+        (_SCORES[name][0], _score(name, value), _SCORES[name][1]) for name, value in scores.items()
     ]
 
 
@@ -253,7 +260,7 @@ def _fold_rows(folds: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
     names = [name for name in folds[0] if name != "pixels"]
     head = ["fold", "pixels", *(_SCORES[name][0] for name in names)]
     rows = [
-        (n, f"{fold['pixels']:,.0f}", *(_number(fold[name]) for name in names))
+        (n, f"{fold['pixels']:,.0f}", *(_score(name, fold[name]) for name in names))
         for n, fold in enumerate(folds, 1)
     ]
     return {"head": head, "rows": rows}

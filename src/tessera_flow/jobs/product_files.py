@@ -155,6 +155,8 @@ class ProductFiles:
             names["stac"] = [PurePath(self._paths.item).name]
         if "tiles" in self._config.products.formats:
             names["tiles"] = ["tiles"]
+        if maps := self._config.maps_of(region, period):
+            names["maps"] = [f"maps/{name}/map.html" for name in maps]
         return names
 
     def change(self, region: str, period: str) -> list[str]:

@@ -348,4 +348,9 @@ def opening_examples(provenance: Provenance) -> list[tuple[str, str]]:
             "vectors = client.sample_points([(lon, lat)], year=client.years[0])",
         ),
         ("tiles", "tessera-flow embed --weights CHECKPOINT --tiles tiles --out embeddings"),
+        (
+            "maps",
+            "In a browser: accuracy, uncertainty and labels of the map.\n"
+            "In QGIS: map.tif and uncertainty.tif in the same folder.",
+        ),
     ]
