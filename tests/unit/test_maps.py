@@ -24,6 +24,7 @@ from tessera_flow.analysis.labels import read_labels
 from tessera_flow.analysis.make_map import MapFiles, make_map
 from tessera_flow.analysis.pixels import label_pixels
 from tessera_flow.config.maps import Map
+from tessera_flow.jobs.resources import MAP_RATES, NEEDS, map_minutes
 from tessera_flow.products.checksums import sha256_of
 from tessera_flow.products.sample import open_store
 
@@ -249,3 +250,14 @@ def test_provenance_is_recorded(product: Labelled, tmp_path: Path) -> None:
         tags = raster.tags()
     assert tags["LABELS_SHA256"] == record["labels"]["sha256"]
     assert json.loads(tags["PROVENANCE"]) == record["product"]
+
+
+def test_time_of_a_map_grows_with_its_region_and_method() -> None:
+    base = NEEDS["label_map"].minutes
+    block = 2000**2
+    assert map_minutes(1, block, ["linear"], 2) == base + 1
+    country = 2500 * block
+    assert map_minutes(1, country, ["linear", "random_forest"], 2) == base + round(
+        2 * country / (MAP_RATES["random_forest"] * 2) / 60 + 0.5
+    )
+    assert map_minutes(2, block, ["nearest"], 1) == 2 * map_minutes(1, block, ["nearest"], 1)

@@ -38,6 +38,7 @@ from tessera_flow.jobs.scene_warnings import scene_warnings
 from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.simulate import Limits
 from tessera_flow.jobs.status import status
+from tessera_flow.jobs.work_left import WorkLeft
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.pipeline import CRS, MODEL, write_polygon
@@ -480,3 +481,19 @@ def test_no_tile_folders_of_a_skipped_block_are_requested(tmp_path: Path) -> Non
     assert list(run.skipped_blocks("here", "then")) == [first]
     names = [Path(path).stem for path in ProductFiles(run).by_format("here", "then")["tiles"]]
     assert names == [*others, "tiles"]
+
+
+def test_the_plan_counts_maps_and_the_store_that_they_need(tmp_path: Path) -> None:
+    """A forest takes five times as long as a logistic regression."""
+    labels = tmp_path / "labels.csv"
+    labels.touch()
+    map_ = {"labels": str(labels), "column": "a"}
+    maps = {"one": map_, "two": {**map_, "method": "random_forest"}}
+    run = layout(tmp_path, sections={"maps": maps, "products": {"formats": ["preview"]}})
+    planned = make_estimate(run, Schedule(run), Limits(jobs=10))
+    runs_ = planned.jobs["preview"]
+    assert planned.jobs["stitch_zarr"] == runs_
+    assert planned.jobs["label_map"] == planned.jobs["label_map_page"] == 2 * runs_
+    work = WorkLeft(run, Schedule(run), Limits(jobs=10), None)
+    first, second = [job.seconds for job in work.jobs if job.rule == "label_map"][:2]
+    assert second == pytest.approx(5 * first)

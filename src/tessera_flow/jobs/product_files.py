@@ -79,6 +79,11 @@ class ProductFiles:
 
     def of_maps(self, region: str, period: str) -> list[str]:
         """Return the files of all maps of one region and period."""
+        names = self._config.maps_of(region, period)
+        return [path for name in names for path in self.of_map(region, period, name)]
+
+    def of_map(self, region: str, period: str, name: str) -> list[str]:
+        """Return the files of a map of one region and period."""
         patterns = (
             self._paths.map_file,
             self._paths.map_names,
@@ -90,11 +95,7 @@ class ProductFiles:
             self._paths.map_item,
             self._paths.map_page_checksums,
         )
-        return [
-            path.format(region=region, period=period, map=name)
-            for name in self._config.maps_of(region, period)
-            for path in patterns
-        ]
+        return [path.format(region=region, period=period, map=name) for path in patterns]
 
     def tile_records(self, region: str, period: str) -> list[str]:
         """Return the record of the tile folders of each block."""

@@ -10,6 +10,7 @@ from .files import RunFiles
 from .job_times import JobTimes
 from .plan_row import Row
 from .product_files import ProductFiles
+from .resources import MAP_RATES
 from .schedule import Schedule
 from .simulate import Job
 
@@ -65,6 +66,9 @@ class ProductJobs:
         that are missing."""
         formats = self._names.by_format(region, period)
         missing = set(formats) if blocks else self.missing(region, period)
+        if self._work.files.config.maps_of(region, period) and "zarr" not in formats:
+            path = self._work.files.paths.zarr.format(region=region, period=period)
+            missing |= {"zarr"} if blocks or not self._work.exists(path) else set()
         if "tiles" in missing:
             self._add_tiles(row, blocks)
         rules = {rule for name in missing for rule in RULES.get(name, ())}
@@ -116,10 +120,12 @@ class ProductJobs:
         """Add the maps of a region and period of which files are missing, or whose store is new."""
         config, work = self._work.files.config, self._work
         for name in config.maps_of(row.region, row.period):
-            part = f"/maps/{name}/"
-            paths = [p for p in self._names.of_maps(row.region, row.period) if part in p]
+            paths = self._names.of_map(row.region, row.period, name)
             if store or not all(map(work.exists, paths)):
-                self._add(row, "label_map_page", (self._add(row, "label_map", store),))
+                slower = MAP_RATES["linear"] / MAP_RATES[config.maps[name].method]
+                seconds = slower * work.times.of_region("label_map", row.region, row.pixels)
+                number = work.add(row, "label_map", seconds, needs=store, priority=PRIORITY)
+                self._add(row, "label_map_page", (number,))
 
     def add_last(self) -> None:
         """Add the page of all regions, and the collections of regions that lack one or have a new

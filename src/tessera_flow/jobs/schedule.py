@@ -21,7 +21,7 @@ from .files import RunFiles
 from .in_flight import InFlight
 from .measured import STAGES, assumed_dates, measured_seconds, scale
 from .paths import ANY_BLOCK
-from .resources import NEEDS, inference_minutes, memory_mb, runtime_minutes
+from .resources import NEEDS, inference_minutes, map_minutes, memory_mb, runtime_minutes
 
 INFERENCE = ("infer_cpu", "infer_gpu")
 
@@ -153,10 +153,22 @@ class Schedule:
         """Return the time limit of a job of a rule, in minutes, at most `jobs.max_job_hours`."""
         if rule in INFERENCE:
             minutes = inference_minutes(rule, attempt, self.longest_inference(rule, threads))
+        elif rule == "label_map":
+            methods = [settings.method for settings in self._config.maps.values()]
+            minutes = map_minutes(
+                attempt, self._largest_region, methods, threads or self.threads(rule)
+            )
         else:
             minutes = runtime_minutes(rule, attempt, self._config.grid.block_size)
         limit = self._config.jobs.max_job_hours
         return minutes if limit is None else min(minutes, int(60 * limit))
+
+    @property
+    def _largest_region(self) -> float:
+        """Pixels of the product of the largest region, with complete blocks."""
+        grid = self._config.grid
+        blocks = max(len(region.blocks) for region in self._files.grids.values())
+        return blocks * (grid.block_size / grid.downsample_rate) ** 2
 
     @cached_property
     def parameters(self) -> float:
