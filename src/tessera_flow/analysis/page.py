@@ -79,7 +79,7 @@ def write_page(
     classes = document["classes"]
     summary = document["map"]
     low, high = summary["low"], summary["high"]
-    doubt, most = _uncertainty_picture(uncertainty, bool(classes))
+    doubt, least, most = _uncertainty_picture(uncertainty, bool(classes))
     values = {
         "title": f"{document['name']}: {product.get('region', '')}, {product.get('period', '')}",
         "headline": _headline(document),
@@ -91,6 +91,7 @@ def write_page(
         else _number_picture(map_file, low, high),
         "range": None if classes or low is None else (f"{low:.4g}", f"{high:.4g}"),
         "uncertainty": doubt,
+        "least_uncertain": f"{least:.3g}",
         "most_uncertain": f"{most:.3g}{' %' if classes else ''}",
         "uncertainty_text": summary["uncertainty"],
         "mean_uncertainty": _number(summary["mean_uncertainty"]),
@@ -203,14 +204,16 @@ def _number_picture(path: Path, low: float | None, high: float | None) -> Pictur
     return Picture(data_uri(map_png(values.astype(np.float64) - start, span)), **size)
 
 
-def _uncertainty_picture(path: Path, classes: bool) -> tuple[Picture, float]:
-    """Return the picture, and the value of its lightest colour: the 98th percentile."""
+def _uncertainty_picture(path: Path, classes: bool) -> tuple[Picture, float, float]:
+    """Return the picture, and the values of its darkest and lightest colour: the 2nd (of classes
+    0) and the 98th percentile."""
     values, size = _read(path)
     numbers = np.where(values == NO_UNCERTAINTY, np.nan, values) if classes else values
     numbers = numbers.astype(np.float64)
     finite = numbers[np.isfinite(numbers)]
-    most = float(np.percentile(finite, 98)) if finite.size else 1.0
-    return Picture(data_uri(map_png(numbers, most or 1.0)), **size), most
+    least, most = np.percentile(finite, [2, 98]).tolist() if finite.size else (0.0, 1.0)
+    least = 0.0 if classes else least
+    return Picture(data_uri(map_png(numbers - least, most - least or 1.0)), **size), least, most
 
 
 def _number(value: float | None) -> str:
