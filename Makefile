@@ -22,14 +22,14 @@ WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo slurm-profile check test test-all test-fuzz test-slurm test-geotessera coverage mutations lint docs \
-	generate lock check-conda clean
+	generate lock audit check-conda clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## Make .venv with the pinned packages (other targets do it if needed)
 
-$(INSTALLED): requirements/lock.txt pyproject.toml tools/install.sh tools/torch.sh
+$(INSTALLED): requirements/run.txt requirements/lock.txt requirements/cuda.txt pyproject.toml tools/install.sh tools/torch.sh
 	@PATH="$(SYSTEM_PATH)" tools/install.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 
@@ -85,8 +85,13 @@ docs: $(INSTALLED) ## Build docs/ as a site; fails at a broken link or anchor
 generate: $(INSTALLED) ## Write the generated files (schema, config.yaml, envs/ ...)
 	@python tools/generate.py
 
-lock: ## Resolve the pins of pyproject.toml (then: make generate)
-	@PATH="$(SYSTEM_PATH)" tools/lock.sh $(PYTHON)
+lock: ## Resolve pyproject.toml with TORCH_VERSION (now: its present one); then: make generate
+	@PATH="$(SYSTEM_PATH)" tools/lock.sh $(PYTHON) $(TORCH_VERSION)
+
+audit: $(INSTALLED) ## Look up known vulnerabilities of the installed packages (needs internet)
+	@python -m venv "$(VENV)/audit"
+	@"$(VENV)/audit/bin/python" -m pip --quiet install pip-audit==2.10.1
+	@"$(VENV)/audit/bin/python" -m pip_audit --path "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 check-conda: ## Solve envs/*.yaml with conda (needs conda-forge; installs nothing)
 	@for file in envs/*.yaml; do \

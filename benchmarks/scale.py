@@ -86,9 +86,23 @@ def measured(folder: Path, *arguments: str) -> tuple[float, float, float, str]:
     return seconds, cpu, memory, done.stdout
 
 
+WITHOUT_SLURM = """
+import pkgutil, resource, sys, time
+found = pkgutil.iter_modules
+pkgutil.iter_modules = lambda *a, **k: (m for m in found(*a, **k) if "plugin_slurm" not in m.name)
+import snakemake.cli
+snakemake.cli.get_argument_parser()
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(f"... without its plugin for Slurm: {time.process_time():.2f} s, {memory:.0f} MB")
+"""
+"""Starts Snakemake where the executor plugin for Slurm, which imports pandas, is not installed."""
+
+
 def dry_runs(folder: Path, sizes: list[int]) -> None:
     wall, _, memory, _ = measured(folder, "--version")
     print(f"Snakemake alone (--version): {wall:.2f} s, {memory:.0f} MB")
+    subprocess.run([sys.executable, "-S", "-c", LAUNCHER, str(folder / "usage.json"),
+                    sys.executable, "-c", WITHOUT_SLURM], check=True)  # fmt: skip
     heads = ("blocks", "jobs", "read s", "read MB", "-n s", "cpu s", "MB", "quiet s")
     print("".join(f"{head:>9}" for head in heads))
     for blocks in sizes:

@@ -1,22 +1,29 @@
-"""Write the lock file, the requirements and the conda environments from the pins of pyproject.toml.
+"""Write the requirements and the conda environments from pins.
 
-python tools/environments.py < FREEZE    print requirements/lock.txt, from `pip freeze --all`
+python tools/environments.py UV TORCH < FREEZE    write the locked requirements with hashes
 
-tools/lock.sh calls this with the Python of an environment that holds nothing else;
-tools/generate.py writes the other files.
+FREEZE is the output of `pip freeze --all` in an environment that holds nothing else, UV the command
+`uv`, which looks up the hashes of all files of each version, TORCH the version of torch.
+tools/lock.sh calls this; tools/generate.py writes the other files.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
-RUN = "# Needed to run:"
-DEVELOP = "# Needed to test and to develop:"
+ROOT = Path(__file__).resolve().parent.parent
+RUN, LOCK, CUDA = (f"requirements/{name}.txt" for name in ("run", "lock", "cuda"))
+
+OPTIONS = ["--require-hashes", "--only-binary :all:", "--no-binary connection_pool"]
+"""Options of the locked files. Only connection_pool, of Snakemake, has no wheel on PyPI."""
 
 PYTHON = "3.11"
 """Python version of the lock file, the conda environments and the containers."""
@@ -36,8 +43,8 @@ CONDA_NAMES = {
 }
 """Names on conda-forge and bioconda that differ from those on PyPI."""
 
-_FROM_PINS = "# Generated from pyproject.toml by `make generate`; edit that instead."
-_FROM_LOCK = "# Generated from requirements/lock.txt by `make generate`; see `make lock`."
+_FROM_PINS = "# Generated from pyproject.toml and requirements/ by `make generate`."
+_FROM_LOCK = "# Generated from requirements/cuda.txt by `make generate`; see `make lock`."
 
 
 def normal(name: str) -> str:
@@ -62,8 +69,8 @@ def closure(names: Iterable[str]) -> set[str]:
     return result
 
 
-def lock(freeze: str, needed: set[str]) -> str:
-    """Return the text of requirements/lock.txt.
+def split(freeze: str, needed: set[str]) -> tuple[list[str], list[str]]:
+    """Return the pins that are needed to run, and the others; both without torch.
 
     Args:
         freeze: output of `pip freeze --all`.
@@ -72,66 +79,81 @@ def lock(freeze: str, needed: set[str]) -> str:
     Raises:
         ValueError: the environment holds a CUDA build of torch, whose packages only Linux has.
     """
-    pins = [line.replace("+cpu", "") for line in freeze.splitlines() if "==" in line]
+    pins = [line for line in freeze.splitlines() if "==" in line]
     pins.sort(key=lambda pin: normal(pin.partition("==")[0]))
     if any(pin.startswith("nvidia-") for pin in pins):
-        raise ValueError("the lock file needs the CPU build of torch, but the CUDA build came")
+        raise ValueError("the lock files need the CPU build of torch, but the CUDA build came")
+    pins = [pin for pin in pins if not pin.startswith("torch==")]
     run = [pin for pin in pins if normal(pin.partition("==")[0]) in needed]
-    head = [
-        "# Every package of a working environment, pinned; written by `make lock`.",
-        "# tools/torch.sh chooses the CPU build of torch before this file is read.",
-    ]
-    return "\n".join([*head, RUN, *run, DEVELOP, *(p for p in pins if p not in run), ""])
+    return run, [pin for pin in pins if pin not in run]
 
 
-def run_pins(lock: str) -> list[str]:
-    """Return the pins of requirements/lock.txt that are needed to run.
-
-    Raises:
-        ValueError: the lock file lacks one of its two headings.
-    """
-    _, run, below = lock.partition(f"{RUN}\n")
-    needed, develop, _ = below.partition(f"{DEVELOP}\n")
-    if not run or not develop:
-        raise ValueError("requirements/lock.txt lacks its headings: run `make lock`")
-    return needed.splitlines()
+def locked(pins: Sequence[str], uv: str, *options: str) -> str:
+    """Return pins as requirements with the SHA-256 of every file of each version."""
+    command = [uv, "pip", "compile", "--universal", "--generate-hashes", "--quiet"]
+    command += ["--python-version", PYTHON, "--no-header", "--no-annotate", *options, "-"]
+    text = "\n".join(pins)
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
 
-def requirements(lock: str, *, gpu: bool) -> str:
-    """Return `requirements/cuda.txt` (gpu) or `requirements/cpu.txt` from the text of the lock."""
-    lines = [_FROM_LOCK]
-    if gpu:
-        lines.append("# On Linux PyPI's torch is a CUDA build, which pins its CUDA libraries.")
-    else:
-        lines += ["# The CPU build of torch is not on PyPI.", f"--extra-index-url {CPU_INDEX}"]
-    for pin in run_pins(lock):
-        if pin.startswith("torch==") and not gpu:
-            lines.append(f'{pin}+cpu; sys_platform == "linux"')
-            lines.append(f'{pin}; sys_platform != "linux"')
-        else:
-            lines.append(pin)
-    return "\n".join(lines) + "\n"
-
-
-def requirements_cuda126(lock: str) -> str:
-    """Return `requirements/cuda126.txt` from the text of the lock: torch for CUDA 12.6 on Linux."""
-    lines = [
-        _FROM_LOCK,
-        "# For NVIDIA GPUs below compute capability 7.5 (V100, P100) and drivers 525 to 579.",
-        f"--extra-index-url {CUDA126_INDEX}",
-        *(
-            f"torch=={CUDA126_TORCH}+cu126" if pin.startswith("torch==") else pin
-            for pin in run_pins(lock)
+def lock_files(freeze: str, needed: set[str], torch: str, uv: str) -> dict[str, str]:
+    """Return the text of each locked file by its path. See `split` for the arguments and errors."""
+    run, develop = split(freeze, needed)
+    head = ["# Written by `make lock`.", *OPTIONS, ""]
+    cuda = locked([f"torch=={torch}"], uv, "--constraint", _constraints(run))
+    extra = [pin for pin in blocks(cuda) if normal(pin.partition("==")[0]) not in names(run)]
+    return {
+        RUN: "\n".join(["# What is needed to run, without torch.", *head])
+        + locked(run, uv, "--no-deps"),
+        LOCK: "\n".join(
+            ["# A working environment to test and to develop, without torch.", *head, "-r run.txt"]
+        )
+        + "\n"
+        + locked(develop, uv, "--no-deps"),
+        CUDA: "\n".join(
+            ["# With torch of PyPI, on Linux a build for CUDA.", *head, "-r run.txt", *extra, ""]
         ),
-    ]
-    return "\n".join(lines) + "\n"
+    }
 
 
-def conda_environment(dependencies: Sequence[str], *, gpu: bool) -> str:
-    """Return `envs/gpu.yaml` (gpu) or `envs/cpu.yaml` from pins as in pyproject.toml.
+def _constraints(pins: Sequence[str]) -> str:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as file:
+        file.write("\n".join(pins))
+    return file.name
 
-    Raises:
-        ValueError: a dependency is not pinned with `==`.
+
+def blocks(text: str) -> list[str]:
+    """Return the requirements of a locked file, each with its marker and hashes."""
+    return re.findall(r"^\S+==(?:.*\\\n)*.*", text, re.MULTILINE)
+
+
+def names(pins: Iterable[str]) -> set[str]:
+    """Return the normal names of pins."""
+    return {normal(pin.partition("==")[0]) for pin in pins}
+
+
+def versions(*paths: str) -> dict[str, str]:
+    """Return versions by normal name from locked files of the repository."""
+    found = {}
+    for path in paths:
+        for block in blocks((ROOT / path).read_text(encoding="utf-8")):
+            name, version = re.split("==|[ ;]", block)[:2]
+            found[normal(name)] = version
+    return found
+
+
+def requirements_torch(torch: str, index: str, comment: str) -> str:
+    """Return a file that installs torch alone, from an index of PyTorch."""
+    return f"{_FROM_LOCK}\n# {comment}\n--index-url {index}\ntorch=={torch}\n"
+
+
+def conda_environment(dependencies: Sequence[str], pins: Mapping[str, str], *, gpu: bool) -> str:
+    """Return `envs/gpu.yaml` (gpu) or `envs/cpu.yaml`.
+
+    Args:
+        dependencies: as in pyproject.toml.
+        pins: the locked versions by normal name.
+        gpu: whether torch is a build for GPUs.
     """
     lines = [
         _FROM_PINS,
@@ -140,13 +162,13 @@ def conda_environment(dependencies: Sequence[str], *, gpu: bool) -> str:
         *("dependencies:", f"  - python ={PYTHON}"),
     ]
     for dependency in dependencies:
-        name, equals, version = dependency.partition("==")
-        if not equals:
-            raise ValueError(f"{dependency} is not pinned with == in pyproject.toml")
+        name = Requirement(dependency).name
         conda = "pytorch-gpu" if gpu and name == "torch" else CONDA_NAMES.get(name, name)
-        lines.append(f"  - {conda} =={version}")
+        lines.append(f"  - {conda} =={pins[normal(name)]}")
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    print(lock(sys.stdin.read(), closure(["tessera-flow"])), end="")
+    uv, torch = sys.argv[1:]
+    for name, text in lock_files(sys.stdin.read(), closure(["tessera-flow"]), torch, uv).items():
+        (ROOT / name).write_text(text, encoding="utf-8")

@@ -25,17 +25,25 @@ def generated() -> dict[str, str]:
     """Return the text of each generated file by its path in the repository."""
     with (ROOT / "pyproject.toml").open("rb") as handle:
         dependencies: list[str] = tomllib.load(handle)["project"]["dependencies"]
-    lock = (ROOT / "requirements/lock.txt").read_text(encoding="utf-8")
+    pins = environments.versions(environments.RUN, environments.CUDA)
     return {
         "workflow/schemas/config.schema.json": config_reference.config_schema(),
         "docs/configuration.md": config_reference.configuration_page(),
         "workflow/sources.txt": sources(),
         "config/config.yaml": config_reference.default_config(),
-        "requirements/cpu.txt": environments.requirements(lock, gpu=False),
-        "requirements/cuda.txt": environments.requirements(lock, gpu=True),
-        "requirements/cuda126.txt": environments.requirements_cuda126(lock),
-        "envs/cpu.yaml": environments.conda_environment(dependencies, gpu=False),
-        "envs/gpu.yaml": environments.conda_environment(dependencies, gpu=True),
+        "requirements/cpu.txt": environments.requirements_torch(
+            f"{pins['torch']}+cpu",
+            environments.CPU_INDEX,
+            "The CPU build for Linux: install with --no-deps, then run.txt.",
+        ),
+        "requirements/cuda126.txt": environments.requirements_torch(
+            f"{environments.CUDA126_TORCH}+cu126",
+            environments.CUDA126_INDEX,
+            "For NVIDIA GPUs below compute capability 7.5 (V100, P100) and drivers 525 to 579: "
+            "install, then run.txt.",
+        ),
+        "envs/cpu.yaml": environments.conda_environment(dependencies, pins, gpu=False),
+        "envs/gpu.yaml": environments.conda_environment(dependencies, pins, gpu=True),
     }
 
 

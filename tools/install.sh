@@ -39,7 +39,12 @@ pip() {
 }
 
 # For a GPU: make install TORCH=gpu
-tools/torch.sh "$venv/bin/python" "$(grep -E '^torch==' requirements/lock.txt)"
-echo "Now $(grep -c '==' requirements/lock.txt) pinned packages."
-pip install --use-pep517 --requirement requirements/lock.txt
+pin=$(grep -oE '^torch==[0-9.]+' requirements/cuda.txt)
+tools/torch.sh "$venv/bin/python" "$pin"
+same='import sys; from importlib.metadata import version; sys.exit(version("torch").split("+")[0] != sys.argv[1])'
+"$venv/bin/python" -c "$same" "${pin#*==}" 2>/dev/null || pip install --no-deps --requirement requirements/cuda.txt
+echo "Now $(cat requirements/run.txt requirements/lock.txt | grep -c '==') packages, checked by their hashes."
+# The file is complete, and `pip check` would see a gap; pip's resolver reads files without hashes.
+pip install --use-pep517 --no-deps --requirement requirements/lock.txt
 pip install --no-deps --no-build-isolation --editable .
+pip check

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from tessera_flow import __version__
 from tessera_flow.config.configuration import Config, load_config
@@ -25,19 +26,10 @@ sys.path.insert(0, str(ROOT / "tools"))
 import config_reference  # noqa: E402
 import environments  # noqa: E402
 import generate  # noqa: E402
-from environments import normal  # noqa: E402
+from environments import CUDA, LOCK, RUN, normal, versions  # noqa: E402
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PINS = [*PYPROJECT["dependencies"], *PYPROJECT["optional-dependencies"]["dev"]]
-
-
-LOCK = (ROOT / "requirements/lock.txt").read_text(encoding="utf-8")
-
-
-def pins(text: str) -> dict[str, str]:
-    """Return versions by normal name from a requirements file."""
-    lines = [line for line in text.splitlines() if line and line[0] not in "#-"]
-    return {normal(name): version for name, version in (line.split("==", 1) for line in lines)}
+DIRECT = [*PYPROJECT["dependencies"], *PYPROJECT["optional-dependencies"]["dev"]]
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -96,56 +88,59 @@ def test_schema_is_closed_and_described() -> None:
     assert (grid["block_size"]["default"], grid["block_size"]["unit"]) == (2000, "px")
 
 
-def test_every_direct_dependency_is_pinned_and_locked() -> None:
-    locked = pins(LOCK)
-    for pin in PINS:
-        name, _, version = pin.partition("==")
-        assert locked.get(normal(name)) == version, f"{pin}: run `make lock`"
-    assert "+" not in locked["torch"], "the CPU build is chosen by tools/torch.sh"
+def test_every_direct_dependency_is_bounded_and_locked() -> None:
+    pins = versions(RUN, LOCK, CUDA)
+    for requirement in map(Requirement, DIRECT):
+        bounds = {specifier.operator for specifier in requirement.specifier}
+        calendar = requirement.name == "xarray"
+        assert bounds in ({">=", "<"}, {"=="}) or (calendar and bounds == {">="}), requirement
+        assert pins[normal(requirement.name)] in requirement.specifier, "run `make lock`"
+    torch = Requirement(next(r for r in DIRECT if r.startswith("torch"))).specifier
+    assert environments.CUDA126_TORCH in torch
 
 
-def test_first_part_of_the_lock_has_exactly_what_is_needed_to_run() -> None:
-    run = pins("\n".join(environments.run_pins(LOCK)))
-    names = [pin.partition("==")[0] for pin in PYPROJECT["dependencies"]]
+def test_run_file_has_exactly_what_is_needed_to_run() -> None:
+    names = [Requirement(text).name for text in PYPROJECT["dependencies"]]
     on_cpu = metadata.version("torch").endswith("+cpu")
     if on_cpu and sys.version_info[:2] == (3, 11):
-        assert set(run) == environments.closure(names), "run `make lock`"
-    assert {"pytest", "ruff", "geotessera"}.isdisjoint(run)
-    with pytest.raises(ValueError, match="lacks its headings"):
-        environments.run_pins("numpy==2.4.6\n")
+        assert {*versions(RUN), "torch"} == environments.closure(names), "run `make lock`"
+    assert {"pytest", "ruff"} <= set(versions(LOCK))
+    assert not set(versions(RUN)) & set(versions(LOCK))
+    assert "torch" not in versions(RUN, LOCK), "the build of torch is chosen separately"
 
 
-def test_lock_is_written_from_pip_freeze() -> None:
+def test_every_locked_package_has_hashes_and_is_a_wheel() -> None:
+    for path in (RUN, LOCK, CUDA):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        found = environments.blocks(text)
+        assert text.count("==") - text.count(" == ") >= len(found) > 10
+        for block in found:
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}$", block), block
+        assert all(option in text.splitlines() for option in environments.OPTIONS)
+    assert environments.OPTIONS[:2] == ["--require-hashes", "--only-binary :all:"]
+    nvidia = [name for name in versions(CUDA) if name.startswith("nvidia-")]
+    assert len(nvidia) > 10 and {"torch", "triton"} <= set(versions(CUDA))
+
+
+def test_pins_are_split_from_pip_freeze() -> None:
     freeze = "pytest==9.2.0\nNumPy==2.4.6\ntessera-flow @ file:///x\ntorch==2.13.0+cpu\n"
-    text = environments.lock(freeze, {"numpy", "torch"})
-    assert environments.run_pins(text) == ["NumPy==2.4.6", "torch==2.13.0"]
-    assert text.endswith(f"{environments.DEVELOP}\npytest==9.2.0\n")
+    assert environments.split(freeze, {"numpy", "torch"}) == (["NumPy==2.4.6"], ["pytest==9.2.0"])
     with pytest.raises(ValueError, match="CUDA build"):
-        environments.lock(f"{freeze}nvidia-cublas==13.0\n", {"torch"})
+        environments.split(f"{freeze}nvidia-cublas==13.0\n", {"torch"})
 
 
-def test_requirements_differ_in_torch_alone() -> None:
-    cpu = environments.requirements(LOCK, gpu=False).splitlines()
-    cuda = environments.requirements(LOCK, gpu=True).splitlines()
-    torch = pins(LOCK)["torch"]
-    assert set(cuda) - set(cpu) == {f"torch=={torch}", cuda[1]}
-    assert set(cpu) - set(cuda) == {
-        cpu[1],
-        "--extra-index-url https://download.pytorch.org/whl/cpu",
-        f'torch=={torch}+cpu; sys_platform == "linux"',
-        f'torch=={torch}; sys_platform != "linux"',
-    }
+def test_no_index_is_added_to_that_of_all_packages() -> None:
+    """A package of the same name on a second index could replace one of the first."""
+    for path in (ROOT / "requirements").glob("*.txt"):
+        assert "--extra-index-url" not in path.read_text(encoding="utf-8"), path
+    for name, version, index in (
+        ("cpu", f"{versions(CUDA)['torch']}+cpu", environments.CPU_INDEX),
+        ("cuda126", "2.11.0+cu126", "https://download.pytorch.org/whl/cu126"),
+    ):
+        text = (ROOT / f"requirements/{name}.txt").read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        assert lines == [f"--index-url {index}", f"torch=={version}"]
     assert environments.CPU_INDEX in (ROOT / "tools/torch.sh").read_text(encoding="utf-8")
-
-
-def test_requirements_of_older_gpus_differ_in_torch_alone() -> None:
-    older = environments.requirements_cuda126(LOCK).splitlines()
-    cuda = environments.requirements(LOCK, gpu=True).splitlines()
-    assert [line for line in older if line not in cuda] == [
-        "# For NVIDIA GPUs below compute capability 7.5 (V100, P100) and drivers 525 to 579.",
-        "--extra-index-url https://download.pytorch.org/whl/cu126",
-        "torch==2.11.0+cu126",
-    ]
     assert OLDER_BUILD == "requirements/cuda126.txt" and (ROOT / OLDER_BUILD).is_file()
 
 
@@ -153,19 +148,14 @@ def test_conda_environments_hold_every_pin() -> None:
     for file, torch in (("cpu", "pytorch-cpu"), ("gpu", "pytorch-gpu")):
         entries = yaml.safe_load((ROOT / f"envs/{file}.yaml").read_text(encoding="utf-8"))
         assert entries["channels"] == ["conda-forge", "bioconda", "nodefaults"]
-        versions = {entry.split(" ")[0]: entry.split("=")[-1] for entry in entries["dependencies"]}
-        assert versions.pop("python") == environments.PYTHON
+        found = {entry.split(" ")[0]: entry.split("=")[-1] for entry in entries["dependencies"]}
+        assert found.pop("python") == environments.PYTHON
         names = {"snakemake": "snakemake-minimal", "torch": torch}
         expected = {}
         for dependency in PYPROJECT["dependencies"]:
-            name, _, version = dependency.partition("==")
-            expected[names.get(name, name)] = version
-        assert versions == expected
-
-
-def test_unpinned_dependency_is_refused() -> None:
-    with pytest.raises(ValueError, match="numpy>=2 is not pinned"):
-        environments.conda_environment(["numpy>=2"], gpu=False)
+            name = Requirement(dependency).name
+            expected[names.get(name, name)] = versions(RUN, CUDA)[normal(name)]
+        assert found == expected
 
 
 def test_both_containers_take_the_same_steps() -> None:
@@ -178,16 +168,14 @@ def test_both_containers_take_the_same_steps() -> None:
     for text in (script, run):
         subprocess.run(["sh", "-n", "-c", text], check=True)
     steps = [step.strip() for step in run.split(";")]
-    assert [s.replace("$REQUIREMENTS", "{{ requirements }}") for s in steps] == script.splitlines()
+    assert [s.replace("$TORCH", "{{ torch }}") for s in steps] == script.splitlines()
     copied = re.findall(r"^COPY (\S+) /opt/tessera-flow/(\S+)$", recipe, re.MULTILINE)
     listed = re.findall(r"^    (\S+) /opt/tessera-flow/(\S+)$", definition, re.MULTILINE)
     assert copied == listed and len(copied) == 9
     assert all(source == target and (ROOT / source).exists() for source, target in copied)
     python = f"python:{environments.PYTHON}-slim"
     assert f"\nFrom: {python}" in definition and f"\nFROM docker.io/library/{python}" in recipe
-    assert (
-        "\n    requirements=cuda.txt\n" in definition and "\nARG REQUIREMENTS=cuda.txt\n" in recipe
-    )
+    assert "\n    torch=cuda.txt\n" in definition and "\nARG TORCH=cuda.txt\n" in recipe
 
 
 def test_long_modules_exist() -> None:
@@ -201,7 +189,7 @@ def test_long_modules_exist() -> None:
 def test_no_dependency_is_unused() -> None:
     """Dependencies that src does not import are used by the workflow or by users."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
-    direct = {normal(pin.partition("==")[0]) for pin in PYPROJECT["dependencies"]}
+    direct = {normal(Requirement(text).name) for text in PYPROJECT["dependencies"]}
     workflow = {"snakemake-executor-plugin-slurm"}
     users = {"rioxarray"}
     assert direct - imported == workflow | users
@@ -238,7 +226,7 @@ def distributions(path: Path) -> set[str]:
 
 def test_every_import_is_a_direct_dependency() -> None:
     """No import of src relies on a package that another one happens to need."""
-    direct = {normal(pin.partition("==")[0]) for pin in PYPROJECT["dependencies"]}
+    direct = {normal(Requirement(text).name) for text in PYPROJECT["dependencies"]}
     missing = {
         str(path.relative_to(ROOT)): distributions(path) - direct
         for path in (ROOT / "src").rglob("*.py")

@@ -6,8 +6,8 @@ import sys
 sys.path.insert(0, str(package_folder()))
 
 MISSING_PACKAGE = (
-    "{}. Run Snakemake in an environment that has the packages of requirements/cpu.txt or "
-    "requirements/cuda.txt: see docs/environments.md."
+    "{}. Run Snakemake in an environment that has torch and the packages of "
+    "requirements/run.txt: see docs/environments.md."
 )
 
 from tessera_flow.config import yaml_file
