@@ -49,12 +49,26 @@ def config_schema() -> str:
     }
     for key in ("regions", "periods", "maps"):
         schema["properties"][key]["propertyNames"] = {"pattern": f"^{NAME_PATTERN.pattern}$"}
+    _allow_sites_alone(schema)
     for section in schema["$defs"].values():
         if section.get("title", "").endswith("Override"):  # keys that are left out have no default
             for key in section["properties"].values():
                 key.pop("default", None)
     _allow_years(schema["$defs"]["Period"])
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _allow_sites_alone(schema: dict[str, Any]) -> None:
+    """Require regions and periods only without a table of sites."""
+    needed = ("regions", "periods")
+    schema["required"] = [key for key in schema.get("required", []) if key not in needed]
+    table = {"properties": {"table": {"type": "string"}}, "required": ["table"]}
+    schema["if"] = {"properties": {"sites": table}, "required": ["sites"]}
+    schema["then"] = {}
+    schema["else"] = {
+        "properties": {key: {"minProperties": 1} for key in needed},
+        "required": list(needed),
+    }
 
 
 def _allow_years(period: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def test_default_config_and_page_have_every_key() -> None:
 def test_schema_is_closed_and_described() -> None:
     schema = json.loads(config_reference.config_schema())
     sections = [schema, *schema["$defs"].values()]
-    assert len(sections) == 18
+    assert len(sections) == 19
     for section in sections:
         assert section["additionalProperties"] is False
         for key, entry in section["properties"].items():

@@ -16,7 +16,7 @@ import yaml
 from ..support.pipeline import write_box
 from .test_layers import MODULES, PACKAGES, ROOT, SCRIPTS, package_of
 
-NEEDS_TORCH = {"infer", "weights"}
+NEEDS_TORCH = {"infer", "site_infer", "weights"}
 """Scripts that load a checkpoint."""
 SEARCHES = {"items", "plan"}
 """Scripts that search archives."""

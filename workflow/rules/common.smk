@@ -1,7 +1,8 @@
 # Read and check the configuration; constrain wildcards; helpers of the rules.
 # Needs: config; check_config_files and MISSING_PACKAGE of config_files.smk.
 # Makes: CONFIG, FILES (files of blocks), PRODUCTS (product files), PARAMS (parameters that decide a
-# job's result), SCHEDULE (priority, resources, CPU or GPU).
+# job's result), SCHEDULE (priority, resources, CPU or GPU); SITES, SITE_PARAMS and SITE_SCHEDULE,
+# the same for the table of sites.
 import inspect
 
 try:
@@ -11,10 +12,11 @@ try:
     from tessera_flow.jobs.files import RunFiles
     from tessera_flow.jobs.in_flight import ALL_OF_IT
     from tessera_flow.jobs.params import JobParams
-    from tessera_flow.jobs.paths import ANY_BLOCK, SENSORS
+    from tessera_flow.jobs.paths import ANY_BLOCK, ANY_CELL, SENSORS
     from tessera_flow.jobs.preflight import check_labels, check_python
     from tessera_flow.jobs.product_files import ProductFiles
     from tessera_flow.jobs.schedule import Schedule
+    from tessera_flow.jobs.site_files import SiteFiles, SiteParams, SiteSchedule
 except ModuleNotFoundError as error:
     refuse(MISSING_PACKAGE.format(error))
 
@@ -30,6 +32,9 @@ try:
     if not runs_one_job():
         check_labels(CONFIG)
     SCHEDULE = Schedule(FILES, one_job=runs_one_job(), cores=cores_here())
+    SITES = SiteFiles(FILES)
+    SITE_PARAMS = SiteParams(FILES, SITES, PARAMS)
+    SITE_SCHEDULE = SiteSchedule(FILES, SITES, SCHEDULE)
 except TesseraFlowError as error:
     refuse(error)
 except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@
 rule lists:
     input:
         FILES.all_manifests(),
+        SITES.all_manifests(),
     message:
         "The lists of scenes exist"
 

@@ -14,7 +14,7 @@ sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or _show(kind, *
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from tessera_flow.block_file import made_from
-from tessera_flow.config.configuration import Config, load_config
+from tessera_flow.config.configuration import SITES, Config, load_config
 from tessera_flow.errors import TesseraFlowError
 from tessera_flow.jobs.journal import job_log_path, record_job
 from tessera_flow.jobs.made_from import block_files, expected_of, record_of_job, settings_hash
@@ -75,6 +75,8 @@ def _job(snakemake: Any, config: Config) -> tuple[Path, str, int, str]:
     """Return the job log, the name of the job in it, the attempt, and the hash of its settings."""
     names = dict(snakemake.wildcards.items())
     block = [names.pop(key) for key in ("region", "period", "block") if key in names]
+    if "cell" in names:
+        block = [SITES, names.pop("days"), names.pop("cell")]
     label = " ".join([rule_name(snakemake.rule), *names.values()])
     attempt = snakemake.resources.get("attempt", 1)
     path = job_log_path(config.paths.work, *block)

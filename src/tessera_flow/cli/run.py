@@ -251,10 +251,11 @@ def _out(arguments: argparse.Namespace) -> str:
 
 def products_text(run: RunFolder, config: Config) -> str:
     """Return where the products of a run are, what to open first and next; empty without any."""
-    from ..config.configuration import runs
+    from ..config.configuration import SITES, runs
 
     results = run.folder / config.paths.results
     folders = [results / region / period for region, period in runs(config)]
+    folders += [results / SITES] if config.sites.table is not None else []
     lines = ["Products:", *(f"  {folder}" for folder in folders if folder.is_dir())]
     reports = [folder / "report.html" for folder in folders]
     first = next((path for path in reports if path.is_file()), None)

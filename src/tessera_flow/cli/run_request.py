@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..config.configuration import Config
     from .run_folder import RunFolder
 
 DEFAULT_FOLDER = Path("tessera-run")
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser, new: bool = True) -> None:
             metavar="NAME",
             help="one region for each feature, named by this attribute; or row of a CSV of boxes",
         )
+        add("--sites", default=None, metavar="FILE",
+            help="table of points or small polygons: id, place and, if you like, year")  # fmt: skip
         add("--year", default=None, metavar="YEARS", help="year, range (2017-2025) or list")
         add("--start", default=None, metavar="DAY",
             help="first day, YYYY-MM-DD; with --year MM-DD")  # fmt: skip
@@ -92,11 +95,13 @@ def prepared(arguments: argparse.Namespace) -> RunFolder:
     present = run.load() if run.exists else None
     if present is not None and not given:
         return run
-    if present is None and not {"roi", "period"} <= given:
+    only_sites = "sites" in given and "roi" not in given  # whose table may have years
+    if present is None and not only_sites and not {"roi", "period"} <= given:
         missing = "--roi" if "roi" not in given else "--year, or --start and --end"
         raise ConfigError(
             f"{run.folder} has no run yet, and {missing} is missing: give a region and a period, "
-            "such as --roi region.geojson --year 2023, or name the folder of a run with --out."
+            "such as --roi region.geojson --year 2023, or a table of sites (--sites), or name the "
+            "folder of a run with --out."
         )
     document = _document(arguments, run, given)
     try:
@@ -110,9 +115,12 @@ def prepared(arguments: argparse.Namespace) -> RunFolder:
     if arguments.by is not None:
         _write_regions(arguments, run, document)
         return run
-    _check_region(arguments.roi, arguments.layer)
-    if (box := _box(arguments.roi)) is not None:
-        print(place_text(box), file=sys.stderr)
+    if "roi" in given:
+        _check_region(arguments.roi, arguments.layer)
+        if (box := _box(arguments.roi)) is not None:
+            print(place_text(box), file=sys.stderr)
+    if "sites" in given:
+        _check_sites(requested, Path(arguments.sites).expanduser())
     run.write(document)
     return run
 
@@ -145,6 +153,7 @@ def _given(arguments: argparse.Namespace) -> set[str]:
     days = (arguments.year, arguments.start, arguments.end)
     values = {
         "roi": arguments.roi,
+        "sites": arguments.sites,
         "period": next((text for text in days if text is not None), None),
         "weights": arguments.weights,
         "layer": arguments.layer,
@@ -161,6 +170,8 @@ def _document(arguments: argparse.Namespace, run: RunFolder, given: set[str]) ->
         name, roi = _region(arguments.roi, run)
         layer = {"layer": arguments.layer} if arguments.layer is not None else {}
         document["regions"] = {name: {"roi": roi, **layer}}
+    if "sites" in given:
+        document["sites"] = {"table": run.roi_text(Path(arguments.sites).expanduser())}
     if "period" in given:
         document["periods"] = periods(arguments.year, arguments.start, arguments.end)
     weights = arguments.weights or DEFAULT_WEIGHTS
@@ -171,11 +182,22 @@ def _document(arguments: argparse.Namespace, run: RunFolder, given: set[str]) ->
 
 def _completed(document: dict[str, Any], layer: str | None) -> dict[str, Any]:
     """Return a document that is valid also if a region or period is not given."""
+    if "sites" in document:
+        return document
     return {
         "regions": document["regions"] or {"region": {"roi": "-", "layer": layer}},
         "periods": document["periods"] or {"y": {"years": 2023}},
         "model": document["model"],
     }
+
+
+def _check_sites(requested: Config, table: Path) -> None:
+    """Read the table of sites, so that no run is written for one that cannot be used."""
+    from ..jobs.site_table import write_rows
+
+    sites = requested.sites.model_copy(update={"table": str(table)})
+    with tempfile.TemporaryDirectory() as folder:
+        write_rows(requested.model_copy(update={"sites": sites}), Path(folder) / "rows.arrow")
 
 
 def _region(text: str, run: RunFolder) -> tuple[str, str | list[float]]:

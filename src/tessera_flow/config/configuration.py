@@ -31,8 +31,13 @@ from .sections import (
     Sentinel2,
     Tiles,
 )
+from .sites import Sites
 from .types import Name, Section, key, name_text
 from .years import with_years_expanded
+
+_EMPTY = "{} is an empty section, but must be filled: at least one entry is required."
+SITES = "sites"
+"""Folder of sites beside those of regions."""
 
 
 class Config(Section):
@@ -41,8 +46,8 @@ class Config(Section):
     # A check of two sections is a validator of the later one, which reads the earlier one from
     # `info.data`. So its message is reported together with all other problems.
 
-    regions: dict[Name, Region] = Field(..., description="Regions by name.", min_length=1)
-    periods: dict[Name, Period] = Field(..., description="Periods by name.", min_length=1)
+    regions: dict[Name, Region] = Field(..., description="Regions by name.")
+    periods: dict[Name, Period] = Field(..., description="Periods by name.")
     model: Model = Field(Model(), description=Model.__doc__)
     source: Literal["scenes", "tiles", "geotessera"] = key(
         "scenes",
@@ -63,6 +68,7 @@ class Config(Section):
     geotessera: Geotessera = Field(
         Geotessera(), description=Geotessera.__doc__, validate_default=True
     )
+    sites: Sites = Field(Sites(), description=Sites.__doc__, validate_default=True)
     products: Products = Field(Products(), description=Products.__doc__, validate_default=True)
     maps: dict[Name, Map] = Field(
         {},
@@ -222,6 +228,20 @@ class Config(Section):
             _one_folder_per_period(value.location or "", info.data.get("regions", {}), periods)
         return value
 
+    @field_validator("sites", mode="after")
+    @classmethod
+    def _something_to_compute(cls, value: Sites, info: ValidationInfo) -> Sites:
+        lines = [
+            _EMPTY.format(name)
+            for name in ("regions", "periods")
+            if info.data.get(name) == {} and value.table is None
+        ]
+        if value.table is not None:
+            lines += _problems_of_sites(value, info.data)
+        if lines:
+            raise refused("\n".join(lines))
+        return value
+
     @field_validator("products", mode="after")
     @classmethod
     def _products_are_compatible(cls, value: Products, info: ValidationInfo) -> Products:
@@ -280,6 +300,36 @@ class Config(Section):
                 "embedded on a GPU: set jobs.cpu_gpu to [1, 0] or auto, or model.device to auto."
             )
         return value
+
+
+def _problems_of_sites(sites: Sites, data: Mapping[str, Any]) -> list[str]:
+    """Return what other sections do not allow with `sites`, as complete messages."""
+    lines = []
+    if data.get("source", "scenes") != "scenes":
+        lines.append(
+            f"sites.table is set, but source is {data['source']}: sites are read from scenes only. "
+            "Remove sites, or set source to scenes."
+        )
+    grid = data.get("grid")
+    if grid is not None and grid.downsample_rate != 1:
+        lines.append(
+            f"sites.table is set, but grid.downsample_rate is {grid.downsample_rate}: pixels of "
+            "sites are not left out. Set it to 1."
+        )
+    model = data.get("model")
+    if sites.values == "codes" and model is not None and model.dtype != "int8":
+        lines.append(
+            f"sites.values is codes, but model.dtype is {model.dtype}, which has no codes: remove "
+            "sites.values, or set model.dtype to int8."
+        )
+    if SITES in data.get("regions", {}):
+        lines.append(
+            f"regions.{SITES} has the name of the folder of sites: rename the region, because "
+            "sites.table is set."
+        )
+    if data.get("regions") and not data.get("periods"):
+        lines.append(_EMPTY.format("periods"))
+    return lines
 
 
 def _problems_of_runs(
@@ -366,9 +416,18 @@ def load_config(document: Mapping[str, Any]) -> Config:
             "periods and model: see docs/configuration.md."
         )
     try:
-        return Config.model_validate(with_years_expanded(document))
+        return Config.model_validate(with_years_expanded(_with_empty_regions(document)))
     except ValidationError as error:
         raise ConfigError("\n".join(error_messages(error, Config))) from error
+
+
+def _with_empty_regions(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a document that has `regions` and `periods`, if it has a table of sites."""
+    sites = document.get("sites")
+    if not isinstance(sites, Mapping) or sites.get("table") is None:
+        return document
+    given = {key: value for key, value in document.items() if value is not None}
+    return {"regions": {}, "periods": {}, **given}
 
 
 def runs(config: Config) -> list[tuple[str, str]]:

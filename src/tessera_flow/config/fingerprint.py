@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from ..urls import public_href
 from .configuration import Config
@@ -34,9 +35,33 @@ def content_hash(config: Config, region: str, period: str) -> str:
     Raises:
         KeyError: the region or period does not exist.
     """
-    run = config.for_run(region, period)
-    settings = run.model_dump(
-        mode="json", exclude={"regions", "periods", "products", "maps", "jobs", "paths"}
+    settings = _settings(config.for_run(region, period))
+    settings["region"] = config.regions[region].model_dump(
+        mode="json", exclude={"roi", "layer", "periods", *OVERRIDES}
+    )
+    settings["period"] = config.periods[period].model_dump(mode="json", exclude=set(OVERRIDES))
+    return _hash(settings)
+
+
+def sites_hash(config: Config) -> str:
+    """Return the SHA-256 (hex) of the settings that determine the numbers of sites.
+
+    The table is not included, nor are regions, periods and their overrides.
+    """
+    shape = ("size", "polygons", "values")
+    sites = config.sites.model_dump(mode="json", include=set(shape))
+    return _hash(_settings(config) | {"sites": sites})
+
+
+def _hash(settings: dict[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Return the settings of a region and period (`Config.for_run`) that determine numbers."""
+    settings = config.model_dump(
+        mode="json", exclude={"regions", "periods", "sites", "products", "maps", "jobs", "paths"}
     )
     for section, keys in _NO_EFFECT.items():
         settings[section] = {k: v for k, v in settings[section].items() if k not in keys}
@@ -65,9 +90,4 @@ def content_hash(config: Config, region: str, period: str) -> str:
         settings["download"] = {"on_empty_block": config.download.on_empty_block}
     else:
         del settings["geotessera"]
-    settings["region"] = config.regions[region].model_dump(
-        mode="json", exclude={"roi", "layer", "periods", *OVERRIDES}
-    )
-    settings["period"] = config.periods[period].model_dump(mode="json", exclude=set(OVERRIDES))
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return settings

@@ -47,10 +47,18 @@ class Jobs(Section):
         gt=0,
     )
     local_rules: list[
-        Literal["items", "weights", "download", "store_tiles", "import_embeddings"]
+        Literal[
+            "items",
+            "weights",
+            "download",
+            "store_tiles",
+            "import_embeddings",
+            "site_items",
+            "site_series",
+        ]
     ] = key(
         [],
-        "Rules that run as local jobs. They run on the machine that runs Snakemake, for clusters "
+        "Local rules. They run on the machine that runs Snakemake, for clusters "
         "whose compute nodes have no internet access and that have no partition for data transfer.",
     )
     scratch: str | None = key(

@@ -44,7 +44,7 @@ UNUSED_SECTIONS: dict[str, tuple[str, ...]] = {
 `model.weights` is no mistake with `geotessera`: it is often left from another run."""
 
 _LOCAL_RULES = {
-    "scenes": ("items", "weights", "download"),
+    "scenes": ("items", "weights", "download", "site_items", "site_series"),
     "tiles": ("weights",),
     "geotessera": ("store_tiles", "import_embeddings"),
 }
@@ -81,6 +81,9 @@ def _messages(config: Config) -> Iterator[str]:
                 f"products.{key} has no effect, because products.formats has no "
                 f"{' or '.join(formats)}."
             )
+    if config.sites.table is None and (keys := changed_keys(config.sites)):
+        names = ", ".join(f"sites.{key}" for key in keys)
+        yield f"{names}: no effect, because sites.table is not set."
     if source == "scenes":
         yield from _of_disabled_sensors(config)
         for sensor in (config.sentinel2, config.sentinel1):
@@ -116,7 +119,7 @@ def _messages(config: Config) -> Iterator[str]:
             yield f"maps.{name} is not made: no region has a period of its `periods`."
     computed = {period for _, period in runs(config)}
     for name in config.periods:
-        if name not in computed:
+        if name not in computed and config.sites.table is None:
             yield f"periods.{name} is not computed: no region has it in its `periods`."
 
 
@@ -124,9 +127,9 @@ def _of_disabled_sensors(config: Config) -> Iterator[str]:
     """Yield a message for each section with settings of a sensor that no run of it uses."""
     for sensor in ("sentinel2", "sentinel1"):
         used = [run for run in runs(config) if getattr(config.for_run(*run), sensor).enabled]
-        general = getattr(config, sensor)
+        general, of_sites = getattr(config, sensor), config.sites.table is not None
         places = [
-            (sensor, changed_keys(general), bool(used)),
+            (sensor, changed_keys(general), bool(used) or (of_sites and general.enabled)),
             *(
                 (f"regions.{name}.{sensor}", sorted(getattr(region, sensor).model_fields_set),
                  any(run[0] == name for run in used))

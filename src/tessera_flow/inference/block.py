@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..block_file import create_block_file, open_block_file
+from ..block_file import create_array, create_block_file, open_block_file
 from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import ToleranceError
 from ..models.checkpoint import sha256_of
@@ -69,9 +69,10 @@ def infer_block(
             int8, `counts` (H, W, 3), with `period` `months` (H, W, 3); attributes `device`,
             `precision`, `fallback` (why float32 replaces bf16 or fp16, or None), `compared` (with
             float32 on a CPU, see `spot_check.record`; None on a CPU in float32),
-            `steps_outside_period` and, from the patches, `missing_scenes`, `level_jumps` and
-            `tile_facts`; a summary of the time series, see `series.write_summary`. Until it is
-            complete, progress files are next to it; see `resume`.
+            `steps_outside_period` and, from the patches, `missing_scenes`, `level_jumps`,
+            `tile_facts` and arrays beside the patches; a summary of the time series, see
+            `series.write_summary`. Until it is complete, progress files are next to it; see
+            `resume`.
         spec: the checkpoint and how to run it.
         options: how to embed.
         attributes: JSON-able provenance, written into the file.
@@ -284,6 +285,8 @@ def _write(
             options.dtype,
             months=source.month_count,
         )
+        for name, values in source.pixel_arrays().items():
+            create_array(target, name, values.shape, values.shape, values.dtype.type)[:] = values
         summaries = {}
         for patch in source.patches:
             saved = progress.read(patch_name(patch))

@@ -86,7 +86,7 @@ def embed_tile(
         total += pixels.size
         if not pixels.size:
             continue
-        positions = _positions(pixels, width, (origin[0] + rows.start, origin[1]))
+        positions = _positions(tile, rows, pixels, origin)
         embeddings = embed_pixels(s2, s1, pixels, model, options, positions)[:, :dim]
         require_finite(embeddings, None, len(pixels))
         if scales is None:
@@ -186,10 +186,15 @@ class _Encoding:
         self.vectors[pixels] = self._encoder(values, days, inverse)
 
 
-def _positions(pixels: NDArray[np.int64], width: int, origin: tuple[int, int]) -> GridPositions:
-    """Return rows and columns in the region's grid of pixels counted row by row from `origin`."""
-    rows, columns = np.divmod(pixels, width)
-    return rows + origin[0], columns + origin[1]
+def _positions(
+    tile: TileArrays, rows: slice, pixels: NDArray[np.int64], origin: tuple[int, int]
+) -> GridPositions:
+    """Return rows and columns in the region's grid of pixels counted row by row in `rows`."""
+    if tile.positions is not None:
+        row, column = tile.positions[:, rows].reshape(2, -1)[:, pixels]
+        return row, column
+    row, column = np.divmod(pixels, tile.shape[1])
+    return row + origin[0] + rows.start, column + origin[1]
 
 
 def _chunks(height: int, width: int, pixels: int) -> Iterator[slice]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from ..region.grid import Window, patch_name
 from .months import PeriodMonths, StepMonths
 from .series import summarise
 from .tile import DAYS, TileArrays, read_patch
+
+POSITIONS = "positions"
+"""Array (2, H, W) of a file of patches: see `TileArrays.positions`."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,9 @@ class PatchFile:
                 f"The patch {name} of {self.path} has shape {tile.shape}, but the file lists "
                 f"{patch.shape}: delete the file and run again."
             )
+        if isinstance(positions := self.group.get(POSITIONS), zarr.Array):
+            part = np.asarray(positions[(slice(None), *patch.slices)])
+            tile = replace(tile, positions=part)
         if self.period is not None:
             self.masks[patch] = self._months(self.period, patch).masks(tile)
         self.summaries[patch] = summarise(
@@ -122,6 +128,10 @@ class PatchFile:
             return None
         group = self._group(patch)
         return self.period.dates([np.asarray(get_array(group, name)[:]) for name in DAYS])
+
+    def pixel_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays (..., H, W) beside the patches."""
+        return {name: np.asarray(array[:]) for name, array in self.group.arrays()}
 
     def steps_outside_period(self) -> int:
         """Return the largest number of steps of a patch that are outside the period."""

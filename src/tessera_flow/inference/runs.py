@@ -199,6 +199,9 @@ class Stages:
         number = torch.arange(pixels, device=model.device)
         row = torch.div(number, width, rounding_mode="floor")
         positions = row + (origin[0] + rows.start), number - row * width + origin[1]
+        if tile.positions is not None:
+            given = upload(np.ascontiguousarray(tile.positions[:, rows])).view(2, pixels)
+            positions = given[0], given[1]
         starts = self._transfers.download(torch.stack([sensor.starts for sensor in sensors]))
         event = self._transfers.event()
         return Run(output, rows, sensors, positions, stored_counts, starts, event)

@@ -270,4 +270,5 @@ def _pixels(tile: TileArrays, rows: NDArray[np.int64], columns: NDArray[np.int64
         sar_ascending=taken(tile.sar_ascending),
         sar_descending=taken(tile.sar_descending),
         roi=None,
+        positions=None if tile.positions is None else taken(tile.positions),
     )

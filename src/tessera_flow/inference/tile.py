@@ -34,6 +34,8 @@ class TileArrays:
         sar_descending: (Td, H, W, 2) int16.
         sar_descending_doy: (Td,) integer.
         roi: (H, W) uint8, not 0 inside the region; None if all pixels are inside.
+        positions: (2, H, W) int64, row and column of each pixel in its grid, for pixels that are
+            not side by side there; None: those that follow from the origin of the tile.
     """
 
     bands: NDArray[np.uint16]
@@ -44,6 +46,7 @@ class TileArrays:
     sar_descending: NDArray[np.int16]
     sar_descending_doy: NDArray[np.integer]
     roi: NDArray[np.uint8] | None = None
+    positions: NDArray[np.int64] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,7 +55,7 @@ class TileArrays:
         return height, width
 
 
-ARRAYS = tuple(field.name for field in fields(TileArrays) if field.name != "roi")
+ARRAYS = tuple(f.name for f in fields(TileArrays) if f.name not in ("roi", "positions"))
 """Names of the seven arrays."""
 
 TILE_PIXEL_ARRAYS = frozenset({"bands", "masks", "sar_ascending", "sar_descending"})

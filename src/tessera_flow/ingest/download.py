@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from itertools import groupby
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
-from ..archives.places import archive_folders
-from ..archives.provider import Provider
-from ..archives.providers import find_provider
 from ..block_file import CHUNK, create_array, create_block_file
-from ..concurrency import ordered_map
 from ..config.sections import Download, Sentinel1, Sentinel2
 from ..dates import Slice
-from ..raster.failures import MissingSceneError
-from ..raster.odc_driver import load_asset
-from ..raster.reader import Reader
 from ..raster.resample import ReadOptions
-from ..raster.retry import RetryPolicy
-from ..region.grid import Window, crop
-from ..region.mask import read_mask
+from ..region.grid import Window
 from ..scenes.manifest import Manifest, SourceItem
 from ..sensors.levels import DayLevel
 from ..sensors.sentinel1 import (
@@ -47,163 +33,18 @@ from ..sensors.sentinel2 import (
     Preprocessing,
     select_first_valid,
 )
-from ..urls import is_url
-from .missing_scenes import Acquisition, MissingScenes, usable
+from .missing_scenes import Acquisition, usable
 from .pixel_sample import OffsetConfirmation
 from .radar_check import check_power
+from .read_job import ReadJob, WindowJob, day_attributes, days_of, readers, results_of
 
 log = logging.getLogger(__name__)
-
-DAYS_MEMORY = 3 * 2**29
-"""Memory for all days read at a time, in bytes."""
-
-MAX_PARALLEL_DAYS = 6
-"""Days read at a time: enough to keep the readers busy while a mosaic is composed."""
-
-T = TypeVar("T")
-
-
-def _days(
-    items: Sequence[SourceItem],
-) -> list[tuple[datetime.date, list[SourceItem]]]:
-    """Group items by day, in date order; within a day in the order of the manifest."""
-    ordered = sorted(items, key=lambda item: item.date)
-    return [(day, list(group)) for day, group in groupby(ordered, key=lambda item: item.date)]
-
-
-def _attributes(days: Sequence[tuple[datetime.date, list[SourceItem]]]) -> dict[str, Any]:
-    return {
-        "dates": [day.isoformat() for day, _ in days],
-        "items": [[item.id for item in items] for _, items in days],
-    }
-
-
-def _block_items(manifest: Manifest, geobox: GeoBox) -> list[SourceItem]:
-    return [item for item in manifest.items if item.overlaps(geobox)]
-
-
-class _Job:
-    """Shared state of the days of one block and slice.
-
-    Only the bounding box of the region inside the block is read.
-    """
-
-    def __init__(
-        self,
-        roi_path: Path,
-        window: Window,
-        provider: Provider,
-        pool: ThreadPoolExecutor,
-        reader: Reader,
-    ) -> None:
-        inside, geobox = read_mask(roi_path, window)
-        self.block = geobox
-        self.box = _bounding_box(inside)
-        self.inside = inside[self.box.slices]
-        self.geobox = crop(geobox, self.box)
-        self.provider = provider
-        self.missing_scenes = MissingScenes()
-        self.pool = pool
-        self.reader = reader
-
-    def scenes(self, manifest: Manifest) -> list[SourceItem]:
-        """Return the scenes of the block in the whole period, in the order of the manifest."""
-        items = _block_items(manifest, self.geobox)
-        assets = [asset for item in items for asset in [*item.stac["assets"].values()][:1]]
-        self.reader.client.witnesses = [a["href"] for a in assets if is_url(a["href"])]
-        self.reader.archive.witnesses = [a["href"] for a in assets if not is_url(a["href"])]
-        return items
-
-    def start(
-        self, item: SourceItem, key: str, dtype: str, options: ReadOptions
-    ) -> Future[NDArray[Any]]:
-        """Start to read one asset of an item on the bounding box."""
-        return self.pool.submit(load_asset, self.reader, item, key, dtype, self.geobox, options)
-
-    def on_block(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Return an image of the bounding box on the full block, 0 outside."""
-        shape = (self.block.height, self.block.width)
-        if image.shape[:2] == shape:
-            return image
-        result = np.zeros((*shape, *image.shape[2:]), image.dtype)
-        result[self.box.slices] = image
-        return result
-
-    @property
-    def stop(self) -> threading.Event:
-        """Set when the job has failed or ended."""
-        return self.reader.policy.stop
-
-    def each_day(
-        self,
-        read: Callable[[Sequence[SourceItem]], T],
-        days: Sequence[tuple[datetime.date, list[SourceItem]]],
-        day_bytes: int,
-        scene_bytes: int,
-    ) -> closing[Generator[T, None, None]]:
-        """Read days in parallel, as many as `DAYS_MEMORY` allows; results in date order.
-
-        Args:
-            read: reads the scenes of a day.
-            days: with their scenes.
-            day_bytes: memory for a pixel of a day.
-            scene_bytes: memory for a pixel of each scene of a day.
-        """
-        scenes = max((len(items) for _, items in days), default=1)
-        pixels = self.box.height * self.box.width
-        memory = max(1, pixels * (day_bytes + scene_bytes * scenes))
-        parallel = max(1, min(MAX_PARALLEL_DAYS, DAYS_MEMORY // memory))
-        results = ordered_map(read, (items for _, items in days), parallel, stop=self.stop)
-        return closing(results)
-
-    def log_day(self, stream: str, index: int, days: int, day: datetime.date, content: str) -> None:
-        """Log the progress."""
-        client = self.reader.client
-        log.info(
-            "%sday %d of %d: %s, %s (so far %.1f MB in %d requests)",
-            stream, index + 1, days, day, content, client.received / 1e6, client.requests,
-        )  # fmt: skip
-
-
-def _bounding_box(inside: NDArray[np.bool_]) -> Window:
-    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    if rows.size == 0:
-        return Window(0, 0, 0, 0)
-    return Window(int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1)
-
-
-@contextmanager
-def _job(
-    roi_path: Path, window: Window, source: Sentinel2 | Sentinel1, settings: Download
-) -> Iterator[_Job]:
-    provider = find_provider(source.provider, source.item_format)
-    policy = RetryPolicy(settings.attempts, settings.timeout, settings.deadline)
-    gdal = {option.name: option.value for option in provider.gdal_options}
-    with (
-        ThreadPoolExecutor(settings.threads, thread_name_prefix="read") as pool,
-        Reader(provider.access, policy, gdal, settings.threads, archive_folders(source)) as reader,
-    ):
-        yield _Job(roi_path, window, provider, pool, reader)
-
-
-def _results(
-    futures: Sequence[tuple[Acquisition, SourceItem, Future[NDArray[Any]]]],
-) -> list[NDArray[Any]] | None:
-    """Return the images, or None if one is missing or corrupt. Its acquisition then continues with
-    the next duplicate."""
-    images = []
-    for acquisition, item, future in futures:
-        try:
-            images.append(future.result())
-        except MissingSceneError as error:
-            acquisition.discard(item, error)
-    return images if len(images) == len(futures) else None
 
 
 class _OpticalDays:
     """Daily mosaics of Sentinel-2."""
 
-    def __init__(self, job: _Job, source: Sentinel2, preprocessing: Preprocessing) -> None:
+    def __init__(self, job: ReadJob, source: Sentinel2, preprocessing: Preprocessing) -> None:
         self.job = job
         self.confirmed = OffsetConfirmation(job.provider, job.reader, source, preprocessing)
         self.preprocessing = preprocessing
@@ -246,7 +87,7 @@ class _OpticalDays:
             (acquisition, item, self.job.start(item, self.scl_key, "uint8", self.scl))
             for acquisition, item in usable(acquisitions)
         ]
-        scl = _results(futures)
+        scl = results_of(futures)
         if scl is None:
             return None
         if not scl:
@@ -275,7 +116,7 @@ class _OpticalDays:
                 if not complete:
                     continue  # the mosaic will be started again
                 futures = self._start(item)
-            planes = _results([(acquisition, item, future) for future in futures])
+            planes = results_of([(acquisition, item, future) for future in futures])
             if planes is None:
                 complete = False
             elif complete:
@@ -320,43 +161,57 @@ def download_sentinel2(
             read never results in an empty date.
         OutputError: the output cannot be written.
     """
-    manifest = Manifest.read(manifest_path)
-    with _job(roi_path, window, source, settings) as job:
-        of_period = job.scenes(manifest)
-        days = _days([item for item in of_period if item.date in time_slice])
-        mosaics = _OpticalDays(job, source, preprocessing)
-        kept = np.zeros(len(days), np.uint8)
-        shape = (len(days), *job.block.shape)
-        with create_block_file(output, _attributes(days)) as group:
-            all_bands = create_array(
-                group, "bands", (*shape, len(BANDS)), (1, CHUNK, CHUNK, len(BANDS)), np.uint16
-            )
-            all_masks = create_array(group, "masks", shape, (1, CHUNK, CHUNK), np.uint8)
-            levels = []
-            with job.each_day(mosaics.read, days, 40, 20) as results:
-                for index, (mosaic, valid, clear) in enumerate(results):
-                    day, items = days[index]
-                    share = 100 * valid.sum() / (shape[1] * shape[2])
-                    content = f"{len(items)} scenes, {share:.1f} % of the block valid"
-                    job.log_day("", index, len(days), day, content)
-                    if mosaic is not None:
-                        kept[index] = 1
-                        all_bands[index] = job.on_block(mosaic)
-                        all_masks[index] = job.on_block(valid.astype(np.uint8))
-                        level = DayLevel.of(day, mosaic, clear)
-                        levels += [] if level is None else [level.to_json()]
-            scenes = sum(len(items) for _, items in days)
-            job.missing_scenes.check(scenes, len(of_period), settings.max_missing_percent)
-            group.attrs["scene_count"] = scenes
-            group.attrs.update(job.missing_scenes.attributes())
-            group.attrs["levels"] = levels
-            create_array(group, "kept", kept.shape, kept.shape, np.uint8)[:] = kept
+    with readers(source, settings) as found:
+        job = WindowJob(roi_path, window, *found)
+        manifest = Manifest.read(manifest_path)
+        write_sentinel2(job, manifest, time_slice, output, source, preprocessing, settings)
+
+
+def write_sentinel2(
+    job: ReadJob,
+    manifest: Manifest,
+    time_slice: Slice,
+    output: Path,
+    source: Sentinel2,
+    preprocessing: Preprocessing,
+    settings: Download,
+) -> None:
+    """Write the daily Sentinel-2 mosaics of the pixels of a job; see `download_sentinel2`."""
+    of_period = job.scenes(manifest)
+    days = days_of([item for item in of_period if item.date in time_slice])
+    mosaics = _OpticalDays(job, source, preprocessing)
+    kept = np.zeros(len(days), np.uint8)
+    shape = (len(days), *job.shape)
+    with create_block_file(output, day_attributes(days)) as group:
+        all_bands = create_array(
+            group, "bands", (*shape, len(BANDS)), (1, CHUNK, CHUNK, len(BANDS)), np.uint16
+        )
+        all_masks = create_array(group, "masks", shape, (1, CHUNK, CHUNK), np.uint8)
+        levels = []
+        with job.each_day(mosaics.read, days, 40, 20) as results:
+            for index, (mosaic, valid, clear) in enumerate(results):
+                day, items = days[index]
+                share = 100 * valid.sum() / (shape[1] * shape[2])
+                content = f"{len(items)} scenes, {share:.1f} % of the block valid"
+                job.log_day("", index, len(days), day, content)
+                if mosaic is not None:
+                    kept[index] = 1
+                    all_bands[index] = job.on_block(mosaic)
+                    all_masks[index] = job.on_block(valid.astype(np.uint8))
+                    level = DayLevel.of(day, mosaic, clear)
+                    levels += [] if level is None else [level.to_json()]
+        scenes = sum(len(items) for _, items in days)
+        job.missing_scenes.check(scenes, len(of_period), settings.max_missing_percent)
+        group.attrs["scene_count"] = scenes
+        group.attrs.update(job.missing_scenes.attributes())
+        group.attrs["levels"] = levels
+        create_array(group, "kept", kept.shape, kept.shape, np.uint8)[:] = kept
 
 
 class _RadarDays:
     """Daily mosaics of Sentinel-1, of one direction."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: ReadJob) -> None:
         self.job = job
         self.options = ReadOptions(job.provider.s1_resampling, True)
         self.keys = [job.provider.s1_assets[channel] for channel in CHANNELS]
@@ -368,7 +223,7 @@ class _RadarDays:
         started = [(acquisition, self._start(item)) for acquisition, item in usable(acquisitions)]
         for acquisition, futures in started:
             while (item := acquisition.item) is not None:
-                power = _results([(acquisition, item, future) for future in futures])
+                power = results_of([(acquisition, item, future) for future in futures])
                 if power is not None:
                     check_power(item, self.keys, power)
                     channels = [power_to_scaled_decibels(values) for values in power]
@@ -405,31 +260,35 @@ def download_sentinel1(
         ReadError: an asset cannot be read, or too many scenes are missing or corrupt.
         OutputError: the output cannot be written.
     """
-    manifest = Manifest.read(manifest_path)
-    with _job(roi_path, window, source, settings) as job:
-        of_period = job.scenes(manifest)
-        items = [item for item in of_period if item.date in time_slice]
-        streams = {orbit: _days([i for i in items if i.orbit == orbit]) for orbit in ORBITS}
-        dates = {
-            f"{orbit}_dates": [day.isoformat() for day, _ in days]
-            for orbit, days in streams.items()
-        }
-        mosaics = _RadarDays(job)
-        with create_block_file(output, dates) as group:
-            for orbit, days in streams.items():
-                shape = (len(days), *job.block.shape, len(CHANNELS))
-                images = create_array(
-                    group, orbit, shape, (1, CHUNK, CHUNK, len(CHANNELS)), np.int16
-                )
-                kept = np.zeros(len(days), np.uint8)
-                with job.each_day(mosaics.read, days, 32, 16) as results:
-                    for index, mosaic in enumerate(results):
-                        day, day_items = days[index]
-                        kept[index] = mosaic.any()
-                        job.log_day(f"{orbit} ", index, len(days), day, f"{len(day_items)} scenes")
-                        if kept[index]:
-                            images[index] = job.on_block(mosaic)
-                create_array(group, f"{orbit}_kept", kept.shape, kept.shape, np.uint8)[:] = kept
-            job.missing_scenes.check(len(items), len(of_period), settings.max_missing_percent)
-            group.attrs["scene_count"] = len(items)
-            group.attrs.update(job.missing_scenes.attributes())
+    with readers(source, settings) as found:
+        job = WindowJob(roi_path, window, *found)
+        write_sentinel1(job, Manifest.read(manifest_path), time_slice, output, settings)
+
+
+def write_sentinel1(
+    job: ReadJob, manifest: Manifest, time_slice: Slice, output: Path, settings: Download
+) -> None:
+    """Write the daily Sentinel-1 mosaics of the pixels of a job; see `download_sentinel1`."""
+    of_period = job.scenes(manifest)
+    items = [item for item in of_period if item.date in time_slice]
+    streams = {orbit: days_of([i for i in items if i.orbit == orbit]) for orbit in ORBITS}
+    dates = {
+        f"{orbit}_dates": [day.isoformat() for day, _ in days] for orbit, days in streams.items()
+    }
+    mosaics = _RadarDays(job)
+    with create_block_file(output, dates) as group:
+        for orbit, days in streams.items():
+            shape = (len(days), *job.shape, len(CHANNELS))
+            images = create_array(group, orbit, shape, (1, CHUNK, CHUNK, len(CHANNELS)), np.int16)
+            kept = np.zeros(len(days), np.uint8)
+            with job.each_day(mosaics.read, days, 32, 16) as results:
+                for index, mosaic in enumerate(results):
+                    day, day_items = days[index]
+                    kept[index] = mosaic.any()
+                    job.log_day(f"{orbit} ", index, len(days), day, f"{len(day_items)} scenes")
+                    if kept[index]:
+                        images[index] = job.on_block(mosaic)
+            create_array(group, f"{orbit}_kept", kept.shape, kept.shape, np.uint8)[:] = kept
+        job.missing_scenes.check(len(items), len(of_period), settings.max_missing_percent)
+        group.attrs["scene_count"] = len(items)
+        group.attrs.update(job.missing_scenes.attributes())

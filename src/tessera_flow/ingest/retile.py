@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from ..block_file import create_array, create_block_file, get_array, open_block_file
 from ..config.empty_block import OnEmptyBlock, handle_empty
@@ -67,6 +69,31 @@ def retile(
     """
     n = downsample_rate
     inside = read_mask(roi_path, window)[0][::n, ::n]
+    stacks = {"sentinel2": sentinel2, "sentinel1": sentinel1}
+    write_patches(stacks, inside, block, output, patch_size, on_empty_block, needed)
+
+
+def write_patches(
+    stacks: Mapping[str, Path | None],
+    inside: NDArray[np.bool_],
+    block: str,
+    output: Path,
+    patch_size: int,
+    on_empty_block: OnEmptyBlock = "fail",
+    needed: tuple[str, ...] = (),
+    pixel_arrays: Mapping[str, NDArray[Any]] | None = None,
+) -> None:
+    """Write the patches of an image that hold a pixel inside; see `retile`.
+
+    Args:
+        stacks: of the image by sensor; None for a sensor that is not used.
+        inside: (H, W) pixels that are to be embedded.
+        block, output, patch_size, on_empty_block, needed: as in `retile`.
+        pixel_arrays: arrays (..., H, W) to write beside the patches.
+
+    Raises:
+        ItemError, TileError, OutputError: as `retile`.
+    """
     patches = [
         window
         for window in tiling(inside.shape[0], inside.shape[1], patch_size)
@@ -75,7 +102,7 @@ def retile(
     with ExitStack() as stack:
         groups = {
             sensor: stack.enter_context(open_block_file(path))
-            for sensor, path in (("sentinel2", sentinel2), ("sentinel1", sentinel1))
+            for sensor, path in stacks.items()
             if path is not None
         }
         _check_coverage(groups, block, on_empty_block, needed)
@@ -98,6 +125,8 @@ def retile(
             ],
         }
         target = stack.enter_context(create_block_file(output, attributes))
+        for name, values in (pixel_arrays or {}).items():
+            create_array(target, name, values.shape, values.shape, values.dtype.type)[:] = values
         for patch_window in patches:
             rows, columns = patch_window.slices
             shape = patch_window.shape

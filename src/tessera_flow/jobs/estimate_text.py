@@ -19,6 +19,7 @@ from .outdated import outdated_now
 from .plan_row import EMBEDDINGS, STORE, Row, coverage_table
 from .schedule import Schedule
 from .simulate import Limits
+from .site_files import SiteFiles, SiteSchedule
 from .status import duration
 
 MOST_ROWS = 40
@@ -134,7 +135,7 @@ def write_estimate(config: Config, folder: Path, limits: Limits) -> str:
         limits: of the run.
 
     Returns:
-        The estimate as text.
+        The estimate as text. Without regions, it is that of the sites, in `plan.md` alone.
 
     Raises:
         RegionError: a region cannot be read.
@@ -142,10 +143,14 @@ def write_estimate(config: Config, folder: Path, limits: Limits) -> str:
     """
     files = RunFiles(config)
     schedule = Schedule(files, cores=limits.cores)
+    sites = SiteSchedule(files, SiteFiles(files), schedule).estimate_text()
+    if not runs(config):
+        write_text(folder / "plan.md", sites)
+        return sites
     outdated, problems = outdated_now(files)
     estimate = make_estimate(files, schedule, limits, outdated)
     estimate.warnings.extend(problems)
-    text = estimate_text(estimate)
+    text = estimate_text(estimate) + (f"\n{sites}" if sites else "")
     write_text(folder / "plan.json", estimate_json(estimate))
     maps = [_map_text(region, period) for region, period in runs(config)]
     write_text(folder / "plan.md", "\n".join([text, *maps]))

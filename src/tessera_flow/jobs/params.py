@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..analysis.label_files import labels_sha256
+from ..config.configuration import Config
 from ..config.fingerprint import content_hash
 from ..config.locations import store_location, tiles_location
 from ..config.maps import OF_METHODS
@@ -29,7 +30,7 @@ PRODUCT_KEYS = {
 }
 """Keys of `products` that decide the content of a product."""
 
-_MODEL_KEYS = {
+MODEL_KEYS = {
     "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times", "precision",
 }  # fmt: skip
 
@@ -61,14 +62,16 @@ class JobParams:
     def items(self, region: str, period: str, sensor: str) -> dict[str, Any]:
         """Return the sensor's settings and the period."""
         config = self._files.for_run(region, period)
+        days = config.periods[period].model_dump(mode="json", exclude=set(OVERRIDES))
+        found = self.search(config, sensor)
+        return {"source": found.pop("source"), "period": days, **found}
+
+    def search(self, config: Config, sensor: str) -> dict[str, Any]:
+        """Return the settings of a search that do not depend on region and period."""
         source = getattr(config, sensor).model_dump(mode="json")
         # Snakemake writes parameters to its records: no credentials in them.
         source["location"] = public_href(source["location"] or "")
-        return {
-            "source": source,
-            "period": config.periods[period].model_dump(mode="json", exclude=set(OVERRIDES)),
-            **self._preprocessing(sensor),
-        }
+        return {"source": source, **self._preprocessing(sensor)}
 
     def download(self, region: str, period: str, sensor: str, block: str) -> dict[str, Any]:
         """Return the block's window and how the sensor's scenes are read."""
@@ -131,7 +134,7 @@ class JobParams:
         months depend."""
         window = self._files.grids[region].product_window(self._files.block(region, block))
         model = self._files.for_run(region, period).model
-        settings = model.model_dump(mode="json", include=_MODEL_KEYS)
+        settings = model.model_dump(mode="json", include=MODEL_KEYS)
         days = self._config.periods[period]
         return settings | {
             "origin": [window.y0, window.x0],

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 SENSORS = ("sentinel2", "sentinel1")
 ANY_BLOCK = r"b\d+_\d+"
+ANY_CELL = r"[ns]\d\d_\d+_\d+"
+"""Names of cells of sites, see `region.sites.CELL_NAME`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class PathPatterns:
     map_page_checksums: str
     index: str
     index_checksums: str
+    site_items: str
+    site_patches: str
+    site_embeddings: str
+    sites: str
+    sites_record: str
 
     @classmethod
     def below(cls, work: str, results: str) -> PathPatterns:
@@ -128,6 +135,19 @@ class PathPatterns:
             map_page=f"{maps}/map.html",
             map_item=f"{maps}/item.json",
             map_page_checksums=f"{maps}/checksums/label_map_page.json",
-            index=f"{results}/index.html",
-            index_checksums=f"{results}/checksums/index.json",
+            **_without_region(work, results),
         )
+
+
+def _without_region(work: str, results: str) -> dict[str, str]:
+    """Return the patterns of the page of all regions and of the files of sites."""
+    cells = f"{work}/sites/{{days}}"
+    return {
+        "index": f"{results}/index.html",
+        "index_checksums": f"{results}/checksums/index.json",
+        "site_items": f"{cells}/items/{{cell}}/{{sensor}}.json",
+        "site_patches": f"{cells}/patches/{{cell}}.zip",
+        "site_embeddings": f"{cells}/embeddings/{{cell}}.zip",
+        "sites": f"{results}/sites/embeddings.parquet",
+        "sites_record": f"{results}/sites/embeddings.json",
+    }

@@ -42,7 +42,7 @@ def scene_warnings(
     for region, period in runs(files.config):
         for sensor in files.sensors(region, period):
             path = files.paths.items.format(region=region, period=period, sensor=sensor)
-            texts = _warnings(Path(path))
+            texts = warnings_of_list(Path(path))
             if texts is None:
                 source = getattr(files.for_run(region, period), sensor)
                 days = files.config.periods[period]
@@ -70,7 +70,7 @@ def _tile_warnings(files: RunFiles, of_blocks: bool) -> list[str]:
     return lines
 
 
-def _warnings(path: Path) -> list[str] | None:
+def warnings_of_list(path: Path) -> list[str] | None:
     """Return the warnings of a list; None if it will be made.
 
     This runs whenever the workflow starts, and a list can have many megabytes: only its beginning

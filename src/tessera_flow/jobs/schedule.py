@@ -147,7 +147,7 @@ class Schedule:
     @cached_property
     def _series_bytes(self) -> float:
         """Bytes of a pixel in the longest period; at least a year, which tile folders may have."""
-        return max(YEAR_BYTES, *(memory_bytes(self.dates(*run)) for run in runs(self._config)))
+        return max([YEAR_BYTES, *(memory_bytes(self.dates(*run)) for run in runs(self._config))])
 
     def runtime(self, rule: str, attempt: int, threads: int | None = None) -> int:
         """Return the time limit of a job of a rule, in minutes, at most `jobs.max_job_hours`."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config.configuration import runs
+from ..config.configuration import SITES, runs
 from .check_results import check_lines
 from .files import RunFiles
 from .journal import JobRecord, read_job_log
@@ -23,6 +23,7 @@ from .outdated import outdated_now
 from .progress import Step, minutes_text, patches_of, step_of, steps_text
 from .scene_warnings import scene_warnings
 from .schedule import LAST_STEPS
+from .site_files import SiteFiles
 
 _CONFIG = re.compile(r"--config(=|$)|-C")
 _LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"@]*@")
@@ -75,6 +76,9 @@ def failed_jobs(files: RunFiles, run_ended: bool = False) -> list[FailedJob]:
             for block in files.grids[region].blocks
             if not files.embeddings_file(region, period, block.id).exists()
         ]
+    if files.config.sites.table is not None:
+        sites = SiteFiles(files)
+        logs += [(SITES, *u) for u in sites.units if not sites.embeddings_file(*u).exists()]
     return [
         FailedJob(names, record, files.job_log_file(*names))
         for names in logs
@@ -196,9 +200,11 @@ def status(files: RunFiles) -> str:
                 names = (region, period, block.id)
                 running += [_running_line(files, names, r) for r in records if r.running]
     total = sum(counts.values())
-    lines = [f"{counts['done']} of {total} blocks have embeddings."]
-    lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
-    lines.append(f"Jobs done of all: {steps_text(steps)}.")
+    lines = [text] if (text := SiteFiles(files).progress_text()) else []
+    if total or not lines:
+        lines.append(f"{counts['done']} of {total} blocks have embeddings.")
+        lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
+        lines.append(f"Jobs done of all: {steps_text(steps)}.")
     rate = _blocks_per_hour(finished)
     left = total - counts["done"]
     if rate and left:

@@ -249,7 +249,7 @@ def build_provenance(
     preprocessing, minimum = "unknown", {}
     sources: tuple[SourceRecord, ...]
     if weights is not None and store is None:
-        model = _model(config, weights)
+        model = model_record(config, weights)
         sources = tuple(_sources(config, region, period, item_counts or {}))
         minimum = config.model.min_observations.model_dump()
         if config.source == "scenes":
@@ -282,7 +282,8 @@ def build_provenance(
     )
 
 
-def _model(config: Config, weights: Mapping[str, Any]) -> ModelRecord:
+def model_record(config: Config, weights: Mapping[str, Any]) -> ModelRecord:
+    """Return the record of the encoder; `weights` as in `build_provenance`."""
     sha256 = str(weights["sha256"])
     return ModelRecord(
         family=str(weights["family"]),
@@ -335,6 +336,11 @@ def _sources(
 ) -> list[SourceRecord]:
     if config.source == "tiles":
         return [SourceRecord("both", "tiles", tiles_location(config, region, period), "")]
+    return scene_sources(config, item_counts)
+
+
+def scene_sources(config: Config, item_counts: Mapping[str, int]) -> list[SourceRecord]:
+    """Return the records of the sensors in use; `item_counts` as in `build_provenance`."""
     records = []
     for sensor, source in (("sentinel2", config.sentinel2), ("sentinel1", config.sentinel1)):
         if source.enabled:

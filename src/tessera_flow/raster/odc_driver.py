@@ -57,6 +57,12 @@ class ExactDriver(RioDriver):
         return _Source(self)
 
 
+def asset_of(item: SourceItem, key: str) -> Asset:
+    """Return one asset of an item."""
+    stated = item.stac["assets"][key]
+    return Asset(item.id, key, stated["href"], stated.get("band"))
+
+
 def load_asset(
     reader: Reader, item: SourceItem, key: str, dtype: str, geobox: GeoBox, options: ReadOptions
 ) -> NDArray[Any]:
@@ -65,8 +71,7 @@ def load_asset(
     Raises:
         MissingSceneError, ReadError: see `Reader.read`.
     """
-    stated = item.stac["assets"][key]
-    asset = Asset(item.id, key, stated["href"], stated.get("band"))
+    asset = asset_of(item, key)
     loaded = odc.stac.load(
         [_pystac_item(item, asset, geobox)],
         bands=[key],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,12 +29,14 @@ from .failures import Failure, MissingSceneError, ReplacedError
 from .formats import HEAD_BYTES, driver_of, other_format
 from .http_range import RangeClient, read_error
 from .local_archive import LocalArchive
+from .pixels import PixelList, read_pixels
 from .remote_file import RemoteFile
 from .resample import (
     PlacedPixels,
     Prefetch,
     ReadOptions,
     block_ranges,
+    check_crs,
     no_prefetch,
     read_window,
 )
@@ -79,6 +81,44 @@ class Asset:
 
 
 T = TypeVar("T")
+
+
+class _RemoteBlocks:
+    """Fetches the blocks of windows of a remote raster; then waits for permission to decode them.
+
+    Each call drops the blocks of the calls before that neither it nor a later one needs.
+    """
+
+    def __init__(
+        self,
+        file: RemoteFile,
+        dataset: rasterio.DatasetReader,
+        decoders: threading.Semaphore,
+    ) -> None:
+        self._file, self._dataset, self._decoders = file, dataset, decoders
+        self._held = False
+        # The offsets are those of the first band. Other bands are fetched on demand.
+        together = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+        self._known = dataset.count == 1 or together
+
+    def __call__(self, *windows: RasterioWindow, keep: Sequence[RasterioWindow] = ()) -> None:
+        self.release()
+        if self._known:
+            ranges = self._ranges(windows)
+            if len(windows) > 1 or keep:
+                self._file.forget(ranges | self._ranges(keep))
+            self._file.load(ranges)
+        self._decoders.acquire()
+        self._held = True
+
+    def _ranges(self, windows: Iterable[RasterioWindow]) -> set[tuple[int, int]]:
+        return {part for window in windows for part in block_ranges(self._dataset, window)}
+
+    def release(self) -> None:
+        """Let another thread decode."""
+        if self._held:
+            self._held = False
+            self._decoders.release()
 
 
 class Reader:
@@ -137,11 +177,22 @@ class Reader:
         try:
             slices, pixels = self._use(asset, partial(_read, asset, geobox, dtype, options))
         except (pyproj.exceptions.ProjError, affine.AffineError) as error:
-            raise ReadError(
-                f"Cannot use {_described(asset)}: its georeferencing is invalid "
-                f"({type(error).__name__}). Correct it or remove the item."
-            ) from error
+            raise _invalid_georeferencing(asset, error) from error
         return slices, as_dtype(pixels, np.dtype(dtype), asset)
+
+    def read_pixels(
+        self, asset: Asset, pixels: PixelList, dtype: str, options: ReadOptions
+    ) -> NDArray[Any]:
+        """Read an asset at N pixels of a grid: (N,) of `dtype`, 0 for no data.
+
+        Raises:
+            MissingSceneError, ReadError: see `read`.
+        """
+        try:
+            values = self._use(asset, partial(_read_pixels, asset, pixels, dtype, options))
+        except (pyproj.exceptions.ProjError, affine.AffineError) as error:
+            raise _invalid_georeferencing(asset, error) from error
+        return as_dtype(values, np.dtype(dtype), asset)
 
     def overview(self, asset: Asset, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """Read the complete band of an asset at a reduced resolution, by nearest neighbour.
@@ -220,7 +271,9 @@ class Reader:
                     dataset = stack.enter_context(
                         rasterio.open("asset", opener=file.opener, driver=driver, sharing=False)
                     )
-                    result = use(dataset, partial(self._prefetch, file, dataset, stack))
+                    blocks = _RemoteBlocks(file, dataset, self._decoders)
+                    stack.callback(blocks.release)
+                    result = use(dataset, blocks)
                     # GDAL treats unread parts of a file's block index as blocks without data.
                     if file.failure is not None:
                         raise file.failure
@@ -233,19 +286,6 @@ class Reader:
                         raise _out_of_memory(asset, cause) from None
                     log.warning("%s cannot be decoded (%s)", asset.label, cause)
         raise _undecodable(asset, cause, head)
-
-    def _prefetch(
-        self,
-        file: RemoteFile,
-        dataset: rasterio.DatasetReader,
-        stack: ExitStack,
-        window: RasterioWindow,
-    ) -> None:
-        """Fetch the blocks of a window, then wait for permission to decode them."""
-        # The offsets are those of the first band. Other bands are fetched on demand.
-        if dataset.count == 1 or dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL":
-            file.load(block_ranges(dataset, window))
-        stack.enter_context(self._decoders)
 
     def _use_file(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         cause = ""
@@ -322,11 +362,41 @@ class Reader:
 def _read(
     asset: Asset, geobox: GeoBox, dtype: str, options: ReadOptions, dataset: Any, prefetch: Prefetch
 ) -> PlacedPixels:
+    options = _checked(asset, dtype, options, dataset)
+    return read_window(dataset, geobox, options, _described(asset), prefetch)
+
+
+def _read_pixels(
+    asset: Asset,
+    pixels: PixelList,
+    dtype: str,
+    options: ReadOptions,
+    dataset: Any,
+    prefetch: Prefetch,
+) -> NDArray[Any]:
+    options = _checked(asset, dtype, options, dataset)
+    return read_pixels(dataset, pixels, options, _described(asset), prefetch)
+
+
+def _checked(asset: Asset, dtype: str, options: ReadOptions, dataset: Any) -> ReadOptions:
+    """Return the options with the band of the asset.
+
+    Raises:
+        ReadError: the raster cannot be what the asset is.
+    """
     label = _described(asset)
     band = band_index(dataset, asset.key, asset.band, label)
     check_raster(dataset, asset.key, band, label)
+    check_crs(dataset, label)
     check_values(dataset.dtypes[band - 1], np.dtype(dtype), label)
-    return read_window(dataset, geobox, replace(options, band=band), label, prefetch)
+    return replace(options, band=band)
+
+
+def _invalid_georeferencing(asset: Asset, error: Exception) -> ReadError:
+    return ReadError(
+        f"Cannot use {_described(asset)}: its georeferencing is invalid "
+        f"({type(error).__name__}). Correct it or remove the item."
+    )
 
 
 def _described(asset: Asset) -> str:

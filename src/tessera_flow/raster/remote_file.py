@@ -33,6 +33,7 @@ class RemoteFile:
         self._attempts = attempts or Attempts(client.policy)
         self._starts: list[int] = []
         self._pieces: list[bytearray] = []
+        self._loaded: set[int] = set()
         head, self._version = client.fetch(href, 0, HEAD_BYTES, label, self._attempts)
         self.size = self._version.size
         self._store(0, head)
@@ -45,10 +46,22 @@ class RemoteFile:
         """
         if self.failure is not None:
             raise self.failure
-        for start, end in _merged(ranges):
-            stop = min(end, self.size)
-            if start < stop and not self._has(start, stop):
-                self._fetch(start, stop)
+        clipped = ((start, min(stop, self.size)) for start, stop in ranges)
+        absent = (part for part in clipped if part[0] < part[1] and not self._has(*part))
+        for start, stop in _merged(absent):
+            self._fetch(start, stop)
+            self._loaded.add(start)
+
+    def forget(self, keep: Iterable[tuple[int, int]]) -> None:
+        """Drop what `load` fetched, apart from pieces with a byte of the ranges `keep`."""
+        ranges = list(keep)
+        for index in reversed(range(len(self._starts))):
+            start = self._starts[index]
+            stop = start + len(self._pieces[index])
+            used = any(first < stop and last > start for first, last in ranges)
+            if start in self._loaded and not used:
+                self._loaded.remove(start)
+                del self._starts[index], self._pieces[index]
 
     def read(self, start: int, count: int) -> bytes:
         """Return `count` bytes from `start`, fewer at the end of the object, none on failure."""

@@ -11,7 +11,7 @@ what it covers (`area_mean`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -58,11 +58,12 @@ class ReadOptions:
 PlacedPixels = tuple[tuple[slice, slice], NDArray[Any]]
 """(rows, columns) of a part of a grid, and its pixels."""
 
-Prefetch = Callable[[RasterioWindow], None]
-"""Called with the window of the dataset before it is read."""
+Prefetch = Callable[..., None]
+"""Called with windows (`RasterioWindow`) of the dataset before they are read, and as `keep` with
+those that are read later."""
 
 
-def no_prefetch(window: RasterioWindow) -> None:
+def no_prefetch(*windows: RasterioWindow, keep: Sequence[RasterioWindow] = ()) -> None:
     """Do nothing, for a file on a disk."""
 
 
@@ -94,17 +95,13 @@ def read_window(
             interpolation.
     """
     prefetch = prefetch or no_prefetch
-    if dataset.crs is None:
-        raise ReadError(
-            f"{label} has no coordinate reference system: assign the correct one "
-            "(gdal_edit.py -a_srs) or remove the item."
-        )
+    check_crs(dataset, label)
     rows, columns = _overlap(dataset, geobox)
     target = geobox[rows, columns]
     if 0 in target.shape:
         return (rows, columns), np.zeros(target.shape, dataset.dtypes[options.band - 1])
     for scale in (1, 2):
-        offset = _aligned_offset(dataset, target, scale)
+        offset = aligned_offset(dataset, target, scale)
         if offset is None or (scale == 2 and not _can_upsample(dataset, options)):
             continue
         inner, window = _common(dataset, (target.height, target.width), offset, scale)
@@ -117,6 +114,19 @@ def read_window(
     if times_coarser(dataset, target) > COARSER:
         return (rows, columns), _averaged(dataset, target, options, label, prefetch)
     return (rows, columns), _warped(dataset, target, options, label, prefetch)
+
+
+def check_crs(dataset: rasterio.DatasetReader, label: str) -> None:
+    """Check that a raster has a CRS.
+
+    Raises:
+        ReadError: it has none.
+    """
+    if dataset.crs is None:
+        raise ReadError(
+            f"{label} has no coordinate reference system: assign the correct one "
+            "(gdal_edit.py -a_srs) or remove the item."
+        )
 
 
 def _shifted(outer: slice, inner: slice) -> slice:
@@ -207,6 +217,11 @@ def _transformer(source: str, target: str) -> pyproj.Transformer | None:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
+def pixel_transformer(geobox: GeoBox, dataset: rasterio.DatasetReader) -> pyproj.Transformer | None:
+    """Return the transformer from a grid to a dataset, None between equal CRS."""
+    return _transformer(_crs_text(geobox.crs), _crs_text(dataset.crs))
+
+
 @lru_cache(maxsize=64)
 def _same_crs(first: str, second: str) -> bool:
     return bool(pyproj.CRS.from_user_input(first).equals(pyproj.CRS.from_user_input(second)))
@@ -260,7 +275,7 @@ def _source_window(dataset: rasterio.DatasetReader, target: GeoBox) -> RasterioW
     return RasterioWindow.from_slices(rows, columns)
 
 
-def _aligned_offset(
+def aligned_offset(
     dataset: rasterio.DatasetReader, geobox: GeoBox, scale: int
 ) -> tuple[int, int] | None:
     """Return (row, column) of the first pixel of the grid in the dataset's grid refined by

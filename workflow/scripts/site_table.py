@@ -1,0 +1,15 @@
+"""Rule site_table: the embeddings of all sites as GeoParquet."""
+
+from pathlib import Path
+
+from adaptor import job
+from tessera_flow.jobs.site_jobs import write_table
+
+with job(snakemake) as config:
+    write_table(
+        config,
+        list(snakemake.input.embeddings),
+        snakemake.input.weights,
+        Path(snakemake.output.table),
+        Path(snakemake.output.record),
+    )
