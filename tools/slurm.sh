@@ -5,6 +5,7 @@
 #
 # usage: tools/slurm.sh start|stop FOLDER     (as root)
 #        tools/slurm.sh down|up FOLDER        kill or start its controller only
+#        tools/slurm.sh accounting-down|accounting-up FOLDER    the same for its accounting
 #
 # Keys, state and logs are in FOLDER. /etc/slurm/slurm.conf becomes a link into it: the executor
 # takes SLURM_CONF from the environment of jobs, so the default path must lead there.
@@ -48,6 +49,14 @@ controller() { # kill it, or start it again with its state
         kill -KILL "$(cat "$folder/slurmctld.pid")"
     else
         slurmctld -f "$folder/slurm.conf"
+    fi
+}
+
+accounting() { # kill it, or start it again
+    if [ "$1" = accounting-down ]; then
+        kill -KILL "$(cat "$folder/slurmdbd.pid")"
+    else
+        SLURM_CONF="$folder/slurm.conf" slurmdbd
     fi
 }
 
@@ -123,5 +132,6 @@ case $action in
 start) start ;;
 stop) stop ;;
 down | up) controller "$action" ;;
-*) fail "usage: tools/slurm.sh start|stop|down|up FOLDER" ;;
+accounting-down | accounting-up) accounting "$action" ;;
+*) fail "usage: tools/slurm.sh start|stop|down|up|accounting-down|accounting-up FOLDER" ;;
 esac

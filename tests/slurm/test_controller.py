@@ -1,16 +1,20 @@
-"""A controller that times out and refuses: no job is submitted twice, no attempt is spent, and the
-products have the bytes of an undisturbed run."""
+"""A controller that times out and refuses, preemption, a node that is down, accounting away: no job
+is submitted twice, no attempt is spent, and the products have the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.support.slurm import Cluster, finish, job_record, slurm, start
+from tests.support.slurm import Cluster, finish, job_record, slurm, start, wait_until
 from tests.support.workflow import kill_group, leftovers, product_bytes
 
 pytestmark = pytest.mark.slurm
@@ -59,7 +63,9 @@ def test_a_controller_that_times_out(
     busy = tmp_path / "busy"
     make_busy(busy, "sbatch", '{real} "$@" >/dev/null')
     make_busy(busy, "squeue", "sleep 2")
-    others = slurm("sbatch", "--parsable", "--hold", "--array=1-500", "--wrap=true").strip()
+    others = slurm(
+        "sbatch", "--parsable", "--hold", "--output=/dev/null", "--array=1-500", "--wrap=true"
+    ).strip()
     monkeypatch.setenv("PATH", f"{busy}:{os.environ['PATH']}")
     process = start(patched, *NO_RETRIES)
     try:
@@ -76,3 +82,63 @@ def test_a_controller_that_times_out(
     assert attempts(patched) == dict.fromkeys(BLOCKS, 1)
     assert product_bytes(patched) == product_bytes(finished_run)
     assert leftovers(patched) == []
+
+
+def test_preemption_then_a_node_that_is_down_without_accounting(
+    cluster: Cluster, patched: Path, finished_run: Path
+) -> None:
+    """Slurm puts the jobs back into the queue, and they are not failures of the run."""
+    node = socket.gethostname().split(".")[0]
+    process = start(patched, *NO_RETRIES)
+
+    def running() -> int:
+        jobs = cluster.jobs(patched, "infer_cpu")
+        return sum(job["JobState"] == "RUNNING" for job in jobs)
+
+    def stopped() -> bool:
+        """Stop (SIGSTOP) a job that embeds, so that it is running when something happens."""
+        for block in BLOCKS:
+            record = job_record(patched, block, "infer_cpu")
+            if record is not None and record.state == "started" and running():
+                try:
+                    os.kill(record.process, signal.SIGSTOP)
+                except ProcessLookupError:
+                    continue
+                return True
+        return False
+
+    def start_requeued() -> None:
+        """Start jobs at once that Slurm has put back into the queue; it waits two minutes."""
+        for job in cluster.jobs(patched, "infer_cpu"):
+            if job["JobState"] == "PENDING":
+                now = ["scontrol", "update", f"jobid={job['JobId']}", "starttime=now"]
+                subprocess.run(now, capture_output=True, check=False)  # it may have started
+
+    try:
+        wait_until(stopped, process)
+        subprocess.run([cluster.script, "accounting-down", cluster.folder], check=True)
+        cores = slurm("sinfo", "--noheader", "--partition=cpu", "--format=%c").strip()
+        all_cores = ("--partition=urgent", f"-n{cores}", "--output=/dev/null", "--wrap=sleep 3")
+        urgent = slurm("sbatch", "--parsable", *all_cores).strip()
+        wait_until(
+            lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", urgent), process
+        )
+        preempted = [job for job in cluster.jobs(patched, "infer_cpu") if job["Restarts"] != "0"]
+        assert preempted
+        start_requeued()
+        wait_until(stopped, process)
+        slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        time.sleep(5)
+        # Refused if the node has come back by itself.
+        resume = ["scontrol", "update", f"nodename={node}", "state=resume"]
+        subprocess.run(resume, capture_output=True, check=False)
+        start_requeued()
+        finish(process, patched)
+    finally:
+        kill_group(process)
+        subprocess.run([cluster.script, "accounting-up", cluster.folder], check=True)
+    jobs = cluster.jobs(patched, "infer_cpu")
+    assert len(jobs) == len(BLOCKS)
+    assert sum(int(job["Restarts"]) for job in jobs) >= 2
+    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+    assert product_bytes(patched) == product_bytes(finished_run)

@@ -28,9 +28,10 @@ USERS_PROFILE = [
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster and the folder of its state."""
+    """The cluster: the folder of its state, and the script that controls it."""
 
     folder: Path
+    script: Path = REPOSITORY / "tools" / "slurm.sh"
 
     def jobs(self, folder: Path, word: str) -> list[dict[str, str]]:
         """Return the fields of a run's jobs whose comment (rule and wildcards) contains a word,
@@ -44,7 +45,7 @@ class Cluster:
 
     def controller(self, action: str) -> None:
         """Kill slurmctld (`down`) or start it again (`up`)."""
-        subprocess.run([REPOSITORY / "tools" / "slurm.sh", action, self.folder], check=True)
+        subprocess.run([self.script, action, self.folder], check=True)
 
     def job(self, folder: Path, word: str) -> str:
         """Return the id of the one queued job of a run whose comment contains a word."""
