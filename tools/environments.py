@@ -1,10 +1,9 @@
-"""Write the requirements and the conda environments from pins.
+"""Write the requirements and the conda environments from pins; tools/lock.sh calls this.
 
 python tools/environments.py UV TORCH < FREEZE    write the locked requirements with hashes
 
 FREEZE is the output of `pip freeze --all` in an environment that holds nothing else, UV the command
-`uv`, which looks up the hashes of all files of each version, TORCH the version of torch.
-tools/lock.sh calls this; tools/generate.py writes the other files.
+`uv`, which looks up hashes, TORCH the version of torch. tools/generate.py writes the other files.
 """
 
 from __future__ import annotations
@@ -70,11 +69,7 @@ def closure(names: Iterable[str]) -> set[str]:
 
 
 def split(freeze: str, needed: set[str]) -> tuple[list[str], list[str]]:
-    """Return the pins that are needed to run, and the others; both without torch.
-
-    Args:
-        freeze: output of `pip freeze --all`.
-        needed: normal names of the distributions that are needed to run.
+    """Return the pins whose normal names are needed to run, and the others; both without torch.
 
     Raises:
         ValueError: the environment holds a CUDA build of torch, whose packages only Linux has.
@@ -99,27 +94,20 @@ def locked(pins: Sequence[str], uv: str, *options: str) -> str:
 def lock_files(freeze: str, needed: set[str], torch: str, uv: str) -> dict[str, str]:
     """Return the text of each locked file by its path. See `split` for the arguments and errors."""
     run, develop = split(freeze, needed)
-    head = ["# Written by `make lock`.", *OPTIONS, ""]
-    cuda = locked([f"torch=={torch}"], uv, "--constraint", _constraints(run))
-    extra = [pin for pin in blocks(cuda) if normal(pin.partition("==")[0]) not in names(run)]
-    return {
-        RUN: "\n".join(["# What is needed to run, without torch.", *head])
-        + locked(run, uv, "--no-deps"),
-        LOCK: "\n".join(
-            ["# A working environment to test and to develop, without torch.", *head, "-r run.txt"]
-        )
-        + "\n"
-        + locked(develop, uv, "--no-deps"),
-        CUDA: "\n".join(
-            ["# With torch of PyPI, on Linux a build for CUDA.", *head, "-r run.txt", *extra, ""]
-        ),
-    }
-
-
-def _constraints(pins: Sequence[str]) -> str:
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as file:
-        file.write("\n".join(pins))
-    return file.name
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("\n".join(run))
+        constraints.flush()
+        cuda = blocks(locked([f"torch=={torch}"], uv, "--constraint", constraints.name))
+    extra = [pin for pin in cuda if normal(pin.partition("==")[0]) not in names(run)]
+    texts = {
+        RUN: ("What is needed to run, without torch.", "", locked(run, uv, "--no-deps")),
+        LOCK: ("To test and to develop, without torch.", "-r run.txt\n",
+               locked(develop, uv, "--no-deps")),
+        CUDA: ("With torch of PyPI, on Linux a build for CUDA.", "-r run.txt\n",
+               "\n".join([*extra, ""])),
+    }  # fmt: skip
+    head = "\n".join(["# Written by `make lock`.", *OPTIONS, ""])
+    return {path: f"# {title}\n{head}{more}{pins}" for path, (title, more, pins) in texts.items()}
 
 
 def blocks(text: str) -> list[str]:
@@ -148,13 +136,8 @@ def requirements_torch(torch: str, index: str, comment: str) -> str:
 
 
 def conda_environment(dependencies: Sequence[str], pins: Mapping[str, str], *, gpu: bool) -> str:
-    """Return `envs/gpu.yaml` (gpu) or `envs/cpu.yaml`.
-
-    Args:
-        dependencies: as in pyproject.toml.
-        pins: the locked versions by normal name.
-        gpu: whether torch is a build for GPUs.
-    """
+    """Return `envs/gpu.yaml` (gpu) or `envs/cpu.yaml` of the dependencies in pyproject.toml and the
+    locked versions by normal name."""
     lines = [
         _FROM_PINS,
         "# The package itself is not listed: the workflow's scripts find it in src/.",

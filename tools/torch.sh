@@ -1,13 +1,7 @@
 #!/usr/bin/env bash
 # Install the CPU build of torch, if one exists for this system: the default build for Linux brings
-# gigabytes of CUDA libraries. tools/install.sh and tools/lock.sh call this first; the plain pin is
-# then satisfied.
-#
-# usage: tools/torch.sh PYTHON torch==VERSION
-#
-# Tries the configured registry (a mirror may hold the build), then PyTorch's own index.
-# TORCH=gpu does nothing, so that the registry's own build comes with the other packages.
-# TORCH_INDEX names another index.
+# gigabytes of CUDA libraries. Tries the configured registry, then PyTorch's index or TORCH_INDEX;
+# TORCH=gpu does nothing. Usage: tools/torch.sh PYTHON torch==VERSION
 set -euo pipefail
 index=${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
 if [ "${TORCH:-cpu}" != cpu ] || [ "$(uname -s)" != Linux ]; then
