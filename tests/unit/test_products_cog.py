@@ -14,11 +14,10 @@ import rasterio
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
-from tessera_flow.errors import TileError
 from tessera_flow.products.cog import write_cogs
 from tessera_flow.products.counts import write_counts
 
-from ..support.products_region import Region, change, digest, make_region, write_mask
+from ..support.products_region import Region, digest, make_region, write_mask
 
 DEBIAN = {
     **os.environ,
@@ -90,8 +89,8 @@ def test_codes_and_scales(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 64)
     codes, scales = int8_cogs(region, tmp_path)
     with rasterio.open(codes) as file:
-        assert file.dtypes == ("int8",) * 16 and file.nodata == -128
-        expected = np.where(region.valid[..., None], region.embeddings, -128)
+        assert file.dtypes == ("int16",) * 16 and file.nodata == -32768
+        expected = np.where(region.valid[..., None], region.embeddings, np.int16(-32768))
         np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), expected)
     with rasterio.open(scales) as file:
         np.testing.assert_array_equal(file.read(1), region.scales)
@@ -180,14 +179,6 @@ def test_the_other_form_is_deleted_but_no_file_of_others(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
-def test_a_code_that_is_no_data_is_refused(tmp_path: Path) -> None:
-    region = make_region(tmp_path / "blocks", 100)
-    change(region, "b001_000", values=np.full((3, 16), -128, np.int8), scales=[0.1] * 3)
-    with pytest.raises(TileError, match="code of dimension 0 is -128"):
-        int8_cogs(region, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
 # GDAL 3.6 and QGIS 3.22 of Debian 12
 
 
@@ -218,6 +209,17 @@ def test_gdal_of_the_system_reads_the_counts_without_the_outside(
     band = document["bands"][0]
     assert (band["description"], band["noDataValue"]) == ("s2_valid", 65535)
     assert band["mean"] == pytest.approx(large.counts[large.valid][:, 0].mean(), rel=1e-4)
+
+
+def test_gdal_of_the_system_reads_codes_and_scales(large: Region, tmp_path: Path) -> None:
+    """Also negative codes, which this version reads as positive numbers from int8."""
+    codes, scales = int8_cogs(large, tmp_path)
+    assert large.scales is not None
+    row, column = np.unravel_index(np.argmin(large.embeddings[..., 5]), large.valid.shape)
+    code = int(tool("gdallocationinfo", "-valonly", "-b", 6, codes, column, row))
+    assert code == large.embeddings[row, column, 5] < 0
+    scale = float(tool("gdallocationinfo", "-valonly", scales, column, row))
+    assert scale == pytest.approx(float(large.scales[row, column]), rel=1e-6)
 
 
 @pytest.mark.slow

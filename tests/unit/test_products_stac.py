@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pystac
 import pytest
 import shapely
@@ -158,6 +159,43 @@ def test_item_is_valid_and_complete(
         f"{base}/sentinel-2-l2a/items/S2B%202",
         f"{base}/sentinel-1-rtc/items/S1A_1",
     ]
+
+
+def test_item_has_licence_providers_bands_and_outline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    folder = tmp_path / "field" / "y2023"
+    outline = shapely.Point(4.45, 51.44).buffer(0.005, 2000)
+    products = PRODUCTS | {"cog": ["embeddings.tif"], "vrt": ["embeddings.vrt"]}
+    write_item(
+        folder / "item.json", region.grid, region.blocks, region.provenance, products,
+        manifests(), licence="CC-BY-4.0", outline=outline,
+    )  # fmt: skip
+    item = validated(folder / "item.json", ITEM_RULES, monkeypatch)
+    properties, assets = item["properties"], item["assets"]
+    assert properties["license"] == "CC-BY-4.0"
+    assert [p["name"] for p in properties["providers"]] == [
+        "ESA", "Microsoft Planetary Computer", "TESSERA (v2-nano)", "tessera-flow"
+    ]  # fmt: skip
+    assert "embeddings" in properties["keywords"]
+    assert [link["rel"] for link in item["links"]].count("license") == 1
+    assert assets["cog"]["bands"][15] == {"name": "dimension 15"}
+    assert (assets["cog"]["data_type"], assets["cog"]["nodata"]) == ("float32", "nan")
+    assert assets["embeddings"]["data_type"] == "int8" and len(assets["embeddings"]["bands"]) == 16
+    assert [band["name"] for band in assets["counts"]["bands"]][2:4] == [
+        "s1_descending", "s2_months"
+    ]  # fmt: skip
+    assert assets["counts"]["raster:spatial_resolution"] == 10
+    shape = shapely.geometry.shape(item["geometry"])
+    assert shapely.get_num_coordinates(shape) <= 2000 < shapely.get_num_coordinates(outline)
+    assert shape.symmetric_difference(outline).area < 1e-3 * outline.area
+    np.testing.assert_allclose(item["bbox"], outline.bounds, atol=1e-6)
+    write_collection(tmp_path / "field" / "collection.json", [folder / "item.json"])
+    collection = validated(tmp_path / "field" / "collection.json", COLLECTION_RULES, monkeypatch)
+    assert collection["license"] == "CC-BY-4.0"
+    assert collection["providers"] == properties["providers"]
+    assert collection["keywords"] == properties["keywords"]
 
 
 def test_item_has_the_warnings_about_the_scenes(tmp_path: Path) -> None:

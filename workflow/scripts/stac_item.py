@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job, stitch_inputs
-from tessera_flow.products.inputs import source_lists
+from tessera_flow.products.inputs import region_outline, source_lists
 from tessera_flow.products.stac import write_item
 
 with product_job(snakemake) as config:
@@ -12,4 +12,6 @@ with product_job(snakemake) as config:
         **stitch_inputs(snakemake, config),
         products=snakemake.params.products,
         **source_lists(config, map(Path, snakemake.input.manifests)),
+        licence=snakemake.params.settings["license"],
+        outline=region_outline(config, snakemake.wildcards.region),
     )

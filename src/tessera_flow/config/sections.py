@@ -391,7 +391,13 @@ class Products(Section):
     cog_dtype: Literal["float32", "int8"] = key(
         "float32",
         "Content of the GeoTIFF of `cog`. `float32`: embeddings. `int8`: codes, and a second file "
-        "with the scales; a quarter of the size, and only for `model.dtype: int8`.",
+        "with the scales; about a third of the size, and only for `model.dtype: int8`.",
+    )
+    license: str = key(
+        "other",
+        "Licence of the products in their STAC metadata: an SPDX identifier such as `CC-BY-4.0`, "
+        "or `other`. A link to the terms of the Sentinel data is always added.",
+        pattern=r"^[\w.+-]+$",
     )
     max_seam: float = key(
         1.5,

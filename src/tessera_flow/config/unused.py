@@ -52,6 +52,7 @@ _KEPT = {"scenes": ("slices", "stack", "patches"), "tiles": ("patches",), "geote
 _OF_FORMATS = {
     "zarr_chunk": ("zarr",),
     "cog_dtype": ("cog",),
+    "license": ("stac",),
     "max_seam": ("report",),
     "max_saturated": ("report",),
     "preview_stretch": ("preview", "report"),

@@ -259,7 +259,7 @@ def _final_gb(files: RunFiles, grid: RegionGrid) -> float:
     stores = 1 + ("zarr" in formats)
     arrays = pixel * float(height) * width if {"arrays", "vrt"} & set(formats) else 0.0
     if "cog" in formats:
-        size = 1 if files.config.products.cog_dtype == "int8" else 4
+        size = 2 if files.config.products.cog_dtype == "int8" else 4
         arrays += 4 / 3 * dim * size * float(height) * width  # with overviews
     return (stores * pixel * pixels / grid.downsample_rate**2 + arrays) / assumptions.GB
 

@@ -25,6 +25,7 @@ from .files import RunFiles
 PRODUCT_KEYS = {
     "zarr": {"zarr_chunk"},
     "cog": {"cog_dtype"},
+    "item": {"license"},
     "preview": {"preview_stretch"},
     "checks": {"max_seam", "max_saturated"},
 }

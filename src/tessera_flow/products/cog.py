@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from ..errors import TileError
 from ..region.grid import RegionGrid, tiling
 from .band_cog import BandRaster, Piece, tile_edge, write_band_cog
 from .blocks import RegionBlocks
 from .geotiff import open_raster
 from .provenance import Provenance, product_crs
 
-NO_CODE = -128
-"""No data of codes: no model writes it."""
+NO_CODE = -32768
+"""No data of codes, which are stored as int16: GDAL before 3.7 reads int8 as unsigned numbers."""
 
 
 def write_cogs(
@@ -33,7 +32,7 @@ def write_cogs(
 
     Args:
         output: float32 embeddings, NaN without one, overviews by averaging; with `output_scales`
-            int8 codes, -128 without an embedding, whose overviews hold single pixels.
+            codes (int16), -32768 without an embedding, whose overviews hold single pixels.
         output_scales: float32 scales of the codes, NaN without an embedding, with overviews of
             the same pixels; None: float32 embeddings.
         grid: the region's grid.
@@ -42,7 +41,7 @@ def write_cogs(
         threads: that compress.
 
     Raises:
-        TileError: a block is missing, damaged or inconsistent; it is named. Or a code is -128.
+        TileError: a block is missing, damaged or inconsistent; it is named.
         OutputError: a file cannot be written.
         ValueError: scales of float32 embeddings are requested.
 
@@ -60,9 +59,9 @@ def write_cogs(
         if not source.quantised:
             raise ValueError("float32 embeddings have no scales")
         names = [f"code of dimension {k}" for k in range(source.dim)]
-        tile = tile_edge(source.dim)
+        tile = tile_edge(2 * source.dim)
         write = {"overviews": Resampling.nearest, "threads": threads}
-        raster = _raster(source, provenance, "int8", NO_CODE, names)
+        raster = _raster(source, provenance, "int16", NO_CODE, names)
         write_band_cog(output, raster, tile, _codes(source, tile), **write)
         raster = _raster(source, provenance, "float32", np.nan, ["scale"])
         write_band_cog(output_scales, raster, tile, _scales(source, tile), **write)
@@ -127,13 +126,7 @@ def _codes(source: RegionBlocks, tile: int) -> Iterator[Piece]:
         def band(
             k: int, values: NDArray[Any] = values, valid: NDArray[np.bool_] = valid
         ) -> NDArray[Any]:
-            codes = values[..., k]
-            if (codes[valid] == NO_CODE).any():
-                raise TileError(
-                    f"A code of dimension {k} is {NO_CODE}, which is no data in the GeoTIFF: set "
-                    "products.cog_dtype to float32."
-                )
-            return np.where(valid, codes, np.int8(NO_CODE))
+            return np.where(valid, values[..., k], np.int16(NO_CODE))
 
         yield window, band
 

@@ -7,10 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import shapely
+
 from ..config.configuration import Config
 from ..geotessera.manifest import StoreManifest
 from ..models.weights_record import read_weights_record
-from ..region.blocks import lasting_warnings, load_region_grid
+from ..region.blocks import lasting_warnings, load_region_grid, read_region
 from ..scenes.manifest import Manifest
 from .provenance import build_provenance
 from .tile_facts import merge_facts, read_facts
@@ -61,6 +63,15 @@ def product_inputs(
             roi_sha256=roi_sha256,
         ),
     }
+
+
+def region_outline(config: Config, region: str) -> shapely.Geometry | None:
+    """Return the outline of a region in degrees; None for a raster mask."""
+    from ..region.crs import to_lonlat
+    from ..region.roi import VectorRoi
+
+    roi = read_region(config, region)
+    return to_lonlat(roi.geometry, roi.crs) if isinstance(roi, VectorRoi) else None
 
 
 def tile_warnings(blocks: Iterable[Path]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pystac
+import shapely
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
@@ -28,6 +29,7 @@ from .blocks import RegionBlocks
 from .checksums import REWRITTEN, STORE_RECORD, Checksums, multihash, records_in
 from .inference_record import InferenceRecord
 from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
+from .stac_metadata import RASTER, asset_fields, common_metadata, licence_link, simplified
 
 EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
@@ -92,6 +94,8 @@ def write_item(
     products: Mapping[str, Sequence[str]],
     manifests: Iterable[Manifest],
     store: StoreManifest | None = None,
+    licence: str = "other",
+    outline: shapely.Geometry | None = None,
 ) -> None:
     """Write the Item of one region and period, beside its products.
 
@@ -103,6 +107,8 @@ def write_item(
         products: names of the files of each product that was written.
         manifests: the lists of scenes that were used.
         store: the tiles of published embeddings that were used.
+        licence: of the products, an SPDX identifier or `other`.
+        outline: of the region in degrees; None: that of its grid.
 
     Raises:
         ConfigError: none of the products contains the embeddings.
@@ -117,23 +123,26 @@ def write_item(
         )
     with RegionBlocks(grid, blocks, provenance) as embeddings:
         inference = embeddings.inference()
-    outline, bbox = footprint(grid.product_geobox)
+    geometry, bbox = footprint(grid.product_geobox)
+    if outline is not None and geometry.geom.geom_type == "Polygon":  # not across 180 degrees
+        geometry, bbox = Geometry(simplified(outline), "EPSG:4326"), outline.bounds
     item = pystac.Item(
         id=f"{provenance.region}-{provenance.period}",
-        geometry=json.loads(json.dumps(outline.geom.__geo_interface__)),
+        geometry=json.loads(json.dumps(geometry.geom.__geo_interface__)),
         bbox=[round(float(v), 7) for v in bbox],
         datetime=None,
         start_datetime=midnight(provenance.period_start),
         end_datetime=last_second(provenance.period_end),
-        properties=_properties(grid, provenance, inference),
-        stac_extensions=[EXTENSION, PROJECTION],
+        properties=_properties(grid, provenance, inference) | common_metadata(provenance, licence),
+        stac_extensions=[EXTENSION, PROJECTION, RASTER],
         collection=provenance.region,
     )
     for product, files in products.items():
         for name in files:
             if name in _ASSETS.get(product, {}):
                 key, title, media_type, roles = _ASSETS[product][name]
-                asset = pystac.Asset(f"./{name}", title, media_type=media_type, roles=roles)
+                fields = asset_fields(name, provenance)
+                asset = pystac.Asset(f"./{name}", title, None, media_type, roles, fields)
                 # The extension requires an asset of this name.
                 is_main = product == main and key == main
                 item.add_asset("embeddings" if is_main else key, asset)
@@ -147,9 +156,15 @@ def write_item(
     if store is not None:
         source = provenance.sources[0]
         item.add_links([_source_link(source, tile.name) for tile in store.parts])
+    item.add_link(_licence())
     for rel in ("collection", "parent", "root"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     _write(output, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _licence() -> pystac.Link:
+    link = licence_link()
+    return pystac.Link(link["rel"], link["href"], title=link["title"])
 
 
 def _store_record(name: str, title: str) -> pystac.Asset:
@@ -211,7 +226,9 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
             # STAC: the first interval covers all the others.
             pystac.TemporalExtent([extent, *spans] if len(spans) > 1 else [extent]),
         ),
-        license="other",
+        license=documents[0]["properties"]["license"],
+        keywords=documents[0]["properties"]["keywords"],
+        providers=_all_providers(documents),
         stac_extensions=[EXTENSION],
         extra_fields={
             "emb:type": "pixel",
@@ -221,6 +238,7 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
             **{k: v for k, v in documents[0]["properties"].items() if k == "gsd"},
         },
     )
+    collection.add_link(_licence())
     collection.add_link(pystac.Link("emb:model", model.url, title=model.name))
     sources = [SourceRecord(**source) for record in records for source in record["sources"]]
     for uri, sensor in {source.uri: source.sensor for source in sources}.items():
@@ -230,6 +248,12 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
         collection.add_link(pystac.Link("item", href, "application/geo+json"))
     collection.add_link(pystac.Link("root", "./collection.json", pystac.MediaType.JSON))
     _write(output, collection.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _all_providers(documents: Sequence[Mapping[str, Any]]) -> list[pystac.Provider]:
+    """Return the providers of all Items, each once."""
+    by_name = {p["name"]: p for d in documents for p in d["properties"]["providers"]}
+    return [pystac.Provider.from_dict(provider) for provider in by_name.values()]
 
 
 def footprint(geobox: GeoBox) -> tuple[Geometry, Sequence[float]]:
