@@ -287,6 +287,13 @@ def test_weights_replaced_by_their_publisher_are_refused(hub: Hub, tmp_path: Pat
         fetch_weights("v2-nano", str(tmp_path / "a"), downloads=downloads)
 
 
+def test_cache_below_a_folder_snapshots(hub: Hub, tmp_path: Path) -> None:
+    downloads, cache = tmp_path / "published_weights.json", str(tmp_path / "snapshots" / "cache")
+    first = fetch_weights("v2-nano", cache, downloads=downloads)
+    assert json.loads(downloads.read_text())["v2-nano"]["revision"] == COMMIT
+    assert fetch_weights("v2-nano", cache, downloads=downloads) == first
+
+
 def test_pinned_hash_is_required(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = dataclasses.replace(PUBLISHED["v2-nano"], revision=COMMIT, sha256="0" * 64)
     monkeypatch.setitem(PUBLISHED, "v2-nano", pinned)

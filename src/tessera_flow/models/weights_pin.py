@@ -89,7 +89,8 @@ def record_download(record: Path, weights: str, sha256: str, path: Path) -> None
         OutputError: the record cannot be written.
     """
     known = dict(_read(record))
-    entry = {"sha256": sha256, "revision": path.parts[path.parts.index("snapshots") + 1]}
+    last = len(path.parts) - 1 - path.parts[::-1].index("snapshots")  # the cache may be in another
+    entry = {"sha256": sha256, "revision": path.parts[last + 1]}
     if known.get(weights) != entry:
         known[weights] = entry
         write_text(record, json.dumps(known, indent=2, sort_keys=True) + "\n")
