@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyogrio.raw
 import pyproj
@@ -111,6 +114,39 @@ def test_each_row_can_have_its_days(tmp_path: Path) -> None:
     assert [unit.period for unit in units] == ["2020-07-01_2021-06-30", "2021-07-01_2022-06-30"]
 
 
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_days_with_a_time_are_days(tmp_path: Path, zone: str | None) -> None:
+    """Such as of pandas, whose `end_time` is a nanosecond before midnight."""
+    first, last = datetime(2021, 7, 1, tzinfo=UTC), datetime(2022, 6, 30, 23, 59, 59, tzinfo=UTC)
+    times = {"start": [int(first.timestamp() * 1e9)], "end": [int(last.timestamp()) * 10**9 + 999]}
+    local = {name: pa.array(value, pa.timestamp("ns")) for name, value in times.items()}
+    if zone is not None:
+        local = {name: pc.assume_timezone(value, zone) for name, value in local.items()}
+    pq.write_table(
+        pa.table({"id": [1], "lon": [4.5], "lat": [51.0], **local}), tmp_path / "s.parquet"
+    )
+    settings = config(tmp_path, sites={"table": str(tmp_path / "s.parquet")})
+    assert [unit.period for unit in load_site_plan(settings).units] == ["2021-07-01_2022-06-30"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": [1.0, math.nan], "year": [2021, 2021]}, "1 rows have no id .* row 2"),
+        ({"id": [[1], [2]], "year": [2021, 2021]}, "no text and no numbers"),
+        ({"id": [1, 2], "start": [time(1)] * 2, "end": [time(2)] * 2}, "has '01:00:00.000000'"),
+        ({"id": [1, 2], "start": [[1], [2]], "end": [[1], [2]]}, "column start has no days"),
+    ],
+)
+def test_columns_of_other_types_are_refused(
+    tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
+    table = pa.table({"lon": [4.5, 4.6], "lat": [51.0, 51.0], **columns})
+    pq.write_table(table, tmp_path / "sites.parquet")
+    with pytest.raises(RegionError, match=message):
+        load_site_plan(config(tmp_path, sites={"table": str(tmp_path / "sites.parquet")}))
+
+
 def test_the_plan_is_kept_until_the_table_changes(tmp_path: Path) -> None:
     settings = config(tmp_path, "id,lon,lat\na,4.5,51\nb,4.6,51\n")
     first = load_site_plan(settings)
@@ -150,6 +186,9 @@ def test_a_changed_row_reruns_only_its_cell(tmp_path: Path) -> None:
         ("id,lon,lat\na,4,51\n", {"year": "when"}, "sites.year is when, but .* no such column"),
         ("id,lon,lat,start,end\na,4,51,x,y\n", {}, "row 1 has 'x' in column start"),
         ("id,lon,lat,start,end\na,4,51,2021-02-01,2021-01-01\n", {}, "before the first day"),
+        ("id,lon,lat,start,end\na,4,51,20210701,20220630\n", {}, "has '20210701' in column start"),
+        ("id,lon,lat,start,end\na,4,51,2021-W26-4,2022-06-30\n", {}, "days such as 2021-07-01"),
+        ("id,lon,lat,start,end\na,4,51,0021-07-01,2022-06-30\n", {}, "from 2014 to 2200"),
         ("id,x,y\na,4,51\n", {}, "give their CRS with sites.crs"),
         ("id,lon,lat\n", {}, "has no rows"),
         ("id,lon,lat,year,start,end\na,4,51,2021,2021-01-01,2021-02-01\n", {}, "period twice"),
@@ -223,3 +262,23 @@ def test_large_polygons_are_refused(tmp_path: Path) -> None:
     assert 400 < unit.pixels < 600  # 210 m x 222 m
     with pytest.raises(RegionError, match=r"larger than 5 km, the first has the id field"):
         load_site_plan(polygons(0.2))
+
+
+@pytest.mark.parametrize(
+    ("crs", "box"),
+    [
+        ("EPSG:2263", (1_000_000, 200_000, 1_006_600, 206_600)),  # US survey feet
+        ("EPSG:3857", (1_000_000, 8_400_000, 1_004_024, 8_404_024)),  # twice as long at 60 N
+    ],
+)
+def test_the_size_of_polygons_is_in_metres(
+    tmp_path: Path, crs: str, box: tuple[float, float, float, float]
+) -> None:
+    """Polygons with an edge of 2012 m."""
+    path = tmp_path / "sites.gpkg"
+    pyogrio.raw.write(
+        path, shapely.to_wkb([shapely.box(*box)]), [np.array([1])], np.array(["id"]),
+        geometry_type="Polygon", crs=crs,
+    )  # fmt: skip
+    (unit,) = load_site_plan(config(tmp_path, sites={"table": str(path)})).units
+    assert unit.pixels == pytest.approx(201.2**2, rel=0.03)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyproj
 import shapely
 from numpy.typing import NDArray
 
@@ -84,8 +84,9 @@ def write_rows(config: Config, output: Path) -> dict[str, Any]:
     columns = _columns(ids, which, places, cells, list(periods))
     wkb, areas = None, None
     if geometry is not None:
-        areas = _polygon_pixels(config, path, geometry, crs, places, ids)
-        wkb = [None if g is None else shapely.to_wkb(to_lonlat(g, crs)) for g in geometry]
+        degrees = np.array([None if g is None else to_lonlat(g, crs) for g in geometry], object)
+        areas = _polygon_pixels(config, path, degrees, places, ids)
+        wkb = shapely.to_wkb(degrees).tolist()
         columns["geometry"] = pa.array(wkb, pa.binary()).take(pa.array(rows))
     table = pa.table(columns)
     units = _units(config, places, rows, which[:, 1], cells, list(periods), areas, wkb)
@@ -165,7 +166,15 @@ def _ids(path: Path, table: pa.Table, name: str) -> pa.Array:
         ids = ids.chunk(0)
     if pa.types.is_dictionary(ids.type):
         ids = ids.dictionary_decode()
-    texts = pc.utf8_trim_whitespace(ids.cast(pa.string()))
+    if pa.types.is_floating(ids.type):
+        ids = pc.if_else(pc.is_nan(ids), None, ids)
+    try:
+        texts = pc.utf8_trim_whitespace(ids.cast(pa.string()))
+    except pa.ArrowException as error:
+        raise RegionError(
+            f"sites.table {path}: column {name} has no text and no numbers ({error}): name the "
+            "column with the id of each site in sites.id."
+        ) from error
     missing = np.flatnonzero(pc.fill_null(pc.equal(texts, ""), True).to_numpy(False))
     if missing.size:
         raise RegionError(
@@ -265,27 +274,50 @@ def _years(path: Path, table: pa.Table, name: str) -> NDArray[Any]:
 
 
 def _days(path: Path, table: pa.Table, start: str, end: str) -> NDArray[Any]:
-    pairs = list(zip(_iso(table[start]), _iso(table[end]), strict=True))
-    for row, (first, last) in enumerate(pairs):
+    firsts, lasts = _iso(path, table, start), _iso(path, table, end)
+    names: dict[tuple[str, str], str] = {}
+    for row, (first, last) in enumerate(zip(firsts, lasts, strict=True), 1):
+        if (first, last) in names:
+            continue
         try:
-            ordered = datetime.date.fromisoformat(first) <= datetime.date.fromisoformat(last)
+            period = Slice(_day(first), _day(last))
         except ValueError:
             raise RegionError(
-                f"{path}: row {row + 1} has {first!r} in column {start} and {last!r} in column "
-                f"{end}, but both must be days such as 2021-07-01: correct them."
+                f"{path}: row {row} has {first!r} in column {start} and {last!r} in column {end}, "
+                f"but both must be days such as 2021-07-01, from {FIRST_YEAR} to {LAST_YEAR}: "
+                "correct them."
             ) from None
-        if not ordered:
+        if period.end < period.start:
             raise RegionError(
-                f"{path}: row {row + 1} has the last day {last} before the first day {first}: "
-                "swap or correct them."
+                f"{path}: row {row} has the last day {last} before the first day {first}: swap or "
+                "correct them."
             )
-    return np.array([f"{first}_{last}" for first, last in pairs])
+        names[first, last] = period.name
+    return np.array([names[pair] for pair in zip(firsts, lasts, strict=True)])
 
 
-def _iso(column: pa.ChunkedArray) -> list[str]:
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.timestamp("s")).cast(pa.date32())
-    return [(text or "").strip() for text in column.cast(pa.string()).to_pylist()]
+def _day(text: str) -> datetime.date:
+    # `fromisoformat` also takes 20210701 and 2021-W26-4, which are numbers and slips in a table.
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text) is None:
+        raise ValueError(text)
+    day = datetime.date.fromisoformat(text)
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise ValueError(text)
+    return day
+
+
+def _iso(path: Path, table: pa.Table, name: str) -> list[str]:
+    """Return the days of a column as text; of a time with a time zone, the day in that zone."""
+    column = table[name]
+    if pa.types.is_timestamp(column.type):
+        local = pc.local_timestamp(column) if column.type.tz is not None else column
+        column = pc.floor_temporal(local, unit="day").cast(pa.date32())
+    try:
+        return [(text or "").strip() for text in column.cast(pa.string()).to_pylist()]
+    except pa.ArrowException as error:
+        raise RegionError(
+            f"{path}: column {name} has no days such as 2021-07-01 ({error})."
+        ) from error
 
 
 def _cell_names(places: Places, resolution: float) -> NDArray[Any]:
@@ -336,8 +368,7 @@ def _units(
 def _polygon_pixels(
     config: Config,
     path: Path,
-    geometry: NDArray[np.object_],
-    crs: pyproj.CRS,
+    degrees: NDArray[np.object_],
     places: Places,
     ids: pa.Array,
 ) -> NDArray[np.int64]:
@@ -346,11 +377,9 @@ def _polygon_pixels(
     Raises:
         RegionError: a polygon is too large for a site.
     """
-    left, bottom, right, top = shapely.bounds(geometry).T
-    width, height = right - left, top - bottom
-    if crs.is_geographic:
-        width = width * _DEGREE * np.cos(np.radians(places.latitude))
-        height = height * _DEGREE
+    left, bottom, right, top = shapely.bounds(degrees).T
+    width = (right - left) * _DEGREE * np.cos(np.radians(places.latitude))
+    height = (top - bottom) * _DEGREE
     large = np.flatnonzero(np.fmax(width, height) > MARGIN_METRES)
     if large.size:
         raise RegionError(
