@@ -49,7 +49,8 @@ def _remove(path: Path) -> None:
 
 def _is_abandoned(part: Path, final: Path) -> bool:
     """Return whether the writer of a temporary file has ended; checked on this host only."""
-    pattern = rf"\.{re.escape(final.name)}\.([^.]+)\.(\d+)\.[0-9a-f]+(?:\.\w+)?\.part"
+    token = r"([0-9a-f]{8})[0-9a-f]{8}"  # see `_renamed`
+    pattern = rf"\.{re.escape(final.name)}\.([^.]+)\.(\d+)\.{token}(?:\.\w+)?\.part"
     writer = re.fullmatch(pattern, part.name)
     if writer is None:
         return False
@@ -62,7 +63,19 @@ def _is_abandoned(part: Path, final: Path) -> bool:
         return True
     except PermissionError:
         pass
-    return False
+    # Another process can have the same number later.
+    started = _start_of(process)
+    return bool(int(writer[3], 16) and started) and int(writer[3], 16) != started
+
+
+def _start_of(process: int) -> int:
+    """Return when a process started, in ticks since the machine started, below 2^32; 0 if that is
+    not known."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(text.rpartition(")")[2].split()[19]) % 2**32
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -148,7 +161,8 @@ def atomic_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], bool])
 @contextmanager
 def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
     check(final)
-    part = final.parent / f".{final.name}.{HOST}.{os.getpid()}.{uuid.uuid4().hex[:12]}.part"
+    writer = f"{HOST}.{os.getpid()}.{_start_of(os.getpid()):08x}{uuid.uuid4().hex[:8]}"
+    part = final.parent / f".{final.name}.{writer}.part"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for stale in final.parent.glob(f".{final.name}.*.part"):

@@ -31,7 +31,7 @@ def test_every_result_in_a_report_has_a_caption() -> None:
         for path in RULES.glob("*.smk")
         for text in re.findall(r"=report\(\n(.*?)\n {8}\)", path.read_text(), re.DOTALL)
     ]
-    assert len(results) == 2
+    assert len(results) == 3
     for text in results:
         caption = re.search(r'caption="(.+)"', text)
         assert caption is not None, text

@@ -113,7 +113,7 @@ def test_bands_scenes_and_days_are_read_in_parallel(
     read(archive, tmp_path / "slice.zip", threads=24)
     concurrent = [[p for p in paths if "/sas/" not in p] for paths in server.concurrent]
     # More than the ten bands of one scene. A busy machine may not reach all 24.
-    assert max(len(paths) for paths in concurrent) >= 12
+    assert max(len(paths) for paths in concurrent) > 10
     tiles = [{path.split("/")[4] for path in paths} for paths in concurrent]
     assert max(map(len, tiles)) == 3  # scenes, of two days
 

@@ -96,6 +96,23 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "result.txt"]
 
 
+def test_leftover_of_an_earlier_process_with_the_same_number_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "result.txt"
+    with atomic_output(path) as part:
+        before, process, token, _ = part.name.rsplit(".", 3)
+        assert int(process) == os.getpid()
+        ticks = int(token[:8], 16)
+        assert ticks > 0
+        own = tmp_path / f"{before}.{process}.{ticks:08x}00000000.part"
+        other = tmp_path / f"{before}.{process}.{ticks - 1:08x}00000000.part"
+        unknown = tmp_path / f"{before}.{process}.{0:08x}00000000.part"
+        for leftover in (own, other, unknown):
+            leftover.touch()
+        write_text(path, "complete")
+        assert {p.name for p in tmp_path.iterdir()} == {own.name, unknown.name, "result.txt"}
+        part.touch()
+
+
 def test_two_writers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     path = tmp_path / "result.txt"
     with atomic_output(path) as part:

@@ -126,6 +126,8 @@ PATHS = [
     ("periods", "here", "sentinel1", "location"),
     ("tiles", "location"),
     ("geotessera", "location"),
+    ("maps", "here", "labels"),
+    ("sites", "table"),
     ("paths", "results"),
     ("paths", "work"),
     ("paths", "logs"),
@@ -140,6 +142,8 @@ def document(key: tuple[str, ...], value: str) -> dict[str, Any]:
     }
     if key[0] in ("tiles", "geotessera"):
         result["source"] = key[0]
+    if key[0] == "maps":
+        result["maps"] = {"here": {"column": "class"}}
     section = result
     for part in key[:-1]:
         section = section.setdefault(part, {})

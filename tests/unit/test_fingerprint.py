@@ -34,7 +34,15 @@ def test_content_hash_is_stable() -> None:
         {"paths": {"results": "elsewhere"}},
         {"products": {"formats": ["arrays"], "zarr_chunk": 50}},
         {"download": {"threads": 1, "attempts": 9, "timeout": 5, "slice_months": 1}},
-        {"model": {"weights": "student.pt", "device": "cpu", "batch_size": 7, "cache": "c"}},
+        {
+            "model": {
+                "weights": "student.pt",
+                "device": "cpu",
+                "batch_size": 7,
+                "cache": "c",
+                "sha256": "0" * 64,
+            }
+        },
         {"regions": {"fens": {"roi": "fens.geojson", "periods": ["y2023"]}, "b": {"roi": "b"}}},
         {"regions": {"fens": {"roi": "moved/fens.gpkg", "layer": "area"}}},
         {"periods": {"y2023": PERIOD, "y2022": {"start": "2022-01-01", "end": "2022-12-31"}}},

@@ -487,4 +487,5 @@ def test_missing_tiles_days_and_other_files_are_recorded(folder: Path) -> None:
     expected = [f"here, then: {text}" for text in texts(grid, folder)]
     assert scene_warnings(run, of_blocks=True) == expected
     warned = [line for line in status(run).splitlines() if line.startswith("Warning: ")]
+    assert "The checkpoint x.pt does not exist" in warned.pop(0)
     assert warned == [f"Warning: {text}" for text in expected]

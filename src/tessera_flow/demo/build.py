@@ -93,7 +93,7 @@ download:
 
 products:
   # Open report.html first.
-  formats: [zarr, arrays, vrt, preview, counts, stac, report]
+  formats: [zarr, arrays, vrt, preview, counts, change, stac, report]
 
 paths:
   results: {results}
