@@ -16,7 +16,9 @@ from rio_cogeo.cogeo import cog_validate
 
 from tessera_flow.cli.main import main
 from tessera_flow.products.arrays import write_arrays
+from tessera_flow.products.export_view import View, coarser
 from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.region.grid import Window
 
 from ..support.products_region import Region, make_region
 
@@ -134,6 +136,32 @@ def test_coarser_cells_are_means_with_half_of_the_pixels(
     assert {0, 16} < seen and seen & set(range(1, 8)) and seen & set(range(9, 16))
 
 
+def test_memory_of_coarser_cells_does_not_grow_with_them() -> None:
+    sizes = []
+
+    def read(window: Window) -> np.ndarray:
+        sizes.append(window.height * window.width)
+        y, x = np.indices(window.shape)
+        values = 1000.0 * (y + window.y0) + x + window.x0
+        values[(y + window.y0) % 3 == 0] = np.nan
+        return np.repeat(values[..., None], 2, axis=-1).astype(np.float32)
+
+    transform = Affine(10, 0, 600_000, 0, -10, 5_700_000)
+    view = View((1500, 1700), transform, pyproj.CRS(32631), ("a", "b"), 512, read)
+    complete = read(Window(0, 0, *view.shape)).astype(np.float64)
+    for cells in (20, 700):
+        sizes.clear()
+        result = coarser(view, cells)
+        values = result.read(Window(0, 0, *result.shape))
+        assert max(sizes) <= 512**2
+        for row, column in np.ndindex(result.shape):
+            part = complete[row * cells : (row + 1) * cells, column * cells : (column + 1) * cells]
+            known = part[np.isfinite(part[..., 0])]
+            enough = len(known) >= cells**2 / 2
+            expected = known.mean(axis=0) if enough else [np.nan, np.nan]
+            np.testing.assert_allclose(values[row, column], expected, rtol=1e-6)
+
+
 def test_longitude_and_latitude_by_nearest_neighbour(
     product: tuple[Region, Path], tmp_path: Path
 ) -> None:
@@ -234,7 +262,13 @@ def test_a_product_of_the_workflow_is_not_replaced(
         (["--pca", "17"], "has 16 dimensions"),
         (["--pca", "0"], "--pca 0: give 1 or more"),
         (["--coarser", "0"], "give 1 or more"),
+        (["--coarser", "1000000000"], "the product has 170 x 230 pixels"),
         (["--crs", "EPSG:1"], "write it as EPSG:4326"),
+        (["--crs", ""], "write it as EPSG:4326"),
+        (["--crs", "EPSG:4978"], "no CRS of a map"),  # geocentric
+        (["--crs", "EPSG:5773"], "no CRS of a map"),  # heights
+        (["--crs", "EPSG:9518"], "no CRS of a map"),  # degrees and heights
+        (["--crs", "IAU_2015:30100"], "cannot be transformed"),  # the Moon
         (["--pixel", "-3"], "greater than 0"),
         (["--crs", "EPSG:4326", "--pixel", "1e-9"], "give another size"),
     ],
@@ -247,6 +281,18 @@ def test_what_is_not_understood_is_refused(
     assert exported(folder, tmp_path / "e.tif", *options) == 1
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scales_of_another_shape_are_refused(
+    product: tuple[Region, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    region, _ = product
+    names = [f"stitched_representation{n}" for n in (".npy", "_scales.npy", "_counts.npy", ".json")]
+    write_arrays(*(tmp_path / n for n in names), region.grid, region.blocks, region.provenance)
+    np.save(tmp_path / names[1], np.load(tmp_path / names[1])[:1])  # broadcasts to every row
+    assert exported(tmp_path, tmp_path / "e.npy") == 1
+    assert "_scales.npy is (1, 170) float32" in capsys.readouterr().err
+    assert not (tmp_path / "e.npy").exists()
 
 
 def test_a_missing_part_of_the_store_is_an_error(

@@ -70,7 +70,8 @@ def export(product: Path, output: Path, request: Request, threads: int = 1) -> V
     Raises:
         TileError: there is no product, it is damaged, or has no such dimension.
         RegionError: there is no such grid.
-        OutputError: the output exists and is no export, or cannot be written.
+        OutputError: the output exists and is no export, or cannot be written; or a cell is larger
+            than the product.
     """
     writers = {".tif": _write_tif, ".zarr": _write_zarr, ".npy": _write_npy, ".nc": _write_netcdf}
     if output.suffix not in writers:
@@ -78,6 +79,10 @@ def export(product: Path, output: Path, request: Request, threads: int = 1) -> V
     _check_replaceable(output)
     view, record = open_view(product)
     dtype = record["model"]["dtype"]
+    if request.cells > max(view.shape):
+        raise OutputError(
+            f"--coarser {request.cells}: the product has {view.shape[1]} x {view.shape[0]} pixels."
+        )
     if request.cells > 1:
         view = coarser(view, request.cells)
     made: dict[str, Any] = {
@@ -114,7 +119,8 @@ def _grid(view: View, request: Request) -> Grid | None:
     if request.like is not None:
         return grid_like(view, request.like)
     if request.crs is not None or request.pixel is not None:
-        return grid_of_crs(view, request.crs or view.crs.to_wkt(), request.pixel)
+        crs = view.crs.to_wkt() if request.crs is None else request.crs
+        return grid_of_crs(view, crs, request.pixel)
     return None
 
 

@@ -36,6 +36,7 @@ def grid_of_crs(view: View, text: str, pixel: float | None) -> Grid:
         crs = pyproj.CRS.from_user_input(text)
     except pyproj.exceptions.CRSError as error:
         raise RegionError(f"--crs {text}: write it as EPSG:4326.") from error
+    _check_flat(crs, f"--crs {text}")
     if pixel is None:
         pixel = abs(view.transform.a) * _unit(view.crs) / _unit(crs)
     return _covering(view, crs, pixel, (0.0, 0.0))
@@ -55,8 +56,18 @@ def grid_like(view: View, path: Path) -> Grid:
     square = math.isclose(abs(transform.a), abs(transform.e), rel_tol=1e-9)
     if crs is None or transform.b or transform.d or not square:
         raise RegionError(f"--like {path}: it has no CRS, or no upright square pixels.")
-    corner = (transform.c, transform.f)
-    return _covering(view, pyproj.CRS.from_wkt(crs.to_wkt()), abs(transform.a), corner)
+    own = pyproj.CRS.from_wkt(crs.to_wkt())
+    _check_flat(own, f"--like {path}")
+    return _covering(view, own, abs(transform.a), (transform.c, transform.f))
+
+
+def _check_flat(crs: pyproj.CRS, option: str) -> None:
+    """Refuse a CRS without two horizontal axes."""
+    if not (crs.is_projected or crs.is_geographic) or len(crs.axis_info) != 2:
+        raise RegionError(
+            f"{option}: {crs.name} is no CRS of a map: give a projected or a geographic one with "
+            "two axes, without heights."
+        )
 
 
 def _unit(crs: pyproj.CRS) -> float:
@@ -70,8 +81,11 @@ def _covering(view: View, crs: pyproj.CRS, pixel: float, corner: tuple[float, fl
     height, width = view.shape
     left, top = view.transform @ (0, 0)
     right, bottom = view.transform @ (width, height)
-    transformer = pyproj.Transformer.from_crs(view.crs, crs, always_xy=True)
-    bounds = transformer.transform_bounds(left, bottom, right, top, densify_pts=51)
+    try:
+        transformer = pyproj.Transformer.from_crs(view.crs, crs, always_xy=True)
+        bounds = transformer.transform_bounds(left, bottom, right, top, densify_pts=51)
+    except pyproj.exceptions.ProjError as error:
+        raise RegionError(f"{crs.name} cannot be transformed to {view.crs.name}.") from error
     if not all(map(math.isfinite, bounds)) or bounds[0] > bounds[2]:
         raise RegionError(f"The product is not inside {crs.name}, or crosses its edge.")
     # A rounding error must not add a row or a column.

@@ -138,6 +138,11 @@ def _arrays(path: Path) -> tuple[View, dict[str, Any]]:
             f"{stem}.npy is {values.shape} {values.dtype}, but {path.name} states {shape} "
             f"{expected}: run the workflow again."
         )
+    if scales is not None and (scales.shape, scales.dtype) != (shape[:2], np.dtype(np.float32)):
+        raise TileError(
+            f"{stem}_scales.npy is {scales.shape} {scales.dtype}, but {path.name} states "
+            f"{shape[:2]} float32: run the workflow again."
+        )
 
     def read(window: Window) -> NDArray[np.float32]:
         pixels = np.asarray(values[window.slices], np.float32)
@@ -155,21 +160,11 @@ def coarser(view: View, cells: int) -> View:
     height, width = (math.ceil(n / cells) for n in view.shape)
 
     def read(window: Window) -> NDArray[np.float32]:
-        y0, x0 = window.y0 * cells, window.x0 * cells
-        h, w = window.height * cells, window.width * cells
-        inside = Window(y0, x0, min(h, view.shape[0] - y0), min(w, view.shape[1] - x0))
-        pixels = view.read(inside)
-        pixels = np.pad(
-            pixels,
-            ((0, h - inside.height), (0, w - inside.width), (0, 0)),
-            constant_values=np.nan,
-        )
-        parts = pixels.reshape(window.height, cells, window.width, cells, -1)
-        number = np.isfinite(parts[..., 0]).sum(axis=(1, 3))
-        sums = np.nansum(parts, axis=(1, 3), dtype=np.float64)
-        enough = number >= LEAST_SHARE * cells**2
-        means = sums / np.maximum(number, 1)[..., np.newaxis]
-        return np.where(enough[..., np.newaxis], means, np.nan).astype(np.float32)
+        result = np.empty((*window.shape, len(view.names)), np.float32)
+        for part in tiling(*window.shape, max(1, view.tile // cells)):  # memory: a tile of pixels
+            moved = replace(part, y0=part.y0 + window.y0, x0=part.x0 + window.x0)
+            result[part.slices] = _means(view, cells, moved)
+        return result
 
     return replace(
         view,
@@ -178,6 +173,28 @@ def coarser(view: View, cells: int) -> View:
         tile=max(1, view.tile // cells),
         read=read,
     )
+
+
+def _means(view: View, cells: int, window: Window) -> NDArray[np.float32]:
+    """Return the means of some cells: of a window of at most a tile, or of one cell."""
+    y0, x0 = window.y0 * cells, window.x0 * cells
+    height = min(window.height * cells, view.shape[0] - y0)
+    width = min(window.width * cells, view.shape[1] - x0)
+    sums = np.zeros((*window.shape, len(view.names)))
+    number = np.zeros(window.shape, np.int64)
+    for piece in tiling(height, width, view.tile):  # one, unless a cell is larger than a tile
+        pixels = view.read(replace(piece, y0=piece.y0 + y0, x0=piece.x0 + x0))
+        if window.shape != (1, 1):
+            missing = (window.height * cells - height, window.width * cells - width)
+            edges = ((0, missing[0]), (0, missing[1]), (0, 0))
+            pixels = np.pad(pixels, edges, constant_values=np.nan)
+        rows, columns = (n // m for n, m in zip(pixels.shape, window.shape, strict=False))
+        parts = pixels.reshape(window.height, rows, window.width, columns, -1)
+        number += np.isfinite(parts[..., 0]).sum(axis=(1, 3))
+        sums += np.nansum(parts, axis=(1, 3), dtype=np.float64)
+    enough = number >= LEAST_SHARE * cells**2
+    means = sums / np.maximum(number, 1)[..., np.newaxis]
+    return np.where(enough[..., np.newaxis], means, np.nan).astype(np.float32)
 
 
 def chosen(view: View, dimensions: tuple[int, ...]) -> View:
