@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyproj
 import pytest
+from affine import Affine
 
 from tessera_flow.products.report import explorer
-from tessera_flow.products.report.explorer import page_data, read_explorer
+from tessera_flow.products.report.explorer import nodes, page_data, read_explorer
 
 from ..support.products_region import Region, make_region
 
@@ -24,9 +26,11 @@ SCRIPT = """
 const data = readData(JSON.parse(input));
 const rows = pixels.map((pixel) => Array.from(similarities(data, pixel)));
 const places = pixels.map((pixel) => placeOf(data, pixel));
+const texts = pixels.map((pixel) => textOf(data, pixel));
 const colours = Array.from(coloured(Float32Array.from([NaN, 0.5, 0.75, 1, 2]), [0.5, 1]));
 const range = rangeOf(Float32Array.from([...Array(101).keys()].map((n) => n / 100).concat(NaN)));
-output = JSON.stringify({ rows, places, colours, range, middle: middleOf(data) }, (key, value) =>
+const middle = middleOf(data);
+output = JSON.stringify({ rows, places, texts, colours, range, middle }, (key, value) =>
   Number.isNaN(value) ? "nan" : value);
 """
 
@@ -111,6 +115,42 @@ def test_thinned_grid_of_leading_components(
     np.testing.assert_allclose(values, expected, atol=2 * largest)
     assert np.nanmean(np.abs(values - expected)) < 3 * mean
     assert shown["places"][0]["column"] % 4 == 0
+
+
+@pytest.mark.parametrize(
+    ("crs", "left", "top", "edge"),
+    [
+        ("EPSG:32633", 350_000, 6_800_000, 30_000),  # 300 km at 60 degrees north
+        ("EPSG:32701", 172_000, 8_000_000, 2_000),  # across the antimeridian, in the south
+        ("EPSG:3031", 1_000_000, 1_100_000, 3_000),
+    ],
+)
+def test_degrees_are_those_of_the_pixel(crs: str, left: int, top: int, edge: int) -> None:
+    transform = Affine(10, 0, left, 0, -10, top)
+    data = {
+        "height": 100, "width": 100, "step": edge // 100, "shape": [edge, edge],
+        "transform": list(transform)[:6], "nodes": nodes(transform, crs, edge, edge),
+        "valid": base64.b64encode(bytes([255] * 1250)).decode(), "size": 1, "weights": [1],
+        "codes": base64.b64encode(bytes([1] * 10_000)).decode(), "crs": crs,
+    }  # fmt: skip
+    pixels = [0, 57, 99, 4_343, 5_050, 9_999]
+    to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    for place, text in zip(*map(in_node(data, pixels).get, ("places", "texts")), strict=True):
+        lon, lat = to_degrees.transform(place["x"], place["y"])
+        assert (place["lon"], place["lat"]) == pytest.approx((lon, lat), abs=2.5e-5)
+        metres = pyproj.Geod(ellps="WGS84").inv(lon, lat, place["lon"], place["lat"])[2]
+        assert metres < 1
+        assert text.startswith(f"{abs(place['lat']):.5f}° {'N' if lat > 0 else 'S'}, ")
+
+
+def test_no_degrees_beside_a_pole() -> None:
+    assert nodes(Affine(10, 0, -500_000, 0, -10, 500_000), "EPSG:3031", 100_000, 100_000) is None
+    data = {
+        "height": 2, "width": 2, "step": 1, "shape": [2, 2], "transform": [10, 0, -5, 0, -10, 5],
+        "nodes": None, "valid": base64.b64encode(b"\xf0").decode(), "size": 1, "weights": [1],
+        "codes": base64.b64encode(bytes([1] * 4)).decode(), "crs": "EPSG:3031",
+    }  # fmt: skip
+    assert in_node(data, [3])["texts"] == ["x 10, y -10 in EPSG:3031; row 1, column 1"]
 
 
 def test_data_are_small_for_any_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

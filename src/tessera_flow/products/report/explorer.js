@@ -47,12 +47,14 @@ function similarities(data, pixel) {
 }
 
 // Return row and column of a pixel in the region's grid, and its centre: x and y in the units of the
-// CRS, degrees of longitude and latitude.
+// CRS, degrees of longitude and latitude (if there are nodes).
 function placeOf(data, pixel) {
   const row = Math.floor(pixel / data.width) * data.step;
   const column = (pixel % data.width) * data.step;
   const [a, b, c, d, e, f] = data.transform;
   const [u, v] = [column + 0.5, row + 0.5];
+  const place = { row, column, x: a * u + b * v + c, y: d * u + e * v + f };
+  if (!data.nodes) return place;
   const between = (grid) => {
     const last = grid.length - 1;
     const p = (v / data.shape[0]) * last;
@@ -62,10 +64,8 @@ function placeOf(data, pixel) {
     const along = (k) => grid[k][j] * (1 - (q - j)) + grid[k][j + 1] * (q - j);
     return along(i) * (1 - (p - i)) + along(i + 1) * (p - i);
   };
-  return {
-    row, column, x: a * u + b * v + c, y: d * u + e * v + f,
-    lon: between(data.nodes.lon), lat: between(data.nodes.lat),
-  };
+  const lon = between(data.nodes.lon); // beyond 180 degrees east of the antimeridian
+  return { ...place, lon: lon - 360 * Math.floor((lon + 180) / 360), lat: between(data.nodes.lat) };
 }
 
 const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
@@ -113,8 +113,10 @@ function degrees(value, positive, negative) {
 
 function textOf(data, pixel) {
   const place = placeOf(data, pixel);
-  return `${degrees(place.lat, "N", "S")}, ${degrees(place.lon, "E", "W")}; ` +
-    `x ${+place.x.toFixed(6)}, y ${+place.y.toFixed(6)} in ${data.crs}; ` +
+  const centre = data.nodes
+    ? `${degrees(place.lat, "N", "S")}, ${degrees(place.lon, "E", "W")}; `
+    : "";
+  return `${centre}x ${+place.x.toFixed(6)}, y ${+place.y.toFixed(6)} in ${data.crs}; ` +
     `row ${place.row}, column ${place.column}`;
 }
 

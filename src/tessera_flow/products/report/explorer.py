@@ -29,7 +29,9 @@ CODE_BYTES = 4_000_000
 _MEMORY_BYTES = 100_000_000
 _BATCH = 8192
 _REFERENCES = 32
-_NODES = 9
+_NODES = (9, 17, 33, 65, 129)
+_DEVIATION_METRES = 0.9
+_METRES_PER_DEGREE = 111_319.49
 
 
 @dataclass(frozen=True)
@@ -173,15 +175,52 @@ def page_data(explorer: Explorer, grid: RegionGrid) -> dict[str, Any]:
         "codes": base64.b64encode(explorer.codes.tobytes()).decode("ascii"),
         "crs": grid.crs if len(grid.crs) < 20 else "the CRS of the region",
         "transform": [float(n) for n in geobox.affine[:6]],
-        "nodes": _nodes(geobox.affine, grid.crs, height, width),
+        "nodes": nodes(geobox.affine, grid.crs, height, width),
     }
 
 
-def _nodes(affine: Any, crs: str, height: int, width: int) -> dict[str, list[list[float]]]:
-    rows, columns = np.meshgrid(
-        np.linspace(0, height, _NODES), np.linspace(0, width, _NODES), indexing="ij"
-    )
-    x, y = affine * (columns, rows)
+def nodes(affine: Any, crs: str, height: int, width: int) -> dict[str, list[list[float]]] | None:
+    """Return degrees of longitude and latitude of a regular grid of points from corner to corner.
+
+    They are as many as it takes for the values between them, by bilinear interpolation, to deviate
+    by less than a metre. Longitudes are continuous: beyond the antimeridian they are larger than
+    180 or smaller than -180.
+
+    Args:
+        affine: (column, row) to coordinates in `crs`.
+        crs: of the grid.
+        height, width: of the grid, in pixels.
+
+    Returns:
+        None if there are no such points, as around a pole.
+    """
     to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    lon, lat = to_degrees.transform(x, y)
-    return {"lon": np.round(lon, 7).tolist(), "lat": np.round(lat, 7).tolist()}
+
+    def degrees(number: int) -> NDArray[np.float64]:
+        rows, columns = np.meshgrid(
+            np.linspace(0, height, number), np.linspace(0, width, number), indexing="ij"
+        )
+        lon, lat = to_degrees.transform(*(affine * (columns, rows)))
+        lon = np.unwrap(np.unwrap(lon, period=360, axis=0), period=360, axis=1)
+        return np.stack([lon, lat])
+
+    for number in _NODES:
+        exact = degrees(2 * number - 1)
+        shown = exact[:, ::2, ::2]
+        middle = (shown[:, 1:, 1:] + shown[:, :-1, :-1] + shown[:, 1:, :-1] + shown[:, :-1, 1:]) / 4
+        sides = (shown[:, :, 1:] + shown[:, :, :-1]) / 2, (shown[:, 1:] + shown[:, :-1]) / 2
+        worst = max(
+            _metres(middle, exact[:, 1::2, 1::2]),
+            _metres(sides[0], exact[:, ::2, 1::2]),
+            _metres(sides[1], exact[:, 1::2, ::2]),
+        )
+        if worst < _DEVIATION_METRES:
+            return {name: np.round(shown[k], 7).tolist() for k, name in enumerate(("lon", "lat"))}
+    return None
+
+
+def _metres(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return the largest distance of pairs of points near to each other; infinite without one."""
+    lon, lat = (one - other) * _METRES_PER_DEGREE
+    distances = np.hypot(lon * np.cos(np.radians(other[1])), lat)
+    return float(np.nan_to_num(distances, nan=np.inf).max())
