@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from affine import Affine
 from tessera_flow.analysis.compare import compare, overlap
 from tessera_flow.analysis.compared import open_embeddings
 from tessera_flow.analysis.diagnosis import diagnose
+from tessera_flow.analysis.structure import neighbour_overlap
 from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError, TileError
 from tessera_flow.products.arrays import write_arrays
@@ -256,6 +258,51 @@ def test_command(products: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     document = json.loads(capsys.readouterr().out)
     assert document["coverage"]["overlap"] == 6300 and document["codes"]["largest"] > 0
     assert {"name", "a", "b", "state", "meaning"} == set(document["diagnosis"][0])
+
+
+def test_only_maps_of_comparisons_are_replaced(
+    products: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["compare", *map(str, products[2:]), "--sample", "100", "--map"]
+    text, raster = tmp_path / "notes.tif", tmp_path / "raster.tif"
+    text.write_text("of the user")
+    with rasterio.open(
+        raster, "w", driver="GTiff", width=1, height=1, count=1, dtype="uint8",
+        transform=Affine(10, 0, 0, 0, -10, 0),
+    ) as file:  # fmt: skip
+        file.write(np.ones((1, 1, 1), np.uint8))
+    for path in (text, raster):
+        before = path.read_bytes()
+        assert main([*arguments, str(path)]) == 1
+        assert "is no map of a comparison" in capsys.readouterr().err
+        assert path.read_bytes() == before
+    for _ in range(2):
+        assert main([*arguments, str(tmp_path / "map.tif")]) == 0
+
+
+@pytest.mark.parametrize("more", [{}, {"model": None}, {"model": {}, "sources": [{}]}])
+def test_a_record_of_another_program_states_nothing(
+    products: Any, tmp_path: Path, more: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = Path(shutil.copytree(products[3], tmp_path / "b"))
+    path = copied / "stitched_representation.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({k: record[k] for k in ("transform", "crs")} | more))
+    assert main(["compare", str(products[2]), str(copied), "--json"]) == 0
+    findings = {f["name"]: f for f in json.loads(capsys.readouterr().out)["diagnosis"]}
+    assert findings["model"]["b"] == findings["sources"]["b"] == "unknown"
+    assert "recurrent cell" not in findings  # nothing says that it was published
+
+
+def test_memory_of_neighbours_grows_with_the_pixels_only() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=(2, 4000, 8))
+    tracemalloc.start()
+    shares = neighbour_overlap(first, second, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert shares is not None and 0 < shares < 0.05
+    assert peak < 50e6  # the matrix of all cosines has 128 MB
 
 
 @pytest.mark.parametrize(

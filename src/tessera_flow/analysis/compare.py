@@ -12,9 +12,11 @@ import numpy as np
 import pyproj
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 
-from ..errors import RegionError
-from ..products.geotiff import Placement, cog_writer
+from ..atomic import check_output
+from ..errors import OutputError, RegionError
+from ..products.geotiff import Placement, cog_writer, open_raster
 from ..region.grid import Window, tiling
 from ..region.pixel_order import pixel_priority
 from .compared import Embeddings, Pixels
@@ -23,6 +25,7 @@ from .structure import Moments, NeighbourSample, effective_rank, neighbour_overl
 NEIGHBOURS, SAMPLE = 10, 2000
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
+_BAND = "1 - cosine"
 _WINDOW = 256
 _BINS = 20_000
 """Of the histogram of cosines between -1 and 1: percentiles are exact to 0.0001."""
@@ -173,8 +176,10 @@ def compare(
     Raises:
         RegionError: see `overlap`.
         TileError: a file is damaged.
-        OutputError: the GeoTIFF cannot be written.
+        OutputError: the GeoTIFF cannot be written, or another file has its name.
     """
+    if difference is not None:
+        _check_replaceable(difference)
     in_a, in_b = overlap(a.place, b.place)
     totals = _Totals(a, b, NeighbourSample(sample))
     with ExitStack() as stack:
@@ -185,7 +190,7 @@ def compare(
             )
             tags = {"A": str(a.path), "B": str(b.path)}
             write = stack.enter_context(
-                cog_writer(difference, place, "float32", ["1 - cosine"], tags, "AVERAGE",
+                cog_writer(difference, place, "float32", [_BAND], tags, "AVERAGE",
                            float("nan"))
             )  # fmt: skip
         for window in _windows(in_a, a.chunk):
@@ -197,6 +202,22 @@ def compare(
                 target = Window(window.y0 - in_a.y0, window.x0 - in_a.x0, *window.shape)
                 write(target, (1 - cosines).astype(np.float32)[np.newaxis])
     return totals.result(in_a, neighbours)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to replace what is no map of a comparison."""
+    check_output(path)
+    if not path.exists():
+        return
+    try:
+        with open_raster(path) as raster:
+            ours = raster.descriptions == (_BAND,) and {"A", "B"} <= set(raster.tags())
+    except RasterioError:
+        ours = False
+    if not ours:
+        raise OutputError(
+            f"{path} exists and is no map of a comparison, so it is not replaced: use another name."
+        )
 
 
 def _windows(area: Window, chunk: int) -> Iterator[Window]:

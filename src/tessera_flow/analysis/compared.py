@@ -143,7 +143,7 @@ def _open_zarr(path: Path) -> Embeddings:
         int(codes.shape[1]),
         scales is not None,
         chunk,
-        dict(attributes.get("provenance") or {}),
+        _own_record(attributes.get("provenance")),
         read,
         _json(path.with_name("checks.json")),
     )
@@ -162,7 +162,8 @@ def _open_arrays(path: Path) -> Embeddings:
     codes = _array(path, 3)
     place = Placement((codes.shape[0], codes.shape[1]), crs, affine)
     counts = path.with_name(f"{path.stem}_counts.npy")
-    return _of_arrays(path, codes, place, counts if counts.exists() else None, record, None)
+    counts_file = counts if counts.exists() else None
+    return _of_arrays(path, codes, place, counts_file, _own_record(record), None)
 
 
 def _open_tile(path: Path) -> Embeddings:
@@ -182,7 +183,8 @@ def _open_tile(path: Path) -> Embeddings:
     except RasterioError as error:
         raise TileError(f"{landmask} cannot be read ({error}): copy it again.") from error
     # Of a store that this program has written.
-    record = next((r for p in path.parents[:4] if (r := _json(p / "provenance.json"))), {})
+    records = (_own_record(_json(parent / "provenance.json")) for parent in path.parents[:4])
+    record = next(filter(None, records), {})
     return _of_arrays(path, _array(path, 3), place, None, record, LARGEST_SCALE)
 
 
@@ -247,6 +249,18 @@ def _array(path: Path, axes: int) -> NDArray[Any]:
     if not isinstance(array, np.memmap) or array.ndim != axes:
         raise TileError(f"{path} is no array with {axes} axes: copy it again.")
     return array
+
+
+def _own_record(document: Any) -> dict[str, Any]:
+    """Return a record that `products.provenance` made; empty if it is of another program."""
+    if not isinstance(document, dict):
+        return {}
+    parts = [document.get(name) for name in ("model", "software", "min_observations")]
+    sources = document.get("sources")
+    if not isinstance(sources, list) or not all(isinstance(e, dict) for e in (*parts, *sources)):
+        return {}
+    known = all({"sensor", "provider", "collection"} <= set(source) for source in sources)
+    return document if known else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

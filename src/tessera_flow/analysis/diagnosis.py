@@ -164,7 +164,7 @@ def _cell(one: Embeddings) -> str | None:
     model."""
     model = one.record.get("model", {})
     if not one.record:
-        return _PUBLISHED  # a tile without a record
+        return _PUBLISHED if one.path.name.startswith("grid_") else None
     if model.get("family") == _V1_1:
         return _OWN
     dataset = any(source.get("provider") == "geotessera" for source in one.record["sources"])

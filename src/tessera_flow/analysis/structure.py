@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_ROWS = 256
+"""Pixels whose cosines with all others are in memory."""
+
 
 class Moments:
     """Sums of embeddings, from which their covariance follows."""
@@ -102,6 +105,11 @@ def _nearest(values: NDArray[np.float64], neighbours: int) -> NDArray[np.intp]:
     """Return (n, neighbours) indices of the nearest other rows by cosine."""
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     unit = values / np.where(lengths > 0, lengths, 1)
-    cosines = unit @ unit.T
-    np.fill_diagonal(cosines, -np.inf)
-    return np.asarray(np.argsort(-cosines, axis=1, kind="stable")[:, :neighbours])
+    result = np.empty((len(unit), neighbours), np.intp)
+    for start in range(0, len(unit), _ROWS):
+        distances = -(unit[start : start + _ROWS] @ unit.T)
+        rows = np.arange(len(distances))
+        distances[rows, start + rows] = np.inf
+        order = np.argsort(distances, axis=1, kind="stable")
+        result[start : start + _ROWS] = order[:, :neighbours]
+    return result

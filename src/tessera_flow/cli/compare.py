@@ -50,7 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..analysis.compare import compare
     from ..analysis.compared import open_embeddings
     from ..analysis.diagnosis import diagnose
-    from ..atomic import check_output
     from ..errors import ConfigError
 
     if arguments.neighbours < 1 or not arguments.neighbours < arguments.sample <= 20_000:
@@ -58,8 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"--neighbours {arguments.neighbours} and --sample {arguments.sample} do not fit: "
             "take at least 1 neighbour, and more pixels than neighbours, up to 20000."
         )
-    if arguments.map is not None:
-        check_output(arguments.map)
     a, b = open_embeddings(arguments.a), open_embeddings(arguments.b)
     if arguments.map is not None and a.dim != b.dim:
         raise ConfigError(
