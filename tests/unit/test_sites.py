@@ -27,7 +27,10 @@ from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.months import PeriodMonths
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
-from tessera_flow.jobs.site_files import SiteFiles, site_record
+from tessera_flow.jobs.made_from import settings_hash
+from tessera_flow.jobs.outdated import outdated_files
+from tessera_flow.jobs.params import JobParams
+from tessera_flow.jobs.site_files import SiteFiles, SiteParams, site_record
 from tessera_flow.jobs.site_jobs import list_cell_scenes, read_cell, write_table
 from tessera_flow.models.weights import fetch_weights
 from tessera_flow.models.weights_record import write_weights_record
@@ -287,3 +290,39 @@ def test_files_of_other_settings_are_refused(archive, tmp_path: Path) -> None:
             tmp_path / "t.json",
         )  # fmt: skip
     assert not (tmp_path / "t.parquet").exists()
+
+
+def test_files_of_other_settings_are_found_without_records_of_snakemake(
+    archive, tmp_path: Path
+) -> None:
+    """As after `.snakemake` has been removed: otherwise nothing would be done."""
+
+    def outdated(config: Config) -> dict[str, str]:
+        files = RunFiles(config)
+        found = outdated_files(files, JobParams(files), lambda path: False)
+        return {Path(path).name: why for path, why in found.items() if "/sites/" in path}
+
+    table = {"table": write_csv(tmp_path / "sites.csv", [("east", 0.002, LATITUDE, 2021)])}
+    config = settings(tmp_path, archive, sites=table)
+    embed(config)
+    files = RunFiles(config)
+    sites = SiteFiles(files)
+    params = SiteParams(files, sites, JobParams(files))
+    (unit,) = sites.units
+    lists = {f"{sensor}.json" for sensor in sites.sensors}
+    assert outdated(config).keys() == lists  # no job log states their settings
+    for sensor in sites.sensors:
+        hashed = settings_hash(params.items(unit[0], sensor))
+        with record_job(files.job_log_file("sites", *unit), f"site_items {sensor}", 1, hashed):
+            pass
+    assert outdated(config) == {}
+    cell, product = f"{unit[1]}.zip", "embeddings.parquet"
+    assert outdated(settings(tmp_path, archive, sites=table, model={"dim": 64})) == {
+        cell: "it differs in infer",
+        product: "the table of sites, the settings or the weights",
+    }
+    less_cloud = config.sentinel2.model_copy(update={"max_cloud": 20.0})
+    found = outdated(config.model_copy(update={"sentinel2": less_cloud}))
+    assert found["sentinel2.json"] == "the settings of site_items sentinel2"
+    write_csv(tmp_path / "sites.csv", [("west", 0.001, LATITUDE, 2021)])
+    assert outdated(config).keys() == {cell, product}

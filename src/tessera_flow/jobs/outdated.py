@@ -7,26 +7,21 @@ is started in. It has none of files that a run in another folder has made, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..concurrency import ordered_map
 from ..config.configuration import runs
-from ..errors import OutputError, TesseraFlowError, TileError
-from .block_attributes import read_attributes
+from ..errors import OutputError, TesseraFlowError
+from .block_attributes import attributes_of_existing
 from .files import RunFiles
 from .journal import read_job_log
 from .made_from import Expected, settings_hash
+from .outdated_sites import outdated_site_files
 from .params import JobParams
 from .work_lock import WorkLock
 
 Recorded = Callable[[str], bool]
-
-_THREADS = 16
-"""Block files that are read at a time: file systems of clusters take long for the first byte."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,7 @@ def outdated_files(files: RunFiles, params: JobParams, recorded: Recorded) -> di
     Raises:
         ReadError: a block file cannot be read.
         CheckpointError: the record of the weights is damaged.
+        RegionError, OutputError: see `site_files.SiteFiles`.
     """
     outdated: dict[str, str] = {}
     unknown: dict[str, str] = {}
@@ -78,13 +74,14 @@ def outdated_files(files: RunFiles, params: JobParams, recorded: Recorded) -> di
         doubtful = [head for head, settings in stated if not settings]
         unknown |= {h.path: f"the settings of {h.job}, of which no record exists" for h in doubtful}
         expected = Expected(files, params, region, period)
-        for path, attributes in _read_blocks(_block_files(files, region, period)):
+        for path, attributes in attributes_of_existing(_block_files(files, region, period)):
             if attributes is not None:
                 proven |= {h.path for h in doubtful if expected.proves(attributes, h.steps)}
             why = "it is damaged" if attributes is None else expected.fault(attributes)
             if why and not recorded(path):
                 outdated[path] = why
-    return outdated | {path: why for path, why in unknown.items() if path not in proven}
+    outdated |= {path: why for path, why in unknown.items() if path not in proven}
+    return outdated | outdated_site_files(files, params, recorded)
 
 
 def outdated_now(files: RunFiles) -> tuple[dict[str, str], list[str]]:
@@ -132,21 +129,6 @@ def _block_files(files: RunFiles, region: str, period: str) -> Iterator[str]:
             yield from files.stack_files(region, period, block.id).values()
             for sensor in files.sensors(region, period):
                 yield from files.slice_files(region, period, sensor, block.id)
-
-
-def _read_blocks(paths: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield those of some block files that exist, with their attributes; None: it is damaged."""
-    with closing(ordered_map(_read, paths, _THREADS)) as results:
-        yield from (result for result in results if result is not None)
-
-
-def _read(path: str) -> tuple[str, dict[str, Any] | None] | None:
-    if not Path(path).exists():
-        return None
-    try:
-        return path, read_attributes(path)
-    except TileError:
-        return path, None
 
 
 def refuse_to_replace(files: RunFiles, folder: Path, outdated: Mapping[str, str]) -> None:

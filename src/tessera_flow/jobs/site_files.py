@@ -181,17 +181,32 @@ class SiteParams:
         Args:
             rule: `site_series` or `site_infer`.
             days, cell: of the job.
-            weights: the record of the weights, for `site_infer`.
+            weights: the record of the weights, for `site_infer`; None: they are not compared.
         """
         lists = self._sites.manifests(days, cell)
         record = {"series": settings_hash(self.series(days, cell))}
         for sensor, path in lists.items():
             if Path(path).exists():
                 record[f"items {sensor}"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        if rule == "site_infer" and weights is not None:
+        if rule == "site_infer":
             record["infer"] = settings_hash(self.infer(days))
-            record["weights"] = read_weights_record(weights).sha256
+            if weights is not None:
+                record["weights"] = read_weights_record(weights).sha256
         return record
+
+    def differences(
+        self, attributes: Mapping[str, Any], rule: str, unit: tuple[str, str], weights: str | None
+    ) -> list[str]:
+        """Return the steps in which a block file with these attributes differs from what `rule`
+        would make; see `record`."""
+        stated = attributes.get(MADE_FROM)
+        expected = self.record(rule, *unit, weights)
+        if not isinstance(stated, dict):
+            return list(expected)
+        steps = dict.fromkeys([*expected, *stated])
+        if weights is None:
+            steps.pop("weights", None)
+        return [step for step in steps if stated.get(step) != expected.get(step)]
 
     def check(self, paths: Mapping[tuple[str, str], str], rule: str, weights: str | None) -> None:
         """Refuse block files that were made from something else.
@@ -205,18 +220,11 @@ class SiteParams:
             TileError, ReadError: a file is missing or damaged, or cannot be read.
         """
         for unit, path in paths.items():
-            stated = read_attributes(path).get(MADE_FROM)
-            expected = self.record(rule, *unit, weights)
-            if stated != expected:
-                steps = [
-                    step
-                    for step in expected
-                    if not isinstance(stated, dict) or stated.get(step) != expected[step]
-                ]
+            if steps := self.differences(read_attributes(path), rule, unit, weights):
                 raise Refused(
                     f"{path} was not made with the settings and lists of this run: it differs in "
-                    f"{', '.join(steps) or 'its steps'}. If another configuration uses this "
-                    "folder, set another paths.work; else delete the file and run again."
+                    f"{', '.join(steps)}. If another configuration uses this folder, set another "
+                    "paths.work; else delete the file and run again."
                 )
 
 

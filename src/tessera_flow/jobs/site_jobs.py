@@ -26,6 +26,7 @@ from ..region.sites import Cell
 from ..scenes.manifest import Manifest
 from .block_attributes import read_attributes
 from .files import RunFiles
+from .made_from import settings_hash
 from .scene_warnings import warnings_of_list
 from .site_files import SiteFiles, site_files, units_of
 from .site_plan import SiteUnit, read_rows
@@ -154,6 +155,7 @@ def write_table(
     )
     document = {
         "table": Path(str(config.sites.table)).name,
+        "settings": settings_hash(params.table()),
         "states": dict(sorted(states.items())),
         "rows": sum(states.values()),
         "failed_cells": [
