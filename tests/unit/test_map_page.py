@@ -97,6 +97,13 @@ def test_files_of_others_are_not_replaced(
     assert "label_states.csv exists, and" in capsys.readouterr().err
     assert labels.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["label_states.csv"]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "map.tif").write_text("a map")
+    (other / "map.json").write_text('{"product": "a shop"}')
+    assert main(arguments(product.store, labels, other)) == 1
+    assert "map.tif exists, and" in capsys.readouterr().err
+    assert (other / "map.tif").read_text() == "a map"
 
 
 @pytest.mark.parametrize(

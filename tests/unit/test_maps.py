@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from tessera_flow.analysis.class_names import write_class_names
 from tessera_flow.analysis.folds import make_folds, spatial_blocks
 from tessera_flow.analysis.labels import read_labels
 from tessera_flow.analysis.make_map import MapFiles, make_map
@@ -131,6 +133,15 @@ def test_names_colours_and_areas_are_in_the_files(product: Labelled, tmp_path: P
     assert [row["f"][:3] for row in table] == [
         [c["value"], c["name"], c["map_pixels"]] for c in record["classes"]
     ]
+
+
+def test_names_of_classes_are_xml_whatever_they_are(tmp_path: Path) -> None:
+    names = ["a & b", "<wood>", "form\x0cfeed", "bell\x07"]
+    write_class_names(tmp_path / "map.tif.aux.xml", names, [1, 2, 3, 4], [0, 0, 0, 0])
+    root = ElementTree.parse(tmp_path / "map.tif.aux.xml").getroot()
+    shown = ["no data", "a & b", "<wood>", "form\ufffdfeed", "bell\ufffd"]
+    assert [entry.text for entry in root.iter("Category")] == shown
+    assert [row.findall("F")[1].text for row in root.iter("Row")] == shown[1:]
 
 
 def test_number_map_is_that_of_scikit_learn(product: Labelled, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as xml
@@ -21,6 +22,7 @@ _COLOURS: tuple[Colour, ...] = (
 )  # fmt: skip
 _GOLDEN = 0.618034
 
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _INTEGER, _TEXT = 0, 2
 _FIELDS = (
     ("Value", _INTEGER, 5),
@@ -51,7 +53,7 @@ def write_class_names(
     Args:
         path: the file, `<name of the GeoTIFF>.aux.xml`. It has category names, and a raster
             attribute table with value, name, number of pixels and colour of each class. Without
-            classes it has nothing.
+            classes it has nothing. Characters that XML cannot have are replaced by U+FFFD.
         names: of the classes.
         codes: value of each class.
         pixels: of each class in the map.
@@ -61,7 +63,8 @@ def write_class_names(
     """
     root = xml.Element("PAMDataset")
     if names:
-        _add_names(xml.SubElement(root, "PAMRasterBand", band="1"), names, codes, pixels)
+        valid = [_NOT_XML.sub("\ufffd", name) for name in names]
+        _add_names(xml.SubElement(root, "PAMRasterBand", band="1"), valid, codes, pixels)
     xml.indent(root)
     write_text(path, xml.tostring(root, encoding="unicode") + "\n")
 

@@ -108,7 +108,8 @@ def _check_folder(out: Path, files: list[Path], record: Path) -> None:
     from ..errors import OutputError
 
     try:
-        ours = "product" in json.loads(record.read_text(encoding="utf-8"))
+        document = json.loads(record.read_text(encoding="utf-8"))
+        ours = {"product", "method", "parameters", "accuracy"} <= set(document)
     except (OSError, ValueError, TypeError):
         ours = False
     for file in files:
