@@ -152,6 +152,7 @@ def test_states_of_polygons(product: Labelled, tmp_path: Path) -> None:
         (["wood", "7"] * 20, {}, r"both numbers \(row 2: 7\) and text \(row 1: wood\)"),
         ([0.5, 1.5] * 20, {}, "numbers with a fraction .*set predict to number"),
         (["wood", "crop"] * 20, {"predict": "number"}, "is not a number.*set predict to class"),
+        ([1.5] * 39 + [-1.797e308], {"predict": "number"}, r"-1.797e\+308 \(row 40\).*no data"),
         (["wood", "crop"] * 20, {"column": "Covr"}, "has no column Covr: did you mean cover?"),
         (["wood", "crop"] * 20, {"column": "zzz"}, "no column zzz: its columns are x, y, cover"),
         (["wood", "crop"] * 2, {}, "4 points can be used, fewer than the 5 folds"),

@@ -20,6 +20,9 @@ from ..products.text_table import coordinates
 MAX_CLASSES = 255
 """Values of a class in the map are uint8; 0 is no data."""
 
+LARGEST_NUMBER = 1e30
+"""In magnitude; a map has float32. Larger numbers are how GIS programs write no data."""
+
 _NO_CLASS = ("", "na", "n/a", "nan", "null")
 _LISTED = 8
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
@@ -110,7 +113,14 @@ def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.float
         raise LabelError(
             f"{text}: correct it, or set predict to class if the column contains classes."
         ) from error
-    return np.where(np.isfinite(values), values, np.nan)
+    values = np.where(np.isfinite(values), values, np.nan)
+    large = np.flatnonzero(np.abs(values) > LARGEST_NUMBER)
+    if large.size:
+        raise LabelError(
+            f"{path}: column {name} has the number {values[large[0]]:.4g} (row {large[0] + 1}), "
+            f"and a map has numbers up to {LARGEST_NUMBER:g}: leave it empty if it means no data."
+        )
+    return values
 
 
 def _classes(path: Path, name: str, column: pa.ChunkedArray, features: Points | Polygons) -> Labels:
