@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -302,6 +303,26 @@ class TestTileList:
         before = digests(tiles.folder)
         assert self.write(tiles)["other_folders"] == ["900_900_920_920", "mine"]
         assert digests(tiles.folder) == before
+
+    def test_what_cannot_be_read_is_of_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        private, deep = tmp_path / "tiles" / "private", tmp_path / "tiles" / "deep.json"
+        private.mkdir(parents=True)
+        deep.write_text("[" * 100_000)
+        private.chmod(0)
+        tmp_path.chmod(0o777)
+        monkeypatch.chdir(tmp_path)
+        user = os.geteuid()
+        if user == 0:  # who may read everything
+            os.seteuid(65534)
+        try:
+            others = list_tiles(Path("tiles.json"), Path("tiles"), [], {"configuration": "abc"})
+        finally:
+            os.seteuid(user)
+            private.chmod(0o700)
+        assert others == ["private"]
+        assert deep.exists() and not (tmp_path / "tiles_earlier").exists()
 
     def test_a_damaged_record_is_refused(self, tiles: Tiles) -> None:
         tiles.export()

@@ -76,8 +76,12 @@ def export_tiles(
 
 
 def is_exported(folder: Path) -> bool:
-    """Return whether `export_tiles` has written a tile folder, and nobody has added to it."""
-    names = {path.name for path in folder.iterdir()}
+    """Return whether `export_tiles` has written a tile folder, and nobody has added to it; False if
+    it cannot be read."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
     if names != {*FILES, ROI_FILE}:
         return False
     try:

@@ -96,7 +96,7 @@ def _is_record(path: Path) -> bool:
         return False
     try:
         document: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and {"block", "patch_size", "tiles"} <= set(document)
 
