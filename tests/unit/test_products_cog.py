@@ -14,8 +14,10 @@ import rasterio
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
+from tessera_flow.cli.main import main
 from tessera_flow.products.cog import write_cogs
 from tessera_flow.products.counts import write_counts
+from tessera_flow.products.zarr_store import write_zarr
 
 from ..support.products_region import Region, digest, make_region, write_mask
 
@@ -177,6 +179,18 @@ def test_the_other_form_is_deleted_but_no_file_of_others(tmp_path: Path) -> None
     assert sorted(p.name for p in folder.iterdir()) == [
         "embeddings.tif", "embeddings_scales.tif"
     ]  # fmt: skip
+
+
+def test_an_export_is_not_deleted(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    write_zarr(tmp_path / "embeddings.zarr", region.grid, region.blocks, region.provenance, 25)
+    path = tmp_path / "embeddings.tif"
+    assert main(["export", str(tmp_path), "--bands", "3", "--out", str(path)]) == 0
+    exported = path.read_bytes()
+    for content in (exported, b"not a raster"):
+        path.write_bytes(content)
+        int8_cogs(region, tmp_path)
+        assert path.read_bytes() == content
 
 
 # GDAL 3.6 and QGIS 3.22 of Debian 12

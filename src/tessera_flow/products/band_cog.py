@@ -29,6 +29,9 @@ from .geotiff import GDAL_OPTIONS, TILE, gdal_writes, open_raster, scratch_folde
 WINDOW_BYTES = 128 * 2**20
 """Largest size of all bands of a tile."""
 
+EXPORT_TAG = "EXPORT"
+"""Metadata that exports of a user have, and products of the workflow do not have."""
+
 _SMALLEST_TILE = 128
 
 Piece = tuple[Window, Callable[[int], NDArray[Any]]]

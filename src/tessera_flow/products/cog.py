@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 
 from ..region.grid import RegionGrid, tiling
-from .band_cog import BandRaster, Piece, tile_edge, write_band_cog
+from .band_cog import EXPORT_TAG, BandRaster, Piece, tile_edge, write_band_cog
 from .blocks import RegionBlocks
 from .geotiff import open_raster
 from .provenance import Provenance, product_crs
@@ -69,12 +70,16 @@ def write_cogs(
 
 
 def _delete_old(path: Path) -> None:
-    """Delete a GeoTIFF that this program has written."""
-    if path.is_file():
+    """Delete a GeoTIFF that the workflow has written, not an export of the user."""
+    if not path.is_file():
+        return
+    try:
         with open_raster(path) as file:
-            ours = "PROVENANCE" in file.tags()
-        if ours:
-            path.unlink()
+            tags = file.tags()
+    except RasterioError:
+        return
+    if "PROVENANCE" in tags and EXPORT_TAG not in tags:
+        path.unlink()
 
 
 def _raster(

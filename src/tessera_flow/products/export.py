@@ -22,13 +22,12 @@ from ..atomic import atomic_folder, atomic_output, check_output, write_text
 from ..errors import OutputError
 from ..npy_file import allocate, put
 from ..region.grid import tiling
-from .band_cog import BandRaster, Piece, tile_edge, write_band_cog
+from .band_cog import EXPORT_TAG, BandRaster, Piece, tile_edge, write_band_cog
 from .export_grid import Grid, grid_like, grid_of_crs
 from .export_view import View, chosen, coarser, components, nearest, open_view
 from .geotiff import open_raster
 from .provenance import crs_code
 
-KEY = "EXPORT"
 FORMATS = {".tif": "GeoTIFF", ".zarr": "Zarr store", ".npy": "NumPy array", ".nc": "NetCDF file"}
 _NETCDF_BYTES = 2**31 - 2**20
 _ZARR_CHUNK = 256
@@ -141,13 +140,13 @@ def _is_export(path: Path) -> bool:
     try:
         if path.suffix == ".tif":
             with open_raster(path) as file:
-                return KEY in file.tags()
+                return EXPORT_TAG in file.tags()
         if path.suffix == ".nc":
             with xr.open_dataset(path, engine="scipy") as dataset:
-                return KEY in dataset.attrs
+                return EXPORT_TAG in dataset.attrs
         if path.is_dir():
             document: Any = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-            return KEY in document["attributes"]
+            return EXPORT_TAG in document["attributes"]
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         return "export" in record
     except (OSError, ValueError, TypeError, KeyError, RasterioError):
@@ -159,7 +158,7 @@ def _texts(record: Mapping[str, Any]) -> dict[str, str]:
     return {
         "title": f"TESSERA embeddings of {record['region']}, {record['period']}, {model}",
         "PROVENANCE": json.dumps(record, sort_keys=True),
-        KEY: json.dumps(record["export"], sort_keys=True),
+        EXPORT_TAG: json.dumps(record["export"], sort_keys=True),
     }
 
 
