@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,37 @@ def test_a_job_that_was_accepted_twice_runs_once(queue: Queue) -> None:
     )
     assert submit(ARGUMENTS, FAST).out == "101\n"
     assert queue.lines("cancelled") == ["102"]
+
+
+def test_a_job_of_another_cluster_is_cancelled_there(queue: Queue) -> None:
+    """Its number may be that of another job of the user on the cluster of this machine."""
+    queue.behave(
+        f"if [ $n = 1 ]; then accept hidden; {fail(TIMED_OUT)}; fi; "
+        'cat "$Q/hidden" >> "$Q/queue"; accept; echo "$id;far"'
+    )
+    assert submit(["--clusters", "far", *ARGUMENTS], FAST).out == "101\n"
+    assert queue.lines("cancelled") == ["--clusters far 102"]
+
+
+def test_without_squeue_a_refusal_is_passed_on_at_once(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (queue.folder / "programs" / "squeue").unlink()
+    for name in ("wc", "sh"):
+        (queue.folder / "programs" / name).symlink_to(f"/bin/{name}")
+    monkeypatch.setenv("PATH", str(queue.folder / "programs"))
+    queue.behave(fail("sbatch: error: invalid partition specified: gpus"))
+    start = time.monotonic()
+    answer = submit(ARGUMENTS, Patience(pause=0.01, most=0.02, total=3.0))
+    assert (answer.status, len(queue.lines("calls"))) == (1, 1)
+    assert time.monotonic() - start < 2
+
+
+def test_an_answer_in_another_encoding_is_passed_on(queue: Queue) -> None:
+    """Such as a notice of the site; the job is submitted, and must not be taken for a failure."""
+    queue.behave(r"accept; printf 'f\374r alle\n' >&2; echo $id")
+    answer = submit(ARGUMENTS, FAST)
+    assert (answer.status, answer.out, answer.error) == (0, "101\n", "f\\xfcr alle\n")
 
 
 def test_the_script_is_found_first_and_calls_the_next(

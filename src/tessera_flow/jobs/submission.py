@@ -135,7 +135,9 @@ def submit(arguments: Sequence[str], patience: Patience) -> Answer:
             time.sleep(pause)
             numbers = _in_queue(words, mark)
             if numbers:
-                return _only_one(numbers)
+                return _only_one(words, numbers)
+        if numbers is None and shutil.which("squeue") is None:
+            return answer  # nothing can be found out
         late = time.monotonic() > deadline
         if numbers is not None:
             if not answer.passes or late:
@@ -143,7 +145,7 @@ def submit(arguments: Sequence[str], patience: Patience) -> Answer:
             answer = _run(["sbatch", *words], script)
             if answer.status == 0:
                 numbers = _in_queue(words, mark)
-                return _only_one(numbers) if numbers else answer
+                return _only_one(words, numbers) if numbers else answer
         elif late:
             return answer
         pause = min(2 * pause, patience.most)
@@ -153,19 +155,22 @@ def _in_queue(words: Sequence[str], mark: str) -> list[int] | None:
     """Return the numbers of the jobs with a mark, also of those that ended; None: no answer."""
     command = ["squeue", "--noheader", "--states=all", "--format=%F|%k"]
     command += ["--name", words[words.index("--job-name") + 1]]
-    if "--clusters" in words:
-        command += ["--clusters", words[words.index("--clusters") + 1]]
-    answer = _run(command, None)
+    answer = _run([*command, *_clusters(words)], None)
     if answer.status != 0:
         return None
     lines = [line.strip().partition("|") for line in answer.out.splitlines()]
     return sorted({int(number) for number, _, comment in lines if comment.endswith(mark)})
 
 
-def _only_one(numbers: Sequence[int]) -> Answer:
+def _clusters(words: Sequence[str]) -> list[str]:
+    """Return the option that names the cluster of a job: numbers are those of one cluster."""
+    return ["--clusters", words[words.index("--clusters") + 1]] if "--clusters" in words else []
+
+
+def _only_one(words: Sequence[str], numbers: Sequence[int]) -> Answer:
     """Cancel all but the first of the jobs; return the answer for that one."""
     if numbers[1:]:
-        _run(["scancel", *map(str, numbers[1:])], None)
+        _run(["scancel", *_clusters(words), *map(str, numbers[1:])], None)
     return Answer(0, f"{numbers[0]}\n", "")
 
 
@@ -174,8 +179,8 @@ def _run(command: Sequence[str], stdin: str | None) -> Answer:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}
     try:
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, check=False,
-            env=environment, timeout=_SECONDS,
+            command, input=stdin, capture_output=True, text=True, errors="backslashreplace",
+            check=False, env=environment, timeout=_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return Answer(1, "", f"{command[0]} timed out after {_SECONDS} s\n")
