@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_the_script_is_found_first_and_calls_the_next(
     # A call of another program is passed on as it is.
     subprocess.run("sbatch --comment 'b c' job.sh", **run)  # type: ignore[call-overload]
     assert queue.lines("queue")[1] == "102|b c|"
+
+
+def test_an_interrupt_is_no_traceback(queue: Queue, tmp_path: Path) -> None:
+    install(tmp_path / "bin")
+    queue.behave('touch "$Q/begun"; exec sleep 30')
+    command = ["sbatch", "--parsable", "--job-name", "a", "--comment", "b", "--wrap=x"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+    assert (process.returncode, error) == (130, "sbatch was interrupted\n")
 
 
 def test_without_slurm_nothing_is_installed(

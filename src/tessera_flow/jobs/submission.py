@@ -104,7 +104,10 @@ def main(argv: Sequence[str]) -> int:
     os.environ["PATH"] = os.pathsep.join(p for p in paths if os.path.abspath(p) != own)
     if "--parsable" not in argv or "--comment" not in argv or "--job-name" not in argv:
         os.execvp("sbatch", ["sbatch", *argv[1:]])
-    answer = submit(argv[1:], Patience())
+    try:
+        answer = submit(argv[1:], Patience())
+    except KeyboardInterrupt:
+        answer = Answer(130, "", "sbatch was interrupted\n")
     sys.stdout.write(answer.out)
     sys.stderr.write(answer.error)
     return answer.status
