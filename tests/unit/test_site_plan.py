@@ -19,7 +19,7 @@ import shapely
 
 from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.unused import unused_settings
-from tessera_flow.errors import ConfigError, RegionError
+from tessera_flow.errors import ConfigError, OutputError, RegionError
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.site_files import SiteFiles, SiteParams
@@ -89,7 +89,7 @@ def test_rows_are_grouped_by_period_and_cell(tmp_path: Path) -> None:
     rows = ["c,4.5,51,2022", "a,4.5,51,2021", "b,7.5,51,2021", "d,4.51,51,2021", "e,,,2021"]
     settings = config(tmp_path, "\n".join(["id,lon,lat,year", *rows, "f,10,88,2021", ""]))
     plan = load_site_plan(settings)
-    table = read_rows(settings, 0, plan.rows).to_pydict()
+    table = read_rows(settings, plan, 0, plan.rows).to_pydict()
     assert table["id"] == ["a", "d", "b", "c", "e", "f"]
     assert table["state"][4:] == ["no coordinates", "outside UTM"]
     assert plan.unplaced == 2
@@ -163,6 +163,20 @@ def test_the_plan_is_kept_until_the_table_changes(tmp_path: Path) -> None:
     assert [u.digest for u in load_site_plan(settings).units] != [u.digest for u in first.units]
 
 
+def test_rows_of_another_plan_are_refused(tmp_path: Path) -> None:
+    """Such as of a dry run with another period and the same folder, while a job writes the table:
+    the embeddings of one year would get the days of another."""
+    settings = config(tmp_path, "id,lon,lat\na,4.5,51\n")
+    plan = load_site_plan(settings)
+    other = config(tmp_path, periods={"y2020": {"start": "2020-01-01", "end": "2020-12-31"}})
+    load_site_plan(other)
+    with pytest.raises(OutputError, match=r"sites.arrow has the rows of another table, or of oth"):
+        read_rows(settings, plan, 0, 1)
+    assert read_rows(settings, load_site_plan(settings), 0, 1)["period"].to_pylist() == [
+        "2023-01-01_2023-12-31"
+    ]
+
+
 def test_a_changed_row_reruns_only_its_cell(tmp_path: Path) -> None:
     def series(text: str) -> dict[str, Any]:
         files = RunFiles(config(tmp_path, text))
@@ -230,8 +244,8 @@ def test_ids_keep_their_type_and_parquet_and_geopackage_are_read(tmp_path: Path)
     table = pa.table({"id": [3, 1], "lon": [4.5, 4.6], "lat": [51.0, 51.0], "year": [2021, 2021]})
     pq.write_table(table, tmp_path / "sites.parquet")
     settings = config(tmp_path, sites={"table": str(tmp_path / "sites.parquet")})
-    load_site_plan(settings)
-    assert read_rows(settings, 0, 2)["id"].to_pylist() == [3, 1]
+    plan = load_site_plan(settings)
+    assert read_rows(settings, plan, 0, 2)["id"].to_pylist() == [3, 1]
     pyogrio.raw.write(
         tmp_path / "sites.gpkg",
         shapely.to_wkb(shapely.points([[4.5, 51], [4.6, 51]])),

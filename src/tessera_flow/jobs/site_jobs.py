@@ -29,7 +29,7 @@ from .files import RunFiles
 from .made_from import settings_hash
 from .scene_warnings import warnings_of_list
 from .site_files import SiteFiles, site_files, units_of
-from .site_plan import SiteUnit, read_rows
+from .site_plan import SitePlan, SiteUnit, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ def read_cell(config: Config, days: str, cell: str, output: Path) -> None:
 
     sites, params = site_files(RunFiles(config))
     unit = sites.units.get((days, cell))
-    if unit is None:
+    if unit is None or sites.plan is None:
         raise Refused(f"The table of sites has no site in {cell} any more: start the run again.")
     square = Cell.of_name(cell, config.grid.resolution)
-    rows = read_rows(config, unit.first, unit.count)
+    rows = read_rows(config, sites.plan, unit.first, unit.count)
     _, row, column = site_pixels(rows, square, config.sites.size)
     pixels = np.unique(np.stack([row, column], axis=1), axis=0)
     if len(pixels) > MOST_PIXELS:
@@ -132,7 +132,7 @@ def write_table(
         plan.polygons and config.sites.polygons == "mean",
         config.sites.values == "codes",
         model.dim,
-        read_rows(config, 0, 0).schema.field("id").type,
+        read_rows(config, plan, 0, 0).schema.field("id").type,
         tuple(sites.sensors),
     )
     metadata = {
@@ -148,8 +148,8 @@ def write_table(
     }
     states = write_sites(
         output,
-        _cells(config, sites, files),
-        read_rows(config, placed, plan.unplaced),
+        _cells(config, plan, sites, files),
+        read_rows(config, plan, placed, plan.unplaced),
         layout,
         metadata,
     )
@@ -173,11 +173,11 @@ def write_table(
 
 
 def _cells(
-    config: Config, sites: SiteFiles, files: Mapping[tuple[str, str], str]
+    config: Config, plan: SitePlan, sites: SiteFiles, files: Mapping[tuple[str, str], str]
 ) -> Iterator[CellRows]:
     """Yield the rows of each cell and period, in the order of the plan."""
     for key, unit in sites.units.items():
-        rows = read_rows(config, unit.first, unit.count)
+        rows = read_rows(config, plan, unit.first, unit.count)
         cell = Cell.of_name(unit.cell, config.grid.resolution)
         file = files.get(key)
         yield CellRows(rows, cell, None if file is None else Path(file), _failure(sites, unit))

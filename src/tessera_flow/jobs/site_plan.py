@@ -22,8 +22,11 @@ from ..region.blocks import cache_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Increased when the content of the files of the plan changes."""
+
+STAMP = b"plan"
+"""Key of `SitePlan.stamp` in the metadata of the file of the rows."""
 
 _KEYS = {"key", "file", "sha256", "units", "unplaced", "rows", "polygons"}
 
@@ -63,6 +66,7 @@ class SitePlan:
         rows: number of rows of the plan.
         sha256: of the file of the table.
         polygons: whether the sites are polygons.
+        stamp: hash of the settings and the file of the table, which the file of the rows has, too.
     """
 
     units: tuple[SiteUnit, ...]
@@ -70,6 +74,7 @@ class SitePlan:
     rows: int
     sha256: str
     polygons: bool
+    stamp: str
 
 
 def load_site_plan(config: Config) -> SitePlan:
@@ -90,6 +95,7 @@ def load_site_plan(config: Config) -> SitePlan:
         raise RegionError(f"sites.table {table} cannot be read ({error.strerror}).") from error
     signature = [str(table), stat.st_size, stat.st_mtime_ns]
     key = _settings_key(config)
+    stamp = hashlib.sha256(json.dumps([key, signature]).encode()).hexdigest()
     cached = _read(index_file(config))
     if not (
         cached
@@ -100,10 +106,16 @@ def load_site_plan(config: Config) -> SitePlan:
         # Imported here: reading the workflow needs no reader of tables.
         from .site_table import write_rows
 
-        cached = {"key": key, "file": signature, **write_rows(config, rows_file(config))}
+        index_file(config).unlink(missing_ok=True)  # it is not that of the new rows
+        cached = {
+            "key": key,
+            "file": signature,
+            **write_rows(config, rows_file(config), {STAMP: stamp}),
+        }
         write_text(index_file(config), json.dumps(cached))
     units = tuple(SiteUnit(*unit) for unit in cached["units"])
-    return SitePlan(units, cached["unplaced"], cached["rows"], cached["sha256"], cached["polygons"])
+    numbers = cached["unplaced"], cached["rows"]
+    return SitePlan(units, *numbers, cached["sha256"], cached["polygons"], stamp)
 
 
 def index_file(config: Config) -> Path:
@@ -116,23 +128,30 @@ def rows_file(config: Config) -> Path:
     return cache_folder(config) / "sites.arrow"
 
 
-def read_rows(config: Config, first: int, count: int) -> pa.Table:
+def read_rows(config: Config, plan: SitePlan, first: int, count: int) -> pa.Table:
     """Return rows of the plan; see `site_table.write_rows` for its columns.
 
     Raises:
-        OutputError: the file cannot be read.
+        OutputError: the file cannot be read, or is of another plan.
     """
     import pyarrow as pa
 
     path = rows_file(config)
     try:
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all().slice(first, count)
+            table = pa.ipc.open_file(source).read_all()
     except (OSError, pa.ArrowException) as error:
         raise OutputError(
             f"{path} cannot be read ({error}): delete it and run again, so that the table of sites "
             "is read again."
         ) from error
+    if (table.schema.metadata or {}).get(STAMP) != plan.stamp.encode():
+        raise OutputError(
+            f"{path} has the rows of another table, or of other settings: the table was changed "
+            "during the run, or another configuration uses the same paths.work. Set another "
+            f"paths.work there; delete {index_file(config)} and run again."
+        )
+    return table.slice(first, count)
 
 
 def _settings_key(config: Config) -> str:

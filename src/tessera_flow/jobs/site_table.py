@@ -32,13 +32,20 @@ _DEGREE = 111_320.0
 """Metres of a degree of latitude."""
 
 
-def write_rows(config: Config, output: Path) -> dict[str, Any]:
+def write_rows(
+    config: Config, output: Path, metadata: Mapping[bytes, str] | None = None
+) -> dict[str, Any]:
     """Read the table of sites, and write its rows for each period in the order of the cells.
 
     Columns: `id` as in the table; `table_row` int64, from 0; `period` (`Slice.name`); `state`, see
     `region.sites.Places`; `cell`; `epsg`, `row`, `column` int32 of the pixel in the cell;
     `longitude`, `latitude`, `x`, `y` float64; of polygons `geometry`, WKB in degrees. Rows without
     a place are the last ones.
+
+    Args:
+        config: of the run.
+        output: Arrow IPC file.
+        metadata: of the file.
 
     Returns:
         `units` (arguments of `SiteUnit`), `unplaced`, `rows`, `sha256` of the file, `polygons`.
@@ -88,7 +95,7 @@ def write_rows(config: Config, output: Path) -> dict[str, Any]:
         areas = _polygon_pixels(config, path, degrees, places, ids)
         wkb = shapely.to_wkb(degrees).tolist()
         columns["geometry"] = pa.array(wkb, pa.binary()).take(pa.array(rows))
-    table = pa.table(columns)
+    table = pa.table(columns).replace_schema_metadata(metadata)
     units = _units(config, places, rows, which[:, 1], cells, list(periods), areas, wkb)
     with (
         atomic_output(output) as temporary,
