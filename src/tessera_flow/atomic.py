@@ -63,19 +63,21 @@ def _is_abandoned(part: Path, final: Path) -> bool:
         return True
     except PermissionError:
         pass
-    # Another process can have the same number later.
-    started = _start_of(process)
-    return bool(int(writer[3], 16) and started) and int(writer[3], 16) != started
+    # It can have ended and not be waited for, and another process can have its number later.
+    state, started = _state_of(process)
+    wrote = int(writer[3], 16)
+    return state in ("Z", "X") or (0 not in (wrote, started) and wrote != started)
 
 
-def _start_of(process: int) -> int:
-    """Return when a process started, in ticks since the machine started, below 2^32; 0 if that is
-    not known."""
+def _state_of(process: int) -> tuple[str, int]:
+    """Return the state of a process (`Z`: ended, but not waited for), and when it started, in
+    ticks since the machine started, below 2^32; empty and 0 if they are not known."""
     try:
         text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(text.rpartition(")")[2].split()[19]) % 2**32
+        fields = text.rpartition(")")[2].split()
+        return fields[0], int(fields[19]) % 2**32
     except (OSError, ValueError, IndexError):
-        return 0
+        return "", 0
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -161,7 +163,7 @@ def atomic_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], bool])
 @contextmanager
 def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
     check(final)
-    writer = f"{HOST}.{os.getpid()}.{_start_of(os.getpid()):08x}{uuid.uuid4().hex[:8]}"
+    writer = f"{HOST}.{os.getpid()}.{_state_of(os.getpid())[1]:08x}{uuid.uuid4().hex[:8]}"
     part = final.parent / f".{final.name}.{writer}.part"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,8 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
         "with atomic_output(sys.argv[1]) as part: part.write_text('half'); os._exit(9)"
     )
     path = tmp_path / "result.txt"
-    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 9
+    writer = subprocess.Popen([sys.executable, "-c", program, str(path)])
+    os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)  # ended, as a zombie
     [leftover] = tmp_path.iterdir()
     assert leftover.suffix == ".part"
     other = tmp_path / leftover.name.replace("result.txt", "other.txt")
@@ -94,6 +95,7 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     scratch.mkdir()
     write_text(path, "complete")
     assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "result.txt"]
+    assert writer.wait() == 9
 
 
 def test_leftover_of_an_earlier_process_with_the_same_number_is_removed(tmp_path: Path) -> None:
