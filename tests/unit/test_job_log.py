@@ -132,6 +132,30 @@ def test_a_damaged_record_stops_neither_status_nor_plan(tmp_path: Path, wrong: o
     assert set(run.skipped_blocks("here", "then").values()) <= {"no reason recorded", "['a']"}
 
 
+def test_time_left_is_that_of_the_blocks_that_have_not_failed(tmp_path: Path) -> None:
+    """Two blocks were finished within 36 s. A failed block may fail again: it takes no time."""
+    run = layout(tmp_path)
+    names = [block.id for block in run.grids["here"].blocks]
+
+    def ended(name: str, state: str, clock: str) -> None:
+        path = run.job_log_file("here", "then", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"job": "infer_cpu", "host": "h", "process": 1, "attempt": 1, "seconds": 1.0,
+                 "state": state, "time": f"2026-01-01T{clock}+00:00", "reason": "gone"}  # fmt: skip
+        path.write_text(json.dumps(entry) + "\n")
+
+    for name, clock in zip(names, ("00:00:00", "00:00:36"), strict=False):
+        ended(name, "done", clock)
+        done = run.embeddings_file("here", "then", name)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.touch()
+    for name in names[2:-1]:
+        ended(name, "failed", "00:00:40")
+    assert "\n100.0 blocks per hour recently; about 36 s left.\n" in status(run)
+    ended(names[-1], "failed", "00:00:50")
+    assert " left." not in status(run)
+
+
 def test_job_killed_on_another_machine_has_failed_at_the_end_of_the_run(
     tmp_path: Path,
 ) -> None:

@@ -66,8 +66,9 @@ def test_names_of_steps() -> None:
     assert [step_of(rule) for rule in rules] == [
         "download", "infer", "import", "import", "others", "others",
     ]  # fmt: skip
-    assert [minutes_text(s) for s in (29, 90, 3599, 3660)] == [
-        "0 min",
+    assert [minutes_text(s) for s in (29, 59.6, 90, 3599, 3660)] == [
+        "29 s",
+        "1 min",
         "2 min",
         "1 h 00 min",
         "1 h 01 min",
@@ -80,9 +81,7 @@ def test_counts_of_a_run(tmp_path: Path) -> None:
     run.count({"download": 4, "infer_cpu": 1, "infer_gpu": 1, "report": 1, "roi": 1})
     run.started(1, "download", ["a.log"], 0.0)
     run.started(2, "download", ["b.log"], 0.0)
-    assert (
-        run.line(5.0) == "0 min: 0 of 8 jobs done; download 0/4 (2 running), infer 0/2, others 0/2"
-    )
+    assert run.line(5.0) == "5 s: 0 of 8 jobs done; download 0/4 (2 running), infer 0/2, others 0/2"
     run.finished(1, 10.0)
     run.failed(2)
     run.started(3, "download", [], 10.0)
@@ -103,6 +102,18 @@ def test_counts_of_a_run(tmp_path: Path) -> None:
     expected = (10 * 28 / 30 + 64 + 64 - 20) / (48 / 40)
     assert left == pytest.approx(expected, rel=0.05)
     assert line.endswith(f"about {minutes_text(left)} left")
+
+
+def test_no_time_left_after_a_failure_has_ended_the_run() -> None:
+    run = RunProgress(0.0)
+    run.count({"download": 2, "infer_cpu": 3})
+    for job, rule in enumerate(["download", "download", "infer_cpu", "infer_cpu"]):
+        run.started(job, rule, [], 10.0 * job)
+        if job < 3:
+            run.finished(job, 10.0 * job + 10)
+    assert run.line(31.0).endswith("about 19 s left")
+    run.failed(3)
+    assert run.line(40.0) == "40 s: 3 of 5 jobs done; download 2/2, infer 1/3 (1 failed)"
 
 
 class Terminal(io.StringIO):

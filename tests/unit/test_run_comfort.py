@@ -119,7 +119,7 @@ def test_a_run_of_185_jobs_prints_few_lines(monkeypatch: pytest.MonkeyPatch) -> 
     shown.close()
     lines = [line for line in stream.getvalue().splitlines() if " jobs done; " not in line]
     assert len(lines) == 3, lines
-    assert stream.getvalue().splitlines()[-1].startswith("0 min: 185 of 185 jobs done;")
+    assert stream.getvalue().splitlines()[-1].startswith("0 s: 185 of 185 jobs done;")
 
 
 @pytest.mark.parametrize("first", ["Terminating processes on user request, this", None])

@@ -96,7 +96,9 @@ def steps_text(steps: Mapping[str, Step]) -> str:
 
 
 def minutes_text(seconds: float) -> str:
-    """Return a duration in minutes, or in hours and minutes."""
+    """Return a duration in seconds, in minutes, or in hours and minutes."""
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
@@ -232,7 +234,9 @@ class RunProgress:
 
     def seconds_left(self, now: float) -> float | None:
         """Return the time left, if the finished jobs are a sample of each step of blocks that is
-        left; other steps count once one of them has finished."""
+        left; other steps count once one of them has finished. None if jobs failed and none runs."""
+        if self._failed and not self._running:
+            return None
         work = 0.0
         for name, step in self._steps.items():
             running = [job for job in self._running.values() if job.step == name]

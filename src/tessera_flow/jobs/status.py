@@ -38,6 +38,7 @@ COMMAND_VARIABLE = "TESSERA_FLOW_COMMAND"
 
 _FRONT = "tessera-flow"
 _LISTED = 20
+_FAILED = "failed or stopped"
 _WIDTH = 1000
 
 
@@ -206,9 +207,10 @@ def status(files: RunFiles) -> str:
         lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
         lines.append(f"Jobs done of all: {steps_text(steps)}.")
     rate = _blocks_per_hour(finished)
-    left = total - counts["done"]
+    left = total - counts["done"] - counts[_FAILED]  # a failed block may fail again
     if rate and left:
-        lines.append(f"{rate:.1f} blocks per hour recently; about {duration(left / rate)} left.")
+        time_left = minutes_text(3600 * left / rate)
+        lines.append(f"{rate:.1f} blocks per hour recently; about {time_left} left.")
     if running:
         lines += ["Running:", *running[:_LISTED]]
     if len(running) > _LISTED:
@@ -273,7 +275,7 @@ def _state(records: Sequence[JobRecord], done: bool) -> str:
     if running:
         return f"running {running[-1].rule.split('_')[0]}"
     if any(r.state != "done" for r in records):
-        return "failed or stopped"
+        return _FAILED
     reached = [stage for stage in STAGES for r in records if r.rule.split("_")[0] == stage]
     return f"waiting after {reached[-1]}" if reached else "not started"
 
