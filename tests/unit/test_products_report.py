@@ -251,6 +251,11 @@ def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
         "2026-01-02 03:04:05,678 WARNING S2_1_X is left out: asset B05 of item S2_1_X <missing>\n"
     )
     (tmp_path / "logs" / "download.log").write_text(line)
+    at = "2026-01-02 03:04:05,678"
+    failed = "Blocks without embeddings because they failed: b001_001."
+    (tmp_path / "logs" / "infer.log").write_text(
+        f"{at} ERROR asset B02 of item S2_2: HTTP 403\n{at} WARNING field, y2023: {failed}\n"
+    )
     write_report(
         tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
         manifests(), {}, tmp_path / "logs", tmp_path / "roi.tif", skip_list,
@@ -259,15 +264,20 @@ def test_page_shows_missing_scenes_and_skipped_blocks(tmp_path: Path) -> None:
     shown = " ".join(Page(text).text.split())
     assert "Missing or corrupt scenesleft out: 1, replaced by a duplicate: 0" in shown
     assert "fail: Blocks without embeddings because they failed: b001_001." in shown
-    assert "sentinel22023-07-021S2_1_X left out: asset B05 <missing>" in shown
+    assert "Sentinel-22023-07-021S2_1_X left out: asset B05 <missing>" in shown
     assert "b001_001asset B02 of item S2_2: HTTP 403" in shown
     assert "b001_001: skipped. asset B02 of item S2_2: HTTP 403" in shown
     assert "1 block failed and contains no embeddings." in shown
     assert "Warnings in the logs" not in shown, "shown above, with the blocks"
+    # The preview and the image in true colour show where blocks are missing.
+    x, y, height, width = skipped.x0, skipped.y0, *skipped.shape
+    outline = f'class="left-out" x="{x}" y="{y}" width="{width}" height="{height}"'
+    assert text.count(outline) == 1 + ('id="colours-image"' in text)
+    assert "Dashed: blocks that failed and were skipped." in shown
     (image,) = re.findall(r'<image href="data:image/png;base64,([^"]+)"', text)
     with rasterio.MemoryFile(base64.b64decode(image)) as memory, memory.open() as file:
         red = file.read(1)
-    expected = np.where(mask > 0, 255, 228)
+    expected = np.where(mask > 0, 255, 198)
     expected[skipped.slices] = 255
     embedded = np.ones((120, 100), bool)
     embedded[skipped.slices] = False
@@ -403,10 +413,10 @@ def test_page_has_no_external_resources_and_shows_the_results(tmp_path: Path, dt
     shown = " ".join(page.text.split())
     assert checks.headline in shown and checks.state == "fail"
     assert f"fail: {failures(checks)[0]}" in shown
-    assert "12,000 (100.0% of the region)" in shown
+    assert "12,000 (100.0 % of the region)" in shown
     assert "has no <B04>" in shown and "older copy of the acquisition in …" in shown
     assert "b000_001: 2,500 of 2,500 px with an embedding, 2,500 observed" in shown
-    assert "sentinel2, 2023-07: 2" in shown and "sentinel2, 2024-06: 1" in shown
+    assert "Sentinel-2, 2023-07: 2" in shown and "Sentinel-2, 2024-06: 1" in shown
     assert "from 4 Sentinel-2 L2A scenes (mpc, sentinel-2-l2a) and 0 Sentinel-1 RTC" in shown
     assert "Of 7 Sentinel-2 L2A scenes found, 3 were excluded before download." in shown
     assert "ab" * 32 in shown and "arXiv:2506.20380" in shown
@@ -474,7 +484,7 @@ def test_names_and_reasons_are_escaped(tmp_path: Path) -> None:
     write_skip_list(skip_list, region.grid, {"b001_001": script})
     excluded = [Manifest("sentinel2", (), (("S2_B", script),))]
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "a.log").write_text(f"2026-01-02 03:04:05,678 WARNING {script}\n")
+    (tmp_path / "logs" / "a.log").write_text(f"2026-01-02 03:04:05,678 WARNING {script} of a log\n")
     write_report(
         tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png", excluded,
         {"zarr": [f"{script}.zarr"]}, tmp_path / "logs", skip_list=skip_list,

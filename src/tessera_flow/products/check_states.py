@@ -192,11 +192,15 @@ def _none(name: str, number: int, state: str, *messages: str) -> Check:
     )  # fmt: skip
 
 
+def percent_text(part: int, whole: int) -> str:
+    """Return a share in per cent with one decimal, rounded down: 99.99 % is not all."""
+    return f"{1000 * part // whole / 10 if whole else 0:.1f} %"
+
+
 def _region(values: Values) -> Check:
     percent = 100 * values.embedded / values.inside if values.inside else 0.0
     name = "Share of the region with an embedding"
-    # Rounded down: 99.99 % is not all.
-    result, limit = f"{int(10 * percent) / 10:.1f} %", f"at least {REGION_WARN:g} %"
+    result, limit = percent_text(values.embedded, values.inside), f"at least {REGION_WARN:g} %"
     if not values.embedded:
         return Check(name, FAIL, result, limit, ["No pixel has an embedding."])
     if percent >= REGION_WARN:

@@ -107,6 +107,23 @@ function middleOf(data) {
   return best;
 }
 
+// Return the next pixel with an embedding in a direction, beyond gaps; -1 if there is none.
+function neighbour(data, pixel, [down, right]) {
+  let row = Math.floor(pixel / data.width) + down;
+  let column = (pixel % data.width) + right;
+  while (row >= 0 && column >= 0 && row < data.height && column < data.width) {
+    if (data.index[row * data.width + column] >= 0) return row * data.width + column;
+    row += down;
+    column += right;
+  }
+  return -1;
+}
+
+// Return a similarity with `digits` decimals; never "-0.00".
+function rounded(value, digits) {
+  return (Math.round(value * 10 ** digits) / 10 ** digits + 0).toFixed(digits);
+}
+
 function degrees(value, positive, negative) {
   return `${Math.abs(value).toFixed(5)}° ${value >= 0 ? positive : negative}`;
 }
@@ -125,6 +142,7 @@ function startExplorer(document) {
   const find = (name) => document.getElementById(`explorer-${name}`);
   const [map, base, selected, hovered] = ["map", "base", "selected", "hovered"].map(find);
   let current = middleOf(data);
+  let pointed = null; // the pixel below the pointer; -1 outside the grid, null without a pointer
   let values = similarities(data, current);
 
   function markSelected() {
@@ -151,8 +169,22 @@ function startExplorer(document) {
     const image = new ImageData(coloured(values, range), data.width, data.height);
     map.getContext("2d").putImageData(image, 0, 0);
     markSelected();
-    find("low").textContent = range[0].toFixed(2);
+    find("low").textContent = rounded(range[0], 2);
     selected.textContent = textOf(data, current);
+    describePointed();
+  }
+
+  function describePointed() {
+    const known = pointed !== null && pointed >= 0 && data.index[pointed] >= 0;
+    const text = known
+      ? `similarity ${rounded(values[pointed], 3)} at ${textOf(data, pointed)}`
+      : "no embedding here";
+    hovered.textContent = pointed === null ? "" : text;
+  }
+
+  function point(pixel) {
+    pointed = pixel;
+    describePointed();
   }
 
   function select(pixel) {
@@ -175,21 +207,13 @@ function startExplorer(document) {
     canvas.width = data.width;
     canvas.height = data.height;
     canvas.addEventListener("click", (event) => select(pixelAt(event)));
-    canvas.addEventListener("mousemove", (event) => {
-      const pixel = pixelAt(event);
-      const known = pixel >= 0 && data.index[pixel] >= 0;
-      hovered.textContent = known
-        ? `similarity ${values[pixel].toFixed(3)} at ${textOf(data, pixel)}`
-        : "no embedding here";
-    });
+    canvas.addEventListener("mousemove", (event) => point(pixelAt(event)));
+    canvas.addEventListener("mouseleave", () => point(null));
     canvas.addEventListener("keydown", (event) => {
       const step = steps[event.key];
       if (!step) return;
       event.preventDefault();
-      const row = Math.floor(current / data.width) + step[0];
-      const column = (current % data.width) + step[1];
-      const inside = row >= 0 && column >= 0 && row < data.height && column < data.width;
-      if (inside) select(row * data.width + column);
+      select(neighbour(data, current, step));
     });
   }
   for (const input of document.querySelectorAll("input[name=explorer-layer]")) {

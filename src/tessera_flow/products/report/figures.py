@@ -68,7 +68,7 @@ def reduced_png(path: Path, edge: int) -> bytes:
 
 
 OUTSIDE, INSIDE, EMBEDDED = range(3)
-_CLASS_COLOURS = np.array([[228, 228, 228], [255, 255, 255], [80, 96, 112]], np.uint8)
+_CLASS_COLOURS = np.array([[198, 201, 206], [255, 255, 255], [80, 96, 112]], np.uint8)
 
 
 def classes_png(classes: NDArray[np.integer[Any]]) -> bytes:

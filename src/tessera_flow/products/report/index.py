@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...atomic import write_text
+from ..check_states import percent_text
 from ..checks import read_checks
 from .figures import data_uri, reduced_png
 
@@ -35,13 +36,12 @@ def write_index(
     regions: dict[str, list[dict[str, Any]]] = {}
     for (region, period), results, preview in zip(runs, checks, previews, strict=True):
         document = read_checks(results)
-        pixels = document["region_pixels"]
         regions.setdefault(region, []).append(
             {
                 "period": period,
                 "state": document["state"],
                 "headline": document["headline"],
-                "share": f"{100 * document['embedded'] / pixels if pixels else 0:.1f} %",
+                "share": percent_text(document["embedded"], document["region_pixels"]),
                 "image": data_uri(reduced_png(preview, THUMBNAIL_EDGE)),
                 "link": f"{quote(region)}/{quote(period)}/report.html",
             }

@@ -22,7 +22,7 @@ from ...geotessera.manifest import StoreManifest, resampled
 from ...region.grid import RegionGrid
 from ...scenes.manifest import Manifest
 from ...scenes.publication import TITLES
-from ..check_states import FAIL, PASS, WARN
+from ..check_states import BORDER_PAIRS, FAIL, PASS, WARN, percent_text
 from ..checks import read_checks
 from ..provenance import Provenance, pixel_text
 from .change_map import change_figure
@@ -130,6 +130,8 @@ def write_report(
         *(scene.reason for scene in records.missing),
         *provenance.warnings,
         *records.tile_facts,
+        *(text for _, text in _messages(results)),
+        *skipped.values(),
     ]
     write_text(
         output,
@@ -212,7 +214,7 @@ def _scenes(
         "has_scenes": bool(manifests),
         "source": "published embeddings" if store is not None else "tile folders",
         "months": bar_chart(months, _scene_days(manifests, months), "days"),
-        "excluded": [(sensor, n, why, one) for sensor, why, n, one in excluded_scenes(manifests)],
+        "excluded": [(TITLES[s], n, why, one) for s, why, n, one in excluded_scenes(manifests)],
         "missing": [_missing_row(scene) for scene in records.missing[:_MAX_MISSING]],
         "more_missing": max(0, len(records.missing) - _MAX_MISSING),
     }
@@ -242,10 +244,10 @@ def _summary(
     model = provenance.model
     height, width = provenance.shape
     pixels = results["region_pixels"]
-    percent = 100 * results["embedded"] / pixels if pixels else 0.0
+    share = percent_text(results["embedded"], pixels)
     source = ("Source", "tile folders")
     if manifests:
-        source = ("Scenes", ", ".join(f"{len(m.items)} of {m.sensor}" for m in manifests))
+        source = ("Scenes", ", ".join(f"{len(m.items)} of {TITLES[m.sensor]}" for m in manifests))
     elif store is not None:
         source = (
             "Source",
@@ -260,7 +262,7 @@ def _summary(
             f"{provenance.crs}",
         ),
         ("Blocks", len(results["blocks"])),
-        ("Pixels with an embedding", f"{results['embedded']:,} ({percent:.1f}% of the region)"),
+        ("Pixels with an embedding", f"{results['embedded']:,} ({share} of the region)"),
         ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
         source,
     ]
@@ -344,6 +346,7 @@ def _block_map(
         "line": line,
         "image": data_uri(classes_png(classes)),
         "frames": frames,
+        "left_out": _left_out(grid, skipped),
         "statuses": [
             ("full", f"every {'observed ' if counted else ''}pixel has an embedding"),
             ("partial", "some have too few observations" if counted else "some have none"),
@@ -351,6 +354,12 @@ def _block_map(
             ("skipped", "the block failed and was skipped"),
         ],
     }
+
+
+def _left_out(grid: RegionGrid, skipped: Mapping[str, str]) -> list[tuple[int, int, int, int, str]]:
+    """Return (x, y, width, height, text) of each skipped block, in pixels of the product."""
+    windows = {block.id: grid.product_window(block) for block in grid.blocks if block.id in skipped}
+    return [(w.x0, w.y0, w.width, w.height, f"{name}: skipped") for name, w in windows.items()]
 
 
 def _block_status(state: Mapping[str, Any], skipped_reason: str | None) -> tuple[str, str]:
@@ -390,7 +399,7 @@ def _observations(observations: Observations) -> list[dict[str, Any]]:
 
 def _scene_days(manifests: Sequence[Manifest], months: Sequence[str]) -> dict[str, list[float]]:
     return {
-        sensor: [float(n) for n in days]
+        TITLES[sensor]: [float(n) for n in days]
         for sensor, days in days_per_month(manifests, months).items()
     }
 
@@ -412,7 +421,7 @@ def _missing_row(scene: MissingScene) -> tuple[Any, ...]:
     """Return (sensor, date, blocks, scene and reason)."""
     outcome = f"replaced by {scene.duplicate}" if scene.duplicate else "left out"
     reason = scene.reason.replace(f" of item {scene.item}", "")
-    return scene.sensor, scene.date, scene.blocks, f"{scene.item} {outcome}: {reason}"
+    return TITLES[scene.sensor], scene.date, scene.blocks, f"{scene.item} {outcome}: {reason}"
 
 
 def _borders(results: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -434,6 +443,7 @@ def _seams(grid: RegionGrid, results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the map of seams and the worst borders, by name in the template."""
     return {
         "borders": _borders(results),
+        "least_pairs": BORDER_PAIRS,
         "seams": seam_map(grid, results["borders"], results["limits"]["max_seam"]),
     }
 

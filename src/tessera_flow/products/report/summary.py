@@ -247,7 +247,7 @@ def read_warnings(logs: Path, known: Iterable[str] = ()) -> list[str]:
         logs: folder of the log files.
         known: reasons shown elsewhere; warnings that end in one of them are dropped.
     """
-    dropped = tuple(known)
+    dropped = tuple(filter(None, known))
     counts: dict[str, int] = {}
     for path in sorted(logs.rglob("*.log")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
