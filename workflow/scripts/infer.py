@@ -22,15 +22,7 @@ with (
     infer_block(
         patches=staged([snakemake.input.patches], config.jobs.scratch)[0],
         output=snakemake.output.embeddings,
-        spec=ModelSpec(
-            checkpoint=record.path,
-            sha256=record.sha256,
-            heads=tuple(settings["heads"]) if settings["heads"] else None,
-            statistics=settings["statistics"],
-            device=device,
-            precision=settings["precision"],
-            threads=snakemake.threads,
-        ),
+        spec=ModelSpec.of(record, settings, device, snakemake.threads),
         options=InferenceOptions.of(settings, config.model.batch_size),
         attributes={"block": snakemake.wildcards.block, "weights": record.sha256},
         origin=tuple(settings["origin"]),

@@ -54,7 +54,7 @@ def spatial_blocks(pixels: LabelledPixels, edge_pixels: float) -> NDArray[np.int
 
 
 def make_folds(pixels: LabelledPixels, labels: Labels, settings: Map, metres: float) -> Folds:
-    """Divide pixels into folds: whole spatial blocks, with similar shares of each class.
+    """Divide pixels into folds: complete spatial blocks, with similar shares of each class.
 
     Args:
         pixels: the pixels.

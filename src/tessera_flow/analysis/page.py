@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from pyproj import CRS
 
@@ -21,6 +20,7 @@ from ..atomic import write_text
 from ..products.geotiff import open_raster
 from ..products.report.figures import data_uri, legend_colours, map_png, rgba_png
 from ..products.report.overview import scale_bar
+from ..products.report.templates import render_template
 from .class_names import NO_UNCERTAINTY
 from .label_states import MEANINGS
 from .learning_curve import CurveChart, curve_chart
@@ -111,7 +111,7 @@ def write_page(
         "software": document["software"],
         "km2": f"{summary['km2']:,.4g}",
     }
-    write_text(output, _render(**values))
+    write_text(output, render_template("map.html.j2", __package__ or "", **values))
 
 
 def methods(document: Mapping[str, Any]) -> list[str]:
@@ -155,24 +155,6 @@ def _headline(document: Mapping[str, Any]) -> str:
             f"{scores['balanced_accuracy']:.3f} ({of})"
         )
     return f"RMSE {scores['rmse']:.4g}, R2 {_number(scores['r2'])} ({of})"
-
-
-def _render(**values: Any) -> str:
-    """Render the page; every value is escaped, and a value that is missing is an error."""
-    environment = Environment(
-        loader=ChoiceLoader(
-            [
-                PackageLoader(__package__ or "", ""),
-                PackageLoader(f"{__package__}".replace("analysis", "products.report"), ""),
-            ]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("map.html.j2").render(values)
 
 
 def _read(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ import torch
 from ..errors import ConfigError
 from ..models.checkpoint import load_model as load_checkpoint
 from ..models.family import Heads, Model, check_dim
+from ..models.weights_record import WeightsRecord
 from .device import DeviceName, Precision, precision_name, resolve_device, resolve_precision
 from .embed import InferenceOptions, embed_pixels
 from .tolerance import HALF_SIMULATED, MIN_WIDTH_HALF, compare, sample_steps
@@ -42,6 +45,25 @@ class ModelSpec:
     device: DeviceName = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        record: WeightsRecord,
+        settings: Mapping[str, Any],
+        device: DeviceName,
+        threads: int,
+    ) -> ModelSpec:
+        """Return the model of an inference job, from its weights and parameters (`jobs.params`)."""
+        return cls(
+            checkpoint=record.path,
+            sha256=record.sha256,
+            heads=tuple(settings["heads"]) if settings["heads"] else None,
+            statistics=settings["statistics"],
+            device=device,
+            precision=settings["precision"],
+            threads=threads,
+        )
 
     def load(self) -> Model:
         """Load the model in float32 on the CPU; see `models.checkpoint.load_model`."""

@@ -157,7 +157,10 @@ class WorkLeft:
                 seconds = self.times.of_list(rule, region, period)
                 lists[name] = (self.add(of_sensor[name], rule, seconds, needs=needs),)
         before = _Before(mask, weights, lists, manifests)
-        ends = [self._add_block(region, period, block, of_sensor, row, before) for block in blocks]
+        ends = [
+            _BlockJobs(self, region, period, block, of_sensor, row, before).add()
+            for block in blocks
+        ]
         for each in (*of_sensor.values(), row):
             each.blocks_left = len(blocks)
         self._products.add(region, period, row, tuple(ends), weights)
@@ -184,18 +187,6 @@ class WorkLeft:
             return missing
         made = bool(missing) or self._products.missing(region, period)
         return list(blocks) if made or self.outdated.keys() & set(heads) else []
-
-    def _add_block(
-        self,
-        region: str,
-        period: str,
-        block: Block,
-        of_sensor: Mapping[str, Row],
-        row: Row,
-        before: _Before,
-    ) -> int:
-        """Add the jobs of a block without embeddings; return the last one."""
-        return _BlockJobs(self, region, period, block, of_sensor, row, before).add()
 
     def share(self, region: str, block: str) -> float:
         """Return the share of a block that is inside the region."""

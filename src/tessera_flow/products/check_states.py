@@ -192,9 +192,9 @@ def _none(name: str, number: int, state: str, *messages: str) -> Check:
     )  # fmt: skip
 
 
-def percent_text(part: int, whole: int) -> str:
+def percent_text(part: int, total: int) -> str:
     """Return a share in per cent with one decimal, rounded down: 99.99 % is not all."""
-    return f"{1000 * part // whole / 10 if whole else 0:.1f} %"
+    return f"{1000 * part // total / 10 if total else 0:.1f} %"
 
 
 def _region(values: Values) -> Check:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ...atomic import write_text
 from ..check_states import percent_text
 from ..checks import read_checks
 from .figures import data_uri, reduced_png
+from .templates import render_template
 
 THUMBNAIL_EDGE = 256
 """Most rows and columns of a preview in the page."""
@@ -46,13 +45,4 @@ def write_index(
                 "link": f"{quote(region)}/{quote(period)}/report.html",
             }
         )
-    environment = Environment(
-        loader=PackageLoader(__package__ or "", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template("index.html.j2").render(regions=regions, number=len(runs))
-    write_text(output, page)
+    write_text(output, render_template("index.html.j2", regions=regions, number=len(runs)))

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...atomic import write_text
 from ...dates import period_months
@@ -56,6 +55,7 @@ from .summary import (
     summarise_observations,
     total_cost,
 )
+from .templates import render_template
 from .text import CITATIONS, methods, opening_examples, warnings_about
 
 _STATES = (PASS, WARN, FAIL)
@@ -222,15 +222,7 @@ def _scenes(
 
 def render(**values: Any) -> str:
     """Render the page; every value is escaped, and a value that is missing is an error."""
-    environment = Environment(
-        loader=PackageLoader(__package__ or "", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html.j2").render(values)
+    return render_template("page.html.j2", **values)
 
 
 def _summary(
