@@ -235,6 +235,17 @@ def test_every_import_is_a_direct_dependency() -> None:
     assert not missing, f"imported, but not in pyproject.toml's dependencies: {missing}"
 
 
+def test_tests_import_only_what_is_installed_for_them() -> None:
+    """A package that a developer happens to have would fail only on a new machine."""
+    folders = ("tests", "tools", "benchmarks", "workflow/scripts")
+    files = {path for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    known = {*versions(RUN, LOCK), "torch", "tests", "benchmarks"}
+    known |= {normal(path.stem) for path in files} | {"snakemake-logger-plugin-tessera-flow"}
+    files.remove(ROOT / "tests/geotessera/client.py")  # runs in the client's own environment
+    missing = {path: unknown for path in files if (unknown := distributions(path) - known)}
+    assert not missing, f"imported, but not in requirements/: {missing}"
+
+
 def test_one_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert PYPROJECT["version"] == __version__ == citation["version"]
