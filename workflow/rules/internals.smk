@@ -65,8 +65,8 @@ def limit_on_this_machine(limits):
 
 def limits_of_run():
     """Return what limits the jobs of this run: arguments of tessera_flow.jobs.limits.of_snakemake."""
-    settings, rate = workflow.resource_settings, workflow.scheduling_settings
-    rate = rate.max_jobs_per_timespan
+    settings = workflow.resource_settings
+    rate = workflow.scheduling_settings.max_jobs_per_timespan
     resources = workflow.global_resources.expand_items(
         constraints={}, evaluate=None, expand_sized=False
     )
