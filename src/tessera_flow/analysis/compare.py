@@ -20,6 +20,7 @@ from ..products.geotiff import Placement, cog_writer, open_raster
 from ..region.grid import Window, tiling
 from ..region.pixel_order import pixel_priority
 from .compared import Embeddings, Pixels
+from .difference_cells import DifferenceCells
 from .structure import Moments, NeighbourSample, effective_rank, neighbour_overlap
 
 NEIGHBOURS, SAMPLE = 10, 2000
@@ -27,6 +28,7 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 _BAND = "1 - cosine"
 _WINDOW = 256
+_BARS = 40
 _BINS = 20_000
 """Of the histogram of cosines between -1 and 1: percentiles are exact to 0.0001."""
 _ALIGNED = 1e-3
@@ -46,6 +48,23 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """Pixels by cosine; the last bar ends at 1.
+
+    Attributes:
+        low: lower end of the first bar.
+        width: of a bar.
+        pixels: of each bar.
+        below: with a cosine below the first bar, at most one in a thousand.
+    """
+
+    low: float
+    width: float
+    pixels: list[int]
+    below: int
+
+
+@dataclass(frozen=True)
 class Cosines:
     """Cosines of the embeddings of a pixel in A and B, over the pixels that both have.
 
@@ -54,6 +73,7 @@ class Cosines:
         percentiles: by number, exact to 0.0001.
         length_ratio: mean length of the embeddings in B over that in A.
         without: pixels of which an embedding is all zeros, which has no cosine.
+        histogram: None without pixels.
     """
 
     mean: float
@@ -61,6 +81,7 @@ class Cosines:
     percentiles: dict[int, float]
     length_ratio: float
     without: int
+    histogram: Histogram | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +184,7 @@ def compare(
     neighbours: int = NEIGHBOURS,
     sample: int = SAMPLE,
     difference: Path | None = None,
+    cells: DifferenceCells | None = None,
 ) -> Comparison:
     """Compare two sets of embeddings where their grids overlap.
 
@@ -172,6 +194,7 @@ def compare(
         sample: pixels among which they are searched. They depend on their position only.
         difference: cloud-optimised GeoTIFF to write, 1 - cosine of each pixel of the overlap as
             float32, NaN where one has no embedding. Not written if the dimensions differ.
+        cells: of the overlap, to which the windows are added.
 
     Raises:
         RegionError: see `overlap`.
@@ -188,7 +211,7 @@ def compare(
             place = Placement(
                 in_a.shape, a.place.crs, a.place.transform @ Affine.translation(in_a.x0, in_a.y0)
             )
-            tags = {"A": str(a.path), "B": str(b.path)}
+            tags = {"A": a.name, "B": b.name}
             write = stack.enter_context(
                 cog_writer(difference, place, "float32", [_BAND], tags, "AVERAGE",
                            float("nan"))
@@ -197,10 +220,13 @@ def compare(
             same = Window(
                 window.y0 - in_a.y0 + in_b.y0, window.x0 - in_a.x0 + in_b.x0, *window.shape
             )
-            cosines = totals.add(window, a.read(window), b.read(same))
+            first, second = a.read(window), b.read(same)
+            distance = 1 - totals.add(window, first, second)
+            target = Window(window.y0 - in_a.y0, window.x0 - in_a.x0, *window.shape)
             if write is not None:
-                target = Window(window.y0 - in_a.y0, window.x0 - in_a.x0, *window.shape)
-                write(target, (1 - cosines).astype(np.float32)[np.newaxis])
+                write(target, distance.astype(np.float32)[np.newaxis])
+            if cells is not None:
+                cells.add(target, distance, first.valid, second.valid)
     return totals.result(in_a, neighbours)
 
 
@@ -344,7 +370,29 @@ class _Totals:
             percentiles,
             float(self.lengths[1] / self.lengths[0]),
             self.without,
+            _histogram(self.histogram),
         )
+
+
+def _histogram(counts: NDArray[np.int64]) -> Histogram:
+    """Return bars that contain all but the lowest thousandth of the pixels.
+
+    Args:
+        counts: (bins + 1,) pixels by cosine, from -1 to 1.
+    """
+    from_top = np.cumsum(counts[::-1])
+    reached = int(np.searchsorted(from_top, 0.999 * from_top[-1]))
+    bins = -(-(reached + 1) // _BARS)
+    bars = np.zeros(_BARS * bins, np.int64)
+    shown = counts[::-1][: len(bars)]
+    bars[: len(shown)] = shown
+    width = 2 * bins / _BINS
+    return Histogram(
+        1 - _BARS * width,
+        width,
+        bars.reshape(_BARS, bins).sum(axis=1)[::-1].tolist(),
+        int(counts.sum() - shown.sum()),
+    )
 
 
 def _crs_name(crs: pyproj.CRS) -> str:

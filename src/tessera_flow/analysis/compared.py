@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..products.stores import STORE_NAME
 from ..region.grid import Window
 
 ARRAYS = "stitched_representation.npy"
+_YEAR = re.compile(r"20\d\d")
 _CHUNK = 256
 """Edge of the windows of files that have no chunks."""
 
@@ -50,21 +52,35 @@ class Pixels:
 
 
 @dataclass(frozen=True)
+class Published:
+    """Published embeddings, of a calendar year.
+
+    Attributes:
+        version: of the dataset, such as `v1.1`; None if it is not known.
+        year: None if it is not known.
+    """
+
+    version: str | None
+    year: int | None
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """Embeddings on a grid, read window by window.
 
     Attributes:
-        path: where they are.
+        name: path or URL, without secrets.
         place: size and position of the grid.
         dim: dimensions.
         quantised: whether int8 codes with scales are stored.
         chunk: edge of a stored chunk, in pixels.
         record: see `products.provenance`; empty for files that state none.
-        checks: `checks.json` beside the product; empty if there is none.
         read: returns the pixels of a window.
+        checks: `checks.json` beside the product; empty if there is none.
+        published: of embeddings in a published layout without a record; None for others.
     """
 
-    path: Path
+    name: str
     place: Placement
     dim: int
     quantised: bool
@@ -72,6 +88,17 @@ class Embeddings:
     record: dict[str, Any]
     read: Callable[[Window], Pixels]
     checks: dict[str, Any] = field(default_factory=dict)
+    published: Published | None = None
+
+    @property
+    def period(self) -> tuple[str, str] | None:
+        """First and last day, as ISO dates; None if they are not known."""
+        start, end = self.record.get("period_start"), self.record.get("period_end")
+        if start and end:
+            return str(start), str(end)
+        if self.published is not None and self.published.year is not None:
+            return f"{self.published.year}-01-01", f"{self.published.year}-12-31"
+        return None
 
 
 def open_embeddings(path: Path) -> Embeddings:
@@ -138,12 +165,12 @@ def _open_zarr(path: Path) -> Embeddings:
     crs = pyproj.CRS.from_user_input(attributes.get("proj:code") or attributes["proj:wkt2"])
     height, width = (int(n) for n in attributes["spatial:shape"])
     return Embeddings(
-        path,
+        str(path),
         Placement((height, width), crs.to_wkt(), Affine(*attributes["spatial:transform"])),
         int(codes.shape[1]),
         scales is not None,
         chunk,
-        _own_record(attributes.get("provenance")),
+        own_record(attributes.get("provenance")),
         read,
         _json(path.with_name("checks.json")),
     )
@@ -163,7 +190,7 @@ def _open_arrays(path: Path) -> Embeddings:
     place = Placement((codes.shape[0], codes.shape[1]), crs, affine)
     counts = path.with_name(f"{path.stem}_counts.npy")
     counts_file = counts if counts.exists() else None
-    return _of_arrays(path, codes, place, counts_file, _own_record(record), None)
+    return _of_arrays(path, codes, place, counts_file, own_record(record), None)
 
 
 def _open_tile(path: Path) -> Embeddings:
@@ -183,9 +210,13 @@ def _open_tile(path: Path) -> Embeddings:
     except RasterioError as error:
         raise TileError(f"{landmask} cannot be read ({error}): copy it again.") from error
     # Of a store that this program has written.
-    records = (_own_record(_json(parent / "provenance.json")) for parent in path.parents[:4])
+    records = (own_record(_json(parent / "provenance.json")) for parent in path.parents[:4])
     record = next(filter(None, records), {})
-    return _of_arrays(path, _array(path, 3), place, None, record, LARGEST_SCALE)
+    folder = path.parent.parent.name  # <year>/grid_<lon>_<lat>/grid_<lon>_<lat>.npy
+    year = int(folder) if _YEAR.fullmatch(folder) else None
+    published = None if record else Published(None, year)
+    tile = _of_arrays(path, _array(path, 3), place, None, record, LARGEST_SCALE)
+    return replace(tile, published=published)
 
 
 def _of_arrays(
@@ -222,7 +253,7 @@ def _of_arrays(
 
     checks = _json(path.with_name("checks.json"))
     return Embeddings(
-        path, place, int(codes.shape[2]), quantised, _CHUNK, record, read, checks
+        str(path), place, int(codes.shape[2]), quantised, _CHUNK, record, read, checks
     )  # fmt: skip
 
 
@@ -251,7 +282,7 @@ def _array(path: Path, axes: int) -> NDArray[Any]:
     return array
 
 
-def _own_record(document: Any) -> dict[str, Any]:
+def own_record(document: Any) -> dict[str, Any]:
     """Return a record that `products.provenance` made; empty if it is of another program."""
     if not isinstance(document, dict):
         return {}

@@ -65,7 +65,13 @@ def _models(a: Embeddings, b: Embeddings) -> Iterator[Finding]:
         return _finding(name, (first.get(key), second.get(key)), meaning)
 
     yield both("model", "name")
-    yield both("family", "family", "Embeddings of different families are not comparable by cosine.")
+    if a.published is not None or b.published is not None:
+        yield _finding("published dataset", (_dataset(a), _dataset(b)))
+    yield _finding(
+        "family",
+        (_family(a), _family(b)),
+        "Embeddings of different families are not comparable by cosine.",
+    )
     yield both("weights (SHA-256)", "sha256", "Other weights give embeddings that are not "
                "comparable by cosine.")  # fmt: skip
     yield _finding("dimensions", (a.dim, b.dim), "Cosines and codes are not compared.")
@@ -80,6 +86,22 @@ def _models(a: Embeddings, b: Embeddings) -> Iterator[Finding]:
     draws = "Observations are drawn at random (v1.0 only)."
     yield both("seed of draws", "seed", draws)
     yield both("number of draws", "repeat_times", draws)
+
+
+def _dataset(one: Embeddings) -> str:
+    """Return version and year of a published dataset, or that there is none."""
+    if one.published is None:
+        return "not one"
+    return f"{one.published.version or 'version unknown'}, {one.published.year or 'year unknown'}"
+
+
+def _family(one: Embeddings) -> str | None:
+    """Return the family of a model; of a published dataset that states its version v1.1 it is
+    known, too: v1 and v2 have several."""
+    if one.record:
+        family: str | None = one.record["model"].get("family")
+        return family
+    return _V1_1 if one.published is not None and one.published.version == _V1_1 else None
 
 
 def _stated(first: dict[str, Any], second: dict[str, Any], key: str) -> list[Any]:
@@ -98,11 +120,8 @@ def _precisions(one: Embeddings) -> str | None:
 
 
 def _inputs(a: Embeddings, b: Embeddings) -> Iterator[Finding]:
-    def period(one: Embeddings) -> str | None:
-        start, end = one.record.get("period_start"), one.record.get("period_end")
-        return f"{start} to {end}" if start and end else None
-
-    yield _finding("period", (period(a), period(b)), "Other observations enter.")
+    periods = [None if one.period is None else " to ".join(one.period) for one in (a, b)]
+    yield _finding("period", periods, "Other observations enter.")
     yield _finding("preprocessing", [one.record.get("preprocessing") for one in (a, b)],
                    "docs/fidelity.md lists what differs, offsets included.")  # fmt: skip
     sources = [
@@ -164,7 +183,8 @@ def _cell(one: Embeddings) -> str | None:
     model."""
     model = one.record.get("model", {})
     if not one.record:
-        return _PUBLISHED if one.path.name.startswith("grid_") else None
+        published = one.published is not None and one.published.version in (None, _V1_1)
+        return _PUBLISHED if published else None
     if model.get("family") == _V1_1:
         return _OWN
     dataset = any(source.get("provider") == "geotessera" for source in one.record["sources"])

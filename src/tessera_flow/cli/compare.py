@@ -1,4 +1,4 @@
-"""`tessera-flow compare`: compare two products, or a product and a published tile."""
+"""`tessera-flow compare`: compare two products, or a product and published embeddings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..analysis.compare import Comparison
+    from ..analysis.compared import Embeddings
     from ..analysis.diagnosis import Finding
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -19,16 +20,21 @@ def register(subparsers: Subparsers) -> None:
     """Add `compare` to the command line; its `func` takes the parsed arguments."""
     parser = subparsers.add_parser(
         "compare",
-        help="compare two products, or a product and a published tile",
+        help="compare two products, or a product and published embeddings",
         description=(
             "Compare the embeddings of two products pixel by pixel where their grids overlap, and "
             "name what may explain a difference. The grids must be aligned: nothing is resampled."
         ),
     )
     add = parser.add_argument
-    what = "embeddings.zarr, stitched_representation.npy, a folder with one of them, or a tile of "
-    add("a", type=Path, metavar="A", help=f"{what}the geotessera layout (grid_<lon>_<lat>.npy)")
-    add("b", type=Path, metavar="B", help="the same")
+    what = (
+        "embeddings.zarr, stitched_representation.npy, a folder with one of them, a tile of the "
+        "geotessera layout (grid_<lon>_<lat>.npy), or the folder or URL of a published Zarr store"
+    )
+    add("a", metavar="A", help=what)
+    add("b", metavar="B", help="the same; one of both can be a store")
+    add("--year", type=int, help="of a published Zarr store (default: that of the other side)")
+    add("--html", type=Path, metavar="FILE", help="write a page with maps, histogram and diagnosis")
     add("--json", action="store_true", help="print everything as JSON")
     add("--map", type=Path, metavar="FILE", help="write 1 - cosine of each pixel as a GeoTIFF")
     add("--neighbours", type=int, default=10, metavar="K",
@@ -42,14 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, and print the result.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or the year of a store is not known.
         RegionError: the grids differ or do not overlap.
-        TileError: there are no embeddings, or a file is damaged.
-        OutputError: the map cannot be written.
+        TileError, ItemError, ReadError: there are no embeddings, or they cannot be read.
+        OutputError: the map or the page cannot be written.
     """
-    from ..analysis.compare import compare
-    from ..analysis.compared import open_embeddings
-    from ..analysis.diagnosis import diagnose
+    from ..analysis.compare_page import check_page
+    from ..analysis.published import opened_pair
     from ..errors import ConfigError
 
     if arguments.neighbours < 1 or not arguments.neighbours < arguments.sample <= 20_000:
@@ -57,35 +62,57 @@ def run(arguments: argparse.Namespace) -> int:
             f"--neighbours {arguments.neighbours} and --sample {arguments.sample} do not fit: "
             "take at least 1 neighbour, and more pixels than neighbours, up to 20000."
         )
-    a, b = open_embeddings(arguments.a), open_embeddings(arguments.b)
-    if arguments.map is not None and a.dim != b.dim:
-        raise ConfigError(
-            f"A has {a.dim} dimensions and B {b.dim}: there is no cosine for --map; leave it out."
-        )
+    if arguments.html is not None:
+        check_page(arguments.html)
+    with opened_pair(arguments.a, arguments.b, arguments.year) as (a, b):
+        if arguments.map is not None and a.dim != b.dim:
+            raise ConfigError(
+                f"A has {a.dim} dimensions and B {b.dim}: there is no cosine for --map; leave it "
+                "out."
+            )
+        _compare(arguments, a, b)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace, a: Embeddings, b: Embeddings) -> None:
+    from ..analysis.compare import compare, overlap
+    from ..analysis.compare_page import write_comparison
+    from ..analysis.diagnosis import diagnose
+    from ..analysis.difference_cells import DifferenceCells
+
+    cells = DifferenceCells(overlap(a.place, b.place)[0].shape)
     result = compare(
-        a, b, neighbours=arguments.neighbours, sample=arguments.sample, difference=arguments.map
+        a,
+        b,
+        neighbours=arguments.neighbours,
+        sample=arguments.sample,
+        difference=arguments.map,
+        cells=cells,
     )
     findings = diagnose(a, b, result)
+    lines = list(_measured(result))
+    if arguments.html is not None:
+        write_comparison(arguments.html, a, b, result, findings, lines, cells)
     if arguments.json:
         document = {
-            "a": str(a.path),
-            "b": str(b.path),
+            "a": a.name,
+            "b": b.name,
             **result.to_json(),
             "diagnosis": [vars(finding) for finding in findings],
         }
         print(json.dumps(document, indent=2))
     else:
-        print(f"A  {a.path}\nB  {b.path}\n")
-        print("\n".join([*_measured(result), "", *_diagnosed(findings)]))
-    return 0
+        print(f"A  {a.name}\nB  {b.name}\n")
+        print("\n".join(f"{name:<22} {text}" for name, text in lines))
+        print("\n".join(["", *_diagnosed(findings)]))
 
 
-def _measured(result: Comparison) -> Iterator[str]:
-    """Yield the numbers as lines of text."""
+def _measured(result: Comparison) -> Iterator[tuple[str, str]]:
+    """Yield the numbers as name and text; the name of a continued one is empty."""
     cover = result.coverage
 
-    def line(name: str, text: str) -> str:
-        return f"{name:<22} {text}"
+    def line(name: str, text: str) -> tuple[str, str]:
+        return name, text
 
     yield line("overlap", f"{cover.overlap:,} pixels, of {cover.grid_a:,} in A and "
                f"{cover.grid_b:,} in B")  # fmt: skip

@@ -16,6 +16,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from ..errors import ItemError, ReadError, TesseraFlowError, TileError
-from ..region.grid import RegionGrid
+from ..region.grid import RegionGrid, Window
 from ..urls import redacted
 from . import STORE_DIM, zone_name
 from .area import lonlat_boxes, overlaps_any
@@ -246,6 +247,63 @@ def opened_parts(
                 "store_tiles)."
             )
         yield [ZonePart(store, root, zone, grid) for zone in manifest.zones]
+
+
+@dataclass(frozen=True)
+class OpenZone:
+    """A UTM zone of an open store, in one year.
+
+    Attributes:
+        store: where it is.
+        stored: its grid.
+        version: of the dataset, such as `v1.1`; None if it is not known.
+        attributes: of the store.
+    """
+
+    store: Store
+    stored: StoredZone
+    version: str | None
+    attributes: Mapping[str, Any]
+    group: Any
+
+    def read(self, window: Window) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Return codes (h, w, 128) and scales (h, w) of a window as they are stored; codes are 0
+        where no scale is finite.
+
+        Raises:
+            TileError, ReadError: the store cannot be read.
+        """
+        rows, columns = window.slices
+        with _store_errors(self.store):
+            scales = np.asarray(self.group["scales"][self.stored.time, rows, columns])
+            if not np.isfinite(scales).any():
+                return np.zeros((*window.shape, STORE_DIM), np.int8), scales
+            codes = self.group["embeddings"][self.stored.time, :, rows, columns]
+        return np.ascontiguousarray(np.moveaxis(codes, 0, -1)), scales
+
+
+@contextmanager
+def opened_zone(store: Store, number: int, year: int) -> Iterator[OpenZone]:
+    """Open a UTM zone (1 to 60) of a store.
+
+    Raises:
+        ItemError: the store is not of this layout, or has not this zone or year.
+        ReadError, TileError: the store cannot be read.
+    """
+    with opened(store) as (root, _):
+        with _store_errors(store):
+            attributes = dict(root.attrs)
+            version = _version(store, attributes)
+            if zone_name(number) not in root:
+                raise ItemError(f"{store} has no embeddings in UTM zone {number}.")
+            stored, years = _zone(store, root, number, year)
+            group = root[stored.name]
+        if stored.time < 0:
+            raise ItemError(
+                f"{stored.name} of {store} has no embeddings of {year}; it has "
+                f"{', '.join(map(str, sorted(years)))}."
+            )
+        yield OpenZone(store, stored, version, attributes, group)
 
 
 class ZonePart(Part):
