@@ -49,8 +49,12 @@ class NotFiniteError(ToleranceError):
     """Embeddings are not finite numbers: a precision overflowed, or weights or values are bad."""
 
 
-class Stopped(TesseraFlowError):
-    """A job was stopped (SIGTERM) before it was done and must be run again."""
+class Stopped(BaseException):
+    """A job was stopped (SIGTERM) before it was done and must be run again.
+
+    Like KeyboardInterrupt, it can be raised between any two statements and says nothing about what
+    they were doing: it is no `Exception`, which code that reads a file may take for damage.
+    """
 
 
 class Refused(TesseraFlowError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tessera_flow.errors import ConfigError, ItemError, OutputError, Stopped
 from tessera_flow.inference.device import job_device
@@ -23,6 +24,7 @@ from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.simulate import Limits
 from tessera_flow.jobs.staging import staged
 from tessera_flow.jobs.status import command_line, end_of_run, status
+from tessera_flow.models.checkpoint import inspect_checkpoint
 from tessera_flow.signals import stop_requests
 
 from .test_run_files import layout
@@ -203,6 +205,25 @@ def test_sigterm_ends_a_job_at_once_or_at_the_next_check() -> None:
         s.check("2 of 3 are kept")
     assert reached == [True]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_sigterm_while_weights_are_read_is_not_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised between two statements of whatever runs, which takes other errors for damage."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "weights.pt")
+    load = torch.load
+
+    def stopped(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", stopped)
+    log = tmp_path / "job.jsonl"
+    with pytest.raises(Stopped), stop_requests(), record_job(log, "infer_cpu"):
+        inspect_checkpoint(tmp_path / "weights.pt")
+    (record,) = read_job_log(log)
+    assert (record.state, record.reason[:18]) == ("stopped", "Stopped by SIGTERM")
 
 
 def test_number_of_admitted_blocks_is_limited(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from tessera_flow.block_file import made_from
 from tessera_flow.config.configuration import SITES, Config, load_config
-from tessera_flow.errors import TesseraFlowError
+from tessera_flow.errors import Stopped, TesseraFlowError
 from tessera_flow.jobs.journal import job_log_path, record_job
 from tessera_flow.jobs.made_from import block_files, expected_of, record_of_job, settings_hash
 from tessera_flow.jobs.resources import rule_name
@@ -46,7 +46,7 @@ def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
             made_from(_made_from(snakemake, config)),
         ):
             yield config, stop
-    except TesseraFlowError as error:
+    except (TesseraFlowError, Stopped) as error:
         logging.error("%s", error)
         sys.exit(1)
     except Exception:
