@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import pyproj
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from ..errors import ReadError
 from ..sensors.sentinel1 import NEGATIVE_WARNING_SHARE, negative_values, not_power
+from .transformers import to_grid
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +58,13 @@ def times_coarser(dataset: rasterio.DatasetReader, geobox: GeoBox) -> float:
 
     It is measured at the centre of the dataset, so that it does not depend on the window.
     """
-    source = pyproj.CRS.from_user_input(dataset.crs)
-    target = pyproj.CRS.from_user_input(str(geobox.crs))
     middle = (dataset.width / 2, dataset.height / 2)
     points = [(0, 0), (1, 0), (0, 1)]
     x, y = zip(
         *(dataset.transform @ (middle[0] + i, middle[1] + j) for i, j in points), strict=True
     )
-    if not source.equals(target):
-        x, y = pyproj.Transformer.from_crs(source, target, always_xy=True).transform(x, y)
+    if (move := to_grid(dataset, geobox)) is not None:
+        x, y = move.transform(x, y)
     width, height = (math.hypot(x[i] - x[0], y[i] - y[0]) for i in (1, 2))
     size = max(width, height)
     return abs(geobox.affine.a) / size if math.isfinite(size) and size > 0 else 1.0
@@ -186,9 +184,7 @@ def _strips(
     dataset: rasterio.DatasetReader, target: GeoBox, source_window: SourceWindow, band: int
 ) -> Iterator[tuple[slice, NDArray[Any], AreaMean]]:
     """Yield (rows of the target, source pixels, their mean on these rows), of limited size."""
-    same = pyproj.CRS.from_user_input(dataset.crs).equals(
-        pyproj.CRS.from_user_input(str(target.crs))
-    )
+    same = to_grid(dataset, target) is None
     a, b, left, d, e, top = tuple(dataset.transform)[:6]
     separable = same and not (b or d) and a > 0 > e
     window = source_window(target)

@@ -23,9 +23,9 @@ from .resample import (
     ReadOptions,
     aligned_offset,
     no_prefetch,
-    pixel_transformer,
     read_window,
 )
+from .transformers import from_grid
 
 BATCH_BYTES = 2**25
 """Decoded size of the blocks of a raster that are fetched at a time."""
@@ -141,7 +141,7 @@ def _groups(dataset: rasterio.DatasetReader, pixels: PixelList) -> list[_Group]:
     index = np.flatnonzero(covered)
     if not len(index):
         return []
-    turned = pixel_transformer(pixels.geobox, dataset) is not None
+    turned = from_grid(pixels.geobox, dataset) is not None
     edge = WARPED_WINDOW if turned else LARGEST_WINDOW
     block_height, block_width = dataset.block_shapes[0]
     keys = np.stack(
@@ -178,7 +178,7 @@ def _source_edges(dataset: rasterio.DatasetReader, pixels: PixelList) -> NDArray
     corners = []
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
         x, y = affine @ (pixels.columns + float(right), pixels.rows + float(down))
-        if (move := pixel_transformer(pixels.geobox, dataset)) is not None:
+        if (move := from_grid(pixels.geobox, dataset)) is not None:
             x, y = move.transform(x, y)
         corners.append(~dataset.transform @ (np.asarray(x), np.asarray(y)))
     columns = np.stack([corner[0] for corner in corners])

@@ -13,11 +13,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import pyproj
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -27,6 +25,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from ..errors import ReadError
 from .area_mean import COARSER, read_classes, read_mean, times_coarser
+from .transformers import crs_text, same_crs, transformer
 from .upsample2x import upsample_bilinear, upsample_nearest
 
 KERNEL_MARGIN = 3
@@ -203,39 +202,15 @@ def _source_nodata(
     return nodata
 
 
-def _crs_text(crs: Any) -> str:
-    """Return a CRS of odc-geo or rasterio as text."""
-    return str(crs.to_wkt() if isinstance(crs, rasterio.CRS) else crs)
-
-
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> pyproj.Transformer | None:
-    """Return a transformer, None between equal CRS. It takes longer to make than a small read;
-    it can be used by several threads (pyproj makes a context for each)."""
-    if _same_crs(source, target):
-        return None
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
-
-
-def pixel_transformer(geobox: GeoBox, dataset: rasterio.DatasetReader) -> pyproj.Transformer | None:
-    """Return the transformer from a grid to a dataset, None between equal CRS."""
-    return _transformer(_crs_text(geobox.crs), _crs_text(dataset.crs))
-
-
-@lru_cache(maxsize=64)
-def _same_crs(first: str, second: str) -> bool:
-    return bool(pyproj.CRS.from_user_input(first).equals(pyproj.CRS.from_user_input(second)))
-
-
 def _transformed(
     bounds: tuple[float, float, float, float], source: Any, target: Any
 ) -> tuple[float, float, float, float]:
     """Return bounds in another CRS; not finite where the transformation is undefined."""
-    transformer = _transformer(_crs_text(source), _crs_text(target))
-    if transformer is None:
+    move = transformer(crs_text(source), crs_text(target))
+    if move is None:
         return bounds
     left, bottom, right, top = bounds
-    result: tuple[float, float, float, float] = transformer.transform_bounds(
+    result: tuple[float, float, float, float] = move.transform_bounds(
         left, bottom, right, top, densify_pts=21
     )
     return result
@@ -280,7 +255,7 @@ def aligned_offset(
 ) -> tuple[int, int] | None:
     """Return (row, column) of the first pixel of the grid in the dataset's grid refined by
     `scale`; None if the two are not aligned."""
-    if not _same_crs(_crs_text(dataset.crs), _crs_text(geobox.crs)):
+    if not same_crs(crs_text(dataset.crs), crs_text(geobox.crs)):
         return None
     a, b, _, d, e, _ = tuple(dataset.transform)[:6]
     ga, gb, _, gd, ge, _ = tuple(geobox.affine)[:6]
