@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -93,11 +96,26 @@ def make_region(
     valid: np.ndarray | None = None,
 ) -> Region:
     """Write the region's block files; the pixels do not depend on block size or chunk."""
+    if values is None and valid is None:
+        return _copied(folder, (block_size, dim, dtype, rate, chunk))
     if valid is None:
         valid = inside_mask(HEIGHT, WIDTH)
-    height, width = valid.shape
     if values is None:
-        values = landscape(height, width, dim)
+        values = landscape(*valid.shape, dim)
+    return _written(folder, block_size, dim, dtype, rate, chunk, values, valid)
+
+
+def _written(
+    folder: Path,
+    block_size: int,
+    dim: int,
+    dtype: str,
+    rate: int,
+    chunk: int,
+    values: np.ndarray,
+    valid: np.ndarray,
+) -> Region:
+    height, width = valid.shape
     grid = cut((height * rate, width * rate), valid, block_size, rate)
     random = np.random.default_rng(1)
     counts = random.integers(16, 200, (height, width, 3)).astype(np.uint16)
@@ -124,6 +142,25 @@ def make_region(
         blocks[block.id] = path
     provenance = build_provenance(grid, make_config(dim, dtype), "field", "y2023", WEIGHTS)
     return Region(grid, blocks, embeddings, scales, counts, valid, provenance)
+
+
+@lru_cache(maxsize=16)
+def _made(options: tuple[int, int, str, int, int]) -> tuple[Region, dict[str, bytes]]:
+    """Return the default region, and the content of its files, by block."""
+    values = landscape(HEIGHT, WIDTH, options[1])
+    with TemporaryDirectory() as folder:
+        region = _written(Path(folder), *options, values, inside_mask(HEIGHT, WIDTH))
+        return region, {name: path.read_bytes() for name, path in region.blocks.items()}
+
+
+def _copied(folder: Path, options: tuple[int, int, str, int, int]) -> Region:
+    """Write the files of the default region, which are made once in a process."""
+    made, files = _made(options)
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = {name: folder / f"{name}.zip" for name in files}
+    for name, path in blocks.items():
+        path.write_bytes(files[name])
+    return replace(copy.deepcopy(made), blocks=blocks)
 
 
 def write_block(

@@ -15,6 +15,8 @@ from tessera_flow.atomic import atomic_folder, atomic_output, check_output, writ
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import OutputError, TileError
 
+from .conftest import real_fsync
+
 
 def test_a_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "result.txt"
@@ -40,11 +42,11 @@ def test_content_and_names_are_on_disk_before_and_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    sync, replace = os.fsync, os.replace
+    replace = os.replace
 
     def record_sync(handle: int) -> None:
         events.append(f"sync {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
-        sync(handle)
+        real_fsync(handle)
 
     def record_rename(source: Path, target: Path) -> None:
         events.append(f"rename to {Path(target).name}")

@@ -3,10 +3,11 @@
 import dataclasses
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,22 @@ infer(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with patches, and what a job that was killed after three of six has left."""
+    folder = tmp_path_factory.mktemp("killed")
+    write_patches(folder / "patches.zip", tile("main"), 5, np.ones((12, 10), np.uint8))
+    kill_after("5_0", folder / "patches.zip", folder / "embeddings.zip")
+    return folder
+
+
+@pytest.fixture
+def left_by_killed(killed: Path, tmp_path: Path) -> Path:
+    """A copy of the patches of `killed`, with the progress file beside it."""
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "patches.zip"
+
+
 def kill_after(patch: str, patches: Path, output: Path) -> None:
     """Run inference in a separate process, which is killed when this patch is finished."""
     done = subprocess.run(
@@ -192,13 +209,13 @@ def kill_after(patch: str, patches: Path, output: Path) -> None:
 
 
 def test_killed_job_resumes_with_identical_output(
-    patches: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    left_by_killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    undisturbed, output = tmp_path / "undisturbed.zip", tmp_path / "embeddings.zip"
+    patches = left_by_killed
+    undisturbed, output = tmp_path / "undisturbed" / "out.zip", tmp_path / "embeddings.zip"
     infer(patches, undisturbed)
-    time.sleep(2.1)  # a time stamp in the file would differ (zip: resolution of two seconds)
-    kill_after("0_5", patches, output)
-    kill_after("5_5", patches, output)
+    caplog.clear()
+    kill_after("10_0", patches, output)
     assert not output.exists()
     files = sorted(tmp_path.glob("embeddings.zip.*.progress"))
     assert len(files) == 2
@@ -207,14 +224,13 @@ def test_killed_job_resumes_with_identical_output(
     os.truncate(larger, larger.stat().st_size - 7)
     with caplog.at_level(logging.INFO, "tessera_flow"):
         infer(patches, output)
-    assert "3 of 6 patches were finished before" in caplog.text
-    assert caplog.text.count("pixels embedded in") == 3
+    assert "4 of 6 patches were finished before" in caplog.text
+    assert caplog.text.count("pixels embedded in") == 2
     assert output.read_bytes() == undisturbed.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "embeddings.zip",
-        "patches.zip",
-        "undisturbed.zip",
-    ]
+    with zipfile.ZipFile(output) as archive:  # the time of writing would differ
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["embeddings.zip", "patches.zip", "undisturbed"]
 
 
 def test_preempted_job_finishes_its_patch(
@@ -266,9 +282,9 @@ def test_sigterm_in_the_last_patch_completes_the_block(
     ],
 )
 def test_patches_of_other_settings_are_not_used(
-    patches: Path, tmp_path: Path, changed: dict[str, Any], caplog: pytest.LogCaptureFixture
+    left_by_killed: Path, tmp_path: Path, changed: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    kill_after("5_0", patches, tmp_path / "embeddings.zip")
+    patches = left_by_killed
     with caplog.at_level(logging.INFO, "tessera_flow"):
         infer(patches, tmp_path / "embeddings.zip", **changed)
     assert "has other inputs: not used" in caplog.text
@@ -277,8 +293,10 @@ def test_patches_of_other_settings_are_not_used(
     assert (tmp_path / "expected.zip").read_bytes() == (tmp_path / "embeddings.zip").read_bytes()
 
 
-def test_finished_patches_of_other_pixels_are_not_used(patches: Path, tmp_path: Path) -> None:
-    kill_after("5_0", patches, tmp_path / "embeddings.zip")
+def test_finished_patches_of_other_pixels_are_not_used(
+    left_by_killed: Path, tmp_path: Path
+) -> None:
+    patches = left_by_killed
     arrays = tile("main")
     brighter = dataclasses.replace(arrays, bands=arrays.bands + np.uint16(100))
     write_patches(patches, brighter, 5, np.ones((12, 10), np.uint8))
@@ -288,9 +306,9 @@ def test_finished_patches_of_other_pixels_are_not_used(patches: Path, tmp_path: 
 
 
 def test_job_resumes_after_the_same_patches_were_written_again(
-    patches: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    left_by_killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kill_after("5_0", patches, tmp_path / "embeddings.zip")
+    patches = left_by_killed
     write_patches(patches, tile("main"), 5, np.ones((12, 10), np.uint8))
     with caplog.at_level(logging.INFO, "tessera_flow"):
         infer(patches, tmp_path / "embeddings.zip", options=InferenceOptions(batch_size=7))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,13 +23,22 @@ from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.status import end_of_run
 from tessera_flow.jobs.work_lock import WorkLock
 
-from .test_run_files import YEAR, layout
+from . import test_run_files
+from .test_run_files import YEAR
 
 RUN = ("here", "then")
 WEIGHTS = {
     "path": "/w.pt", "sha256": "ab" * 32, "name": None, "url": None, "family": "v2-student",
     "sizes": {}, "dims": [128], "dtype": "int8",
 }  # fmt: skip
+
+
+def layout(
+    folder: Path, rate: int = 1, sections: dict[str, object] | None = None, **changes: Any
+) -> RunFiles:
+    """Return a run of four blocks."""
+    grid = {"block_size": 100, "patch_size": 5, "downsample_rate": rate}
+    return test_run_files.layout(folder, sections={"grid": grid} | (sections or {}), **changes)
 
 
 def prepared(folder: Path, **changes: object) -> RunFiles:
@@ -99,7 +109,7 @@ def test_the_record_of_a_block_has_every_step(tmp_path: Path) -> None:
         ({"seed": 5}, r"the settings of the model \(hash \w{10}, here \w{10}\)"),
         ({"sections": {"preprocessing": "as_published"}}, "the settings of download of sentinel2"),
         ({"rate": 2}, "the settings of stack"),
-        ({"sections": {"grid": {"block_size": 20, "patch_size": 4}}}, "the settings of retile"),
+        ({"sections": {"grid": {"block_size": 100, "patch_size": 4}}}, "the settings of retile"),
     ],
 )
 def test_blocks_of_other_settings_are_refused(

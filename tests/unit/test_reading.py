@@ -53,9 +53,13 @@ CASES = {
 
 
 def read(path: Path, geobox: GeoBox, options: ReadOptions) -> np.ndarray:
-    pixels = np.zeros(geobox.shape, np.uint16)
     with rasterio.open(path) as dataset:
-        slices, values = read_window(dataset, geobox, options)
+        return read_open(dataset, geobox, options)
+
+
+def read_open(dataset: rasterio.DatasetReader, geobox: GeoBox, options: ReadOptions) -> np.ndarray:
+    pixels = np.zeros(geobox.shape, np.uint16)
+    slices, values = read_window(dataset, geobox, options)
     pixels[slices] = values
     return pixels
 
@@ -72,8 +76,9 @@ def test_pixels_do_not_depend_on_the_window(
     assert 0.3 < (expected > 0).mean() < 1
     for size in (50, 64, 100, 37):
         result = np.zeros_like(expected)
-        for window in tiling(*GRID.shape, size):
-            result[window.slices] = read(tmp_path / "s.tif", crop(GRID, window), options)
+        with rasterio.open(tmp_path / "s.tif") as dataset:
+            for window in tiling(*GRID.shape, size):
+                result[window.slices] = read_open(dataset, crop(GRID, window), options)
         np.testing.assert_array_equal(result, expected, err_msg=f"windows of {size} px")
 
 

@@ -1,0 +1,26 @@
+"""Fixtures of the unit tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+real_fsync = os.fsync
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_disks() -> Iterator[None]:
+    """Leave it to the system when files get to the disk: no test of this folder cuts the power.
+
+    Each of thousands of small files would wait milliseconds for it. `test_atomic.py` uses the real
+    call.
+    """
+
+    def check_handle(handle: int) -> None:
+        os.fstat(handle)
+
+    os.fsync = check_handle
+    yield
+    os.fsync = real_fsync
