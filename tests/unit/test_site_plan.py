@@ -278,6 +278,43 @@ def test_large_polygons_are_refused(tmp_path: Path) -> None:
         load_site_plan(polygons(0.2))
 
 
+def test_cells_with_too_many_pixels_are_refused_in_the_plan(tmp_path: Path) -> None:
+    """Before anything is searched; pixels that several sites have count once."""
+
+    def table(step: float) -> str:
+        rows = (f"{n},{4.5 + step * (n % 8)},{51 + step * (n // 8)}" for n in range(62))
+        return "\n".join(["id,lon,lat", *rows, ""])
+
+    (unit,) = load_site_plan(config(tmp_path, table(0.0), sites={"size": 256})).units
+    assert unit.pixels == 65_536
+    for _ in range(2):  # also with the kept plan
+        with pytest.raises(RegionError, match=r"the 62 sites in cell n31_06_56 in 2023-01-01_2023"):
+            load_site_plan(config(tmp_path, table(0.05), sites={"size": 256}))
+
+
+def test_pixels_of_many_polygons_are_counted_once(tmp_path: Path) -> None:
+    """Their bounds have more pixels than a cell may have, they do not."""
+
+    def load(step: float) -> int:
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"id": number},
+                "geometry": shapely.box(
+                    4.5 + step * number, 51, 4.56 + step * number, 51.04
+                ).__geo_interface__,
+            }
+            for number in range(24)
+        ]
+        path = tmp_path / "polygons.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        return load_site_plan(config(tmp_path, sites={"table": str(path)})).units[0].pixels
+
+    assert load(0.0) == pytest.approx(421 * 445, rel=0.02)
+    with pytest.raises(RegionError, match="have more than 4,000,000 pixels"):
+        load(0.06)
+
+
 @pytest.mark.parametrize(
     ("crs", "box"),
     [

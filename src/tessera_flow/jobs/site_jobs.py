@@ -29,12 +29,9 @@ from .files import RunFiles
 from .made_from import settings_hash
 from .scene_warnings import warnings_of_list
 from .site_files import SiteFiles, site_files, units_of
-from .site_plan import SitePlan, SiteUnit, read_rows
+from .site_plan import MOST_PIXELS, SitePlan, SiteUnit, read_rows
 
 log = logging.getLogger(__name__)
-
-MOST_PIXELS = 4_000_000
-"""Pixels of a cell and period, as many as a block of the default size has."""
 
 
 def list_cell_scenes(config: Config, days: str, cell: str, sensor: str) -> Manifest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,11 @@ from ..region.blocks import cache_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 """Increased when the content of the files of the plan changes."""
+
+MOST_PIXELS = 4_000_000
+"""Pixels of a cell and period, as many as a block of the default size has."""
 
 STAMP = b"plan"
 """Key of `SitePlan.stamp` in the metadata of the file of the rows."""
@@ -39,7 +43,8 @@ class SiteUnit:
         period: first and last day, `Slice.name`.
         cell: name of the cell, see `region.sites.Cell`.
         first, count: of its rows in the plan.
-        pixels: number of pixels; of polygons, estimated from their bounds.
+        pixels: number of pixels; of polygons, estimated from their bounds, if that is at most
+            `MOST_PIXELS`.
         digest: of the pixels, or of the polygons.
     """
 
@@ -83,7 +88,7 @@ def load_site_plan(config: Config) -> SitePlan:
     It is valid while size and modification time of the table are unchanged.
 
     Raises:
-        RegionError: the table cannot be read or used.
+        RegionError: the table cannot be read or used, or a cell has too many pixels.
         OutputError: the cache cannot be written.
     """
     assert config.sites.table is not None
@@ -114,8 +119,22 @@ def load_site_plan(config: Config) -> SitePlan:
         }
         write_text(index_file(config), json.dumps(cached))
     units = tuple(SiteUnit(*unit) for unit in cached["units"])
+    _check_pixels(table, units)
     numbers = cached["unplaced"], cached["rows"]
     return SitePlan(units, *numbers, cached["sha256"], cached["polygons"], stamp)
+
+
+def _check_pixels(table: Path, units: Sequence[SiteUnit]) -> None:
+    """Refuse cells with more pixels than one job can have, before anything is searched."""
+    large = [unit for unit in units if unit.pixels > MOST_PIXELS]
+    if large:
+        first = large[0]
+        more = f", and {len(large) - 1} more cells and periods," if large[1:] else ""
+        raise RegionError(
+            f"sites.table {table}: the {first.count} sites in cell {first.cell} in {first.period}"
+            f"{more} have more than {MOST_PIXELS:,} pixels: set a smaller sites.size, divide the "
+            "table into several runs, or compute them as a region."
+        )
 
 
 def index_file(config: Config) -> Path:

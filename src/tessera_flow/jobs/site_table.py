@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,23 @@ from ..config.years import FIRST_YEAR, LAST_YEAR
 from ..dates import Slice
 from ..errors import RegionError
 from ..products.points import Points, Polygons, read_features
-from ..region.crs import to_lonlat
-from ..region.sites import MARGIN_METRES, OK, Cell, Places, place_sites, square_pixels
+from ..region.crs import WGS84, to_lonlat
+from ..region.sites import (
+    MARGIN_METRES,
+    OK,
+    Cell,
+    Places,
+    place_sites,
+    polygon_pixels,
+    square_pixels,
+)
+from .site_plan import MOST_PIXELS
 
 MAX_ROWS = 500_000
 """Rows of a table, times the periods if it has no years."""
 
+_COUNTED = 200
+"""Polygons after which pixels are counted."""
 _SHOWN = 5
 _DEGREE = 111_320.0
 """Metres of a degree of latitude."""
@@ -364,12 +375,27 @@ def _units(
             count, content = len(pixels), np.ascontiguousarray(pixels).tobytes()
         else:
             count = int(areas[members].sum())
+            if count > MOST_PIXELS:
+                cell = Cell.of_name(str(cells[first]), config.grid.resolution)
+                count = _distinct_pixels([wkb[row] for row in members], cell)
             content = b"".join(sorted(wkb[row] or b"" for row in members))
         digest = hashlib.sha256(content).hexdigest()
         units.append(
             [names[int(periods[first])], str(cells[first]), first, end - first, count, digest]
         )
     return units
+
+
+def _distinct_pixels(wkb: Sequence[bytes | None], cell: Cell) -> int:
+    """Return the number of pixels of a cell that are in any of some polygons (WKB in degrees); it
+    stops above `MOST_PIXELS`."""
+    inside = np.zeros(cell.geobox.shape, bool)
+    for start in range(0, len(wkb), _COUNTED):
+        for geometry in shapely.from_wkb(wkb[start : start + _COUNTED]):
+            inside[polygon_pixels(geometry, WGS84, cell, "of sites")] = True
+        if (count := int(np.count_nonzero(inside))) > MOST_PIXELS:
+            break
+    return count
 
 
 def _polygon_pixels(
