@@ -23,6 +23,7 @@ from tessera_flow.region.grid import RegionGrid
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.products_region import make_region, write_block
+from ..support.stac_rules import check_extensions
 
 PRODUCTS = {
     "zarr": ["embeddings.zarr"],
@@ -132,6 +133,7 @@ def validated(path: Path, rules: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     validator = JsonSchemaSTACValidator()
     assert validator.validate_core(document, kind, "1.1.0") is not None
     jsonschema.Draft7Validator(rules).validate(document)
+    check_extensions(document)
     return document
 
 

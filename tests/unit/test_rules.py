@@ -22,7 +22,7 @@ def test_the_rules_name_the_files_of_the_package() -> None:
     in_rules = {path for file in RULES for path in literals(file.read_text(encoding="utf-8"))}
     assert in_rules <= PATTERNS
     # These are outputs only on condition, so the rules take them from `ProductFiles`.
-    ends = (".vrt", "/arrays.json", "/vrt.json", "/cog.json")
+    ends = (".vrt", "/arrays.json", "/vrt.json", "/cog.json", "/scenes.parquet")
     conditional = {
         p
         for p in PATTERNS

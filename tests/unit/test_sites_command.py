@@ -39,7 +39,7 @@ def test_a_table_with_years_needs_no_region_and_no_period(
     assert main(["plan", "--out", "run"]) == 0
     text = capsys.readouterr().out
     assert "4 rows of" in text
-    assert "2 cells and 2 periods: 2 cells and periods, 9 jobs, 3 pixels" in text
+    assert "2 cells and 2 periods: 2 cells and periods, 10 jobs, 3 pixels" in text
     assert "1 rows have no place" in text
 
 
@@ -95,5 +95,6 @@ def test_jobs_of_a_dry_run(tmp_path: Path, monkeypatch) -> None:
     counts = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
     counts = {rule: number for rule, number in counts.items() if "site" in rule or rule == "total"}
     assert counts == {
-        "site_items": 4, "site_series": 2, "site_infer": 2, "site_table": 1, "total": 11,
+        "site_items": 4, "site_series": 2, "site_infer": 2, "site_table": 1, "site_stac": 1,
+        "total": 12,
     }  # fmt: skip

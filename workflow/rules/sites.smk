@@ -1,7 +1,7 @@
 # Sites: points or small polygons of a table, by cell (a square of a UTM zone) and period.
 # Needs: the table (sites.table), grouped into cells when the workflow is read and cached; the
 # archive's catalog; the record of the weights.
-# Makes:
+# Makes (rules/stac.smk describes the table):
 #   site_items   the list of scenes of a sensor in a cell and period
 #   site_series  the time series of the pixels of the sites in it
 #   site_infer   their embeddings
@@ -84,6 +84,7 @@ rule site_table:
     output:
         table="<results>/sites/embeddings.parquet",
         record="<results>/sites/embeddings.json",
+        checksums="<results>/sites/checksums/site_table.json",
     log:
         "<logs>/sites/table.log",
     benchmark:

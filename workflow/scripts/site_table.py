@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from adaptor import job
+from adaptor import product_job
 from tessera_flow.jobs.site_jobs import write_table
 
-with job(snakemake) as config:
+with product_job(snakemake) as config:
     write_table(
         config,
         list(snakemake.input.embeddings),

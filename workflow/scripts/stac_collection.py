@@ -7,5 +7,7 @@ from tessera_flow.products.stac import write_collection
 
 with product_job(snakemake):
     write_collection(
-        Path(snakemake.output.collection), [Path(path) for path in snakemake.input.stac_items]
+        Path(snakemake.output.collection),
+        [Path(path) for path in snakemake.input.stac_items],
+        Path(snakemake.output.table),
     )

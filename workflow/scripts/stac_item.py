@@ -14,4 +14,5 @@ with product_job(snakemake) as config:
         **source_lists(config, map(Path, snakemake.input.manifests)),
         licence=snakemake.params.settings["license"],
         outline=region_outline(config, snakemake.wildcards.region),
+        scenes=Path(scenes) if (scenes := snakemake.output.get("scenes")) else None,
     )

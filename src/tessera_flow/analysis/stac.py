@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from ..products.stac import FILE, PROJECTION, footprint, last_second, midnight
 
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 
+_NOT_IN_NAMES = re.compile(r"[^0-9A-Za-z_-]")
 _ASSETS = {
     "map.tif": ("map", "Map", pystac.MediaType.COG, ["data"]),
     "map.tif.aux.xml": ("names", "Names of the classes", pystac.MediaType.XML, ["metadata"]),
@@ -83,12 +87,32 @@ def write_map_item(output: Path, record: Path, checksums: Path) -> None:
 
 def _classes(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the classes as the classification extension has them."""
+    names = _unique_names([(entry["value"], entry["name"]) for entry in document["classes"]])
     return [
         {
             "value": entry["value"],
-            "name": "".join(c if c.isalnum() or c in "-_" else "_" for c in entry["name"]),
+            "name": name,
             "title": entry["name"],
             "color_hint": entry["colour"].removeprefix("#").upper(),
         }
-        for entry in document["classes"]
+        for entry, name in zip(document["classes"], names, strict=True)
     ]
+
+
+def _unique_names(classes: Sequence[tuple[int, str]]) -> list[str]:
+    """Return a name of ASCII letters, digits, `-` and `_` for each (value, name) of a class.
+
+    Of names that become equal, such as those of `a b` and `a/b`, all get the value of the class.
+    """
+    plain = [_NOT_IN_NAMES.sub("_", name) or "class" for _, name in classes]
+    number = Counter(plain)
+    taken = {name for name in plain if number[name] == 1}
+    names = []
+    for (value, _), name in zip(classes, plain, strict=True):
+        if number[name] > 1:
+            name = f"{name}_{value}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        names.append(name)
+    return names

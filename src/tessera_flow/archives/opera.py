@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from ..config.sections import Download, Period
 from ..errors import CredentialsError, ItemError
@@ -75,6 +75,11 @@ class Opera(Provider):
     def collection_uri(self, location: str, collection: str) -> str:
         """See `Provider.collection_uri`. In CMR a collection is a concept."""
         return f"{location.rpartition('/')[0]}/concepts/{collection}"
+
+    def item_uri(self, location: str, collection: str, name: str) -> str:
+        """See `Provider.item_uri`. A granule is found by its name; its metadata link the files."""
+        query = urlencode({"collection_concept_id": collection, "granule_ur": name})
+        return f"{location}?{query}"
 
     def search(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import quote
 
 from ..config.sections import Download, Period
 from ..errors import ItemError
@@ -77,6 +78,15 @@ class Provider:
     def collection_uri(self, location: str, collection: str) -> str:
         """Return the URI of a collection of the service at `location`."""
         return f"{location.rstrip('/')}/collections/{collection}"
+
+    def item_uri(self, location: str, collection: str, name: str) -> str:
+        """Return the URL of the metadata of an item, readable without a key or token.
+
+        Args:
+            location, collection: as for `collection_uri`.
+            name: id of the item.
+        """
+        return f"{self.collection_uri(location, collection)}/items/{quote(name, safe='')}"
 
     def search(
         self,

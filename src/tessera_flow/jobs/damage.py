@@ -17,6 +17,7 @@ from ..products.checksums import Checksums
 from .files import RunFiles
 from .params import JobParams
 from .product_files import STORES, ProductFiles
+from .site_files import SiteFiles, SiteParams
 
 _LISTED = 3
 
@@ -68,7 +69,36 @@ def faulty_products(files: RunFiles, params: JobParams) -> FaultyProducts:
                 expected = params.of_record(name, region, period)
                 if record.settings != json.loads(json.dumps(expected)):
                     outdated.append(path)
+    _check_sites(files, params, damaged, outdated)
     return FaultyProducts(damaged, outdated)
+
+
+def _check_sites(
+    files: RunFiles, params: JobParams, damaged: dict[str, str], outdated: list[str]
+) -> None:
+    """Add the records of the files of sites. Of a file that was changed after its record was
+    written, the content is compared, too."""
+    if files.config.sites.table is None:
+        return
+    sites = SiteFiles(files)
+    own = SiteParams(files, sites, params)
+    for rule, path in sites.records().items():
+        if not Path(path).exists():
+            continue
+        record = _record(path, rule)
+        if fault := _damage(record, path) or _altered(record, Path(path)):
+            damaged[path] = fault
+        elif record is not None and record.settings != json.loads(json.dumps(own.of_record(rule))):
+            outdated.append(path)
+
+
+def _altered(record: Checksums | None, path: Path) -> str | None:
+    if record is None:
+        return None
+    written = path.stat().st_mtime_ns
+    later = [name for name in record.sizes if (record.root / name).stat().st_mtime_ns > written]
+    faults = list(record.only(later).changed_contents())
+    return f"{record.root} is damaged: {'; '.join(faults[:_LISTED])}" if faults else None
 
 
 def _record(path: str, name: str) -> Checksums | None:

@@ -46,7 +46,9 @@ class PathPatterns:
     tiles: str
     tile_list: str
     item: str
+    scenes: str
     collection: str
+    collection_items: str
     arrays_checksums: str
     preview_checksums: str
     counts_checksums: str
@@ -75,6 +77,10 @@ class PathPatterns:
     site_embeddings: str
     sites: str
     sites_record: str
+    sites_checksums: str
+    sites_item: str
+    sites_collection: str
+    sites_stac_checksums: str
 
     @classmethod
     def below(cls, work: str, results: str) -> PathPatterns:
@@ -113,9 +119,11 @@ class PathPatterns:
             tiles=f"{products}/tiles/{{block}}.json",
             tile_list=f"{products}/tiles.json",
             item=f"{products}/item.json",
+            scenes=f"{products}/scenes.parquet",
             checks=f"{products}/checks.json",
             report=f"{products}/report.html",
             collection=f"{results}/{{region}}/collection.json",
+            collection_items=f"{results}/{{region}}/items.parquet",
             arrays_checksums=f"{checksums}/arrays.json",
             preview_checksums=f"{checksums}/preview.json",
             counts_checksums=f"{checksums}/counts.json",
@@ -150,4 +158,8 @@ def _without_region(work: str, results: str) -> dict[str, str]:
         "site_embeddings": f"{cells}/embeddings/{{cell}}.zip",
         "sites": f"{results}/sites/embeddings.parquet",
         "sites_record": f"{results}/sites/embeddings.json",
+        "sites_checksums": f"{results}/sites/checksums/site_table.json",
+        "sites_item": f"{results}/sites/item.json",
+        "sites_collection": f"{results}/sites/collection.json",
+        "sites_stac_checksums": f"{results}/sites/checksums/site_stac.json",
     }

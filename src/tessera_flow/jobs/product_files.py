@@ -49,8 +49,10 @@ class ProductFiles:
             "geotessera": [self._paths.geotessera],
             "stac": [
                 self._paths.item,
+                *self.scene_tables().values(),
                 self._paths.item_checksums,
                 self._paths.collection,
+                self._paths.collection_items,
                 self._paths.collection_checksums,
             ],
             "report": [
@@ -203,6 +205,11 @@ class ProductFiles:
         if self._config.model.dtype == "int8":
             files["scales"] = self._paths.scales
         return files
+
+    def scene_tables(self) -> dict[str, str]:
+        """Return the named output pattern of the table of scenes beside the STAC Item, if there are
+        lists of scenes."""
+        return {"scenes": self._paths.scenes} if self._config.source == "scenes" else {}
 
     def cog_files(self) -> dict[str, str]:
         """Return named output patterns of the GeoTIFFs of all dimensions."""

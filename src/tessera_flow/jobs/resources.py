@@ -85,6 +85,7 @@ NEEDS: Mapping[str, Need] = {
     "site_series": Need(800, 1500, "block", 60),
     "site_infer": Need(600, 900, "patch", 30, threads=2),
     "site_table": Need(900, 0, "none", 120),
+    "site_stac": Need(300, 0, "none", 30),
     "export_tiles": Need(300, 450, "patch", 120),
     "list_tiles": Need(150, 0, "none", 60),
 }

@@ -19,6 +19,7 @@ from ..dates import Slice, period_slices
 from ..errors import Refused
 from ..input_files import MADE_FROM
 from ..models.weights_record import read_weights_record
+from ..products.checksums import FOLDER
 from .assumptions import dates_in, inference_seconds, memory_bytes
 from .block_attributes import read_attributes
 from .cpu_gpu_split import shares
@@ -67,7 +68,26 @@ class SiteFiles:
 
     def products(self) -> list[str]:
         """Return the product files; none without a table."""
-        return [self._paths.sites, self._paths.sites_record] if self.plan else []
+        if self.plan is None:
+            return []
+        files = [self._paths.sites, self._paths.sites_record, self._paths.sites_checksums]
+        if self.has_stac:
+            files += [
+                self._paths.sites_item,
+                self._paths.sites_collection,
+                self._paths.sites_stac_checksums,
+            ]
+        return files
+
+    @property
+    def has_stac(self) -> bool:
+        """Whether STAC documents of the table are made."""
+        return "stac" in self._config.products.formats
+
+    def records(self) -> dict[str, str]:
+        """Return the records of checksums of the product files, by rule."""
+        records = [path for path in self.products() if Path(path).parent.name == FOLDER]
+        return {Path(path).stem: path for path in records}
 
     def manifests(self, days: str, cell: str) -> dict[str, str]:
         """Return the lists of scenes of a cell and period, by sensor."""
@@ -174,6 +194,14 @@ class SiteParams:
             "skipped": sorted([*unit, why] for unit, why in self._sites.skipped.items()),
             "units": settings_hash([[*u, self._sites.units[u].digest] for u in self._sites.units]),
         }
+
+    def stac(self) -> dict[str, Any]:
+        """Return what the STAC documents depend on, beside the table."""
+        return {**self.table(), "license": self._config.products.license}
+
+    def of_record(self, rule: str) -> dict[str, Any]:
+        """Return the settings that the record of checksums of a rule states."""
+        return self.stac() if rule == "site_stac" else self.table()
 
     def record(self, rule: str, days: str, cell: str, weights: str | None) -> dict[str, str]:
         """Return what the block file of a rule and cell is made from (`jobs.made_from`).
@@ -313,7 +341,7 @@ class SiteSchedule:
         if self._sites.plan is None:
             return ""
         units, plan = self._sites.units.values(), self._sites.plan
-        jobs = len(units) * (len(self._sites.sensors) + 2) + 1
+        jobs = len(units) * (len(self._sites.sensors) + 2) + 1 + self._sites.has_stac
         seconds = sum(
             inference_seconds(
                 self.inference.removeprefix("infer_"),

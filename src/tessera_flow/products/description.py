@@ -17,6 +17,7 @@ from .sample import open_store
 
 _NO_PRODUCTS = ("tiles", "tiles_earlier", FOLDER)
 _RASTERS = (".tif", ".tiff", ".vrt")
+_NAMES = ("stitched_representation.json", "item.json", "embeddings.parquet")
 
 
 def find_products(path: Path) -> list[Path]:
@@ -51,7 +52,7 @@ def _is_product(path: Path) -> bool:
         return False
     if path.is_dir():
         return path.suffix == ".zarr" or (path / "provenance.json").exists()
-    return path.suffix in _RASTERS or path.name in ("stitched_representation.json", "item.json")
+    return path.suffix in _RASTERS or path.name in _NAMES
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -66,6 +67,8 @@ def read_record(path: Path) -> dict[str, Any]:
             record = open_store(path).attrs.get("provenance")
         elif path.is_dir():
             record = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+        elif path.suffix == ".parquet":
+            record = _record_of_table(path)
         elif path.suffix == ".json":
             record = json.loads(path.read_text(encoding="utf-8"))
             record = record.get("properties", record).get("provenance", record)
@@ -81,6 +84,14 @@ def read_record(path: Path) -> dict[str, Any]:
         )
     record.pop("arrays", None)  # only in stitched_representation.json
     return record
+
+
+def _record_of_table(path: Path) -> Any:
+    # Imported here: most commands read no Parquet file.
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(b"tessera_flow", b"null"))
 
 
 def describe(paths: list[Path]) -> str:
@@ -109,7 +120,8 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
         raise TileError(
             f"{paths[0]} was written by an earlier version of tessera-flow: write it again."
         )
-    model = record["model"]
+    if "table_sha256" in record:
+        return "\n".join([*map(str, paths), *_lines_of_sites(record)])
     a, _, c, _, e, f = record["transform"]
     height, width = record["shape"]
     lines = [
@@ -118,6 +130,25 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
         f"({record['period_start']} to {record['period_end']})",
         f"  grid            {width} x {height} px of {pixel_text(record['crs'], a)} in "
         f"{record['crs']}, x {c:.10g} to {c + a * width:.10g}, y {f + e * height:.10g} to {f:.10g}",
+        *_lines_of_model(record),
+        *(f"  warning         {text}" for text in record.get("warnings", [])),
+        _written_by(record),
+    ]
+    return "\n".join(lines)
+
+
+def _lines_of_sites(record: dict[str, Any]) -> list[str]:
+    return [
+        f"  sites           of a table with SHA-256 {record['table_sha256'][:12]}, pixels of "
+        f"{record['resolution']:g} m",
+        *_lines_of_model(record),
+        _written_by(record),
+    ]
+
+
+def _lines_of_model(record: dict[str, Any]) -> list[str]:
+    model = record["model"]
+    return [
         f"  model           {model['name']} ({model['family']}), {model['dim']} dimensions, "
         f"{model['dtype']}, weights {(model['sha256'] or 'unknown')[:12]}",
         *(
@@ -125,8 +156,11 @@ def _lines(paths: list[Path], record: dict[str, Any]) -> str:
             for s in record["sources"]
         ),
         f"  preprocessing   {record['preprocessing']}",
-        *(f"  warning         {text}" for text in record.get("warnings", [])),
-        f"  written by      tessera-flow {record['software']['tessera-flow']}, settings "
-        f"{record['configuration_sha256'][:12]}",
     ]
-    return "\n".join(lines)
+
+
+def _written_by(record: dict[str, Any]) -> str:
+    return (
+        f"  written by      tessera-flow {record['software']['tessera-flow']}, settings "
+        f"{record['configuration_sha256'][:12]}"
+    )

@@ -100,6 +100,13 @@ class SourceRecord:
             return self.location
         return self.location if parts.scheme == "file" else f"file:{quote(self.location)}"
 
+    def item_uri(self, name: str) -> str:
+        """Return the URI of a scene, tile or zone."""
+        if self.provider not in ("local", "tiles", "geotessera"):
+            provider = find_provider(self.provider, "")
+            return provider.item_uri(self.location, self.collection, name)
+        return f"{self.uri}#{quote(name, safe='')}"
+
 
 @dataclass(frozen=True)
 class Provenance:

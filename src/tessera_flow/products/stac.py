@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pystac
 import shapely
@@ -29,6 +28,7 @@ from .blocks import RegionBlocks
 from .checksums import REWRITTEN, STORE_RECORD, Checksums, multihash, records_in
 from .inference_record import InferenceRecord
 from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
+from .stac_geoparquet import MEDIA_TYPE, scene_items, write_items
 from .stac_metadata import RASTER, asset_fields, common_metadata, licence_link, simplified
 
 EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
@@ -96,6 +96,7 @@ def write_item(
     store: StoreManifest | None = None,
     licence: str = "other",
     outline: shapely.Geometry | None = None,
+    scenes: Path | None = None,
 ) -> None:
     """Write the Item of one region and period, beside its products.
 
@@ -109,6 +110,7 @@ def write_item(
         store: the tiles of published embeddings that were used.
         licence: of the products, an SPDX identifier or `other`.
         outline: of the region in degrees; None: that of its grid.
+        scenes: Parquet file to write beside it, with the scenes as a table; None: none.
 
     Raises:
         ConfigError: none of the products contains the embeddings.
@@ -133,7 +135,10 @@ def write_item(
         datetime=None,
         start_datetime=midnight(provenance.period_start),
         end_datetime=last_second(provenance.period_end),
-        properties=_properties(grid, provenance, inference) | common_metadata(provenance, licence),
+        properties=_properties(grid, provenance, inference)
+        | common_metadata(
+            provenance.model, provenance.sources, provenance.software["tessera-flow"], licence
+        ),
         stac_extensions=[EXTENSION, PROJECTION, RASTER],
         collection=provenance.region,
     )
@@ -150,19 +155,36 @@ def write_item(
                     item.add_asset(f"{key}_checksums", _store_record(name, title))
     _add_checksums(item, output.parent, products)
     sources = {source.sensor: source for source in provenance.sources}
-    for manifest in manifests:
+    lists = list(manifests)
+    for manifest in lists:
         source = sources[manifest.sensor]
         item.add_links([_source_link(source, scene.id) for scene in manifest.items])
+    if scenes is not None:
+        write_items(scenes, list(scene_items(lists, sources, product_crs(grid).to_wkt())))
+        item.add_asset("scenes", _table(scenes, "Scenes, as STAC GeoParquet", "metadata"))
+        if FILE not in item.stac_extensions:
+            item.stac_extensions.append(FILE)
     if store is not None:
         source = provenance.sources[0]
         item.add_links([_source_link(source, tile.name) for tile in store.parts])
-    item.add_link(_licence())
+    item.add_link(licence_of_scenes())
     for rel in ("collection", "parent", "root"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     _write(output, item.to_dict(include_self_link=False, transform_hrefs=False))
 
 
-def _licence() -> pystac.Link:
+def _table(path: Path, title: str, role: str) -> pystac.Asset:
+    """Return the asset of a table of Items beside the document."""
+    record = Checksums.of_files([path], path.parent)
+    fields = {
+        "file:size": record.sizes[path.name],
+        "file:checksum": multihash(record.sha256[path.name]),
+    }
+    return pystac.Asset(f"./{path.name}", title, None, MEDIA_TYPE, [role], fields)
+
+
+def licence_of_scenes() -> pystac.Link:
+    """Return the link to the terms of the scenes."""
     link = licence_link()
     return pystac.Link(link["rel"], link["href"], title=link["title"])
 
@@ -198,12 +220,13 @@ def _add_checksums(item: pystac.Item, folder: Path, products: Iterable[str]) -> 
                 item.stac_extensions.append(FILE)
 
 
-def write_collection(output: Path, items: Sequence[Path]) -> None:
+def write_collection(output: Path, items: Sequence[Path], table: Path | None = None) -> None:
     """Write the Collection of one region from the Items of its periods.
 
     Args:
         output: the JSON file, in the parent of the folders of the Items.
         items: files of `write_item`; at least one.
+        table: Parquet file to write beside it, with the Items as a table; None: none.
 
     Raises:
         OutputError: the file cannot be written.
@@ -238,7 +261,7 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
             **{k: v for k, v in documents[0]["properties"].items() if k == "gsd"},
         },
     )
-    collection.add_link(_licence())
+    collection.add_link(licence_of_scenes())
     collection.add_link(pystac.Link("emb:model", model.url, title=model.name))
     sources = [SourceRecord(**source) for record in records for source in record["sources"]]
     for uri, sensor in {source.uri: source.sensor for source in sources}.items():
@@ -247,7 +270,33 @@ def write_collection(output: Path, items: Sequence[Path]) -> None:
         href = f"./{path.relative_to(output.parent).as_posix()}"
         collection.add_link(pystac.Link("item", href, "application/geo+json"))
     collection.add_link(pystac.Link("root", "./collection.json", pystac.MediaType.JSON))
+    if table is not None:
+        folders = [path.parent.relative_to(output.parent).as_posix() for path in items]
+        moved = [_moved(item, folder) for item, folder in zip(documents, folders, strict=True)]
+        write_items(table, moved)
+        # The role of the specification of STAC GeoParquet.
+        asset = _table(table, "Items, as STAC GeoParquet", "collection-mirror")
+        collection.add_asset("items", asset)
+        collection.stac_extensions.append(FILE)
     _write(output, collection.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _moved(item: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return an Item whose relative URLs are those of the folder above its own, `folder`."""
+
+    def moved(entry: Mapping[str, Any]) -> dict[str, Any]:
+        href = str(entry["href"])
+        if href.startswith("../"):
+            href = f"./{href.removeprefix('../')}"
+        elif href.startswith("./"):
+            href = f"./{folder}/{href.removeprefix('./')}"
+        return {**entry, "href": href}
+
+    return {
+        **item,
+        "links": [moved(link) for link in item["links"]],
+        "assets": {key: moved(asset) for key, asset in item["assets"].items()},
+    }
 
 
 def _all_providers(documents: Sequence[Mapping[str, Any]]) -> list[pystac.Provider]:
@@ -304,9 +353,7 @@ def _properties(
 
 
 def _source_link(source: SourceRecord, scene: str) -> pystac.Link:
-    uri = source.uri
-    name = quote(scene, safe="")
-    href = f"{uri}/items/{name}" if "/collections/" in uri else f"{uri}#{name}"
+    href = source.item_uri(scene)
     return pystac.Link("emb:source-data", href, title=f"{source.sensor}: {scene}")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import shapely
 
-from .provenance import Provenance
+from .provenance import ModelRecord, Provenance, SourceRecord
 
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 
@@ -21,13 +22,15 @@ _MOST_POINTS = 2000
 _FINEST = 1e-6
 
 
-def common_metadata(provenance: Provenance, licence: str) -> dict[str, Any]:
-    """Return `license`, `providers` and `keywords` of an Item, common metadata of STAC."""
-    model = provenance.model
+def common_metadata(
+    model: ModelRecord, sources: Iterable[SourceRecord], version: str, licence: str
+) -> dict[str, Any]:
+    """Return `license`, `providers` and `keywords` of an Item, common metadata of STAC; `version`
+    is that of tessera-flow."""
     providers: list[dict[str, Any]] = [
         {"name": "ESA", "roles": ["producer", "licensor"], "url": "https://www.esa.int"},
     ]
-    for source in provenance.sources:
+    for source in sources:
         if source.provider in _HOSTS:
             host = {"name": _HOSTS[source.provider], "roles": ["host"], "url": source.uri}
             if host["name"] not in [provider["name"] for provider in providers]:
@@ -35,7 +38,6 @@ def common_metadata(provenance: Provenance, licence: str) -> dict[str, Any]:
     tessera: dict[str, Any] = {"name": f"TESSERA ({model.name})", "roles": ["processor"]}
     if model.url.startswith("https:"):
         tessera["url"] = model.url
-    version = provenance.software["tessera-flow"]
     flow = {"name": "tessera-flow", "roles": ["processor"], "description": f"version {version}"}
     return {
         "license": licence,
