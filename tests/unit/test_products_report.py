@@ -219,8 +219,13 @@ def test_mixed_precisions_are_warned_of_in_checks_and_report(
     (tmp_path / "logs").mkdir()
     write_report(
         tmp_path / "report.html", *inputs, tmp_path / "checks.json", tmp_path / "p.png",
-        manifests(), {}, tmp_path / "logs",
+        manifests(), {"maps": ["maps/kinds/map.html"]}, tmp_path / "logs",
     )  # fmt: skip
+    text = (tmp_path / "report.html").read_text()
+    assert '<p>Maps made from these embeddings: <a href="maps/kinds/map.html">kinds</a></p>' in text
+    printed = text[text.index("@media print") : text.index("</style>")]
+    assert ".map { max-height: 190px; }" in printed
+    assert "details:not([open]) { display: none; }" in printed
     page = " ".join(Page((tmp_path / "report.html").read_text()).text.split())
     assert "bf16 on cuda (NVIDIA A100) (3 blocks), float32 on cuda (NVIDIA A100) (1 block)" in page
     assert "136 pixels, smallest cosine 0.999950" in page

@@ -17,6 +17,8 @@ import pytest
 from snakemake.logging import LogEvent
 
 from tessera_flow.jobs.machine import default_limits, limit_files, memory_mb, slurm_memory
+from tessera_flow.jobs.outdated import DAMAGED, outdated_text
+from tessera_flow.jobs.product_files import ProductFiles
 from tessera_flow.jobs.progress import (
     Patches,
     RunProgress,
@@ -240,7 +242,14 @@ def test_status_has_the_steps_and_the_patches(
     log = files.infer_log("here", "then", blocks[1])
     log.parent.mkdir(parents=True)
     log.write_text(LINE)
+    later = {"job": "stitch_zarr", "state": "started"}
+    files.job_log_file("here", "then").write_text(json.dumps({"time": now} | common | later) + "\n")
+    (product, *others) = ProductFiles(files).all()
+    Path(product).parent.mkdir(parents=True)
+    Path(product).touch()
     text = status(files)
+    assert f"1 of {1 + len(others)} product files exist." in text
+    assert "  here then: stitch_zarr for " in text
     per_block = files.jobs_of_block("here", "then")
     assert per_block == {"download": 6, "stack": 2, "retile": 1, "infer": 1}
     assert (
@@ -251,6 +260,16 @@ def test_status_has_the_steps_and_the_patches(
     assert ", 5 of 16 patches, 1,300 px/s\n" in text
     assert f"Failed:\n  here then {blocks[1]}: download sentinel2 b (0 attempts)" not in text
     assert "no scene" in text
+
+
+def test_damaged_files_are_not_called_files_of_other_settings() -> None:
+    outdated = {"a.zip": "it differs in infer", "b.zip": DAMAGED, "c.zip": DAMAGED}
+    assert outdated_text(outdated, "made again") == [
+        "2 files are damaged (b.zip): made again.",
+        "1 file was made with other settings than the present ones (a.zip: it differs in infer): "
+        "made again.",
+    ]
+    assert outdated_text({}, "made again") == []
 
 
 def test_the_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:

@@ -262,6 +262,7 @@ def test_plan_and_status_of_a_new_run(folder: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == (
         "0 of 1 blocks have embeddings.\n  not started: 1\n"
         "Jobs done of all: download 0/6, stack 0/2, retile 0/1, infer 0/1.\n"
+        "0 of 27 product files exist.\n"
     )
 
 
@@ -311,6 +312,16 @@ def test_products_are_named(folder: Path) -> None:
         "  tessera-run/results/region/y2022",
         "  tessera-run/results/region/y2023",
         "Open first: tessera-run/results/region/y2022/report.html",
+        "Next: tessera-flow info tessera-run/results/region/y2022",
+    ]
+    labels = {"labels": "kinds.csv", "column": "kind"}
+    mapped = config.model_validate({**config.model_dump(), "maps": {"kinds": labels}})
+    page = Path("tessera-run/results/region/y2023/maps/kinds/map.html")
+    page.parent.mkdir(parents=True)
+    page.touch()
+    assert products_text(run, mapped).splitlines()[3:] == [
+        "Open first: tessera-run/results/region/y2022/report.html",
+        f"Map: {page}",
         "Next: tessera-flow info tessera-run/results/region/y2022",
     ]
 

@@ -7,7 +7,7 @@ try:
     from tessera_flow.jobs.check_results import check_lines
     from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.machine import default_limits
-    from tessera_flow.jobs.outdated import outdated_files, refuse_to_replace
+    from tessera_flow.jobs.outdated import outdated_files, outdated_text, refuse_to_replace
     from tessera_flow.jobs.preflight import (
         check_run,
         lock_work,
@@ -53,10 +53,8 @@ def files_to_make_again(recorded):
         show_warning(error)
     except TesseraFlowError as error:
         refuse(error)
-    if outdated:
-        show_warning(
-            f"{len(outdated)} files in {CONFIG.paths.work} were made with other settings."
-        )
+    for text in outdated_text(outdated, "made again"):
+        show_warning(text)
     return [*FAULTY.paths, *outdated]
 
 

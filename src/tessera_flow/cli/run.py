@@ -260,5 +260,13 @@ def products_text(run: RunFolder, config: Config) -> str:
     reports = [folder / "report.html" for folder in folders]
     first = next((path for path in reports if path.is_file()), None)
     if first is not None:
-        lines += [f"Open first: {first}", f"Next: tessera-flow info {first.parent}"]
+        lines += [f"Open first: {first}"]
+    maps = [
+        results / region / period / "maps" / name / "map.html"
+        for region, period in runs(config)
+        for name in config.maps_of(region, period)
+    ]
+    lines += [f"Map: {path}" for path in maps if path.is_file()]
+    if first is not None:
+        lines += [f"Next: tessera-flow info {first.parent}"]
     return "\n".join(lines) if len(lines) > 1 else ""

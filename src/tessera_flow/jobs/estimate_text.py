@@ -41,7 +41,10 @@ def _rows_of_work(estimate: Estimate) -> Iterable[tuple[str, str]]:
     total = sum(estimate.jobs.values())
     yield "blocks", f"{estimate.blocks}, of which {estimate.blocks_left} have no embeddings yet"
     if estimate.outdated:
-        yield "made with other settings, to be made again", f"{estimate.outdated:,} files"
+        yield (
+            "damaged or made with other settings, to be made again",
+            (f"{estimate.outdated:,} files"),
+        )
     yield "jobs", f"{total:,}" if total else "none: everything exists"
     if total:
         yield "jobs by rule", ", ".join(f"{rule} {n:,}" for rule, n in estimate.jobs.items())

@@ -23,6 +23,9 @@ from .work_lock import WorkLock
 
 Recorded = Callable[[str], bool]
 
+DAMAGED = "it is damaged"
+"""Reason of a file that is made again although its settings are not other ones."""
+
 
 @dataclass(frozen=True)
 class _Head:
@@ -77,11 +80,37 @@ def outdated_files(files: RunFiles, params: JobParams, recorded: Recorded) -> di
         for path, attributes in attributes_of_existing(_block_files(files, region, period)):
             if attributes is not None:
                 proven |= {h.path for h in doubtful if expected.proves(attributes, h.steps)}
-            why = "it is damaged" if attributes is None else expected.fault(attributes)
+            why = DAMAGED if attributes is None else expected.fault(attributes)
             if why and not recorded(path):
                 outdated[path] = why
     outdated |= {path: why for path, why in unknown.items() if path not in proven}
     return outdated | outdated_site_files(files, params, recorded)
+
+
+def outdated_text(outdated: Mapping[str, str], verb: str) -> list[str]:
+    """Return a sentence about damaged files, and one about those of other settings.
+
+    Args:
+        outdated: see `outdated_files`.
+        verb: what happens to them, such as `they are made again`.
+    """
+    texts = []
+    for damaged in (True, False):
+        chosen = {p: why for p, why in outdated.items() if (why == DAMAGED) == damaged}
+        if not chosen:
+            continue
+        path, why = next(iter(chosen.items()))
+        number = f"{len(chosen)} files" if len(chosen) > 1 else "1 file"
+        be = "are" if len(chosen) > 1 else "is"
+        if damaged:
+            texts.append(f"{number} {be} damaged ({path}): {verb}.")
+        else:
+            was = "were" if len(chosen) > 1 else "was"
+            texts.append(
+                f"{number} {was} made with other settings than the present ones ({path}: {why}): "
+                f"{verb}."
+            )
+    return texts
 
 
 def outdated_now(files: RunFiles) -> tuple[dict[str, str], list[str]]:

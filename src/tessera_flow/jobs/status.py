@@ -19,7 +19,8 @@ from .check_results import check_lines
 from .files import RunFiles
 from .journal import JobRecord, read_job_log
 from .measured import STAGES
-from .outdated import outdated_now
+from .outdated import outdated_now, outdated_text
+from .product_files import ProductFiles
 from .progress import Step, minutes_text, patches_of, step_of, steps_text
 from .scene_warnings import scene_warnings
 from .schedule import LAST_STEPS
@@ -206,11 +207,13 @@ def status(files: RunFiles) -> str:
         lines.append(f"{counts['done']} of {total} blocks have embeddings.")
         lines += [f"  {state}: {number}" for state, number in sorted(counts.items())]
         lines.append(f"Jobs done of all: {steps_text(steps)}.")
+    lines += _products_line(files)
     rate = _blocks_per_hour(finished)
     left = total - counts["done"] - counts[_FAILED]  # a failed block may fail again
     if rate and left:
         time_left = minutes_text(3600 * left / rate)
         lines.append(f"{rate:.1f} blocks per hour recently; about {time_left} left.")
+    running += _running_products(files)
     if running:
         lines += ["Running:", *running[:_LISTED]]
     if len(running) > _LISTED:
@@ -228,14 +231,28 @@ def status(files: RunFiles) -> str:
 def _warnings(files: RunFiles) -> list[str]:
     """Return the warnings about files of other settings and about scenes."""
     outdated, problems = outdated_now(files)
-    if outdated:
-        path, why = next(iter(outdated.items()))
-        number = f"{len(outdated)} files were" if len(outdated) > 1 else "1 file was"
-        problems.append(
-            f"{number} made with other settings than the present ones ({path}: {why}): the next "
-            "run makes them again."
-        )
+    problems += outdated_text(outdated, "the next run makes it again")
     return [*problems, *scene_warnings(files, of_blocks=True)]
+
+
+def _products_line(files: RunFiles) -> list[str]:
+    """Return how many product files exist; nothing without products."""
+    paths = [*ProductFiles(files).all(), *SiteFiles(files).products()]
+    if not paths:
+        return []
+    done = sum(Path(path).exists() for path in paths)
+    return [f"{done} of {len(paths)} product files exist."]
+
+
+def _running_products(files: RunFiles) -> list[str]:
+    """Return a line for each job of a region or period that runs."""
+    logs = [*((region,) for region in files.grids), *runs(files.config)]
+    return [
+        _line_of_job(names, record)
+        for names in logs
+        for record in read_job_log(files.job_log_file(*names))
+        if record.running
+    ]
 
 
 def _count_steps(
@@ -258,11 +275,16 @@ def _count_steps(
         step.failed += sum(r.state != "done" and not r.running for r in own)
 
 
-def _running_line(files: RunFiles, names: tuple[str, str, str], record: JobRecord) -> str:
-    """Return one line: block, job, how long it has run, finished patches."""
+def _line_of_job(names: tuple[str, ...], record: JobRecord) -> str:
+    """Return one line: region, period and block, job, how long it has run."""
     start = datetime.datetime.fromisoformat(record.time)
     seconds = (datetime.datetime.now(datetime.UTC) - start).total_seconds()
-    line = f"  {' '.join(names)}: {record.job} for {minutes_text(max(0.0, seconds))}"
+    return f"  {' '.join(names)}: {record.job} for {minutes_text(max(0.0, seconds))}"
+
+
+def _running_line(files: RunFiles, names: tuple[str, str, str], record: JobRecord) -> str:
+    """Return one line: block, job, how long it has run, finished patches."""
+    line = _line_of_job(names, record)
     patches = patches_of(files.infer_log(*names)) if record.rule.startswith("infer") else None
     return f"{line}, {patches}" if patches else line
 

@@ -268,7 +268,8 @@ def _steps(facts: Facts) -> Iterator[Check]:
                 check.state = WARN
                 check.messages = [
                     f"{steps.fewer_percent:.1f} % of the embeddings are computed from fewer than "
-                    f"{FEW_STEPS} valid Sentinel-2 observations (model.min_observations)."
+                    f"{FEW_STEPS} valid Sentinel-2 observations. Set a higher "
+                    "model.min_observations to leave such pixels without an embedding."
                 ]
         yield check
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
@@ -162,6 +162,7 @@ def write_report(
             ),
             citations=CITATIONS,
             opening=_opening(provenance, products),
+            map_pages=[(PurePath(p).parent.name, quote(p)) for p in products.get("maps", ())],
             software=provenance.software,
             record=json.dumps(provenance.to_json(), indent=1),
         ),
