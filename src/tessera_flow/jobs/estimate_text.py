@@ -19,7 +19,7 @@ from .outdated import outdated_now
 from .plan_row import EMBEDDINGS, STORE, Row, coverage_table
 from .schedule import Schedule
 from .simulate import Limits
-from .site_files import SiteFiles, SiteSchedule
+from .site_estimate import write_site_estimate
 from .status import duration
 
 MOST_ROWS = 40
@@ -130,7 +130,7 @@ def estimate_json(estimate: Estimate) -> str:
 
 def write_estimate(config: Config, folder: Path, limits: Limits) -> str:
     """Write `plan.json`, `plan.md`, and for each region and period a map and a GeoJSON file of its
-    blocks, `<region>_<period>.svg` and `.geojson`, into a folder.
+    blocks, `<region>_<period>.svg` and `.geojson`, into a folder; with sites, `sites.json`.
 
     Args:
         config: of the run.
@@ -146,7 +146,7 @@ def write_estimate(config: Config, folder: Path, limits: Limits) -> str:
     """
     files = RunFiles(config)
     schedule = Schedule(files, cores=limits.cores)
-    sites = SiteSchedule(files, SiteFiles(files), schedule).estimate_text()
+    sites = write_site_estimate(files, schedule, folder)
     if not runs(config):
         write_text(folder / "plan.md", sites)
         return sites

@@ -289,13 +289,17 @@ class SiteSchedule:
     def table_memory_mb(self, attempt: int) -> int:
         """Return the memory of the job that writes the table, which holds one cell at a time."""
         largest = max((unit.pixels for unit in self._sites.units.values()), default=0)
-        most = 1024 if self._schedule.weights == "v2-teacher" else 128
-        dim = self._config.model.dim or most
         size = 4 if self._config.model.dtype == "float32" else 1
-        extra = 2 * largest * (dim * size + _BYTES_BESIDE) / 1e6
+        extra = 2 * largest * (self.dim() * size + _BYTES_BESIDE) / 1e6
         return memory_mb("site_table", attempt, 0, 0) + attempt * math.ceil(extra)
 
-    def _dates(self, days: str) -> dict[str, float]:
+    def dim(self) -> int:
+        """Return the dimensions that are stored, as far as the configuration states them."""
+        most = 1024 if self._schedule.weights == "v2-teacher" else 128
+        return self._config.model.dim or most
+
+    def dates(self, days: str) -> dict[str, float]:
+        """Return the assumed number of dates of each sensor in a period."""
         period = Slice.from_name(days)
         number = (period.end - period.start).days + 1
         return {sensor: dates_in(sensor, number) for sensor in self._sites.sensors}
@@ -310,7 +314,7 @@ class SiteSchedule:
         patch = min(edge, self._config.grid.patch_size)
         if rule == "site_series":
             return memory_mb(rule, attempt, edge, patch)
-        dates = memory_bytes(self._dates(days))
+        dates = memory_bytes(self.dates(days))
         weights = self._schedule.weights_bytes
         return memory_mb(self.inference, attempt, edge, patch, weights, dates)
 
@@ -318,7 +322,7 @@ class SiteSchedule:
         """Return the time to request, in minutes, at most `jobs.max_job_hours`."""
         unit = self._sites.units[days, cell]
         if rule == "site_series":
-            share = sum(self._dates(days).values()) / sum(self._dates(_YEAR).values())
+            share = sum(self.dates(days).values()) / sum(self.dates(_YEAR).values())
             sites = min(MOST_READ_SITES, unit.count)
             minutes = runtime_minutes(rule, attempt, self._edge(days, cell)) + math.ceil(
                 attempt * share * READ_MINUTES_PER_SITE * sites
@@ -329,37 +333,12 @@ class SiteSchedule:
                 rule.removeprefix("infer_"),
                 self._schedule.parameters,
                 unit.pixels,
-                sum(self._dates(days).values()),
+                sum(self.dates(days).values()),
                 self._schedule.threads(rule),
             )
             minutes = inference_minutes(rule, attempt, seconds)
         limit = self._config.jobs.max_job_hours
         return minutes if limit is None else min(minutes, int(60 * limit))
-
-    def estimate_text(self) -> str:
-        """Return jobs and cells, for the plan; empty without a table."""
-        if self._sites.plan is None:
-            return ""
-        units, plan = self._sites.units.values(), self._sites.plan
-        jobs = len(units) * (len(self._sites.sensors) + 2) + 1 + self._sites.has_stac
-        seconds = sum(
-            inference_seconds(
-                self.inference.removeprefix("infer_"),
-                self._schedule.parameters,
-                unit.pixels,
-                sum(self._dates(unit.period).values()),
-                self._schedule.threads(self.inference),
-            )
-            for unit in units
-        )
-        return (
-            f"Sites: {plan.rows} rows of {self._config.sites.table} in "
-            f"{len({unit.cell for unit in units})} cells and {len({u.period for u in units})} "
-            f"periods: {len(units)} cells and periods, {jobs} jobs, "
-            f"{sum(unit.pixels for unit in units)} pixels, {seconds / 3600:.1f} h of inference "
-            f"({self.inference}, one job after the other). {plan.unplaced} rows have no place on "
-            "a grid. Downloads depend on the blocks of the scenes' files and are not estimated."
-        )
 
 
 _YEAR = "2021-01-01_2021-12-31"
