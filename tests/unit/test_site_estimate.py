@@ -111,6 +111,6 @@ def test_plan_has_the_estimate(
     assert main(["plan", "--out", "run"]) == 0
     text = capsys.readouterr().out
     assert "scenes are not listed yet, so their number is assumed" in text
-    document = json.loads(Path("run/results/plan/sites.json").read_text())
+    document = json.loads(Path("results/plan/sites.json").read_text())
     assert f"about {document['requests']:,} requests, {document['download_gb']:,.3g} GB" in text
     assert document["rows"] == 2 and document["jobs"] == 6
