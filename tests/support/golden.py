@@ -1,6 +1,8 @@
 """Numbers recorded from the published code, and comparisons of a model with them."""
 
+import copy
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,18 @@ def checkpoint(name: str) -> Path:
     return GOLDEN / f"checkpoints/{name}.pt"
 
 
-def plain(name: str, source: str | None = None) -> Model:
-    """Load a model."""
+@cache
+def _loaded(name: str, source: str | None) -> Model:
     return load_model(checkpoint(name), statistics=source)
 
 
+def plain(name: str, source: str | None = None) -> Model:
+    """Return a model that is not packed, to change."""
+    return copy.deepcopy(_loaded(name, source))
+
+
 def packed(name: str, source: str | None = None, dtype: torch.dtype = torch.float32) -> Model:
-    """Load a model and pack it."""
+    """Return a packed model, to change."""
     return plain(name, source).pack(dtype)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def package_of(module: str) -> str:
     return max(names, key=len, default=BASE)
 
 
-def imports(path: Path, package: str | None = None) -> set[str]:
+@cache
+def imports(path: Path, package: str | None = None) -> frozenset[str]:
     """Return the full names of the modules that a file imports, anywhere in it.
 
     `from a.b import c` gives `a.b.c` (c may be a module or not). Relative imports are
@@ -61,17 +63,18 @@ def imports(path: Path, package: str | None = None) -> set[str]:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([base] if base else [])])
             result |= {f"{base}.{alias.name}" for alias in node.names}
-    return result
+    return frozenset(result)
 
 
-def package_imports(module: str) -> set[str]:
+def package_imports(module: str) -> frozenset[str]:
     """Return the full names that a module of the package imports."""
     path = MODULES[module]
     full = f"tessera_flow.{module}" if module else "tessera_flow"
     return imports(path, full if path.name == "__init__.py" else full.rpartition(".")[0])
 
 
-def own_imports(module: str) -> set[str]:
+@cache
+def own_imports(module: str) -> frozenset[str]:
     """Return the modules of the package that a module imports, by their names in MODULES."""
     result = set()
     for name in package_imports(module):
@@ -82,7 +85,7 @@ def own_imports(module: str) -> set[str]:
             inner = inner.rpartition(".")[0]
         if inner in MODULES and inner:
             result.add(inner)
-    return result
+    return frozenset(result)
 
 
 def test_every_package_is_in_the_table_once() -> None:

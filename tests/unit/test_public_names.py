@@ -53,9 +53,9 @@ def test_a_tile_folder_gives_the_reference_numbers() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_a_product_is_opened_with_dequantised_values(tmp_path: Path, dtype: str) -> None:
-    region = make_region(tmp_path, 50, dtype=dtype)
+    region = make_region(tmp_path, 100, dtype=dtype)
     store = tmp_path / "run" / "embeddings.zarr"
-    write_zarr(store, region.grid, region.blocks, region.provenance, chunk=25)
+    write_zarr(store, region.grid, region.blocks, region.provenance, chunk=50)
     for path in (store, store.parent):
         dataset = tf.open_product(path)
         values = np.moveaxis(dataset["embeddings"].values[0], 0, -1)

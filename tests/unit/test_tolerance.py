@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.plain import Plain, padded
-from benchmarks.tiles import write_checkpoint
+from benchmarks.tiles import MODELS, write_checkpoint
 
 from tessera_flow.demo.weights import write_demo_weights
 from tessera_flow.errors import ConfigError
@@ -31,10 +31,12 @@ from tessera_flow.inference.tolerance import (
 )
 from tessera_flow.models.checkpoint import load_model
 from tessera_flow.models.family import Model
+from tessera_flow.models.layers import StackSizes
 from tessera_flow.models.philox import Stream
 from tessera_flow.models.quantize import V2
 from tessera_flow.models.sampling import positions
 from tessera_flow.models.statistics import V2_STUDENT
+from tessera_flow.models.v1 import V1Sizes
 from tessera_flow.tile_folders.format import read_tile_folder
 
 from ..support import golden
@@ -240,7 +242,9 @@ def test_guard_notices_that_fp16_overflows(tmp_path: Path) -> None:
 
 
 @needs_bf16
-@pytest.mark.parametrize("name", ["v2-nano", "v2-small", "v1.0-qat"])
+@pytest.mark.parametrize(
+    "name", ["v2-nano", "v2-small", pytest.param("v1.0-qat", marks=pytest.mark.slow)]
+)
 def test_bf16_at_published_sizes(name: str, tmp_path: Path) -> None:
     path = write_checkpoint(name, tmp_path)
     model = prepare_model(ModelSpec(path, device="cpu", statistics=source(name), precision="bf16"))
@@ -250,6 +254,14 @@ def test_bf16_at_published_sizes(name: str, tmp_path: Path) -> None:
     for title, arrays in tiles(edge).items():
         tile = corner(arrays, edge)
         assert_within(values(tile, exact), values(tile, model), exact, HALF, f"{name} {title}")
+
+
+@needs_bf16
+def test_bf16_of_one_layer_of_v1_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the published width, with the recurrent pooling."""
+    stack = StackSizes(512, 1, 4, 1024)
+    monkeypatch.setitem(MODELS, "v1.0-qat", ("v1.0-qat", V1Sizes(128, stack, stack, 128, 128)))
+    test_bf16_at_published_sizes("v1.0-qat", tmp_path)
 
 
 @needs_bf16
