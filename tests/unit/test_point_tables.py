@@ -21,6 +21,7 @@ from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError
 from tessera_flow.products.points import Points, read_points, write_table
 from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.region import vector_file
 
 from ..support.products_region import make_region
 
@@ -253,7 +254,8 @@ def test_layers_must_be_named(tmp_path: Path) -> None:
         read_points(path, layer="c")
 
 
-def test_locked_geopackage_is_refused(tmp_path: Path) -> None:
+def test_locked_geopackage_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_file, "_LOCK_SECONDS", 0.1)
     path = geometry(tmp_path / "p.gpkg", [shapely.Point(3, 51)])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("begin exclusive")

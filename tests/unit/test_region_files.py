@@ -312,6 +312,7 @@ def test_locked_geopackage_is_refused(tmp_path: Path, monkeypatch, journal: str)
     edits = ((GPKG_HEADER + geometry.wkb).hex() for geometry in (small, SQUARE))
     command = [sys.executable, "-c", HOLD_LOCK, str(path), journal, *edits]
     monkeypatch.setattr(vector_file, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setenv("SQLITE_BUSY_TIMEOUT", "100")  # of GDAL, in ms
     message = r"region\.gpkg is open in another program.*locked.*close the file there"
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
