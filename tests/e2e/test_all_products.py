@@ -49,6 +49,17 @@ def test_every_product_then_the_same_from_its_tiles(finished: Path) -> None:
         assert Path(asset.get_absolute_href()).exists()
     assert "visual" not in item.assets  # the preview was not requested
     assert len([link for link in item.links if link.rel == "emb:source-data"]) == 10
+    before = product_bytes(finished)
+    tile = next(path for path in (folder / "tiles").iterdir() if path.is_dir())
+    (tile / "bands.npy").write_bytes(b"short")
+    (folder / "tiles.json").write_text("{}")
+    assert plan(finished) == {"export_tiles": 1, "list_tiles": 1, "checks": 1, "report": 1,
+                              "index": 1}  # fmt: skip
+    run(finished)
+    assert plan(finished) == {}
+    after = product_bytes(finished)
+    report = {name for name in before if "report" in name}  # states the costs
+    assert {k for k in before if before[k] != after[k]} <= report
     page = (folder / "report.html").read_text()
     assert "<h2>Checks</h2>" in page
     assert "<td>infer</td><td>4</td>" in page

@@ -480,8 +480,14 @@ def test_no_tile_folders_of_a_skipped_block_are_requested(tmp_path: Path) -> Non
     with pytest.raises(ConfigError), record_job(run.job_log_file("here", "then", first), "retile"):
         raise ConfigError("no scene there")
     assert list(run.skipped_blocks("here", "then")) == [first]
-    names = [Path(path).stem for path in ProductFiles(run).by_format("here", "then")["tiles"]]
-    assert names == [*others, "tiles"]
+    products = ProductFiles(run)
+    names = [Path(path).stem for path in products.by_format("here", "then")["tiles"]]
+    assert names == [*others, "tiles", "tiles"]
+    records = products.records("here", "then")
+    assert list(records) == ["zarr", "tiles", *(f"tiles/{b}" for b in others), "skipped_blocks"]
+    expected = JobParams(run).product("tiles")("here", "then")
+    assert JobParams(run).of_record(f"tiles/{others[0]}", "here", "then") == expected
+    assert {records["tiles"], records["skipped_blocks"]} <= set(products.of_run("here", "then"))
 
 
 def test_the_plan_counts_maps_and_the_store_that_they_need(tmp_path: Path) -> None:

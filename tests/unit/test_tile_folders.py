@@ -20,6 +20,8 @@ from tessera_flow.block_file import create_array, create_block_file, open_block_
 from tessera_flow.errors import OutputError, TileError
 from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.ingest.retile import TIME_CHUNK
+from tessera_flow.products.checksums import Checksums, record_files
+from tessera_flow.products.verify import verify
 from tessera_flow.region.grid import RegionGrid, tiling
 from tessera_flow.tile_folders.exporter import export_tiles
 from tessera_flow.tile_folders.format import read_tile_folder
@@ -331,3 +333,62 @@ class TestTileList:
         with pytest.raises(TileError, match=r"b000_000\.json cannot be read"):
             self.write(tiles)
         assert digests(tiles.folder) == before
+
+
+class TestChecksums:
+    """The tile folders of a block are in the record of checksums in its list."""
+
+    @pytest.fixture
+    def folder(self, tiles: Tiles) -> Path:
+        tiles.folder = tiles.folder.parent / "results" / "tiles"
+        tiles.export()
+        TestTileList.write(tiles)
+        folder = tiles.folder.parent
+        record_files(folder / "checksums/tiles.json", [folder / "tiles.json"])
+        return folder
+
+    @staticmethod
+    def faults(path: Path) -> list[str]:
+        return [fault for result in verify(path) for fault in result.faults]
+
+    def test_whole_tiles_are_as_recorded(self, folder: Path) -> None:
+        results = list(verify(folder))
+        files = [p for p in (folder / "tiles").glob("*/*") if p.is_file()]
+        assert [result.files for result in results] == [1, *(8 * n for n in (3, 2, 4, 2))]
+        assert sum(r.size for r in results[1:]) == sum(p.stat().st_size for p in files)
+        for path in (folder, folder / "tiles"):
+            assert self.faults(path) == []
+
+    def test_changed_tiles_are_named(self, folder: Path) -> None:
+        record = Checksums.of_tiles(folder / "tiles" / "b001_001.json")
+        assert record.settings == {"a": 1}
+        bands, doys, roi, *_ = sorted(n for n in record.sizes if n.startswith("40_40"))
+        tiles = folder / "tiles"
+        data = bytearray((tiles / bands).read_bytes())
+        data[-1] ^= 1
+        (tiles / bands).write_bytes(data)
+        assert list(record.changed_sizes()) == []
+        assert self.faults(folder) == [f"{bands} has changed (its SHA-256 is another)"]
+        (tiles / doys).unlink()
+        (tiles / roi).write_bytes(b"")
+        missing = [f"{doys} is missing", f"{roi} has 0 bytes instead of {record.sizes[roi]}"]
+        assert list(record.changed_sizes()) == missing
+        assert set(self.faults(folder)) == {
+            *missing, f"{bands} has changed (its SHA-256 is another)",
+        }  # fmt: skip
+
+    def test_missing_and_damaged_lists(self, folder: Path) -> None:
+        (folder / "tiles" / "b000_000.json").unlink()
+        (folder / "tiles" / "b000_001.json").write_text('{"tiles": ["0_0_9_9"]}')
+        (folder / "tiles" / "b001_000.json").write_text('{"tiles": [], "files": 1}')
+        first, second, third = self.faults(folder)
+        assert first.startswith(f"{folder / 'tiles/b000_000.json'} does not exist")
+        assert second == "has no checksums: delete it and run the workflow again"
+        assert list(Checksums.of_tiles(folder / "tiles" / "b000_001.json").changed_sizes()) == []
+        assert third.startswith(f"{folder / 'tiles/b001_000.json'} is no record of checksums")
+        (folder / "tiles.json").write_text("{")
+        first, second, *_ = self.faults(folder)
+        assert first.startswith("tiles.json has 1 bytes instead of")
+        assert second.startswith("cannot be read")
+        (folder / "checksums/tiles.json").unlink()
+        assert len(self.faults(folder)) == 1

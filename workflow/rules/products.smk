@@ -109,6 +109,7 @@ rule list_skipped_blocks:
         **BLOCKS,
     output:
         record="<results>/{region}/{period}/skipped_blocks.json",
+        checksums="<results>/{region}/{period}/checksums/skipped_blocks.json",
     log:
         "<logs>/{region}/{period}/list_skipped_blocks.log",
     benchmark:

@@ -126,6 +126,7 @@ rule list_tiles:
         records=of(PRODUCTS.tile_records),
     output:
         list="<results>/{region}/{period}/tiles.json",
+        checksums="<results>/{region}/{period}/checksums/tiles.json",
     log:
         "<logs>/{region}/{period}/list_tiles.log",
     benchmark:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from adaptor import job
+from adaptor import product_job
 from tessera_flow.tile_folders.tile_list import list_tiles
 
-with job(snakemake):
+with product_job(snakemake):
     output = Path(snakemake.output.list)
     list_tiles(
         output,

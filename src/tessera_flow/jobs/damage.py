@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..config.configuration import runs
 from ..errors import TileError
-from ..products.checksums import Checksums
+from ..products.checksums import TILES, Checksums
 from .files import RunFiles
 from .params import JobParams
 from .product_files import STORES, ProductFiles
@@ -106,6 +106,8 @@ def _record(path: str, name: str) -> Checksums | None:
     try:
         if name in STORES:
             return Checksums.of_store(Path(path))
+        if name.startswith(f"{TILES}/"):
+            return Checksums.of_tiles(Path(path))
         return Checksums.read(Path(path), Path(path).parent.parent)
     except TileError:
         return None

@@ -188,7 +188,7 @@ class JobParams:
             name: as in `ProductFiles.records`.
             region, period: of the product.
         """
-        product, _, map_name = name.partition(" ")
+        product, _, map_name = name.partition("/")[0].partition(" ")
         if map_name:
             return self.map(region, period, map_name)
         return self.product(product)(region, period)

@@ -27,6 +27,7 @@ class PathPatterns:
     embeddings: str
     skipped: str
     skip_list: str
+    skip_list_checksums: str
     zarr: str
     arrays: str
     scales: str
@@ -45,6 +46,7 @@ class PathPatterns:
     geotessera: str
     tiles: str
     tile_list: str
+    tile_list_checksums: str
     item: str
     scenes: str
     collection: str
@@ -100,6 +102,7 @@ class PathPatterns:
             embeddings=f"{run}/embeddings/{{block}}.zip",
             skipped=f"{run}/skipped/{{block}}.zip",
             skip_list=f"{products}/skipped_blocks.json",
+            skip_list_checksums=f"{checksums}/skipped_blocks.json",
             zarr=f"{products}/embeddings.zarr",
             arrays=f"{products}/stitched_representation.npy",
             scales=f"{products}/stitched_representation_scales.npy",
@@ -118,6 +121,7 @@ class PathPatterns:
             geotessera=f"{products}/geotessera",
             tiles=f"{products}/tiles/{{block}}.json",
             tile_list=f"{products}/tiles.json",
+            tile_list_checksums=f"{checksums}/tiles.json",
             item=f"{products}/item.json",
             scenes=f"{products}/scenes.parquet",
             checks=f"{products}/checks.json",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from ..config.configuration import runs
-from ..products.checksums import FOLDER
+from ..products.checksums import FOLDER, TILES
 from .files import RunFiles
 
 STORES = ("zarr", "geotessera")
 """Products that are folders, with their record of checksums inside."""
+
+SKIPPED = "skipped_blocks"
+"""The list of skipped blocks, which is no product format."""
 
 # Not described by a STAC Item: itself, the report of the run, and files that tools cannot open
 # as one raster.
@@ -75,6 +78,7 @@ class ProductFiles:
         if "tiles" in self._config.products.formats:
             files["tiles"] = [
                 *self.tile_records(region, period),
+                self._paths.tile_list_checksums.format(**names),
                 self._paths.tile_list.format(**names),
             ]
         return files
@@ -117,7 +121,13 @@ class ProductFiles:
         """Return all product files of one region and period, and the list of skipped blocks."""
         files = [path for paths in self.by_format(region, period).values() for path in paths]
         files += self.of_maps(region, period)
-        return files + self._files.skip_lists(region, period)
+        return files + self._files.skip_lists(region, period) + self._skip_records(region, period)
+
+    def _skip_records(self, region: str, period: str) -> list[str]:
+        """Return the record of checksums of the list of skipped blocks, if there are any."""
+        if not self._files.skipped_blocks(region, period):
+            return []
+        return [self._paths.skip_list_checksums.format(region=region, period=period)]
 
     def all(self) -> list[str]:
         """Return the product files of all regions and periods, each once."""
@@ -126,13 +136,18 @@ class ProductFiles:
 
     def records(self, region: str, period: str) -> dict[str, str]:
         """Return what has a record of checksums: the path of each store, and of the record of the
-        other products, by the name that `JobParams.product` has for it."""
+        other products, by the name that `JobParams.of_record` has for it."""
         named = {}
         for product, paths in self.by_format(region, period).items():
             if product in STORES:
                 named[product] = paths[0]
             else:
                 named |= {PurePath(path).stem: path for path in paths if is_record(path)}
+        if "tiles" in named:
+            records = self.tile_records(region, period)
+            named |= {f"{TILES}/{PurePath(path).stem}": path for path in records}
+        for path in self._skip_records(region, period):
+            named[SKIPPED] = path
         for path in filter(is_record, self.of_maps(region, period)):
             named[f"{PurePath(path).stem} {PurePath(path).parents[1].name}"] = path
         return named

@@ -1,8 +1,9 @@
 """Record the sizes and SHA-256 of product files, and find files that are missing or have changed.
 
 A store (a folder) contains its record, `checksums.json`; the files of other products have it in
-the folder `checksums` next to them, one record for each rule that writes products. Nothing here
-imports a reader of a product: the workflow compares sizes whenever it is read.
+the folder `checksums` next to them, one record for each rule that writes products. Of tile folders
+it is in the list of those of a block, next to them. Nothing here imports a reader of a product: the
+workflow compares sizes whenever it is read.
 
 GDAL rewrites a VRT when it computes statistics, also if it only reads it. So the SHA-256 of a VRT
 is that of the values that decide its pixels, and that of the names of classes beside a GeoTIFF
@@ -11,6 +12,7 @@ is that of the values that decide its pixels, and that of the names of classes b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -27,6 +29,9 @@ from ..errors import TileError
 
 STORE_RECORD = "checksums.json"
 FOLDER = "checksums"
+TILES = "tiles"
+"""Folder of the exported tile folders, and of the list of those of each block."""
+
 VRT = ".vrt"
 _STATISTICS = ".aux.xml"
 REWRITTEN = (VRT, _STATISTICS)
@@ -94,11 +99,14 @@ class Checksums:
         Raises:
             OutputError: it cannot be written.
         """
+        write_text(path, json.dumps(self.document(), indent=1) + "\n")
+
+    def document(self) -> dict[str, Any]:
+        """Return the record as `read` expects it, possibly among other keys."""
         files = {
             name: {"size": self.sizes[name], "sha256": self.sha256[name]} for name in self.sizes
         }
-        document = {"files": files, "settings": self.settings}
-        write_text(path, json.dumps(document, indent=1) + "\n")
+        return {"files": files, "settings": self.settings}
 
     @classmethod
     def read(cls, path: Path, root: Path) -> Checksums:
@@ -131,6 +139,21 @@ class Checksums:
     def of_store(cls, store: Path) -> Checksums:
         """Read the record in a store; raises TileError as `read`."""
         return cls.read(store / STORE_RECORD, store)
+
+    @classmethod
+    def of_tiles(cls, path: Path) -> Checksums:
+        """Read the record in the list of the tile folders of a block.
+
+        A list of an earlier version has no record, and the result no files.
+
+        Raises:
+            TileError: as `read`.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            document = json.loads(path.read_bytes())
+            if isinstance(document, dict) and "tiles" in document and "files" not in document:
+                return cls(path.parent, {}, {})
+        return cls.read(path, path.parent)
 
     def only(self, names: Iterable[str]) -> Checksums:
         """Return the record of some of the files."""

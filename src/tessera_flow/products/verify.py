@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TileError
-from .checksums import FOLDER, STORE_RECORD, Checksums, records_in
+from .checksums import FOLDER, STORE_RECORD, TILES, Checksums, records_in
 from .description import find_products
 
 
@@ -38,13 +39,15 @@ def verify(path: Path) -> Iterator[Verified]:
     """Read all files of a product, or of the products in a folder, and compare their SHA-256.
 
     Yields:
-        One result for each record of checksums, and one for each product without a record.
+        One result for each record of checksums, also those of the tile folders of each block, and
+        one for each product without a record.
 
     Raises:
         TileError: there is no product.
     """
+    lists = _tile_lists(path)
     folders: set[Path] = set()
-    for product in find_products(path):
+    for product in _products(path, bool(lists)):
         if product.is_dir():
             yield _store(product)
             continue
@@ -63,8 +66,55 @@ def verify(path: Path) -> Iterator[Verified]:
         elif folder not in folders:
             folders.add(folder)
             yield from map(_files, records)
+    for tile_list in lists:
+        yield from _tiles(tile_list, tile_list.parent in folders)
     if path.is_dir():
         yield from _collections(path, folders)
+
+
+def _products(path: Path, has_tiles: bool) -> list[Path]:
+    if has_tiles and path.name == TILES:
+        return []  # their masks are no products
+    try:
+        return find_products(path)
+    except TileError:
+        if has_tiles:
+            return []  # tile folders are the only product
+        raise
+
+
+def _tile_lists(path: Path) -> list[Path]:
+    """Return the lists of tile folders of a folder of results, of a region, or of a period."""
+    if path.name == TILES:
+        path = path.parent
+    found = (p for depth in ("", "*/", "*/*/") for p in path.glob(f"{depth}{TILES}.json"))
+    return sorted(p for p in found if p.parent.name != FOLDER)
+
+
+def _tiles(tile_list: Path, list_is_done: bool) -> Iterator[Verified]:
+    """Verify the tile folders of each block of a list, and the list, if that is not done yet."""
+    folder = tile_list.with_suffix("")
+    try:
+        if not list_is_done:
+            yield _files(Checksums.read(tile_list.parent / FOLDER / tile_list.name, folder.parent))
+        blocks = [str(name) for name in json.loads(tile_list.read_bytes())["blocks"]]
+    except TileError as error:
+        yield Verified(tile_list, 0, 0, (str(error),))
+        return
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        yield Verified(tile_list, 0, 0, (f"cannot be read ({error}): run the workflow again",))
+        return
+    for block in blocks:
+        path = folder / f"{block}.json"
+        try:
+            record = Checksums.of_tiles(path)
+        except TileError as error:
+            yield Verified(path, 0, 0, (str(error),))
+            continue
+        if record.sizes:
+            yield _files(record)
+        else:
+            yield Verified(path, 0, 0, ("has no checksums: delete it and run the workflow again",))
 
 
 def _collections(path: Path, done: set[Path]) -> Iterator[Verified]:

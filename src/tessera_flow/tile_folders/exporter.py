@@ -23,6 +23,7 @@ from ..errors import TileError
 from ..inference.tile import ARRAYS, TILE_PIXEL_ARRAYS
 from ..ingest.retile import TIME_CHUNK
 from ..npy_file import allocate
+from ..products.checksums import Checksums
 from ..region.grid import Block, RegionGrid, Window, crop, patch_name
 from .format import FILES, ROI_FILE, folder_name
 
@@ -41,7 +42,7 @@ def export_tiles(
         grid: the region's grid.
         block: the block.
         output: JSON file, written last, in the folder of the tile folders: names of the
-            block's tiles, and `provenance`.
+            block's tiles, sizes and SHA-256 of their files, and `provenance`.
         provenance: written into the JSON file.
 
     Returns:
@@ -70,7 +71,13 @@ def export_tiles(
                     _write_array(part / f"{array}.npy", group, array, size)
                 _write_roi(part / ROI_FILE, group, grid, window, size)
             names.append(name)
+    files = [output.parent / name / file for name in names for file in (*FILES, ROI_FILE)]
+    try:
+        checksums = Checksums.of_files(files, output.parent, dict(provenance))
+    except OSError as error:
+        raise output_error(Path(error.filename or output), error) from error
     document = {"block": block.id, "patch_size": size, "tiles": names, **provenance}
+    document |= checksums.document()
     write_text(output, json.dumps(document, indent=1) + "\n")
     return names
 
