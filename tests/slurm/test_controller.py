@@ -84,6 +84,51 @@ def test_a_controller_that_times_out(
     assert leftovers(patched) == []
 
 
+FORGETFUL = """\
+#!/bin/bash
+# squeue of a controller that is away while there is a file, and then lists no jobs that ended.
+[ ! -e {folder}/away ] || {{ echo "Unable to contact slurm controller" >&2; exit 1; }}
+exec {real} "${{@/--states=all/--states=PENDING,RUNNING,SUSPENDED,COMPLETING}}"
+"""
+
+
+def test_a_controller_that_is_away_until_jobs_are_not_listed_any_more(
+    cluster: Cluster,
+    patched: Path,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Jobs end meanwhile: the run gets their states from accounting, and computes nothing twice."""
+    programs, real = tmp_path / "programs", shutil.which("squeue")
+    programs.mkdir()
+    (programs / "squeue").write_text(FORGETFUL.format(folder=programs, real=real))
+    (programs / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    process = start(patched, *NO_RETRIES)
+
+    def ended() -> int:
+        return [job["JobState"] for job in cluster.jobs(patched, "infer_cpu")].count("COMPLETED")
+
+    try:
+        wait_until(lambda: cluster.jobs(patched, "infer_cpu"), process)
+        (programs / "away").touch()
+        wait_until(lambda: ended() >= 2, process)
+        (programs / "away").unlink()
+        finish(process, patched)
+    finally:
+        kill_group(process)
+    assert attempts(patched) == dict.fromkeys(BLOCKS, 1)
+    assert product_bytes(patched) == product_bytes(finished_run)
+
+
+def test_job_arrays_are_refused(cluster: Cluster, patched: Path) -> None:
+    output = finish(start(patched, "--slurm-array-jobs", "infer_cpu"), patched, fails=True)
+    assert "slurm-array-jobs: infer_cpu is not possible here" in output
+    assert "Traceback" not in output
+    assert cluster.jobs(patched, "") == []
+
+
 def test_preemption_then_a_node_that_is_down_without_accounting(
     cluster: Cluster, patched: Path, finished_run: Path
 ) -> None:

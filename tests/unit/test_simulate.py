@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tessera_flow.jobs.bottleneck import dominated_by
+from tessera_flow.jobs.bottleneck import MOST_JOBS, dominated_by
 from tessera_flow.jobs.simulate import Job, Limits, simulate
 
 
@@ -103,6 +103,12 @@ def test_disk_is_that_of_the_blocks_in_progress() -> None:
     assert simulate(jobs, Limits(cores=64)).peak(spans, sizes) == 7
     assert simulate(jobs, Limits(cores=64, in_flight=1)).peak(spans, sizes) == 4
     assert simulate([], Limits(cores=1)).peak({}, {}) == 0
+
+
+def test_what_dominates_many_jobs_that_take_no_time() -> None:
+    """Only their starts take time."""
+    jobs = chains(MOST_JOBS // 2 + 1, seconds=(0.0, 0.0))
+    assert dominated_by(jobs, Limits(jobs=64), 1.0).endswith("(0% of the time of all jobs)")
 
 
 def test_what_dominates() -> None:

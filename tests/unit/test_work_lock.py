@@ -215,7 +215,7 @@ def test_the_lock_and_the_check_of_the_queue_can_be_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But not the checks that protect products."""
-    slurm(tmp_path, monkeypatch, f"echo '7|tessera-flow_x|{tmp_path}'")
+    slurm(tmp_path, monkeypatch, f"echo '7|tessera-flow_x|{tmp_path}|'")
     files = layout(tmp_path)
     lock = WorkLock(files.config.paths.work)
     other = replace(Holder.this_run(tmp_path, lock.path.parent), host="node7")

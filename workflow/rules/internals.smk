@@ -48,6 +48,11 @@ def cores_here():
     return None if runs_one_job() or settings.nodes is not None else settings.cores
 
 
+def array_jobs():
+    """Return the rules whose jobs the Slurm executor submits as arrays; None without."""
+    return getattr(workflow.executor_settings, "array_jobs", None)
+
+
 def set_threads(name, number):
     """Set the threads of a rule as --set-threads does, also for the processes of its jobs, unless
     the user sets them."""

@@ -13,10 +13,10 @@ try:
         lock_work,
         locked_message,
         remove_old_skip_lists,
+        submit_from,
     )
     from tessera_flow.jobs.scene_warnings import scene_warnings
     from tessera_flow.jobs.status import end_of_run
-    from tessera_flow.jobs.submission import install as install_submission
     from tessera_flow.jobs.work_lock import WorkLock
     from tessera_flow.region.blocks import region_warnings
 except ModuleNotFoundError as error:
@@ -90,11 +90,11 @@ onstart:
             if taken := lock_work(LOCK, Path.cwd()):
                 show_warning(taken)
             check_run(FILES, Path.cwd(), replace=forced())
+            if cores_here() is None:  # on a cluster
+                submit_from(Path.cwd(), array_jobs())
         except TesseraFlowError as error:
             LOCK.release()
             refuse(error)
-        if cores_here() is None:  # on a cluster
-            install_submission(Path(".snakemake", "tessera-flow", "bin").resolve())
     else:
         keep_locks()
 

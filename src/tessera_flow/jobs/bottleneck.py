@@ -33,7 +33,8 @@ def dominated_by(jobs: Sequence[Job], limits: Limits, seconds: float) -> str:
     if len(jobs) > MOST_JOBS:
         busy = {name: sum(j.seconds for j in jobs if step_of(j.rule) == name) for name in steps}
         name = max(busy, key=lambda name: busy[name])
-        return f"{_STEPS[name]} ({busy[name] / sum(busy.values()):.0%} of the time of all jobs)"
+        total = sum(busy.values()) or 1.0  # jobs that take no time
+        return f"{_STEPS[name]} ({busy[name] / total:.0%} of the time of all jobs)"
     saved = {name: 1 - _halved(jobs, limits, name) / seconds for name in sorted(steps)}
     overhead = 1 - simulate(jobs, replace(limits, overhead=limits.overhead / 2)).seconds / seconds
     name = max(saved, key=lambda name: saved[name])

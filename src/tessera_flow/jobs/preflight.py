@@ -3,6 +3,7 @@ run that are still in Slurm's queue. Remove what a run made out of date."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -10,13 +11,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..atomic import check_replaceable
+from ..atomic import check_replaceable, output_error
 from ..config.configuration import Config, runs
 from ..config.fingerprint import content_hash
 from ..errors import ConfigError, OutputError, TileError
 from .files import RunFiles
 from .product_files import ProductFiles
 from .status import command_line, users_command, with_argument
+from .submission import MARK, PROGRAMS, RECORD, install
 from .work_lock import NO_LOCK, WorkLock, lock_is_skipped
 
 JOB_NAME_PREFIX = "tessera-flow"
@@ -125,24 +127,30 @@ def check_python(executable: str) -> None:
 def jobs_in_queue(folder: Path) -> list[str]:
     """Return the numbers of this user's jobs in Slurm's queue that belong to a run in `folder`.
 
-    Empty if there is no Slurm, or if it does not answer: then the jobs are unknown.
+    Empty without Slurm.
+
+    Raises:
+        OSError, subprocess.SubprocessError: Slurm does not answer.
     """
     if shutil.which("squeue") is None:
         return []
-    try:
-        done = subprocess.run(
-            ["squeue", "--me", "--noheader", "--format=%A|%j|%Z"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}
+    done = subprocess.run(
+        ["squeue", "--me", "--noheader", "--format=%A|%j|%Z|%k"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=60,
+        check=True,
+        env=environment,
+    )
     numbers = []
     for line in done.stdout.splitlines():
-        number, name, workdir = line.split("|", 2)
-        ours = name.startswith(f"{JOB_NAME_PREFIX}_")
+        if line.count("|") < 3:
+            continue
+        number, name, rest = line.split("|", 2)
+        workdir, _, comment = rest.rpartition("|")
+        ours = name.startswith(f"{JOB_NAME_PREFIX}_") or MARK in comment
         if ours and Path(workdir).resolve() == folder.resolve():
             numbers.append(number)
     return sorted(set(numbers), key=int)
@@ -154,15 +162,53 @@ def refuse_orphans(folder: Path) -> None:
     Snakemake does not know them: it would submit them again, and two jobs would write one file.
 
     Raises:
-        OutputError: there are such jobs.
+        OutputError: there are such jobs; or there was such a run, and Slurm does not answer.
     """
-    if numbers := jobs_in_queue(folder):
+    skip = f"set {NO_LOCK}=1 in the environment to skip this check"
+    try:
+        numbers = jobs_in_queue(folder)
+    except (OSError, subprocess.SubprocessError) as error:
+        if not list(folder.glob(f"{PROGRAMS}/*{RECORD}")):
+            return
+        text = getattr(error, "stderr", None) or str(error)
+        raise OutputError(
+            f"An earlier run in {folder} submitted jobs to Slurm, and squeue does not answer now "
+            f"({text.strip()}): whether its jobs are still in the queue is not known. Run again "
+            f"later, or {skip}."
+        ) from error
+    if numbers:
         raise OutputError(
             f"{len(numbers)} Slurm jobs of an earlier run in {folder} are still in the queue, but "
             "its Snakemake has ended. Cancel them and run again (finished files are kept): "
             f"scancel {' '.join(numbers)}. If that Snakemake is alive and works on other regions "
-            f"or periods, set {NO_LOCK}=1 in the environment to skip this check."
+            f"or periods, {skip}."
         )
+
+
+def submit_from(folder: Path, array_jobs: str | None) -> None:
+    """Prepare the submission of jobs to a cluster by a run in `folder`.
+
+    Args:
+        folder: the working directory of the run.
+        array_jobs: the executor's setting `slurm-array-jobs`, if it has one.
+
+    Raises:
+        ConfigError: job arrays are requested.
+        OutputError: the scripts of `submission.install` cannot be written.
+    """
+    if array_jobs:
+        raise ConfigError(
+            f"slurm-array-jobs: {array_jobs} is not possible here. The Slurm executor (2.8) drops "
+            "jobs of an array whenever a limit (jobs, downloads) lets fewer start than are ready, "
+            "and the run waits for them forever; jobs of one array also all get the memory and "
+            "time of its first. Remove the setting. To put several jobs into one Slurm job: "
+            "group-components: [series=4, download=4]."
+        )
+    programs = (folder / PROGRAMS).resolve()
+    try:
+        install(programs)
+    except OSError as error:
+        raise output_error(programs, error) from error
 
 
 def refuse_folders_of_others(files: RunFiles) -> None:
@@ -223,6 +269,8 @@ def remove_old_skip_lists(files: RunFiles) -> None:
         products = [Path(path) for paths in by_format.values() for path in paths]
         if all(path.exists() and path.stat().st_mtime > written for path in products):
             skip_list.unlink()
+            record = files.paths.skip_list_checksums.format(region=region, period=period)
+            Path(record).unlink(missing_ok=True)
 
 
 def _settings_of(product: Path) -> str | None:

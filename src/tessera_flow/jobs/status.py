@@ -5,6 +5,7 @@ Read from job logs, whose names follow from the grids.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
@@ -25,6 +26,7 @@ from .progress import Step, minutes_text, patches_of, step_of, steps_text
 from .scene_warnings import scene_warnings
 from .schedule import LAST_STEPS
 from .site_files import SiteFiles
+from .submission import PROGRAMS, SILENT
 
 _CONFIG = re.compile(r"--config(=|$)|-C")
 _LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"@]*@")
@@ -214,6 +216,7 @@ def status(files: RunFiles) -> str:
         time_left = minutes_text(3600 * left / rate)
         lines.append(f"{rate:.1f} blocks per hour recently; about {time_left} left.")
     running += _running_products(files)
+    lines += unanswered_states()
     if running:
         lines += ["Running:", *running[:_LISTED]]
     if len(running) > _LISTED:
@@ -226,6 +229,20 @@ def status(files: RunFiles) -> str:
     if len(failed) > _LISTED:
         lines.append(f"  and {len(failed) - _LISTED} more failures")
     return "\n".join(lines) + "\n"
+
+
+def unanswered_states() -> list[str]:
+    """Return a line if Slurm does not answer the run in the working directory."""
+    lines = []
+    for path in Path(PROGRAMS).glob(f"*{SILENT}"):
+        with contextlib.suppress(OSError):
+            since = datetime.datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+            text = " ".join(path.read_text(encoding="utf-8", errors="replace").split())
+            lines.append(
+                f"Slurm has not answered since {since:%Y-%m-%d %H:%M} ({text[:_WIDTH]}): its jobs "
+                "are taken as running."
+            )
+    return lines
 
 
 def _warnings(files: RunFiles) -> list[str]:
