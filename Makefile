@@ -91,7 +91,7 @@ lock: ## Resolve pyproject.toml with TORCH_VERSION (now: its present one); then:
 audit: $(INSTALLED) ## Look up known vulnerabilities of the installed packages (needs internet)
 	@python -m venv "$(VENV)/audit"
 	@"$(VENV)/audit/bin/python" -m pip --quiet install pip-audit==2.10.1
-	@"$(VENV)/audit/bin/python" -m pip_audit --path "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@python tools/audit.py "$(VENV)/audit/bin/python"
 
 check-conda: ## Solve envs/*.yaml with conda (needs conda-forge; installs nothing)
 	@for file in envs/*.yaml; do \
