@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,22 @@ def test_a_shapefile_counts_with_all_its_files(tmp_path: Path) -> None:
     before = labels_sha256(tmp_path / "a.shp")
     (tmp_path / "a.dbf").write_bytes(b"2")
     assert labels_sha256(tmp_path / "a.shp") != before
+
+
+@pytest.mark.parametrize("name", ["pipe.csv", "zero.csv", "pipe.shp", "large.gpkg"])
+def test_labels_that_never_end_are_refused(tmp_path: Path, name: str) -> None:
+    """They are hashed whenever the workflow is read: a pipe from an archive, a link to a device, a
+    part of a shapefile, a sparse file."""
+    path = tmp_path / name
+    if name == "pipe.csv":
+        os.mkfifo(path)
+    elif name == "pipe.shp":
+        path.touch()
+        os.mkfifo(path.with_suffix(".shx"))
+    elif name == "zero.csv":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 2**40)
+    with pytest.raises(LabelError, match=r"is a device, pipe or socket|more than the limit"):
+        labels_sha256(path)

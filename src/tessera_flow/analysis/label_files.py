@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ..errors import LabelError
+from ..input_files import MAX_TABLE, check_input
 from ..region.roi_files import roi_files
 
 
@@ -13,10 +14,11 @@ def labels_sha256(path: str | Path) -> str:
     """Return the SHA-256 of the files of the labels (a shapefile has several), hexadecimal.
 
     Raises:
-        LabelError: a file does not exist or cannot be read.
+        LabelError: a file does not exist, cannot be read, is none or is too large.
     """
     digests = []
     for file in roi_files(path):
+        check_input(file, LabelError, MAX_TABLE)
         try:
             with file.open("rb") as handle:
                 digests.append((file.suffix, hashlib.file_digest(handle, "sha256").hexdigest()))

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import re
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -208,7 +209,8 @@ def _lock_one(names: Sequence[str], folder: Path) -> tuple[str, IO[str]] | None:
     """Return the first GPU with the fewest locks, and its lock; None if locks are impossible."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
+        found = folder.lstat()  # a link of another user may lead anywhere
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
             return None
         for slot in range(_SLOTS):
             for name in names:
