@@ -11,6 +11,7 @@ others.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -169,7 +170,8 @@ def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         for stale in final.parent.glob(f".{final.name}.*.part"):
             if _is_abandoned(stale, final):
-                _remove(stale)
+                with contextlib.suppress(PermissionError):  # of another user
+                    _remove(stale)
     except OSError as error:
         raise output_error(final, error) from error
     try:

@@ -120,7 +120,7 @@ def test_nothing_is_submitted_again_before_the_queue_has_answered(queue: Queue) 
 
 def test_the_message_is_passed_on_in_the_end(queue: Queue) -> None:
     queue.behave(fail(TIMED_OUT))
-    answer = submit(ARGUMENTS, Patience(pause=0.05, most=0.1, total=0.3))
+    answer = submit(ARGUMENTS, Patience(pause=0.05, most=0.1, total=2.0))
     assert (answer.status, answer.error) == (1, f"{TIMED_OUT}\n")
     assert len(queue.lines("calls")) > 1
 

@@ -16,11 +16,18 @@ try:
         submit_from,
     )
     from tessera_flow.jobs.scene_warnings import scene_warnings
+    from tessera_flow.jobs.shared_folders import check_snakemake_folder, umask_warning
     from tessera_flow.jobs.status import end_of_run
     from tessera_flow.jobs.work_lock import WorkLock
     from tessera_flow.region.blocks import region_warnings
 except ModuleNotFoundError as error:
     refuse(MISSING_PACKAGE.format(error))
+
+if not runs_one_job():
+    try:
+        check_snakemake_folder(Path.cwd())
+    except TesseraFlowError as error:
+        refuse(error)
 
 LOCK = WorkLock(CONFIG.paths.work)
 
@@ -90,6 +97,8 @@ onstart:
             if taken := lock_work(LOCK, Path.cwd()):
                 show_warning(taken)
             check_run(FILES, Path.cwd(), replace=forced())
+            if text := umask_warning(Path(CONFIG.paths.work)):
+                show_warning(text)
             if cores_here() is None:  # on a cluster
                 submit_from(Path.cwd(), array_jobs())
         except TesseraFlowError as error:

@@ -17,6 +17,7 @@ from ..config.fingerprint import content_hash
 from ..errors import ConfigError, OutputError, TileError
 from .files import RunFiles
 from .product_files import ProductFiles
+from .shared_folders import check_shared_folders
 from .status import command_line, users_command, with_argument
 from .submission import MARK, PROGRAMS, RECORD, install
 from .work_lock import NO_LOCK, WorkLock, lock_is_skipped
@@ -34,10 +35,12 @@ def check_run(files: RunFiles, folder: Path, replace: bool) -> None:
         replace: products made with other settings may be replaced.
 
     Raises:
-        OutputError: see `refuse_orphans`, `refuse_folders_of_others` and `refuse_other_settings`.
+        OutputError: see `refuse_orphans`, `shared_folders.check_shared_folders`,
+            `refuse_folders_of_others` and `refuse_other_settings`.
     """
     if not lock_is_skipped():
         refuse_orphans(folder)
+    check_shared_folders(files)
     refuse_folders_of_others(files)
     if not replace:
         refuse_other_settings(files)
