@@ -1,6 +1,6 @@
 """Measure the peak memory and the time of every rule's jobs on one block of the default size.
 
-    python -m benchmarks.memory FOLDER [--dates 18]
+    python -m benchmarks.memory FOLDER [--dates 18] [--sites]
 
 Makes synthetic scenes (noise, the worst case for compression) that cover a block of 2000 px and
 runs the workflow on them with one core. Ten times a second it reads the memory of every process of
@@ -11,6 +11,9 @@ again in the job, and the one that starts it).
 Memory does not depend on the number of dates, except for inference, whose patch holds all of them.
 The steps up to the patches are measured on a region that fills the block; inference, which has a
 benchmark of its own, and products on a region of a few pixels in opposite corners of the block.
+
+`--sites`: instead, the jobs of sites: the time series of squares that cover the block, as many
+pixels as a cell may have; then all jobs of 40,000 points.
 """
 
 from __future__ import annotations
@@ -121,14 +124,46 @@ class Sampler(threading.Thread):
                 self.seconds[rule] = max(self.seconds[rule], time.monotonic() - start)
 
 
+def of_sites(folder: Path) -> list[tuple[Path, str]]:
+    """Write the configurations of two tables of sites; return each with its target."""
+    left, top = ORIGIN
+    middles = np.arange(125, EDGE, 250) * 10.0
+    squares = [(left + x + 5, top - y - 5) for x in middles for y in middles]
+    random = np.random.default_rng(0)
+    points = left + random.uniform(0, 20_000, 40_000), top - random.uniform(0, 20_000, 40_000)
+    runs = []
+    for name, places, size, target in (
+        ("squares", squares, 250, "work/sites/2023-01-01_2023-12-31/patches/n31_06_56.zip"),
+        ("points", list(zip(*points, strict=True)), 1, "results/sites/item.json"),
+    ):
+        here = folder / name
+        here.mkdir(exist_ok=True)
+        rows = [f"{n},{x},{y}" for n, (x, y) in enumerate(places)]
+        (here / "sites.csv").write_text("\n".join(["id,x,y", *rows, ""]))
+        settings = yaml.safe_load((folder / "config.yaml").read_text())
+        settings["regions"] = {}
+        for sensor in ("sentinel2", "sentinel1"):
+            settings[sensor]["location"] = str(folder / "items.json")
+        del settings["products"]
+        settings["sites"] = {"table": str(here / "sites.csv"), "crs": "EPSG:32631", "size": size}
+        (here / "config.yaml").write_text(yaml.safe_dump(settings))
+        runs.append((here, target))
+    return runs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dates", type=int, default=18)
+    parser.add_argument("--sites", action="store_true")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
     if not (folder / "config.yaml").exists():
         make(folder, arguments.dates)
+    if arguments.sites:
+        for here, target in of_sites(folder):
+            measure(here, [target])
+        return
     products = "results/corners/then"
     targets = [
         "work/full/then/patches/b000_000.zip",
@@ -139,6 +174,11 @@ def main() -> None:
         "results/corners/collection.json",
         "work/corners/then/skipped/b000_000.zip",
     ]
+    measure(folder, targets)
+
+
+def measure(folder: Path, targets: list[str]) -> None:
+    """Run the workflow in a folder, and print memory and time of the jobs of each rule."""
     command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), *targets]
     where = ["--directory", str(folder), "--configfile", str(folder / "config.yaml")]
     run = subprocess.Popen([*command, "--cores", "1", *where], env=environment(folder))
@@ -153,7 +193,7 @@ def main() -> None:
         memory = sampler.jobs[rule]
         whole, requested = memory + 2 * sampler.snakemake, memory_mb(rule, 1, EDGE, 500)
         seconds = sampler.seconds[rule]
-        print(f"{rule:15} {memory:11.0f} {whole:8.0f} {requested:10} {seconds:7.1f}")
+        print(f"{rule:15} {memory:11.0f} {whole:8.0f} {requested:10} {seconds:7.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """Scaling of the job graph, and overhead of a job.
 
     python -m benchmarks.scale FOLDER [--blocks 25,250,2500] [--slurm]
+    python -m benchmarks.scale FOLDER --sites 500000
 
 For regions of N blocks of the default size (one year, both sensors): the time to parse the
 workflow, the time of a dry run (`snakemake -n`, with and without `--quiet`), its memory, and its
 jobs. Then the overhead of a job on one machine: a run of small blocks on one core, minus the time
 of its scripts in the job log. `--slurm`: the same on the running test cluster (tools/slurm.sh), in
 jobs a minute.
+
+`--sites`: instead, a dry run and a plan for a table of so many points in about 3,000 cells, first
+with the table to be read, then with the kept plan.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import yaml
 from tests.support.pipeline import write_box
 from tests.support.workflow import (
@@ -133,13 +139,55 @@ def overhead(folder: Path, slurm: bool) -> None:
     )
 
 
+def table_of_sites(folder: Path, points: int) -> Path:
+    """Write a configuration for points at random in 60 degrees of longitude and latitude."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    places = zip(random.uniform(-10, 48, points), random.uniform(5, 60, points), strict=True)
+    with (folder / "sites.csv").open("w", encoding="utf-8") as file:
+        file.write("id,lon,lat,year\n")
+        file.writelines(f"{n},{x:.6f},{y:.6f},2023\n" for n, (x, y) in enumerate(places))
+    (folder / "weights.pt").touch()
+    source = {"provider": "local", "location": "items.json"}
+    settings = {
+        "sites": {"table": "sites.csv"},
+        "model": {"weights": "weights.pt"},
+        "sentinel2": source,
+        "sentinel1": source,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def of_sites(folder: Path, points: int) -> None:
+    """Print processor time and memory of dry runs and plans of a table of sites."""
+    here = table_of_sites(folder, points)
+    for name, arguments in (
+        ("dry run", ("--dry-run", "--quiet")),
+        ("dry run, kept plan", ("--dry-run", "--quiet")),
+        ("plan, kept plan", ("plan",)),
+        ("reading the workflow", ("--list-rules",)),
+    ):
+        wall, cpu, memory, output = measured(here, *arguments)
+        counted = re.search(r"^total +([0-9]+)", output, re.M)
+        jobs = f"{counted[1]} jobs, " if counted else ""
+        print(f"{name}: {jobs}{cpu:.1f} s of processor time ({wall:.0f} s), {memory:.0f} MB",
+              flush=True)  # fmt: skip
+    units = json.loads((here / "work/plan/sites.json").read_text())["units"]
+    print(f"{points} points, {len({unit[1] for unit in units})} cells")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--blocks", default="25,250,2500")
     parser.add_argument("--slurm", action="store_true")
+    parser.add_argument("--sites", type=int)
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
+    if arguments.sites:
+        of_sites(folder / "sites", arguments.sites)
+        return
     dry_runs(folder, [int(n) for n in arguments.blocks.split(",") if n])
     overhead(folder / "jobs", slurm=False)
     if arguments.slurm:

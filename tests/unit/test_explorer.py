@@ -22,6 +22,7 @@ from ..support.products_region import Region, make_region
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 
+WHOLE = [{"left": 0, "row": 0, "column": 0, "height": 10**6, "width": 10**6}]
 SCRIPT = """
 const data = readData(JSON.parse(input));
 const rows = pixels.map((pixel) => Array.from(similarities(data, pixel)));
@@ -128,7 +129,7 @@ def test_thinned_grid_of_leading_components(
 def test_degrees_are_those_of_the_pixel(crs: str, left: int, top: int, edge: int) -> None:
     transform = Affine(10, 0, left, 0, -10, top)
     data = {
-        "height": 100, "width": 100, "step": edge // 100, "shape": [edge, edge],
+        "height": 100, "width": 100, "step": edge // 100, "panels": WHOLE, "shape": [edge, edge],
         "transform": list(transform)[:6], "nodes": nodes(transform, crs, edge, edge),
         "valid": base64.b64encode(bytes([255] * 1250)).decode(), "size": 1, "weights": [1],
         "codes": base64.b64encode(bytes([1] * 10_000)).decode(), "crs": crs,
@@ -146,7 +147,8 @@ def test_degrees_are_those_of_the_pixel(crs: str, left: int, top: int, edge: int
 def test_no_degrees_beside_a_pole() -> None:
     assert nodes(Affine(10, 0, -500_000, 0, -10, 500_000), "EPSG:3031", 100_000, 100_000) is None
     data = {
-        "height": 2, "width": 2, "step": 1, "shape": [2, 2], "transform": [10, 0, -5, 0, -10, 5],
+        "height": 2, "width": 2, "step": 1, "panels": WHOLE, "shape": [2, 2],
+        "transform": [10, 0, -5, 0, -10, 5],
         "nodes": None, "valid": base64.b64encode(b"\xf0").decode(), "size": 1, "weights": [1],
         "codes": base64.b64encode(bytes([1] * 4)).decode(), "crs": "EPSG:3031",
     }  # fmt: skip
@@ -160,6 +162,34 @@ def test_data_are_small_for_any_region(tmp_path: Path, monkeypatch: pytest.Monke
     result = read_explorer(region.grid, region.blocks, region.provenance)
     assert result is not None
     assert len(json.dumps(page_data(result, region.grid))) < 50_000 * 4 / 3 + 5_000
+
+
+def test_far_sites_are_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise most of the image is the empty space between them."""
+    valid = np.zeros((100, 300), bool)
+    valid[:20, :40] = valid[60:100, 260:] = True
+    monkeypatch.setattr(explorer, "EDGE", 50)
+    region = make_region(tmp_path, 20, valid=valid)
+    result = read_explorer(region.grid, region.blocks, region.provenance)
+    assert result is not None and result.step == 2  # the whole grid would need 6
+    parts = [np.s_[60:100:2, 260:300:2], np.s_[0:20:2, 0:40:2]]
+    assert [(p.left, p.height, p.width) for p in result.panels] == [(0, 20, 20), (24, 10, 20)]
+    expected = np.zeros((20, 44), bool)
+    expected[:, :20], expected[:10, 24:] = valid[parts[0]], valid[parts[1]]
+    np.testing.assert_array_equal(result.valid, expected)
+    codes = np.concatenate([
+        np.concatenate([region.embeddings[parts[0]][row], region.embeddings[parts[1]][row]])
+        if row < 10 else region.embeddings[parts[0]][row] for row in range(20)
+    ])  # fmt: skip
+    np.testing.assert_array_equal(result.codes, codes)
+    pixels = [3 * 44 + 5, 9 * 44 + 24, 44 + 43]
+    shown = in_node(page_data(result, region.grid), pixels)
+    places = [(place["row"], place["column"]) for place in shown["places"]]
+    assert places == [(66, 270), (18, 0), (2, 38)]
+    other = region.embeddings[18, 0].astype(float)
+    first = region.embeddings[66, 270].astype(float)
+    cosine = first @ other / np.linalg.norm(first) / np.linalg.norm(other)
+    assert shown["rows"][0][pixels[1]] == pytest.approx(cosine, abs=1e-6)
 
 
 def test_no_explorer_without_embeddings(tmp_path: Path) -> None:

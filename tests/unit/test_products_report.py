@@ -347,6 +347,7 @@ def test_far_sites_are_shown_enlarged(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text()
     assert 'viewBox="260 60 40 40"' in text and 'viewBox="0 0 40 20"' in text
     assert text.count('<use href="#preview-image"/>') == 2
+    assert "The 2 largest sites of the region are side by side." in text
     valid[:60] = True
     assert sites(make_region(tmp_path / "more", 20, valid=valid).grid) == []
 

@@ -49,8 +49,10 @@ function similarities(data, pixel) {
 // Return row and column of a pixel in the region's grid, and its centre: x and y in the units of the
 // CRS, degrees of longitude and latitude (if there are nodes).
 function placeOf(data, pixel) {
-  const row = Math.floor(pixel / data.width) * data.step;
-  const column = (pixel % data.width) * data.step;
+  const [down, right] = [Math.floor(pixel / data.width), pixel % data.width];
+  const panel = data.panels.find((p) => right < p.left + p.width) || data.panels[0];
+  const row = (panel.row + down) * data.step;
+  const column = (panel.column + right - panel.left) * data.step;
   const [a, b, c, d, e, f] = data.transform;
   const [u, v] = [column + 0.5, row + 0.5];
   const place = { row, column, x: a * u + b * v + c, y: d * u + e * v + f };
@@ -159,7 +161,18 @@ function startExplorer(document) {
     image.onload = () => {
       const context = base.getContext("2d");
       context.clearRect(0, 0, base.width, base.height);
-      context.drawImage(image, 0, 0, data.shape[1] / data.step, data.shape[0] / data.step);
+      const scale = [image.width / data.shape[1], image.height / data.shape[0]];
+      for (const panel of data.panels) {
+        // Of the last pixels, only a part may be in the image.
+        const width = Math.min(panel.width * data.step, data.shape[1] - panel.column * data.step);
+        const height = Math.min(panel.height * data.step, data.shape[0] - panel.row * data.step);
+        context.drawImage(
+          image,
+          panel.column * data.step * scale[0], panel.row * data.step * scale[1],
+          width * scale[0], height * scale[1],
+          panel.left, 0, width / data.step, height / data.step,
+        );
+      }
     };
     image.src = source.getAttribute("href");
   }

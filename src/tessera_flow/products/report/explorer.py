@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,13 @@ from ...region.grid import RegionGrid
 from ..blocks import RegionBlocks
 from ..components import valid_pixels
 from ..provenance import Provenance
+from .overview import sites
 
 EDGE = 300
-"""Most rows and columns of the thinned grid."""
+"""Most rows and columns of the image."""
+
+_GAP = 4
+"""Columns between two panels."""
 
 CODE_BYTES = 4_000_000
 """Most bytes of all codes; in the page they take a third more."""
@@ -35,15 +39,34 @@ _METRES_PER_DEGREE = 111_319.49
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A part of the image: a site, or the whole region.
+
+    Attributes:
+        left: column of the image at which it begins; its first row is that of the image.
+        row, column: of its first pixel in the thinned grid.
+        height, width: in pixels of the thinned grid.
+    """
+
+    left: int
+    row: int
+    column: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class Explorer:
-    """The embeddings of every `step`-th row and column of a region.
+    """The embeddings of every `step`-th row and column of a region, or of its far sites side by
+    side.
 
     The cosine of two pixels a and b is sum(w a b) / sqrt(sum(w a a) sum(w b b)), with the codes a
     and b and the weights w.
 
     Attributes:
         step: in pixels of the product grid.
-        valid: (h, w) whether a pixel has an embedding.
+        panels: what the image shows, see `Panel`.
+        valid: (h, w) whether a pixel of the image has an embedding.
         codes: (n, k) int8, of the pixels with an embedding, row by row.
         weights: (k,) float64.
         dim: K, dimensions of the embeddings.
@@ -54,6 +77,7 @@ class Explorer:
     """
 
     step: int
+    panels: tuple[Panel, ...]
     valid: NDArray[np.bool_]
     codes: NDArray[np.int8]
     weights: NDArray[np.float64]
@@ -76,7 +100,11 @@ def read_explorer(
         TileError: a block is missing, damaged or inconsistent; it is named.
     """
     with RegionBlocks(grid, blocks, provenance) as source:
-        valid, step, values = _thinned(source)
+        edge = min(EDGE, int((_MEMORY_BYTES / source.pixel_bytes("embeddings")) ** 0.5))
+        height, width = source.shape
+        windows = sites(grid) or [(0, 0, width, height)]
+        step, panels = _panels(windows, max(1, edge))
+        valid, values = _thinned(source, step, panels)
         quantised = source.quantised
     if not len(values):
         return None
@@ -87,21 +115,44 @@ def read_explorer(
         codes, weights = values.astype(np.int8), np.ones(dim)
     else:
         codes, weights = _components(values, size)
-    return Explorer(step, valid, codes, weights, dim, exact, _deviation(values, codes, weights))
+    return Explorer(
+        step, panels, valid, codes, weights, dim, exact, _deviation(values, codes, weights)
+    )
 
 
-def _thinned(source: RegionBlocks) -> tuple[NDArray[np.bool_], int, NDArray[Any]]:
-    """Return which pixels of the thinned grid have an embedding, the step, and the values of those
-    that have one, (n, K); the scale of a pixel does not change its direction."""
-    edge = min(EDGE, int((_MEMORY_BYTES / source.pixel_bytes("embeddings")) ** 0.5))
-    step = -(-max(source.shape) // max(1, edge))
-    shape = [-(-n // step) for n in source.shape]
+def _panels(
+    windows: Sequence[tuple[int, int, int, int]], edge: int
+) -> tuple[int, tuple[Panel, ...]]:
+    """Return the smallest step with which windows (x, y, width, height), side by side, have at most
+    `edge` rows and columns, and the panels."""
+    step = 1
+    while True:
+        panels: list[Panel] = []
+        left = 0
+        for x, y, width, height in windows:
+            row, column = -(-y // step), -(-x // step)
+            rows, columns = -(-(y + height) // step) - row, -(-(x + width) // step) - column
+            if rows > 0 and columns > 0:
+                panels.append(Panel(left, row, column, rows, columns))
+                left += columns + _GAP
+        if max(left - _GAP, *(panel.height for panel in panels)) <= edge:
+            return step, tuple(panels)
+        step += 1
+
+
+def _thinned(
+    source: RegionBlocks, step: int, panels: Sequence[Panel]
+) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Return which pixels of the image have an embedding, and the values of those that have one,
+    (n, K); the scale of a pixel does not change its direction."""
+    shape = max(panel.height for panel in panels), panels[-1].left + panels[-1].width
     valid = np.zeros(shape, bool)
     values = np.zeros((*shape, source.dim), source.dtype)
     for block_id, inside, window in source.pieces():
         y0, x0 = -window.y0 % step, -window.x0 % step
         if y0 >= window.height or x0 >= window.width:
             continue
+        top, left = (window.y0 + y0) // step, (window.x0 + x0) // step
         thinned = source.read(block_id, "embeddings", inside)[y0::step, x0::step]
         if source.quantised:
             scales = source.read(block_id, "scales", inside)[y0::step, x0::step]
@@ -109,10 +160,22 @@ def _thinned(source: RegionBlocks) -> tuple[NDArray[np.bool_], int, NDArray[Any]
         else:
             known = valid_pixels(thinned, None)
         known &= (thinned != 0).any(axis=-1)  # a vector of zeros has no direction
-        top, left = (window.y0 + y0) // step, (window.x0 + x0) // step
-        target = (slice(top, top + known.shape[0]), slice(left, left + known.shape[1]))
-        valid[target], values[target] = known, thinned
-    return valid, step, values[valid]
+        for panel in panels:
+            rows = max(top, panel.row), min(top + known.shape[0], panel.row + panel.height)
+            columns = (
+                max(left, panel.column),
+                min(left + known.shape[1], panel.column + panel.width),
+            )
+            if rows[0] >= rows[1] or columns[0] >= columns[1]:
+                continue
+            given = slice(rows[0] - top, rows[1] - top), slice(columns[0] - left, columns[1] - left)
+            start = panel.left - panel.column
+            target = (
+                slice(rows[0] - panel.row, rows[1] - panel.row),
+                slice(columns[0] + start, columns[1] + start),
+            )
+            valid[target], values[target] = known[given], thinned[given]
+    return valid, values[valid]
 
 
 def _units(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -168,6 +231,7 @@ def page_data(explorer: Explorer, grid: RegionGrid) -> dict[str, Any]:
         "height": explorer.valid.shape[0],
         "width": explorer.valid.shape[1],
         "step": explorer.step,
+        "panels": [asdict(panel) for panel in explorer.panels],
         "shape": [height, width],
         "size": len(explorer.weights),
         "weights": [float(f"{weight:.9g}") for weight in explorer.weights],

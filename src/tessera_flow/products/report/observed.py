@@ -117,9 +117,13 @@ def _explorer(
         f"that of the complete embeddings by {mean:.4f} on average and by at most {largest:.3f}, "
         "in a sample of pairs"
     )
+    number = len(explorer.panels)
+    side_by_side = (
+        f" The {number} largest sites of the region are side by side." if number > 1 else ""
+    )
     height, width = explorer.valid.shape
     return {
         "data": page_data(explorer, grid),
-        "text": f"{pixels}, {accuracy}.",
+        "text": f"{pixels}, {accuracy}.{side_by_side}",
         "width": round(80 * width / height, 1),
     }
