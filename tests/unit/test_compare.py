@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from sklearn.neighbors import NearestNeighbors
 
 from tessera_flow.analysis.compare import compare, overlap
 from tessera_flow.analysis.compared import open_embeddings
@@ -119,17 +120,25 @@ def test_every_number_is_that_of_the_complete_arrays(products: Any, tmp_path: Pa
 
 
 def shared(first: np.ndarray, second: np.ndarray, k: int) -> float:
-    """Return the mean share of common neighbours, one pixel at a time."""
-    first, second = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (first, second))
+    """Return the mean share of common neighbours, by scikit-learn."""
+    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute")
+    found = (search.fit(values).kneighbors(return_distance=False) for values in (first, second))
+    return float(np.mean([len({*a} & {*b}) / k for a, b in zip(*found, strict=True)]))
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 7, 23])
+def test_of_equally_near_pixels_the_first_are_neighbours(k: int) -> None:
+    """All cosines are 0 or 1."""
+    first, second = np.eye(4)[np.arange(24) % 4], np.eye(4)[np.arange(24) // 6]
     overlaps = []
-    for n in range(len(first)):
-        sets = []
+    for n in range(24):
+        near = []
         for values in (first, second):
-            cosines = values @ values[n]
-            cosines[n] = -2
-            sets.append(set(np.argsort(-cosines, kind="stable")[:k].tolist()))
-        overlaps.append(len(sets[0] & sets[1]) / k)
-    return float(np.mean(overlaps))
+            distances = -(values @ values[n])
+            distances[n] = np.inf
+            near.append({*np.argsort(distances, kind="stable")[:k].tolist()})
+        overlaps.append(len(near[0] & near[1]) / k)
+    np.testing.assert_allclose(neighbour_overlap(first, second, k), np.mean(overlaps))
 
 
 def test_a_product_equals_itself_in_any_form(products: Any, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def neighbour_overlap(
 
 
 def _nearest(values: NDArray[np.float64], neighbours: int) -> NDArray[np.intp]:
-    """Return (n, neighbours) indices of the nearest other rows by cosine."""
+    """Return (n, neighbours) indices of the nearest other rows by cosine; of rows that are equally
+    near the first ones."""
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     unit = values / np.where(lengths > 0, lengths, 1)
     result = np.empty((len(unit), neighbours), np.intp)
@@ -110,6 +111,11 @@ def _nearest(values: NDArray[np.float64], neighbours: int) -> NDArray[np.intp]:
         distances = -(unit[start : start + _ROWS] @ unit.T)
         rows = np.arange(len(distances))
         distances[rows, start + rows] = np.inf
-        order = np.argsort(distances, axis=1, kind="stable")
-        result[start : start + _ROWS] = order[:, :neighbours]
+        # Sorting all distances would take most of the time.
+        last = np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1 : neighbours]
+        near = distances <= last
+        for row in np.flatnonzero(near.sum(axis=1) > neighbours):
+            equal = np.flatnonzero(distances[row] == last[row])
+            near[row, equal[neighbours - near[row].sum() :]] = False
+        result[start : start + _ROWS] = np.nonzero(near)[1].reshape(-1, neighbours)
     return result
