@@ -2,7 +2,7 @@
 # Needs: config; check_config_files and MISSING_PACKAGE of config_files.smk.
 # Makes: CONFIG, FILES (files of blocks), PRODUCTS (product files), PARAMS (parameters that decide a
 # job's result), SCHEDULE (priority, resources, CPU or GPU); SITES, SITE_PARAMS and SITE_SCHEDULE,
-# the same for the table of sites.
+# the same for the table of sites; PUBLISHED (input of steps that fill holes).
 import inspect
 
 try:
@@ -85,6 +85,20 @@ def priority(stage):
 def temporary(kind, path):
     """Delete the file when no job needs it any more, unless `paths.keep` names its kind."""
     return path if kind in CONFIG.paths.keep else temp(path)
+
+
+# With `geotessera.fill: compute`, scenes are read for the patches of a block that have a hole in
+# its published embeddings. Empty otherwise.
+PUBLISHED = (
+    {"published": "<work>/{region}/{period}/published/{block}.zip"}
+    if CONFIG.fills
+    else {}
+)
+
+
+def before_fill(path, final):
+    """Return the output of a last step of a block, or of a step before `fill`."""
+    return temp(path) if CONFIG.fills else final
 
 
 # Input of every product: the embeddings of all blocks (or the file that replaces a skipped

@@ -9,7 +9,10 @@ rule infer_cpu:
         patches="<work>/{region}/{period}/patches/{block}.zip",
         weights="<work>/weights.json",
     output:
-        embeddings="<work>/{region}/{period}/embeddings/{block}.zip",
+        embeddings=before_fill(
+            "<work>/{region}/{period}/computed/{block}.zip",
+            "<work>/{region}/{period}/embeddings/{block}.zip",
+        ),
     log:
         "<logs>/{region}/{period}/infer/{block}.log",
     benchmark:

@@ -10,6 +10,7 @@ rule download:
     input:
         mask="<work>/{region}/roi.tif",
         manifest="<work>/{region}/{period}/items/{sensor}.json",
+        **PUBLISHED,
     output:
         slice=temporary(
             "slices", "<work>/{region}/{period}/slices/{sensor}/{slice}/{block}.zip"
@@ -56,6 +57,7 @@ rule retile:
     input:
         unpack(of(FILES.stack_files)),
         mask="<work>/{region}/roi.tif",
+        **PUBLISHED,
     output:
         patches=temporary("patches", "<work>/{region}/{period}/patches/{block}.zip"),
     log:

@@ -19,6 +19,7 @@ with job(snakemake) as general:
         "output": Path(snakemake.output.slice),
         "source": getattr(config, sensor),
         "settings": config.download,
+        "published": snakemake.input.get("published"),
     }
     if sensor == "sentinel2":
         download_sentinel2(**common, preprocessing=settings["preprocessing"])

@@ -21,4 +21,5 @@ with job(snakemake) as config:
         config.grid.patch_size,
         dtype=snakemake.params.settings["dtype"],
         on_empty_block=config.download.on_empty_block,
+        filled=config.fills,
     )

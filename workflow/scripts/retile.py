@@ -19,5 +19,6 @@ with job(snakemake) as config:
         window=Window(*settings.pop("window")),
         output=Path(snakemake.output.patches),
         on_empty_block=config.download.on_empty_block,
+        published=snakemake.input.get("published"),
         **settings,
     )

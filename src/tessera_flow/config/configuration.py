@@ -52,7 +52,8 @@ class Config(Section):
     source: Literal["scenes", "tiles", "geotessera"] = key(
         "scenes",
         "Input of the workflow. `scenes`: Sentinel scenes. `tiles`: existing reference tile "
-        "folders. `geotessera`: published embeddings; no model is run.",
+        "folders. `geotessera`: published embeddings; no model is run, unless "
+        "`geotessera.fill` is `compute`.",
         validate_default=True,
     )
     preprocessing: Literal["corrected", "as_published"] = key(
@@ -143,9 +144,19 @@ class Config(Section):
         ]
 
     @property
+    def fills(self) -> bool:
+        """Whether holes of published embeddings are computed."""
+        return self.source == "geotessera" and self.geotessera.fill == "compute"
+
+    @property
+    def reads_scenes(self) -> bool:
+        """Whether embeddings, all or some, are computed from scenes."""
+        return self.source == "scenes" or self.fills
+
+    @property
     def weights(self) -> str | None:
-        """Return `model.weights`; None if the embeddings are published ones."""
-        return None if self.source == "geotessera" else self.model.weights
+        """Return `model.weights`; None if all embeddings are published ones."""
+        return self.model.weights if self.source != "geotessera" or self.fills else None
 
     def for_run(self, region: str, period: str) -> Config:
         """Return the configuration of one region and period: `sentinel2`, `sentinel1` and
@@ -212,8 +223,11 @@ class Config(Section):
                 f"source is geotessera, which has embeddings of 128 dimensions, but model.dim is "
                 f"{model.dim}: remove model.dim."
             )
+        lines += fill_problems(value, model)
+        if {"regions", "periods", "sentinel2", "sentinel1", "model"} <= set(info.data):
+            lines += _sensor_lines(info.data, computes=value.fill == "compute")
         if lines:
-            raise refused("\n".join(lines))
+            raise refused("\n".join(dict.fromkeys(lines)))
         return value
 
     @field_validator("tiles", mode="after")
@@ -270,19 +284,15 @@ class Config(Section):
     @classmethod
     def _sensors_of_every_run(cls, value: Sentinel1, info: ValidationInfo) -> Sentinel1:
         data = info.data
-        if not {"model", "source", "sentinel2"} <= set(data):
-            return value  # another message explains why
-        sections = {"sentinel2": data["sentinel2"], "sentinel1": value, "model": data["model"]}
-        preprocessing = data.get("preprocessing")
+        if not {"model", "source", "sentinel2"} <= set(data) or data["source"] == "geotessera":
+            return value  # another message explains why, or `fill` decides
+        computes = data["source"] == "scenes"
         lines = []
-        if not {"regions", "periods"} <= set(data):
-            if data["source"] == "scenes":
-                lines = sensor_problems(**sections, preprocessing=preprocessing)
-        else:
-            lines = _unused_overrides(data)
-            if data["source"] == "scenes":
-                places = (data["regions"], data["periods"])
-                lines += _problems_of_runs(sections, *places, preprocessing)
+        if {"regions", "periods"} <= set(data):
+            lines = _sensor_lines({**data, "sentinel1": value}, computes)
+        elif computes:
+            sections = {"sentinel2": data["sentinel2"], "sentinel1": value, "model": data["model"]}
+            lines = sensor_problems(**sections, preprocessing=data.get("preprocessing"))
         if lines:
             raise refused("\n".join(dict.fromkeys(lines)))
         return value
@@ -292,7 +302,8 @@ class Config(Section):
     def _gpu_share_has_a_device(cls, value: Jobs, info: ValidationInfo) -> Jobs:
         model = info.data.get("model")
         uses_gpus = value.cpu_gpu != "auto" and value.cpu_gpu[1] != 0
-        if info.data.get("source") == "geotessera":
+        store = info.data.get("geotessera")
+        if info.data.get("source") == "geotessera" and (store is None or store.fill == "nodata"):
             return value
         if uses_gpus and model is not None and model.device == "cpu":
             raise refused(
@@ -354,12 +365,27 @@ def _problems_of_runs(
     return lines
 
 
-def _unused_overrides(data: Mapping[str, Any]) -> list[str]:
+def _sensor_lines(data: Mapping[str, Any], computes: bool) -> list[str]:
+    """Return what is wrong with the sensors of all regions and periods, as complete messages.
+
+    Args:
+        data: the sections.
+        computes: whether scenes are read.
+    """
+    lines = _unused_overrides(data, computes)
+    if computes:
+        sections = {name: data[name] for name in ("sentinel2", "sentinel1", "model")}
+        places = (data["regions"], data["periods"])
+        lines += _problems_of_runs(sections, *places, data.get("preprocessing"))
+    return lines
+
+
+def _unused_overrides(data: Mapping[str, Any], computes: bool) -> list[str]:
     """Return messages about keys of regions and periods that the source does not use."""
     unused = {
         "scenes": (),
         "tiles": ("sentinel2.", "sentinel1."),
-        "geotessera": ("sentinel2.", "sentinel1.", "min_observations."),
+        "geotessera": () if computes else ("sentinel2.", "sentinel1.", "min_observations."),
     }[data["source"]]
     return [
         f"{kind}.{name}.{key} is set, but source is {data['source']}, which does not use it: "
@@ -383,6 +409,24 @@ def _one_folder_per_period(
                 f"periods ({', '.join(computed)}), which would all be made from the same tiles: "
                 "put {period} into it, and name the folders accordingly."
             )
+
+
+def fill_problems(store: Geotessera, model: Model | None) -> list[str]:
+    """Return what the settings of the model do not allow with `geotessera.fill: compute`."""
+    if store.fill != "compute" or model is None:
+        return []
+    lines = []
+    if model.weights is None:
+        lines.append(
+            "geotessera.fill is compute, but model.weights is missing: set it to the checkpoint "
+            "with which the store was computed."
+        )
+    if model.dtype != "int8":
+        lines.append(
+            f"geotessera.fill is compute, but model.dtype is {model.dtype}: published embeddings "
+            "are int8 codes, so computed ones must be, too. Remove model.dtype."
+        )
+    return lines
 
 
 def _published_products(products: Products) -> Products:

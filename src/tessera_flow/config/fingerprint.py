@@ -80,14 +80,17 @@ def _settings(config: Config) -> dict[str, Any]:
         del settings["sentinel2"]["boa_offset"]
     if config.source == "scenes":
         del settings["source"], settings["tiles"]
-    else:
+    elif not config.fills:
         del settings["sentinel2"], settings["sentinel1"]
     if config.source == "geotessera":
-        settings["model"] = {"dtype": config.model.dtype}
-        del settings["preprocessing"], settings["tiles"]
         location = public_href(settings["geotessera"]["location"] or "") or None
         settings["geotessera"]["location"] = location
         settings["download"] = {"on_empty_block": config.download.on_empty_block}
+        del settings["tiles"]
+        if not config.fills:  # as before there were these keys
+            settings["model"] = {"dtype": config.model.dtype}
+            del settings["preprocessing"]
+            del settings["geotessera"]["fill"], settings["geotessera"]["assume_same_model"]
     else:
         del settings["geotessera"]
     return settings

@@ -450,6 +450,18 @@ class Geotessera(Section):
         "Variant of the public dataset, such as `dclimate`. Default: the first of the version.",
         min_length=1,
     )
+    fill: Literal["nodata", "compute"] = key(
+        "nodata",
+        "Pixels of the region for which nothing is published. `nodata`: they have no embedding. "
+        "`compute`: they are computed from scenes with `model.weights`, which must be the model of "
+        "the store.",
+    )
+    assume_same_model: bool = key(
+        False,
+        "State that the store was computed with `model.weights` and these settings of the model "
+        "(`fill: compute`). Needed if the store does not state the SHA-256 of its weights, as the "
+        "public stores; recorded in every product, with a warning.",
+    )
 
     @model_validator(mode="after")
     def _a_folder_or_url(self) -> Geotessera:

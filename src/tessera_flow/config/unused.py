@@ -43,12 +43,22 @@ UNUSED_SECTIONS: dict[str, tuple[str, ...]] = {
 """Keys, and sections with all their keys, that a value of `source` does not use. A path in
 `model.weights` is no mistake with `geotessera`: it is often left from another run."""
 
+_FILLED = "filled"
+"""`source: geotessera` with `fill: compute`."""
+_UNUSED = {**UNUSED_SECTIONS, _FILLED: ("tiles",)}
+
 _LOCAL_RULES = {
     "scenes": ("items", "weights", "download", "site_items", "site_series"),
     "tiles": ("weights",),
     "geotessera": ("store_tiles", "import_embeddings"),
+    _FILLED: ("store_tiles", "import_embeddings", "items", "weights", "download"),
 }
-_KEPT = {"scenes": ("slices", "stack", "patches"), "tiles": ("patches",), "geotessera": ()}
+_KEPT = {
+    "scenes": ("slices", "stack", "patches"),
+    "tiles": ("patches",),
+    "geotessera": (),
+    _FILLED: ("slices", "stack", "patches"),
+}
 _OF_FORMATS = {
     "zarr_chunk": ("zarr",),
     "cog_dtype": ("cog",),
@@ -66,15 +76,18 @@ def unused_settings(config: Config) -> list[str]:
 
 def _messages(config: Config) -> Iterator[str]:
     source = config.source
+    kind = _FILLED if config.fills else source
     unused = [
         key
         for key in changed_keys(config)
-        if any(key == part or key.startswith(f"{part}.") for part in UNUSED_SECTIONS[source])
+        if any(key == part or key.startswith(f"{part}.") for part in _UNUSED[kind])
     ]
     if unused:
         yield f"source is {source}, which does not use these settings: {', '.join(unused)}."
-    yield from _entries("jobs.local_rules", config.jobs.local_rules, _LOCAL_RULES[source], source)
-    yield from _entries("paths.keep", config.paths.keep, _KEPT[source], source)
+    if config.geotessera.assume_same_model and source == "geotessera" and not config.fills:
+        yield "geotessera.assume_same_model has no effect without geotessera.fill: compute."
+    yield from _entries("jobs.local_rules", config.jobs.local_rules, _LOCAL_RULES[kind], source)
+    yield from _entries("paths.keep", config.paths.keep, _KEPT[kind], source)
     changed = set(changed_keys(config.products))
     for key, formats in _OF_FORMATS.items():
         if key in changed and not set(formats) & set(config.products.formats):
@@ -85,7 +98,7 @@ def _messages(config: Config) -> Iterator[str]:
     if config.sites.table is None and (keys := changed_keys(config.sites)):
         names = ", ".join(f"sites.{key}" for key in keys)
         yield f"{names}: no effect, because sites.table is not set."
-    if source == "scenes":
+    if config.reads_scenes:
         yield from _of_disabled_sensors(config)
         for sensor in (config.sentinel2, config.sentinel1):
             # A region or period can have another provider.
@@ -96,7 +109,7 @@ def _messages(config: Config) -> Iterator[str]:
                     f"{sensor.sensor}.item_format has no effect, because "
                     f"{sensor.sensor}.provider is {sensor.provider}: it is for local archives."
                 )
-    if source != "geotessera":
+    if config.weights is not None:
         if config.model.device == "cpu" and "batch_size" in changed_keys(config.model):
             yield "model.batch_size has no effect, because model.device is cpu: it is for GPUs."
         weights = PurePath(config.model.weights or "")

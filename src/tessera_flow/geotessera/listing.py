@@ -17,7 +17,9 @@ from .zones import METADATA, list_zones, opened_parts
 log = logging.getLogger(__name__)
 
 
-def list_published(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> StoreManifest:
+def list_published(
+    store: Store, grid: RegionGrid, year: int, threads: int = 8, may_be_empty: bool = False
+) -> StoreManifest:
     """List the parts of a store, UTM zones or tiles, that overlap a region.
 
     Args:
@@ -25,6 +27,8 @@ def list_published(store: Store, grid: RegionGrid, year: int, threads: int = 8) 
         grid: the region's grid.
         year: calendar year.
         threads: files that are read at a time.
+        may_be_empty: a store without the year, or without a part that overlaps the region, is a
+            warning and not an error.
 
     Raises:
         ItemError: the location is not a store, or the store does not have the year or cover the
@@ -38,10 +42,10 @@ def list_published(store: Store, grid: RegionGrid, year: int, threads: int = 8) 
             "or leave it out for the public one."
         )
     if store.is_remote or (store.folder / METADATA).exists() or not is_npy_store(store.folder):
-        manifest = list_zones(store, grid, year)
+        manifest = list_zones(store, grid, year, may_be_empty)
     else:
-        manifest = list_tiles(store, grid, year, threads)
-    log.info("%s: %s", store, ", ".join(part.name for part in manifest.parts))
+        manifest = list_tiles(store, grid, year, threads, may_be_empty)
+    log.info("%s: %s", store, ", ".join(part.name for part in manifest.parts) or "nothing")
     for warning in manifest.warnings:
         log.warning("%s", warning)
     return manifest

@@ -144,8 +144,11 @@ class StoreManifest:
         tiles: of `npy`, the tiles that overlap a block of the region, in the order of (lat, lon).
         zones: of `zarr`, the UTM zones that overlap a block of the region.
         metadata_sha256: of `zarr`, SHA-256 of the store's metadata (`zarr.json`).
-        model: fields of the record of the model (see `provenance`) that the store states.
+        model: fields of the record of the model (see `provenance`) that the store states, and
+            `preprocessing`.
         warnings: what a reader of the products has to know about the list.
+        same_model: how it is known that the store's model is the one that computes its holes:
+            `sha256` or `assumed`; None if holes are not computed.
     """
 
     layout: Literal["zarr", "npy"]
@@ -158,6 +161,7 @@ class StoreManifest:
     metadata_sha256: str | None = None
     model: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    same_model: Literal["sha256", "assumed"] | None = None
 
     @property
     def dataset(self) -> str:
@@ -201,6 +205,22 @@ class StoreManifest:
             raise ItemError(
                 f"{path} is not a list of published embeddings: delete it and run again."
             ) from error
+
+
+def stated_model(record: Any) -> dict[str, Any] | None:
+    """Return what a record of provenance that tessera-flow wrote states about the model; None if it
+    is no such record.
+
+    Embeddings of which some were computed with a model that was only assumed to be the same have no
+    SHA-256 of weights.
+    """
+    if not isinstance(record, Mapping) or not isinstance(record.get("model"), Mapping):
+        return None
+    model = {**record["model"], "preprocessing": record.get("preprocessing", "unknown")}
+    fill = record.get("fill")
+    if isinstance(fill, Mapping) and fill.get("same_model") != "sha256":
+        model["sha256"] = None
+    return model
 
 
 def _grid(entry: Mapping[str, Any]) -> dict[str, Any]:

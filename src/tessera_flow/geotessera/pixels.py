@@ -90,11 +90,13 @@ class Pixels:
         used: by name of each part that gave an embedding: `copied` or `nearest pixels`.
         without_codes: pixels left out because they have a scale, but 0 as all of their codes: an
             interrupted write of a Zarr store leaves scales without codes.
+        impossible_scales: pixels left out because their scale is a number that no embedding has.
     """
 
     def __init__(self, parts: Sequence[Part], grid: RegionGrid) -> None:
         self.used: dict[str, str] = {}
         self.without_codes = 0
+        self.impossible_scales = 0
         self._parts = parts
         self._grid = grid
         crs = CRS.from_user_input(str(grid.product_geobox.crs))
@@ -115,7 +117,7 @@ class Pixels:
         lon, lat = self._to_lonlat.transform(x, y)
         near = [part for part in self._parts if _contains_any(part.bounds, x, y)]
         owned = [part.owns(lon, lat) for part in near]
-        remaining = np.ones(len(rows), bool)
+        remaining, impossible = np.ones(len(rows), bool), np.zeros(len(rows), bool)
         for owner in (True, False):  # first the part that owns the pixel, then the others
             for part, is_owned in zip(near, owned, strict=True):
                 index = np.flatnonzero(remaining & (is_owned == owner))
@@ -126,6 +128,7 @@ class Pixels:
                 values = part.scales(row, column)
                 with np.errstate(invalid="ignore"):
                     valid = (values > 0) & (values < LARGEST_SCALE)
+                impossible[index[np.isfinite(values) & ~valid]] = True
                 index, row, column = index[valid], row[valid], column[valid]
                 if not len(index):
                     continue
@@ -138,6 +141,7 @@ class Pixels:
                 codes[rows[index], columns[index]] = vectors
                 remaining[index] = False
                 self.used[part.stored.name] = "copied" if part.aligned else "nearest pixels"
+        self.impossible_scales += int((impossible & remaining).sum())
         return codes, scales
 
 

@@ -29,7 +29,7 @@ from ..npy_file import open_array
 from ..region.grid import RegionGrid
 from . import STORE_DIM, tile_name
 from .area import lonlat_boxes, overlaps_any
-from .manifest import StoredTile, StoreManifest
+from .manifest import StoredTile, StoreManifest, stated_model
 from .pixels import Part
 from .stores import Store
 
@@ -46,7 +46,9 @@ def is_npy_store(folder: Path) -> bool:
     return any((folder / name).exists() for name in _LISTS)
 
 
-def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> StoreManifest:
+def list_tiles(
+    store: Store, grid: RegionGrid, year: int, threads: int = 8, may_be_empty: bool = False
+) -> StoreManifest:
     """List the tiles of a year that overlap a region's blocks, with their georeference.
 
     Args:
@@ -54,6 +56,7 @@ def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> S
         grid: the region's grid.
         year: calendar year.
         threads: land masks that are read at a time.
+        may_be_empty: no tile of the year or of the region is a warning and not an error.
 
     Raises:
         ItemError: the store does not have the year or cover the region, or a list is damaged.
@@ -65,7 +68,7 @@ def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> S
         for centre, entry in _entries(store, year, box).items():
             rows[centre] = entry
     years = _years(store)
-    if year not in years:
+    if year not in years and not may_be_empty:
         raise ItemError(
             f"{store} has no embeddings of {year}; it has "
             f"{', '.join(map(str, years)) or 'none'}: choose another period."
@@ -78,7 +81,7 @@ def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> S
     with ThreadPoolExecutor(threads) as pool:
         tiles = list(pool.map(describe, sorted(rows)))
     overlapping = tuple(tile for tile in tiles if overlaps_any(tile, grid))
-    if not overlapping:
+    if not overlapping and not may_be_empty:
         raise ItemError(
             f"{store} has no tile of {year} that overlaps region {grid.name}: it is outside the "
             "store's coverage; choose another year, or compute it (source: scenes)."
@@ -91,6 +94,9 @@ def list_tiles(store: Store, grid: RegionGrid, year: int, threads: int = 8) -> S
         year=year,
         tiles=overlapping,
         model=_model(store.folder),
+        warnings=()
+        if overlapping
+        else (f"{store} has no tile of {year} that overlaps the region.",),
     )
 
 
@@ -171,10 +177,9 @@ def _add(
 def _model(folder: Path) -> dict[str, Any] | None:
     """Return the record of the model in a store that tessera-flow wrote, else None."""
     try:
-        model = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return stated_model(json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return None
-    return dict(model) if isinstance(model, Mapping) else None
 
 
 def _describe(

@@ -33,7 +33,7 @@ from ..urls import redacted
 from . import STORE_DIM, zone_name
 from .area import lonlat_boxes, overlaps_any
 from .http_store import CONNECTIONS, HttpStore
-from .manifest import StoredZone, StoreManifest
+from .manifest import StoredZone, StoreManifest, stated_model
 from .pixels import Part
 from .stores import Store, normal_version
 
@@ -102,8 +102,14 @@ def _store_errors(store: Store) -> Iterator[None]:
         raise kind(f"The Zarr store {store} cannot be read ({reason}). {remedy}") from None
 
 
-def list_zones(store: Store, grid: RegionGrid, year: int) -> StoreManifest:
+def list_zones(
+    store: Store, grid: RegionGrid, year: int, may_be_empty: bool = False
+) -> StoreManifest:
     """List the UTM zones of a store that overlap a region's blocks.
+
+    Args:
+        store, grid, year: as for `listing.list_published`.
+        may_be_empty: no zone, or none with the year, is a warning and not an error.
 
     Raises:
         ItemError: the store is not of this layout, is another version than the configured one,
@@ -125,12 +131,12 @@ def list_zones(store: Store, grid: RegionGrid, year: int) -> StoreManifest:
                 zones.append(zone)
             else:
                 without.append(zone.name)
-    if not zones and years:
+    if not zones and years and not may_be_empty:
         raise ItemError(
             f"{store} has no embeddings of {year}; it has {', '.join(map(str, sorted(years)))}: "
             "choose another period."
         )
-    if not zones:
+    if not zones and not may_be_empty:
         raise ItemError(
             f"{store} has no UTM zone that overlaps region {grid.name}: it is outside the store's "
             "coverage; compute it (source: scenes)."
@@ -144,8 +150,16 @@ def list_zones(store: Store, grid: RegionGrid, year: int) -> StoreManifest:
         zones=tuple(zones),
         metadata_sha256=sha256,
         model=_model(attributes),
-        warnings=tuple(f"{name} of {store} has no embeddings of {year}." for name in without),
+        warnings=tuple(_lacking(store, year, bool(zones), without)),
     )
+
+
+def _lacking(store: Store, year: int, has_zones: bool, without: list[str]) -> Iterator[str]:
+    """Yield what the store does not have of a region."""
+    for name in without:
+        yield f"{name} of {store} has no embeddings of {year}."
+    if not has_zones and not without:
+        yield f"{store} has no UTM zone that overlaps the region."
 
 
 def _near_zones(grid: RegionGrid) -> list[int]:
@@ -173,9 +187,8 @@ def _version(store: Store, attributes: Mapping[str, Any]) -> str | None:
 
 def _model(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the store states about the model: a record, if tessera-flow wrote the store."""
-    provenance = attributes.get("provenance")
-    if isinstance(provenance, Mapping) and isinstance(provenance.get("model"), Mapping):
-        return dict(provenance["model"])
+    if (model := stated_model(attributes.get("provenance"))) is not None:
+        return model
     url = attributes.get("geoemb:model")
     return {"url": url} if isinstance(url, str) and url else None
 

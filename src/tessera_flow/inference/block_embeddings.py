@@ -9,6 +9,10 @@ import zarr
 
 from ..block_file import create_array
 
+ORIGINS = ("none", "published", "computed")
+"""Meaning of the values of the array `origin`, from 0."""
+PUBLISHED, COMPUTED = 1, 2
+
 
 def mask_dtype(months: int) -> np.dtype[Any]:
     """Return the data type of masks of up to 32 months."""
@@ -23,6 +27,7 @@ def create_outputs(
     dtype: str,
     counts: bool = True,
     months: int = 0,
+    origin: bool = False,
 ) -> dict[str, zarr.Array[Any]]:
     """Create the arrays of an `embeddings` file, without any embedding.
 
@@ -34,10 +39,12 @@ def create_outputs(
         dtype: `int8` or `float32`.
         counts: whether observation counts are known (not for published embeddings).
         months: months of the period that masks have bits for; 0 without masks.
+        origin: whether some embeddings are published and others computed.
 
     Returns:
         `embeddings` (H, W, K); `counts` (H, W, 3) uint16 if `counts`; `months` (H, W, 3) uint16 or
-        uint32 if `months`; for int8 `scales` (H, W) float32. Pixels without an embedding are code
+        uint32 if `months`; for int8 `scales` (H, W) float32; `origin` (H, W) uint8 if `origin`,
+        which is one of `ORIGINS`. Pixels without an embedding are code
         0 and scale NaN (float32: NaN).
     """
     # A chunk is a patch: a zip file cannot be rewritten in place, so each is written once.
@@ -56,4 +63,6 @@ def create_outputs(
         )
     if dtype == "int8":
         arrays["scales"] = create_array(target, "scales", shape, chunk, np.float32, np.nan)
+    if origin:
+        arrays["origin"] = create_array(target, "origin", shape, chunk, np.uint8)
     return arrays

@@ -16,6 +16,7 @@ from ..config.sections import Download, Sentinel1, Sentinel2
 from ..dates import Slice
 from ..raster.resample import ReadOptions
 from ..region.grid import Window
+from ..region.needed import passed_on
 from ..scenes.manifest import Manifest, SourceItem
 from ..sensors.levels import DayLevel
 from ..sensors.sentinel1 import (
@@ -140,6 +141,7 @@ def download_sentinel2(
     source: Sentinel2,
     preprocessing: Preprocessing,
     settings: Download,
+    published: str | Path | None = None,
 ) -> None:
     """Write the daily Sentinel-2 mosaics of one block and slice.
 
@@ -155,14 +157,17 @@ def download_sentinel2(
             over all days with an item, `kept` (T,) uint8: 1 where the day has a valid pixel;
             attributes `left_out` and `replaced`: see `MissingScenes.attributes`; `levels`: see
             `levels.DayLevel`; `scene_count`: number of acquisitions.
+        published: the block's published embeddings, see `region.needed`; None if all are computed.
 
     Raises:
         ReadError: an asset cannot be read, or too many scenes are missing or corrupt. A failed
             read never results in an empty date.
         OutputError: the output cannot be written.
     """
+    if passed_on([published] if published else [], output):
+        return
     with readers(source, settings) as found:
-        job = WindowJob(roi_path, window, *found)
+        job = WindowJob(roi_path, window, *found, published)
         manifest = Manifest.read(manifest_path)
         write_sentinel2(job, manifest, time_slice, output, source, preprocessing, settings)
 
@@ -246,11 +251,12 @@ def download_sentinel1(
     output: Path,
     source: Sentinel1,
     settings: Download,
+    published: str | Path | None = None,
 ) -> None:
     """Write the daily Sentinel-1 mosaics of one block and slice, for both directions.
 
     Args:
-        manifest_path, roi_path, window, time_slice: as in `download_sentinel2`.
+        manifest_path, roi_path, window, time_slice, published: as in `download_sentinel2`.
         output: block file; arrays `ascending` and `descending` (T, H, W, 2) int16 over all
             days with an item of that direction, and `ascending_kept`, `descending_kept`
             (T,) uint8: 1 where the day has a value in the block; attributes as in
@@ -260,8 +266,10 @@ def download_sentinel1(
         ReadError: an asset cannot be read, or too many scenes are missing or corrupt.
         OutputError: the output cannot be written.
     """
+    if passed_on([published] if published else [], output):
+        return
     with readers(source, settings) as found:
-        job = WindowJob(roi_path, window, *found)
+        job = WindowJob(roi_path, window, *found, published)
         write_sentinel1(job, Manifest.read(manifest_path), time_slice, output, settings)
 
 

@@ -28,6 +28,7 @@ from ..raster.resample import ReadOptions
 from ..raster.retry import RetryPolicy
 from ..region.grid import Window, crop
 from ..region.mask import read_mask
+from ..region.needed import needed_pixels
 from ..scenes.manifest import Manifest, SourceItem
 from ..urls import is_url
 from .missing_scenes import Acquisition, MissingScenes
@@ -144,7 +145,8 @@ class ReadJob:
 
 
 class WindowJob(ReadJob):
-    """The pixels of one block. Only the bounding box of the region inside it is read."""
+    """The pixels of one block. Only the bounding box of the region inside it is read; with
+    published embeddings, that of its patches with holes."""
 
     def __init__(
         self,
@@ -153,8 +155,10 @@ class WindowJob(ReadJob):
         provider: Provider,
         pool: ThreadPoolExecutor,
         reader: Reader,
+        published: str | Path | None = None,
     ) -> None:
         inside, geobox = read_mask(roi_path, window)
+        inside = needed_pixels(inside, published)
         self.box = _bounding_box(inside)
         super().__init__(window.shape, inside[self.box.slices], provider, pool, reader)
         self.geobox = crop(geobox, self.box)

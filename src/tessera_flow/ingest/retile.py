@@ -17,6 +17,7 @@ from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import ItemError
 from ..region.grid import Window, patch_name, tiling
 from ..region.mask import read_mask
+from ..region.needed import needed_pixels, passed_on
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS
 from .missing_scenes import MISSING_SCENES
@@ -44,6 +45,7 @@ def retile(
     downsample_rate: int = 1,
     on_empty_block: OnEmptyBlock = "fail",
     needed: tuple[str, ...] = (),
+    published: str | Path | None = None,
 ) -> None:
     """Write the patches of a block that hold a pixel of the region.
 
@@ -61,6 +63,8 @@ def retile(
         downsample_rate: of the stacks.
         on_empty_block: `fail`: a block without a scene is an error.
         needed: sensors that every embedding requires.
+        published: the block's published embeddings: only patches with a hole are written. None: all
+            patches are.
 
     Raises:
         ItemError: no scene covers the block, or none of a needed sensor.
@@ -68,7 +72,9 @@ def retile(
         OutputError: the output cannot be written.
     """
     n = downsample_rate
-    inside = read_mask(roi_path, window)[0][::n, ::n]
+    if passed_on(filter(None, (sentinel2, sentinel1)), output):
+        return
+    inside = needed_pixels(read_mask(roi_path, window)[0][::n, ::n], published)
     stacks = {"sentinel2": sentinel2, "sentinel1": sentinel1}
     write_patches(stacks, inside, block, output, patch_size, on_empty_block, needed)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..block_file import CHUNK, create_array, create_block_file, get_array, open_block_file
 from ..dates import day_of_year
 from ..errors import TileError
+from ..region.needed import passed_on
 from ..sensors.levels import DayLevel, find_jumps
 from ..sensors.sentinel1 import CHANNELS, ORBITS
 from ..sensors.sentinel2 import BANDS
@@ -147,6 +148,8 @@ def stack_sentinel2(
         OutputError: the output cannot be written.
     """
     n = downsample_rate
+    if passed_on(slices, output):
+        return
     missing = _missing_scenes(slices, max_missing_percent)
     days, scenes, (height, width) = _kept_days(slices, "dates", "kept")
     shape = (-(-height // n), -(-width // n))
@@ -175,6 +178,8 @@ def stack_sentinel1(
     as in `stack_sentinel2`.
     """
     n = downsample_rate
+    if passed_on(slices, output):
+        return
     missing = _missing_scenes(slices, max_missing_percent)
     streams = {orbit: _kept_days(slices, f"{orbit}_dates", f"{orbit}_kept") for orbit in ORBITS}
     attributes = {

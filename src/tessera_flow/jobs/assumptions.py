@@ -39,6 +39,8 @@ PUBLISHED_BYTES = 1.25 * 133
 more for the parts of tiles outside a region."""
 IMPORT_SECONDS = 2.0
 """Seconds per million pixels of published embeddings, without their download."""
+FILL_SECONDS = 1.5
+"""Seconds per million pixels to put published and computed embeddings together."""
 DOWNLOAD_BYTES_PER_SECOND = 25e6
 """Of one download job; assumed, not measured."""
 STACK_SECONDS = 0.12
@@ -67,6 +69,7 @@ PRODUCT_SECONDS = {
     "counts": 0.46,
     "cog": 3.0,  # not measured, like the next four
     "change": 1.5,
+    "origin": 0.3,
     "label_map": 5.0,
     "label_map_page": 0.1,
     "list_tiles": 0.0,

@@ -56,8 +56,8 @@ class RunFiles:
         return self._for_run[region, period]
 
     def sensors(self, region: str, period: str) -> list[str]:
-        """Return the sensors in use; none for published embeddings."""
-        if self.config.source == "geotessera":
+        """Return the sensors in use; none if all embeddings are published ones."""
+        if self.config.source == "geotessera" and not self.config.fills:
             return []
         config = self.for_run(region, period)
         return [sensor for sensor in SENSORS if getattr(config, sensor).enabled]
@@ -84,29 +84,30 @@ class RunFiles:
 
     def jobs_of_block(self, region: str, period: str) -> dict[str, int]:
         """Return the number of jobs of a block by step; see `progress.STEPS`."""
-        if self.config.source == "geotessera":
-            return {"import": 1}
         if self.config.source == "tiles":
             return {"import": 1, "infer": 1}
+        if not self.config.reads_scenes:
+            return {"import": 1}
         sensors, slices = len(self.sensors(region, period)), len(self.time_slices(period))
-        return {"download": sensors * slices, "stack": sensors, "retile": 1, "infer": 1}
+        jobs = {"download": sensors * slices, "stack": sensors, "retile": 1, "infer": 1}
+        return {"import": 1, **jobs, "fill": 1} if self.config.fills else jobs
 
     def infer_log(self, region: str, period: str, block: str) -> Path:
         """Return the log file of the inference of a block, as in rules/infer.smk."""
         return Path(self.config.paths.logs, region, period, "infer", f"{block}.log")
 
     def weights_record(self) -> str | list[str]:
-        """Return the record of the weights; nothing for published embeddings."""
+        """Return the record of the weights; nothing if all embeddings are published ones."""
         return [] if self.config.weights is None else self.paths.weights
 
     def manifests(self, region: str, period: str) -> list[str]:
-        """Return the lists of scenes of the enabled sensors, or the list of a store's tiles;
-        nothing for tile folders."""
+        """Return the list of a store's tiles, then the lists of scenes of the enabled sensors, as
+        far as they are used; nothing for tile folders."""
         if self.config.source == "tiles":
             return []
-        if self.config.source == "geotessera":
-            return [self.paths.store_tiles.format(region=region, period=period)]
-        return [
+        published = self.config.source == "geotessera"
+        store = [self.paths.store_tiles.format(region=region, period=period)] if published else []
+        return store + [
             self.paths.items.format(region=region, period=period, sensor=sensor)
             for sensor in self.sensors(region, period)
         ]

@@ -32,6 +32,7 @@ _OWN_STEPS = {
     "import_embeddings": ("region", "search", "items", "import_embeddings"),
     "infer_cpu": ("infer", "checkpoint", "weights"),
     "infer_gpu": ("infer", "checkpoint", "weights"),
+    "fill": (),
     "export_tiles": (),
 }
 """What the jobs of a rule add to the record of their inputs; some by sensor."""
@@ -70,17 +71,17 @@ class Expected:
             "region": {"roi": params.roi(region), "block_size": config.grid.block_size},
             "stack": config.grid.downsample_rate,
         }
-        if config.source == "scenes":
+        if config.reads_scenes:
             for sensor in files.sensors(region, period):
                 steps[f"search {sensor}"] = params.items(region, period, sensor)
                 steps[f"download {sensor}"] = params.download(region, period, sensor, block)
             steps["retile"] = params.retile(region, period, block)
-        elif config.source == "tiles":
+        if config.source == "tiles":
             steps["import_tiles"] = params.import_tiles(region, period, block)
-        else:
+        if config.source == "geotessera":
             steps["search"] = params.store_tiles(region, period)
             steps["import_embeddings"] = params.import_embeddings(region, block)
-        if config.source != "geotessera":
+        if config.weights is not None:
             steps["infer"] = params.infer(region, period, block)
             steps["checkpoint"] = params.weights()
         self.steps = {

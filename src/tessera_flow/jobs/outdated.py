@@ -19,6 +19,7 @@ from .journal import read_job_log
 from .made_from import Expected, settings_hash
 from .outdated_sites import outdated_site_files
 from .params import JobParams
+from .paths import SENSORS
 from .work_lock import WorkLock
 
 Recorded = Callable[[str], bool]
@@ -137,7 +138,7 @@ def _heads(files: RunFiles, params: JobParams, region: str, period: str) -> Iter
         yield _Head(record, (), "weights", settings, ("checkpoint", "weights"))
     for path in files.manifests(region, period):
         log, sensor = (region, period), Path(path).stem
-        if files.config.source == "geotessera":
+        if sensor not in SENSORS:
             settings = settings_hash(params.store_tiles(region, period))
             yield _Head(path, log, "store_tiles", settings, ("search", "items"))
         else:
@@ -151,10 +152,14 @@ def _block_files(files: RunFiles, region: str, period: str) -> Iterator[str]:
     for block in files.grids[region].blocks:
         names = {"region": region, "period": period, "block": block.id}
         yield files.paths.embeddings.format(**names)
-        if files.config.source == "geotessera":
+        if files.config.fills:
+            yield from (
+                path.format(**names) for path in (files.paths.published, files.paths.computed)
+            )
+        elif files.config.source == "geotessera":
             continue
         yield files.paths.patches.format(**names)
-        if files.config.source == "scenes":
+        if files.config.reads_scenes:
             yield from files.stack_files(region, period, block.id).values()
             for sensor in files.sensors(region, period):
                 yield from files.slice_files(region, period, sensor, block.id)

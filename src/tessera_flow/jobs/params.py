@@ -34,6 +34,8 @@ PRODUCT_KEYS = {
 MODEL_KEYS = {
     "dim", "dtype", "min_observations", "statistics", "heads", "seed", "repeat_times", "precision",
 }  # fmt: skip
+OF_PIXELS = {"min_observations", "precision"}
+"""Those that do not make another model: which pixels have an embedding, and how it is rounded."""
 
 
 class JobParams:
@@ -112,13 +114,22 @@ class JobParams:
     def store_tiles(self, region: str, period: str) -> dict[str, Any]:
         """Return the store's location, the year and the grid; the content of the store is not
         read when the run is planned."""
-        return {
+        settings = {
             "store": self._config.geotessera.model_dump(
                 mode="json", include={"version", "variant"}
             ),
             "location": store_location(self._config, region, period),
             "year": self._config.periods[period].year,
             "grid": self._files.grids[region].to_json(),
+        }
+        if not self._config.fills:
+            return settings
+        # What decides whether the store's model is that of this run.
+        model = self._config.model.model_dump(mode="json", include=MODEL_KEYS - OF_PIXELS)
+        assumed = self._config.geotessera.assume_same_model
+        preprocessing = self._config.preprocessing
+        return settings | {
+            "fill": {"model": model, "preprocessing": preprocessing, "assumed": assumed}
         }
 
     def import_embeddings(self, region: str, block: str) -> dict[str, Any]:
@@ -127,6 +138,7 @@ class JobParams:
             "window": self._window(region, block),
             "downsample_rate": self._config.grid.downsample_rate,
             "dtype": self._config.model.dtype,
+            **({"holes": True} if self._config.fills else {}),
         }
 
     def infer(self, region: str, period: str, block: str) -> dict[str, Any]:
@@ -154,6 +166,7 @@ class JobParams:
             "dtype": self._config.model.dtype,
             "counts": not published,
             "months": len(mask_months(self._config.source, days.start, days.end)),
+            **({"origin": True} if self._config.fills else {}),
         }
 
     def product(self, name: str) -> Callable[[str, str], dict[str, Any]]:

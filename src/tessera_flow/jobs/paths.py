@@ -24,6 +24,8 @@ class PathPatterns:
     stack: str
     patches: str
     weights: str
+    published: str
+    computed: str
     embeddings: str
     skipped: str
     skip_list: str
@@ -41,6 +43,7 @@ class PathPatterns:
     cog_codes: str
     cog_scales: str
     change: str
+    origin: str
     vrt: str
     vrt_codes: str
     geotessera: str
@@ -56,6 +59,7 @@ class PathPatterns:
     counts_checksums: str
     cog_checksums: str
     change_checksums: str
+    origin_checksums: str
     vrt_checksums: str
     item_checksums: str
     collection_checksums: str
@@ -99,6 +103,8 @@ class PathPatterns:
             stack=f"{run}/stack/{{sensor}}/{{block}}.zip",
             patches=f"{run}/patches/{{block}}.zip",
             weights=f"{work}/weights.json",
+            published=f"{run}/published/{{block}}.zip",
+            computed=f"{run}/computed/{{block}}.zip",
             embeddings=f"{run}/embeddings/{{block}}.zip",
             skipped=f"{run}/skipped/{{block}}.zip",
             skip_list=f"{products}/skipped_blocks.json",
@@ -116,6 +122,7 @@ class PathPatterns:
             cog_codes=f"{products}/embeddings_codes.tif",
             cog_scales=f"{products}/embeddings_scales.tif",
             change=f"{products}/change.tif",
+            origin=f"{products}/origin.tif",
             vrt=f"{products}/embeddings.vrt",
             vrt_codes=f"{products}/embeddings_codes.vrt",
             geotessera=f"{products}/geotessera",
@@ -133,6 +140,7 @@ class PathPatterns:
             counts_checksums=f"{checksums}/counts.json",
             cog_checksums=f"{checksums}/cog.json",
             change_checksums=f"{checksums}/change.json",
+            origin_checksums=f"{checksums}/origin.json",
             vrt_checksums=f"{checksums}/vrt.json",
             item_checksums=f"{checksums}/item.json",
             collection_checksums=f"{results}/{{region}}/checksums/collection.json",

@@ -32,7 +32,8 @@ class ProductFiles:
         self._files, self._config, self._paths = files, files.config, files.paths
 
     def by_format(self, region: str, period: str) -> dict[str, list[str]]:
-        """Return the files of each requested format, of one region and period."""
+        """Return the files of each requested format, of one region and period, and `origin` if
+        holes of published embeddings are filled."""
         patterns = {
             "zarr": [self._paths.zarr],
             "arrays": list(self.array_files().values()),
@@ -48,6 +49,7 @@ class ProductFiles:
             ],
             "cog": list(self.cog_files().values()),
             "change": [self._paths.change, self._paths.change_checksums],
+            "origin": [self._paths.origin, self._paths.origin_checksums],
             "vrt": list(self.vrt_files().values()),
             "geotessera": [self._paths.geotessera],
             "stac": [
@@ -72,7 +74,7 @@ class ProductFiles:
         names = {"region": region, "period": period}
         files: dict[str, list[str]] = {
             product: [path.format(**names) for path in patterns[product]]
-            for product in self._config.products.formats
+            for product in (*self._config.products.formats, *(["origin"] * self._config.fills))
             if product in patterns
         }
         if "tiles" in self._config.products.formats:

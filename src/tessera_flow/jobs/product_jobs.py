@@ -40,6 +40,7 @@ RULES = {
     "counts": ("counts",),
     "cog": ("cog",),
     "change": ("change",),
+    "origin": ("origin",),
     "vrt": ("stitch_arrays", "vrt"),
     "geotessera": ("geotessera",),
     "stac": ("stac_item",),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STEPS = ("download", "stack", "retile", "infer", "import")
+STEPS = ("download", "stack", "retile", "infer", "import", "fill")
 """Steps of blocks, by the beginnings of the names of their rules; all other rules are `others`."""
 OTHERS = "others"
 

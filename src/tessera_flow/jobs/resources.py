@@ -80,6 +80,8 @@ NEEDS: Mapping[str, Need] = {
     # Not measured on the list of all NPY tiles of the world.
     "store_tiles": Need(1000, 0, "none", 60),
     "import_embeddings": Need(600, 100, "patch", 120),
+    "fill": Need(300, 250, "patch", 30),
+    "origin": Need(350, 0, "none", 120),
     # The pixels of a cell as a block, and the blocks of files that are read around them.
     "site_items": Need(200, 0, "none", 60),
     "site_series": Need(800, 1500, "block", 60),

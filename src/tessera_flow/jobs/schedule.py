@@ -26,7 +26,7 @@ from .resources import NEEDS, inference_minutes, map_minutes, memory_mb, runtime
 INFERENCE = ("infer_cpu", "infer_gpu")
 
 LAST_STEPS = ("infer", "import_embeddings")
-"""Prefixes of the rules that make a block's embeddings."""
+"""Prefixes of the rules that make a block's embeddings, unless `fill` does."""
 
 
 class Schedule:
@@ -83,9 +83,12 @@ class Schedule:
         started are finished before others are started, and few are in progress.
 
         Args:
-            stage: one of `STAGES`.
+            stage: one of `STAGES`, or `import` of published embeddings, which is the last step of
+                a block or, if its holes are filled, the first.
             wildcards: of the job: region, period and block.
         """
+        if stage == "import":
+            stage = "download" if self._config.fills else "infer"
         rank = self.rank(wildcards.region, wildcards.period, wildcards.block)
         return self.stage_priority(stage, rank)
 

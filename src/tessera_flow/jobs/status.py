@@ -191,6 +191,7 @@ def status(files: RunFiles) -> str:
     counts: Counter[str] = Counter()
     steps: dict[str, Step] = {}
     finished, running = [], []
+    last_steps = ("fill",) if files.config.fills else LAST_STEPS
     for region, period in runs(files.config):
         expected = files.jobs_of_block(region, period)
         for block in files.grids[region].blocks:
@@ -199,7 +200,7 @@ def status(files: RunFiles) -> str:
             counts[_state(records, done)] += 1
             _count_steps(steps, expected, records, done)
             if done:
-                finished += [r.time for r in records if r.rule.startswith(LAST_STEPS)]
+                finished += [r.time for r in records if r.rule.startswith(last_steps)]
             else:
                 names = (region, period, block.id)
                 running += [_running_line(files, names, r) for r in records if r.running]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..block_file import open_block_file
 from ..errors import TileError
+from ..geotessera.fill import FILL, FillRecord
 from ..inference.block_embeddings import mask_dtype
 from ..inference.series import SUMMARY
 from ..region.grid import Block, RegionGrid, Window, tiling
@@ -47,6 +48,7 @@ class RegionBlocks:
         edge: edge of a block on the product grid, in pixels.
         dim: K, dimensions of an embedding.
         dtype: int8 or float32.
+        filled: whether some embeddings are published and others computed.
         counted: whether the number of observations of each embedding is known.
         months: the months (`YYYY-MM`) of the bits of the array `months`; empty without this array.
     """
@@ -89,6 +91,7 @@ class RegionBlocks:
         self._paths = dict(blocks)
         self._provenance = provenance
         self.counted = not values_only and (provenance is None or provenance.counted)
+        self.filled = not values_only and provenance is not None and provenance.fill is not None
         self.months: list[str] = []
         if provenance is not None and not values_only:
             self.months = provenance.months
@@ -143,11 +146,14 @@ class RegionBlocks:
         """Names of the arrays in every block."""
         scales = ("scales",) if self.quantised else ()
         counts = ("counts",) if self.counted else ()
-        return ("embeddings", *scales, *counts, *(("months",) if self.months else ()))
+        months = ("months",) if self.months else ()
+        origin = ("origin",) if self.filled else ()
+        return ("embeddings", *scales, *counts, *months, *origin)
 
     def trailing(self, name: str) -> tuple[int, ...]:
         """Shape of one pixel of the array `name`: (K,), () or (3,)."""
-        return {"embeddings": (self.dim,), "scales": ()}.get(name, (len(COUNT_KINDS),))
+        single = {"embeddings": (self.dim,), "scales": (), "origin": ()}
+        return single.get(name, (len(COUNT_KINDS),))
 
     def array_dtype(self, name: str) -> np.dtype[Any]:
         """Data type of the array `name`."""
@@ -156,6 +162,7 @@ class RegionBlocks:
             "scales": np.dtype("float32"),
             "counts": np.dtype("uint16"),
             "months": mask_dtype(len(self.months)),
+            "origin": np.dtype("uint8"),
         }[name]
 
     def nodata(self, name: str) -> float:
@@ -250,6 +257,23 @@ class RegionBlocks:
         """
         record: Any = self._group(block_id).attrs.get(TILE_FACTS, [])
         return [TileFact.from_json(document) for document in record]
+
+    def fill_record(self) -> FillRecord:
+        """Return what of the region was published and what was computed.
+
+        Raises:
+            TileError: a block's file is missing or damaged.
+        """
+        total = FillRecord()
+        for block_id in self._windows:
+            record: Any = self._group(block_id).attrs.get(FILL)
+            if record is not None:  # the block was not skipped
+                try:
+                    total += FillRecord.of_json(record)
+                except TileError as error:
+                    path = self._paths[block_id]
+                    raise TileError(f"Block {block_id}, {path}: {error}: delete it.") from error
+        return total
 
     def level_jumps(self, block_id: str) -> list[Jump]:
         """Return the days whose Sentinel-2 values differ by about 1000 from the days around them.

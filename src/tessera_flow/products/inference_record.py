@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..region.needed import NOT_NEEDED
+
 Group = tuple[str | None, str | None]
 """Precision (`float32`, `bf16`, `fp16`) and device; None where the files do not record it."""
 
@@ -29,8 +31,9 @@ class BlockInference:
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> BlockInference | None:
-        """Return the record of a block file; None if the block was skipped."""
-        if attributes.get("skipped"):
+        """Return the record of a block file; None if nothing of it was computed: it was skipped,
+        or all of it is published."""
+        if attributes.get("skipped") or attributes.get(NOT_NEEDED):
             return None
         return cls(
             *(attributes.get(name) for name in ("precision", "device", "fallback", "compared"))

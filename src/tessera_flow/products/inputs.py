@@ -90,7 +90,6 @@ def tile_warnings(blocks: Iterable[Path]) -> list[str]:
 def source_lists(config: Config, paths: Iterable[Path]) -> dict[str, Any]:
     """Read the lists of sources: `manifests`, one list of scenes per sensor in use, and `store`,
     the tiles of published embeddings, or None."""
-    if config.source == "geotessera":
-        (path,) = paths
-        return {"manifests": [], "store": StoreManifest.read(path)}
-    return {"manifests": [Manifest.read(path) for path in paths], "store": None}
+    lists = list(paths)
+    store = StoreManifest.read(lists.pop(0)) if config.source == "geotessera" else None
+    return {"manifests": [Manifest.read(path) for path in lists], "store": store}

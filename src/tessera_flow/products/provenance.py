@@ -109,6 +109,22 @@ class SourceRecord:
 
 
 @dataclass(frozen=True)
+class FillSource:
+    """Published embeddings whose holes were computed.
+
+    Attributes:
+        dataset: of the published embeddings: version, variant and year.
+        same_model: how it is known that they are of the same model: `sha256` of the weights, which
+            the store states, or `assumed` by the configuration.
+        model: what the store states about its model.
+    """
+
+    dataset: str
+    same_model: str
+    model: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Provenance:
     """The record of one region and period.
 
@@ -131,6 +147,7 @@ class Provenance:
         warnings: about the region and its grid (`region.blocks.lasting_warnings`); about the
             scenes, from their lists (`scenes.manifest.Manifest.warnings`); about tile folders,
             from the block files (`products.tile_facts`).
+        fill: if holes of published embeddings were computed; `model` is that of the computed ones.
     """
 
     region: str
@@ -149,10 +166,13 @@ class Provenance:
     software: dict[str, str]
     configuration_sha256: str
     warnings: tuple[str, ...] = ()
+    fill: FillSource | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able form (lists and dictionaries of strings and finite numbers)."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.fill is None:
+            del document["fill"]
         return document
 
     def tags(self) -> dict[str, str]:
@@ -240,7 +260,7 @@ def build_provenance(
         period: name of the period in `config`.
         weights: the weights record: `path`, `sha256`, `family`, and, for published weights,
             `name` and `url`; `dims` if `model.dim` is left out. The file name of the path is
-            recorded if there is no name. None for published embeddings.
+            recorded if there is no name. None if all embeddings are published ones.
         store: the tiles of published embeddings.
         item_counts: number of items in the manifest by sensor, if known.
         warnings: about the region, and about the scenes or the tile folders.
@@ -249,17 +269,21 @@ def build_provenance(
     Raises:
         KeyError: no such region, period or key of the weights record.
         RegionError: the grid has no CRS.
-        ValueError: both weights and a store are given, or neither.
+        ValueError: neither weights nor a store are given, or both though no holes are filled.
     """
     config = config.for_run(region, period)
     software = software_versions()
     preprocessing, minimum = "unknown", {}
     sources: tuple[SourceRecord, ...]
-    if weights is not None and store is None:
+    fill = None
+    if weights is not None and (store is None or config.fills):
         model = model_record(config, weights)
         sources = tuple(_sources(config, region, period, item_counts or {}))
+        if store is not None:
+            sources = (_store_source(store, grid), *sources)
+            fill = FillSource(store.dataset, store.same_model or "assumed", dict(store.model or {}))
         minimum = config.model.min_observations.model_dump()
-        if config.source == "scenes":
+        if config.reads_scenes:
             preprocessing = config.preprocessing
     elif store is not None and weights is None:
         model, sources = _published_model(config, store), (_store_source(store, grid),)
@@ -286,6 +310,7 @@ def build_provenance(
         software=software,
         configuration_sha256=content_hash(config, region, period),
         warnings=tuple(dict.fromkeys(warnings)),
+        fill=fill,
     )
 
 

@@ -20,6 +20,7 @@ def write_skipped_block(
     dtype: str,
     counts: bool = True,
     months: int = 0,
+    origin: bool = False,
 ) -> None:
     """Write an `embeddings` file in which no pixel has an embedding.
 
@@ -30,12 +31,13 @@ def write_skipped_block(
         dim, dtype: dimensions and type of the embeddings of the other blocks.
         counts: whether the other blocks have observation counts.
         months: months that the masks of the other blocks have bits for; 0 without masks.
+        origin: whether the other blocks have the origin of their pixels.
 
     Raises:
         OutputError: the file cannot be written.
     """
     with create_block_file(output, {"skipped": True}) as group:
-        create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype, counts, months)
+        create_outputs(group, (shape[0], shape[1]), patch_size, dim, dtype, counts, months, origin)
 
 
 def write_skip_list(output: Path, grid: RegionGrid, reasons: Mapping[str, str]) -> None:

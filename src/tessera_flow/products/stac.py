@@ -79,6 +79,7 @@ _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
     "change": {
         "change.tif": ("change", "Cosine distance to the previous period", _COG, ["metadata"])
     },
+    "origin": {"origin.tif": ("origin", "Published or computed", _COG, ["metadata"])},
     "preview": {
         "preview.tif": ("visual", "First three principal components", _COG, ["visual"]),
         "preview.png": ("thumbnail", "Preview", pystac.MediaType.PNG, ["thumbnail"]),

@@ -1,8 +1,8 @@
 """Write the Zarr v3 store, which users open lazily and stream.
 
 Layout: one group; `embeddings` (time, band, y, x), `scales` (time, y, x),
-`observation_counts` and `observation_months` (time, kind, y, x), coordinates, and `spatial_ref`
-for the CRS.
+`observation_counts` and `observation_months` (time, kind, y, x), `origin` (time, y, x) if holes of
+published embeddings were filled, coordinates, and `spatial_ref` for the CRS.
 A chunk holds all dimensions of its pixels, so a point query reads one chunk per array;
 a shard (one file) is inside one block, so writers of different blocks never share one.
 """
@@ -23,6 +23,7 @@ from zarr.codecs import ZstdCodec
 
 from ..atomic import atomic_folder
 from ..concurrency import ordered_map
+from ..inference.block_embeddings import ORIGINS
 from ..region.grid import RegionGrid, Window, tiling
 from .blocks import COUNT_KINDS, RegionBlocks
 from .checksums import STORE_RECORD, Checksums
@@ -78,12 +79,14 @@ _STORED = {
     "scales": "scales",
     "counts": "observation_counts",
     "months": "observation_months",
+    "origin": "origin",
 }
 _DIMENSIONS = {
     "embeddings": ("time", "band", "y", "x"),
     "scales": ("time", "y", "x"),
     "counts": ("time", "kind", "y", "x"),
     "months": ("time", "kind", "y", "x"),
+    "origin": ("time", "y", "x"),
 }
 
 
@@ -346,6 +349,11 @@ def _array_attributes(source: RegionBlocks, name: str) -> dict[str, Any]:
             "long_name": "months with an observation",
             "flag_masks": [1 << bit for bit in range(len(source.months))],
             "flag_meanings": " ".join(source.months),
+        },
+        "origin": {
+            "long_name": "origin of the embedding",
+            "flag_values": list(range(len(ORIGINS))),
+            "flag_meanings": " ".join(ORIGINS),
         },
     }
     # `coordinates` makes open_zarr turn spatial_ref into a coordinate, where rioxarray looks

@@ -339,6 +339,7 @@ def opening_examples(provenance: Provenance) -> list[tuple[str, str]]:
             "change",
             "In QGIS, or: rasterio.open('change.tif').read(1)  # 1 - cosine",
         ),
+        ("origin", "In QGIS, or: rasterio.open('origin.tif').read(1)  # 1 published, 2 computed"),
         ("vrt", "In QGIS, or: rasterio.open('embeddings.vrt').read([1, 2, 3])  # dequantised"),
         ("stac", "import pystac\n\nitem = pystac.Item.from_file('item.json')"),
         (

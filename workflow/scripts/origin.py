@@ -1,0 +1,10 @@
+"""Rule origin: which embeddings of a region and period are published, and which computed."""
+
+from pathlib import Path
+
+from tessera_flow.products.origin import write_origin
+
+from adaptor import product_job, stitch_inputs
+
+with product_job(snakemake) as config:
+    write_origin(Path(snakemake.output.tif), **stitch_inputs(snakemake, config))
