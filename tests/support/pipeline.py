@@ -92,9 +92,15 @@ def configuration(
     return load_config(document)
 
 
-def ingest(config: Config, until: str = "patches") -> RunFiles:
+def ingest(config: Config, until: str = "patches", published: str | None = None) -> RunFiles:
     """Run roi, items, download, stack and retile for every block of the first region and
-    period; return the paths of its files."""
+    period; return the paths of its files.
+
+    Args:
+        config: the configuration.
+        until: `items`, `stack` or `patches`.
+        published: pattern of the files of published embeddings whose holes are computed.
+    """
     layout = RunFiles(config)
     region, period = "here", "then"
     config = config.for_run(region, period)
@@ -116,8 +122,9 @@ def ingest(config: Config, until: str = "patches") -> RunFiles:
     for block in layout.grids[region].blocks:
         for sensor in layout.sensors(region, period):
             paths = [Path(p) for p in layout.slice_files(region, period, sensor, block.id)]
+            holes = published and published.format(region=region, period=period, block=block.id)
             for path, part in zip(paths, layout.time_slices(period), strict=True):
-                _download(config, layout, sensor, mask, block.window, part, path)
+                _download(config, layout, sensor, mask, block.window, part, path, holes)
             stack = Path(layout.stack_files(region, period, block.id)[sensor])
             stacker = stack_sentinel2 if sensor == "sentinel2" else stack_sentinel1
             stacker(paths, stack, config.grid.downsample_rate)
@@ -133,6 +140,7 @@ def ingest(config: Config, until: str = "patches") -> RunFiles:
             window=block.window,
             output=Path(layout.paths.patches.format(region=region, period=period, block=block.id)),
             on_empty_block=config.download.on_empty_block,
+            published=published and published.format(region=region, period=period, block=block.id),
             **settings,
         )
     return layout
@@ -147,7 +155,14 @@ def manifest(layout: RunFiles, sensor: str) -> Manifest:
 
 
 def _download(
-    config: Config, layout: RunFiles, sensor: str, mask: Path, window: Any, part: Slice, path: Path
+    config: Config,
+    layout: RunFiles,
+    sensor: str,
+    mask: Path,
+    window: Any,
+    part: Slice,
+    path: Path,
+    published: str | None,
 ) -> None:
     common: dict[str, Any] = {
         "manifest_path": _items_path(layout, sensor),
@@ -157,6 +172,7 @@ def _download(
         "output": path,
         "source": getattr(config, sensor),
         "settings": config.download,
+        "published": published,
     }
     if sensor == "sentinel2":
         download_sentinel2(**common, preprocessing=config.preprocessing)

@@ -444,7 +444,7 @@ def test_a_plan_knows_the_rules_of_all_products(tmp_path: Path) -> None:
     """A rule that a plan does not know would be missing in its jobs and its wall time."""
     known = {rule for rules in RULES_OF.values() for rule in rules} | {"stac_collection"}
     of_blocks = {"download", "stack", "retile", "infer_cpu", "infer_gpu", "import_tiles"}
-    others = {"weights", "items", "store_tiles", "import_embeddings", "skip_block"}
+    others = {"weights", "items", "store_tiles", "import_embeddings", "fill", "skip_block"}
     later = {"export_tiles", "list_tiles", "label_map", "label_map_page", "index"}
     heads = {"roi", "list_skipped_blocks"}
     sites = {"site_items", "site_series", "site_infer", "site_table"}

@@ -2,7 +2,8 @@
 # Needs: config; check_config_files and MISSING_PACKAGE of config_files.smk.
 # Makes: CONFIG, FILES (files of blocks), PRODUCTS (product files), PARAMS (parameters that decide a
 # job's result), SCHEDULE (priority, resources, CPU or GPU); SITES, SITE_PARAMS and SITE_SCHEDULE,
-# the same for the table of sites; PUBLISHED (input of steps that fill holes).
+# the same for the table of sites; PUBLISHED (input of steps that fill holes)
+# and STORE_WARNINGS (about the model of the store whose holes are filled).
 import inspect
 
 try:
@@ -16,6 +17,7 @@ try:
     from tessera_flow.jobs.preflight import check_labels, check_python
     from tessera_flow.jobs.product_files import ProductFiles
     from tessera_flow.jobs.schedule import Schedule
+    from tessera_flow.jobs.store_model import store_model_warnings
     from tessera_flow.jobs.site_files import SiteFiles, SiteParams, SiteSchedule
 except ModuleNotFoundError as error:
     refuse(MISSING_PACKAGE.format(error))
@@ -31,6 +33,7 @@ try:
     PARAMS = JobParams(FILES)
     if not runs_one_job():
         check_labels(CONFIG)
+        STORE_WARNINGS = store_model_warnings(FILES, PARAMS)
     SCHEDULE = Schedule(FILES, one_job=runs_one_job(), cores=cores_here())
     SITES = SiteFiles(FILES)
     SITE_PARAMS = SiteParams(FILES, SITES, PARAMS)

@@ -8,9 +8,9 @@
 
 rule download:
     input:
+        **PUBLISHED,
         mask="<work>/{region}/roi.tif",
         manifest="<work>/{region}/{period}/items/{sensor}.json",
-        **PUBLISHED,
     output:
         slice=temporary(
             "slices", "<work>/{region}/{period}/slices/{sensor}/{slice}/{block}.zip"
@@ -56,8 +56,8 @@ rule stack:
 rule retile:
     input:
         unpack(of(FILES.stack_files)),
-        mask="<work>/{region}/roi.tif",
         **PUBLISHED,
+        mask="<work>/{region}/roi.tif",
     output:
         patches=temporary("patches", "<work>/{region}/{period}/patches/{block}.zip"),
     log:

@@ -66,7 +66,7 @@ def files_to_make_again(recorded):
 
 
 if not runs_one_job():
-    for text in [*unused_settings(CONFIG), *region_warnings(CONFIG)]:
+    for text in [*unused_settings(CONFIG), *region_warnings(CONFIG), *STORE_WARNINGS]:
         show_warning(text)
     show_scene_warnings()
     for text in SCHEDULE.time_warnings():

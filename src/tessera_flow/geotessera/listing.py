@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from ..errors import ItemError
 from ..region.grid import RegionGrid
 from .manifest import StoreManifest
+from .metadata import METADATA
 from .pixels import Part
 from .stores import Store
 from .tiles import TilePart, is_npy_store, list_tiles
-from .zones import METADATA, list_zones, opened_parts
+from .zones import list_zones, opened_parts
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,8 @@ from ..errors import ConfigError
 from ..models.published import PUBLISHED
 from ..models.weights_record import WeightsRecord
 from .manifest import StoreManifest
+from .metadata import described
+from .stores import Store
 
 EARLIER_CELL = (
     "All embeddings published as v1.1 before October 2026 were computed with another recurrent "
@@ -96,15 +98,44 @@ def require_same_model(
 def with_same_model(store: StoreManifest, config: Config, record: WeightsRecord) -> StoreManifest:
     """Return the list of a store with how it is known that its model is that of a run, and with
     warnings about it; raises as `require_same_model`."""
-    weights = Weights(
-        config.model.weights or record.path,
-        record.sha256,
-        record.family,
-        config.model.dim or record.dims[-1],
-    )
+    weights = _weights(config, record)
     assumed = config.geotessera.assume_same_model
     how, warnings = require_same_model(store, weights, config.model, config.preprocessing, assumed)
     return replace(store, same_model=how, warnings=(*store.warnings, *warnings))
+
+
+def check_same_model(
+    store: Store, config: Config, year: int, sha256: str | None, record: WeightsRecord | None
+) -> tuple[str, ...]:
+    """Refuse holes of a store that are known, before anything runs, to need another model.
+
+    Args:
+        store: the store.
+        config: of the region and period.
+        year: calendar year.
+        sha256: of the weights, if they are a file.
+        record: of the weights, if it exists.
+
+    Returns:
+        Warnings, as of `require_same_model`; none if the store is not known yet.
+
+    Raises:
+        ConfigError: see `require_same_model`.
+        ItemError: see `metadata.described`.
+    """
+    known = described(store, year)
+    if known is None:
+        return ()
+    weights = Weights(config.model.weights or "", sha256, dim=config.model.dim)
+    if record is not None and sha256 in (None, record.sha256):
+        weights = _weights(config, record)
+    assumed = config.geotessera.assume_same_model
+    return require_same_model(known, weights, config.model, config.preprocessing, assumed)[1]
+
+
+def _weights(config: Config, record: WeightsRecord) -> Weights:
+    dim = config.model.dim or record.dims[-1]
+    return Weights(config.model.weights or record.path, record.sha256, record.family, dim)
 
 
 def _differences(

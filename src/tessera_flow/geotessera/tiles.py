@@ -11,7 +11,6 @@ Geotessera 0.7 has `registry.parquet`, 0.11 `manifest.parquet`, without hashes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +28,8 @@ from ..npy_file import open_array
 from ..region.grid import RegionGrid
 from . import STORE_DIM, tile_name
 from .area import lonlat_boxes, overlaps_any
-from .manifest import StoredTile, StoreManifest, stated_model
+from .manifest import StoredTile, StoreManifest
+from .metadata import model_of_tiles
 from .pixels import Part
 from .stores import Store
 
@@ -93,7 +93,7 @@ def list_tiles(
         variant=store.variant,
         year=year,
         tiles=overlapping,
-        model=_model(store.folder),
+        model=model_of_tiles(store),
         warnings=()
         if overlapping
         else (f"{store} has no tile of {year} that overlaps the region.",),
@@ -172,14 +172,6 @@ def _add(
             entry["sizes"][file] = int(row[size])
         if row.get(sha256):
             entry["sha256"][file] = str(row[sha256])
-
-
-def _model(folder: Path) -> dict[str, Any] | None:
-    """Return the record of the model in a store that tessera-flow wrote, else None."""
-    try:
-        return stated_model(json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
 
 
 def _describe(

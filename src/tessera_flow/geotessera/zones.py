@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +33,11 @@ from ..urls import redacted
 from . import STORE_DIM, zone_name
 from .area import lonlat_boxes, overlaps_any
 from .http_store import CONNECTIONS, HttpStore
-from .manifest import StoredZone, StoreManifest, stated_model
+from .manifest import StoredZone, StoreManifest
+from .metadata import METADATA, model_of, stated_version
 from .pixels import Part
-from .stores import Store, normal_version
+from .stores import Store
 
-METADATA = "zarr.json"
 NEAR_BORDER = 0.1
 """Degrees: a tile of 0.1 degree is stored in the zone of its centre and can reach beyond it."""
 _WINDOW = 512
@@ -119,7 +119,7 @@ def list_zones(
     zones, without, years = [], [], set()
     with opened(store) as (root, sha256), _store_errors(store):
         attributes = dict(root.attrs)
-        version = _version(store, attributes)
+        version = stated_version(store, attributes)
         for number in _near_zones(grid):
             if zone_name(number) not in root:
                 continue
@@ -149,7 +149,7 @@ def list_zones(
         year=year,
         zones=tuple(zones),
         metadata_sha256=sha256,
-        model=_model(attributes),
+        model=model_of(attributes),
         warnings=tuple(_lacking(store, year, bool(zones), without)),
     )
 
@@ -169,28 +169,6 @@ def _near_zones(grid: RegionGrid) -> list[int]:
         first, last = (math.floor((v + 180) / 6) for v in (west - NEAR_BORDER, east + NEAR_BORDER))
         numbers |= {n % 60 + 1 for n in range(first, last + 1)}
     return sorted(numbers)
-
-
-def _version(store: Store, attributes: Mapping[str, Any]) -> str | None:
-    """Return the version that a store states, or the configured one if it states none."""
-    stated = str(attributes.get("geoemb:model", "")).rpartition("/model/")[2]
-    if not stated or not stated[:1].isdigit():
-        return store.version
-    stated = normal_version(stated)
-    if store.version not in (None, stated):
-        raise ItemError(
-            f"{store} is dataset {stated}, but geotessera.version is {store.version}: leave it "
-            "out, or set geotessera.location to another store."
-        )
-    return stated
-
-
-def _model(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the store states about the model: a record, if tessera-flow wrote the store."""
-    if (model := stated_model(attributes.get("provenance"))) is not None:
-        return model
-    url = attributes.get("geoemb:model")
-    return {"url": url} if isinstance(url, str) and url else None
 
 
 def _zone(store: Store, root: zarr.Group, number: int, year: int) -> tuple[StoredZone, list[int]]:

@@ -37,10 +37,12 @@ SENSORS = {
 PUBLISHED_BYTES = 1.25 * 133
 """Bytes to read per pixel of published embeddings: 128 codes, a scale and a mask, and a quarter
 more for the parts of tiles outside a region."""
+CODES_BYTES = 137.0
+"""Bytes of a pixel of int8 embeddings in a file of a block: 128 codes, a scale, and masks."""
 IMPORT_SECONDS = 2.0
 """Seconds per million pixels of published embeddings, without their download."""
 FILL_SECONDS = 1.5
-"""Seconds per million pixels to put published and computed embeddings together."""
+"""Seconds per million pixels to put published and computed embeddings together; assumed."""
 DOWNLOAD_BYTES_PER_SECOND = 25e6
 """Of one download job; assumed, not measured."""
 STACK_SECONDS = 0.12

@@ -170,7 +170,7 @@ def _items(files: RunFiles, rows: Sequence[Row]) -> dict[str, int | None]:
     """Return the number of scenes of all lists by sensor; None if one is missing."""
     items: dict[str, int | None] = {name: 0 for name in files.all_sensors}
     if files.config.source == STORE:
-        items = {STORE: 0}
+        items = {STORE: 0, **items}
     if files.config.source == TILES:
         return {}
     for row in rows:
@@ -265,9 +265,17 @@ def _final_gb(files: RunFiles, grid: RegionGrid) -> float:
 
 
 def _assumptions(files: RunFiles, items: Mapping[str, int | None]) -> list[str]:
-    if STORE in items:
+    if STORE in items and not files.config.fills:
         return _assumptions_of_store(items[STORE])
     lines = []
+    if STORE in items:
+        lines = [
+            "Which pixels are not published is known when a block is imported: downloads and "
+            "inference are an upper bound, as if nothing were published. A block without a hole "
+            "takes neither, only the start of its jobs.",
+            *_assumptions_of_store(items[STORE])[:-1],
+        ]
+        items = {name: number for name, number in items.items() if name != STORE}
     if files.config.source == "tiles":
         lines.append(
             "The tile folders are not read: "

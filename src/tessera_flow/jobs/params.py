@@ -56,6 +56,11 @@ class JobParams:
         self._labels = {name: labels_sha256(m.labels) for name, m in files.config.maps.items()}
         self._weights_digest = None if file is None else content_digest(file, cache)
 
+    @property
+    def weights_sha256(self) -> str | None:
+        """SHA-256 of the weights, if they are a file."""
+        return self._weights_digest
+
     def roi(self, region: str) -> dict[str, Any]:
         """Return the fingerprint of the region's geometry, and the grid."""
         document = self._files.grids[region].to_json()

@@ -35,11 +35,14 @@ def scene_warnings(
     """
     if files.config.source == "tiles":
         return _tile_warnings(files, of_blocks)
-    if files.config.source != "scenes":
+    if not files.config.reads_scenes:
         return []
     day = today or utc_today()
     lines = []
     for region, period in runs(files.config):
+        if files.config.fills:
+            store = Path(files.paths.store_tiles.format(region=region, period=period))
+            lines += [f"{region}, {period}: {text}" for text in warnings_of_list(store) or ()]
         for sensor in files.sensors(region, period):
             path = files.paths.items.format(region=region, period=period, sensor=sensor)
             texts = warnings_of_list(Path(path))

@@ -16,6 +16,7 @@ from . import assumptions
 from .files import RunFiles
 from .inside import inside_shares
 from .job_times import JobTimes
+from .paths import SENSORS
 from .plan_row import EMBEDDINGS, STORE, TILES, Row, count_hours, dates_by_month, read_list
 from .product_jobs import ProductJobs
 from .schedule import Schedule
@@ -134,7 +135,8 @@ class WorkLeft:
     def _add_run(self, region: str, period: str, weights: tuple[int, ...]) -> None:
         """Add the jobs of a region and period."""
         files, source = self.files, self.files.config.source
-        names = {"scenes": files.sensors(region, period), "tiles": [TILES], STORE: [STORE]}[source]
+        others = {"scenes": [], "tiles": [TILES], STORE: [STORE]}[source]
+        names = others if source == "tiles" else [*others, *files.sensors(region, period)]
         of_sensor = {name: self.row(region, period, name) for name in names}
         row = self.row(region, period, EMBEDDINGS)
         blocks = self._blocks_left(region, period)
@@ -153,7 +155,7 @@ class WorkLeft:
             rule = "store_tiles" if name == STORE else "items"
             lists[name] = ()
             if blocks and not self.exists(path):
-                needs = mask if name != STORE else ()
+                needs = mask if name != STORE else weights
                 seconds = self.times.of_list(rule, region, period)
                 lists[name] = (self.add(of_sensor[name], rule, seconds, needs=needs),)
         before = _Before(mask, weights, lists, manifests)
@@ -168,7 +170,7 @@ class WorkLeft:
     def _list_paths(self, region: str, period: str) -> dict[str, str]:
         """Return the lists of scenes or tiles by sensor."""
         paths = self.files.manifests(region, period)
-        return {STORE if self.files.config.source == STORE else Path(p).stem: p for p in paths}
+        return {stem if (stem := Path(p).stem) in SENSORS else STORE: p for p in paths}
 
     def _blocks_left(self, region: str, period: str) -> list[Block]:
         """Return the blocks whose embeddings are to be made: those without, or all of them if a
@@ -223,12 +225,15 @@ class _BlockJobs:
         self.rank = work.schedule.rank(region, period, block.id)
         self.number = len(work.spans)
         self.pixels = float(block.window.height * block.window.width)
+        self.published: tuple[int, ...] = ()
         # Of a block without a job log nothing exists: its files need not be looked up.
         self.started = self.files.job_log_file(region, period, block.id).exists()
 
     def add(self) -> int:
         first = len(self.work.jobs)
-        if self.files.config.source == STORE:
+        if self.files.config.fills:
+            last = self._fill()
+        elif self.files.config.source == STORE:
             last = self._import_embeddings()
         else:
             self.dates = self._dates()
@@ -291,14 +296,14 @@ class _BlockJobs:
                 self._job(row, "stack", seconds, "stack", needs=downloads)
                 for row, seconds, downloads in stacks
             )
-            needs += self.before.mask
+            needs += self.before.mask + self.published
             return (self._job(self.row, "retile", retile, "retile", needs=needs),)
         longest = max((seconds for _, seconds, _ in stacks), default=0.0)
         every = tuple(number for *_, downloads in stacks for number in downloads)
         inside = (len(stacks) + 1) * assumptions.LOCAL_OVERHEAD_SECONDS
         group = self._job(
             self.row, "retile", longest + retile + inside, "retile",
-            needs=(*every, *self.before.mask),
+            needs=(*every, *self.before.mask, *self.published),
             members=len(stacks) + 1,
         )  # fmt: skip
         for row, *_ in stacks:
@@ -312,7 +317,7 @@ class _BlockJobs:
         seconds = self.times.of_block("download", self.pixels, {name: number}, of=self.dates)
         one = assumptions.read_gb(self.pixels, {name: number}) / len(paths)
         row.download_gb += one * len(missing)
-        needs = (*self.before.mask, *self.before.lists[name])
+        needs = (*self.before.mask, *self.before.lists[name], *self.published)
         return tuple(
             self._job(row, "download", seconds / len(paths), "download", needs=needs,
                       starts_block=True)
@@ -324,19 +329,39 @@ class _BlockJobs:
         inside = self.pixels * self.work.share(self.region, self.block.id)
         seconds = self.times.inference(rule, self.pixels, inside, self.dates)
         needs = (*patches, *self.before.weights)
-        return self._job(self.row, rule, seconds, "infer", needs=needs, ends_block=True)
+        ends = not self.files.config.fills
+        return self._job(self.row, rule, seconds, "infer", needs=needs, ends_block=ends)
+
+    def _fill(self) -> int:
+        """Add the jobs of a block whose holes are computed: as many as if all of it is a hole."""
+        self.dates = self._dates()
+        if not self._exists(self.files.paths.published.format(**self.names)):
+            self.published = (self._import_embeddings(),)
+        needs = self.published
+        if not self._exists(self.files.paths.computed.format(**self.names)):
+            needs += (self._infer(self._patches()),)
+        self.work.block_gb[self.number] = self.work.block_gb.get(self.number, 0.0) + (
+            2 * self.pixels * assumptions.CODES_BYTES / assumptions.GB
+        )
+        seconds = assumptions.FILL_SECONDS * self.pixels / 1e6
+        return self._job(self.row, "fill", seconds, "infer", needs=needs, ends_block=True)
 
     def _import_embeddings(self) -> int:
         row, tiles = self.of_sensor[STORE], self.before.manifests.get(STORE)
         gb = self.pixels * assumptions.PUBLISHED_BYTES / assumptions.GB
         if isinstance(tiles, StoreManifest) and tiles.bytes:
             gb = tiles.bytes / assumptions.GB / len(self.files.grids[self.region].blocks)
-        if not is_url(self.files.config.geotessera.location or "https://"):
+        nothing = isinstance(tiles, StoreManifest) and not tiles.parts
+        if nothing or not is_url(self.files.config.geotessera.location or "https://"):
             gb = 0.0
         row.download_gb += gb
         needs = (*self.before.mask, *self.before.lists[STORE])
         seconds = self.times.imported(self.pixels, gb)
-        return self._job(row, "import_embeddings", seconds, "infer", needs=needs, ends_block=True)
+        first = self.files.config.fills
+        return self._job(
+            row, "import_embeddings", seconds, "download" if first else "infer", needs=needs,
+            ends_block=not first,
+        )  # fmt: skip
 
 
 def _dates_of(manifest: Manifest, grid: RegionGrid, block: Block) -> float:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..geotessera.fill import FillRecord
 from ..region.mask import read_mask
 from .blocks import RegionBlocks
+from .origin_borders import OriginBorders
 from .seams import Border, SeamFinder
 
 _BATCH_VALUES = 2**22
@@ -61,6 +63,8 @@ class Values:
         saturated_percent: share of int8 codes at an end of their range; None for float32.
         borders: edges of blocks and patches.
         sensors: observations by sensor; empty for published embeddings.
+        fill: what was published and what was computed; None if no holes were filled.
+        origin_borders: borders of published and computed pixels.
     """
 
     blocks: list[BlockState]
@@ -70,6 +74,8 @@ class Values:
     saturated_percent: float | None = None
     borders: list[Border] = field(default_factory=list)
     sensors: dict[str, SensorValues] = field(default_factory=dict)
+    fill: FillRecord | None = None
+    origin_borders: OriginBorders = field(default_factory=OriginBorders)
 
     @property
     def embedded(self) -> int:
@@ -110,6 +116,8 @@ def read_values(source: RegionBlocks, mask: Path) -> Values:
             )
             for sensor in SENSORS
         }
+    if source.filled:
+        values.fill = source.fill_record()
     embeddings = _Embeddings(source)
     seams = SeamFinder()
     for block_id, inside, window in source.pieces():
@@ -122,6 +130,8 @@ def read_values(source: RegionBlocks, mask: Path) -> Values:
         state.embedded += int(embedded.sum())
         embeddings.add(codes, scales, embedded)
         seams.add(block_id, window, codes, scales, source.patch_shape(block_id))
+        if source.filled:
+            values.origin_borders.add(source, window)
         if state.observed is not None:
             counts = source.read(block_id, "counts", inside)
             state.observed += int(counts.any(axis=-1).sum())

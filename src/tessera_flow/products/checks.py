@@ -36,6 +36,7 @@ from .check_states import (
     worst,
 )
 from .check_values import SENSORS, BlockState, SensorValues, Values, read_values
+from .fill_checks import fill_checks, summary
 from .provenance import Provenance
 from .seams import Border, seam_score
 
@@ -76,6 +77,8 @@ class Checks:
         borders: the edges of blocks, and those of the patches in each block.
         level_jumps: days whose Sentinel-2 values differ by about 1000 from the days around them.
         limits: the largest values allowed, from the configuration.
+        fill: published and computed pixels and how they agree (`fill_checks.summary`); None if no
+            holes were filled.
     """
 
     state: str
@@ -95,6 +98,7 @@ class Checks:
     borders: list[Border]
     level_jumps: list[LevelJump]
     limits: dict[str, float]
+    fill: dict[str, Any] | None = None
 
     @property
     def messages(self) -> list[str]:
@@ -137,7 +141,7 @@ def write_checks(
     if tile_list is not None:
         facts.other_folders = _other_folders(tile_list)
     facts.limits = {"max_seam": max_seam, "max_saturated": max_saturated}
-    decided = decide(values, facts)
+    decided = [*decide(values, facts), *fill_checks(values, provenance)]
     checks = Checks(
         state=worst(check.state for check in decided),
         headline=headline([asdict(check) for check in decided]),
@@ -156,6 +160,7 @@ def write_checks(
         borders=values.borders,
         level_jumps=jumps,
         limits=dict(facts.limits),
+        fill=summary(values, provenance),
     )
     for check in decided:
         if check.state != PASS:

@@ -38,6 +38,7 @@ from .figures import (
     read_mask,
 )
 from .observed import observed
+from .origin_map import origin_figure
 from .overview import overview
 from .seam_map import seam_map
 from .summary import (
@@ -65,6 +66,7 @@ _NAVIGATION = (
     ("checks", "checks"),
     ("days", "days"),
     ("observations", "observations"),
+    ("origin", "origin"),
     ("change", "change"),
     ("blocks", "blocks"),
     ("seams", "seams"),
@@ -150,6 +152,7 @@ def write_report(
             **_of_other_periods(provenance, reference, change),
             **_scenes(provenance, manifests, records, store),
             coverage=_coverage(results),
+            origin=origin_figure(grid, blocks, provenance, results.get("fill")),
             **observed(grid, blocks, provenance, manifests, store is not None),
             tiles=None if store is None else _tiles(grid, store),
             about=warnings_about(provenance),
@@ -158,7 +161,13 @@ def write_report(
             **_seams(grid, results),
             **_costs(logs),
             methods=methods(
-                provenance, manifests, records, len(skipped), grid.downsample_rate, store
+                provenance,
+                manifests,
+                records,
+                len(skipped),
+                grid.downsample_rate,
+                store,
+                results.get("fill"),
             ),
             citations=CITATIONS,
             opening=_opening(provenance, products),
@@ -238,15 +247,13 @@ def _summary(
     height, width = provenance.shape
     pixels = results["region_pixels"]
     share = percent_text(results["embedded"], pixels)
-    source = ("Source", "tile folders")
+    sources = []
+    if store is not None:
+        text = f"published embeddings of dataset {store.dataset}: {len(store.parts)} "
+        sources.append(("Source", f"{text}{store.unit}s from {store.location}"))
     if manifests:
-        source = ("Scenes", ", ".join(f"{len(m.items)} of {TITLES[m.sensor]}" for m in manifests))
-    elif store is not None:
-        source = (
-            "Source",
-            f"published embeddings of dataset {store.dataset}: {len(store.parts)} "
-            f"{store.unit}s from {store.location}",
-        )
+        scenes = ", ".join(f"{len(m.items)} of {TITLES[m.sensor]}" for m in manifests)
+        sources.append(("Scenes", scenes))
     rows: list[tuple[str, Any]] = [
         ("Period", f"{provenance.period_start} to {provenance.period_end}"),
         (
@@ -257,9 +264,9 @@ def _summary(
         ("Blocks", len(results["blocks"])),
         ("Pixels with an embedding", f"{results['embedded']:,} ({share} of the region)"),
         ("Model", f"{model.name} ({model.family}), {model.dim} dimensions, {model.dtype}"),
-        source,
+        *(sources or [("Source", "tile folders")]),
     ]
-    if store is None:
+    if store is None or records.inference.groups:
         rows.append(("Computed in", records.inference.text))
     if records.inference.compared is not None:
         compared, cosine = records.inference.compared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ...geotessera.manifest import StoreManifest
 from ...scenes.manifest import Manifest
@@ -27,6 +28,7 @@ def methods(
     skipped: int = 0,
     rate: int = 1,
     store: StoreManifest | None = None,
+    fill: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Describe how the embeddings were made, as paragraphs for a paper.
 
@@ -37,8 +39,9 @@ def methods(
         skipped: number of blocks without embeddings because they failed.
         rate: every `rate`-th pixel was kept (`grid.downsample_rate`).
         store: the tiles of published embeddings.
+        fill: of the results of the checks, if holes of published embeddings were computed.
     """
-    if store is not None:
+    if store is not None and provenance.fill is None:
         return [
             _join(_published(provenance, store), _skipped_blocks(skipped)),
             *_warnings(provenance),
@@ -54,6 +57,8 @@ def methods(
     )
     preprocessing = _join(*_preprocessing(provenance, manifests, rate))
     encoder = _join(_encoder(provenance, records), _minimum(provenance))
+    if store is not None:
+        made = _join(_filled(provenance, store, fill), made)
     return [made, *_warnings(provenance), preprocessing, encoder]
 
 
@@ -81,6 +86,27 @@ def _computed(provenance: Provenance) -> str:
     return (
         f"Pixel embeddings for {provenance.period_start} to {provenance.period_end} were computed "
         f"with tessera-flow {provenance.software['tessera-flow']}"
+    )
+
+
+def _filled(provenance: Provenance, store: StoreManifest, fill: Mapping[str, Any] | None) -> str:
+    """State which embeddings are published, and how it is known that the model is the same."""
+    numbers, agreement = "", ""
+    if fill is not None:
+        numbers = f" ({fill['published']:,} pixels)"
+        if fill["agreement"]["pairs"]:
+            agreement = (
+                f" Published and computed embeddings of the same {fill['agreement']['pairs']:,} "
+                f"pixels have a mean cosine of {fill['agreement']['mean']:.4f}; "
+                f"{fill['agreement']['equal_codes_percent']:.1f} % of their codes are equal."
+            )
+    known = "whose weights have the SHA-256 that the store states"
+    if provenance.fill is None or provenance.fill.same_model != "sha256":
+        known = "of which it was assumed, not proven, that it is that of the store"
+    return (
+        f"Where they exist{numbers}, published pixel embeddings of {store.year} were taken from "
+        f"{store.location} (dataset {store.dataset}); the others were computed with a model "
+        f"{known}.{agreement} Of the computed ones:"
     )
 
 
@@ -129,6 +155,8 @@ def _warnings(provenance: Provenance) -> list[str]:
 def warnings_about(provenance: Provenance) -> str:
     """Return what the warnings of a product are about."""
     of = {"tiles": "the tile folders", "geotessera": "the published embeddings"}
+    if provenance.fill is not None:
+        return f"the region, {of['geotessera']} and the scenes"
     providers = [source.provider for source in provenance.sources if source.provider in of]
     return f"the region and {of[providers[0]] if providers else 'the scenes'}"
 
