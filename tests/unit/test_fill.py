@@ -28,8 +28,11 @@ from tessera_flow.geotessera.stores import Store
 from tessera_flow.ingest.download import download_sentinel2
 from tessera_flow.ingest.retile import retile
 from tessera_flow.ingest.stack import stack_sentinel2
+from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
+from tessera_flow.jobs.schedule import Schedule
+from tessera_flow.jobs.simulate import Limits
 from tessera_flow.jobs.store_model import store_model_warnings
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.checks import write_checks
@@ -417,3 +420,27 @@ def test_disagreement_is_a_warning(tmp_path: Path) -> None:
     (check,) = [c for c in checks.checks if c.name.startswith("Mean cosine of published")]
     assert check.state == "warn" and check.limit == "at least 0.999"
     assert "mean cosine of 0.9970" in check.messages[0]
+
+
+def test_a_plan_is_an_upper_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many downloads and as much inference as without published embeddings, and the import."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    scenes = {**PUBLISHED, "source": "scenes", "geotessera": {}}
+    estimates = []
+    for document in (scenes, PUBLISHED):
+        files = RunFiles(load_config(document))
+        estimates.append(make_estimate(files, Schedule(files), Limits(cores=4)))
+    computed, filled = estimates
+    own = {"store_tiles": 1, "import_embeddings": 1, "fill": 1, "origin": 1}
+    formats = {"counts": 1}  # of published embeddings they are not known
+    assert filled.jobs == {k: v for k, v in computed.jobs.items() if k not in formats} | own
+    published = next(row for row in filled.rows if row.sensor == "geotessera")
+    assert filled.download_gb - published.download_gb == pytest.approx(computed.download_gb)
+    assert published.download_gb > 0
+    assert filled.wall_hours > computed.wall_hours
+    assert "upper bound" in filled.assumptions[0]
+    assert filled.items == {"geotessera": None, "sentinel2": None, "sentinel1": None}
+    assert list(files.jobs_of_block("here", "y2023")) == [
+        "import", "download", "stack", "retile", "infer", "fill",
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..geotessera.same_model import EARLIER_CELL
 from .compare import Comparison
 from .compared import Embeddings
 
@@ -13,11 +14,6 @@ SAME, DIFFERENT, UNKNOWN = "same", "different", "unknown"
 
 _V1_1 = "v1.1"
 
-EARLIER_CELL = (
-    "All embeddings published as v1.1 before October 2026 were computed with another recurrent "
-    "cell (that of torch.nn.GRU) than the model was trained with, which this program uses. That "
-    "alone gives a mean cosine of about 0.997 and 15 % of equal codes."
-)
 _CELL_COSINES, _CELL_EQUAL = (0.99, 0.9995), (0.05, 0.40)
 """Ranges of the mean cosine and of the share of equal codes that fit the other cell."""
 

@@ -18,9 +18,10 @@ from ..config.path_text import url_with_variables
 from ..errors import ConfigError, TileError
 from ..geotessera import STORE_DIM, zone_name
 from ..geotessera.manifest import SOUTH_SHIFT
+from ..geotessera.metadata import METADATA
 from ..geotessera.pixels import LARGEST_SCALE
 from ..geotessera.stores import Store
-from ..geotessera.zones import METADATA, OpenZone, opened_zone
+from ..geotessera.zones import OpenZone, opened_zone
 from ..products.geotiff import Placement
 from ..region.grid import Window
 from ..urls import is_url, public_href

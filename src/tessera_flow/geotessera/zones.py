@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -284,7 +284,7 @@ def opened_zone(store: Store, number: int, year: int) -> Iterator[OpenZone]:
     with opened(store) as (root, _):
         with _store_errors(store):
             attributes = dict(root.attrs)
-            version = _version(store, attributes)
+            version = stated_version(store, attributes)
             if zone_name(number) not in root:
                 raise ItemError(f"{store} has no embeddings in UTM zone {number}.")
             stored, years = _zone(store, root, number, year)
