@@ -7,7 +7,11 @@ try:
     from tessera_flow.jobs.check_results import check_lines
     from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.machine import default_limits
-    from tessera_flow.jobs.outdated import outdated_files, outdated_text, refuse_to_replace
+    from tessera_flow.jobs.outdated import (
+        outdated_files,
+        outdated_text,
+        refuse_to_replace,
+    )
     from tessera_flow.jobs.preflight import (
         check_run,
         lock_work,

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from tessera_flow.products.origin import write_origin
-
 from adaptor import product_job, stitch_inputs
+from tessera_flow.products.origin import write_origin
 
 with product_job(snakemake) as config:
     write_origin(Path(snakemake.output.tif), **stitch_inputs(snakemake, config))
