@@ -447,7 +447,7 @@ def test_a_plan_knows_the_rules_of_all_products(tmp_path: Path) -> None:
     others = {"weights", "items", "store_tiles", "import_embeddings", "fill", "skip_block"}
     later = {"export_tiles", "list_tiles", "label_map", "label_map_page", "index"}
     heads = {"roi", "list_skipped_blocks"}
-    sites = {"site_items", "site_series", "site_infer", "site_table"}
+    sites = {"site_items", "site_series", "site_infer", "site_table", "site_stac"}
     assert known | of_blocks | others | later | heads | sites == set(NEEDS)
     assert (known | later | heads) - {"export_tiles"} == set(PRODUCT_SECONDS)
     (formats,) = get_args(Products.model_fields["formats"].annotation)
