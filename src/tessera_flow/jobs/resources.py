@@ -80,7 +80,9 @@ NEEDS: Mapping[str, Need] = {
     # Not measured on the list of all NPY tiles of the world.
     "store_tiles": Need(1000, 0, "none", 60),
     "import_embeddings": Need(600, 100, "patch", 120),
-    "fill": Need(300, 250, "patch", 30),
+    # 308 MB without the imports of a job, of 500 px patches.
+    "fill": Need(300, 150, "patch", 30),
+    # Assumed, as counts.
     "origin": Need(350, 0, "none", 120),
     # The pixels of a cell as a block, and the blocks of files that are read around them.
     "site_items": Need(200, 0, "none", 60),

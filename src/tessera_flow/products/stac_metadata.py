@@ -76,6 +76,7 @@ def asset_fields(name: str, provenance: Provenance) -> dict[str, Any]:
             "bands": [{"name": n} for n in kinds]
             + [{"name": f"{n.removesuffix('_valid')}_months"} for n in kinds if provenance.months]
         },
+        "origin.tif": {"data_type": "uint8", "nodata": 0, "bands": [{"name": "origin"}]},
         "preview.tif": {
             "data_type": "uint8",
             "bands": [{"name": n} for n in ("red", "green", "blue", "alpha")],
