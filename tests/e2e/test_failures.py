@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tessera_flow.jobs.journal import job_log_path, read_job_log
 from tests.support.broken import patched
 from tests.support.pipeline import read_config
 from tests.support.workflow import (
+    AnyRun,
     box,
     change,
     kill_group,
@@ -127,7 +127,7 @@ def test_number_of_blocks_in_flight_is_limited(finished_run: Path, tmp_path: Pat
     assert 0 < many_bytes <= 1.1 * few_bytes
 
 
-def peak_in_flight(process: subprocess.Popen[bytes], folder: Path) -> tuple[int, int]:
+def peak_in_flight(process: AnyRun, folder: Path) -> tuple[int, int]:
     """Return the maxima during a run: blocks with intermediate files and without embeddings, and
     bytes of intermediate files."""
     most_blocks = most_bytes = 0

@@ -20,7 +20,7 @@ OURS = f"__file__ = {str(job_server.SCRIPTS / 'roi.py')!r}\n"
 def start(script: Path, text: str, **variables: str) -> subprocess.Popen[str]:
     script.write_text(text)
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(CLIENT), snakemake_server._jobs(), str(script)],
+        [sys.executable, "-I", "-S", str(CLIENT), snakemake_server.job_socket(), str(script)],
         cwd=script.parent, env={**os.environ, **variables},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -53,12 +53,23 @@ def test_script_ends_as_in_an_interpreter(
         assert stdout == f"{tmp_path} red ['{tmp_path}/script.py']\n"
 
 
-def test_script_of_other_sources_gets_an_interpreter_of_its_own(tmp_path: Path) -> None:
-    text = "import sys\nprint('torch' in sys.modules)"
-    for head, expected in ((OURS, "True"), ("", "False")):
+def test_script_of_other_sources_imports_its_own_package(tmp_path: Path) -> None:
+    """As the rules of a copy do, or of a clone in a cache."""
+    text = "import sys\nprint('torch' in sys.modules, 'tessera_flow.errors' in sys.modules)"
+    for head, expected in ((OURS, "True True"), ("", "True False")):
         assert start(tmp_path / "script.py", head + text).communicate()[0].strip() == expected
-    found = start(tmp_path / "script.py", OURS + text, PYTHONPATH=str(tmp_path))
-    assert found.communicate()[0].strip() == "False"
+    package = tmp_path / "src" / "tessera_flow"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("__version__ = 'another'")
+    text = f"import sys\nsys.path.insert(0, {str(package.parent)!r})\n"
+    text += "from tessera_flow import __version__\nprint(__version__)"
+    assert start(tmp_path / "script.py", text).communicate()[0].strip() == "another"
+
+
+def test_settings_of_the_interpreter_get_one(tmp_path: Path) -> None:
+    text = OURS + "import sys\nprint('torch' in sys.modules, sys.flags.utf8_mode)"
+    found = start(tmp_path / "script.py", text, PYTHONUTF8="1")
+    assert found.communicate()[0].strip() == "False 1"
 
 
 def test_signals_reach_the_script(tmp_path: Path) -> None:

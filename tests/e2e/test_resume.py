@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.workflow import (
+    AnyRun,
     change,
     job_counts,
     kill_group,
@@ -24,6 +25,7 @@ from tests.support.workflow import (
     run,
     snakemake,
     start,
+    start_interpreter,
     unstarted,
 )
 
@@ -46,12 +48,12 @@ def fresh(finished_run: Path, folder: Path) -> Path:
     return folder
 
 
-def wait_for(patterns: list[str], folder: Path, process: subprocess.Popen[bytes]) -> bool:
+def wait_for(patterns: list[str], folder: Path, process: AnyRun) -> bool:
     """Return once a file exists (True) or the run has ended (False)."""
     while process.poll() is None:
         if any(True for pattern in patterns for _ in folder.glob(pattern)):
             return True
-        time.sleep(0.002)
+        time.sleep(0.01)
     return False
 
 
@@ -111,7 +113,7 @@ def test_a_hundred_kills_at_random_moments(finished_run: Path, tmp_path: Path, s
     kills = {"all": 0, "controller": 0, "job": 0}
     ends = 0
     while sum(kills.values()) < KILLS:
-        process = start(folder)
+        process = start_interpreter(folder)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=moments.uniform(1, 9))
         victim = min(kills, key=kills.__getitem__)
@@ -132,7 +134,7 @@ def test_a_hundred_kills_at_random_moments(finished_run: Path, tmp_path: Path, s
     finish(folder, undisturbed)
 
 
-def strike(process: subprocess.Popen[bytes], victim: str, moments: random.Random) -> bool:
+def strike(process: AnyRun, victim: str, moments: random.Random) -> bool:
     """Kill all of a run, its Snakemake, or one process of its jobs (then the run fails by itself);
     return False if no such process exists any more."""
     if victim == "all":

@@ -1,17 +1,13 @@
 """Run the scripts of jobs in forks of one process, which imports the libraries only once.
 
 A fork runs a script as `python SCRIPT` does, with streams, environment and working directory of
-its own. Scripts of another package than this repository's, or with settings of the interpreter,
-run in an interpreter of their own.
-
-As a script, with the path of a socket: writes a line to stdout when it is ready, and ends when
-stdin ends.
+its own. A script of another package than this repository's imports that package anew; one with
+settings of the interpreter runs in an interpreter of its own. `snakemake_server` starts it.
 """
 
 from __future__ import annotations
 
 import atexit
-import gc
 import json
 import os
 import re
@@ -25,16 +21,16 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
 PRELOADED = (
-    *("httpx2", "jinja2", "numpy", "odc.geo.geobox", "odc.stac", "pandas", "pyarrow", "pydantic"),
-    *("pyogrio", "pyproj", "pystac_client", "rasterio", "requests", "rioxarray", "scipy.ndimage"),
-    *("shapely", "snakemake.iocontainers", "snakemake.logging", "tenacity", "torch", "xarray"),
-    *("yaml", "zarr"),
+    *("encodings.cp437", "httpx2", "jinja2", "numpy", "odc.geo.geobox", "odc.stac", "pandas"),
+    *("pyarrow", "pydantic", "pyogrio", "pyproj", "pystac_client", "rasterio", "requests"),
+    *("rioxarray", "scipy.ndimage", "shapely", "snakemake.io", "snakemake.iocontainers"),
+    *("snakemake.logging", "snakemake_interface_storage_plugins.io", "tenacity", "torch"),
+    *("torch.utils.serialization", "xarray", "yaml", "zarr"),
 )
 """Libraries that scripts import."""
 
@@ -42,66 +38,69 @@ OF_INTERPRETER = ("PYTHON", "COVERAGE", "LD_")
 """Variables that an interpreter reads when it starts."""
 
 
-def receive(connection: socket.socket) -> tuple[str, str, dict[str, str], list[int]]:
-    """Return script, working directory, environment and standard streams of a request."""
+class Request(NamedTuple):
+    """A script to run."""
+
+    script: str
+    folder: str
+    variables: dict[str, str]
+    streams: list[int]
+
+
+def receive(connection: socket.socket) -> Request:
     size, streams, _, _ = socket.recv_fds(connection, 4, 3)
     with connection.makefile("rb") as lines:
         script, folder, variables = json.loads(lines.read(int.from_bytes(size, "big")))
-    return script, folder, variables, streams
+    return Request(script, folder, variables, streams)
 
 
-def serve(connection: socket.socket) -> tuple[Any, ...] | None:
-    """Fork for one request. Return it in the fork that runs the script; end the other one with it.
+def listen(path: str) -> socket.socket:
+    """Return a socket at a path, to which clients can connect from now on."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(16)
+    return server
 
-    The end of the connection ends the script, too.
+
+def serve(server: socket.socket, until: int) -> Request:
+    """Answer requests; return each in a fork of its own. End when the descriptor `until` ends.
+
+    Bytes on a connection are signals for its script; the end of the connection kills the script.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    request = receive(connection)
-    job = os.fork()
-    if job == 0:
-        connection.close()
-        return request
-    for stream in request[-1]:
-        os.close(stream)
-    ended = os.pidfd_open(job)
-    while ended not in (ready := select.select([ended, connection], [], [])[0]):
-        if connection in ready:
-            number = connection.recv(1)
-            signal.pidfd_send_signal(ended, number[0] if number else signal.SIGKILL)
-            if not number:
-                break
-    code = os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
-    try:
-        connection.sendall(bytes([code if code >= 0 else 128 - code]))
-    except OSError:  # the client was killed
-        pass
-    os._exit(0)
-
-
-def reap(number: int, frame: FrameType | None) -> None:
-    """Let ended forks go."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
-
-
-def listen(path: str) -> tuple[Any, ...]:
-    """Answer requests; return each in a fork of its own. End when stdin ends."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-        server.listen(16)
-        print("ready", flush=True)
-        while server in select.select([server, sys.stdin], [], [])[0]:
-            connection, _ = server.accept()
-            if os.fork() == 0:
-                server.close()
-                request = serve(connection)
-                assert request is not None
-                return request
-            connection.close()
-    os._exit(0)
+    jobs: dict[int, tuple[int, socket.socket]] = {}
+    clients: dict[socket.socket, int] = {}
+    while True:
+        ready = select.select([until, server, *jobs, *clients], [], [])[0]
+        if until in ready:
+            os._exit(0)
+        for entry in ready:
+            if entry is server:
+                connection, _ = server.accept()
+                request = receive(connection)
+                process = os.fork()
+                if process == 0:
+                    for other in (server, connection, *clients):
+                        other.close()
+                    return request
+                for stream in request.streams:
+                    os.close(stream)
+                handle = os.pidfd_open(process)
+                jobs[handle], clients[connection] = (process, connection), handle
+            elif entry in jobs:
+                process, connection = jobs.pop(entry)
+                code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+                try:
+                    connection.sendall(bytes([code if code >= 0 else 128 - code]))
+                except OSError:  # the client was killed
+                    pass
+                clients.pop(connection, None)
+                connection.close()
+                os.close(entry)
+            elif entry in clients:
+                number = entry.recv(1)
+                signal.pidfd_send_signal(clients[entry], number[0] if number else signal.SIGKILL)
+                if not number:
+                    del clients[entry]
 
 
 def preload() -> None:
@@ -115,6 +114,12 @@ def preload() -> None:
     for name in sorted(names):
         import_module(name)
     del sys.path[0]
+
+
+def forget_package() -> None:
+    """Forget the preloaded package, so that the next import reads the sources on the path."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tessera_flow"]:
+        del sys.modules[name]
 
 
 def is_ours(script: str) -> bool:
@@ -147,23 +152,19 @@ def of_interpreter(variables: dict[str, str]) -> dict[str, str]:
     return {k: v for k, v in variables.items() if k.startswith(OF_INTERPRETER)}
 
 
-def main() -> None:
-    preload()
-    gc.freeze()
-    signal.signal(signal.SIGCHLD, reap)
-    script, folder, variables, streams = listen(sys.argv[1])
-    for number, stream in enumerate(streams):
+def run(request: Request) -> NoReturn:
+    """Run the script of a request in this process, a fork."""
+    for number, stream in enumerate(request.streams):
         os.dup2(stream, number)
         os.close(stream)
-    os.chdir(folder)
-    if of_interpreter(variables) != of_interpreter(dict(os.environ)) or not is_ours(script):
+    os.chdir(request.folder)
+    script, variables = request.script, request.variables
+    if of_interpreter(variables) != of_interpreter(dict(os.environ)):
         os.execve(sys.executable, [sys.executable, script], variables)
+    if not is_ours(script):
+        forget_package()
     os.environ.clear()
     os.environ.update(variables)
     sys.argv = [script]
     sys.path[0] = os.path.dirname(script)
     end_quickly(lambda: runpy.run_path(script, run_name="__main__"))
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,13 @@ class Fault:
 
 
 def _raw_deflate(body: bytes) -> bytes:
-    engine = zlib.compressobj(wbits=-15)
+    engine = zlib.compressobj(1, wbits=-15)
     return engine.compress(body) + engine.flush()
 
 
 _ENCODINGS = {
-    "gzip": ("gzip", gzip.compress),
-    "deflate": ("deflate", zlib.compress),
+    "gzip": ("gzip", partial(gzip.compress, compresslevel=1)),
+    "deflate": ("deflate", partial(zlib.compress, level=1)),
     "raw deflate": ("deflate", _raw_deflate),
 }
 

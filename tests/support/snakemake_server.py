@@ -1,11 +1,13 @@
-"""Run Snakemake's command line in forks of one process, which imports Snakemake only once.
+"""Run Snakemake's command line in forks of one process, which imports it and the libraries of jobs
+only once.
 
 A fork runs the same function as `python -m snakemake`, with arguments, environment, working
-directory and output of its own. It knows nothing of `tessera_flow`, which the workflow imports.
-The scripts of its jobs run in forks, too, of `job_server`.
+directory and output of its own. The scripts of its jobs run in forks of a child of it
+(`job_server`), so that a run has one process group, as without a server. A workflow that is not in
+this repository imports its own `tessera_flow`.
 
-As a script: reads a request (a line of JSON) from stdin, and writes the exit status of that run to
-stdout, until stdin ends.
+As a script: for each request (a line of JSON) on stdin, writes the process ID of a new fork, or the
+exit status of an ended one, to stdout, until stdin ends.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import atexit
 import gc
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -23,41 +26,76 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-PRELOADED = (
-    *("odc.geo.geobox", "pandas", "pydantic", "pystac", "rasterio", "requests", "smart_open"),
-    *("snakemake.cli", "snakemake.report", "zarr"),
-)
-"""Modules of Snakemake, and those that a first reading of the workflow imports for its regions."""
+PRELOADED = ("pystac", "smart_open", "snakemake.cli", "snakemake.report")
+"""Modules of Snakemake and those that reading the workflow imports, beside those of jobs."""
 
 TIMEOUT = 600
 """Seconds until a run is killed."""
 
 
-def _server(*command: str) -> subprocess.Popen[str]:
-    """Start a server that ends with this process."""
+@cache
+def _server() -> subprocess.Popen[str]:
+    """Start the server, which ends with this process."""
     server = subprocess.Popen(
-        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, __file__, _sockets()],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # Threads of OpenMP wait for work without using a core.
+        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+    )  # fmt: skip
     assert server.stdin is not None
     atexit.register(server.stdin.close)
     return server
 
 
 @cache
-def _snakemake() -> subprocess.Popen[str]:
-    return _server(__file__)
+def _sockets() -> str:
+    """Return the folder of the sockets of running jobs."""
+    folder = tempfile.TemporaryDirectory(prefix="jobs-")  # a short path: sockets need one
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def _ask(request: Any) -> int:
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    print(json.dumps(request), file=server.stdin, flush=True)
+    return int(server.stdout.readline())
 
 
 @cache
-def _jobs() -> str:
-    """Return the socket of the server of jobs."""
-    folder = tempfile.TemporaryDirectory(prefix="jobs-")  # a short path: sockets need one
-    atexit.register(folder.cleanup)
-    path = f"{folder.name}/socket"
-    server = _server(str(Path(__file__).with_name("job_server.py")), path)
-    assert server.stdout is not None and server.stdout.readline() == "ready\n"
-    return path
+def job_socket() -> str:
+    """Return the socket of a process that runs the scripts of jobs, without a Snakemake."""
+    process = _ask(None)
+    return f"{_sockets()}/{process}"
+
+
+class Run:
+    """A run of Snakemake, with the interface of `subprocess.Popen`; leads a process group."""
+
+    def __init__(
+        self, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], output: Path
+    ) -> None:
+        """Start `python -m snakemake ARGUMENTS`; append what it writes to the file `output`."""
+        self.args = list(arguments)
+        self.returncode: int | None = None
+        self.pid = _ask([self.args, str(cwd), dict(environment), str(output)])
+        self._handle = os.pidfd_open(self.pid)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._handle], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            os.close(self._handle)
+            self.returncode = _ask(self.pid)
+        return self.returncode
+
+    def poll(self) -> int | None:
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def run_snakemake(
@@ -68,11 +106,7 @@ def run_snakemake(
     Args:
         output: file that gets what it writes to stdout and stderr.
     """
-    server = _snakemake()
-    assert server.stdin is not None and server.stdout is not None
-    request = [list(arguments), str(cwd), dict(environment), str(output), _jobs()]
-    print(json.dumps(request), file=server.stdin, flush=True)
-    return int(server.stdout.readline())
+    return Run(arguments, cwd, environment, output).wait()
 
 
 def _script_python(jobs: str) -> types.ModuleType:
@@ -83,39 +117,64 @@ def _script_python(jobs: str) -> types.ModuleType:
     return module
 
 
-def _serve() -> tuple[list[str], str, dict[str, str], str, str] | None:
-    """Answer requests; return the request in each fork, and None at the end in the server."""
+def _serve(sockets: str) -> list[Any] | None:
+    """Answer requests; return those for a run in a fork of its own, and None at the end."""
+    ready, started = os.pipe()
+    end, open_until = os.pipe()
     for line in sys.stdin:
+        request = json.loads(line)
+        if isinstance(request, int):
+            _, status = os.waitpid(request, 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
         child = os.fork()
         if child == 0:
-            return tuple(json.loads(line))
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+            os.close(open_until)
+            os.setsid()
+            jobs = job_server.listen(f"{sockets}/{os.getpid()}")
+            os.write(started, b".")
+            if request is None:
+                job_server.run(job_server.serve(jobs, end))
+            end, open_until = os.pipe()
+            if os.fork() == 0:
+                os.close(open_until)
+                job_server.run(job_server.serve(jobs, end))
+            jobs.close()
+            return list(request)
+        os.read(ready, 1)
+        print(child, flush=True)
     return None
 
 
-if __name__ == "__main__":
-    from job_server import end_quickly
-
-    sys.path[0] = ""  # as with `python -m`
-    for name in PRELOADED:
-        import_module(name)
+def _main(sockets: str) -> None:
     import snakemake.cli
     import snakemake.script
 
     snakemake.cli.get_argument_parser()  # loads Snakemake's plugins
     gc.freeze()
-
-    if request := _serve():
-        arguments, cwd, variables, output, jobs = request
-        snakemake.script.sys = _script_python(jobs)
+    if request := _serve(sockets):
+        arguments, cwd, variables, output = request
+        if not any(a.startswith(str(job_server.REPOSITORY)) for a in arguments[:2]):
+            job_server.forget_package()
+        snakemake.script.sys = _script_python(f"{sockets}/{os.getpid()}")
         signal.alarm(TIMEOUT)
         os.environ.clear()
         os.environ.update(variables)
         os.chdir(cwd)
-        null, file = os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY | os.O_CREAT)
+        null = os.open(os.devnull, os.O_RDONLY)
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(null, 0)
         os.dup2(file, 1)
         os.dup2(file, 2)
         sys.argv = [snakemake.cli.__file__, *arguments]
-        end_quickly(lambda: snakemake.cli.main(arguments))
+        job_server.end_quickly(lambda: snakemake.cli.main(arguments))
+
+
+if __name__ == "__main__":
+    import job_server
+
+    sys.path[0] = ""  # as with `python -m`
+    job_server.preload()
+    for name in PRELOADED:
+        import_module(name)
+    _main(sys.argv[1])

@@ -23,7 +23,7 @@ import yaml
 
 from .pipeline import ORIGIN, write_box
 from .scenes import optical, radar
-from .snakemake_server import run_snakemake
+from .snakemake_server import Run, run_snakemake
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKPOINT = REPOSITORY / "tests" / "golden" / "checkpoints" / "v2_student_noqk.pt"
@@ -96,8 +96,14 @@ def job_counts(output: str) -> dict[str, int]:
     return {name: n for name, n in counts.items() if name not in ("all", "default")}
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, *arguments: str) -> Run:
     """Start a run on two cores in a process group of its own; output goes to `run.txt`."""
+    line = command(folder, "--cores", "2", *arguments)
+    return Run(line[3:], folder.parent, environment(folder), folder / "run.txt")
+
+
+def start_interpreter(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """As `start`, in an interpreter of its own, and each job in another one."""
     with (folder / "run.txt").open("ab") as output:
         return subprocess.Popen(
             command(folder, "--cores", "2", *arguments),
@@ -109,7 +115,10 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
         )
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> bool:
+AnyRun = Run | subprocess.Popen[bytes]
+
+
+def kill_group(process: AnyRun) -> bool:
     """Send SIGKILL to the whole process group; return once every member has ended.
 
     Returns:
