@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+SLURM := $(VENV)/.slurm
 DEMO := demo
 CORES ?= 2
 CONDA_EXE ?= conda
@@ -21,7 +22,7 @@ LONG := $(filter tests/unit/%,$(addprefix tests/,$(shell grep -v '^\#' tests/lon
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo slurm-profile check test test-all test-fuzz test-slurm test-geotessera coverage mutations lint docs \
+.PHONY: help install demo slurm-plugin slurm-profile check test test-all test-fuzz test-slurm test-geotessera coverage mutations lint docs \
 	generate lock audit check-conda clean
 
 help: ## List the targets
@@ -38,8 +39,15 @@ demo: $(INSTALLED) ## Run the workflow on a small synthetic archive
 	@XDG_CACHE_HOME="$(CURDIR)/$(VENV)/cache" tessera-flow run --out "$(DEMO)" --cores $(CORES)
 	@echo "These products are from synthetic scenes and untrained weights."
 
+slurm-plugin: $(SLURM) ## Install what submits jobs to Slurm (test targets do it, too)
+
+# Not with the others: Snakemake would import pandas, which the plugin needs, in every run.
+$(SLURM): requirements/slurm.txt $(INSTALLED)
+	@python -m pip --disable-pip-version-check --quiet install --no-deps --requirement requirements/slurm.txt
+	@touch $@
+
 # Snakemake looks for profiles in the working directory first.
-slurm-profile: ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm`
+slurm-profile: $(SLURM) ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm`
 	@if [ -e slurm ]; then echo "./slurm exists: edit it, or remove it and run again." >&2; exit 1; fi
 	@cp -RL profiles/slurm slurm
 	@echo "Edit the lines marked EDIT in slurm/config.yaml, then: snakemake --profile slurm -n"
@@ -47,16 +55,16 @@ slurm-profile: ## Copy profiles/slurm to ./slurm, for `snakemake --profile slurm
 check: lint ## Check style and types, and run the short unit tests
 	@$(PYTEST_2) tests/unit $(LONG:%=--ignore=%)
 
-test: lint ## Check style, types and the workflow, and run the tests
+test: lint $(SLURM) ## Check style, types and the workflow, and run the tests
 	@$(PYTEST_2)
 
-test-all: lint ## Run the slow tests, too
+test-all: lint $(SLURM) ## Run the slow tests, too
 	@$(PYTEST_2) -m "not fuzz and not gpu and not online and not slurm and not geotessera"
 
 test-fuzz: $(INSTALLED) ## Read malformed files, FUZZ_SECONDS for each reader (60)
 	@$(PYTEST_2) -m fuzz tests/fuzz
 
-test-slurm: $(INSTALLED) ## Run the workflow on a real Slurm (Debian; as root)
+test-slurm: $(SLURM) ## Run the workflow on a real Slurm (Debian; as root)
 	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2
 	@$(PYTEST) -m slurm tests/slurm
 
@@ -72,7 +80,7 @@ lint: $(INSTALLED) ## Check style, types, the workflow and the generated files
 	@snakefmt --check $(WORKFLOW)
 	@python tools/generate.py --check
 
-coverage: $(INSTALLED) ## Report the lines of the package that the fast tests run
+coverage: $(SLURM) ## Report the lines of the package that the fast tests run
 	@$(PYTEST_2) --cov --cov-report=term
 
 mutations: $(INSTALLED) ## Change central lines, one at a time: a test must fail for each

@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN, LOCK, CUDA = (f"requirements/{name}.txt" for name in ("run", "lock", "cuda"))
+RUN, SLURM, LOCK, CUDA = (f"requirements/{name}.txt" for name in ("run", "slurm", "lock", "cuda"))
 
 OPTIONS = ["--require-hashes", "--only-binary :all:", "--no-binary connection_pool"]
 """Options of the locked files. Only connection_pool, of Snakemake, has no wheel on PyPI."""
@@ -69,7 +69,7 @@ def closure(names: Iterable[str]) -> set[str]:
 
 
 def split(freeze: str, needed: set[str]) -> tuple[list[str], list[str]]:
-    """Return the pins whose normal names are needed to run, and the others; both without torch.
+    """Return the pins whose normal names are needed, and the others; both without torch.
 
     Raises:
         ValueError: the environment holds a CUDA build of torch, whose packages only Linux has.
@@ -91,9 +91,13 @@ def locked(pins: Sequence[str], uv: str, *options: str) -> str:
     return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
 
-def lock_files(freeze: str, needed: set[str], torch: str, uv: str) -> dict[str, str]:
-    """Return the text of each locked file by its path. See `split` for the arguments and errors."""
-    run, develop = split(freeze, needed)
+def lock_files(
+    freeze: str, needed: set[str], slurm: set[str], torch: str, uv: str
+) -> dict[str, str]:
+    """Return the text of each locked file by its path: packages that are needed to run, and those
+    to submit jobs to Slurm. See `split` for the other arguments and errors."""
+    run, others = split(freeze, needed)
+    plugin, develop = split("\n".join(others), slurm)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write("\n".join(run))
         constraints.flush()
@@ -101,6 +105,7 @@ def lock_files(freeze: str, needed: set[str], torch: str, uv: str) -> dict[str, 
     extra = [pin for pin in cuda if normal(pin.partition("==")[0]) not in names(run)]
     texts = {
         RUN: ("What is needed to run, without torch.", "", locked(run, uv, "--no-deps")),
+        SLURM: ("To submit jobs to Slurm, beside run.txt.", "", locked(plugin, uv, "--no-deps")),
         LOCK: ("To test and to develop, without torch.", "-r run.txt\n",
                locked(develop, uv, "--no-deps")),
         CUDA: ("With torch of PyPI, on Linux a build for CUDA.", "-r run.txt\n",
@@ -153,5 +158,6 @@ def conda_environment(dependencies: Sequence[str], pins: Mapping[str, str], *, g
 
 if __name__ == "__main__":
     uv, torch = sys.argv[1:]
-    for name, text in lock_files(sys.stdin.read(), closure(["tessera-flow"]), torch, uv).items():
+    needed, slurm = closure(["tessera-flow"]), closure(["snakemake-executor-plugin-slurm"])
+    for name, text in lock_files(sys.stdin.read(), needed, slurm, torch, uv).items():
         (ROOT / name).write_text(text, encoding="utf-8")

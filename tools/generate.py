@@ -24,8 +24,9 @@ from tessera_flow.atomic import write_text  # noqa: E402
 def generated() -> dict[str, str]:
     """Return the text of each generated file by its path in the repository."""
     with (ROOT / "pyproject.toml").open("rb") as handle:
-        dependencies: list[str] = tomllib.load(handle)["project"]["dependencies"]
-    pins = environments.versions(environments.RUN, environments.CUDA)
+        project = tomllib.load(handle)["project"]
+    dependencies: list[str] = [*project["dependencies"], *project["optional-dependencies"]["slurm"]]
+    pins = environments.versions(environments.RUN, environments.SLURM, environments.CUDA)
     return {
         "workflow/schemas/config.schema.json": config_reference.config_schema(),
         "docs/configuration.md": config_reference.configuration_page(),

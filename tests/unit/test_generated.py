@@ -26,10 +26,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 import config_reference  # noqa: E402
 import environments  # noqa: E402
 import generate  # noqa: E402
-from environments import CUDA, LOCK, RUN, normal, versions  # noqa: E402
+from environments import CUDA, LOCK, RUN, SLURM, normal, versions  # noqa: E402
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DIRECT = [*PYPROJECT["dependencies"], *PYPROJECT["optional-dependencies"]["dev"]]
+OPTIONAL = PYPROJECT["optional-dependencies"]
+DIRECT = [*PYPROJECT["dependencies"], *OPTIONAL["slurm"], *OPTIONAL["dev"]]
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -89,7 +90,7 @@ def test_schema_is_closed_and_described() -> None:
 
 
 def test_every_direct_dependency_is_bounded_and_locked() -> None:
-    pins = versions(RUN, LOCK, CUDA)
+    pins = versions(RUN, SLURM, LOCK, CUDA)
     for requirement in map(Requirement, DIRECT):
         bounds = {specifier.operator for specifier in requirement.specifier}
         calendar = requirement.name == "xarray"
@@ -104,16 +105,18 @@ def test_run_file_has_exactly_what_is_needed_to_run() -> None:
     on_cpu = metadata.version("torch").endswith("+cpu")
     if on_cpu and sys.version_info[:2] == (3, 11):
         assert {*versions(RUN), "torch"} == environments.closure(names), "run `make lock`"
+        plugin = environments.closure(Requirement(text).name for text in OPTIONAL["slurm"])
+        assert set(versions(SLURM)) == plugin - set(versions(RUN)), "run `make lock`"
     assert {"pytest", "ruff"} <= set(versions(LOCK))
-    assert not set(versions(RUN)) & set(versions(LOCK))
-    assert "torch" not in versions(RUN, LOCK), "the build of torch is chosen separately"
+    assert len(versions(RUN, SLURM, LOCK)) == sum(len(versions(f)) for f in (RUN, SLURM, LOCK))
+    assert "torch" not in versions(RUN, SLURM, LOCK), "the build of torch is chosen separately"
 
 
 def test_every_locked_package_has_hashes_and_is_a_wheel() -> None:
-    for path in (RUN, LOCK, CUDA):
+    for path, least in ((RUN, 10), (SLURM, 1), (LOCK, 10), (CUDA, 10)):
         text = (ROOT / path).read_text(encoding="utf-8")
         found = environments.blocks(text)
-        assert text.count("==") - text.count(" == ") >= len(found) > 10
+        assert text.count("==") - text.count(" == ") >= len(found) > least
         for block in found:
             assert re.search(r"--hash=sha256:[0-9a-f]{64}$", block), block
         assert all(option in text.splitlines() for option in environments.OPTIONS)
@@ -152,9 +155,9 @@ def test_conda_environments_hold_every_pin() -> None:
         assert found.pop("python") == environments.PYTHON
         names = {"snakemake": "snakemake-minimal", "torch": torch}
         expected = {}
-        for dependency in PYPROJECT["dependencies"]:
+        for dependency in [*PYPROJECT["dependencies"], *OPTIONAL["slurm"]]:
             name = Requirement(dependency).name
-            expected[names.get(name, name)] = versions(RUN, CUDA)[normal(name)]
+            expected[names.get(name, name)] = versions(RUN, SLURM, CUDA)[normal(name)]
         assert found == expected
 
 
@@ -187,12 +190,10 @@ def test_long_modules_exist() -> None:
 
 
 def test_no_dependency_is_unused() -> None:
-    """Dependencies that src does not import are used by the workflow or by users."""
+    """A dependency that src does not import is used by users."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
     direct = {normal(Requirement(text).name) for text in PYPROJECT["dependencies"]}
-    workflow = {"snakemake-executor-plugin-slurm"}
-    users = {"rioxarray"}
-    assert direct - imported == workflow | users
+    assert direct - imported == {"rioxarray"}
 
 
 # Import names that differ from the distribution's name, or that come with another one.

@@ -128,7 +128,8 @@ def test_slurm_profile_is_copied_once(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     clone.mkdir()
     (clone / "profiles").symlink_to(ROOT / "profiles")
-    command = ["make", "-f", str(ROOT / "Makefile"), "slurm-profile"]
+    plugin = ["-o", ".venv/.slurm"]  # is installed
+    command = ["make", "-f", str(ROOT / "Makefile"), *plugin, "slurm-profile"]
 
     def make() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -149,6 +150,17 @@ def test_slurm_profile_is_copied_once(tmp_path: Path) -> None:
     assert "./slurm exists" in again.stderr
     assert copy.read_text() == "edited"
     assert list(home.iterdir()) == []
+
+
+def test_slurm_plugin_is_installed_by_its_hashes_where_it_is_needed() -> None:
+    """Not by `make install`: Snakemake imports an installed plugin whenever it starts."""
+    listed = ["make", "-n", "-o", ".venv/.installed", "-W", "requirements/slurm.txt"]
+    for target in ("install", "slurm-plugin", "slurm-profile", "test", "test-slurm"):
+        done = subprocess.run(
+            [*listed, target], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        installs = "--no-deps --requirement requirements/slurm.txt" in done.stdout
+        assert installs == (target != "install"), target
 
 
 @pytest.mark.parametrize("name", ["DEMO", "VENV"])

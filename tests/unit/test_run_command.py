@@ -18,6 +18,7 @@ import pytest
 import shapely
 import yaml
 
+from tessera_flow.cli import run_folder
 from tessera_flow.cli.main import main, parser
 from tessera_flow.cli.run import check_snakemake_arguments, products_text
 from tessera_flow.cli.run_folder import SNAKEFILE, RunFolder, region_name
@@ -296,6 +297,24 @@ def test_arguments_for_snakemake() -> None:
     check_snakemake_arguments(arguments.snakemake)
     with pytest.raises(SystemExit):
         parser().parse_args(["run", "--cores", "2", "--profile", "slurm"])
+
+
+def test_profile_of_a_missing_plugin_states_how_to_install_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init("--roi", BOX, "--year", "2023") == 0
+    monkeypatch.setattr(run_folder, "find_spec", lambda name: None)
+    assert message(capsys, "--profile", "slurm", "--dry-run", command="run") == (
+        "tessera-flow: Profile slurm needs snakemake-executor-plugin-slurm, which is not "
+        "installed: make slurm-plugin (in a clone), or pip install 'tessera-flow[slurm]'.\n"
+    )
+    stated = message(capsys, "--profile", "generic", "--dry-run", command="run")
+    assert "pip install snakemake-executor-plugin-cluster-generic." in stated
+    run = RunFolder(folder / "tessera-run")
+    run.check_executor("local")
+    run.check_executor("none")
+    monkeypatch.undo()
+    run.check_executor("slurm")
 
 
 def test_products_are_named(folder: Path) -> None:

@@ -139,6 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
     run = prepared(arguments)
     config = run.load()
     if arguments.profile is not None:
+        run.check_executor(arguments.profile)
         where = ["--profile", run.profile(arguments.profile)]
     elif any(word.split("=")[0] in ("--cores", "-c", "--profile") for word in extra):
         where = []

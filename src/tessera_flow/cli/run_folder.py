@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ..atomic import atomic_output, check_folder, write_text
 from ..config.configuration import Config, load_config
@@ -22,6 +26,9 @@ from ..errors import ConfigError
 from ..workflow_folder import workflow_folder
 
 PROFILES = ("default", "local", "slurm", "generic")
+
+_OWN_EXECUTORS = ("local", "dryrun", "touch")
+"""Executors that Snakemake has without a plugin."""
 
 SNAKEFILE = """\
 # Written by tessera-flow. Start `snakemake --cores 8` in this folder, or `tessera-flow run`.
@@ -148,6 +155,27 @@ class RunFolder:
             if (self.folder / path).exists():
                 return str(path)
         return name
+
+    def check_executor(self, profile: str) -> None:
+        """Refuse a profile whose executor is a plugin of Snakemake that is not installed.
+
+        Raises:
+            ConfigError: with the command that installs it.
+        """
+        path = self.folder / self.profile(profile)
+        document: Any = None
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):  # Snakemake states them
+            file = path / "config.yaml" if path.is_dir() else path
+            document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        name = document.get("executor") if isinstance(document, dict) else None
+        if not isinstance(name, str) or name in _OWN_EXECUTORS:
+            return
+        plugin = f"snakemake-executor-plugin-{name}"
+        if find_spec(plugin.replace("-", "_")) is None:
+            how = f"pip install {plugin}"
+            if name == "slurm":
+                how = "make slurm-plugin (in a clone), or pip install 'tessera-flow[slurm]'"
+            raise ConfigError(f"Profile {profile} needs {plugin}, which is not installed: {how}.")
 
     def roi_text(self, path: Path) -> str:
         """Return the path of a region file as its configuration has it: relative if it is in the
