@@ -66,6 +66,7 @@ def edit(folder: Path) -> None:
     document["grid"] |= {"block_size": 50, "patch_size": 25}
     document["download"]["slice_months"] = 12
     document["products"]["formats"] = ["zarr"]
+    document["sentinel1"]["enabled"] = False
     path.write_text(yaml.safe_dump(document))
 
 
