@@ -76,7 +76,11 @@ def serve(server: socket.socket, until: int) -> Request:
         for entry in ready:
             if entry is server:
                 connection, _ = server.accept()
-                request = receive(connection)
+                try:
+                    request = receive(connection)
+                except (OSError, ValueError):  # the client was killed
+                    connection.close()
+                    continue
                 process = os.fork()
                 if process == 0:
                     for other in (server, connection, *clients):

@@ -154,7 +154,7 @@ def _main(sockets: str) -> None:
     gc.freeze()
     if request := _serve(sockets):
         arguments, cwd, variables, output = request
-        if not any(a.startswith(str(job_server.REPOSITORY)) for a in arguments[:2]):
+        if not any(a.startswith(f"{job_server.REPOSITORY}/") for a in arguments[:2]):
             job_server.forget_package()
         snakemake.script.sys = _script_python(f"{sockets}/{os.getpid()}")
         signal.alarm(TIMEOUT)
@@ -178,3 +178,4 @@ if __name__ == "__main__":
     for name in PRELOADED:
         import_module(name)
     _main(sys.argv[1])
+    os._exit(0)  # as job_server.end_quickly
