@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import pytest
 import shapely
@@ -19,8 +21,9 @@ from tessera_flow.analysis.labels import read_labels
 from tessera_flow.analysis.make_map import MapFiles, make_map
 from tessera_flow.analysis.pixels import label_pixels
 from tessera_flow.config.maps import Map
-from tessera_flow.errors import LabelError
+from tessera_flow.errors import LabelError, RegionError
 from tessera_flow.products.sample import open_store
+from tessera_flow.region.roi import read_roi
 
 from ..support.labelled_region import (
     LEFT,
@@ -239,3 +242,29 @@ def test_labels_that_never_end_are_refused(tmp_path: Path, name: str) -> None:
         os.truncate(path, 2**40)
     with pytest.raises(LabelError, match=r"is a device, pipe or socket|more than the limit"):
         labels_sha256(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("x,y,c," + ",".join(f"k{n}" for n in range(20_000)), "has 20003 names of columns"),
+        ("x,y,c" + "c" * 200_000, "has no names of columns"),
+        ("x,y,c\n" + "a" * 200_000, "cannot be read as a table"),
+    ],
+)
+def test_text_that_is_no_table(tmp_path: Path, first: str, message: str) -> None:
+    """Long fields ended in a traceback, and 300,000 names were each compared with all others."""
+    path = tmp_path / "labels.csv"
+    path.write_text(f"{first}\n1,2,forest\n")
+    with pytest.raises(LabelError, match=message):
+        read_labels(Map(labels=str(path), column="c"))
+
+
+def test_nested_metadata_of_geoparquet(tmp_path: Path) -> None:
+    path = tmp_path / "labels.parquet"
+    table = pa.table({"c": ["a"]}).replace_schema_metadata({"geo": "[" * 100_000})
+    pq.write_table(table, path)
+    with pytest.raises(LabelError, match="its GeoParquet metadata is damaged"):
+        read_labels(Map(labels=str(path), column="c"))
+    with pytest.raises(RegionError, match="GeoParquet"):
+        read_roi(str(path))

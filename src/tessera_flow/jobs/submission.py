@@ -59,6 +59,8 @@ MARK = "_submission_"
 
 PROGRAMS = ".snakemake/tessera-flow/bin"
 """Folder of the scripts of `install`, in that of the run."""
+_ATTEMPTS, _PAUSE = 3, 0.5
+"""Calls for the states of jobs, and seconds between them; the executor asks again 10 s later."""
 RECORD = ".jobs"
 """End of the name of the record of the jobs of a run."""
 SILENT = ".silent"
@@ -260,7 +262,7 @@ def states(command: Sequence[str], record: Record) -> Answer:
     clusters = sorted(set(known.values())) or [""] if command[0] == "squeue" else [""]
     for cluster in clusters:
         of_cluster = ["--clusters", cluster] if cluster else []
-        answer = _run([*command, *of_cluster], None, _SECONDS_OF_STATES / len(clusters))
+        answer = _ask([*command, *of_cluster], _SECONDS_OF_STATES / len(clusters))
         if answer.status != 0:
             with contextlib.suppress(OSError):
                 if not silent.exists():
@@ -277,6 +279,17 @@ def states(command: Sequence[str], record: Record) -> Answer:
             record.add("\n".join(f". {number} {state}" for number, state in new.items()))
         listed = ended | listed | new
     return Answer(0, "".join(f"{number}|{state}\n" for number, state in listed.items()), "")
+
+
+def _ask(command: Sequence[str], seconds: float) -> Answer:
+    """Return the answer of a command, called a few times if it fails quickly."""
+    deadline = time.monotonic() + seconds
+    for _ in range(_ATTEMPTS):
+        answer = _run(command, None, deadline - time.monotonic())
+        if answer.status == 0 or deadline - time.monotonic() < 1:
+            break
+        time.sleep(_PAUSE)
+    return answer
 
 
 def _states_in(text: str) -> dict[str, str]:

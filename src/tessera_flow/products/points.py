@@ -320,7 +320,7 @@ def read_geoparquet(path: Path, table: pa.Table, crs: str | None) -> Points | Po
         name = meta["primary_column"]
         column = meta["columns"][name]
         form, own = column["encoding"], column.get("crs", LONLAT)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RegionError(f"{path}: its GeoParquet metadata is damaged: write it again.") from error
     if form != "WKB" or name not in table.column_names:
         raise RegionError(

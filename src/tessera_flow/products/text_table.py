@@ -38,6 +38,9 @@ _POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
 
+MAX_COLUMNS = 10_000
+"""Of a text table; more are another kind of file."""
+
 
 def read_text_table(
     path: Path,
@@ -65,6 +68,11 @@ def read_text_table(
         raise RegionError(f"{path} is empty: it needs a line with the names of its columns.")
     separator = separator or _separator(path, text, has_names)
     names = _first_row(text, separator)
+    if not 0 < len(names) <= MAX_COLUMNS:
+        raise RegionError(
+            f"{path} is no table: its first line has {len(names) or 'no'} names of columns, and a "
+            f"table has 1 to {MAX_COLUMNS}."
+        )
     check_names(path, names)
     try:
         table = pyarrow.csv.read_csv(
@@ -190,7 +198,10 @@ def _separator(path: Path, text: str, has_names: Callable[[Sequence[str]], bool]
 
 def _first_row(text: str, separator: str) -> list[str]:
     lines = io.StringIO(text, newline="")  # also for line ends of \r alone
-    return next((row for row in csv.reader(lines, delimiter=separator) if row), [])
+    try:
+        return next((row for row in csv.reader(lines, delimiter=separator) if row), [])
+    except csv.Error:  # longer than the names of columns are
+        return []
 
 
 def _as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:

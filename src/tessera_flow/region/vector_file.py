@@ -30,6 +30,9 @@ _IN_ZIP = {".shp", ".gdb", ".gpkg", ".geojson", ".fgb", ".kml", ".gml", ".tab"}
 _MAX_JSON = 2**26
 """Bytes up to which the `crs` member of a GeoJSON file is checked."""
 
+_DAMAGE = (LookupError, TypeError, AttributeError, RecursionError)
+"""Errors of metadata that are JSON, but not those of GeoParquet."""
+
 _SQLITE = b"SQLite format 3\0"
 _LOCK_SECONDS = 3.0
 """Time for another program to finish writing to a GeoPackage."""
@@ -287,7 +290,7 @@ def _read_geoparquet(path: Path, layer: str | None) -> tuple[list[Any], Any]:
                 f"{MAX_TABLE / 1e9:.1f} GB: keep the geometry of the region only."
             )
         wkb = file.read(columns=[name]).column(name).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, *_DAMAGE) as error:
         raise RegionError(
             f"{path} cannot be read as GeoParquet ({str(error).splitlines()[0][:200]}): write it "
             "again, or as GeoPackage."
