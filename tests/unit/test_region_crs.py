@@ -269,3 +269,19 @@ def test_polar_region_without_the_pole_has_a_grid(
 def test_polar_region_across_the_antimeridian_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RegionError, match=r"crosses the antimeridian.*split it at 180 degrees"):
         polar(tmp_path, shapely.box(-1000, -310_000, 9000, -300_000))
+
+
+@pytest.mark.parametrize("far", [1e12, 1e30, float("inf")])
+def test_coordinates_beyond_the_earth_are_refused(far: float) -> None:
+    """Long edges are divided: parts of 500 m of these fill the memory, or GEOS refuses them."""
+    shape = shapely.Polygon([(600_000, 5_700_000), (far, 5_700_000), (600_000, 5_600_000)])
+    with pytest.raises(RegionError, match="longer than anything on the Earth"):
+        to_lonlat(shape, pyproj.CRS.from_epsg(32631))
+
+
+def test_the_longest_coasts_are_divided() -> None:
+    """As long as ten coasts of Canada."""
+    line = shapely.LineString([(600_000, 5_700_000), (601_000, 5_700_000)] * 1_000_000)
+    assert shapely.length(line) == 1_999_999_000
+    result = to_lonlat(line, pyproj.CRS.from_epsg(32631))
+    assert shapely.get_num_coordinates(result) == 2 * 1_999_999 + 1

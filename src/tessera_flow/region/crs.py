@@ -30,6 +30,10 @@ MAX_SCALE_ERROR = 0.02
 """A larger difference between the size of a pixel in the grid and on the ground is stated."""
 
 
+MAX_PARTS = 10_000_000
+"""Into which the edges of a geometry are divided: 5 million km, 25 coasts of Canada."""
+
+
 def horizontal(crs: pyproj.CRS) -> pyproj.CRS:
     """Return the horizontal part of a CRS; heights do not matter here."""
     return crs.sub_crs_list[0] if crs.is_compound else crs.to_2d()
@@ -55,10 +59,19 @@ def reproject(
 
     Long edges are divided first, so that an edge that is straight in `source` stays on its line
     (within centimetres) in `target`.
+
+    Raises:
+        RegionError: the edges are so long that their parts would fill the memory.
     """
     if source.equals(target):
         return geometry
     longest = 0.005 if source.is_geographic else 500.0 / _unit_size(source)
+    parts = shapely.length(geometry) / longest
+    if not parts <= MAX_PARTS:
+        raise RegionError(
+            f"The edges of a geometry are longer than anything on the Earth ({parts * longest:.3g} "
+            f"units of {crs_name(source)}): its coordinates are wrong, or of another CRS."
+        )
     transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
 
     def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
