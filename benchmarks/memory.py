@@ -1,6 +1,6 @@
 """Measure the peak memory and the time of every rule's jobs on one block of the default size.
 
-    python -m benchmarks.memory FOLDER [--dates 18] [--sites]
+    python -m benchmarks.memory FOLDER [--dates 18] [--sites 1000]
 
 Makes synthetic scenes (noise, the worst case for compression) that cover a block of 2000 px and
 runs the workflow on them with one core. Ten times a second it reads the memory of every process of
@@ -12,8 +12,8 @@ Memory does not depend on the number of dates, except for inference, whose patch
 The steps up to the patches are measured on a region that fills the block; inference, which has a
 benchmark of its own, and products on a region of a few pixels in opposite corners of the block.
 
-`--sites`: instead, the jobs of sites: the time series of squares that cover the block, as many
-pixels as a cell may have; then all jobs of 40,000 points.
+`--sites EDGE`: instead, the jobs of sites: the time series of squares that cover EDGE x EDGE pixels
+of the block (2000: as many as a cell may have); then all jobs of 40,000 points.
 """
 
 from __future__ import annotations
@@ -124,10 +124,10 @@ class Sampler(threading.Thread):
                 self.seconds[rule] = max(self.seconds[rule], time.monotonic() - start)
 
 
-def of_sites(folder: Path) -> list[tuple[Path, str]]:
+def of_sites(folder: Path, edge: int) -> list[tuple[Path, str]]:
     """Write the configurations of two tables of sites; return each with its target."""
     left, top = ORIGIN
-    middles = np.arange(125, EDGE, 250) * 10.0
+    middles = np.arange(125, edge, 250) * 10.0
     squares = [(left + x + 5, top - y - 5) for x in middles for y in middles]
     random = np.random.default_rng(0)
     points = left + random.uniform(0, 20_000, 40_000), top - random.uniform(0, 20_000, 40_000)
@@ -155,13 +155,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dates", type=int, default=18)
-    parser.add_argument("--sites", action="store_true")
+    parser.add_argument("--sites", type=int, metavar="EDGE")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
     if not (folder / "config.yaml").exists():
         make(folder, arguments.dates)
     if arguments.sites:
-        for here, target in of_sites(folder):
+        for here, target in of_sites(folder, arguments.sites):
             measure(here, [target])
         return
     products = "results/corners/then"

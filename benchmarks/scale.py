@@ -165,7 +165,7 @@ def of_sites(folder: Path, points: int) -> None:
     for name, arguments in (
         ("dry run", ("--dry-run", "--quiet")),
         ("dry run, kept plan", ("--dry-run", "--quiet")),
-        ("plan, kept plan", ("plan",)),
+        ("plan, kept plan", ("--cores", "2", "--", "plan")),
         ("reading the workflow", ("--list-rules",)),
     ):
         wall, cpu, memory, output = measured(here, *arguments)

@@ -99,11 +99,15 @@ class SiteEstimate:
             f"{self.units} cells and periods, {self.jobs} jobs, {self.pixels} pixels. "
             f"{self.unplaced} rows have no place on a grid. Of {self.units_left} cells and periods "
             f"without embeddings: downloads of about {self.requests:,} requests, "
-            f"{self.download_gb:,.3g} GB, {self.download_hours:,.1f} h ({dates}); "
+            f"{_gb(self.download_gb)}, {self.download_hours:,.1f} h ({dates}); "
             f"{self.inference_hours:,.1f} h of inference ({self.rule}), each one job after the "
-            f"other; time series of {self.series_gb:,.3g} GB, deleted after use. Embeddings and "
-            f"table: {self.final_gb:,.3g} GB."
+            f"other; time series of {_gb(self.series_gb)}, deleted after use. Embeddings and "
+            f"table: {_gb(self.final_gb)}."
         )
+
+
+def _gb(gb: float) -> str:
+    return f"{gb:,.0f} GB" if gb >= 100 else f"{gb:,.3g} GB"
 
 
 def estimate_sites(files: RunFiles, schedule: Schedule) -> SiteEstimate | None:
