@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 GB = 1e9
 
+MOST_PIXELS = 4_000_000
+"""Pixels of a cell of sites and a period, as many as a block of the default size has."""
+
 
 @dataclass(frozen=True)
 class Sensor:

@@ -129,12 +129,8 @@ class PathPatterns:
             tiles=f"{products}/tiles/{{block}}.json",
             tile_list=f"{products}/tiles.json",
             tile_list_checksums=f"{checksums}/tiles.json",
-            item=f"{products}/item.json",
-            scenes=f"{products}/scenes.parquet",
             checks=f"{products}/checks.json",
             report=f"{products}/report.html",
-            collection=f"{results}/{{region}}/collection.json",
-            collection_items=f"{results}/{{region}}/items.parquet",
             arrays_checksums=f"{checksums}/arrays.json",
             preview_checksums=f"{checksums}/preview.json",
             counts_checksums=f"{checksums}/counts.json",
@@ -142,8 +138,6 @@ class PathPatterns:
             change_checksums=f"{checksums}/change.json",
             origin_checksums=f"{checksums}/origin.json",
             vrt_checksums=f"{checksums}/vrt.json",
-            item_checksums=f"{checksums}/item.json",
-            collection_checksums=f"{results}/{{region}}/checksums/collection.json",
             checks_checksums=f"{checksums}/checks.json",
             report_checksums=f"{checksums}/report.json",
             map_file=f"{maps}/map.tif",
@@ -155,8 +149,22 @@ class PathPatterns:
             map_page=f"{maps}/map.html",
             map_item=f"{maps}/item.json",
             map_page_checksums=f"{maps}/checksums/label_map_page.json",
+            **_stac(results),
             **_without_region(work, results),
         )
+
+
+def _stac(results: str) -> dict[str, str]:
+    """Return the patterns of the STAC documents of regions, and of the tables beside them."""
+    products = f"{results}/{{region}}/{{period}}"
+    return {
+        "item": f"{products}/item.json",
+        "scenes": f"{products}/scenes.parquet",
+        "item_checksums": f"{products}/checksums/item.json",
+        "collection": f"{results}/{{region}}/collection.json",
+        "collection_items": f"{results}/{{region}}/items.parquet",
+        "collection_checksums": f"{results}/{{region}}/checksums/collection.json",
+    }
 
 
 def _without_region(work: str, results: str) -> dict[str, str]:

@@ -24,12 +24,13 @@ from ..products.provenance import model_record, scene_sources, software_versions
 from ..products.sites import CellRows, SiteLayout, site_pixels, write_sites
 from ..region.sites import Cell
 from ..scenes.manifest import Manifest
+from .assumptions import MOST_PIXELS
 from .block_attributes import read_attributes
 from .files import RunFiles
 from .made_from import settings_hash
 from .scene_warnings import warnings_of_list
 from .site_files import SiteFiles, site_files, units_of
-from .site_plan import MOST_PIXELS, SitePlan, SiteUnit, read_rows
+from .site_plan import SitePlan, SiteUnit, read_rows
 
 log = logging.getLogger(__name__)
 

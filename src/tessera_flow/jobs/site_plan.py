@@ -19,15 +19,13 @@ from ..dates import Slice
 from ..errors import OutputError, RegionError
 from ..input_files import check_input
 from ..region.blocks import cache_folder
+from .assumptions import MOST_PIXELS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PLAN_VERSION = 3
 """Increased when the content of the files of the plan changes."""
-
-MOST_PIXELS = 4_000_000
-"""Pixels of a cell and period, as many as a block of the default size has."""
 
 STAMP = b"plan"
 """Key of `SitePlan.stamp` in the metadata of the file of the rows."""

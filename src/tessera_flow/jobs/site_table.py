@@ -31,7 +31,7 @@ from ..region.sites import (
     polygon_pixels,
     square_pixels,
 )
-from .site_plan import MOST_PIXELS
+from .assumptions import MOST_PIXELS
 
 MAX_ROWS = 500_000
 """Rows of a table, times the periods if it has no years."""

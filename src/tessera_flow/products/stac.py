@@ -156,15 +156,7 @@ def write_item(
                     item.add_asset(f"{key}_checksums", _store_record(name, title))
     _add_checksums(item, output.parent, products)
     sources = {source.sensor: source for source in provenance.sources}
-    lists = list(manifests)
-    for manifest in lists:
-        source = sources[manifest.sensor]
-        item.add_links([_source_link(source, scene.id) for scene in manifest.items])
-    if scenes is not None:
-        write_items(scenes, list(scene_items(lists, sources, product_crs(grid).to_wkt())))
-        item.add_asset("scenes", _table(scenes, "Scenes, as STAC GeoParquet", "metadata"))
-        if FILE not in item.stac_extensions:
-            item.stac_extensions.append(FILE)
+    _add_scenes(item, list(manifests), sources, scenes, product_crs(grid).to_wkt())
     if store is not None:
         source = provenance.sources[0]
         item.add_links([_source_link(source, tile.name) for tile in store.parts])
@@ -172,6 +164,24 @@ def write_item(
     for rel in ("collection", "parent", "root"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     _write(output, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _add_scenes(
+    item: pystac.Item,
+    manifests: Sequence[Manifest],
+    sources: Mapping[str, SourceRecord],
+    table: Path | None,
+    crs: str,
+) -> None:
+    """Add links to the scenes of lists and, if it has a path, write the table of them."""
+    for manifest in manifests:
+        source = sources[manifest.sensor]
+        item.add_links([_source_link(source, scene.id) for scene in manifest.items])
+    if table is not None:
+        write_items(table, list(scene_items(manifests, sources, crs)))
+        item.add_asset("scenes", _table(table, "Scenes, as STAC GeoParquet", "metadata"))
+        if FILE not in item.stac_extensions:
+            item.stac_extensions.append(FILE)
 
 
 def _table(path: Path, title: str, role: str) -> pystac.Asset:

@@ -170,12 +170,17 @@ def write_report(
                 results.get("fill"),
             ),
             citations=CITATIONS,
-            opening=_opening(provenance, products),
-            map_pages=[(PurePath(p).parent.name, quote(p)) for p in products.get("maps", ())],
+            **_files(provenance, products),
             software=provenance.software,
             record=json.dumps(provenance.to_json(), indent=1),
         ),
     )
+
+
+def _files(provenance: Provenance, products: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return how to open the files, and the pages of maps, by name in the template."""
+    pages = [(PurePath(page).parent.name, quote(page)) for page in products.get("maps", ())]
+    return {"opening": _opening(provenance, products), "map_pages": pages}
 
 
 def _opening(
