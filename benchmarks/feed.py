@@ -5,10 +5,12 @@
 A block of simulated patches is embedded into an int8 file by `infer_block` with a device that
 costs nothing: what a GPU would do is either left out (the encoders and the fusion return at once
 an output of the right shape) or done here and not counted (copies from pinned memory, choosing
-observations, quantising). What is left is the processor time of this machine, of all threads:
-reading, staging, planning, starting passes, saving, writing. Memory for that is allocated before,
-since pinned memory is allocated once and kept. The time that PyTorch needs to start
-the kernels of the passes is not in it; `benchmarks.roofline` counts these.
+observations, the median image, masks of months, quantising). What is left is the processor time of
+this machine, of all threads: reading, staging, planning, starting passes, the rest of the summary,
+the sample of each patch that is compared with float32, saving, writing. Memory for that is
+allocated before, since pinned memory is allocated once and kept. The time that PyTorch needs to
+start the kernels of the passes is not in it; `benchmarks.roofline` counts these. Nor is the
+comparison of the sample, whose cost does not depend on the size of a patch.
 
 *before* is the code for CPUs, which was the code for GPUs too: it chooses observations on the host
 and groups pixels by their number of valid steps. Its copies from memory that is not pinned are not
@@ -19,6 +21,8 @@ turns, and the one with the least processor time counts.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import datetime
 import json
 import os
 import statistics
@@ -38,19 +42,30 @@ import zarr
 from torch import Tensor
 
 from tessera_flow.block_file import open_block_file
-from tessera_flow.inference import batching, block, embed, patch_file, runs, tile
+from tessera_flow.inference import (
+    batching,
+    block,
+    embed,
+    months,
+    patch_file,
+    runs,
+    spot_check,
+    tile,
+)
 from tessera_flow.inference.batching import TOKENS_PER_PIXEL
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.model import ModelSpec
+from tessera_flow.inference.tolerance import Comparison
 from tessera_flow.inference.transfers import Transfers
 from tessera_flow.models.layers import Encoder, Reducer
 
 from .patches import write_patches
 from .tiles import write_checkpoint
 
-MEMORY = 3 * 2**30
-"""Bytes that are allocated beforehand, for patches and results."""
+PIXEL_MEMORY = 12_000
+"""Bytes that are allocated beforehand for each pixel of a patch, for patches and results."""
+PERIOD = datetime.date(2023, 1, 1), datetime.date(2023, 12, 31)
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**36),
     "MALLOC_TRIM_THRESHOLD_": str(2**36),
@@ -125,6 +140,8 @@ def as_before(clock: Clock) -> None:
     batching.CPU_PASS_STEPS = sys.maxsize
     tile.read_array = lambda array, allocate: np.asarray(array[...])
     clock.measure("device", batching.PassLimit, "run")
+    read = patch_file.PatchFile.read
+    patch_file.PatchFile.read = lambda self, patch, allocate, **_: read(self, patch, allocate)  # type: ignore[method-assign]
 
 
 def on_device(clock: Clock, made: list[Transfers]) -> None:
@@ -153,6 +170,10 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
     else:
         on_device(clock, made)
     clock.measure("reading", patch_file, "read_patch")
+    clock.measure("summary", patch_file, "summarise")
+    clock.measure("summary", months.StepMonths, "masks")
+    clock.measure("sample", spot_check.Sample, "of")
+    block.check_patch = lambda *_: Comparison()
     clock.measure("results", runs.Stages, "finish")
     clock.measure("saving", block.Progress, "add")
     clock.measure("writing", block, "_write")
@@ -163,14 +184,17 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
         model = prepare(*args)
         clock.passes.clear()
         # Memory is kept when it is released, as pinned memory is: let it be allocated once.
-        np.ones(MEMORY, np.uint8)
+        with open_block_file(patches) as group:
+            edge = int(group.attrs["patch_size"])  # type: ignore[call-overload]
+        np.ones(PIXEL_MEMORY * edge**2, np.uint8)
         clock.seconds.clear()
         begin = time.process_time()
-        return model
+        return dataclasses.replace(model, reference=model.model)
 
     block.prepare = prepared
     spec = ModelSpec(checkpoint, device="cpu", precision="float32", threads=1)
-    infer_block(patches, output, spec, InferenceOptions(), {})
+    period = months.PeriodMonths.of("tiles", *PERIOD)
+    infer_block(patches, output, spec, InferenceOptions(), {}, period=period, block_edge=2000)
     total = time.process_time() - begin - clock.seconds.pop("device")
     passes = [(pixels, steps) for pixels, steps in clock.passes if pixels > 1]
     tokens = [pixels * steps for pixels, steps in passes]
@@ -193,7 +217,7 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
     }
 
 
-KINDS = ("reading", "staging", "results", "saving", "writing", "other")
+KINDS = ("reading", "summary", "sample", "staging", "results", "saving", "writing", "other")
 
 
 def report(best: dict[str, dict[str, Any]]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import numpy as np
 
-from tessera_flow.block_file import create_array, create_block_file
+from tessera_flow.block_file import create_block_file, create_series
 from tessera_flow.ingest.retile import TIME_CHUNK
 
 from .tiles import smooth_fields
@@ -15,6 +16,10 @@ DATES = 120
 """Sentinel-2 dates of a year under two orbits."""
 RADAR_DATES = 30
 """Dates of each direction of Sentinel-1."""
+
+
+OPTICAL_DAYS = np.linspace(2, 362, DATES).astype(np.uint16)
+RADAR_DAYS = np.linspace(3, 358, RADAR_DATES).astype(np.int16)
 
 
 def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
@@ -28,7 +33,21 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
         return path
     rng = np.random.default_rng(seed)
     windows = [[0, edge * number, edge, edge] for number in range(patches)]
-    attributes = {"shape": [edge, edge * patches], "patch_size": edge, "patches": windows}
+    year = datetime.date(2023, 1, 1).toordinal() - 1
+    dates = {
+        stream: [datetime.date.fromordinal(year + int(day)).isoformat() for day in days]
+        for stream, days in (
+            ("sentinel2", OPTICAL_DAYS),
+            ("ascending", RADAR_DAYS),
+            ("descending", RADAR_DAYS),
+        )
+    }
+    attributes = {
+        "shape": [edge, edge * patches],
+        "patch_size": edge,
+        "patches": windows,
+        "dates": dates,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with create_block_file(path, attributes) as target:
         for number in range(patches):
@@ -36,9 +55,9 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
             ground = 1500 + 800 * smooth_fields(rng, 10, edge, edge).transpose(1, 2, 0)
             # The share of clear dates of a pixel varies in space.
             share = 0.46 + 0.06 * np.clip(smooth_fields(rng, 1, edge, edge)[0], -1.5, 1.5)
-            bands = create_array(group, "bands", (DATES, edge, edge, 10),
+            bands = create_series(group, "bands", (DATES, edge, edge, 10),
                                  (TIME_CHUNK, edge, edge, 10), np.uint16)  # fmt: skip
-            masks = create_array(group, "masks", (DATES, edge, edge),
+            masks = create_series(group, "masks", (DATES, edge, edge),
                                  (TIME_CHUNK, edge, edge), np.uint8)  # fmt: skip
             for start in range(0, DATES, TIME_CHUNK):
                 days = np.arange(start, min(start + TIME_CHUNK, DATES))
@@ -51,7 +70,7 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
                 bands[days[0] : days[-1] + 1] = np.clip(values, 1, 12000).astype(np.uint16)
                 masks[days[0] : days[-1] + 1] = clear.astype(np.uint8)
             arrays = {
-                "doys": np.linspace(2, 362, DATES).astype(np.uint16),
+                "doys": OPTICAL_DAYS,
                 "roi": np.ones((edge, edge), np.uint8),
             }
             for orbit in ("ascending", "descending"):
@@ -61,9 +80,8 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
                 if orbit == "descending":
                     echo[:, : edge // 4] = 0
                 arrays[f"sar_{orbit}"] = echo.astype(np.int16)
-                days = np.linspace(3, 358, RADAR_DATES)
-                arrays[f"sar_{orbit}_doy"] = days.astype(np.int16)
+                arrays[f"sar_{orbit}_doy"] = RADAR_DAYS
             for name, values in arrays.items():
                 chunks = (TIME_CHUNK, *values.shape[1:]) if name.startswith("sar") else values.shape
-                create_array(group, name, values.shape, chunks, values.dtype)[...] = values
+                create_series(group, name, values.shape, chunks, values.dtype)[...] = values
     return path

@@ -7,6 +7,7 @@ chunk by chunk with plain zarr. It has its final name only when complete.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import struct
@@ -19,13 +20,15 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import google_crc32c
 import numpy as np
 import zarr
 from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest
-from zarr.codecs import BloscCodec, BytesCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.core import sync as zarr_threads
+from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
@@ -44,7 +47,13 @@ misunderstood: 1 had its record of missing scenes under another name."""
 _made_from: ContextVar[Mapping[str, str] | None] = ContextVar("made_from", default=None)
 _LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of the name and of the extra field
 _READ_SIZE = 2**19  # the checksum follows while the bytes are in the cache of the processor
-_BLOSC_SIZE = struct.Struct("<4xI8x")  # decompressed size
+_BLOSC_HEAD = struct.Struct("<2xBxI8x")  # flags, decompressed size
+_NOT_COMPRESSED = 2  # flag of Blosc: the bytes follow its header as they are
+_CHECKSUM = struct.Struct("<I")
+
+WORTH_COMPRESSING = 0.9
+"""Largest share of its size to which `create_series` compresses a chunk; others are stored as they
+are, because they are read three times as fast."""
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], Any], NDArray[Any]]
 """Returns an array of a shape and a type, like `numpy.empty`."""
@@ -202,6 +211,9 @@ def create_array(
     chunks: tuple[int, ...],
     dtype: Any,
     fill_value: Any = 0,
+    *,
+    codec: type[BloscCodec] = BloscCodec,
+    checksum: bool = False,
 ) -> zarr.Array[Any]:
     """Create a compressed array (Blosc: lz4 with byte shuffle, fast both ways).
 
@@ -215,10 +227,36 @@ def create_array(
         chunks=tuple(max(1, min(c, s)) for c, s in zip(chunks, shape, strict=True)),
         dtype=dtype,
         fill_value=fill_value,
-        compressors=BloscCodec(
-            cname="lz4", clevel=5, shuffle="shuffle" if dtype.itemsize > 1 else "bitshuffle"
-        ),
+        compressors=[
+            codec(cname="lz4", clevel=5, shuffle="shuffle" if dtype.itemsize > 1 else "bitshuffle"),
+            *([Crc32cCodec()] if checksum else []),
+        ],
     )
+
+
+class _WorthCompressing(BloscCodec):
+    """`blosc` that stores a chunk as it is where compression does not make it smaller enough."""
+
+    def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        compressed = super()._encode_sync(chunk_bytes, chunk_spec)
+        if compressed is None or len(compressed) <= WORTH_COMPRESSING * len(chunk_bytes):
+            return compressed
+        plain = blosc.compress(chunk_bytes.as_numpy_array(), b"lz4", 0, blosc.NOSHUFFLE)
+        return chunk_spec.prototype.buffer.from_bytes(plain)
+
+    async def _encode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        return await asyncio.to_thread(self._encode_sync, chunk_bytes, chunk_spec)
+
+
+def create_series(
+    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
+) -> zarr.Array[Any]:
+    """Create an array that `read_array` reads with the least processor time.
+
+    As `create_array`, but each chunk has a CRC-32C, which processors compute several times as fast
+    as the CRC-32 of a zip file, and is stored without compression if that saves little.
+    """
+    return create_array(group, name, shape, chunks, dtype, codec=_WorthCompressing, checksum=True)
 
 
 def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -248,10 +286,12 @@ def read_array(array: zarr.Array[Any], allocate: Allocate = np.empty) -> NDArray
     """
     out: NDArray[Any] = allocate(array.shape, array.dtype)
     store = array.store_path.store
-    codecs = getattr(array.metadata, "codecs", ())
+    codecs = [type(codec) for codec in getattr(array.metadata, "codecs", ())]
+    checksum = codecs[2:] == [Crc32cCodec]
     if (
         not isinstance(store, ZipStore)
-        or [type(codec) for codec in codecs] != [BytesCodec, BloscCodec]
+        or codecs[:2] != [BytesCodec, BloscCodec]
+        or (codecs[2:] and not checksum)
         or not array.dtype.isnative
         or array.chunks[1:] != array.shape[1:]
         or not out.flags.c_contiguous
@@ -265,44 +305,87 @@ def read_array(array: zarr.Array[Any], allocate: Allocate = np.empty) -> NDArray
             entries[start] = store._zf.getinfo(f"{array.store_path.path}/{key}")
         except KeyError:
             out[start : start + array.chunks[0]] = array.fill_value
-    size = max((entry.file_size for entry in entries.values()), default=0)
-    compressed = np.empty(size, np.uint8).data
+    scratch = np.empty(max((entry.file_size for entry in entries.values()), default=0), np.uint8)
     with store.path.open("rb", buffering=0) as file:
         for start, entry in entries.items():
-            body = compressed[: entry.file_size]
-            if not _read_entry(file, entry, body) or not _decompress(body, out, start, array):
+            target = out[start : start + array.chunks[0]]
+            if not _read_chunk(file, entry, target, array.chunks[0], checksum, scratch):
                 raise TileError(
                     f"{store.path} is damaged ({entry.filename}): delete it and run again."
                 )
     return out
 
 
-def _read_entry(file: FileIO, entry: zipfile.ZipInfo, body: memoryview) -> bool:
-    """Read an entry that is stored without compression; return whether its checksum is right."""
+def _read_chunk(
+    file: FileIO,
+    entry: zipfile.ZipInfo,
+    out: NDArray[Any],
+    steps: int,
+    checksum: bool,
+    scratch: NDArray[np.uint8],
+) -> bool:
+    """Read a chunk into its place.
+
+    Args:
+        file: the zip file.
+        entry: the chunk, an entry stored without the compression of zip.
+        out: its place; shorter than `steps` if it is the last chunk, which is stored complete.
+        steps: length of a chunk.
+        checksum: the chunk ends with its CRC-32C; otherwise that of the zip file is checked.
+        scratch: memory for the entry.
+
+    Returns:
+        Whether its checksum and its size are right.
+    """
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or entry.compress_type != zipfile.ZIP_STORED:
         return False
     file.seek(sum(_LOCAL_HEADER.unpack(header)), os.SEEK_CUR)
-    read = checksum = 0
-    while read < len(body):
-        count = file.readinto(body[read : read + _READ_SIZE])
-        if not count:
-            return False
-        checksum = zlib.crc32(body[read : read + count], checksum)
-        read += count
-    return checksum == entry.CRC
-
-
-def _decompress(body: memoryview, out: NDArray[Any], start: int, array: zarr.Array[Any]) -> bool:
-    """Decompress a chunk into its place; return whether it has the right size."""
-    step = array.chunks[0]
-    size = step * out[:1].nbytes  # also the last chunk is complete
-    if len(body) < _BLOSC_SIZE.size or _BLOSC_SIZE.unpack_from(body)[0] != size:
+    length = entry.file_size - (_CHECKSUM.size if checksum else 0)
+    add = google_crc32c.extend if checksum else _extend_crc32
+    if length < _BLOSC_HEAD.size:
         return False
-    if start + step <= len(out):
-        blosc.decompress(body, out[start : start + step].reshape(-1).view(np.uint8).data)
+    head = _read_into(file, scratch[: _BLOSC_HEAD.size], add, 0)
+    if head is None:
+        return False
+    flags, size = _BLOSC_HEAD.unpack_from(scratch.data)
+    if size != steps * (out[:1].nbytes if len(out) else 0):
+        return False
+    plain = flags & _NOT_COMPRESSED and length == _BLOSC_HEAD.size + size and len(out) == steps
+    place = out.reshape(-1).view(np.uint8) if plain else scratch[_BLOSC_HEAD.size : length]
+    found = _read_into(file, place, add, head)
+    if checksum:
+        stored = file.read(_CHECKSUM.size)
+        if found is None or stored != _CHECKSUM.pack(found):
+            return False
+    elif found != entry.CRC:
+        return False
+    if plain:
+        return True
+    body = scratch[:length].data
+    if len(out) == steps:
+        blosc.decompress(body, out.reshape(-1).view(np.uint8).data)
     else:
-        chunk = np.frombuffer(blosc.decompress(body), out.dtype).reshape(step, *out.shape[1:])
-        out[start:] = chunk[: len(out) - start]
+        chunk = np.frombuffer(blosc.decompress(body), out.dtype).reshape(steps, *out.shape[1:])
+        out[...] = chunk[: len(out)]
     return True
+
+
+def _extend_crc32(value: int, data: NDArray[np.uint8]) -> int:
+    return zlib.crc32(data.data, value)
+
+
+def _read_into(
+    file: FileIO, place: NDArray[np.uint8], add: Callable[[int, Any], int], value: int
+) -> int | None:
+    """Fill a place from a file; return its checksum, which continues `value`, or None at the end of
+    the file."""
+    read = 0
+    while read < len(place):
+        count = file.readinto(place[read : read + _READ_SIZE].data)
+        if not count:
+            return None
+        value = add(value, place[read : read + count])
+        read += count
+    return value

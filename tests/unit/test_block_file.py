@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tessera_flow.block_file import (
     FORMAT,
     create_array,
     create_block_file,
+    create_series,
     get_array,
     open_block_file,
     read_array,
@@ -57,16 +59,19 @@ def test_a_file_of_another_version_is_refused(
 
 @pytest.mark.parametrize("dates", [0, 1, 15, 16, 17, 48])
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.uint8, np.float32])
+@pytest.mark.parametrize("create", [create_array, create_series])
+@pytest.mark.parametrize("largest", [3, 2**30])
 def test_an_array_is_read_where_it_belongs(
-    tmp_path: Path, dates: int, dtype: type[np.generic]
+    tmp_path: Path, dates: int, dtype: type[np.generic], create: Any, largest: int
 ) -> None:
+    """Values that compression makes smaller, and noise."""
     rng = np.random.default_rng(dates)
-    values = rng.integers(0, 250, (dates, 5, 7, 3)).astype(dtype)
+    values = rng.integers(0, largest, (dates, 5, 7, 3)).astype(dtype)
     values[16:32] = 0  # a chunk that is not stored
     given = np.full(values.shape, 9, dtype)
     with create_block_file(tmp_path / "a.zip", {}) as group:
         for name, chunks in (("a", (16, 5, 7, 3)), ("b", (16, 5, 4, 3))):
-            array = create_array(group.create_group(name), "x", values.shape, chunks, dtype)
+            array = create(group.create_group(name), "x", values.shape, chunks, dtype)
             if dates:
                 array[...] = values
     with open_block_file(tmp_path / "a.zip") as group:
@@ -76,18 +81,35 @@ def test_an_array_is_read_where_it_belongs(
             result = read_array(array, lambda shape, kind: given)
             assert result is given and np.array_equal(result, values)
             assert read_array(array).dtype == dtype
+            assert np.array_equal(array[...], values)  # with plain zarr
     assert "a/x/c/1/0/0/0" not in zipfile.ZipFile(tmp_path / "a.zip").namelist()
 
 
-@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
-def test_a_damaged_chunk_is_an_error(tmp_path: Path, place: float) -> None:
+@pytest.mark.parametrize("smooth", [True, False])
+def test_noise_is_stored_as_it_is(tmp_path: Path, smooth: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 200 if smooth else 65536, (4, 90, 90))
+    with create_block_file(tmp_path / "a.zip", {}) as group:
+        array = create_series(group, "x", values.shape, (2, 90, 90), np.uint16)
+        array[...] = values.astype(np.uint16)
+    entry = zipfile.ZipFile(tmp_path / "a.zip").getinfo("x/c/0/0/0")
+    size = 2 * 90 * 90 * 2
+    assert (entry.file_size < 0.9 * size) if smooth else (entry.file_size == size + 16 + 4)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.99999])
+@pytest.mark.parametrize("largest", [200, 65536])
+@pytest.mark.parametrize("create", [create_array, create_series])
+def test_a_damaged_chunk_is_an_error(
+    tmp_path: Path, place: float, largest: int, create: Any
+) -> None:
     path = tmp_path / "a.zip"
-    values = np.random.default_rng(0).integers(0, 9999, (20, 30, 30)).astype(np.uint16)
+    values = np.random.default_rng(0).integers(0, largest, (20, 30, 30)).astype(np.uint16)
     with create_block_file(path, {}) as group:
-        create_array(group, "x", values.shape, (20, 30, 30), np.uint16)[...] = values
+        create(group, "x", values.shape, (20, 30, 30), np.uint16)[...] = values
     entry = zipfile.ZipFile(path).getinfo("x/c/0/0/0")
     content = bytearray(path.read_bytes())
-    content[entry.header_offset + 60 + int(place * entry.file_size)] ^= 4
+    start = entry.header_offset + 30 + len(entry.filename)
+    content[start + int(place * entry.file_size)] ^= 4
     path.write_bytes(content)
     with (
         open_block_file(path) as group,

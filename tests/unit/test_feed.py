@@ -15,7 +15,7 @@ from tessera_flow.inference import runs
 from tessera_flow.inference.batching import TokenLimit
 from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile
 from tessera_flow.inference.feed import embed_tiles
-from tessera_flow.inference.runs import Stages
+from tessera_flow.inference.runs import Item, Stages
 from tessera_flow.inference.tile import TileArrays
 from tessera_flow.inference.tolerance import FLOAT32
 from tessera_flow.inference.transfers import Transfers
@@ -46,7 +46,7 @@ def model_of(name: str) -> Model:
 
 
 def fed(tile: TileArrays, model: Model, options: InferenceOptions, **more: Any) -> Embedding:
-    (result,) = embed_tiles([(tile, (7, 1001))], model, options, **more)
+    (result,) = embed_tiles([Item(tile, (7, 1001))], model, options, **more)
     return result
 
 
@@ -151,10 +151,10 @@ def test_several_tiles_are_returned_in_order_and_requested_one_ahead() -> None:
     model, requested, returned = model_of("v2_student_qk"), [], []
     names = ["main", "one", "none", "long"]
 
-    def supply() -> Iterator[tuple[TileArrays, tuple[int, int]]]:
+    def supply() -> Iterator[Item]:
         for name in names:
             requested.append(name)
-            yield golden.tile(name), (0, 0)
+            yield Item(golden.tile(name), (0, 0))
 
     for name, result in zip(names, embed_tiles(supply(), model, ALL), strict=True):
         expected = embed_tile(golden.tile(name), model, ALL)
@@ -202,10 +202,10 @@ def test_memory_that_runs_out_halves_runs_and_passes(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, values, *others)
 
-    def few_rows(self: Stages, tile: TileArrays, rows: slice, *others: Any) -> Any:
+    def few_rows(self: Stages, item: Item, rows: slice, *others: Any) -> Any:
         if rows.stop - rows.start > largest:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return start(self, tile, rows, *others)
+        return start(self, item, rows, *others)
 
     largest = 4
     monkeypatch.setattr(Encoder, "forward", small)
@@ -255,6 +255,9 @@ def test_arrays_of_any_kind_are_copied_to_the_device() -> None:
         assert np.array_equal(tensor.numpy().view(np.uint16), array)
         a_memory = np.shares_memory(tensor.numpy(), a)
         assert not a_memory
+    stack = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    assert np.array_equal(transfers.upload(stack[:, 1:3], stack[:, :2]).numpy()[:3], stack[:, 1:3])
+    assert transfers.copies == 4 + 6  # rows of each image, without a copy in between
     both = transfers.upload(array[:1], array[:0], array[2:])
     assert np.array_equal(both.numpy().view(np.uint16), array[[0, 2, 3]])
     assert transfers.upload(array[:0]).shape == (0, 6)
@@ -262,4 +265,4 @@ def test_arrays_of_any_kind_are_copied_to_the_device() -> None:
     result = transfers.download(tensor)
     transfers.event().wait()
     assert result.tolist() == [0, 1, 2, 3, 4] and not np.shares_memory(result, tensor.numpy())
-    assert (transfers.copies, transfers.blocking) == (7, 0)
+    assert (transfers.copies, transfers.blocking) == (13, 0)

@@ -14,6 +14,7 @@ from tessera_flow.inference.device import DTYPES, has_bf16, has_fp16
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.feed import embed_tiles
 from tessera_flow.inference.model import ModelSpec, prepare_model
+from tessera_flow.inference.runs import Item
 from tessera_flow.inference.tile import TileArrays
 from tessera_flow.inference.tolerance import FLOAT32, HALF, compare
 from tessera_flow.inference.transfers import Transfers
@@ -129,7 +130,7 @@ def test_nothing_blocks_on_the_gpu(gpu: Any) -> None:
     expected = [embed_tile(tile, model, ALL).values for tile in pinned]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        results = list(embed_tiles([(tile, (0, 0)) for tile in pinned], model, ALL, transfers))
+        results = list(embed_tiles([Item(tile, (0, 0)) for tile in pinned], model, ALL, transfers))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert transfers.copies > 20 and transfers.blocking == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tessera_flow.block_file import open_block_file
+from tessera_flow.inference import block
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.embedding import Embedding
@@ -112,8 +113,13 @@ def test_vectors_are_dequantised_and_nan_without_an_embedding() -> None:
         np.testing.assert_array_equal(vector, codes[y, x] * scales[y, x])
 
 
+@pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("size", [5, 12])
-def test_summary_of_a_block_does_not_depend_on_its_patches(tmp_path: Path, size: int) -> None:
+def test_summary_of_a_block_does_not_depend_on_its_patches(
+    tmp_path: Path, size: int, on_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor on whether this machine or the device makes it."""
+    monkeypatch.setattr(block, "_read_ahead", lambda device: int(on_device))
     arrays = tile("main")
     roi = np.ones((12, 10), np.uint8)
     roi[:5, :5] = 0

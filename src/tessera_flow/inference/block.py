@@ -37,6 +37,7 @@ from .model import ModelSpec, PreparedModel, prepare
 from .months import PeriodMonths
 from .patch_file import PatchFile
 from .resume import Progress
+from .runs import Item
 from .series import MEDIAN_EDGE, SUMMARY, median_step, with_vectors, write_summary
 from .spot_check import Sample, check_patch, record, refusal, require_tolerance
 from .tile import TileArrays
@@ -206,7 +207,7 @@ def _embeddings(
     samples: deque[Sample | None] = deque()
 
     def read(patch: Window) -> tuple[TileArrays, Sample | None]:
-        tile = source.read(patch, transfers.allocate)
+        tile = source.read(patch, transfers.allocate, everywhere=not ahead)
         return tile, None if prepared.reference is None else Sample.of(tile)
 
     def take(item: tuple[TileArrays, Sample | None]) -> TileArrays:
@@ -217,7 +218,10 @@ def _embeddings(
     with closing(ordered_map(read, todo, threads=ahead, limit=1 + ahead)) as tiles:
         if ahead:
             embeddings = embed_tiles(
-                ((take(next(tiles)), position) for position in positions),
+                (
+                    Item(take(next(tiles)), position, source.request(patch))
+                    for patch, position in zip(todo, positions, strict=True)
+                ),
                 model,
                 options,
                 transfers,
@@ -227,8 +231,10 @@ def _embeddings(
             embeddings = (
                 embed_tile(take(next(tiles)), model, options, position) for position in positions
             )
-        for embedding, position in zip(embeddings, positions, strict=True):
+        for patch, embedding, position in zip(todo, embeddings, positions, strict=True):
             sample, comparison = samples.popleft(), Comparison()
+            if embedding.series is not None:
+                source.add(patch, embedding.series)
             if sample is not None:
                 comparison = check_patch(sample, embedding, prepared, options, position)
             yield embedding, comparison

@@ -31,6 +31,7 @@ from .inputs import (
     sentinel1_steps,
     sentinel2_steps,
 )
+from .runs import Item
 from .tile import TileArrays
 
 __all__ = ["Embedding", "InferenceOptions", "embed_pixels", "embed_tile"]
@@ -60,7 +61,7 @@ def embed_tile(
         NotFiniteError: embeddings are not finite numbers.
     """
     if model.device.type != "cpu":
-        return next(embed_tiles([(tile, origin)], model, options))
+        return next(embed_tiles([Item(tile, origin)], model, options))
     height, width = tile.shape
     dim = options.dim or model.sizes.dims[-1]
     if options.dtype == "int8":

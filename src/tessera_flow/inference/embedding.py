@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NotFiniteError
+
+if TYPE_CHECKING:
+    from .device_series import SeriesResult
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,14 @@ class Embedding:
         counts: (H, W, 3) uint16, valid S2, S1 ascending and S1 descending steps; 0 outside
             the region.
         pixels: number of pixels with an embedding.
+        series: what a device counted and summarised on request.
     """
 
     values: NDArray[np.int8] | NDArray[np.float32]
     scales: NDArray[np.float32] | None
     counts: NDArray[np.uint16]
     pixels: int
+    series: SeriesResult | None = None
 
 
 def require_finite(values: NDArray[Any], scales: NDArray[np.float32] | None, pixels: int) -> None:

@@ -28,15 +28,14 @@ import torch
 from ..errors import ConfigError
 from ..models.family import Model
 from .embedding import Embedding, InferenceOptions
-from .runs import Output, Run, Stages
-from .tile import TileArrays
+from .runs import Item, Output, Run, Stages
 from .transfers import Transfers
 
 logger = logging.getLogger(__name__)
 
 
 def embed_tiles(
-    tiles: Iterable[tuple[TileArrays, tuple[int, int]]],
+    tiles: Iterable[Item],
     model: Model,
     options: InferenceOptions,
     transfers: Transfers | None = None,
@@ -47,8 +46,7 @@ def embed_tiles(
     until it is on the device.
 
     Args:
-        tiles: tiles with (row, column) in the region's grid of their upper left pixels. Arrays
-            that `transfers.allocate` made are copied to the device directly.
+        tiles: tiles. Arrays that `transfers.allocate` made are copied to the device directly.
         model: the model, on its device.
         options: how to embed.
         transfers: copies to and from the device.
@@ -77,22 +75,22 @@ def embed_tiles(
         while len(computed) > ahead:
             output = stages.finish(computed.popleft())
             if not output.rows_left:
-                yield Embedding(output.values, output.scales, output.counts, output.pixels)
+                yield output.embedding()
 
-    for tile, origin in tiles:
-        output = Output.of(tile, stages.dim, options.dtype)
-        waiting = deque(stages.runs(tile))
+    for item in tiles:
+        output = Output.of(item, stages.dim, options.dtype)
+        waiting = deque(stages.runs(item.tile))
         while waiting:
             rows = waiting.popleft()
             try:
-                started.append(stages.start(tile, rows, origin, output))
+                started.append(stages.start(item, rows, output))
             except torch.OutOfMemoryError:
                 waiting.extendleft(reversed(_halves(rows)))
                 yield from advance(0)
                 continue
             if waiting:
                 yield from advance(1)
-        del tile  # before the next one is requested
+        del item  # before the next one is requested
         yield from advance(1)
     yield from advance(0)
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ..block_file import Allocate, get_array
 from ..errors import TileError
 from ..region.grid import Window, patch_name
+from .device_series import SeriesRequest, SeriesResult
 from .months import PeriodMonths, StepMonths
-from .series import summarise
+from .series import ordinals, summarise
 from .tile import DAYS, TileArrays, read_patch
 
 POSITIONS = "positions"
@@ -95,9 +96,16 @@ class PatchFile:
         """Return (row, column) of the upper left pixel of a patch in the region's grid."""
         return self.origin[0] + patch.y0, self.origin[1] + patch.x0
 
-    def read(self, patch: Window, allocate: Allocate = np.empty) -> TileArrays:
+    def read(
+        self, patch: Window, allocate: Allocate = np.empty, everywhere: bool = True
+    ) -> TileArrays:
         """Read the arrays of a patch into arrays that `allocate` returns, and set its masks and
         its summary.
+
+        Args:
+            patch: its window.
+            allocate: returns the memory of an array.
+            everywhere: set also what `request` requests of a device.
 
         Raises:
             TileError: the patch is missing or damaged.
@@ -112,12 +120,32 @@ class PatchFile:
         if isinstance(positions := self.group.get(POSITIONS), zarr.Array):
             part = np.asarray(positions[(slice(None), *patch.slices)])
             tile = replace(tile, positions=part)
-        if self.period is not None:
+        if everywhere and self.period is not None:
             self.masks[patch] = self._months(self.period, patch).masks(tile)
         self.summaries[patch] = summarise(
-            tile, self.dates_of(patch), self.position(patch), self.median_step
+            tile,
+            self.dates_of(patch),
+            self.position(patch),
+            self.median_step,
+            everywhere=everywhere,
         )
         return tile
+
+    def request(self, patch: Window) -> SeriesRequest:
+        """Return what a device has to count and summarise of a patch."""
+        dates = self.dates_of(patch)
+        return SeriesRequest(
+            None if self.period is None else self._months(self.period, patch),
+            None if dates is None else ordinals(dates),
+            self.median_step,
+            self.position(patch),
+        )
+
+    def add(self, patch: Window, result: SeriesResult) -> None:
+        """Set what was requested of a device."""
+        if result.masks is not None:
+            self.masks[patch] = result.masks
+        self.summaries[patch] |= result.arrays()
 
     def dates_of(self, patch: Window) -> Mapping[str, Sequence[str]] | None:
         """Return the ISO dates of the steps of a patch by series, empty for a day that is not in

@@ -2,7 +2,8 @@
 
 Next to its output, a job writes a progress file, `<name>.<host>.<process>.<random>.progress`:
 a line of JSON with the inputs of the patches, then one record per patch with length and
-checksum, written to disk before the next patch starts. A job that finds such files of the same
+CRC-32C: a line of JSON that describes its arrays, and their bytes. A record is on disk before the
+next patch starts. A job that finds such files of the same
 inputs uses their complete records and computes the remaining patches; an incomplete record is
 computed again. Each job writes its own file, so that two jobs never write to one file, even
 if one was wrongly taken for dead.
@@ -10,10 +11,9 @@ if one was wrongly taken for dead.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import logging
+import math
 import os
 import re
 import struct
@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +33,8 @@ from ..errors import TileError
 logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
-_HEAD = struct.Struct("<Q32s")  # length and SHA-256 of the body that follows
-_FORMAT = "tessera-flow progress 3"
+_HEAD = struct.Struct("<QQI")  # lengths of the line and of the body, and its CRC-32C
+_FORMAT = "tessera-flow progress 4"
 
 
 class Progress:
@@ -82,14 +83,18 @@ class Progress:
         Raises:
             OutputError: the file cannot be written.
         """
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **{"name": np.array(name), **arrays})
-        body = buffer.getbuffer()  # without a copy
+        described = [(key, array.dtype.str, array.shape) for key, array in arrays.items()]
+        line = json.dumps({"name": name, "arrays": described}).encode() + b"\n"
+        parts = [np.frombuffer(line, np.uint8), *(_bytes(array) for array in arrays.values())]
+        checksum = 0
+        for part in parts:
+            checksum = google_crc32c.extend(checksum, part)
         try:
             file = self._file or self._create()
             offset = file.seek(0, os.SEEK_END)
-            file.write(_HEAD.pack(len(body), hashlib.sha256(body).digest()))
-            file.write(body)
+            file.write(_HEAD.pack(len(line), sum(map(len, parts)), checksum))
+            for part in parts:
+                file.write(part.data)
             file.flush()
             os.fsync(file.fileno())
         except OSError as error:
@@ -111,8 +116,14 @@ class Progress:
                 f"The finished patch {name} of {self._output} changed on disk: delete the files "
                 f"{self._output.name}.*.progress next to it and run again."
             )
-        with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files if key != "name"}
+        line, contents = body
+        start = 0
+        arrays = {}
+        for key, dtype, shape in json.loads(line)["arrays"]:
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            arrays[key] = contents[start : start + size].view(dtype).reshape(shape)
+            start += size
+        return arrays
 
     def remove(self) -> None:
         """Remove the progress files of all jobs, when the block is finished. Another job that still
@@ -151,15 +162,23 @@ class Progress:
             body = _read_body(handle)
             if body is None:
                 return
-            with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-                yield str(stored["name"]), offset
+            yield str(json.loads(body[0])["name"]), offset
 
 
-def _read_body(handle: BinaryIO) -> bytes | None:
-    """Return the record that starts here; None if it is incomplete or damaged."""
+def _read_body(handle: BinaryIO) -> tuple[bytes, NDArray[np.uint8]] | None:
+    """Return line and bytes of the record that starts here; None if it is incomplete or damaged."""
     head = handle.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
-    length, digest = _HEAD.unpack(head)
-    body = handle.read(length) if length < 2**40 else b""
-    return body if len(body) == length and hashlib.sha256(body).digest() == digest else None
+    line, length, checksum = _HEAD.unpack(head)
+    if not line <= length <= os.fstat(handle.fileno()).st_size:
+        return None
+    body = np.empty(length, np.uint8)
+    complete = handle.readinto(body.data) == length  # type: ignore[attr-defined]
+    if not complete or google_crc32c.value(body) != checksum:
+        return None
+    return body[:line].tobytes(), body[line:]
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

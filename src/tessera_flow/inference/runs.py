@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from ..models.sampling import BIN_STEP, LARGEST_BIN
 from ..sensors.sentinel1 import CHANNELS
 from ..sensors.sentinel2 import BANDS
 from .batching import TOKENS_PER_PIXEL, TokenLimit
-from .embedding import InferenceOptions, require_finite
+from .device_series import SeriesRequest, SeriesResult
+from .embedding import Embedding, InferenceOptions, require_finite
 from .inputs import Days, DeviceSteps, sentinel1_days, sentinel1_stacks, sentinel2_days
 from .tile import TileArrays
 from .transfers import Event, Transfers
@@ -82,28 +83,50 @@ class Sensor:
     starts: Tensor
 
 
+class Item(NamedTuple):
+    """A tile to embed.
+
+    Attributes:
+        tile: its arrays. Those that `Transfers.allocate` made are copied to the device directly.
+        origin: (row, column) in the region's grid of its upper left pixel.
+        series: what to count and summarise of its time series.
+    """
+
+    tile: TileArrays
+    origin: tuple[int, int]
+    series: SeriesRequest | None = None
+
+
 @dataclass
 class Output:
     """The arrays of an `Embedding`, to be filled.
 
     Attributes:
         values, scales, counts, pixels: as in `Embedding`.
+        series: as in `Embedding`.
         rows_left: number of rows that are not filled.
     """
 
     values: NDArray[Any]
     scales: NDArray[np.float32] | None
     counts: NDArray[np.uint16]
+    series: SeriesResult | None
     rows_left: int
     pixels: int = 0
 
     @classmethod
-    def of(cls, tile: TileArrays, dim: int, dtype: str) -> Output:
+    def of(cls, item: Item, dim: int, dtype: str) -> Output:
         """Return arrays of the shape of a tile, not initialised."""
-        height, width = tile.shape
+        height, width = item.tile.shape
         scales = np.empty((height, width), np.float32) if dtype == "int8" else None
         values = np.empty((height, width, dim), dtype)
-        return cls(values, scales, np.empty((height, width, 3), np.uint16), height)
+        counts = np.empty((height, width, 3), np.uint16)
+        series = None if item.series is None else SeriesResult.of(item.series, item.tile.shape)
+        return cls(values, scales, counts, series, height)
+
+    def embedding(self) -> Embedding:
+        """Return the arrays, which are filled."""
+        return Embedding(self.values, self.scales, self.counts, self.pixels, self.series)
 
 
 @dataclass
@@ -119,6 +142,7 @@ class Run:
         starts: (2, `_NOT_SELECTED` + 1) int64, by sensor: where each length starts in `order`;
             valid after `event`.
         event: the end of what was started.
+        series: what was requested of the time series; valid after `event`.
         results: counts, codes or values, scales; set by the second stage.
     """
 
@@ -129,6 +153,7 @@ class Run:
     counts: Tensor
     starts: NDArray[np.int64]
     event: Event
+    series: list[NDArray[Any]]
     results: tuple[NDArray[Any], ...] = ()
 
 
@@ -161,12 +186,13 @@ class Stages:
         return [slice(start, stop) for start, stop in pairwise(edges)]
 
     @torch.inference_mode()
-    def start(self, tile: TileArrays, rows: slice, origin: tuple[int, int], output: Output) -> Run:
+    def start(self, item: Item, rows: slice, output: Output) -> Run:
         """Copy rows of a tile to the device, and count and order their pixels there."""
         with self._transfers.ahead():
-            return self._start(tile, rows, origin, output)
+            return self._start(item, rows, output)
 
-    def _start(self, tile: TileArrays, rows: slice, origin: tuple[int, int], output: Output) -> Run:
+    def _start(self, item: Item, rows: slice, output: Output) -> Run:
+        tile, origin = item.tile, item.origin
         model, rule, upload = self._model, self._rule, self._transfers.upload
         width = tile.shape[1]
         pixels = (rows.stop - rows.start) * width
@@ -183,6 +209,7 @@ class Stages:
             counts[0], counts[1] + counts[2], lambda: s2.any(dim=2).any(dim=0), len(s1)
         )
         stored_counts = torch.stack(counts, dim=1).to(torch.int16)
+        inside = None
         if tile.roi is not None:
             inside = upload(tile.roi[rows]).view(pixels) != 0
             selected &= inside
@@ -202,9 +229,14 @@ class Stages:
         if tile.positions is not None:
             given = upload(np.ascontiguousarray(tile.positions[:, rows])).view(2, pixels)
             positions = given[0], given[1]
-        starts = self._transfers.download(torch.stack([sensor.starts for sensor in sensors]))
+        download, series = self._transfers.download, []
+        if item.series is not None:
+            by_stream = [valid[0], valid[1][:ascending], valid[1][ascending:]]
+            series = item.series.start(by_stream, s2, inside, rows, width)
+        starts = download(torch.stack([sensor.starts for sensor in sensors]))
+        arrays = [download(tensor) for tensor in series]
         event = self._transfers.event()
-        return Run(output, rows, sensors, positions, stored_counts, starts, event)
+        return Run(output, rows, sensors, positions, stored_counts, starts, event, arrays)
 
     def _sensor(
         self, number: int, raw: Tensor, valid: Tensor, selected: Tensor, days: Days
@@ -346,6 +378,8 @@ class Stages:
         output.values[rows] = values.reshape(-1, *output.values.shape[1:])
         if output.scales is not None:
             output.scales[rows] = scales[0].reshape(-1, output.scales.shape[1])
+        if output.series is not None:
+            output.series.add(rows, run.series)
         output.rows_left -= rows.stop - rows.start
         output.pixels += pixels
         return output

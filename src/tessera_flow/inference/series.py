@@ -38,7 +38,7 @@ values; which of them the report shows is decided when all embeddings are known.
 
 _ROWS = 32
 _INVALID = np.uint16(65535)
-_COLUMNS = [BANDS.index(band) for band in COLOURS]
+COLUMNS = [BANDS.index(band) for band in COLOURS]
 _NIR, _RED = BANDS.index("B08"), BANDS.index("B04")
 _VV = CHANNELS.index("vv")
 
@@ -57,6 +57,8 @@ def summarise(
     dates: Mapping[str, Sequence[str]] | None,
     position: tuple[int, int],
     step: int,
+    *,
+    everywhere: bool = True,
 ) -> dict[str, NDArray[np.generic]]:
     """Summarise the time series of a patch.
 
@@ -66,6 +68,7 @@ def summarise(
             if none is.
         position: (row, column) of its upper left pixel in the region's product grid.
         step: see `median_step`.
+        everywhere: also what needs all pixels: `median` and `days`.
 
     Returns:
         `median` (h, w, 3) uint16, the median of the valid steps of `COLOURS` (the lower of the two
@@ -77,18 +80,34 @@ def summarise(
     """
     inside = np.ones(tile.shape, bool) if tile.roi is None else tile.roi != 0
     summary: dict[str, NDArray[np.generic]] = {
-        "median": _median(tile, inside, position, step),
-        "pixels": np.array([np.count_nonzero(inside)], np.int64),
+        "pixels": np.array([np.count_nonzero(inside)], np.int64)
     }
+    if everywhere:
+        summary["median"] = _median(tile, inside, position, step)
     if dates is not None:
-        ordinals = {
-            stream: [datetime.date.fromisoformat(day).toordinal() if day else 0 for day in days]
-            for stream, days in dates.items()
-        }
-        summary["days"] = _days(tile, inside, ordinals)
+        known = ordinals(dates)
+        if everywhere:
+            summary["days"] = _days(tile, inside, known)
         summary["places"] = places = _places(tile, inside, position)
-        summary["series"] = _series(tile, places, ordinals)
+        summary["series"] = _series(tile, places, known)
     return summary
+
+
+def ordinals(dates: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Return ordinals of ISO dates by stream; 0 for an unknown one."""
+    return {
+        stream: [datetime.date.fromisoformat(day).toordinal() if day else 0 for day in days]
+        for stream, days in dates.items()
+    }
+
+
+def steps_by_day(ordinals: Sequence[int]) -> dict[int, list[int]]:
+    """Return the steps of each known day: tile folders can have two steps of one day."""
+    steps: dict[int, list[int]] = {}
+    for index, ordinal in enumerate(ordinals):
+        if ordinal:
+            steps.setdefault(ordinal, []).append(index)
+    return steps
 
 
 def _median(
@@ -104,7 +123,7 @@ def _median(
         strip = slice(rows[start], rows[min(start + _ROWS, len(rows)) - 1] + 1, step)
         valid = tile.masks[:, strip, columns] != 0
         values = np.where(
-            valid[..., np.newaxis], tile.bands[:, strip, columns][..., _COLUMNS], _INVALID
+            valid[..., np.newaxis], tile.bands[:, strip, columns][..., COLUMNS], _INVALID
         )
         ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)
         number = np.count_nonzero(valid, axis=0)
@@ -120,13 +139,9 @@ def _days(
 ) -> NDArray[np.int64]:
     rows = []
     for number, stream in enumerate(STREAMS):
-        steps: dict[int, list[int]] = {}  # tile folders can have two steps of one day
-        for index, ordinal in enumerate(ordinals[stream]):
-            steps.setdefault(ordinal, []).append(index)
-        for ordinal, indices in steps.items():
-            if ordinal:
-                valid = np.logical_or.reduce([_valid(tile, stream, index) for index in indices])
-                rows.append((number, ordinal, np.count_nonzero(valid & inside)))
+        for ordinal, indices in steps_by_day(ordinals[stream]).items():
+            valid = np.logical_or.reduce([_valid(tile, stream, index) for index in indices])
+            rows.append((number, ordinal, np.count_nonzero(valid & inside)))
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
@@ -143,7 +158,10 @@ def _places(
     """Return (n, 2) rows and columns of the pixels inside the region of lowest priority."""
     candidates = np.flatnonzero(inside)
     priority = window_priority(*position, tile.shape).reshape(-1)[candidates]
-    chosen = candidates[np.argsort(priority)[:PIXELS_OF_A_PATCH]]
+    if len(candidates) > PIXELS_OF_A_PATCH:
+        few = np.argpartition(priority, PIXELS_OF_A_PATCH)[:PIXELS_OF_A_PATCH]
+        candidates, priority = candidates[few], priority[few]
+    chosen = candidates[np.argsort(priority)]
     return np.stack(np.unravel_index(chosen, tile.shape), axis=-1).astype(np.int64)
 
 

@@ -7,6 +7,7 @@ spread, half of them chosen because rounding shows there first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -32,7 +33,10 @@ TYPICAL_PIXELS = 8
 EXTREMES = 2
 """Further pixels of a patch for each kind of extreme value."""
 SAMPLE_PIXELS = 2048
-"""Pixels of a patch, evenly spread, from which these are chosen."""
+"""Pixels of a patch from which these are chosen, in evenly spread runs of `NEIGHBOURS`."""
+NEIGHBOURS = 8
+"""Pixels of a run: they are read from memory together, which takes a third of the time of as many
+single ones."""
 
 CODES_FOR_SHARES = 8192
 """Codes of typical pixels from which shares of equal codes are compared with their limits."""
@@ -40,7 +44,7 @@ CODES_FOR_SHARES = 8192
 
 @dataclass(frozen=True)
 class Sample:
-    """Pixels of a patch, evenly spread inside the region, so that the patch need not be kept.
+    """Pixels of a patch, spread inside the region, so that the patch need not be kept.
 
     Attributes:
         rows, columns: (N,) of the patch.
@@ -57,7 +61,10 @@ class Sample:
         inside = np.arange(tile.shape[0] * tile.shape[1])
         if tile.roi is not None:
             inside = np.flatnonzero(tile.roi)
-        rows, columns = np.divmod(inside[_spread(len(inside), SAMPLE_PIXELS)], tile.shape[1])
+        if len(inside) > SAMPLE_PIXELS:
+            first = _spread(len(inside) - NEIGHBOURS + 1, SAMPLE_PIXELS // NEIGHBOURS)
+            inside = inside[(first[:, np.newaxis] + np.arange(NEIGHBOURS)).reshape(-1)]
+        rows, columns = np.divmod(inside, tile.shape[1])
         return cls(rows, columns, _pixels(tile, rows, columns))
 
 
@@ -261,7 +268,9 @@ def _pixels(tile: TileArrays, rows: NDArray[np.int64], columns: NDArray[np.int64
     """Return a tile of one row that consists of these pixels."""
 
     def taken(stack: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(stack[:, rows, columns][:, None])
+        flat = stack.reshape(stack.shape[0], math.prod(stack.shape[1:3]), *stack.shape[3:])
+        result: NDArray[Any] = np.take(flat, rows * tile.shape[1] + columns, axis=1)[:, None]
+        return result
 
     return replace(
         tile,

@@ -96,8 +96,9 @@ class Transfers:
     def upload(self, *arrays: NDArray[Any]) -> Tensor:
         """Return a tensor on the device: the arrays, concatenated along their first axis.
 
-        An array that is not contiguous, not in the byte order of this machine or not pinned is
-        first copied to pinned memory. PyTorch's operations do not know uint16: it becomes int16
+        Rows of a stack of images are copied image by image. An array that is not contiguous
+        otherwise, not in the byte order of this machine or not pinned is first copied to pinned
+        memory. PyTorch's operations do not know uint16: it becomes int16
         with the same bits.
         """
         first = arrays[0]
@@ -108,9 +109,15 @@ class Transfers:
         result = torch.empty(shape, dtype=torch_type(dtype), device=self.device)
         start = 0
         for array in arrays:
-            if array.size:
-                self._copy(self._staged(array, dtype), result[start : start + len(array)])
+            place = result[start : start + len(array)]
             start += len(array)
+            if not array.size:
+                continue
+            if not array.flags.c_contiguous and self._is_direct(array[0]):
+                for image, part in zip(array, place, strict=True):
+                    self._copy(torch.from_numpy(image.view(dtype)), part)
+            else:
+                self._copy(self._staged(array, dtype), place)
         return result
 
     def download(self, tensor: Tensor) -> NDArray[Any]:
@@ -119,11 +126,16 @@ class Transfers:
         self._copy(tensor, torch.from_numpy(array))
         return array
 
+    def _is_direct(self, array: NDArray[Any]) -> bool:
+        """Return whether an array can be copied to the device without a copy in between."""
+        if not (array.dtype.isnative and array.flags.c_contiguous and array.flags.writeable):
+            return False
+        memory = torch.from_numpy(array.view(np.uint8).reshape(-1))
+        return self._module is None or memory.is_pinned()
+
     def _staged(self, array: NDArray[Any], dtype: np.dtype[Any]) -> Tensor:
-        if array.dtype.isnative and array.flags.c_contiguous and array.flags.writeable:
-            memory = torch.from_numpy(array.view(dtype))
-            if self._module is None or memory.is_pinned():
-                return memory
+        if self._is_direct(array):
+            return torch.from_numpy(array.view(dtype))
         staged = self.allocate(array.shape, array.dtype.newbyteorder("="))
         np.copyto(staged, array)
         return torch.from_numpy(staged.view(dtype))

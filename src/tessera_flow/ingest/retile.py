@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ..block_file import create_array, create_block_file, get_array, open_block_file
+from ..block_file import create_array, create_block_file, create_series, get_array, open_block_file
 from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import ItemError
 from ..region.grid import Window, patch_name, tiling
@@ -166,7 +166,7 @@ def _copy(
     images = None if source is None else get_array(source, name)
     dates = 0 if images is None else images.shape[0]
     shape = (dates, *plane, *tail)
-    array = create_array(target, name, shape, (TIME_CHUNK, *plane, *tail), dtype)
+    array = create_series(target, name, shape, (TIME_CHUNK, *plane, *tail), dtype)
     if images is None:
         return
     for start in range(0, dates, TIME_CHUNK):

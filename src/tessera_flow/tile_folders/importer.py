@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ..block_file import create_array, create_block_file
+from ..block_file import create_array, create_block_file, create_series
 from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import TileError
 from ..inference.tile import TILE_PIXEL_ARRAYS, TileArrays
@@ -307,7 +307,7 @@ def _write_patch(
         source: NDArray[Any] = getattr(tile, name)
         has_pixels = name in TILE_PIXEL_ARRAYS
         tail = (*inside.shape, *source.shape[3:]) if has_pixels else ()
-        array = create_array(patch, name, (source.shape[0], *tail), (TIME_CHUNK, *tail), dtype)
+        array = create_series(patch, name, (source.shape[0], *tail), (TIME_CHUNK, *tail), dtype)
         for start in range(0, source.shape[0], TIME_CHUNK):
             steps = slice(start, min(start + TIME_CHUNK, source.shape[0]))
             values = source[steps]
