@@ -82,12 +82,12 @@ class Clock:
 
     Attributes:
         seconds: by kind.
-        passes: pixels and steps of each forward pass.
+        passes: pixels, steps, and steps that are needed of each forward pass.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self.passes: list[tuple[int, int]] = []
+        self.passes: list[tuple[int, int, int]] = []
         self._current = threading.local()
 
     def measure(self, kind: str, owner: Any, name: str) -> None:
@@ -111,8 +111,10 @@ class Clock:
     def without_models(self) -> None:
         """Let encoders and fusion return at once."""
 
-        def encode(encoder: Encoder, values: Tensor, *_: Any) -> Tensor:
-            self.passes.append((values.shape[0], values.shape[1]))
+        def encode(encoder: Encoder, values: Tensor, *_: Any, **more: Any) -> Tensor:
+            pixels, steps, lengths = *values.shape[:2], more.get("lengths")
+            needed = pixels * steps if lengths is None else int(lengths.sum())
+            self.passes.append((pixels, steps, needed))
             return torch.zeros((1, 1)).expand(values.shape[0], encoder.codes.shape[1])
 
         def fuse(reducer: Reducer, s2: Tensor, s1: Tensor) -> Tensor:
@@ -196,8 +198,8 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
     period = months.PeriodMonths.of("tiles", *PERIOD)
     infer_block(patches, output, spec, InferenceOptions(), {}, period=period, block_edge=2000)
     total = time.process_time() - begin - clock.seconds.pop("device")
-    passes = [(pixels, steps) for pixels, steps in clock.passes if pixels > 1]
-    tokens = [pixels * steps for pixels, steps in passes]
+    passes = [one for one in clock.passes if one[0] > 1]
+    limit = InferenceOptions().batch_size * TOKENS_PER_PIXEL
     with open_block_file(output) as group:
         scales = group["scales"]
         assert isinstance(scales, zarr.Array)
@@ -208,10 +210,12 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
         **clock.seconds,
         "other": total - sum(clock.seconds.values()),
         "passes": len(passes),
-        "mean_pixels": statistics.mean(pixels for pixels, _ in passes),
-        "median_pixels": statistics.median(pixels for pixels, _ in passes),
-        "full": statistics.mean(tokens) / (InferenceOptions().batch_size * TOKENS_PER_PIXEL),
-        "shapes": len({steps for _, steps in passes}),
+        "mean_pixels": statistics.mean(pixels for pixels, _, _ in passes),
+        "median_pixels": statistics.median(pixels for pixels, _, _ in passes),
+        "full": statistics.mean(pixels * steps for pixels, steps, _ in passes) / limit,
+        "needed": statistics.mean(needed for _, _, needed in passes) / limit,
+        "lengths": len({steps for _, steps, _ in passes}),
+        "shapes": len({(pixels, steps) for pixels, steps, _ in passes}),
         "copies": sum(t.copies for t in made),
         "blocking": sum(t.blocking for t in made),
     }
@@ -236,13 +240,12 @@ def report(best: dict[str, dict[str, Any]]) -> str:
         ("passes", "forward passes of encoders"),
         ("mean_pixels", "pixels per pass, mean"),
         ("median_pixels", "pixels per pass, median"),
-        ("shapes", "lengths"),
+        ("lengths", "different lengths"),
+        ("shapes", "different shapes"),
     ):
         lines.append(f"{name:<32}" + "".join(f"{run[key]:>10,.0f}" for run in best.values()))
-    lines.append(
-        f"{'tokens per pass, of the limit':<32}"
-        + "".join(f"{run['full']:>10.1%}" for run in best.values())
-    )
+    for key, name in (("full", "steps per pass, of the limit"), ("needed", "of which needed")):
+        lines.append(f"{name:<32}" + "".join(f"{run[key]:>10.1%}" for run in best.values()))
     now = best["now"]
     lines.append(f"copies: {now['copies']}, of which blocking: {now['blocking']}")
     return "\n".join(lines)

@@ -176,7 +176,7 @@ def passes_of(model: Model) -> list[Pass]:
         )
         places = empty(PATCH, dtype=torch.int64)
         stream = DeviceStream(0, places, places)
-        arguments = (sensor, stream, length, vectors[number], pixels)
+        arguments = (sensor, stream, length, vectors[number], False, pixels)
         result.append(Pass(len(pixels), _record(stages._encode_pass, *arguments)))
     pixels = PixelPass(empty(limit.size(BIN_STEP), dtype=torch.int64))
     outputs = [empty(PATCH, stages.dim, dtype=torch.int8), empty(PATCH)]

@@ -15,7 +15,7 @@ from tessera_flow.inference import runs
 from tessera_flow.inference.batching import TokenLimit
 from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile
 from tessera_flow.inference.feed import embed_tiles
-from tessera_flow.inference.runs import Item, Stages
+from tessera_flow.inference.runs import Item, Stages, together
 from tessera_flow.inference.tile import TileArrays
 from tessera_flow.inference.tolerance import FLOAT32
 from tessera_flow.inference.transfers import Transfers
@@ -197,10 +197,10 @@ def test_memory_that_runs_out_halves_runs_and_passes(
     expected = embed_tile(golden.tile("main"), model, ALL).values
     forward, start = Encoder.forward, Stages._start
 
-    def small(self: Encoder, values: torch.Tensor, *others: Any) -> torch.Tensor:
+    def small(self: Encoder, values: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
         if values.shape[0] * values.shape[1] > 300:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, values, *others)
+        return forward(self, values, *others, **more)
 
     def few_rows(self: Stages, item: Item, rows: slice, *others: Any) -> Any:
         if rows.stop - rows.start > largest:
@@ -243,6 +243,42 @@ def test_passes_have_equally_many_tokens() -> None:
     limit = TokenLimit(4096)
     assert [limit.size(length) for length in (8, 64, 72, 5000)] == [512, 64, 56, 1]
     assert limit.reduce(10, 64) and limit.size(8) == 80 and not limit.reduce(100, 64)
+
+
+@pytest.mark.parametrize("name", ["v1_1", "v2_student_qk", "v2_teacher_tiny"])
+def test_sequences_of_several_lengths_are_encoded_together(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rests of all lengths fill a pass, and the numbers remain."""
+    model, shapes = model_of(name), []
+    forward = Encoder.forward
+
+    def recorded(self: Encoder, values: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
+        shapes.append((values.shape[0], values.shape[1], more.get("lengths")))
+        return forward(self, values, *others, **more)
+
+    tile = golden.tile("main")
+    expected = embed_tile(tile, model, ALL)
+    monkeypatch.setattr(Encoder, "forward", recorded)
+    result = fed(tile, model, ALL)
+    lengths = [mixed for _, _, mixed in shapes if mixed is not None]
+    assert len(shapes) == 2 + 2 and lengths  # two absent sensors, two passes
+    assert max(len(set(mixed.tolist())) for mixed in lengths) > 2
+    assert_within(expected.values, result.values, model, FLOAT32, name)
+
+
+def test_rests_are_divided_into_few_passes() -> None:
+    limit = TokenLimit(640)
+    left = [(8, torch.arange(30)), (16, torch.arange(100, 115)), (32, torch.arange(200, 225))]
+    passes = [
+        (length, [part.tolist() for part in parts]) for length, parts in together(left, limit)
+    ]
+    assert passes == [
+        (32, [list(range(200, 220))]),
+        (32, [list(range(220, 225)), list(range(100, 115))]),
+        (8, [list(range(30))]),
+    ]
+    assert together([], limit) == []
 
 
 def test_arrays_of_any_kind_are_copied_to_the_device() -> None:

@@ -13,6 +13,7 @@ def infer(config, stop):
     from tessera_flow.inference.embed import InferenceOptions
     from tessera_flow.inference.model import ModelSpec
     from tessera_flow.inference.months import PeriodMonths
+    from tessera_flow.jobs.paths import compiled_folder
     from tessera_flow.jobs.resources import rule_name
     from tessera_flow.jobs.staging import staged
     from tessera_flow.models.weights_record import read_weights_record
@@ -24,7 +25,7 @@ def infer(config, stop):
         infer_block(
             patches=staged([snakemake.input.patches], config.jobs.scratch)[0],
             output=snakemake.output.embeddings,
-            spec=ModelSpec.of(record, settings, device, snakemake.threads),
+            spec=ModelSpec.of(record, settings, device, snakemake.threads, compiled_folder(config)),
             options=InferenceOptions.of(settings, config.model.batch_size),
             attributes={"block": snakemake.wildcards.block, "weights": record.sha256},
             origin=tuple(settings["origin"]),

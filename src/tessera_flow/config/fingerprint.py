@@ -20,7 +20,14 @@ _NO_EFFECT: dict[str, set[str]] = {
         "deadline",
         "max_missing_percent",
     },
-    "model": {"cache", "device", "batch_size", "allow_statistics_mismatch", "sha256"},
+    "model": {
+        "cache",
+        "device",
+        "compile",
+        "batch_size",
+        "allow_statistics_mismatch",
+        "sha256",
+    },
     "grid": {"block_size", "patch_size"},
 }
 

@@ -95,6 +95,14 @@ class Model(Section):
         "products with several precisions state it. Only `auto` is replaced: a job that cannot "
         "keep the limits in another precision fails.",
     )
+    compile: bool = key(
+        False,
+        "On GPUs for CUDA, let PyTorch's compiler fuse operations of the encoders. Needs Triton "
+        "and a C compiler. Every job takes some seconds longer to start, and the first ones up to "
+        "a minute; compiled code is kept in `{paths.work}/compiled`. Embeddings keep the limits of "
+        "docs/equivalence.md. What cannot be compiled runs as usual, and the block records why. "
+        "Has not been run on a GPU yet.",
+    )
     batch_size: int = key(
         4096,
         "Size of a forward pass on a GPU, in pixels of 64 steps. Passes of shorter sequences have "

@@ -34,6 +34,7 @@ UNUSED_SECTIONS: dict[str, tuple[str, ...]] = {
         "model.min_observations",
         "model.device",
         "model.precision",
+        "model.compile",
         "model.batch_size",
         "jobs.cpu_gpu",
         "jobs.on_missing_gpu",
@@ -110,8 +111,9 @@ def _messages(config: Config) -> Iterator[str]:
                     f"{sensor.sensor}.provider is {sensor.provider}: it is for local archives."
                 )
     if config.weights is not None:
-        if config.model.device == "cpu" and "batch_size" in changed_keys(config.model):
-            yield "model.batch_size has no effect, because model.device is cpu: it is for GPUs."
+        for name in ("batch_size", "compile"):
+            if config.model.device == "cpu" and name in changed_keys(config.model):
+                yield f"model.{name} has no effect, because model.device is cpu: it is for GPUs."
         weights = PurePath(config.model.weights or "")
         # Published names have neither a suffix nor a folder.
         if config.model.cache is not None and (weights.suffix or len(weights.parts) > 1):

@@ -69,7 +69,9 @@ def infer_block(
         output: the `embeddings` file to write: `embeddings` (H, W, K), `scales` (H, W) for
             int8, `counts` (H, W, 3), with `period` `months` (H, W, 3); attributes `device`,
             `precision`, `fallback` (why float32 replaces bf16 or fp16, or None), `compared` (with
-            float32 on a CPU, see `spot_check.record`; None on a CPU in float32),
+            float32 on a CPU, see `spot_check.record`; None on a CPU in float32), `compiled`
+            (whether PyTorch's compiler ran the encoders), `not_compiled` (why it did not although
+            it was requested, or None),
             `steps_outside_period` and, from the patches, `missing_scenes`, `level_jumps`,
             `tile_facts` and arrays beside the patches; a summary of the time series, see
             `series.write_summary`. Until it is complete, progress files are next to it; see
@@ -282,7 +284,13 @@ def _write(
     """Assemble the patches in the output file."""
     dim = options.dim or prepared.model.sizes.dims[-1]
     compared = None if prepared.reference is None else record(_compared(source, progress))
-    with create_block_file(output, {**attributes, "compared": compared}) as target:
+    compilation = prepared.compilation
+    found = {
+        "compared": compared,
+        "compiled": compilation is not None and compilation.reason is None,
+        "not_compiled": None if compilation is None else compilation.reason,
+    }
+    with create_block_file(output, {**attributes, **found}) as target:
         arrays = create_outputs(
             target,
             source.shape,

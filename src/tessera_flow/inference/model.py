@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..models.checkpoint import load_model as load_checkpoint
 from ..models.family import Heads, Model, check_dim
 from ..models.weights_record import WeightsRecord
+from .compiled import Compilation, compile_encoders
 from .device import DeviceName, Precision, precision_name, resolve_device, resolve_precision
 from .embed import InferenceOptions, embed_pixels
 from .tolerance import HALF_SIMULATED, MIN_WIDTH_HALF, compare, sample_steps
@@ -36,6 +37,8 @@ class ModelSpec:
         device: see `device.resolve_device`.
         precision: see `device.resolve_precision`.
         threads: CPU threads of this process; PyTorch's default if None.
+        compiled: folder for the code of PyTorch's compiler, which runs the encoders on a GPU for
+            CUDA; None: it is not used. See `compiled`.
     """
 
     checkpoint: str | os.PathLike[str]
@@ -45,6 +48,7 @@ class ModelSpec:
     device: DeviceName = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+    compiled: str | os.PathLike[str] | None = None
 
     @classmethod
     def of(
@@ -53,6 +57,7 @@ class ModelSpec:
         settings: Mapping[str, Any],
         device: DeviceName,
         threads: int,
+        compiled: str | os.PathLike[str] | None = None,
     ) -> ModelSpec:
         """Return the model of an inference job, from its weights and parameters (`jobs.params`)."""
         return cls(
@@ -63,6 +68,7 @@ class ModelSpec:
             device=device,
             precision=settings["precision"],
             threads=threads,
+            compiled=compiled,
         )
 
     def load(self) -> Model:
@@ -107,12 +113,14 @@ class PreparedModel:
         model: the model, ready for `embed_tile`.
         reference: the same in float32 on the CPU; None if `model` is that.
         fallback: why float32 replaces bf16 or fp16; None if it does not.
+        compilation: how the encoders are compiled; None if that was not requested.
     """
 
     spec: ModelSpec
     model: Model
     reference: Model | None
     fallback: str | None = None
+    compilation: Compilation | None = None
 
     @property
     def precision(self) -> str:
@@ -161,9 +169,9 @@ def prepare(spec: ModelSpec, dim: int | None = None) -> PreparedModel:
     model.to(device)
     precision = precision_name(dtype)
     reason = _pack_if_within_tolerance(model, dtype, dim or model.sizes.dims[-1])
-    prepared = PreparedModel(spec, model, None if reason else spec.load().pack(torch.float32))
     if reason is None:
-        return prepared
+        reference = spec.load().pack(torch.float32)
+        return PreparedModel(spec, model, reference, None, compile_encoders(model, spec.compiled))
     if spec.precision != "auto":
         raise ConfigError(
             f"precision is {spec.precision}, but in {precision} {reason} "
@@ -188,7 +196,9 @@ def _in_float32(
     if device.type == "cpu":
         return PreparedModel(spec, model.pack(torch.float32), None, fallback)
     model.to(device).pack(torch.float32)
-    return PreparedModel(spec, model, spec.load().pack(torch.float32), fallback)
+    reference = spec.load().pack(torch.float32)
+    compilation = compile_encoders(model, spec.compiled)
+    return PreparedModel(spec, model, reference, fallback, compilation)
 
 
 def _pack_if_within_tolerance(model: Model, dtype: torch.dtype, dim: int) -> str | None:

@@ -25,6 +25,7 @@ from ..models.on_device import (
     draw_positions,
     position_table,
     quantize_on_device,
+    sequence_lengths,
 )
 from ..models.sampling import BIN_STEP, LARGEST_BIN
 from ..sensors.sentinel1 import CHANNELS
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 RUN_BYTES = 3 * 2**30
 """Most memory of the device for stored values and vectors of the runs on it."""
+
+ALMOST_FULL = 0.9
+"""Share of a pass from which pixels of one length are not encoded together with others."""
 
 _LENGTHS = LARGEST_BIN // BIN_STEP
 _NOT_SELECTED = _LENGTHS + 1
@@ -155,6 +159,29 @@ class Run:
     event: Event
     series: list[NDArray[Any]]
     results: tuple[NDArray[Any], ...] = ()
+
+
+def together(left: list[tuple[int, Tensor]], limit: TokenLimit) -> list[tuple[int, list[Tensor]]]:
+    """Divide what is left of pixels of each length into as few passes as possible.
+
+    Args:
+        left: length of the sequences and pixels, in ascending order of lengths.
+        limit: of a pass.
+
+    Returns:
+        The largest length and the pixels of each pass.
+    """
+    passes: list[tuple[int, list[Tensor]]] = []
+    room = 0
+    for length, pixels in reversed(left):
+        rest = pixels
+        while len(rest):
+            if not room:
+                room = limit.size(length)
+                passes.append((length, []))
+            passes[-1][1].append(rest[:room])
+            room, rest = room - len(rest[:room]), rest[room:]
+    return passes
 
 
 class Stages:
@@ -304,11 +331,22 @@ class Stages:
         vectors = self._absent[sensor.number].repeat(len(run.counts), 1)
         stream = DeviceStream(self._options.seed, *run.positions, sensor.number, repeat)
         starts = run.starts[sensor.number]
+        left: list[tuple[int, Tensor]] = []
         for number in range(1, _LENGTHS + 1):
             pixels = sensor.order[starts[number] : starts[number + 1]]
             length = number * BIN_STEP
-            function = partial(self._encode_pass, sensor, stream, length, vectors)
-            self._run_passes(pixels, length, function)
+            size = self._limit.size(length)
+            alone = len(pixels) - len(pixels) % size
+            if len(pixels) - alone >= ALMOST_FULL * size:
+                alone = len(pixels)
+            function = partial(self._encode_pass, sensor, stream, length, vectors, False)
+            self._run_passes(pixels[:alone], length, function)
+            if alone < len(pixels):
+                left.append((length, pixels[alone:]))
+        for length, parts in together(left, self._limit):
+            mixed = len(parts) > 1
+            function = partial(self._encode_pass, sensor, stream, length, vectors, mixed)
+            self._run_passes(torch.cat(parts) if mixed else parts[0], length, function)
         return vectors
 
     def _run_passes(
@@ -326,9 +364,11 @@ class Stages:
         stream: DeviceStream,
         length: int,
         vectors: Tensor,
+        mixed: bool,
         batch: PixelPass,
     ) -> None:
-        """Compute the vectors of the pixels of a pass."""
+        """Compute the vectors of the pixels of a pass, whose sequences have a length, or if mixed
+        at most that."""
         pixels, rule, choices = batch.pixels, self._rule, sensor.choices
         counts = choices.counts[pixels]
         if rule.random:
@@ -338,7 +378,9 @@ class Stages:
         else:
             positions = sensor.table[counts, :length]
         steps = choices.steps(pixels, positions)
-        vectors.index_copy_(0, pixels, sensor.encoder(*sensor.steps.sequences(pixels, steps)))
+        lengths = sequence_lengths(counts) if mixed else None
+        values, days = sensor.steps.sequences(pixels, steps)
+        vectors.index_copy_(0, pixels, sensor.encoder(values, days, lengths=lengths))
 
     def _fuse(
         self,

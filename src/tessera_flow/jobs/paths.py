@@ -6,6 +6,11 @@ The rules name the same files as `<work>/...` and `<results>/...`; a test compar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..config.configuration import Config
 
 SENSORS = ("sentinel2", "sentinel1")
 ANY_BLOCK = r"b\d+_\d+"
@@ -183,3 +188,9 @@ def _without_region(work: str, results: str) -> dict[str, str]:
         "sites_collection": f"{results}/sites/collection.json",
         "sites_stac_checksums": f"{results}/sites/checksums/site_stac.json",
     }
+
+
+def compiled_folder(config: Config) -> Path | None:
+    """Return the folder of the code that PyTorch's compiler makes for GPUs; None if it is not
+    used."""
+    return Path(config.paths.work, "compiled") if config.model.compile else None

@@ -11,7 +11,8 @@ A sequence may contain a step several times (steps that fill a bin, or were draw
 Repeated steps are equal in every layer, so each is computed once: the encoder receives the U
 distinct steps, and for each of the T steps of the sequence its index among them. Attention and
 pooling weight a step by its number of occurrences: the logarithm of that number is added to
-its score.
+its score. Sequences of several lengths are encoded together with steps at their end that occur
+0 times.
 
 Shapes in the comments: B pixels, T steps, U distinct steps, C channels, D width, H heads,
 E = D / H.
@@ -20,6 +21,7 @@ E = D / H.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -89,15 +91,16 @@ def day_codes(width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class RepeatedSteps:
-    """The positions of the U distinct steps in a sequence of T steps.
+    """How often each of U steps occurs in a sequence of T steps.
 
     Attributes:
         inverse: (T,) for all pixels or (B, T) for each, int64: index into the distinct steps
-            of each step of the sequence.
+            of each step of the sequence; None if the steps are the sequence, the last ones of
+            which may not occur.
         log_counts: (1 or B, U) float32, logarithm of the number of occurrences of each step.
     """
 
-    inverse: Tensor
+    inverse: Tensor | None
     log_counts: Tensor
 
     @classmethod
@@ -108,8 +111,21 @@ class RepeatedSteps:
         counts.scatter_add_(1, rows, torch.ones_like(rows, dtype=counts.dtype))
         return cls(inverse, counts.log())
 
+    @classmethod
+    def first(cls, lengths: Tensor, steps: int) -> RepeatedSteps:
+        """Return that of each pixel only the first of `steps` steps occur: lengths (B,) int64."""
+        absent = torch.arange(steps, device=lengths.device) >= lengths[:, None]
+        zeros = torch.zeros(absent.shape, device=lengths.device)
+        return cls(None, zeros.masked_fill_(absent, -math.inf))
+
+    def in_sequence(self, scores: Tensor) -> Tensor:
+        """Return the scores of the T steps, -inf for those that do not occur: (B, T, 1)."""
+        return scores + self.log_counts[..., None] if self.inverse is None else scores
+
     def expand(self, x: Tensor) -> Tensor:
         """Return the sequence of T steps from the distinct steps: (B, U, D) -> (B, T, D)."""
+        if self.inverse is None:
+            return x
         if self.inverse.ndim == 1:
             return x[:, self.inverse]
         return x.gather(1, self.inverse[..., None].expand(-1, -1, x.shape[2]))
@@ -188,7 +204,13 @@ def weighted_sum(scores: Tensor, x: Tensor) -> Tensor:
 
 
 class AttentionPool(nn.Module):
-    """v2: mean of the steps, weighted by a softmax of their scores."""
+    """v2: mean of the steps, weighted by a softmax of their scores.
+
+    Attributes:
+        recurrent: it works step by step.
+    """
+
+    recurrent = False
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -213,6 +235,8 @@ class GruPool(AttentionPool):
     The order of the steps matters, and every repeated step is processed.
     """
 
+    recurrent = True
+
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.gru = nn.GRU(width, width, batch_first=True)
@@ -221,7 +245,8 @@ class GruPool(AttentionPool):
         """(B, U, D) -> (B, D); the initial state is 0."""
         if repeated is not None:
             x = repeated.expand(x)
-        return weighted_sum(self.query(self.gru(x)[0]), x)
+        scores = self.query(self.gru(x)[0])
+        return weighted_sum(scores if repeated is None else repeated.in_sequence(scores), x)
 
     @staticmethod
     def names(ours: str, theirs: str) -> Names:
@@ -245,6 +270,10 @@ class GatedPool(AttentionPool):
         h' = (1 - z) * h + z * n
     """
 
+    recurrent = True
+    compiled: Callable[[Tensor, Tensor], Tensor] | None = None
+    """`cell`, compiled."""
+
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.input = Linear(width, 3 * width)  # W_ir, W_iz, W_ih and b_r, b_z, b_h
@@ -257,11 +286,16 @@ class GatedPool(AttentionPool):
         from_input = self.input(x)  # (B, U, 3D), all steps at once
         if repeated is not None:
             from_input, x = repeated.expand(from_input), repeated.expand(x)
-        return weighted_sum(self.query(self.norm(self.states(from_input))), x)
+        scores = self.query(self.norm(self.states(from_input)))
+        return weighted_sum(scores if repeated is None else repeated.in_sequence(scores), x)
 
     def states(self, from_input: Tensor) -> Tensor:
         """Return the states of the cell, float32: (B, T, 3D) -> (B, T, D)."""
         pixels, steps, width = from_input.shape[0], from_input.shape[1], from_input.shape[2] // 3
+        if self.compiled is not None:
+            h = from_input.new_zeros((pixels, width), dtype=torch.float32)
+            every = [h := self.compiled(from_input[:, step], h) for step in range(steps)]
+            return torch.stack(every, dim=1)
         states = from_input.new_empty((steps, pixels, width), dtype=torch.float32)
         h = states.new_zeros((pixels, width))
         for step in range(steps):
@@ -271,6 +305,15 @@ class GatedPool(AttentionPool):
             n = (projected[:, 2 * width :] + self.candidate(r * h)).tanh_()
             h = torch.lerp(h, n, z, out=states[step])
         return states.transpose(0, 1)
+
+    def cell(self, projected: Tensor, h: Tensor) -> Tensor:
+        """Return the next state: (B, 3D), (B, D) float32 -> (B, D) float32."""
+        width = h.shape[1]
+        projected = projected.float()
+        gates = torch.sigmoid(projected[:, : 2 * width] + self.gates(h))
+        r, z = gates[:, :width], gates[:, width:]
+        n = torch.tanh(projected[:, 2 * width :] + self.candidate(r * h))
+        return torch.lerp(h, n, z)
 
     @staticmethod
     def names(ours: str, theirs: str) -> Names:
@@ -295,6 +338,8 @@ class Encoder(nn.Module):
     """
 
     codes: Tensor
+    compiled: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+    """`body` with `log_counts`, compiled."""
 
     def __init__(self, channels: int, sizes: StackSizes, pool: type[AttentionPool]) -> None:
         super().__init__()
@@ -321,23 +366,48 @@ class Encoder(nn.Module):
                 if isinstance(module, nn.LayerNorm):
                     module.to(dtype)
 
-    def forward(self, values: Tensor, days: Tensor, inverse: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        values: Tensor,
+        days: Tensor,
+        inverse: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Encode sequences of one length, each with the same number of distinct steps.
 
         Args:
             values: (B, U, C) float32, standardised values of the distinct steps.
             days: (B, U) int64, day of year 1..366 (0 for an absent sensor).
             inverse: see `RepeatedSteps`; None if each step occurs once, in this order.
+            lengths: (B,) int64, at least 1; the sequence of a pixel is its first steps. None: all.
 
         Returns:
             (B, D) float32.
         """
+        repeated = None
+        if inverse is not None:
+            repeated = RepeatedSteps.of(inverse, values.shape[1])
+        elif lengths is not None:
+            repeated = RepeatedSteps.first(lengths, values.shape[1])
+        if self.compiled is not None and inverse is None:
+            x = self.compiled(values, days, None if repeated is None else repeated.log_counts)
+        else:
+            x = self.body(values, days, repeated)
+        if not self.pool.recurrent:
+            return x
+        result: Tensor = self.pool(x, repeated)
+        return result
+
+    def body(self, values: Tensor, days: Tensor, repeated: RepeatedSteps | None) -> Tensor:
+        """Return what precedes a recurrent pool, (B, U, D), else everything, (B, D); float32."""
         codes = self.codes[days].to(self.stream)
-        x = self.embed_steps(self.embed_values(values, relu=True), add=codes)  # (B, U, D)
-        repeated = None if inverse is None else RepeatedSteps.of(inverse, values.shape[1])
+        x: Tensor = self.embed_steps(self.embed_values(values, relu=True), add=codes)  # (B, U, D)
         for layer in self.layers:
             x = layer(x, repeated)
-        result: Tensor = self.pool(x.float(), repeated)
+        x = x.float()
+        if self.pool.recurrent:
+            return x
+        result: Tensor = self.pool(x, repeated)
         return result
 
     def absent(self, length: int = 1) -> Tensor:

@@ -47,13 +47,18 @@ class Choices:
         """Return the sequence length of each pixel, (P,) int64; 0 for a pixel without a step."""
         if rule.random:
             return torch.where(self.counts > 0, rule.size, 0)
-        bins = torch.div(self.counts + (BIN_STEP - 1), BIN_STEP, rounding_mode="floor") * BIN_STEP
-        return bins.clamp_(max=LARGEST_BIN)
+        return sequence_lengths(self.counts)
 
     def steps(self, pixels: Tensor, positions: Tensor) -> Tensor:
         """Return the dates of positions among the steps: (N,), (N, L) -> (N, L) int64."""
         cumulative = self.cumulative.index_select(1, pixels).T.contiguous()
         return torch.searchsorted(cumulative, (positions + 1).to(torch.int16))
+
+
+def sequence_lengths(counts: Tensor) -> Tensor:
+    """See `sampling.sequence_length`."""
+    bins = torch.div(counts + (BIN_STEP - 1), BIN_STEP, rounding_mode="floor") * BIN_STEP
+    return bins.clamp_(max=LARGEST_BIN)
 
 
 def position_table(rule: ObservationRule, dates: int) -> NDArray[np.int16]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..region.needed import NOT_NEEDED
@@ -22,12 +22,14 @@ class BlockInference:
         precision, device: see `Group`.
         fallback: why float32 replaced bf16 or fp16; None if it did not.
         compared: what was measured against float32 on a CPU; None if that is what was computed.
+        not_compiled: why PyTorch's compiler was not used although it was requested, or None.
     """
 
     precision: str | None
     device: str | None
     fallback: str | None = None
     compared: Mapping[str, float] | None = None
+    not_compiled: str | None = None
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> BlockInference | None:
@@ -36,7 +38,10 @@ class BlockInference:
         if attributes.get("skipped") or attributes.get(NOT_NEEDED):
             return None
         return cls(
-            *(attributes.get(name) for name in ("precision", "device", "fallback", "compared"))
+            *(
+                attributes.get(name)
+                for name in ("precision", "device", "fallback", "compared", "not_compiled")
+            )
         )
 
 
@@ -49,17 +54,20 @@ class InferenceRecord:
         fallbacks: by block, why float32 replaced bf16 or fp16.
         compared: number of pixels that were compared with float32 on a CPU, and the smallest
             cosine; None if none was.
+        not_compiled: by block, why PyTorch's compiler was not used although it was requested.
     """
 
     groups: dict[Group, tuple[str, ...]]
     fallbacks: dict[str, str]
     compared: tuple[int, float] | None = None
+    not_compiled: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, blocks: Iterable[tuple[str, BlockInference | None]]) -> InferenceRecord:
         """Put the records of (block, record) together."""
         groups: dict[Group, list[str]] = {}
         fallbacks: dict[str, str] = {}
+        not_compiled: dict[str, str] = {}
         measured: list[Mapping[str, float]] = []
         for block, record in blocks:
             if record is None:
@@ -67,6 +75,8 @@ class InferenceRecord:
             groups.setdefault((record.precision, record.device), []).append(block)
             if record.fallback is not None:
                 fallbacks[block] = record.fallback
+            if record.not_compiled is not None:
+                not_compiled[block] = record.not_compiled
             if record.compared is not None and record.compared["pixels"]:
                 measured.append(record.compared)
         ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0])))
@@ -74,7 +84,8 @@ class InferenceRecord:
         if measured:
             pixels = sum(int(one["pixels"]) for one in measured)
             compared = pixels, min(one["cosine"] for one in measured)
-        return cls({group: tuple(names) for group, names in ordered}, fallbacks, compared)
+        divided = {group: tuple(names) for group, names in ordered}
+        return cls(divided, fallbacks, compared, not_compiled)
 
     @property
     def precisions(self) -> dict[str | None, int]:

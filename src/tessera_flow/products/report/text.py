@@ -268,6 +268,12 @@ def _encoder(provenance: Provenance, records: BlockRecords) -> str:
             f" In {_count(len(records.inference.fallbacks), 'block')} a faster precision exceeded "
             "the tolerance, and float32 replaced it."
         )
+    if records.inference.not_compiled:
+        reason = next(iter(records.inference.not_compiled.values()))
+        text += (
+            f" In {_count(len(records.inference.not_compiled), 'block')} the compiler of PyTorch "
+            f"was not used although it was requested ({reason})."
+        )
     if model.statistics:
         text += f" Inputs were standardised with the statistics for {model.statistics} data."
     if model.family in ("v1.0", "v1.0-qat"):
