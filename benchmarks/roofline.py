@@ -14,6 +14,12 @@ kernels of a pixel, so it assumes that every kernel reaches its limit and that s
 copies costs nothing; in parentheses the share of the rate of matrix products. Operations and bytes
 are per pixel, passes and kernels per 1000 pixels. A year of patches.py is assumed: sequences of
 `STEPS` steps of each sensor (v1.0: 40).
+
+*Compiled* kernels are counted by a rule, not by the compiler, which makes code for GPUs only where
+it finds one: inside the encoders, what follows one another without a matrix product or attention
+between becomes one kernel, which reads and writes only what others need. *Graphs* are what this
+machine would start if CUDA graphs replayed the encoders: one for each pass, and what is around
+them.
 """
 
 from __future__ import annotations
@@ -81,12 +87,25 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """One operation: its name, arithmetic operations, bytes, and whether in float32."""
+    """One operation.
+
+    Attributes:
+        name: of PyTorch.
+        operations: arithmetic operations.
+        bytes: read and written.
+        plain: the operations are in float32.
+        inside: it is part of an encoder.
+        reads: storages that it reads, with their bytes.
+        writes: storage that it writes, with its bytes.
+    """
 
     name: str
     operations: int
     bytes: int
     plain: bool
+    inside: bool = False
+    reads: tuple[tuple[int, int], ...] = ()
+    writes: tuple[int, int] = (0, 0)
 
     def seconds(self, gpu: Gpu) -> float:
         """Return the shortest time on a GPU."""
@@ -106,6 +125,8 @@ class Kernels(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.list: list[Kernel] = []
+        self.inside = False
+        self.kept: list[Any] = []  # storages have their numbers as long as they live
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -126,7 +147,46 @@ class Kernels(TorchDispatchMode):
             moved = tensors[-2] if name == "index_copy_" else tensors[-1]
             size = 2 * moved.numel() * moved.element_size()
         plain = any(t.dtype == torch.float32 for t in tensors[:2])
-        self.list.append(Kernel(name, operations, size, plain))
+        self.kept += tensors
+        storages = [(t.untyped_storage()._cdata, t.numel() * t.element_size()) for t in tensors]
+        reads, writes = tuple(storages[:-1]), storages[-1]
+        self.list.append(Kernel(name, operations, size, plain, self.inside, reads, writes))
+
+
+ALONE = ("attention", "gru", "mm", "addmm", "bmm", "linear", "_addmm_activation")
+"""Operations that the compiler does not fuse with others."""
+
+
+def fused(kernels: list[Kernel]) -> list[Kernel]:
+    """Return what is left of the kernels if the encoders are compiled, by the rule above."""
+    last_read = {storage: n for n, kernel in enumerate(kernels) for storage, _ in kernel.reads}
+    result: list[Kernel] = []
+    group: list[int] = []
+
+    def end() -> None:
+        if not group:
+            return
+        members = [kernels[n] for n in group]
+        made = {kernel.writes[0] for kernel in members}
+        read = dict(pair for kernel in members for pair in kernel.reads if pair[0] not in made)
+        written = {
+            storage: size
+            for storage, size in (kernel.writes for kernel in members)
+            if last_read.get(storage, len(kernels)) > group[-1]
+        }
+        size = sum(read.values()) + sum(written.values())
+        size = min(size, sum(kernel.bytes for kernel in members))
+        result.append(Kernel("fused", sum(k.operations for k in members), size, True, True))
+        group.clear()
+
+    for number, kernel in enumerate(kernels):
+        if kernel.inside and kernel.name not in ALONE:
+            group.append(number)
+        else:
+            end()
+            result.append(kernel)
+    end()
+    return result
 
 
 def _tensors(values: Any) -> list[Tensor]:
@@ -207,6 +267,23 @@ def _record(function: Callable[..., Any], *arguments: Any) -> list[Kernel]:
             kernels.add("gru", operations, [weights, x[:, :rows], result[:, :rows]])
         return result, None
 
+    def encode(encoder: layers.Encoder, *arguments: Any) -> Tensor:
+        kernels.inside = True
+        try:
+            return body(encoder, *arguments)
+        finally:
+            kernels.inside = False
+
+    def states(pool: layers.GatedPool, from_input: Tensor) -> Tensor:
+        kernels.inside = True
+        try:
+            return recur(pool, from_input)
+        finally:
+            kernels.inside = False
+
+    body, recur = layers.Encoder.body, layers.GatedPool.states
+    layers.Encoder.body = encode  # type: ignore[method-assign,assignment]
+    layers.GatedPool.states = states  # type: ignore[method-assign]
     saved = F.scaled_dot_product_attention, nn.GRU.forward
     layers.F.scaled_dot_product_attention = attention  # type: ignore[attr-defined]
     nn.GRU.forward = gru  # type: ignore[assignment]
@@ -215,6 +292,7 @@ def _record(function: Callable[..., Any], *arguments: Any) -> list[Kernel]:
             function(*arguments)
     finally:
         layers.F.scaled_dot_product_attention, nn.GRU.forward = saved  # type: ignore[attr-defined]
+        layers.Encoder.body, layers.GatedPool.states = body, recur  # type: ignore[method-assign]
     return kernels.list
 
 
@@ -228,13 +306,15 @@ def create(name: str, dtype: torch.dtype) -> Model:
     return model.to("meta").eval().requires_grad_(False).pack(dtype)
 
 
-def report(names: list[str]) -> str:
+def report(names: list[str], compiled: bool) -> str:
     """Return the table, in Markdown."""
     columns = ["model", "precision", "MFLOP", "kB", "passes", "kernels", *GPUS]
     lines = [" | ".join(columns), "|".join("---" for _ in columns)]
     for name in names:
         for dtype, title in DTYPES.items():
             passes = passes_of(create(name, dtype))
+            if compiled:
+                passes = [Pass(p.pixels, fused(p.kernels)) for p in passes]
             kernels = [(p.pixels, kernel) for p in passes for kernel in p.kernels]
             operations = sum(kernel.operations / pixels for pixels, kernel in kernels)
             cells = []
@@ -254,11 +334,46 @@ def report(names: list[str]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+START_US = 5.0
+"""Assumed time of this machine to start a kernel."""
+
+
+def starts(names: list[str]) -> str:
+    """Return the table of what this machine starts, in Markdown; times per pixel in us."""
+    columns = ["model", "plain", "compiled", "graphs", "us to start plain", "us on an H100"]
+    lines = [" | ".join(columns), "|".join("---" for _ in columns)]
+    for name in names:
+        passes = passes_of(create(name, torch.bfloat16))
+        pairs = [
+            (p.pixels, len(p.kernels), len(fused(p.kernels)), any(k.inside for k in p.kernels))
+            for p in passes
+        ]
+        outside = [sum(not k.inside for k in p.kernels) for p in passes]
+        plain, compiled, graphs = (
+            sum(1000 * number / p.pixels for p, number in zip(passes, numbers, strict=True))
+            for numbers in (
+                [pair[1] for pair in pairs],
+                [pair[2] for pair in pairs],
+                [n + pair[3] for n, pair in zip(outside, pairs, strict=True)],
+            )
+        )
+        gpu = GPUS["H100 SXM"]
+        seconds = sum(k.seconds(gpu) / p.pixels for p in passes for k in p.kernels)
+        cells = (f"{plain:.0f}", f"{compiled:.0f}", f"{graphs:.0f}",
+                 f"{plain * START_US / 1000:.2f}", f"{seconds * 1e6:.2f}")  # fmt: skip
+        lines.append(" | ".join([name, *cells]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--models", default=",".join(MODELS))
-    print(report(parser.parse_args().models.split(",")))
+    parser.add_argument("--compiled", action="store_true", help="limits of compiled encoders")
+    arguments = parser.parse_args()
+    names = arguments.models.split(",")
+    print(report(names, arguments.compiled))
+    print(starts(names))
 
 
 if __name__ == "__main__":
