@@ -198,6 +198,8 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
         return dataclasses.replace(model, reference=model.model)
 
     block.prepare = prepared
+    for leftover in output.parent.glob(f"{output.name}.*.progress"):
+        leftover.unlink()  # of a run that was killed: its patches would not be computed
     spec = ModelSpec(checkpoint, device="cpu", precision="float32", threads=1)
     period = months.PeriodMonths.of("tiles", *PERIOD)
     infer_block(patches, output, spec, InferenceOptions(), {}, period=period, block_edge=2000)
