@@ -101,6 +101,11 @@ def made_from(record: Mapping[str, str]) -> Iterator[None]:
         _made_from.reset(token)
 
 
+def current_record() -> dict[str, str]:
+    """Return the record that `made_from` writes to files here; empty outside of it."""
+    return dict(_made_from.get() or {})
+
+
 class _WriteOnceStore(ZipStore):
     """A zip store that stays closed once closed, and that contains no time stamps.
 

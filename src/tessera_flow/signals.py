@@ -7,7 +7,7 @@ removes its temporary file, or at the next point at which its progress is saved.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,10 +20,23 @@ class StopRequest:
     def __init__(self) -> None:
         self.received = False
         self._patient = False
+        self._passed_on: Callable[[], object] | None = None
 
     def wait_for_check(self) -> None:
         """From now on, stop only at the next `check`."""
         self._patient = True
+
+    @contextmanager
+    def passed_on(self, tell: Callable[[], object]) -> Iterator[None]:
+        """While the body runs, call `tell` when a request is received, instead of stopping: the
+        work is done by another process, which stops by itself. Also if it was received before."""
+        self._passed_on = tell
+        try:
+            if self.received:
+                tell()
+            yield
+        finally:
+            self._passed_on = None
 
     def check(self, done: str) -> None:
         """Stop here if a request was received.
@@ -39,7 +52,9 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-        if not self._patient:
+        if self._passed_on is not None:
+            self._passed_on()
+        elif not self._patient:
             self.check("no partial file remains")
 
 

@@ -16,8 +16,8 @@ import yaml
 from ..support.pipeline import write_box
 from .test_layers import MODULES, PACKAGES, ROOT, SCRIPTS, package_of
 
-NEEDS_TORCH = {"infer", "site_infer", "weights"}
-"""Scripts that load a checkpoint."""
+NEEDS_TORCH = {"site_infer", "weights"}
+"""Scripts that load a checkpoint. `infer` imports PyTorch when its job has no worker."""
 SEARCHES = {"items", "plan"}
 """Scripts that search archives."""
 LIGHT_MODULES = [
@@ -135,9 +135,9 @@ def test_scripts_import_only_the_libraries_they_need(
     assert not surplus, f"{', '.join(path.stem for path in GROUPS[libraries])} import {surplus}"
 
 
-def test_infer_imports_torch(loaded_by_group: dict[frozenset[str], set[str]]) -> None:
+def test_site_infer_imports_torch(loaded_by_group: dict[frozenset[str], set[str]]) -> None:
     """The list of libraries is not empty because the test sees nothing."""
-    assert "torch" in loaded_by_group[allowed("infer")]
+    assert "torch" in loaded_by_group[allowed("site_infer")]
 
 
 LOAD_MODELS = """

@@ -4,6 +4,7 @@
 try:
     from tessera_flow.config.unused import unused_settings
     from tessera_flow.errors import OutputError
+    from tessera_flow.jobs.ahead import list_waiting
     from tessera_flow.jobs.check_results import check_lines
     from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.machine import default_limits
@@ -101,6 +102,7 @@ onstart:
             if taken := lock_work(LOCK, Path.cwd()):
                 show_warning(taken)
             check_run(FILES, Path.cwd(), replace=forced())
+            list_waiting(CONFIG.paths.work, jobs)
             if text := umask_warning(Path(CONFIG.paths.work)):
                 show_warning(text)
             if cores_here() is None:  # on a cluster

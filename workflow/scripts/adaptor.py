@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from tessera_flow.block_file import made_from
 from tessera_flow.config.configuration import SITES, Config, load_config
 from tessera_flow.errors import Stopped, TesseraFlowError
-from tessera_flow.jobs.journal import job_log_path, record_job
+from tessera_flow.jobs.journal import JobCost, job_log_path, record_job
 from tessera_flow.jobs.made_from import block_files, expected_of, record_of_job, settings_hash
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.signals import StopRequest, stop_requests
@@ -25,13 +25,13 @@ from tessera_flow.signals import StopRequest, stop_requests
 @contextmanager
 def job(snakemake: Any) -> Iterator[Config]:
     """Run a job that ends at once on SIGTERM; otherwise as `stoppable_job`."""
-    with stoppable_job(snakemake) as (config, _):
+    with stoppable_job(snakemake) as (config, *_):
         yield config
 
 
 @contextmanager
-def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
-    """Yield the configuration, and the request to stop that a long job must check.
+def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest, JobCost]]:
+    """Yield the configuration, the request to stop that a long job must check, and its cost.
 
     Messages go to the job's log file, which Snakemake empties before each attempt; the job log
     records the attempt. The package's errors become one line and exit status 1.
@@ -42,10 +42,10 @@ def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest]]:
         config = load_config(snakemake.config)
         with (
             stop_requests() as stop,
-            record_job(*_job(snakemake, config)),
+            record_job(*_job(snakemake, config)) as cost,
             made_from(_made_from(snakemake, config)),
         ):
-            yield config, stop
+            yield config, stop, cost
     except (TesseraFlowError, Stopped) as error:
         logging.error("%s", error)
         sys.exit(1)

@@ -15,7 +15,7 @@ from tessera_flow.models.weights_record import read_weights_record
 
 params = snakemake.params
 with (
-    stoppable_job(snakemake) as (config, stop),
+    stoppable_job(snakemake) as (config, stop, _),
     job_device(params.kind, config.model.device, config.jobs.on_missing_gpu) as device,
 ):
     record = read_weights_record(snakemake.input.weights)

@@ -24,6 +24,14 @@ class Jobs(Section):
         "fail",
         "Action if a GPU job finds no GPU. `fail`: the job fails. `cpu`: it runs on the CPU.",
     )
+    gpu_job_minutes: float = key(
+        15,
+        "Time in which a GPU job embeds more than its own block: it continues with blocks that "
+        "wait for a GPU, with the model it has, so that starting PyTorch, the GPU and the model is "
+        "paid once. 0: every job starts its own.",
+        "min",
+        ge=0,
+    )
     max_disk_gb: float | None = key(
         None,
         "Maximum disk space for intermediate files. Limits the number of blocks processed at the "

@@ -38,6 +38,7 @@ UNUSED_SECTIONS: dict[str, tuple[str, ...]] = {
         "model.batch_size",
         "jobs.cpu_gpu",
         "jobs.on_missing_gpu",
+        "jobs.gpu_job_minutes",
         "jobs.scratch",
     ),
 }

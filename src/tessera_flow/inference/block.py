@@ -12,7 +12,7 @@ import os
 import time
 import zipfile
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +61,7 @@ def infer_block(
     stop: StopRequest | None = None,
     period: PeriodMonths | None = None,
     block_edge: int = MEDIAN_EDGE,
+    load: Callable[[ModelSpec, int | None], PreparedModel] = prepare,
 ) -> None:
     """Embed a block, patch by patch, after the last finished patch of an earlier job.
 
@@ -84,6 +85,7 @@ def infer_block(
         period: the months of the period; None if no masks of months are made.
         block_edge: edge of a block that is not clipped, on the product grid; decides the
             resolution of the median image, see `series.median_step`.
+        load: as `model.prepare`; a process that embeds several blocks keeps the model.
 
     Raises:
         Stopped: a stop was requested; finished patches are kept.
@@ -93,7 +95,7 @@ def infer_block(
             not be replaced.
         OutputError: the output cannot be written.
     """
-    prepared = prepare(spec, options.dim)
+    prepared = load(spec, options.dim)
     stop, step = stop or StopRequest(), median_step(block_edge)
     with open_block_file(patches) as group:
         source = PatchFile.of(group, os.fspath(patches), period, origin, step)

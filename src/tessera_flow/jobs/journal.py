@@ -6,7 +6,8 @@ grid: no folder is ever scanned.
 
 A line is a JSON object: `job`, `state` (started, done, failed, stopped, refused, interrupted),
 `time` (UTC), `host`, `process`, `process_started`, `attempt` and, at the end of a job, `seconds`,
-`peak_mb` and `reason`. A job that was killed has a line for its start and none for its end.
+`peak_mb` and `reason`. A job that was killed has a line for its start and none for its end. Lines
+with `ahead` are of a job that did the work of this one before it started, see `ahead`.
 """
 
 from __future__ import annotations
@@ -93,14 +94,37 @@ def job_log_path(work: str | os.PathLike[str], *names: str) -> Path:
     return Path(work, *folders, "job_log", f"{name}.jsonl")
 
 
+@dataclass
+class JobCost:
+    """What a job states about its cost, where that of its process is not its own.
+
+    Attributes:
+        seconds: instead of the time of the job; None: that time.
+        peak_mb: of another process that works for it.
+    """
+
+    seconds: float | None = None
+    peak_mb: int = 0
+
+
 @contextmanager
-def record_job(path: Path, job: str, attempt: int = 1, settings: str = "") -> Iterator[None]:
-    """Record the start of a job, and how it ends; `settings` is the hash of its parameters.
+def record_job(
+    path: Path, job: str, attempt: int = 1, settings: str = "", ahead: bool = False
+) -> Iterator[JobCost]:
+    """Record the start of a job, and how it ends; yield its cost, which the body may set.
 
     A job log that cannot be written fails no job. What the body raises is raised again.
+
+    Args:
+        path: the job log.
+        job: name of the job.
+        attempt: number of the attempt.
+        settings: hash of its parameters.
+        ahead: another job does its work, before it starts; this is no attempt.
     """
-    start = time.monotonic()
-    known = {"settings": settings} if settings else {}
+    start, cost = time.monotonic(), JobCost()
+    known: dict[str, Any] = {"settings": settings} if settings else {}
+    known |= {"ahead": True} if ahead else {}
     common = {
         **known,
         "job": job,
@@ -113,7 +137,7 @@ def record_job(path: Path, job: str, attempt: int = 1, settings: str = "") -> It
     state: State = "interrupted"
     reason = ""
     try:
-        yield
+        yield cost
         state = "done"
     except Stopped as error:
         state, reason = "stopped", str(error)
@@ -132,9 +156,10 @@ def record_job(path: Path, job: str, attempt: int = 1, settings: str = "") -> It
         reason = f"Interrupted ({type(error).__name__}). Run again to continue."
         raise
     finally:
-        common["seconds"] = round(time.monotonic() - start, 3)
-        # kB on Linux
-        common["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        seconds = time.monotonic() - start if cost.seconds is None else cost.seconds
+        common["seconds"] = round(seconds, 3)
+        own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # kB on Linux
+        common["peak_mb"] = max(own_mb, cost.peak_mb)
         _append(path, common | {"state": state} | ({"reason": reason} if reason else {}))
 
 
@@ -177,11 +202,12 @@ def _updated(previous: JobRecord | None, record: dict[str, Any]) -> JobRecord:
     state: State = record["state"]
     datetime.datetime.fromisoformat(record["time"])
     reason = record.get("reason") or (previous.reason if previous and state == "started" else "")
+    attempted = state == "started" and not record.get("ahead")
     seconds = record["seconds"] if state == "done" else previous.seconds if previous else 0.0
     return JobRecord(
         job=str(record["job"]),
         state=state,
-        attempts=(previous.attempts if previous else 0) + (state == "started"),
+        attempts=(previous.attempts if previous else 0) + attempted,
         time=record["time"],
         reason=str(reason),
         seconds=float(seconds),

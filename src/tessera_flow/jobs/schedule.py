@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -156,6 +157,7 @@ class Schedule:
         """Return the time limit of a job of a rule, in minutes, at most `jobs.max_job_hours`."""
         if rule in INFERENCE:
             minutes = inference_minutes(rule, attempt, self.longest_inference(rule, threads))
+            minutes += math.ceil(self._config.jobs.gpu_job_minutes) if rule == "infer_gpu" else 0
         elif rule == "label_map":
             methods = [settings.method for settings in self._config.maps.values()]
             minutes = map_minutes(
