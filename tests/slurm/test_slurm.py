@@ -228,6 +228,23 @@ def test_gpu_jobs(cluster: Cluster, patched: Path, finished_run: Path) -> None:
     assert product_bytes(patched) == product_bytes(finished_run)
 
 
+def test_a_gpu_job_embeds_the_blocks_that_wait_for_the_gpu(
+    cluster: Cluster, patched: Path, finished_run: Path
+) -> None:
+    """The cluster has one GPU. The first job embeds all four blocks with one model; each block is a
+    Slurm job of its own, and those of the other blocks take over the results."""
+    change(patched, {"jobs.cpu_gpu": [0, 1], "jobs.on_missing_gpu": "cpu"})
+    finish(start(patched), patched)
+    for block in BLOCKS:
+        assert [job["JobState"] for job in cluster.jobs(patched, block)] == ["COMPLETED"]
+    logs = [path.read_text() for path in (patched / "logs/here/then/infer").glob("*.log")]
+    assert sum(text.count("loading the model") for text in logs) == 1
+    assert sum(text.count("taken over") for text in logs) == 3
+    assert attempts(patched, "infer_gpu") == dict.fromkeys(BLOCKS, 1)
+    assert product_bytes(patched) == product_bytes(finished_run)
+    assert not (patched / "work/here/then/embeddings/ahead").exists()
+
+
 def registered(folder: Path) -> list[str]:
     """Return the blocks that Snakemake has recorded as finished. Jobs that end after its death, or
     just before it, are repeated."""
