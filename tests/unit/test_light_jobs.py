@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,34 @@ def test_loading_a_model_does_not_import_the_compiler_of_torch() -> None:
         check=True,
     )
     assert done.stdout.split() == []
+
+
+EMBED = """
+import sys
+from tessera_flow.cli.main import main
+weights, tiles, out = sys.argv[1:]
+arguments = ["--weights", weights, "--tiles", tiles, "--out", out, "--device", "cpu"]
+assert main(["embed", *arguments]) == 0
+heavy = {"torch._dynamo", "torch._inductor", "sympy", "scipy", "pandas", "odc", "shapely",
+         "pyogrio", "pyproj", "transformers", "xarray", "pyarrow", "sklearn", "jinja2", "pystac",
+         "snakemake"}
+print(*sorted(heavy & set(sys.modules)), "torch" in sys.modules)
+"""
+
+
+def test_embedding_imports_nothing_beside_torch_that_takes_long(tmp_path: Path) -> None:
+    """From the command to the file: 0.9 s of processor time beyond `import torch` (6 x 6 pixels,
+    v2-nano), of which imports are half."""
+    shutil.copytree(ROOT / "tests/golden/tiles/main", tmp_path / "tiles" / "main")
+    checkpoint = ROOT / "tests/golden/checkpoints/v2_student_noqk.pt"
+    done = subprocess.run(
+        [sys.executable, "-c", EMBED, checkpoint, tmp_path / "tiles", tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1].split() == ["True"]
 
 
 def test_modules_of_light_packages_do_not_import_torch() -> None:

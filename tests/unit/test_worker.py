@@ -16,7 +16,7 @@ from tessera_flow.config.model import Model
 from tessera_flow.errors import CheckpointError, Stopped
 from tessera_flow.inference.block_task import BlockTask
 from tessera_flow.inference.worker import embed_block
-from tessera_flow.inference.worker_messages import Setup
+from tessera_flow.inference.worker_messages import Finished, Setup
 from tessera_flow.jobs.ahead import AheadFiles, WaitingBlock, was_interrupted
 from tessera_flow.jobs.params import MODEL_KEYS
 from tessera_flow.jobs.worker_process import WorkerEnded, WorkerProcess
@@ -133,8 +133,6 @@ def test_a_result_is_taken_over_only_for_the_same_inputs(task: BlockTask, tmp_pa
     files.folder.mkdir()
 
     def kept_for(other: BlockTask) -> bool:
-        from tessera_flow.inference.worker_messages import Finished
-
         files.embeddings.write_bytes(b"result")
         files.write_record(other.key(), Finished(3.0, 200))
         taken = files.take_over(task)
