@@ -19,8 +19,10 @@ from ..errors import ConfigError, Stopped, TesseraFlowError
 from ..inference.block_task import BlockTask
 from ..inference.worker_messages import Finished, Setup
 from ..models.weights_record import read_weights_record
+from ..region.needed import NOT_NEEDED
 from ..signals import StopRequest
 from .ahead import AheadFiles, WaitingBlock, noted, waiting_blocks, was_interrupted
+from .block_attributes import read_attributes
 from .journal import JobCost, job_log_path, record_job
 from .made_from import record_of_job, settings_hash
 from .staging import staged
@@ -147,6 +149,8 @@ class InferJob:
             if lock is None or was_interrupted(lock) or files.complete() or not block.ready:
                 return 0.0
             try:
+                if read_attributes(Path(block.patches)).get(NOT_NEEDED):
+                    return 0.0  # its own job has nothing to compute
                 task = self._task(own, block)
                 key = task.key()
             except (TesseraFlowError, OSError, zipfile.BadZipFile) as error:
