@@ -4,6 +4,7 @@ from adaptor import stoppable_job
 from tessera_flow.block_file import current_record
 from tessera_flow.inference.block_task import BlockTask
 from tessera_flow.jobs.infer_job import InferJob
+from tessera_flow.jobs.paths import compiled_folder
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.models.weights_record import read_weights_record
 from tessera_flow.region.needed import passed_on
@@ -19,6 +20,7 @@ with stoppable_job(snakemake) as (config, stop, cost):
             settings=snakemake.params.settings,
             made_from=current_record(),
             threads=snakemake.threads,
+            compiled=compiled_folder(config),
         )
         kind = rule_name(snakemake.rule).removeprefix("infer_")
         minutes = snakemake.resources.get("runtime", 0)

@@ -34,6 +34,7 @@ class BlockTask:
         block_edge: edge in pixels of a block that is not clipped, on the product grid.
         batch_size: of the configuration.
         threads: CPU threads.
+        compiled: see `model.ModelSpec`.
     """
 
     block: str
@@ -46,6 +47,7 @@ class BlockTask:
     block_edge: int
     batch_size: int
     threads: int
+    compiled: str | None = None
 
     @classmethod
     def of(
@@ -58,6 +60,7 @@ class BlockTask:
         settings: Mapping[str, Any],
         made_from: Mapping[str, str],
         threads: int,
+        compiled: Path | None,
     ) -> BlockTask:
         """Return the task of a block of a run with this configuration."""
         return cls(
@@ -66,6 +69,7 @@ class BlockTask:
             block_edge=config.grid.block_size // config.grid.downsample_rate,
             batch_size=config.model.batch_size,
             threads=threads,
+            compiled=None if compiled is None else str(compiled),
         )
 
     def to(self, output: Path) -> BlockTask:

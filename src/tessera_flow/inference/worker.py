@@ -59,7 +59,7 @@ def embed_block(task: BlockTask, device: DeviceName, stop: StopRequest, keep: bo
         infer_block(
             patches=task.patches,
             output=task.output,
-            spec=ModelSpec.of(task.record, settings, device, task.threads),
+            spec=ModelSpec.of(task.record, settings, device, task.threads, task.compiled),
             options=InferenceOptions.of(settings, task.batch_size),
             attributes={"block": task.block, "weights": task.record.sha256},
             origin=tuple(settings["origin"]),

@@ -25,6 +25,7 @@ from .ahead import AheadFiles, WaitingBlock, noted, waiting_blocks, was_interrup
 from .block_attributes import read_attributes
 from .journal import JobCost, job_log_path, record_job
 from .made_from import record_of_job, settings_hash
+from .paths import compiled_folder
 from .staging import staged
 from .worker_process import WorkerEnded, WorkerProcess
 
@@ -188,6 +189,7 @@ class InferJob:
             settings=block.settings,
             made_from=record_of_job(self.config, "infer_gpu", names, [block.patches]),
             threads=own.threads,
+            compiled=compiled_folder(self.config),
         )
 
 
