@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -227,9 +229,11 @@ def test_a_grid_of_larger_pixels_needs_coarser_cells(
 
 @pytest.mark.parametrize("name", ["e.tif", "e.npy", "e.zarr", "e.nc"])
 def test_only_exports_are_replaced(
-    product: tuple[Region, Path], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+    product: tuple[Region, Path], tmp_path: Path, name: str,
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     _, folder = product
+    caplog.set_level("INFO")  # as `main` shows them
     path = tmp_path / name
     if name == "e.zarr":
         path.mkdir()
@@ -238,10 +242,41 @@ def test_only_exports_are_replaced(
         path.write_bytes(b"data of somebody")
     before = path.stat().st_mtime_ns
     assert exported(folder, path, "--bands", "0") == 1
-    assert str(path) in capsys.readouterr().err and path.stat().st_mtime_ns == before
+    error = capsys.readouterr().err
+    assert str(path) in error and path.stat().st_mtime_ns == before
+    assert not caplog.records  # no message of GDAL before it
     other = tmp_path / f"other{path.suffix}"
     assert exported(folder, other, "--bands", "0") == 0
     assert exported(folder, other, "--bands", "0-1") == 0
+
+
+def test_an_array_and_its_record_of_different_exports_are_recognised(
+    product: tuple[Region, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = product
+    path = tmp_path / "e.npy"
+    assert exported(folder, path, "--bands", "0") == 0
+    first = path.read_bytes()
+    recorded = json.loads((tmp_path / "e.json").read_text())["file"]
+    assert recorded == {"name": "e.npy", "size": len(first), "sha256": sha256(first).hexdigest()}
+    replaced = []
+
+    def killed(part: Path, final: Path) -> None:
+        """Replace as before, but only the first file, as if killed then."""
+        replaced.append(final.name)
+        if len(replaced) > 1:
+            raise KeyboardInterrupt
+        os.replace(part, final)
+
+    monkeypatch.setattr("tessera_flow.atomic._replace", killed)
+    assert exported(folder, path, "--bands", "1") == 130
+    assert replaced == ["e.json", "e.npy"] and path.read_bytes() == first
+    recorded = json.loads((tmp_path / "e.json").read_text())["file"]
+    assert recorded["sha256"] != sha256(first).hexdigest()
+    monkeypatch.undo()
+    assert exported(folder, path, "--bands", "1") == 0
+    recorded = json.loads((tmp_path / "e.json").read_text())["file"]
+    assert recorded["sha256"] == sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_product_of_the_workflow_is_not_replaced(

@@ -91,19 +91,48 @@ def test_page_of_numbers(product: Labelled, tmp_path: Path) -> None:
 def test_files_of_others_are_not_replaced(
     product: Labelled, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    labels = write_points(tmp_path / "label_states.csv", random_cells(40), ["a", "b"] * 20)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    labels = write_points(mine / "label_states.csv", random_cells(40), ["a", "b"] * 20)
     before = labels.read_bytes()
-    assert main(arguments(product.store, labels, tmp_path)) == 1
-    assert "label_states.csv exists, and" in capsys.readouterr().err
+    assert main(arguments(product.store, labels, mine)) == 1
+    assert "mine has no complete map" in capsys.readouterr().err
     assert labels.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["label_states.csv"]
+    assert [path.name for path in mine.iterdir()] == ["label_states.csv"]
     other = tmp_path / "other"
     other.mkdir()
     (other / "map.tif").write_text("a map")
     (other / "map.json").write_text('{"product": "a shop"}')
     assert main(arguments(product.store, labels, other)) == 1
-    assert "map.tif exists, and" in capsys.readouterr().err
+    assert "other has no complete map" in capsys.readouterr().err
     assert (other / "map.tif").read_text() == "a map"
+
+
+def test_a_map_gets_its_name_as_one_folder(
+    product: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    labels = write_points(tmp_path / "labels.csv", random_cells(40), ["a", "b"] * 20)
+    out = tmp_path / "cover"
+    assert main(arguments(product.store, labels, out)) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+    def fail(*_: object) -> None:
+        raise TypeError
+
+    # The page is the last file: what fails before it leaves the earlier map as it was.
+    monkeypatch.setattr("tessera_flow.analysis.page.write_page", fail)
+    with pytest.raises(TypeError):
+        main(arguments(product.store, labels, out, "--seed", "5"))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    (out / "notes.txt").write_text("mine")
+    assert main(arguments(product.store, labels, out)) == 1
+    assert "cover has the file notes.txt" in capsys.readouterr().err
+    monkeypatch.chdir(out)
+    assert main(arguments(product.store, labels, Path())) == 1
+    assert "--out is the current folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,12 @@ def test_array_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 
 def test_old_codes_are_deleted_when_float32_is_written(tmp_path: Path) -> None:
-    (tmp_path / "all_codes.vrt").touch()
+    old, mine = tmp_path / "all_codes.vrt", "<VRTDataset><Metadata/></VRTDataset>"
+    old.write_text(mine)
+    float32 = make_region(tmp_path / "float32", 100, dtype="float32")
+    vrt_of(float32, tmp_path)
+    assert old.read_text() == mine  # not ours
     vrt_of(make_region(tmp_path / "int8", 100), tmp_path)
-    assert (tmp_path / "all_codes.vrt").exists()
-    vrt_of(make_region(tmp_path / "float32", 100, dtype="float32"), tmp_path)
-    assert not (tmp_path / "all_codes.vrt").exists()
+    (tmp_path / "codes.vrt").rename(old)
+    vrt_of(float32, tmp_path)
+    assert not old.exists()

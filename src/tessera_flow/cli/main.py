@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(_with_boxes_joined(words))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # It reports each error of GDAL here, at the level INFO, and raises it, too.
+    logging.getLogger("rasterio").setLevel(logging.WARNING)
     try:
         status: int = arguments.func(arguments) or 0
     except TesseraFlowError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+PAGE = "map.html"
 _OF_THE_CONFIGURATION = ("labels", "regions", "periods")
 
 
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..analysis.make_map import MapFiles, make_map
     from ..analysis.page import write_page
+    from ..atomic import atomic_folder
     from ..config.maps import Map
     from ..config.messages import error_messages
     from ..errors import ConfigError
@@ -79,42 +81,60 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.store} has {len(stores)} products: name the folder of one region and "
             f"period, such as {stores[0].parent}."
         )
-    out: Path = arguments.out
-    files = MapFiles.below(out)
-    page = out / "map.html"
-    _check_folder(out, [*vars(files).values(), page], files.record)
-    name = arguments.name or out.resolve().name
-    record = make_map(name, stores[0], settings, files, arguments.threads)
-    write_page(page, files.record, files.map, files.uncertainty)
+    out = Path(arguments.out).resolve()
+    _check_folder(out)
+    with atomic_folder(out, _is_map) as part:
+        part.mkdir()
+        files = MapFiles.below(part)
+        record = make_map(arguments.name or out.name, stores[0], settings, files, arguments.threads)
+        write_page(part / PAGE, files.record, files.map, files.uncertainty)
     states = ", ".join(f"{n} {state}" for state, n in record["labels"]["states"].items())
     scores = ", ".join(
         f"{key.replace('_', ' ')} {value:.4g}"
         for key, value in record["accuracy"]["scores"].items()
         if value is not None
     )
-    print(f"labels: {states}\n{scores}\n{files.map}\n{page}")
+    map_file = arguments.out / files.map.name
+    print(f"labels: {states}\n{scores}\n{map_file}\n{arguments.out / PAGE}")
     return 0
 
 
-def _check_folder(out: Path, files: list[Path], record: Path) -> None:
-    """Refuse a folder that has files of these names that this program has not written.
+def _check_folder(out: Path) -> None:
+    """Refuse a folder with files that are not of a map: the map replaces the folder.
 
     Raises:
-        OutputError: there is such a file, or the folder cannot be written to.
+        OutputError: there is such a file, or no folder can be written there.
     """
-    import json
-
-    from ..atomic import check_output
+    from ..atomic import check_folder
     from ..errors import OutputError
 
+    if out == Path.cwd():
+        raise OutputError("--out is the current folder, which the map would replace: name another.")
+    check_folder(out.parent)
+    if out.is_dir() and any(out.iterdir()) and not _is_map(out):
+        other = next((p.name for p in sorted(out.iterdir()) if p.name not in _map_names()), None)
+        why = f"has the file {other}" if other else "has no complete map"
+        raise OutputError(
+            f"{out} {why}, and a map replaces its folder: name another folder, or remove it."
+        )
+
+
+def _map_names() -> set[str]:
+    """Return the names of the files of a map, and of the statistics that GDAL adds."""
+    from ..analysis.make_map import MapFiles
+
+    names = {path.name for path in vars(MapFiles.below(Path())).values()}
+    return names | {PAGE, "uncertainty.tif.aux.xml"}
+
+
+def _is_map(folder: Path) -> bool:
+    """Return whether a folder is a map of this command, and nothing else is in it."""
+    import json
+
     try:
-        document = json.loads(record.read_text(encoding="utf-8"))
-        ours = {"product", "method", "parameters", "accuracy"} <= set(document)
+        record = json.loads((folder / "map.json").read_text(encoding="utf-8"))
+        names = {path.name for path in folder.iterdir()}
+        keys = {"product", "method", "parameters", "accuracy"}
+        return keys <= set(record) and names <= _map_names()
     except (OSError, ValueError, TypeError):
-        ours = False
-    for file in files:
-        if file.exists() and not ours:
-            raise OutputError(
-                f"{file} exists, and {out} has no complete map: remove it, or name another folder."
-            )
-        check_output(file)
+        return False

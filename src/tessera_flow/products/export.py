@@ -23,6 +23,7 @@ from ..errors import OutputError
 from ..npy_file import allocate, put
 from ..region.grid import tiling
 from .band_cog import EXPORT_TAG, BandRaster, Piece, tile_edge, write_band_cog
+from .checksums import sha256_of
 from .export_grid import Grid, grid_like, grid_of_crs
 from .export_view import View, chosen, coarser, components, nearest, open_view
 from .geotiff import open_raster
@@ -184,11 +185,15 @@ def _write_tif(output: Path, view: View, record: Mapping[str, Any], threads: int
 
 
 def _write_npy(output: Path, view: View, record: Mapping[str, Any]) -> None:
-    with atomic_output(output) as temporary:
-        allocate(temporary, (*view.shape, len(view.names)), np.dtype("float32"))
+    """Write an array and its record, which gets its name first and states the array's SHA-256: a
+    record beside an earlier array, or beside none, can be recognised."""
+    with atomic_output(output) as array:
+        allocate(array, (*view.shape, len(view.names)), np.dtype("float32"))
         for window in tiling(*view.shape, view.tile):
-            put(temporary, window.slices, view.read(window))
-    write_text(output.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+            put(array, window.slices, view.read(window))
+        file = {"name": output.name, "size": array.stat().st_size, "sha256": sha256_of(array)}
+        document = json.dumps({**record, "file": file}, indent=1)
+        write_text(output.with_suffix(".json"), document + "\n")
 
 
 def _coordinates(view: View) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,7 @@ GDAL's pixel function `mul`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from ..atomic import atomic_output
 from ..errors import TileError
 from ..region.grid import RegionGrid
 from .provenance import Provenance, product_crs
+
+logger = logging.getLogger(__name__)
 
 _GDAL_TYPES = {"int8": "Int8", "float32": "Float32"}
 
@@ -36,8 +39,8 @@ def write_vrt(
     Args:
         output: K bands of float32 embeddings, NaN without an embedding.
         output_codes: K bands of int8 codes and one of float32 scales; required for int8, None
-            for float32. If None, an old `*_codes.vrt` beside the output is deleted, because it
-            would read float32 bytes as codes.
+            for float32. If None, an old `*_codes.vrt` beside the output is deleted if this
+            program wrote it, because it would read float32 bytes as codes.
         representation: `stitched_representation.npy`, (H, W, K).
         scales: `stitched_representation_scales.npy`, (H, W) float32, or None.
         grid: the region's grid.
@@ -58,12 +61,27 @@ def write_vrt(
         for band in bands:
             xml.SubElement(band, "NoDataValue").text = "nan"
         _write(output, grid, provenance, bands)
-        output.with_name(f"{output.stem}_codes.vrt").unlink(missing_ok=True)
+        _delete_old(output.with_name(f"{output.stem}_codes.vrt"))
         return
     offset = _data_offset(scales, (height, width), "float32")
     bands.append(_raw_band(dim + 1, scales.name, "float32", offset, 4, 4 * width, "scale"))
     _write(output_codes, grid, provenance, bands)
     _write(output, grid, provenance, [_product(k, dim, output_codes.name) for k in range(dim)])
+
+
+def _delete_old(path: Path) -> None:
+    """Delete a VRT that this program wrote; warn of one that it did not write."""
+    if not path.exists():
+        return
+    try:
+        root = xml.fromstring(path.read_bytes())
+        ours = any(item.get("key") == "PROVENANCE" for item in root.iterfind("Metadata/MDI"))
+    except (OSError, xml.ParseError):
+        ours = False
+    if ours:
+        path.unlink()
+    else:
+        logger.warning("%s was not written by tessera-flow and is left as it is", path)
 
 
 def _data_offset(path: Path, shape: tuple[int, ...], dtype: str) -> int:
