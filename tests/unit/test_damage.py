@@ -81,6 +81,31 @@ def test_missing_or_shortened_shards(store: Path, array: str, damage, message: s
         open_product(store)
 
 
+def test_chunks_without_shards(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    for name, shards in (("shards", True), ("chunks", False)):
+        inputs = (region.grid, region.blocks, region.provenance, 25)
+        write_zarr(tmp_path / name, *inputs, shards=shards)
+    with xr.open_zarr(tmp_path / "shards") as one, xr.open_zarr(tmp_path / "chunks") as other:
+        xr.testing.assert_identical(one, other)
+    files = {
+        p.relative_to(tmp_path / "chunks").as_posix() for p in (tmp_path / "chunks").rglob("*")
+    }
+    assert len([name for name in files if name.startswith("scales/c/0/")]) > 50
+    store = tmp_path / "chunks"
+    expected = sample(tmp_path / "shards").embeddings
+    np.testing.assert_array_equal(sample(store).embeddings, expected)
+    chunk = store / f"embeddings/c/0/0/{ROW // 25}/{COLUMN // 25}"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    with pytest.raises(TileError, match=f"0/0/{ROW // 25}/{COLUMN // 25} cannot be decoded"):
+        sample(store)
+    chunk.unlink()
+    with pytest.raises(TileError, match=f"0/0/{ROW // 25}/{COLUMN // 25} is missing"):
+        sample(store)
+    with pytest.raises(TileError, match="is missing"):
+        open_product(store)
+
+
 def test_absent_codes_are_no_embedding_for_any_reader(store: Path) -> None:
     (store / SHARD).unlink()
     with xr.open_zarr(store) as ds:

@@ -117,7 +117,6 @@ def test_a_map_gets_its_name_as_one_folder(
     assert main(arguments(product.store, labels, out)) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
-
     def fail(*_: object) -> None:
         raise TypeError
 

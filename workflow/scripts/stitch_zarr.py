@@ -10,6 +10,7 @@ with job(snakemake) as config:
         Path(snakemake.output.store),
         **stitch_inputs(snakemake, config),
         chunk=snakemake.params.settings["zarr_chunk"],
+        shards=snakemake.params.settings["zarr_shards"],
         threads=snakemake.threads,
         settings=snakemake.params.settings,
     )

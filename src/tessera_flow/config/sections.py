@@ -388,6 +388,12 @@ class Products(Section):
         "px",
         ge=1,
     )
+    zarr_shards: bool = key(
+        True,
+        "Whether the chunks of the Zarr store are collected in shards of some hundred pixels. "
+        "`false`: each chunk is a file, so that GDAL 3.12 can read the store; 10,000 x 10,000 px "
+        "are then 40,000 files.",
+    )
     cog_dtype: Literal["float32", "int8"] = key(
         "float32",
         "Content of the GeoTIFF of `cog`. `float32`: embeddings. `int8`: codes, and a second file "

@@ -63,6 +63,7 @@ _KEPT = {
 }
 _OF_FORMATS = {
     "zarr_chunk": ("zarr",),
+    "zarr_shards": ("zarr",),
     "cog_dtype": ("cog",),
     "license": ("stac",),
     "max_seam": ("report",),

@@ -216,10 +216,11 @@ def _inodes(files: RunFiles, work: WorkLeft, in_progress: float) -> int:
 
         grid, dim = files.config.grid, _dim(files)
         edge = grid.block_size // grid.downsample_rate
-        shard, _ = shard_edges(edge, files.config.products.zarr_chunk, dim)
+        shard, chunk = shard_edges(edge, files.config.products.zarr_chunk, dim)
+        file = shard if files.config.products.zarr_shards else chunk
         for region, _ in runs(files.config):
             height, width = files.grids[region].product_geobox.shape
-            products += ARRAYS_OF_STORE * -(-height // shard) * -(-width // shard)
+            products += ARRAYS_OF_STORE * -(-height // file) * -(-width // file)
     return round(3 * members + 2 * blocks + in_progress * per_block + products)
 
 

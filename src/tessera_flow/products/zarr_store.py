@@ -98,6 +98,7 @@ def write_zarr(
     chunk: int = 100,
     threads: int = 1,
     settings: Mapping[str, Any] | None = None,
+    shards: bool = True,
 ) -> None:
     """Write the store, shard by shard, into a temporary folder that is renamed at the end.
 
@@ -111,6 +112,7 @@ def write_zarr(
         threads: shards that are written at a time; each is one thread's alone. The bytes do
             not depend on it.
         settings: that the store is made with, for its record of checksums.
+        shards: whether chunks are collected in shards; otherwise each is a file.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -124,7 +126,7 @@ def write_zarr(
         group = zarr.create_group(part, zarr_format=3, attributes=attributes)
         _write_coordinates(group, source, provenance)
         for name in source.names:
-            _write_array(group, source, name, chunk, threads)
+            _write_array(group, source, name, chunk, threads, shards)
         with warnings.catch_warnings():
             # Consolidated metadata is not yet in the Zarr v3 specification; xarray reads it,
             # and warns if it is missing.
@@ -264,7 +266,7 @@ def _unused(values: NDArray[Any]) -> Any:
 
 
 def _write_array(
-    group: zarr.Group, source: RegionBlocks, name: str, chunk: int, threads: int
+    group: zarr.Group, source: RegionBlocks, name: str, chunk: int, threads: int, shards: bool
 ) -> None:
     height, width = source.shape
     shard, size = shard_edges(source.edge, chunk, source.pixel_bytes(name))
@@ -273,7 +275,7 @@ def _write_array(
         _STORED[name],
         shape=(*lead, height, width),
         chunks=(*lead, size, size),
-        shards=(*lead, shard, shard),
+        shards=(*lead, shard, shard) if shards else None,
         dtype=source.array_dtype(name),
         fill_value=ABSENT_CODE if source.array_dtype(name) == np.int8 else source.nodata(name),
         compressors=_COMPRESSOR,
@@ -283,8 +285,8 @@ def _write_array(
     windows = list(tiling(height, width, shard))
     stop = threading.Event()
 
-    def write(shards: Sequence[Window]) -> None:
-        _write_shards(array, source, name, shards, stop)
+    def write(several: Sequence[Window]) -> None:
+        _write_shards(array, source, name, several, stop)
 
     shards_of_threads = (windows[n::threads] for n in range(threads))
     # A request to stop reaches only this thread: it sets `stop` for the others.
