@@ -12,6 +12,7 @@ others.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -31,6 +32,9 @@ HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 
 _ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a change after which another host's temporary file counts as abandoned."""
+
+_HERE, _RENAME_EXCHANGE = -100, 2
+"""`AT_FDCWD` and `RENAME_EXCHANGE` of Linux."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -248,6 +252,10 @@ def _replace(part: Path, final: Path) -> None:
     """Rename to the final name, in place of what has it, and write the rename to disk."""
     old = None
     if part.is_dir() and final.is_dir():
+        if _exchange(part, final):
+            _sync_folder(final.parent)
+            shutil.rmtree(part)
+            return
         # An empty or old folder is renamed first: a folder with files cannot be replaced.
         old = part.with_name(part.name.removesuffix(".part") + ".old.part")
         os.rename(final, old)
@@ -260,6 +268,17 @@ def _replace(part: Path, final: Path) -> None:
     _sync_folder(final.parent)
     if old is not None:
         shutil.rmtree(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders at once; return whether the system can do so (Linux, but
+    not on every network file system)."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    done: int = rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0
 
 
 def sync(path: Path) -> None:

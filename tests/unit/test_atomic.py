@@ -7,10 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from tessera_flow import atomic
 from tessera_flow.atomic import atomic_folder, atomic_output, check_output, write_text
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import OutputError, TileError
@@ -36,6 +39,33 @@ def test_a_folder_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) ->
             part.mkdir()
             (part / text).write_text(text)
     assert [p.name for p in path.iterdir()] == ["new"]
+
+
+def test_a_folder_that_is_replaced_is_never_missing(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    if not atomic._exchange(one, other):
+        pytest.skip("this file system cannot exchange names")
+    path = tmp_path / "store"
+    missing, stop = [], threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            if not (path / "file").exists():
+                missing.append(time.monotonic())
+
+    path.mkdir()
+    (path / "file").touch()
+    reader = threading.Thread(target=look)
+    reader.start()
+    for _ in range(100):
+        with atomic_folder(path, lambda _: True) as part:
+            part.mkdir()
+            (part / "file").touch()
+    stop.set()
+    reader.join()
+    assert missing == []
 
 
 def test_content_and_names_are_on_disk_before_and_after_the_rename(

@@ -13,6 +13,7 @@ from tessera_flow.jobs.paths import PathPatterns
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.change import write_change
 from tessera_flow.products.cog import write_cogs
+from tessera_flow.products.cube import add_period
 from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.vrt import write_vrt
@@ -34,6 +35,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
     }
     monkeypatch.chdir(tmp_path)
     write_zarr(files["zarr"], *inputs)
+    add_period(files["cube"], "y2023", files["zarr"])
     write_arrays(
         files["arrays"], files["scales"], files["counts"], files["arrays_provenance"], *inputs
     )
@@ -56,13 +58,15 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
         )
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(snippets) == 9
+    assert len(snippets) == 10
     # That of the geotessera client is run by tests/geotessera: it needs another Python.
     for snippet in snippets:
         if "import GeoTesseraZarr" not in snippet:
             exec(snippet, namespace)
     vectors = region.embeddings * region.scales[..., None]
     np.testing.assert_array_equal(namespace["vector"], vectors[100, 50])
+    np.testing.assert_array_equal(namespace["series"].values[0], vectors[100, 50])
+    np.testing.assert_array_equal(namespace["one"][0], vectors[100, 50])
     np.testing.assert_array_equal(namespace["pixel"], vectors[100, 50])
     assert (namespace["x"], namespace["y"]) == (600_505, 5_698_995)
     assert namespace["alpha"].min() == 255

@@ -21,8 +21,8 @@ def literals(text: str) -> set[str]:
 def test_the_rules_name_the_files_of_the_package() -> None:
     in_rules = {path for file in RULES for path in literals(file.read_text(encoding="utf-8"))}
     assert in_rules <= PATTERNS
-    # These are outputs only on condition, so the rules take them from `ProductFiles`.
-    ends = (".vrt", "/arrays.json", "/vrt.json", "/cog.json", "/scenes.parquet")
+    # These are outputs only on condition, or none, so the rules take them from `ProductFiles`.
+    ends = (".vrt", "/arrays.json", "/vrt.json", "/cog.json", "/scenes.parquet", "/cube.zarr")
     conditional = {
         p
         for p in PATTERNS

@@ -122,6 +122,8 @@ WEIGHTS_PRIORITY = 2000000
 
 # Blocks in progress: see tessera_flow/jobs/in_flight.py.
 add_resource("in_flight", ALL_OF_IT)
+# Jobs that change the cube of a region: one at a time.
+add_resource("cube", 1)
 
 # The process of a job, which counts other blocks, must use the threads that were planned for it.
 if cores_here() is not None:

@@ -3,6 +3,7 @@
 # scenes and the record of the weights.
 # Makes:
 #   stitch_zarr         the Zarr store
+#   cube                the period in the store of all periods of the region
 #   stitch_arrays       the reference's arrays
 #   preview             three principal components as GeoTIFF and PNG
 #   skip_block          the file that replaces a block that failed (jobs.on_failed_block: skip)
@@ -29,6 +30,29 @@ rule stitch_zarr:
         "Writing the Zarr store of {wildcards.region}, {wildcards.period}"
     script:
         "../scripts/stitch_zarr.py"
+
+
+# Changes <results>/{region}/cube.zarr, which is no output: Snakemake would remove it before each
+# job. One job at a time does so.
+rule cube:
+    input:
+        store="<results>/{region}/{period}/embeddings.zarr",
+    output:
+        checksums="<results>/{region}/{period}/checksums/cube.json",
+    log:
+        "<logs>/{region}/{period}/cube.log",
+    benchmark:
+        "<logs>/{region}/{period}/cube.bench.tsv"
+    priority: PRODUCT_PRIORITY
+    resources:
+        **needs("cube", cube=1),
+    params:
+        settings=of(PARAMS.product("cube")),
+        cube=of(PRODUCTS.cube),
+    message:
+        "Adding {wildcards.period} to the cube of {wildcards.region}"
+    script:
+        "../scripts/cube.py"
 
 
 # <results>/{region}/{period}/stitched_representation.npy, _scales.npy, _counts.npy and .json, and

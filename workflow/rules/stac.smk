@@ -36,6 +36,7 @@ rule stac_item:
 rule stac_collection:
     input:
         stac_items=of(PRODUCTS.stac_items),
+        cube=of(PRODUCTS.cube_records),
     output:
         collection="<results>/{region}/collection.json",
         table="<results>/{region}/items.parquet",
@@ -47,6 +48,8 @@ rule stac_collection:
     priority: PRODUCT_PRIORITY
     resources:
         **needs("stac_collection"),
+    params:
+        cube=of(PRODUCTS.cube),
     message:
         "Describing the periods of {wildcards.region}"
     script:

@@ -10,4 +10,5 @@ with product_job(snakemake):
         Path(snakemake.output.collection),
         [Path(path) for path in snakemake.input.stac_items],
         Path(snakemake.output.table),
+        Path(snakemake.params.cube) if snakemake.params.cube else None,
     )

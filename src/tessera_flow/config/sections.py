@@ -394,6 +394,12 @@ class Products(Section):
         "`false`: each chunk is a file, so that GDAL 3.12 can read the store; 10,000 x 10,000 px "
         "are then 40,000 files.",
     )
+    cube: bool = key(
+        False,
+        "Whether the Zarr stores of all periods of a region are combined in one store with an axis "
+        "of time, `cube.zarr` in the folder of the region. It shares its files with them, so it "
+        "needs no further disk space where hard links exist.",
+    )
     cog_dtype: Literal["float32", "int8"] = key(
         "float32",
         "Content of the GeoTIFF of `cog`. `float32`: embeddings. `int8`: codes, and a second file "

@@ -82,6 +82,7 @@ PRODUCT_SECONDS = {
     "index": 0.0,
     "vrt": 0.0,
     "geotessera": 1.6,
+    "cube": 0.0,
     "stac_item": 0.0,
     "stac_collection": 0.0,
     "checks": 1.0,

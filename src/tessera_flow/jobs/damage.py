@@ -14,6 +14,7 @@ from pathlib import Path
 from ..config.configuration import runs
 from ..errors import TileError
 from ..products.checksums import TILES, Checksums
+from .cubes import cube_faults
 from .files import RunFiles
 from .params import JobParams
 from .product_files import STORES, ProductFiles
@@ -58,6 +59,8 @@ def faulty_products(files: RunFiles, params: JobParams) -> FaultyProducts:
     products = ProductFiles(files)
     damaged: dict[str, str] = {}
     outdated: list[str] = []
+    if files.config.products.cube:
+        damaged |= cube_faults(files)
     for region, period in runs(files.config):
         for name, path in products.records(region, period).items():
             if path in damaged or path in outdated or not Path(path).exists():

@@ -52,6 +52,8 @@ class PathPatterns:
     vrt: str
     vrt_codes: str
     geotessera: str
+    cube: str
+    cube_record: str
     tiles: str
     tile_list: str
     tile_list_checksums: str
@@ -131,6 +133,8 @@ class PathPatterns:
             vrt=f"{products}/embeddings.vrt",
             vrt_codes=f"{products}/embeddings_codes.vrt",
             geotessera=f"{products}/geotessera",
+            cube=f"{results}/{{region}}/cube.zarr",
+            cube_record=f"{checksums}/cube.json",
             tiles=f"{products}/tiles/{{block}}.json",
             tile_list=f"{products}/tiles.json",
             tile_list_checksums=f"{checksums}/tiles.json",

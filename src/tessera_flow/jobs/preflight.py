@@ -230,6 +230,8 @@ def refuse_folders_of_others(files: RunFiles) -> None:
         by_format = products.by_format(region, period)
         for path in (*by_format.get("zarr", ()), *by_format.get("geotessera", ())):
             check_replaceable(Path(path), has_record)
+        if files.config.products.cube:
+            check_replaceable(Path(files.paths.cube.format(region=region)), has_record)
 
 
 def refuse_other_settings(files: RunFiles) -> None:

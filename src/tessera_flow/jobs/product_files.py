@@ -16,7 +16,7 @@ SKIPPED = "skipped_blocks"
 
 # Not described by a STAC Item: itself, the report of the run, and files that tools cannot open
 # as one raster.
-_NOT_DESCRIBED = ("stac", "report", "tiles")
+_NOT_DESCRIBED = ("stac", "report", "tiles", "cube")
 
 
 def is_record(path: str) -> bool:
@@ -77,6 +77,8 @@ class ProductFiles:
             for product in (*self._config.products.formats, *(["origin"] * self._config.fills))
             if product in patterns
         }
+        if self._config.products.cube:
+            files["cube"] = [self._paths.cube_record.format(**names)]
         if "tiles" in self._config.products.formats:
             files["tiles"] = [
                 *self.tile_records(region, period),
@@ -205,6 +207,21 @@ class ProductFiles:
         """Return the STAC Items of a region's periods."""
         return [
             self._paths.item.format(region=region, period=period)
+            for name, period in runs(self._config)
+            if name == region
+        ]
+
+    def cube(self, region: str) -> str:
+        """Return the store of all periods of a region, if it is made; else an empty text."""
+        made = self._config.products.cube
+        return self._paths.cube.format(region=region) if made else ""
+
+    def cube_records(self, region: str) -> list[str]:
+        """Return the records that the periods of a region are in its cube, if it is made."""
+        if not self._config.products.cube:
+            return []
+        return [
+            self._paths.cube_record.format(region=name, period=period)
             for name, period in runs(self._config)
             if name == region
         ]

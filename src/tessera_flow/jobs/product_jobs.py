@@ -43,11 +43,12 @@ RULES = {
     "origin": ("origin",),
     "vrt": ("stitch_arrays", "vrt"),
     "geotessera": ("geotessera",),
+    "cube": ("cube",),
     "stac": ("stac_item",),
     "report": ("preview", "checks", "report"),
 }
 """Rules that make each format, in the order in which they need each other."""
-_AFTER_OTHERS = ("vrt", "stac_item", "report")
+_AFTER_OTHERS = ("cube", "vrt", "stac_item", "report")
 """Rules that need the products before them."""
 
 
@@ -67,7 +68,8 @@ class ProductJobs:
         that are missing."""
         formats = self._names.by_format(region, period)
         missing = set(formats) if blocks else self.missing(region, period)
-        if self._work.files.config.maps_of(region, period) and "zarr" not in formats:
+        config = self._work.files.config
+        if (config.products.cube or config.maps_of(region, period)) and "zarr" not in formats:
             path = self._work.files.paths.zarr.format(region=region, period=period)
             missing |= {"zarr"} if blocks or not self._work.exists(path) else set()
         if "tiles" in missing:

@@ -68,6 +68,7 @@ NEEDS: Mapping[str, Need] = {
     "cog": Need(900, 0, "none", 240, threads=2),
     "vrt": Need(150, 0, "none", 30),
     "geotessera": Need(850, 0, "none", 120),
+    "cube": Need(250, 0, "none", 60),
     "stac_item": Need(250, 0, "none", 30),
     "stac_collection": Need(150, 0, "none", 30),
     "checks": Need(650, 0, "none", 120),

@@ -64,7 +64,7 @@ def read_record(path: Path) -> dict[str, Any]:
     record: Any = None
     try:
         if path.is_dir() and path.suffix == ".zarr":
-            record = open_store(path).attrs.get("provenance")
+            record = open_store(path, cube=True).attrs.get("provenance")
         elif path.is_dir():
             record = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
         elif path.suffix == ".parquet":

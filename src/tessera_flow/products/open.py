@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,29 +16,31 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import RegionError, TileError
 from .blocks import COUNT_KINDS
 from .checksums import STORE_RECORD, Checksums, damage_message
+from .cube import CUBE
 from .points import Points
 from .sample import open_store, sample_store
-from .stores import STORE_NAME
+from .stores import STORE_NAME, open_stores
 
 
 def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
     """Open a product lazily, with dequantised embeddings.
 
     Args:
-        path: `embeddings.zarr`, or the folder `results/<region>/<period>` that holds it.
+        path: `embeddings.zarr`, or the folder `results/<region>/<period>` that holds it; or
+            `cube.zarr` of a region.
 
     Returns:
         A dataset with `embeddings` (time, band, y, x) float32, NaN where there is no embedding;
         `observation_counts` and `observation_months` where they are known; coordinates and CRS as
-        in the store. Attributes that are objects or lists of texts in the store, such as
-        `provenance`, are JSON text, so that the dataset can be written as NetCDF. Arrays are read
-        chunk by chunk when they are used.
+        in the store, of a cube also `period` (time), the names of the periods. Attributes that are
+        objects or lists of texts in the store, such as `provenance`, are JSON text, so that the
+        dataset can be written as NetCDF. Arrays are read chunk by chunk when they are used.
 
     Raises:
         TileError: there is no product, or files of it are missing or shortened.
     """
     store = _store(path)
-    open_store(store)  # refuses what is not a product, with a message
+    group = open_store(store, cube=True)  # refuses what is not a product, with a message
     recorded = (store / STORE_RECORD).exists()
     if recorded and (faults := list(Checksums.of_store(store).changed_sizes())):
         raise TileError(damage_message(store, faults))
@@ -51,6 +53,9 @@ def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
         ) from error
     if "kind" in dataset.coords:
         dataset = dataset.assign_coords(kind=list(COUNT_KINDS))
+    if entries := cast(list[dict[str, Any]], group.attrs.get(CUBE)):
+        names = [entry["period"] for entry in entries]
+        dataset = dataset.assign_coords(period=("time", names))
     dataset.attrs = {name: _flat(value) for name, value in dataset.attrs.items()}
     if "scales" not in dataset:
         return dataset
@@ -74,6 +79,7 @@ def sample_points(
     x: ArrayLike,
     y: ArrayLike,
     crs: Any = "EPSG:4326",
+    period: str | None = None,
 ) -> NDArray[np.float32]:
     """Return the embeddings of the pixels that contain the points.
 
@@ -81,13 +87,14 @@ def sample_points(
         path: as for `open_product`.
         x, y: N coordinates each: longitude and latitude, or easting and northing.
         crs: of the coordinates, as pyproj takes it.
+        period: of a cube.
 
     Returns:
         (N, K) float32; NaN for points outside the product or without an embedding.
 
     Raises:
         RegionError: `x` and `y` differ in length, or no point is inside the product.
-        TileError: there is no product.
+        TileError: there is no product, or no such period in it.
     """
     xs, ys = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
     if xs.shape != ys.shape or xs.ndim != 1:
@@ -95,7 +102,13 @@ def sample_points(
             f"x has the shape {xs.shape} and y {ys.shape}: give one number for each point in both."
         )
     points = Points(xs, ys, pyproj.CRS.from_user_input(crs), pa.table({}))
-    return sample_store(open_store(_store(path)), points).embeddings
+    stores = open_stores([_store(path)])
+    if period is not None:
+        stores = [store for store in stores if store.labels[1] == period]
+    if len(stores) != 1:
+        names = ", ".join(store.labels[1] for store in open_stores([_store(path)]))
+        raise TileError(f"{path} has {names}: give one of them as `period`.")
+    return sample_store(stores[0].group, points, time=stores[0].time).embeddings
 
 
 def _store(path: str | os.PathLike[str]) -> Path:

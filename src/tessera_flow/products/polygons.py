@@ -64,13 +64,16 @@ class PolygonMeans:
         return append_columns(table, new, "polygons")
 
 
-def average_store(group: zarr.Group, polygons: Polygons, required: bool = True) -> PolygonMeans:
+def average_store(
+    group: zarr.Group, polygons: Polygons, required: bool = True, time: int = 0
+) -> PolygonMeans:
     """Average the pixels whose centres are in each polygon.
 
     Args:
         group: the store.
         polygons: the polygons.
         required: whether it is an error if all of them are outside the store.
+        time: index of the period.
 
     Raises:
         RegionError: there are polygons, but all of them are outside the store.
@@ -78,7 +81,7 @@ def average_store(group: zarr.Group, polygons: Polygons, required: bool = True) 
     """
     attributes: dict[str, Any] = group.attrs.asdict()
     crs = pyproj.CRS.from_user_input(attributes.get("proj:code") or attributes["proj:wkt2"])
-    store = _Store(group, Affine(*attributes["spatial:transform"]))
+    store = _Store(group, Affine(*attributes["spatial:transform"]), time)
     number = len(polygons.geometry)
     counts = len(COUNT_KINDS) if store.counts is not None else 0
     embeddings = np.full((number, store.embeddings.shape[1]), np.nan, np.float32)
@@ -111,11 +114,11 @@ def average_store(group: zarr.Group, polygons: Polygons, required: bool = True) 
 class _Store:
     """The arrays of a store; the chunks that were read last are kept."""
 
-    def __init__(self, group: zarr.Group, transform: Affine) -> None:
+    def __init__(self, group: zarr.Group, transform: Affine, time: int) -> None:
         self.embeddings: Any = group["embeddings"]
         self.scales: Any = group.get("scales")
         self.counts: Any = group.get("observation_counts")
-        self._transform, self._parts = transform, Parts(group)
+        self._transform, self._parts = transform, Parts(group, time)
         self._read = lru_cache(_CHUNKS_KEPT)(self._read_chunk)
 
     def average(self, polygon: shapely.Geometry, means: PolygonMeans, index: int) -> str:

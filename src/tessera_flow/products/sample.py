@@ -20,6 +20,7 @@ from zarr.abc.store import Store
 from ..errors import RegionError, TileError
 from .blocks import COUNT_KINDS
 from .checksums import STORE_RECORD, Checksums, damage_message
+from .cube import CUBE
 from .points import Points
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,9 @@ def append_columns(table: pa.Table, new: Mapping[str, NDArray[Any]], features: s
     return table
 
 
-def open_store(path: Path | Store) -> zarr.Group:
-    """Open a store written by `zarr_store.write_zarr` for reading.
+def open_store(path: Path | Store, cube: bool = False) -> zarr.Group:
+    """Open a store written by `zarr_store.write_zarr` for reading; with `cube` also one of several
+    periods.
 
     Raises:
         TileError: it is not such a store.
@@ -98,16 +100,21 @@ def open_store(path: Path | Store) -> zarr.Group:
             f"{path} is a Zarr store without embeddings or without their transform: name "
             "embeddings.zarr of a region and period."
         )
+    if CUBE in group.attrs and not cube:
+        raise TileError(
+            f"{path} has several periods: name embeddings.zarr of one of them, beside it."
+        )
     return group
 
 
-def sample_store(group: zarr.Group, points: Points, required: bool = True) -> Sample:
+def sample_store(group: zarr.Group, points: Points, required: bool = True, time: int = 0) -> Sample:
     """Sample the pixel that contains each point; each chunk is read once for all its points.
 
     Args:
         group: the store.
         points: the points.
         required: whether it is an error if all of them are outside the store.
+        time: index of the period.
 
     Raises:
         RegionError: there are points, but all of them are outside the store.
@@ -129,7 +136,7 @@ def sample_store(group: zarr.Group, points: Points, required: bool = True) -> Sa
         )
     rows = np.where(inside, row, -1).astype(np.int64)
     columns = np.where(inside, column, -1).astype(np.int64)
-    embeddings, counts = read_pixels(group, rows, columns)
+    embeddings, counts = read_pixels(group, rows, columns, time)
     valid = np.isfinite(embeddings).all(axis=1)
     state = np.where(inside, np.where(valid, INSIDE, NO_EMBEDDING), OUTSIDE)
     state = np.where(known, state, NO_COORDINATES)
@@ -140,13 +147,14 @@ def sample_store(group: zarr.Group, points: Points, required: bool = True) -> Sa
 
 
 def read_pixels(
-    group: zarr.Group, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    group: zarr.Group, rows: NDArray[np.int64], columns: NDArray[np.int64], time: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     """Read pixels of a store; each chunk is read once.
 
     Args:
         group: the store.
         rows, columns: (n,) position in the product grid; -1 outside.
+        time: index of the period.
 
     Returns:
         (n, K) embeddings, NaN where there is none; (n, 3) counts, or (n, 0) if there are none.
@@ -159,7 +167,7 @@ def read_pixels(
         for name in ("embeddings", "scales", "observation_counts")
         if name in group
     }
-    parts = Parts(group)
+    parts = Parts(group, time)
     dim = stored["embeddings"].shape[1]
     embeddings = np.full((len(rows), dim), np.nan, np.float32)
     counted = "observation_counts" in stored
@@ -189,13 +197,15 @@ class Parts:
         root: the store's folder; its name, if it is not one.
     """
 
-    def __init__(self, group: zarr.Group) -> None:
-        """Read the record, and check the metadata of the arrays.
+    def __init__(self, group: zarr.Group, time: int = 0) -> None:
+        """Read the record, and check the metadata of the arrays; `time` is the index of the period
+        that is read.
 
         Raises:
             TileError: the record, or metadata, are damaged.
         """
         store = group.store_path.store
+        self._time = time
         self.root = Path(str(getattr(store, "root", group.store_path)), group.path)
         self._record: Checksums | None = None
         if not isinstance(store, zarr.storage.LocalStore):
@@ -236,12 +246,13 @@ class Parts:
         """
         edges = array.shards or array.chunks
         shard = rows.start // edges[-2], columns.start // edges[-1]
-        name = "/".join([array.basename, "c", *["0"] * (array.ndim - 2), *map(str, shard)])
+        middle = ["0"] * (array.ndim - 3)
+        name = "/".join([array.basename, "c", str(self._time), *middle, *map(str, shard)])
         fault = self._record and name in self._record.sizes and self._record.fault(name)
         if fault:
             raise TileError(damage_message(self.root, [fault]))
         try:
-            return np.asarray(array[(0, ..., rows, columns)])
+            return np.asarray(array[(self._time, ..., rows, columns)])
         except (RuntimeError, ValueError, LookupError, EOFError, OSError) as error:
             fault = f"{name} cannot be decoded ({error})"
             raise TileError(damage_message(self.root, [fault])) from error

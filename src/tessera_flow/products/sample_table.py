@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import zarr
 
 from ..errors import RegionError
 from .geopackage import geometries, write_geopackage
 from .points import Points, Polygons, write_table
 from .polygons import average_store
 from .sample import INSIDE, OUTSIDE, append_columns, sample_store
-from .stores import labels
+from .stores import PeriodStore
 
 
 @dataclass(frozen=True)
@@ -33,35 +32,35 @@ class SampleTable:
     rows: str
 
 
-def sample_table(groups: Mapping[Path, zarr.Group], features: Points | Polygons) -> SampleTable:
+def sample_table(stores: Sequence[PeriodStore], features: Points | Polygons) -> SampleTable:
     """Sample the stores; of several stores, each row has the columns `region` and `period`.
 
     Raises:
         RegionError: all features are outside all stores, or have a column that is added.
         TileError: a store is damaged.
     """
-    several = len(groups) > 1
+    several = len(stores) > 1
     tables, states = [], []
-    for group in groups.values():
+    for store in stores:
         table = features.table
         if several:
-            names = zip(("region", "period"), labels(group), strict=True)
+            names = zip(("region", "period"), store.labels, strict=True)
             rows = table.num_rows
             table = append_columns(
                 table, {name: np.full(rows, label) for name, label in names}, "features"
             )
         if isinstance(features, Polygons):
-            means = average_store(group, features, required=not several)
+            means = average_store(store.group, features, not several, store.time)
             tables.append(means.columns_after(table))
             states.append(means.state)
         else:
-            sample = sample_store(group, features, required=not several)
+            sample = sample_store(store.group, features, not several, store.time)
             tables.append(sample.columns_after(table))
             states.append(sample.state)
     state = np.concatenate(states)
     if several and len(state) and (state == OUTSIDE).all():
         raise RegionError(
-            f"No feature is in any of the {len(groups)} products: check the CRS and the order of "
+            f"No feature is in any of the {len(stores)} products: check the CRS and the order of "
             "the coordinates."
         )
     kind = "polygons" if isinstance(features, Polygons) else "points"

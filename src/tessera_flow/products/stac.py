@@ -231,13 +231,16 @@ def _add_checksums(item: pystac.Item, folder: Path, products: Iterable[str]) -> 
                 item.stac_extensions.append(FILE)
 
 
-def write_collection(output: Path, items: Sequence[Path], table: Path | None = None) -> None:
+def write_collection(
+    output: Path, items: Sequence[Path], table: Path | None = None, cube: Path | None = None
+) -> None:
     """Write the Collection of one region from the Items of its periods.
 
     Args:
         output: the JSON file, in the parent of the folders of the Items.
         items: files of `write_item`; at least one.
         table: Parquet file to write beside it, with the Items as a table; None: none.
+        cube: the store of all periods, if there is one, beside the Collection.
 
     Raises:
         OutputError: the file cannot be written.
@@ -272,6 +275,8 @@ def write_collection(output: Path, items: Sequence[Path], table: Path | None = N
             **{k: v for k, v in documents[0]["properties"].items() if k == "gsd"},
         },
     )
+    if cube is not None:
+        _add_cube(collection, cube)
     collection.add_link(licence_of_scenes())
     collection.add_link(pystac.Link("emb:model", model.url, title=model.name))
     sources = [SourceRecord(**source) for record in records for source in record["sources"]]
@@ -308,6 +313,19 @@ def _moved(item: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "links": [moved(link) for link in item["links"]],
         "assets": {key: moved(asset) for key, asset in item["assets"].items()},
     }
+
+
+def _add_cube(collection: pystac.Collection, cube: Path) -> None:
+    """Add the store of all periods, and its record with size and SHA-256."""
+    title = "Zarr v3 store of all periods"
+    media, name = "application/vnd+zarr", cube.name
+    collection.add_asset("cube", pystac.Asset(f"./{name}", title, None, media, ["data"]))
+    record = _store_record(name, title)
+    sums = Checksums.of_files([cube / STORE_RECORD], cube)
+    size, sha256 = sums.sizes[STORE_RECORD], sums.sha256[STORE_RECORD]
+    record.extra_fields |= {"file:size": size, "file:checksum": multihash(sha256)}
+    collection.add_asset("cube_checksums", record)
+    collection.stac_extensions.append(FILE)
 
 
 def _all_providers(documents: Sequence[Mapping[str, Any]]) -> list[pystac.Provider]:

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zarr
 
 from ..errors import TileError
+from .cube import CUBE
 from .sample import open_store
 
 STORE_NAME = "embeddings.zarr"
+
+
+@dataclass(frozen=True)
+class PeriodStore:
+    """The embeddings of a region and period.
+
+    Attributes:
+        path: of the store.
+        group: the store.
+        time: index of the period in it.
+        record: provenance of the period.
+    """
+
+    path: Path
+    group: zarr.Group
+    time: int
+    record: Mapping[str, Any]
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """The names of region and period."""
+        return str(self.record["region"]), str(self.record["period"])
+
+    @property
+    def model(self) -> tuple[Any, ...]:
+        """What identifies the model."""
+        model = self.record.get("model", {})
+        return tuple(model.get(key) for key in ("family", "name", "sha256", "dim", "statistics"))
 
 
 def find_stores(paths: Sequence[Path]) -> list[Path]:
@@ -32,30 +62,27 @@ def find_stores(paths: Sequence[Path]) -> list[Path]:
     return list(stores)
 
 
-def open_stores(paths: Sequence[Path]) -> dict[Path, zarr.Group]:
-    """Open several stores with embeddings of one model.
+def open_stores(paths: Sequence[Path]) -> list[PeriodStore]:
+    """Open several stores with embeddings of one model; a store of several periods is opened for
+    each of them.
 
     Raises:
         TileError: a path is not a store, or the models differ.
     """
-    groups = {path: open_store(path) for path in paths}
-    first = next(iter(groups))
-    for path, group in groups.items():
-        if _model(group) != _model(groups[first]):
+    stores = [store for path in paths for store in _periods(path)]
+    for store in stores:
+        if store.model != stores[0].model:
             raise TileError(
-                f"{first} and {path} have embeddings of different models, which cannot be "
-                "compared: sample them into different tables."
+                f"{stores[0].path} and {store.path} have embeddings of different models, which "
+                "cannot be compared: sample them into different tables."
             )
-    return groups
+    return stores
 
 
-def labels(group: zarr.Group) -> tuple[str, str]:
-    """Return the names of region and period of a store."""
-    record: Any = group.attrs["provenance"]
-    return str(record["region"]), str(record["period"])
-
-
-def _model(group: zarr.Group) -> tuple[Any, ...]:
-    record: Any = group.attrs.asdict().get("provenance", {})
-    model = record.get("model", {})
-    return tuple(model.get(key) for key in ("family", "name", "sha256", "dim", "statistics"))
+def _periods(path: Path) -> Iterator[PeriodStore]:
+    group = open_store(path, cube=True)
+    attributes: Mapping[str, Any] = group.attrs.asdict()
+    if CUBE not in attributes:
+        yield PeriodStore(path, group, 0, attributes.get("provenance", {}))
+    for time, entry in enumerate(attributes.get(CUBE, ())):
+        yield PeriodStore(path, group, time, entry["provenance"])
