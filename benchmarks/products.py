@@ -1,6 +1,7 @@
 """Measure the Zarr store's writing speed, and time and memory of all products of a large region.
 
     python -m benchmarks.products FOLDER [--edge 10000] [--products zarr,arrays]
+    python -m benchmarks.products FOLDER --zarr-edge 0 --products cog --cog-dtype int8 --keep
 
 Simulates the embeddings of a region of blocks of 2000 px with 128 int8 dimensions (all blocks are
 equal), then
@@ -52,8 +53,7 @@ def region(folder: Path, edge: int) -> dict[str, Any]:
     for path in blocks.values():
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            shutil.copyfile(first, path.with_suffix(".part"))
-            path.with_suffix(".part").rename(path)
+            path.hardlink_to(first)
     provenance = build_provenance(grid, make_config(DIM, "int8"), "field", "y2023", WEIGHTS)
     return {"grid": grid, "blocks": blocks, "provenance": provenance}
 
@@ -192,7 +192,7 @@ def compare(folder: Path, edge: int, turns: int = 3) -> None:
 # Every product in a separate process
 
 
-def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
+def make(product: str, out: Path, inputs: dict[str, Any], cog_dtype: str) -> None:
     """Write one product below `out`."""
     if product == "zarr":
         write_store(out / "embeddings.zarr", inputs, NEEDS["stitch_zarr"].threads)
@@ -208,7 +208,9 @@ def make(product: str, out: Path, inputs: dict[str, Any]) -> None:
     elif product == "cog":
         from tessera_flow.products.cog import write_cogs
 
-        write_cogs(out / "embeddings.tif", None, **inputs)
+        codes, scales = out / "embeddings_codes.tif", out / "embeddings_scales.tif"
+        files = (codes, scales) if cog_dtype == "int8" else (out / "embeddings.tif", None)
+        write_cogs(*files, **inputs, threads=NEEDS["cog"].threads)
     elif product == "counts":
         from tessera_flow.products.counts import write_counts
 
@@ -245,24 +247,34 @@ PRODUCTS = ("zarr", "arrays", "counts", "geotessera", "preview", "checks", "repo
 _INPUTS = ("checks.json", "preview.png")
 
 
-def measure(folder: Path, edge: int, products: list[str]) -> dict[str, float]:
-    """Print time, written bytes and peak memory of each product; return the peaks in MiB."""
+def measure(
+    folder: Path, edge: int, products: list[str], cog_dtype: str = "float32", keep: bool = False
+) -> dict[str, float]:
+    """Print time, written bytes and peak memory of each product; return the peaks in MiB.
+
+    Times and peaks are those of a process that does what the script of the job does, from its
+    start to its end. Products are deleted unless `keep`.
+    """
     out = folder / "products"
     out.mkdir(exist_ok=True)
     region(folder, edge)
     peaks = {}
-    print(f"{'product':>12}{'s':>8}{'GB':>8}{'peak MiB':>10}")
+    print(f"{'product':>12}{'s':>8}{'CPU s':>8}{'GB':>8}{'peak MiB':>10}")
     for product in products:
         start = time.monotonic()
         command = [sys.executable, "-m", "benchmarks.products", str(folder), "--edge", str(edge)]
         done = subprocess.run(
-            [*command, "--make", product], stdout=subprocess.PIPE, text=True, check=True
-        )
+            [*command, "--make", product, "--cog-dtype", cog_dtype],
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        peaks[product] = float(done.stdout.split()[-1])
+        cpu, peaks[product] = map(float, done.stdout.split()[-2:])
         seconds = time.monotonic() - start
-        print(f"{product:>12}{seconds:>8.0f}{size / 1e9:>8.2f}{peaks[product]:>10.0f}", flush=True)
-        for path in out.iterdir():
+        print(
+            f"{product:>12}{seconds:>8.0f}{cpu:>8.0f}{size / 1e9:>8.2f}{peaks[product]:>10.0f}",
+            flush=True,
+        )
+        for path in () if keep else out.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name not in _INPUTS:
@@ -276,17 +288,22 @@ def main() -> None:
     parser.add_argument("--edge", type=int, default=10_000)
     parser.add_argument("--zarr-edge", type=int, default=4000)
     parser.add_argument("--products", default=",".join(PRODUCTS))
+    parser.add_argument("--cog-dtype", choices=("float32", "int8"), default="float32")
+    parser.add_argument("--keep", action="store_true", help="do not delete the products")
     parser.add_argument("--make", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.make:
-        make(arguments.make, folder / "products", region(folder, arguments.edge))
-        print(peak_mib())
+        inputs = region(folder, arguments.edge)
+        make(arguments.make, folder / "products", inputs, arguments.cog_dtype)
+        times = os.times()
+        print(times.user + times.system, peak_mib())
         return
     if arguments.zarr_edge:
         compare(folder, arguments.zarr_edge)
-    measure(folder, arguments.edge, [name for name in arguments.products.split(",") if name])
+    products = [name for name in arguments.products.split(",") if name]
+    measure(folder, arguments.edge, products, arguments.cog_dtype, arguments.keep)
 
 
 if __name__ == "__main__":
