@@ -2,6 +2,7 @@
 
     python -m benchmarks.products FOLDER [--edge 10000] [--products zarr,arrays]
     python -m benchmarks.products FOLDER --zarr-edge 0 --products cog --cog-dtype int8 --keep
+    python -m benchmarks.products FOLDER --read FOLDER/products/embeddings_codes.tif
 
 Simulates the embeddings of a region of blocks of 2000 px with 128 int8 dimensions (all blocks are
 equal), then
@@ -10,6 +11,9 @@ equal), then
   the same codec on as many threads and written to plain files, one per shard. The two alternate,
   and the fastest run of each counts. "bytes alone" writes the compressed bytes from memory;
 - writes every product, each in a separate process, and prints its time and peak memory.
+
+With `--read` it serves a GeoTIFF by HTTP ranges on loopback instead, and counts the requests and
+bytes of GDAL: opening it, three bands of the smallest overview, and three bands of 512 x 512 px.
 
 Requires disk space below FOLDER of about twice the codes (edge x edge x 128 bytes); products are
 deleted after they are measured.
@@ -31,6 +35,7 @@ from typing import Any
 import numpy as np
 from numcodecs import Zstd
 from tests.support.products_region import WEIGHTS, cut, make_config
+from tests.support.servers import serve_files
 
 from tessera_flow.block_file import create_block_file
 from tessera_flow.jobs.resources import NEEDS
@@ -282,6 +287,41 @@ def measure(
     return peaks
 
 
+READS = {
+    "open": "",
+    "three bands, all of it": "file.read([1, 2, 3], out_shape=(3, edge, edge))",
+    "three bands, 512 x 512 px": "file.read([1, 2, 3], window=window)",
+}
+
+
+def read_ranges(path: Path) -> dict[str, tuple[int, int]]:
+    """Print and return the requests and bytes of each kind of read, each in a new process that
+    opens the file first; those of opening are not counted again."""
+    counts: dict[str, tuple[int, int]] = {}
+    with serve_files(path.parent) as server:
+        for name, call in READS.items():
+            before, sent = len(server.requests), server.sent
+            quiet = "GDAL_DISABLE_READDIR_ON_OPEN='EMPTY_DIR', GDAL_PAM_ENABLED='NO'"
+            script = (
+                "import rasterio; from rasterio.windows import Window\n"
+                f"with rasterio.Env({quiet}),"
+                f" rasterio.open('/vsicurl/{server.url}/{path.name}') as file:\n"
+                "    last = file.overviews(1)[-1] if file.overviews(1) else 1\n"
+                "    edge = -(-max(file.shape) // last)\n"
+                "    x, y = file.width // 1024 * 512, file.height // 1024 * 512\n"
+                "    window = Window(x, y, 512, 512)\n"
+                f"    {call or 'pass'}\n"
+            )
+            subprocess.run([sys.executable, "-c", script], check=True)
+            made, size = len(server.requests) - before, server.sent - sent
+            opened = counts.get("open", (0, 0))
+            counts[name] = made - opened[0], size - opened[1]
+    print(f"{path.name}, {path.stat().st_size / 1e9:.2f} GB")
+    for name, (made, size) in counts.items():
+        print(f"{name:>28}{made:>5} requests{size / 1e6:>10.3f} MB")
+    return counts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -290,6 +330,7 @@ def main() -> None:
     parser.add_argument("--products", default=",".join(PRODUCTS))
     parser.add_argument("--cog-dtype", choices=("float32", "int8"), default="float32")
     parser.add_argument("--keep", action="store_true", help="do not delete the products")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="count bytes read from FILE")
     parser.add_argument("--make", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
@@ -299,6 +340,9 @@ def main() -> None:
         make(arguments.make, folder / "products", inputs, arguments.cog_dtype)
         times = os.times()
         print(times.user + times.system, peak_mib())
+        return
+    if arguments.read:
+        read_ranges(arguments.read.resolve())
         return
     if arguments.zarr_edge:
         compare(folder, arguments.zarr_edge)

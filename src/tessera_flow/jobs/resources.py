@@ -65,7 +65,8 @@ NEEDS: Mapping[str, Need] = {
     # Holds the same window of two periods.
     "change": Need(600, 0, "none", 120),
     "counts": Need(350, 0, "none", 120),
-    "cog": Need(900, 0, "none", 240, threads=2),
+    # Grows with the region: 800 at 2,000 px, 1,400 when a measurement of 10,000 px was stopped.
+    "cog": Need(1600, 0, "none", 240, threads=2),
     "vrt": Need(150, 0, "none", 30),
     "geotessera": Need(850, 0, "none", 120),
     "cube": Need(250, 0, "none", 60),

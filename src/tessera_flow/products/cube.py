@@ -30,7 +30,7 @@ CUBE = "cube"
 """Attribute of the group with a list of the periods, in the order of the axis of time."""
 
 _REQUIRED = ("embeddings", "scales")
-_OPTIONAL = ("observation_counts", "observation_months")
+_OPTIONAL = ("observation_counts", "observation_months", "origin")
 _COORDINATES = ("x", "y", "band", "kind", "spatial_ref")
 _PLACE = ("proj:code", "proj:wkt2", "spatial:transform", "spatial:shape")
 _MODEL = ("family", "name", "sha256", "dim", "dtype", "statistics")
