@@ -162,16 +162,19 @@ def on_device(clock: Clock, made: list[Transfers]) -> None:
     Transfers.__init__ = remember  # type: ignore[method-assign]
 
 
+def remove_progress(output: Path) -> None:
+    """Remove what a killed run left: its patches would not be computed."""
+    for leftover in output.parent.glob(f"{output.name}.*.progress"):
+        leftover.unlink()
+
+
 def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, Any]:
     """Embed a block in one way; return what was measured."""
     clock, made = Clock(), []
     torch.set_num_threads(1)
     clock.without_models()
     block._read_ahead = lambda device: 1
-    if way == "before":
-        as_before(clock)
-    else:
-        on_device(clock, made)
+    as_before(clock) if way == "before" else on_device(clock, made)
     clock.measure("reading", patch_file, "read_patch")
     clock.measure("summary", patch_file, "summarise")
     clock.measure("summary", months.StepMonths, "masks")
@@ -198,8 +201,7 @@ def work(way: str, patches: Path, checkpoint: Path, output: Path) -> dict[str, A
         return dataclasses.replace(model, reference=model.model)
 
     block.prepare = prepared
-    for leftover in output.parent.glob(f"{output.name}.*.progress"):
-        leftover.unlink()  # of a run that was killed: its patches would not be computed
+    remove_progress(output)
     spec = ModelSpec(checkpoint, device="cpu", precision="float32", threads=1)
     period = months.PeriodMonths.of("tiles", *PERIOD)
     infer_block(patches, output, spec, InferenceOptions(), {}, period=period, block_edge=2000)

@@ -212,7 +212,7 @@ def test_lint_is_clean_and_no_rule_runs_python_inline() -> None:
     titles = set(re.findall(r"^    \* (.*)$", done.stdout, re.MULTILINE))
     assert titles == {"Specify a conda environment or container for each rule.:"}, done.stdout
     rules = sorted((REPOSITORY / "workflow" / "rules").glob("*.smk"))
-    assert len(rules) == 17
+    assert len(rules) == 19
     for path in rules:
         assert not re.search(r"^\s*(run|shell):", path.read_text(), re.MULTILINE), path
 

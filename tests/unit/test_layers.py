@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERNALS = ("internals.smk", "internals_locks.smk")
+INTERNALS = ("internals.smk", "internals_locks.smk", "internals_resources.smk")
 PACKAGE = ROOT / "src/tessera_flow"
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
 RULES = sorted((ROOT / "workflow/rules").glob("*.smk"))

@@ -13,7 +13,6 @@ from tessera_flow.block_file import open_block_file
 from tessera_flow.inference import block
 from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
-from tessera_flow.inference.embedding import Embedding
 from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.months import PeriodMonths
 from tessera_flow.inference.series import median_step, summarise, with_vectors
@@ -108,7 +107,7 @@ def test_vectors_are_dequantised_and_nan_without_an_embedding() -> None:
     codes = np.arange(12, dtype=np.int8).reshape(2, 3, 2)
     scales = np.full((2, 3), 0.5, np.float32)
     scales[1, 1] = np.nan
-    vectors = with_vectors(summary, Embedding(codes, scales, np.zeros((2, 3, 3), np.uint16), 5))
+    vectors = with_vectors(summary, codes, scales)
     for (y, x), vector in zip(summary["places"].tolist(), vectors["vectors"], strict=True):
         np.testing.assert_array_equal(vector, codes[y, x] * scales[y, x])
 

@@ -1,13 +1,12 @@
 # Parts of Snakemake used here that are not in its documentation, checked on Snakemake 9.27.1.
 # Each has one function; the tests that would notice a change are in tests/dag and tests/e2e.
-# What concerns its locks is in internals_locks.smk.
+# What concerns its locks and resources is in internals_locks.smk and internals_resources.smk.
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.logging import logger
-from snakemake.resources import Resource
 from snakemake.settings.enums import Quietness
 
 
@@ -34,57 +33,6 @@ def runs_one_job():
 def show_warning(text):
     """Show a warning on the terminal and in Snakemake's own log."""
     logger.warning(f"WARNING: {text}")
-
-
-def add_resource(name, total):
-    """Limit a resource, as `--resources name=total` does."""
-    workflow.register_resource(name, total)
-
-
-def cores_here():
-    """Return the cores of this machine that a run may use; None on a cluster and in the process
-    of a job."""
-    settings = workflow.resource_settings
-    return None if runs_one_job() or settings.nodes is not None else settings.cores
-
-
-def array_jobs():
-    """Return the rules whose jobs the Slurm executor submits as arrays; None without."""
-    return getattr(workflow.executor_settings, "array_jobs", None)
-
-
-def set_threads(name, number):
-    """Set the threads of a rule as --set-threads does, also for the processes of its jobs, unless
-    the user sets them."""
-    threads = workflow.resource_settings._parsed_overwrite_threads
-    threads.setdefault(name, Resource("_cores", number))
-
-
-def limit_on_this_machine(limits):
-    """Limit resources that the user does not limit, unless jobs run on a cluster."""
-    if workflow.resource_settings.nodes is None:
-        for name, total in limits.items():
-            if name not in workflow.global_resources:
-                add_resource(name, total)
-
-
-def limits_of_run():
-    """Return what limits the jobs of this run: arguments of tessera_flow.jobs.limits.of_snakemake."""
-    settings = workflow.resource_settings
-    rate = workflow.scheduling_settings.max_jobs_per_timespan
-    resources = workflow.global_resources.expand_items(
-        constraints={}, evaluate=None, expand_sized=False
-    )
-    return {
-        "cores": settings.cores,
-        "jobs": settings.nodes,
-        "resources": {
-            name: value
-            for name, value in resources
-            if isinstance(value, int) and name in ("mem_mb", "downloads", "gpu")
-        },
-        "starts": None if rate is None else (rate.max_jobs, rate.timespan),
-    }
 
 
 def jobs_to_run():

@@ -113,18 +113,32 @@ def _messages(config: Config) -> Iterator[str]:
                     f"{sensor.sensor}.provider is {sensor.provider}: it is for local archives."
                 )
     if config.weights is not None:
-        for name in ("batch_size", "compile"):
-            if config.model.device == "cpu" and name in changed_keys(config.model):
-                yield f"model.{name} has no effect, because model.device is cpu: it is for GPUs."
-        weights = PurePath(config.model.weights or "")
-        # Published names have neither a suffix nor a folder.
-        if config.model.cache is not None and (weights.suffix or len(weights.parts) > 1):
-            yield (
-                "model.cache has no effect, because model.weights is the path of a file: it is for "
-                "published weights, which are downloaded."
-            )
-        if config.model.allow_statistics_mismatch and config.model.statistics is None:
-            yield "model.allow_statistics_mismatch has no effect without model.statistics."
+        yield from _of_the_model(config)
+    yield from _of_maps(config)
+    computed = {period for _, period in runs(config)}
+    for name in config.periods:
+        if name not in computed and config.sites.table is None:
+            yield f"periods.{name} is not computed: no region has it in its `periods`."
+
+
+def _of_the_model(config: Config) -> Iterator[str]:
+    """Yield a message for each setting of the model that has no effect."""
+    for name in ("batch_size", "compile"):
+        if config.model.device == "cpu" and name in changed_keys(config.model):
+            yield f"model.{name} has no effect, because model.device is cpu: it is for GPUs."
+    weights = PurePath(config.model.weights or "")
+    # Published names have neither a suffix nor a folder.
+    if config.model.cache is not None and (weights.suffix or len(weights.parts) > 1):
+        yield (
+            "model.cache has no effect, because model.weights is the path of a file: it is for "
+            "published weights, which are downloaded."
+        )
+    if config.model.allow_statistics_mismatch and config.model.statistics is None:
+        yield "model.allow_statistics_mismatch has no effect without model.statistics."
+
+
+def _of_maps(config: Config) -> Iterator[str]:
+    """Yield a message for each setting of a map, or map, that has no effect."""
     for name, settings in config.maps.items():
         changed = set(changed_keys(settings))
         for method, key in OF_METHODS.items():
@@ -135,10 +149,6 @@ def _messages(config: Config) -> Iterator[str]:
                 )
         if not any(name in config.maps_of(*run) for run in runs(config)):
             yield f"maps.{name} is not made: no region has a period of its `periods`."
-    computed = {period for _, period in runs(config)}
-    for name in config.periods:
-        if name not in computed and config.sites.table is None:
-            yield f"periods.{name} is not computed: no region has it in its `periods`."
 
 
 def _of_disabled_sensors(config: Config) -> Iterator[str]:

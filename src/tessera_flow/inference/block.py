@@ -177,7 +177,7 @@ def _embed_patches(
             compared += comparison
             require_tolerance(prepared, compared)
             arrays = _arrays(embedding, comparison, source.masks.pop(patch, None))
-            summary = with_vectors(source.summaries.pop(patch), embedding)
+            summary = with_vectors(source.summaries.pop(patch), embedding.values, embedding.scales)
             arrays |= {f"{SUMMARY}_{name}": values for name, values in summary.items()}
             writer.write(patch_name(patch), arrays)
             seconds = time.monotonic() - start

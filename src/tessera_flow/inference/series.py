@@ -19,7 +19,6 @@ from ..region.grid import Window
 from ..region.pixel_order import window_priority
 from ..sensors.sentinel1 import CHANNELS
 from ..sensors.sentinel2 import BANDS
-from .embedding import Embedding
 from .months import STREAMS
 from .tile import TileArrays
 
@@ -189,16 +188,24 @@ def _series(
 
 
 def with_vectors(
-    summary: Mapping[str, NDArray[np.generic]], embedding: Embedding
+    summary: Mapping[str, NDArray[np.generic]],
+    values: NDArray[np.generic],
+    scales: NDArray[np.float32] | None,
 ) -> dict[str, NDArray[np.generic]]:
     """Add `vectors` (n, K) float32: the embeddings of the pixels whose series are kept, NaN if a
-    pixel has none."""
+    pixel has none.
+
+    Args:
+        summary: of a patch, see `summarise`.
+        values: (H, W, K) embeddings of the patch, or their codes.
+        scales: (H, W) of the codes; None for embeddings.
+    """
     if "places" not in summary:
         return dict(summary)
     rows, columns = summary["places"].T
-    vectors = embedding.values[rows, columns].astype(np.float32)
-    if embedding.scales is not None:
-        vectors *= embedding.scales[rows, columns, np.newaxis]
+    vectors = values[rows, columns].astype(np.float32)
+    if scales is not None:
+        vectors *= scales[rows, columns, np.newaxis]
     return {**summary, "vectors": vectors}
 
 

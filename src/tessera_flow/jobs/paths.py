@@ -17,6 +17,9 @@ ANY_BLOCK = r"b\d+_\d+"
 ANY_CELL = r"[ns]\d\d_\d+_\d+"
 """Names of cells of sites, see `region.sites.CELL_NAME`."""
 
+_RECORDED = ("arrays", "preview", "counts", "cog", "change", "origin", "vrt", "checks", "report")
+"""Products whose sizes and checksums are in a file of the same name."""
+
 
 @dataclass(frozen=True)
 class PathPatterns:
@@ -140,15 +143,6 @@ class PathPatterns:
             tile_list_checksums=f"{checksums}/tiles.json",
             checks=f"{products}/checks.json",
             report=f"{products}/report.html",
-            arrays_checksums=f"{checksums}/arrays.json",
-            preview_checksums=f"{checksums}/preview.json",
-            counts_checksums=f"{checksums}/counts.json",
-            cog_checksums=f"{checksums}/cog.json",
-            change_checksums=f"{checksums}/change.json",
-            origin_checksums=f"{checksums}/origin.json",
-            vrt_checksums=f"{checksums}/vrt.json",
-            checks_checksums=f"{checksums}/checks.json",
-            report_checksums=f"{checksums}/report.json",
             map_file=f"{maps}/map.tif",
             map_names=f"{maps}/map.tif.aux.xml",
             map_uncertainty=f"{maps}/uncertainty.tif",
@@ -158,6 +152,7 @@ class PathPatterns:
             map_page=f"{maps}/map.html",
             map_item=f"{maps}/item.json",
             map_page_checksums=f"{maps}/checksums/label_map_page.json",
+            **{f"{name}_checksums": f"{checksums}/{name}.json" for name in _RECORDED},
             **_stac(results),
             **_without_region(work, results),
         )

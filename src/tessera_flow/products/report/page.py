@@ -128,13 +128,6 @@ def write_report(
     observations = summarise_observations(grid, blocks, provenance)
     skipped = skipped_blocks(skip_list)
     records = read_block_records(grid, blocks, provenance)
-    known_warnings = [
-        *(scene.reason for scene in records.missing),
-        *provenance.warnings,
-        *records.tile_facts,
-        *(text for _, text in _messages(results)),
-        *skipped.values(),
-    ]
     write_text(
         output,
         render(
@@ -157,17 +150,12 @@ def write_report(
             tiles=None if store is None else _tiles(grid, store),
             about=warnings_about(provenance),
             source_warnings=provenance.warnings,
-            warnings=read_warnings(logs, known_warnings),
+            warnings=read_warnings(logs, _shown(provenance, records, results, skipped)),
             **_seams(grid, results),
             **_costs(logs),
             methods=methods(
-                provenance,
-                manifests,
-                records,
-                len(skipped),
-                grid.downsample_rate,
-                store,
-                results.get("fill"),
+                *(provenance, manifests, records, len(skipped)),
+                *(grid.downsample_rate, store, results.get("fill")),
             ),
             citations=CITATIONS,
             **_files(provenance, products),
@@ -175,6 +163,22 @@ def write_report(
             record=json.dumps(provenance.to_json(), indent=1),
         ),
     )
+
+
+def _shown(
+    provenance: Provenance,
+    records: BlockRecords,
+    results: Mapping[str, Any],
+    skipped: Mapping[str, str],
+) -> list[str]:
+    """Return the warnings that other sections of the page show."""
+    return [
+        *(scene.reason for scene in records.missing),
+        *provenance.warnings,
+        *records.tile_facts,
+        *(text for _, text in _messages(results)),
+        *skipped.values(),
+    ]
 
 
 def _files(provenance: Provenance, products: Mapping[str, Sequence[str]]) -> dict[str, Any]:
