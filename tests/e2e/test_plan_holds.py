@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tessera_flow.config.configuration import load_config
+from tessera_flow.jobs.assumptions import block_disk_gb, dates_in
 from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import job_log_path
@@ -24,7 +25,7 @@ from tessera_flow.jobs.schedule import Schedule
 from tessera_flow.jobs.simulate import Limits
 from tests.support import workflow
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = pytest.mark.e2e
 
 WITHIN = 1.5
 SECONDS = {
@@ -132,6 +133,7 @@ def overhead(tmp_path_factory: pytest.TempPathFactory) -> float:
     return seconds / jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("blocks", "arguments", "limits", "changes"),
     [
@@ -165,3 +167,25 @@ def test_wall_time_of_a_plan_is_that_of_the_run(
     assert jobs == sum(plan.jobs.values()) == 6 * blocks[0] * blocks[1] + 4 + 3
     print(f"{blocks}: planned {expected:.1f} s, took {seconds:.1f} s; overhead {overhead:.2f} s")
     assert 1 / WITHIN < seconds / expected < WITHIN
+
+
+def test_blocks_that_wait_for_disk_are_admitted_when_another_ends(tmp_path: Path) -> None:
+    """Snakemake keeps the first answer of a job to what it claims, so a download that once had to
+    wait would start only when nothing else runs."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    changes = {"sentinel1": {"enabled": False}, "products": {"formats": ["zarr"]}}
+    room = 2.5 * block_disk_gb(100, {"sentinel2": dates_in("sentinel2", 122)})
+    configured(folder, (1, 4), jobs={"max_disk_gb": room}, **changes)
+    snakefile = waiting_workflow(folder, 0.1)
+    done = workflow.snakemake(folder, "--cores", "8", snakefile=snakefile)
+    assert done.returncode == 0, done.stdout
+    lines = [line.split() for line in (folder / "times").read_text().splitlines()]
+    jobs = [(rule, float(start), float(end)) for rule, start, end in lines]
+    downloads = sorted(job for job in jobs if job[0] == "download")
+    assert len(downloads) == 4
+    # Room for two blocks: the third starts when the first is finished and the second is not.
+    _, third, _ = downloads[2]
+    assert sum(start < third < end for _, start, end in jobs) == 1
+    ends = sorted(end for rule, _, end in jobs if rule == "infer_cpu")
+    assert ends[0] < third < ends[1]

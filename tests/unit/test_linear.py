@@ -93,5 +93,5 @@ def test_operations_of_the_computed_limits(name: str) -> None:
 
 def test_the_page_has_the_computed_limits() -> None:
     page = (Path(__file__).parents[2] / "docs/performance.md").read_text(encoding="utf-8")
-    for line in roofline.report(["v2-nano", "v1.1"]).splitlines():
+    for line in roofline.report(["v2-nano", "v1.1"], compiled=False).splitlines():
         assert line in page

@@ -451,8 +451,8 @@ def test_a_plan_knows_the_rules_of_all_products(tmp_path: Path) -> None:
     assert known | of_blocks | others | later | heads | sites == set(NEEDS)
     assert (known | later | heads) - {"export_tiles"} == set(PRODUCT_SECONDS)
     (formats,) = get_args(Products.model_fields["formats"].annotation)
-    # `origin` is made with `geotessera.fill: compute`, without being requested.
-    assert set(RULES_OF) - {"origin"} | {"tiles"} == set(get_args(formats))
+    # Made with `geotessera.fill: compute` and `products.cube`, without a format of their own.
+    assert set(RULES_OF) - {"origin", "cube"} | {"tiles"} == set(get_args(formats))
 
 
 def test_the_dates_of_a_plan_by_month(tmp_path: Path) -> None:

@@ -16,7 +16,12 @@ import pytest
 import rasterio
 from affine import Affine
 
-from tessera_flow.block_file import create_array, create_block_file, open_block_file
+from tessera_flow.block_file import (
+    create_array,
+    create_block_file,
+    create_series,
+    open_block_file,
+)
 from tessera_flow.errors import OutputError, TileError
 from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.ingest.retile import TIME_CHUNK
@@ -80,8 +85,10 @@ class Tiles:
             "sar_descending_doy": np.zeros(d, np.int16),
         }
         for name, data in content.items():
-            first = data.shape[0] if name == "roi" else TIME_CHUNK
-            array = create_array(patch, name, data.shape, (first, *data.shape[1:]), data.dtype)
+            first, create = (
+                (data.shape[0], create_array) if name == "roi" else (TIME_CHUNK, create_series)
+            )
+            array = create(patch, name, data.shape, (first, *data.shape[1:]), data.dtype)
             if data.size:
                 array[:] = data
 

@@ -122,6 +122,8 @@ WEIGHTS_PRIORITY = 2000000
 
 # Blocks in progress: see tessera_flow/jobs/in_flight.py.
 add_resource("in_flight", ALL_OF_IT)
+if callable(SCHEDULE.claim):
+    ask_again("in_flight", ALL_OF_IT, SCHEDULE.claim)
 # Jobs that change the cube of a region: one at a time.
 add_resource("cube", 1)
 

@@ -8,6 +8,34 @@ def add_resource(name, total):
     workflow.register_resource(name, total)
 
 
+def ask_again(name, waiting, claim):
+    """Ask a job that is ready for a resource again when another job has ended. Snakemake keeps the
+    first answer.
+
+    Args:
+        name: the resource.
+        waiting: what a job that has to wait claims; only such jobs are asked.
+        claim: function of the wildcards of a job that returns what it claims now.
+    """
+    prepare = workflow._prepare_dag
+
+    def prepare_with_questions(*arguments, **options):
+        prepare(*arguments, **options)
+        finish = workflow.dag.finish
+
+        async def finish_and_ask(job, **options):
+            await finish(job, **options)
+            for ready in workflow.dag.ready_jobs:
+                if ready.is_group() or (ready._scheduler_resources or {}).get(name) != waiting:
+                    continue
+                if claim(ready.wildcards) != waiting:
+                    ready._resources = ready._scheduler_resources = None
+
+        workflow.dag.finish = finish_and_ask
+
+    workflow._prepare_dag = prepare_with_questions
+
+
 def cores_here():
     """Return the cores of this machine that a run may use; None on a cluster and in the process
     of a job."""
