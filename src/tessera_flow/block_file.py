@@ -358,8 +358,8 @@ def _read_chunk(
     if size != steps * (out[:1].nbytes if len(out) else 0):
         return False
     plain = flags & _NOT_COMPRESSED and length == _BLOSC_HEAD.size + size and len(out) == steps
-    place = out.reshape(-1).view(np.uint8) if plain else scratch[_BLOSC_HEAD.size : length]
-    found = _read_into(file, place, add, head)
+    target = out.reshape(-1).view(np.uint8) if plain else scratch[_BLOSC_HEAD.size : length]
+    found = _read_into(file, target, add, head)
     if checksum:
         stored = file.read(_CHECKSUM.size)
         if found is None or stored != _CHECKSUM.pack(found):

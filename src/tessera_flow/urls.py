@@ -58,10 +58,10 @@ def _quoted(href: str) -> str:
 
 def _path_of_file_url(url: str) -> str:
     """Return the path of a `file:` URL, also of one whose special characters are not escaped."""
-    rest = url[len("file:") :]
-    if rest.startswith("//"):
-        rest = "/" + rest[2:].partition("/")[2]
-    return rest if "%" not in rest or os.path.exists(rest) else unquote(rest)
+    path = url[len("file:") :]
+    if path.startswith("//"):
+        path = "/" + path[2:].partition("/")[2]
+    return path if "%" not in path or os.path.exists(path) else unquote(path)
 
 
 def _existing(path: str) -> str:
@@ -79,12 +79,12 @@ def public_href(href: str) -> str:
     returned unchanged.
     """
     if href.startswith("/vsi"):
-        start, mark, rest = href.partition("?")[0].partition("://")
-        return f"{start}{mark}{_without_user(rest)}" if mark else start
+        start, mark, remainder = href.partition("?")[0].partition("://")
+        return f"{start}{mark}{_without_user(remainder)}" if mark else start
     if not _SCHEME.match(href) or href[:8].lower() == "file:///":
         return href
-    scheme, _, rest = href.partition("://")
-    return f"{scheme}://{_without_user(re.split('[?#]', rest, maxsplit=1)[0])}"
+    scheme, _, remainder = href.partition("://")
+    return f"{scheme}://{_without_user(re.split('[?#]', remainder, maxsplit=1)[0])}"
 
 
 def _without_user(rest: str) -> str:

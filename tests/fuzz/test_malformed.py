@@ -288,7 +288,7 @@ def finding(name: str, valid: Path, work: Path, seed: int) -> str | None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_valid_files_are_read(examples: Callable[[str], Path], name: str, tmp_path: Path) -> None:
-    with contextlib.suppress(TesseraFlowError):  # no point of the store is asked for
+    with contextlib.suppress(TesseraFlowError):  # no point of the store is requested
         READERS[name][1](Path(shutil.copytree(examples(name), tmp_path / "files")))
 
 

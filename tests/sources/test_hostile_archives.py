@@ -225,7 +225,7 @@ def test_search_without_end_ends(
 
 @contextmanager
 def dripping(text: bytes, pause: float) -> Iterator[str]:
-    """Serve an answer that begins with `text` and goes on byte by byte."""
+    """Serve an answer that begins with `text` and continues byte by byte."""
     ended = threading.Event()
 
     def answer(connection: socket.socket) -> None:

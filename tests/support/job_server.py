@@ -1,7 +1,7 @@
 """Run the scripts of jobs in forks of one process, which imports the libraries only once.
 
 A fork runs a script as `python SCRIPT` does, with streams, environment and working directory of
-its own. A script of another package than this repository's imports that package anew; one with
+its own. A script of another package than this repository's imports that package again; one with
 settings of the interpreter runs in an interpreter of its own. `snakemake_server` starts it.
 """
 

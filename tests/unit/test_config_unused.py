@@ -1,4 +1,4 @@
-"""Every key that the configuration accepts is used, or the user is told that it is not."""
+"""Every key that the configuration accepts is used, or the user gets a message that it is not."""
 
 from __future__ import annotations
 

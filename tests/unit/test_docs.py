@@ -61,7 +61,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def broken_build(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """A build of pages with all broken links; it goes on after an error."""
+    """A build of pages with all broken links; it continues after an error."""
     repository = copied(tmp_path_factory.mktemp("broken"))
     for link, name in BROKEN.items():
         page = repository / "docs" / name

@@ -150,9 +150,9 @@ def test_other_calls_are_passed_on(queue: Queue) -> None:
 @pytest.mark.parametrize("accepted", [True, False])
 def test_an_interrupted_submission_is_found_by_the_next(queue: Queue, accepted: bool) -> None:
     """`sbatch` is killed after, or before, the controller has accepted the job."""
-    queue.behave(f'{"accept;" if accepted else ""} touch "$Q/begun"; exec sleep 30')
+    queue.behave(f'{"accept;" if accepted else ""} touch "$Q/started"; exec sleep 30')
     with subprocess.Popen(SUBMIT, stderr=subprocess.DEVNULL) as process:
-        while not (queue.folder / "begun").exists():
+        while not (queue.folder / "started").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130

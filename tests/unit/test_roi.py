@@ -320,11 +320,11 @@ def test_high_resolution_mask_is_read_in_parts(tmp_path: Path, monkeypatch) -> N
     values = (rng.random((700, 900)) < 0.5).astype(np.uint8)
     transform = Affine(0.9, 0, 600_000, 0, -0.9, 5_700_000)
     path = raster(tmp_path / "m.tif", values, transform, "EPSG:32631")
-    at_once, _ = grid_mask(path)
+    undivided, _ = grid_mask(path)
     monkeypatch.setattr("tessera_flow.region.mask.MAX_SOURCE_PIXELS", 10_000)
     in_parts, _ = grid_mask(path)
-    np.testing.assert_array_equal(in_parts, at_once)
-    assert 0.3 < at_once.mean() < 0.7
+    np.testing.assert_array_equal(in_parts, undivided)
+    assert 0.3 < undivided.mean() < 0.7
 
 
 def test_fingerprint_covers_the_sources_of_a_virtual_mask(tmp_path: Path) -> None:

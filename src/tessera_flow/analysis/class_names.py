@@ -36,7 +36,7 @@ _FIELDS = (
 
 
 def class_colours(number: int) -> list[Colour]:
-    """Return a colour for each of `number` classes; the first twelve are easily told apart."""
+    """Return a colour for each of `number` classes; the first twelve are easy to distinguish."""
     colours = list(_COLOURS[:number])
     for n in range(number - len(colours)):
         lightness = (0.35, 0.55, 0.75)[n % 3]

@@ -145,11 +145,11 @@ def overlap(a: Placement, b: Placement) -> tuple[Window, Window]:
     crs_a, crs_b = pyproj.CRS.from_wkt(a.crs), pyproj.CRS.from_wkt(b.crs)
     if crs_a != crs_b:
         faults.append(f"A is in {_crs_name(crs_a)}, B in {_crs_name(crs_b)}")
-    sizes = [(place.transform.a, place.transform.e) for place in (a, b)]
+    sizes = [(side.transform.a, side.transform.e) for side in (a, b)]
     if not np.allclose(sizes[0], sizes[1], rtol=1e-9, atol=0):
         texts = [f"{abs(x):g} x {abs(y):g}" for x, y in sizes]
         faults.append(f"a pixel of A is {texts[0]}, one of B {texts[1]} in units of the CRS")
-    if any(place.transform.b or place.transform.d for place in (a, b)):
+    if any(side.transform.b or side.transform.d for side in (a, b)):
         faults.append("a grid is rotated")
     if not faults:
         _, _, x, _, _, y = tuple(~a.transform @ b.transform)[:6]
@@ -208,12 +208,12 @@ def compare(
     with ExitStack() as stack:
         write: Callable[[Window, NDArray[Any]], None] | None = None
         if difference is not None and a.dim == b.dim:
-            place = Placement(
+            placement = Placement(
                 in_a.shape, a.place.crs, a.place.transform @ Affine.translation(in_a.x0, in_a.y0)
             )
             tags = {"A": a.name, "B": b.name}
             write = stack.enter_context(
-                cog_writer(difference, place, "float32", [_BAND], tags, "AVERAGE",
+                cog_writer(difference, placement, "float32", [_BAND], tags, "AVERAGE",
                            float("nan"))
             )  # fmt: skip
         for window in _windows(in_a, a.chunk):

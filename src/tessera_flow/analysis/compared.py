@@ -187,16 +187,16 @@ def _open_arrays(path: Path) -> Embeddings:
             f"its position ({error!r})."
         ) from error
     codes = _array(path, 3)
-    place = Placement((codes.shape[0], codes.shape[1]), crs, affine)
+    placement = Placement((codes.shape[0], codes.shape[1]), crs, affine)
     counts = path.with_name(f"{path.stem}_counts.npy")
     counts_file = counts if counts.exists() else None
-    return _of_arrays(path, codes, place, counts_file, own_record(record), None)
+    return _of_arrays(path, codes, placement, counts_file, own_record(record), None)
 
 
 def _open_tile(path: Path) -> Embeddings:
     mask = f"{path.stem}.tiff"
     places = [path.with_name(mask), *(parent / LANDMASKS / mask for parent in path.parents[:4])]
-    landmask = next((place for place in places if place.is_file()), None)
+    landmask = next((placement for placement in places if placement.is_file()), None)
     if landmask is None:
         raise TileError(
             f"The position of {path} is not known: put its land mask {mask} beside it (in a store "
@@ -206,7 +206,9 @@ def _open_tile(path: Path) -> Embeddings:
         with open_raster(landmask) as raster:
             if raster.crs is None:
                 raise TileError(f"{landmask} has no CRS: copy it again.")
-            place = Placement((raster.height, raster.width), raster.crs.to_wkt(), raster.transform)
+            placement = Placement(
+                (raster.height, raster.width), raster.crs.to_wkt(), raster.transform
+            )
     except RasterioError as error:
         raise TileError(f"{landmask} cannot be read ({error}): copy it again.") from error
     # Of a store that this program has written.
@@ -215,7 +217,7 @@ def _open_tile(path: Path) -> Embeddings:
     folder = path.parent.parent.name  # <year>/grid_<lon>_<lat>/grid_<lon>_<lat>.npy
     year = int(folder) if _YEAR.fullmatch(folder) else None
     published = None if record else Published(None, year)
-    tile = _of_arrays(path, _array(path, 3), place, None, record, LARGEST_SCALE)
+    tile = _of_arrays(path, _array(path, 3), placement, None, record, LARGEST_SCALE)
     return replace(tile, published=published)
 
 

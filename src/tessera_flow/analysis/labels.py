@@ -146,9 +146,14 @@ def _classes(path: Path, name: str, column: pa.ChunkedArray, features: Points | 
         )
     position = {text: float(index) for index, text in enumerate(present)}
     values = np.array([np.nan if t is None else position[t] for t in texts], np.float64)
-    own = [int(t) for t in present] if len(numeric) == len(present) else []
-    usable = bool(own) and len(set(own)) == len(own) and min(own) >= 1 and max(own) <= MAX_CLASSES
-    codes = tuple(own) if usable else tuple(range(1, len(present) + 1))
+    numbers = [int(t) for t in present] if len(numeric) == len(present) else []
+    usable = (
+        bool(numbers)
+        and len(set(numbers)) == len(numbers)
+        and min(numbers) >= 1
+        and max(numbers) <= MAX_CLASSES
+    )
+    codes = tuple(numbers) if usable else tuple(range(1, len(present) + 1))
     return Labels(features, values, tuple(present), codes, tuple(_alike(path, present)))
 
 

@@ -251,16 +251,16 @@ def _one_label_each(
     keep, values, conflicts, averaged = [], [], [], 0
     lost_to: dict[int, str] = {}
     for members in np.split(order, ends) if len(order) else []:
-        own = labels.values[cells.owner[members]]
+        labelled = labels.values[cells.owner[members]]
         first = members[0]
-        if labels.classes and (own != own[0]).any():
+        if labels.classes and (labelled != labelled[0]).any():
             owners = tuple(int(n) for n in cells.owner[members])
             conflicts.append((int(cells.rows[first]), int(cells.columns[first]), owners))
             lost_to |= dict.fromkeys(owners, CONFLICT)
             continue
         averaged += len(members) > 1 and not labels.classes
         keep.append(first)
-        values.append(float(own.mean()))
+        values.append(float(labelled.mean()))
         for other in cells.owner[members[1:]]:
             lost_to.setdefault(int(other), TAKEN)
     kept = np.array(keep, np.intp)

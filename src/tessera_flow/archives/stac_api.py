@@ -172,9 +172,9 @@ class _Pages:
         ]
         return [
             prefix + name
-            for prefix, own, other in holders
+            for prefix, item, other in holders
             for name, value in other.items()
-            if value is not None and own.get(name) is None
+            if value is not None and item.get(name) is None
         ]
 
     def _fetch(self, query: Query, following: Any, limit: int, fields: list[str]) -> Page:
@@ -259,14 +259,19 @@ def _is_absolute(item: Mapping[str, Any]) -> bool:
 
 def with_own_urls(item: dict[str, Any]) -> dict[str, Any]:
     """Return an item of an API whose relative URLs of assets are relative to its `self` link."""
-    own = [link.get("href") for link in links_of(item) if link.get("rel") == "self"]
-    if _is_absolute(item) or not own or not isinstance(own[0], str) or not is_url(own[0]):
+    self_links = [link.get("href") for link in links_of(item) if link.get("rel") == "self"]
+    if (
+        _is_absolute(item)
+        or not self_links
+        or not isinstance(self_links[0], str)
+        or not is_url(self_links[0])
+    ):
         return item
     assets = dict(item["assets"])
     for key in assets:
         href = _asset(item, key).get("href")
         if isinstance(href, str) and _is_relative(href):
-            assets[key] = assets[key] | {"href": absolute_href(href, own[0])}
+            assets[key] = assets[key] | {"href": absolute_href(href, self_links[0])}
     return item | {"assets": assets}
 
 

@@ -43,25 +43,25 @@ def catalog_items(
     waiting = [(document, location, _own_url(document, location))]
     seen = {location}
     while waiting:
-        document, place, url = waiting.pop()
+        document, folder, url = waiting.pop()
         kind = document.get("type")
         if kind == "Feature":
-            yield _local_assets(document, place, url), place
+            yield _local_assets(document, folder, url), folder
             continue
         if kind == "FeatureCollection":
-            items = features_of(document, place)
-            check_complete(document, place, len(items))
-            waiting += [({"type": "Feature"} | item, place, url) for item in reversed(items)]
+            items = features_of(document, folder)
+            check_complete(document, folder, len(items))
+            waiting += [({"type": "Feature"} | item, folder, url) for item in reversed(items)]
             continue
         following = []
-        for link in catalog_links(document, place):
+        for link in catalog_links(document, folder):
             if link.get("rel") not in _CHILDREN:
                 continue
-            target, target_url = _resolve(str(link.get("href") or ""), place, url)
+            target, target_url = _resolve(str(link.get("href") or ""), folder, url)
             if target in seen:
                 continue
             seen.add(target)
-            linked = _read(target, place, read)
+            linked = _read(target, folder, read)
             following.append((linked, target, target_url or _own_url(linked, target)))
         waiting += reversed(following)
 
@@ -103,10 +103,10 @@ def _own_url(document: dict[str, Any], place: str) -> str:
     links = {
         str(link.get("rel")): str(link.get("href") or "") for link in reversed(links_of(document))
     }
-    own = [links.get("self", "")]
+    self_links = [links.get("self", "")]
     if document.get("type") == "Catalog":
-        own.append(links.get("root", ""))
-    return next((href for href in own if is_url(href)), "")
+        self_links.append(links.get("root", ""))
+    return next((href for href in self_links if is_url(href)), "")
 
 
 def _resolve(href: str, place: str, url: str) -> tuple[str, str]:

@@ -142,10 +142,10 @@ def _write_regions(arguments: argparse.Namespace, run: RunFolder, document: dict
         regions = write_features(source, arguments.layer, arguments.by, folder)
         for region in regions:
             region_geobox(read_roi(folder / f"{region}.gpkg"), 10.0)
-        place = "config/regions"
+        subfolder = "config/regions"
         run.write(
-            {**document, "regions": {r: {"roi": f"{place}/{r}.gpkg"} for r in regions}},
-            {f"{place}/{r}.gpkg": folder / f"{r}.gpkg" for r in regions},
+            {**document, "regions": {r: {"roi": f"{subfolder}/{r}.gpkg"} for r in regions}},
+            {f"{subfolder}/{r}.gpkg": folder / f"{r}.gpkg" for r in regions},
         )
 
 

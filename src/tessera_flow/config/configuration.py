@@ -352,14 +352,14 @@ def _problems_of_runs(
     """Return what is wrong with the sensors of each region and period, as complete messages."""
     lines = []
     for name, period in run_names(regions, periods):
-        places = (regions[name], periods[period])
-        own = any(overridden(place) for place in places)
-        where = f"Region {name}, period {period}: " if own else ""
-        run = sections_of_run(sections, *places)
+        both = (regions[name], periods[period])
+        differs = any(overridden(section) for section in both)
+        where = f"Region {name}, period {period}: " if differs else ""
+        run = sections_of_run(sections, *both)
         texts = sensor_problems(*run, preprocessing)
         for sensor in ("sentinel2", "sentinel1"):
             texts += inherited_archives(
-                sections[sensor], *(getattr(place, sensor) for place in places)
+                sections[sensor], *(getattr(section, sensor) for section in both)
             )
         lines += [f"{where}{text}" for text in texts]
     return lines

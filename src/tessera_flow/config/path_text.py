@@ -13,7 +13,7 @@ _VARIABLE = re.compile(r"\$(\$|\{[^}]*\}|[A-Za-z_][A-Za-z0-9_]*)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PER_JOB = re.compile(r"(TMPDIR|TMP|TEMP|JOB_ID|(SLURM|PBS|LSB|OAR|SGE)_\w+)")
-"""Variables that schedulers set anew for each job."""
+"""Variables that schedulers set again for each job."""
 
 
 def expanded_path(path: str) -> str:

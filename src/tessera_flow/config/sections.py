@@ -477,14 +477,14 @@ class Geotessera(Section):
 
     @model_validator(mode="after")
     def _a_folder_or_url(self) -> Geotessera:
-        scheme, mark, rest = (self.location or "").partition("://")
+        scheme, mark, remainder = (self.location or "").partition("://")
         if mark and scheme.lower() not in ("http", "https", "file"):
             raise ValueError(
                 f"location begins with {scheme}://, but stores are read from http(s) URLs and "
                 "folders only: use the https URL of the same store (of a public bucket, "
                 "https://s3.REGION.amazonaws.com/BUCKET/PATH), or a copy on disk"
             )
-        if rest.partition("?")[0].rstrip("/").endswith(".icechunk") or (
+        if remainder.partition("?")[0].rstrip("/").endswith(".icechunk") or (
             not mark and (self.location or "").rstrip("/").endswith(".icechunk")
         ):
             raise ValueError(

@@ -95,10 +95,10 @@ def _problems(path: Path) -> list[str]:
         if root is None:
             return []
         # A workflow that uses this one as a module has keys of its own, in its own style.
-        own = isinstance(root, yaml.MappingNode) and any(
+        is_workflow = isinstance(root, yaml.MappingNode) and any(
             k.value == "regions" for k, _ in root.value
         )
-        return list(_Checker(loader, own).problems(root, ""))
+        return list(_Checker(loader, is_workflow).problems(root, ""))
     except yaml.YAMLError:
         return []
     except RecursionError:
@@ -149,18 +149,18 @@ class _Checker:
         lines: dict[str, list[int]] = {}
         for key, value in node.value:
             name = self._name(key)
-            place = f"{location}.{name}" if location else name
+            path = f"{location}.{name}" if location else name
             lines.setdefault(name, []).append(_line(key))
             if self._own and key.tag != _MERGE:
                 yield from self._key(key, name, location)
-            yield from self.problems(value, place)
+            yield from self.problems(value, path)
         for name, at in lines.items():
             if len(at) > 1:
-                place = f"{location}.{name}" if location else name
+                path = f"{location}.{name}" if location else name
                 numbers = list(dict.fromkeys(at))
                 lines_text = f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
                 yield (
-                    f"the key {place} is defined {_times(len(at))} ({lines_text}): YAML would keep "
+                    f"the key {path} is defined {_times(len(at))} ({lines_text}): YAML would keep "
                     "only the last; join or rename them."
                 )
 

@@ -92,10 +92,10 @@ def _expanded(name: str, period: Any) -> dict[str, Any] | None:
     start, end = (_month_day(period.get(k, d)) for k, d in (("start", "01-01"), ("end", "12-31")))
     if start is None or end is None:
         return None
-    rest = {key: value for key, value in period.items() if key != "years"}
+    other_keys = {key: value for key, value in period.items() if key != "years"}
     return {
         f"{name}_{year}": {
-            **rest,
+            **other_keys,
             "start": _day(year, start),
             "end": _day(year + (end < start), end),
         }

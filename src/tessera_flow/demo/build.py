@@ -182,7 +182,7 @@ def make_demo(folder: Path, *, height: int = 160, width: int = 200, seed: int = 
     if {key: previous.get(key) for key in made_by} == made_by:
         return paths
     if any(previous.get(key) != made_by[key] for key in ("generator", "region", "seed")):
-        # A demo from here on: after an interruption the next call goes on.
+        # A demo from here on: after an interruption the next call continues.
         _write_json(paths.marker, previous | {"simulated": True, "generator": None})
         _remove_archive(paths, previous)
         items = sorted(write_scenes(region, paths.archive), key=_time)

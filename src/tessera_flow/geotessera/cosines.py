@@ -54,10 +54,10 @@ class CosineTally:
             return None
         # Classes are in the order of decreasing cosine.
         reached = np.cumsum(self.counts) >= (1 - share) * self.pairs
-        place = int(np.argmax(reached))
-        if place == 0:
+        index = int(np.argmax(reached))
+        if index == 0:
             return 1.0
-        return float(max(self.least, 1 - _EDGES[min(place, len(_EDGES) - 1)]))
+        return float(max(self.least, 1 - _EDGES[min(index, len(_EDGES) - 1)]))
 
     def __iadd__(self, other: CosineTally) -> CosineTally:
         """Add the pairs of another tally."""
@@ -79,8 +79,8 @@ class CosineTally:
             KeyError, TypeError, ValueError, IndexError: it is none.
         """
         tally = cls(total=float(document["total"]), least=float(document["least"]))
-        for place, count in document["classes"].items():
-            tally.counts[int(place)] = int(count)
+        for index, count in document["classes"].items():
+            tally.counts[int(index)] = int(count)
         return tally
 
     def summary(self) -> dict[str, float | int | None]:

@@ -60,10 +60,10 @@ class StoredGrid:
     def affine_in(self, grid: RegionGrid) -> Affine | None:
         """Return the transform of (column, row) to the region's CRS; None if it is not affine,
         because the CRS is another one. The two CRS of a UTM zone differ by a shift only."""
-        own, other = CRS.from_user_input(self.crs), CRS.from_user_input(str(grid.geobox.crs))
-        if own == other:
+        ours, other = CRS.from_user_input(self.crs), CRS.from_user_input(str(grid.geobox.crs))
+        if ours == other:
             return self.affine
-        codes = own.to_epsg() or 0, other.to_epsg() or 0
+        codes = ours.to_epsg() or 0, other.to_epsg() or 0
         if 32601 <= codes[0] <= 32660 and codes[1] == codes[0] + 100:
             return Affine.translation(0.0, SOUTH_SHIFT) @ self.affine
         return None

@@ -93,11 +93,11 @@ def public_store(version: str, variant: str | None) -> tuple[str, str, str]:
         if known == version and variant in (None, name):
             return known, name, f"{PUBLIC_ROOT}/{folder}"
     names = ", ".join(f"{known} {name}" for known, name in PUBLIC)
-    wanted = " ".join(filter(None, (version, variant)))
+    requested = " ".join(filter(None, (version, variant)))
     raise ConfigError(
-        f"No public Zarr store is known of {wanted} (geotessera.version and geotessera.variant); "
-        f"known are {names}: choose one of them, or set geotessera.location to the URL or folder "
-        "of the store."
+        f"No public Zarr store is known of {requested} (geotessera.version and "
+        f"geotessera.variant); known are {names}: choose one of them, or set "
+        "geotessera.location to the URL or folder of the store."
     )
 
 

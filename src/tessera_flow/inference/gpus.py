@@ -78,11 +78,11 @@ class Build:
             digits = re.match(r"\d+", number)
             if digits is None:
                 continue
-            own = divmod(int(digits[0]), 10)
-            if own == capability or (
+            compiled = divmod(int(digits[0]), 10)
+            if compiled == capability or (
                 number.isdigit()
-                and own <= capability
-                and (kind == "compute" or own[0] == capability[0])
+                and compiled <= capability
+                and (kind == "compute" or compiled[0] == capability[0])
             ):
                 return True
         return False

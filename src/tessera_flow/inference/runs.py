@@ -174,13 +174,13 @@ def together(left: list[tuple[int, Tensor]], limit: TokenLimit) -> list[tuple[in
     passes: list[tuple[int, list[Tensor]]] = []
     room = 0
     for length, pixels in reversed(left):
-        rest = pixels
-        while len(rest):
+        remaining = pixels
+        while len(remaining):
             if not room:
                 room = limit.size(length)
                 passes.append((length, []))
-            passes[-1][1].append(rest[:room])
-            room, rest = room - len(rest[:room]), rest[room:]
+            passes[-1][1].append(remaining[:room])
+            room, remaining = room - len(remaining[:room]), remaining[room:]
     return passes
 
 

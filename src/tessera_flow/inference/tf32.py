@@ -34,7 +34,7 @@ def forbid_tf32(device: torch.device) -> None:
     torch.backends.cudnn.allow_tf32 = False
     if device.type == "cuda" and rounds_factors(torch.matmul, device):
         raise ConfigError(
-            "This GPU rounds the factors of float32 products to TF32, although PyTorch was told "
+            "This GPU rounds the factors of float32 products to TF32, although PyTorch is set "
             f"not to: unset {' and '.join(OVERRIDES)} where the job starts, and run again."
         )
 

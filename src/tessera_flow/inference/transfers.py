@@ -109,15 +109,15 @@ class Transfers:
         result = torch.empty(shape, dtype=torch_type(dtype), device=self.device)
         start = 0
         for array in arrays:
-            place = result[start : start + len(array)]
+            target = result[start : start + len(array)]
             start += len(array)
             if not array.size:
                 continue
             if not array.flags.c_contiguous and self._is_direct(array[0]):
-                for image, part in zip(array, place, strict=True):
+                for image, part in zip(array, target, strict=True):
                     self._copy(torch.from_numpy(image.view(dtype)), part)
             else:
-                self._copy(self._staged(array, dtype), place)
+                self._copy(self._staged(array, dtype), target)
         return result
 
     def download(self, tensor: Tensor) -> NDArray[Any]:

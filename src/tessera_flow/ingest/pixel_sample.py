@@ -48,8 +48,8 @@ class PixelSample:
     def _add_witnesses(self, item: SourceItem) -> None:
         client, archive = self._reader.client, self._reader.archive
         hrefs = [asset["href"] for asset in item.stac["assets"].values()]
-        own = [href for href in hrefs if is_url(href)]
-        client.witnesses = tuple(dict.fromkeys((*own[:OWN_WITNESSES], *client.witnesses)))
+        urls = [href for href in hrefs if is_url(href)]
+        client.witnesses = tuple(dict.fromkeys((*urls[:OWN_WITNESSES], *client.witnesses)))
         local = [href for href in hrefs if not is_url(href)]
         archive.witnesses = tuple(dict.fromkeys((*local[:OWN_WITNESSES], *archive.witnesses)))
 

@@ -39,6 +39,6 @@ def _lines(name: str, results: dict[str, Any]) -> list[str]:
     shown = sorted(results["checks"], key=lambda check: check["state"] != "fail")
     messages = [f"  {check['state']}: {text}" for check in shown for text in check["messages"]]
     more = len(messages) - _MESSAGES
-    rest = [f"  and {more} more: see report.html"] if more > 0 else []
+    more_lines = [f"  and {more} more: see report.html"] if more > 0 else []
     head = f"Checks of {name}: {results['state'].upper()}. {results['headline']}"
-    return [head, *messages[:_MESSAGES], *rest]
+    return [head, *messages[:_MESSAGES], *more_lines]

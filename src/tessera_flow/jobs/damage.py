@@ -84,14 +84,16 @@ def _check_sites(
     if files.config.sites.table is None:
         return
     sites = SiteFiles(files)
-    own = SiteParams(files, sites, params)
+    site_params = SiteParams(files, sites, params)
     for rule, path in sites.records().items():
         if not Path(path).exists():
             continue
         record = _record(path, rule)
         if fault := _damage(record, path) or _altered(record, Path(path)):
             damaged[path] = fault
-        elif record is not None and record.settings != json.loads(json.dumps(own.of_record(rule))):
+        elif record is not None and record.settings != json.loads(
+            json.dumps(site_params.of_record(rule))
+        ):
             outdated.append(path)
 
 

@@ -32,8 +32,8 @@ class JobTimes:
 
     def threads(self, rule: str) -> int:
         """Return the cores of a job, at most those of this machine."""
-        wanted = self._limits.threads.get(rule, self._schedule.threads(rule))
-        return wanted if self._limits.cores is None else min(wanted, self._limits.cores)
+        threads = self._limits.threads.get(rule, self._schedule.threads(rule))
+        return threads if self._limits.cores is None else min(threads, self._limits.cores)
 
     def of_block(
         self,

@@ -43,8 +43,8 @@ def limit_files(cgroups: str) -> list[str]:
     """
     paths = {"": ["/"], "memory": ["/"]}
     for line in cgroups.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
+        _, _, value = line.partition(":")
+        controllers, _, path = value.partition(":")
         for name in controllers.split(","):
             if name in paths and path.startswith("/") and ".." not in path.split("/"):
                 paths[name] += [path, *map(str, PurePosixPath(path).parents)]

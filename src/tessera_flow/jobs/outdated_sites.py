@@ -35,10 +35,10 @@ def outdated_site_files(
     if files.config.sites.table is None:
         return {}
     sites = SiteFiles(files)
-    own = SiteParams(files, sites, params)
+    site_params = SiteParams(files, sites, params)
     weights = files.paths.weights if Path(files.paths.weights).exists() else None
     outdated = {}
-    for path, log, job, settings in _heads(files, params, sites, own):
+    for path, log, job, settings in _heads(files, params, sites, site_params):
         if Path(path).exists() and not recorded(path):
             records = read_job_log(files.job_log_file(*log))
             stated = next((record.settings for record in records if record.job == job), "")
@@ -55,10 +55,14 @@ def outdated_site_files(
                 continue
             if attributes is None:
                 outdated[path] = "it is damaged"
-            elif steps := own.differences(attributes, rule, units[path], weights):
+            elif steps := site_params.differences(attributes, rule, units[path], weights):
                 outdated[path] = f"it differs in {', '.join(steps)}"
     table = files.paths.sites
-    if Path(table).exists() and not recorded(table) and not _is_current(files, own, weights):
+    if (
+        Path(table).exists()
+        and not recorded(table)
+        and not _is_current(files, site_params, weights)
+    ):
         outdated[table] = "the table of sites, the settings or the weights"
     return outdated
 

@@ -151,8 +151,8 @@ def jobs_in_queue(folder: Path) -> list[str]:
     for line in done.stdout.splitlines():
         if line.count("|") < 3:
             continue
-        number, name, rest = line.split("|", 2)
-        workdir, _, comment = rest.rpartition("|")
+        number, name, details = line.split("|", 2)
+        workdir, _, comment = details.rpartition("|")
         ours = name.startswith(f"{JOB_NAME_PREFIX}_") or MARK in comment
         if ours and Path(workdir).resolve() == folder.resolve():
             numbers.append(number)

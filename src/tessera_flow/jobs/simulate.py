@@ -165,14 +165,14 @@ class _Simulation:
         self.ended_blocks = 0
 
     def _demand(self, job: Job) -> tuple[tuple[str, int], ...]:
-        wanted = dict(job.uses)
+        needs = dict(job.uses)
         if self.limits.on_cluster:
-            wanted[LOCAL_CORES if job.local else PLACES] = job.threads if job.local else 1
+            needs[LOCAL_CORES if job.local else PLACES] = job.threads if job.local else 1
         else:
-            wanted[CORES] = job.threads
+            needs[CORES] = job.threads
         # Snakemake gives a job as many threads as there are cores, and scales no other resource.
         return tuple(
-            sorted((name, min(n, self.totals[name])) for name, n in wanted.items()
+            sorted((name, min(n, self.totals[name])) for name, n in needs.items()
                    if n and name in self.totals)
         )  # fmt: skip
 

@@ -282,15 +282,15 @@ def _count_steps(
     """Add the jobs of a block; all jobs of a block with embeddings are done."""
     for name, number in expected.items():
         step = steps.setdefault(name, Step())
-        own = [r for r in records if step_of(r.rule) == name]
+        of_step = [r for r in records if step_of(r.rule) == name]
         step.total += number
         if block_done:
             step.done += number
             continue
         if name != list(expected)[-1]:  # whose result is missing
-            step.done += min(number, sum(r.state == "done" for r in own))
-        step.running += sum(r.running for r in own)
-        step.failed += sum(r.state != "done" and not r.running for r in own)
+            step.done += min(number, sum(r.state == "done" for r in of_step))
+        step.running += sum(r.running for r in of_step)
+        step.failed += sum(r.state != "done" and not r.running for r in of_step)
 
 
 def _line_of_job(names: tuple[str, ...], record: JobRecord) -> str:

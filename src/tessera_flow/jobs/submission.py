@@ -4,7 +4,7 @@ A busy controller can accept a job and still answer `sbatch` with "Socket timed 
 takes this for a failure of the job, spends one of its attempts and submits it again, so that two
 jobs write the same files. It calls `sbatch` by its name; `install` puts a script with that name
 before the others on PATH, which runs this file. Each submission gets a comment of its own. If it
-fails, the queue is asked for that comment before anything is submitted again. The comments and
+fails, the queue is searched for that comment before anything is submitted again. The comments and
 numbers are recorded beside the script, so that the next submission of a job finds one that was
 interrupted.
 
@@ -135,15 +135,15 @@ def install(folder: Path) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Do what the program of Slurm does whose path and arguments are given."""
-    own, program = os.path.split(os.path.abspath(argv[0]))
+    folder, program = os.path.split(os.path.abspath(argv[0]))
     paths = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    os.environ["PATH"] = os.pathsep.join(p for p in paths if os.path.abspath(p) != own)
+    os.environ["PATH"] = os.pathsep.join(p for p in paths if os.path.abspath(p) != folder)
     run = _PROGRAMS[program]
     name = _run_of(argv, run.needs)
     if name is None:
         os.execvp(program, [program, *argv[1:]])
     try:
-        answer = run.call([program, *argv[1:]], Record(Path(own, f"{name}{RECORD}")))
+        answer = run.call([program, *argv[1:]], Record(Path(folder, f"{name}{RECORD}")))
     except KeyboardInterrupt:
         answer = Answer(130, "", f"{program} was interrupted\n")
     sys.stdout.write(answer.out)

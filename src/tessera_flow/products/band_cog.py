@@ -156,10 +156,10 @@ def _write_tiles(
         target.update_tags(**raster.tags)
         target.descriptions = tuple(raster.bands)
         for window, values in pieces:
-            place = RasterWindow(window.x0, window.y0, window.width, window.height)
+            target_window = RasterWindow(window.x0, window.y0, window.width, window.height)
             for k in range(len(raster.bands)):
                 band = values(k)
-                target.write(band, k + 1, window=place)
+                target.write(band, k + 1, window=target_window)
                 sums[k] += _bits(band, raster.nodata)
     return sums
 

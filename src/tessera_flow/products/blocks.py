@@ -182,18 +182,18 @@ class RegionBlocks:
         Yields:
             (block id, window in the block, the same window in the region), block by block.
         """
-        for block_id, place in self._windows.items():
+        for block_id, window in self._windows.items():
             chunks = self._array(block_id, "embeddings").chunks
             height, width = _piece_shape(
-                place.shape, (chunks[0], chunks[1]), self.pixel_bytes("embeddings"), max_bytes
+                window.shape, (chunks[0], chunks[1]), self.pixel_bytes("embeddings"), max_bytes
             )
-            for y0 in range(0, place.height, height):
-                for x0 in range(0, place.width, width):
-                    h, w = min(height, place.height - y0), min(width, place.width - x0)
+            for y0 in range(0, window.height, height):
+                for x0 in range(0, window.width, width):
+                    h, w = min(height, window.height - y0), min(width, window.width - x0)
                     yield (
                         block_id,
                         Window(y0, x0, h, w),
-                        Window(place.y0 + y0, place.x0 + x0, h, w),
+                        Window(window.y0 + y0, window.x0 + x0, h, w),
                     )
 
     def empty_cells(self) -> Iterator[Window]:
@@ -378,10 +378,10 @@ class RegionBlocks:
         embeddings = self._array(block.id, "embeddings")
         if not self.dim:
             self._set_type(block.id, embeddings)
-        place = self._windows[block.id]
+        window = self._windows[block.id]
         for name in self.names:
             array = self._array(block.id, name)
-            expected = place.shape + self.trailing(name)
+            expected = window.shape + self.trailing(name)
             if array.shape != expected or array.dtype != self.array_dtype(name):
                 raise TileError(
                     f"Block {block.id}: {name} in {self._paths[block.id]} is {array.shape} "

@@ -55,8 +55,8 @@ def write_change(
         RegionBlocks(grid, blocks, provenance, values_only=True) as now,
         RegionBlocks(grid, before, provenance, values_only=True) as then,
     ):
-        place = Placement.of(grid)
-        with cog_writer(output, place, "float32", [BAND], tags, nodata=float("nan")) as write:
+        placement = Placement.of(grid)
+        with cog_writer(output, placement, "float32", [BAND], tags, nodata=float("nan")) as write:
             for window, distance in _pieces(now, then):
                 write(window, distance)
 

@@ -187,8 +187,8 @@ def _of_cube(cube: Path, texts: list[str]) -> Iterator[_Slice]:
 
 def _concerns(name: str, index: int) -> bool:
     """Return whether a file is one of the arrays of a period, or describes them."""
-    array, _, rest = name.partition("/")
-    of_period = rest == _METADATA or rest.startswith(f"c/{index}/")
+    array, _, key = name.partition("/")
+    of_period = key == _METADATA or key.startswith(f"c/{index}/")
     return name == _METADATA or (array in (*_REQUIRED, *_OPTIONAL) and of_period)
 
 
@@ -220,8 +220,8 @@ def _link_files(
             add(new, name, name)
     for index, one in enumerate(slices):
         for array in arrays:
-            for name, rest in one.files(array):
-                add(one, name, f"{array}/c/{index}/{rest}")
+            for name, key in one.files(array):
+                add(one, name, f"{array}/c/{index}/{key}")
     return record
 
 

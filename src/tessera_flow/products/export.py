@@ -206,11 +206,11 @@ def _coordinates(view: View) -> dict[str, NDArray[Any]]:
 
 def _crs_attributes(view: View) -> dict[str, Any]:
     a, b, c, d, e, f = (float(v) for v in list(view.transform)[:6])
-    place = {
+    coordinates = {
         "spatial_ref": view.crs.to_wkt(),
         "GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}",
     }
-    return view.crs.to_cf() | place
+    return view.crs.to_cf() | coordinates
 
 
 def _axis_attributes(view: View) -> dict[str, dict[str, Any]]:

@@ -38,10 +38,12 @@ def write_origin(
         f"{provenance.region}, {provenance.period}",
         "MEANINGS": ", ".join(f"{value} {name}" for value, name in enumerate(ORIGINS)),
     }
-    place = Placement.of(grid)
+    placement = Placement.of(grid)
     with (
         RegionBlocks(grid, blocks, provenance) as source,
-        cog_writer(output, place, "uint8", ["origin"], tags, nodata=0, colours=COLOURS) as write,
+        cog_writer(
+            output, placement, "uint8", ["origin"], tags, nodata=0, colours=COLOURS
+        ) as write,
     ):
         for block_id, inside, window in source.pieces():
             write(window, source.read(block_id, "origin", inside)[None])

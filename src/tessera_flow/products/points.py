@@ -319,7 +319,7 @@ def read_geoparquet(path: Path, table: pa.Table, crs: str | None) -> Points | Po
         meta = json.loads(table.schema.metadata[b"geo"])
         name = meta["primary_column"]
         column = meta["columns"][name]
-        form, own = column["encoding"], column.get("crs", LONLAT)
+        form, declared = column["encoding"], column.get("crs", LONLAT)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RegionError(f"{path}: its GeoParquet metadata is damaged: write it again.") from error
     if form != "WKB" or name not in table.column_names:
@@ -327,7 +327,9 @@ def read_geoparquet(path: Path, table: pa.Table, crs: str | None) -> Points | Po
             f"{path}: its geometry {name} is stored as {form}: write it as WKB, or use a "
             "GeoPackage."
         )
-    return _features_of(path, table, name, _own_crs(path, read_crs(own) if own else None, crs))
+    return _features_of(
+        path, table, name, _own_crs(path, read_crs(declared) if declared else None, crs)
+    )
 
 
 def _own_crs(path: Path, own: pyproj.CRS | None, given: str | None) -> pyproj.CRS:

@@ -209,7 +209,7 @@ class Parts:
         self.root = Path(str(getattr(store, "root", group.store_path)), group.path)
         self._record: Checksums | None = None
         if not isinstance(store, zarr.storage.LocalStore):
-            return  # sizes of remote files are not asked for
+            return  # sizes of remote files are not requested
         if not (self.root / STORE_RECORD).exists():
             logger.warning(
                 "%s has no %s: a missing part of it may not be noticed", self.root, STORE_RECORD

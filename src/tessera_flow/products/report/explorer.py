@@ -207,12 +207,12 @@ def _deviation(
 ) -> tuple[float, float]:
     chosen = np.unique(np.linspace(0, len(values) - 1, _REFERENCES).astype(int))
     roots = np.sqrt(weights)
-    references, own = _units(values[chosen]), _units(codes[chosen] * roots)
+    references, dequantised = _units(values[chosen]), _units(codes[chosen] * roots)
     total = largest = 0.0
     for start in range(0, len(values), _BATCH):
         batch = slice(start, start + _BATCH)
         expected = _units(values[batch]) @ references.T
-        difference = np.abs(_units(codes[batch] * roots) @ own.T - expected)
+        difference = np.abs(_units(codes[batch] * roots) @ dequantised.T - expected)
         total += float(difference.sum())
         largest = max(largest, float(difference.max()))
     return total / (len(values) * len(chosen)), largest
