@@ -12,15 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tessera_flow.block_file import create_block_file
+from tessera_flow.config.configuration import load_config
 from tessera_flow.config.model import Model
 from tessera_flow.errors import CheckpointError, Stopped
 from tessera_flow.inference.block_task import BlockTask
 from tessera_flow.inference.worker import embed_block
 from tessera_flow.inference.worker_messages import Finished, Setup
 from tessera_flow.jobs.ahead import AheadFiles, WaitingBlock, was_interrupted
+from tessera_flow.jobs.infer_job import InferJob
+from tessera_flow.jobs.journal import JobCost
 from tessera_flow.jobs.params import MODEL_KEYS
 from tessera_flow.jobs.worker_process import WorkerEnded, WorkerProcess
 from tessera_flow.models.weights import fetch_weights
+from tessera_flow.region.needed import NOT_NEEDED
 from tessera_flow.signals import StopRequest
 
 from ..support import golden
@@ -178,14 +183,37 @@ def test_a_block_is_claimed_by_one_job(tmp_path: Path) -> None:
         assert lock is not None and was_interrupted(lock)
 
 
-def test_a_block_waits_until_it_is_embedded_by_this_run(tmp_path: Path) -> None:
-    def waiting(since: int) -> bool:
-        paths = (str(tmp_path / "patches"), "weights", str(tmp_path / "out"))
-        return WaitingBlock("here", "then", "b", *paths, settings={}, since=since).ready
+def waiting(folder: Path, since: int = 0) -> WaitingBlock:
+    """A block whose output is temporary."""
+    paths = [str(folder / name) for name in ("patches", "weights", "computed/b.zip", "b.zip")]
+    return WaitingBlock("here", "then", "b000_000", *paths, settings={}, since=since)
 
-    assert not waiting(0)
+
+@pytest.mark.parametrize("name", ["computed/b.zip", "b.zip"])
+def test_a_block_waits_until_it_is_embedded_by_this_run(tmp_path: Path, name: str) -> None:
+    """Also if what its job has written is gone again, because the holes are filled."""
+    assert not waiting(tmp_path).ready
     (tmp_path / "patches").touch()
-    assert waiting(0)
-    (tmp_path / "out").touch()
-    written = (tmp_path / "out").stat().st_mtime_ns
-    assert waiting(written + 1) and not waiting(written)
+    assert waiting(tmp_path).ready
+    (tmp_path / "computed").mkdir()
+    (tmp_path / name).touch()
+    written = (tmp_path / name).stat().st_mtime_ns
+    assert waiting(tmp_path, written + 1).ready and not waiting(tmp_path, written).ready
+
+
+def test_a_block_without_holes_is_left_alone(task: BlockTask, tmp_path: Path) -> None:
+    """Its own job does not look for files that another job made for it: none may stay."""
+    with create_block_file(tmp_path / "patches", {NOT_NEEDED: True}):
+        pass
+    config = load_config(
+        {
+            "regions": {"here": {"roi": [5.1, 52.0, 5.102, 52.002]}},
+            "periods": {"then": {"start": "2021-01-01", "end": "2021-12-31"}},
+            "model": {"weights": "v2-nano"},
+        }
+    )
+    job = InferJob(config, "gpu", StopRequest(), JobCost(), "log", 0)
+    (tmp_path / "computed").mkdir()
+    with WorkerProcess(setup(tmp_path / "log"), StopRequest()) as worker:
+        assert job._embed_if_free(worker, task, waiting(tmp_path)) == 0
+    assert list((tmp_path / "computed").iterdir()) == []

@@ -108,7 +108,7 @@ onstart:
             if taken := lock_work(LOCK, Path.cwd()):
                 show_warning(taken)
             check_run(FILES, Path.cwd(), replace=forced())
-            list_waiting(CONFIG.paths.work, jobs)
+            list_waiting(CONFIG.paths.work, FILES.paths.embeddings, jobs)
             if text := umask_warning(Path(CONFIG.paths.work)):
                 show_warning(text)
             if cores_here() is None:  # on a cluster

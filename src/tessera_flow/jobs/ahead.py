@@ -49,6 +49,8 @@ class WaitingBlock:
     Attributes:
         region, period, block: its names.
         patches, weights, output: paths of its job's files.
+        embeddings: path of its embeddings: the output, or made from it (`geotessera.fill`), which
+            is then temporary.
         settings: parameters of its job.
         since: when this run started (ns).
     """
@@ -59,6 +61,7 @@ class WaitingBlock:
     patches: str
     weights: str
     output: str
+    embeddings: str
     settings: Mapping[str, Any]
     since: int = 0
 
@@ -70,19 +73,23 @@ class WaitingBlock:
     @property
     def ready(self) -> bool:
         """Whether its patches are complete, and its embeddings not written by this run."""
-        if not os.path.exists(self.patches):
-            return False
+        return os.path.exists(self.patches) and not any(
+            self._is_written(path) for path in (self.output, self.embeddings)
+        )
+
+    def _is_written(self, path: str) -> bool:
         try:
-            return os.stat(self.output).st_mtime_ns < self.since
+            return os.stat(path).st_mtime_ns >= self.since
         except OSError:
-            return True
+            return False
 
 
-def list_waiting(work: str, jobs: Iterable[Any]) -> None:
+def list_waiting(work: str, embeddings: str, jobs: Iterable[Any]) -> None:
     """Write the list of the blocks that GPUs embed in a run, in the order of their priority.
 
     Args:
         work: `paths.work`.
+        embeddings: pattern of the embeddings of a block (`paths.RunPaths`).
         jobs: Snakemake's jobs of the run.
     """
     infer = [job for job in jobs if rule_name(job.rule.name) == "infer_gpu"]
@@ -92,6 +99,7 @@ def list_waiting(work: str, jobs: Iterable[Any]) -> None:
         WaitingBlock(
             *(job.wildcards.region, job.wildcards.period, job.wildcards.block),
             *(str(job.input.patches), str(job.input.weights), str(job.output.embeddings)),
+            embeddings.format(**dict(job.wildcards.items())),
             dict(job.params.settings),
         )
         for job in sorted(infer, key=lambda job: -job.priority)

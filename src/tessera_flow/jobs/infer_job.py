@@ -147,11 +147,12 @@ class InferJob:
         if not block.ready or files.complete():
             return 0.0
         with files.claimed() as lock:
-            if lock is None or was_interrupted(lock) or files.complete() or not block.ready:
+            if lock is None or was_interrupted(lock) or files.complete():
                 return 0.0
             try:
-                if read_attributes(Path(block.patches)).get(NOT_NEEDED):
-                    return 0.0  # its own job has nothing to compute
+                if not block.ready or read_attributes(Path(block.patches)).get(NOT_NEEDED):
+                    files.remove()  # its own job has ended, or will not look here
+                    return 0.0
                 task = self._task(own, block)
                 key = task.key()
             except (TesseraFlowError, OSError, zipfile.BadZipFile) as error:
