@@ -7,6 +7,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,8 +20,13 @@ from tessera_flow.errors import OutputError, TileError
 from tessera_flow.jobs.cubes import cube_faults, cube_warnings
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.products import cube as cube_module
-from tessera_flow.products.checksums import STORE_RECORD
-from tessera_flow.products.cube import add_period, cube_periods
+from tessera_flow.products.checksums import STORE_RECORD, Checksums
+from tessera_flow.products.cube import (
+    add_period,
+    combined_provenance,
+    cube_periods,
+    periods_left_out,
+)
 from tessera_flow.products.open import open_product, sample_points
 from tessera_flow.products.provenance import build_provenance
 from tessera_flow.products.stac import write_collection
@@ -282,26 +288,110 @@ def test_the_collection_has_the_cube(cube: Path, tmp_path: Path) -> None:
     assert assets["cube_checksums"]["file:size"] == size
 
 
-def test_periods_that_the_cube_lacks_or_nobody_wants(cube: Path, tmp_path: Path) -> None:
-    """A cube is no output of a job, so the start of a run compares it."""
+def run_files(folder: Path) -> RunFiles:
+    """Files of a run of the first two periods in `folder`, with the record of each in its cube."""
     periods = {p: {"start": s, "end": e} for p, (s, e) in DAYS.items() if p != "y2023"}
     document = {
         "regions": {"field": {"roi": [5.1, 52.0, 5.102, 52.002]}},
         "periods": periods,
         "model": {"weights": "v2-nano"},
         "products": {"formats": ["zarr"], "cube": True},
-        "paths": {n: str(tmp_path / n) for n in ("work", "results", "logs")},
+        "paths": {n: str(folder / n) for n in ("work", "results", "logs")},
     }
-    files = RunFiles(load_config(document))
+    for period in periods:
+        record = folder / "results" / "field" / period / "checksums" / "cube.json"
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+    return RunFiles(load_config(document))
+
+
+def test_a_period_of_another_model_is_left_out_for_good(
+    stores: dict[str, Path], tmp_path: Path
+) -> None:
+    """The next run neither adds it again, which would leave out the others, nor is silent; when
+    it matches, or its store changes, it is added."""
+    files = run_files(tmp_path)
+    region = tmp_path / "results" / "field"
+    cube = region / "cube.zarr"
+    for period, dtype in (("y2021", "int8"), ("y2022", "float32")):
+        store = write_store(tmp_path / "made", period, 1, dtype=dtype)
+        store.rename(region / period / store.name)
+        add_period(cube, period, region / period / store.name)
+    record = str(region / "y2021" / "checksums" / "cube.json")
+    assert cube_faults(files) == {}
+    why = f"{cube} is without the period y2021: it is of another model."
+    assert cube_warnings(files) == [why]
+    # Another period is added, and one of a third model: the first one stays left out.
+    other = write_store(tmp_path / "other", "y2023", 2, dtype="float32")
+    add_period(cube, "y2023", other)
+    attributes = json.loads((cube / "zarr.json").read_text())["attributes"]
+    text = "period y2021 is left out of cube.zarr: it is of another model"
+    assert attributes["warnings"] == [text] and cube_faults(files) == {}
+    # It matches again.
+    add_period(cube, "y2022", stores["y2022"])
+    assert [one["period"] for one in periods_left_out(cube)] == ["y2023"]
+    assert cube_faults(files) == {record: f"{cube} does not have the period y2021"}
+    # Its store was made again.
+    add_period(cube, "y2022", region / "y2022" / "embeddings.zarr")
+    add_period(cube, "y2021", region / "y2021" / "embeddings.zarr")
+    add_period(cube, "y2022", region / "y2022" / "embeddings.zarr")
+    assert cube_faults(files) == {}
+    shutil.rmtree(region / "y2021" / "embeddings.zarr")
+    shutil.copytree(stores["y2021"], region / "y2021" / "embeddings.zarr")
+    assert list(cube_faults(files)) == [record]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "why"),
+    [
+        (("model", "heads"), [2, 2], "it is of another model"),
+        (("preprocessing",), "as_published", "its preprocessing is another one"),
+    ],
+)
+def test_periods_that_cannot_be_compared_are_left_out(
+    cube: Path,
+    stores: dict[str, Path],
+    tmp_path: Path,
+    place: tuple[str, ...],
+    value: Any,
+    why: str,
+) -> None:
+    store = tmp_path / "embeddings.zarr"
+    shutil.copytree(stores["y2022"], store)
+    document = json.loads((store / "zarr.json").read_text())
+    section = document["attributes"]["provenance"]
+    for name in place[:-1]:
+        section = section[name]
+    assert section[place[-1]] != value
+    section[place[-1]] = value
+    (store / "zarr.json").write_text(json.dumps(document))
+    Checksums.of(store).write(store / STORE_RECORD)
+    assert add_period(cube, "y2022", store) == [
+        f"period {period} is left out of cube.zarr: {why}" for period in ("y2021", "y2023")
+    ]
+
+
+def test_the_record_of_filled_periods_is_that_of_all(cube: Path, stores: dict[str, Path]) -> None:
+    """One period whose model was assumed is not hidden by a later one whose weights are known."""
+    entries = cube_periods(cube)
+    fills = [("v1.1 2021", "assumed"), ("v1.1 2023", "sha256")]
+    for entry, (dataset, how) in zip(entries, fills, strict=True):
+        entry["provenance"]["fill"] = {"dataset": dataset, "same_model": how, "model": {"a": 1}}
+    assert combined_provenance(entries)["fill"] == {
+        "dataset": "v1.1 2021, v1.1 2023", "same_model": "assumed", "model": {"a": 1},
+    }  # fmt: skip
+    del entries[1]["provenance"]["fill"]
+    assert combined_provenance(entries)["fill"]["dataset"] == "v1.1 2021"
+
+
+def test_periods_that_the_cube_lacks_or_nobody_wants(cube: Path, tmp_path: Path) -> None:
+    """A cube is no output of a job, so the start of a run compares it."""
+    files = run_files(tmp_path)
     folder = tmp_path / "results" / "field"
-    folder.mkdir(parents=True)
     cube.rename(folder / "cube.zarr")
     (text,) = cube_warnings(files)
     assert text.startswith(f"{folder}/cube.zarr keeps y2023, which the configuration does not have")
-    records = {p: folder / p / "checksums" / "cube.json" for p in periods}
-    for path in records.values():
-        path.parent.mkdir(parents=True)
-        path.write_text("{}")
+    records = {p: folder / p / "checksums" / "cube.json" for p in ("y2021", "y2022")}
     lacks = {str(records["y2022"]): f"{folder}/cube.zarr does not have the period y2022"}
     assert cube_faults(files) == lacks
     next((folder / "cube.zarr").glob("scales/c/0/*/*")).unlink()

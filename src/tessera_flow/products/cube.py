@@ -28,12 +28,15 @@ logger = logging.getLogger(__name__)
 
 CUBE = "cube"
 """Attribute of the group with a list of the periods, in the order of the axis of time."""
+LEFT_OUT = "left_out"
+"""Attribute of the group with a list of the periods that do not match those in it: `period`,
+`reason`, `checksums_sha256` as in `cube_periods`, and `form_sha256`, of what must match."""
 
 _REQUIRED = ("embeddings", "scales")
 _OPTIONAL = ("observation_counts", "observation_months", "origin")
 _COORDINATES = ("x", "y", "band", "kind", "spatial_ref")
 _PLACE = ("proj:code", "proj:wkt2", "spatial:transform", "spatial:shape")
-_MODEL = ("family", "name", "sha256", "dim", "dtype", "statistics")
+_MODEL = ("family", "name", "sha256", "dim", "dtype", "statistics", "heads")
 _METADATA = "zarr.json"
 _EPOCH = datetime.date(1970, 1, 1)
 
@@ -67,13 +70,27 @@ class _Slice:
         return _document(path) if f"{array}/{_METADATA}" in self.record.sizes else None
 
     def form(self, array: str) -> dict[str, Any] | None:
-        """Return what must be equal in all periods: the metadata without the length of time and
-        the attributes."""
+        """Return what must be equal in an array of all periods: the metadata without the length of
+        time and the attributes."""
         metadata = self.metadata(array)
         if metadata is None:
             return None
         shape = metadata["shape"][1:]
         return {k: v for k, v in metadata.items() if k != "attributes"} | {"shape": shape}
+
+    def matched(self) -> dict[str, Any]:
+        """Return what must be equal in all periods, by why a period that differs is left out."""
+        provenance = self.entry["provenance"]
+        return {
+            "it is on another grid": [self.attributes.get(key) for key in _PLACE],
+            "it is of another model": [provenance["model"].get(key) for key in _MODEL],
+            "its preprocessing is another one": provenance["preprocessing"],
+            "its chunks are others": [self.form(name) for name in _REQUIRED],
+        }
+
+    def form_sha256(self) -> str:
+        """Return a hash of what must be equal in all periods."""
+        return hashlib.sha256(json.dumps(self.matched(), sort_keys=True).encode()).hexdigest()
 
     def files(self, array: str) -> Iterator[tuple[str, str]]:
         """Yield the names of the files of an array, and what follows the index of time in them."""
@@ -90,9 +107,22 @@ def cube_periods(cube: Path) -> list[dict[str, Any]]:
     Raises:
         TileError: its metadata are damaged.
     """
+    return _listed(cube, CUBE)
+
+
+def periods_left_out(cube: Path) -> list[dict[str, Any]]:
+    """Return the periods that a cube is without because they do not match; see `LEFT_OUT`.
+
+    Raises:
+        TileError: its metadata are damaged.
+    """
+    return _listed(cube, LEFT_OUT)
+
+
+def _listed(cube: Path, name: str) -> list[dict[str, Any]]:
     if not (cube / _METADATA).exists():
         return []
-    entries = _document(cube / _METADATA).get("attributes", {}).get(CUBE)
+    entries = _document(cube / _METADATA).get("attributes", {}).get(name)
     if not isinstance(entries, list):
         raise TileError(f"{cube} has no list of periods: delete it and run again.")
     return entries
@@ -109,7 +139,7 @@ def add_period(cube: Path, period: str, store: Path) -> list[str]:
         store: `embeddings.zarr` of the period.
 
     Returns:
-        Warnings: periods, and arrays, that are left out because they do not match.
+        Warnings: periods, and arrays, that are now left out because they do not match.
 
     Raises:
         TileError: the store, or the cube, is damaged.
@@ -118,14 +148,16 @@ def add_period(cube: Path, period: str, store: Path) -> list[str]:
     before = _bytes(cube / _METADATA)
     new = _of_store(period, store)
     texts: list[str] = []
-    slices = [new]
+    slices, others = [new], []
     for old in _of_cube(cube, texts):
         if old.entry["period"] == period:
             continue
         if why := _difference(old, new):
-            texts.append(f"period {old.entry['period']} is left out of {cube.name}: {why}")
+            others.append((old, why))
+            texts.append(_left_out_text(cube, old.entry["period"], why))
         else:
             slices.append(old)
+    left_out = [*_still_left_out(cube, new), *(_left_out(old, why) for old, why in others)]
     slices.sort(key=lambda one: one.order)
     arrays = [name for name in _REQUIRED if new.form(name)]
     for name in _OPTIONAL:
@@ -137,7 +169,12 @@ def add_period(cube: Path, period: str, store: Path) -> list[str]:
     with atomic_folder(cube, has_record) as part:
         part.mkdir()
         record = _link_files(part, slices, arrays, new)
-        _write_metadata(part, slices, arrays, new, texts)
+        lasting = [_left_out_text(cube, one["period"], one["reason"]) for one in left_out]
+        lists: dict[str, list[Any]] = {
+            LEFT_OUT: left_out,
+            "warnings": list(dict.fromkeys([*lasting, *texts])),
+        }
+        _write_metadata(part, slices, arrays, new, lists)
         _write_record(part, record)
         if _bytes(cube / _METADATA) != before:
             raise OutputError(f"{cube} was changed by another process meanwhile: run again.")
@@ -194,15 +231,29 @@ def _concerns(name: str, index: int) -> bool:
 
 def _difference(old: _Slice, new: _Slice) -> str:
     """Return why two periods cannot be in one cube; empty if they can."""
-    for key in _PLACE:
-        if old.attributes.get(key) != new.attributes.get(key):
-            return "it is on another grid"
-    models = [one.entry["provenance"]["model"] for one in (old, new)]
-    if any(models[0].get(key) != models[1].get(key) for key in _MODEL):
-        return "it is of another model"
-    if any(old.form(name) != new.form(name) for name in _REQUIRED):
-        return "its chunks are others"
-    return ""
+    expected = new.matched()
+    return next((why for why, value in old.matched().items() if value != expected[why]), "")
+
+
+def _left_out(old: _Slice, reason: str) -> dict[str, Any]:
+    same = {key: old.entry[key] for key in ("period", "checksums_sha256")}
+    return {**same, "reason": reason, "form_sha256": old.form_sha256()}
+
+
+def _still_left_out(cube: Path, new: _Slice) -> Iterator[dict[str, Any]]:
+    """Yield the periods that were left out before and do not match the added one either."""
+    try:
+        before = periods_left_out(cube)
+    except TileError:  # the cube is made again
+        return
+    form = new.form_sha256()
+    for one in before:
+        if one["period"] != new.entry["period"] and one["form_sha256"] != form:
+            yield one
+
+
+def _left_out_text(cube: Path, period: str, reason: str) -> str:
+    return f"period {period} is left out of {cube.name}: {reason}"
 
 
 def _link_files(
@@ -240,7 +291,11 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write_metadata(
-    part: Path, slices: Sequence[_Slice], arrays: Sequence[str], new: _Slice, texts: Sequence[str]
+    part: Path,
+    slices: Sequence[_Slice],
+    arrays: Sequence[str],
+    new: _Slice,
+    lists: Mapping[str, list[Any]],
 ) -> None:
     # Imported here: the workflow reads the other functions whenever it starts.
     import numpy as np
@@ -257,7 +312,7 @@ def _write_metadata(
         "geoemb:source_data": _union(one.attributes["geoemb:source_data"] for one in slices),
         "provenance": provenance,
         CUBE: entries,
-        "warnings": list(texts),
+        **lists,
     }
     for name in arrays:
         metadata = new.metadata(name)
@@ -301,8 +356,8 @@ _TIME = {
 
 
 def combined_provenance(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one record of several periods: names, days, sources and warnings of all, and a hash
-    of their settings; the rest, such as the model, is that of the last one."""
+    """Return one record of several periods: names, days, sources, filled stores and warnings of
+    all, and a hash of their settings; the rest, such as the model, is that of the last one."""
     records = [entry["provenance"] for entry in entries]
     sources: dict[tuple[str, ...], dict[str, Any]] = {}
     for record in records:
@@ -312,8 +367,10 @@ def combined_provenance(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 source = source | {"items": source["items"] + sources[key]["items"]}
             sources[key] = source
     hashes = "".join(record["configuration_sha256"] for record in records)
+    fills = [record["fill"] for record in records if "fill" in record]
     return {
         **records[-1],
+        **({"fill": _combined_fill(fills)} if fills else {}),
         "period": ", ".join(entry["period"] for entry in entries),
         "period_start": min(record["period_start"] for record in records),
         "period_end": max(record["period_end"] for record in records),
@@ -324,6 +381,16 @@ def combined_provenance(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for text in entry["provenance"].get("warnings", [])
         ],
         "configuration_sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+    }
+
+
+def _combined_fill(fills: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one record of the stores whose holes were computed; see `provenance.FillSource`."""
+    how = {fill["same_model"] for fill in fills}
+    return {
+        **fills[-1],
+        "dataset": ", ".join(dict.fromkeys(fill["dataset"] for fill in fills)),
+        "same_model": "assumed" if "assumed" in how else fills[-1]["same_model"],
     }
 
 
