@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import xarray as xr
@@ -57,7 +58,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def filled(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose source is that store, with holes, which it computes."""
+    """A run whose source is that store, with holes, which GPU jobs compute, also ahead."""
     folder = unstarted(full, tmp_path_factory.mktemp("filled") / "run")
     shutil.copytree(full / PLACE / "geotessera", folder / "store")
     scales = zarr.open_group(folder / "store", mode="r+")["utm31/scales"]
@@ -69,13 +70,15 @@ def filled(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "source": "geotessera",
             "geotessera": {"location": "store", "fill": "compute"},
             "products.formats": ["arrays", "zarr", "stac", "report"],
+            "jobs": {"cpu_gpu": [0, 1], "on_missing_gpu": "cpu"},
+            "paths.keep": ["patches"],
         },
     )
     jobs = plan(folder)
     assert {rule: jobs[rule] for rule in ("store_tiles", "import_embeddings", "fill", "infer")} == {
         "store_tiles": 1, "import_embeddings": 4, "fill": 4, "infer": 4,
     }  # fmt: skip
-    run(folder)
+    run(folder, "--resources", "gpu=1")
     assert plan(folder) == {}
     assert leftovers(folder) == []
     return folder
@@ -129,6 +132,8 @@ def test_checks_and_report_state_what_is_published_and_how_it_agrees(
     assert [s["provider"] for s in record["sources"]] == ["geotessera", "local", "local"]
     item = json.loads((filled / PLACE / "item.json").read_text())
     assert item["assets"]["origin"]["href"] == "./origin.tif"
+    assert item["assets"]["scenes"]["href"] == "./scenes.parquet"
+    assert pq.read_metadata(filled / PLACE / "scenes.parquet").num_rows == 10
     page = (filled / PLACE / "report.html").read_text()
     assert "Where they exist" in page and "Published or computed" in page
 
@@ -143,6 +148,15 @@ def test_blocks_without_holes_read_no_scene(filled: Path) -> None:
     assert (
         "day 1 of" in (logs / "download/sentinel2/2021-01-01_2021-12-31/b000_000.log").read_text()
     )
+
+
+def test_gpu_jobs_leave_no_file_of_blocks_that_waited(filled: Path) -> None:
+    place = filled / "work" / "here" / "then"
+    assert not [path for path in (place / "computed").rglob("*") if path.is_file()]
+    for log in sorted((place / "job_log").glob("b*.jsonl")):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        ahead = [line["state"] for line in lines if line.get("ahead")]
+        assert ahead in ([], ["started", "done"])
 
 
 def test_other_weights_and_a_store_that_states_none_are_refused(filled: Path) -> None:

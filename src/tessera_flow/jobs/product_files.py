@@ -243,7 +243,7 @@ class ProductFiles:
     def scene_tables(self) -> dict[str, str]:
         """Return the named output pattern of the table of scenes beside the STAC Item, if there are
         lists of scenes."""
-        return {"scenes": self._paths.scenes} if self._config.source == "scenes" else {}
+        return {"scenes": self._paths.scenes} if self._config.reads_scenes else {}
 
     def cog_files(self) -> dict[str, str]:
         """Return named output patterns of the GeoTIFFs of all dimensions."""
