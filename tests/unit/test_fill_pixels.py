@@ -27,6 +27,7 @@ from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.months import PeriodMonths
+from tessera_flow.jobs.block_attributes import read_attributes
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.models.weights import fetch_weights
@@ -196,6 +197,11 @@ def test_holes_have_the_bits_of_the_full_run(place: Place) -> None:
     assert provenance.model.sha256 == provenance.fill.model["sha256"] == place.record.sha256
     blocks = read_block_records(inputs["grid"], inputs["blocks"], provenance)
     assert blocks.inference.precisions == {"float32": 1}  # the other block computed nothing
+    paths = [pattern.format(**RUN, block="b000_000") for pattern in (files.paths.computed,
+             files.paths.embeddings)]  # fmt: skip
+    computed, filled = (read_attributes(Path(path)) for path in paths)
+    assert computed.keys() - filled.keys() <= {"tile_facts"}  # of another source
+    assert filled["not_compiled"] is None and filled["compiled"] is False
     listed = source_lists(config, map(Path, files.manifests(**RUN)))
     first, *_ = methods(provenance, listed["manifests"], blocks, store=listed["store"])
     assert first.startswith("Where they exist, published pixel embeddings of 2021 were taken from")

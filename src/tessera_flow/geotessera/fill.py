@@ -28,8 +28,8 @@ FILL = "fill"
 _PIXELS = 2**14
 _OF_PUBLISHED = ("block", "dataset", "tiles", "without_codes", "impossible_scales", NOT_NEEDED)
 _OF_COMPUTED = (
-    "weights", "device", "precision", "fallback", "compared", "missing_scenes", "level_jumps",
-    "steps_outside_period",
+    "weights", "device", "precision", "fallback", "compared", "compiled", "not_compiled",
+    "missing_scenes", "level_jumps", "steps_outside_period",
 )  # fmt: skip
 
 
