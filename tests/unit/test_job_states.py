@@ -6,17 +6,19 @@ A submission that was interrupted is found again. `sbatch`, `squeue` and `sacct`
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tessera_flow.errors import ConfigError, OutputError
 from tessera_flow.jobs.preflight import refuse_orphans, submit_from
 from tessera_flow.jobs.status import unanswered_states
-from tessera_flow.jobs.submission import PROGRAMS, RECORD, SILENT, install
+from tessera_flow.jobs.submission import _PROGRAMS, PROGRAMS, RECORD, SILENT, _run_of, install
 
 from .test_submission import Queue
 
@@ -94,26 +96,115 @@ def test_without_an_answer_jobs_are_taken_as_running(
         ("101|COMPLETED", "COMPLETED"),
         ("101|CANCELLED by 0", "CANCELLED"),
         ("101|TIMEOUT", "TIMEOUT"),
-        ("101|RUNNING", "FAILED"),  # it has not noticed the end
-        ("", "FAILED"),
-        (None, "FAILED"),  # away
     ],
 )
 def test_a_job_that_is_not_listed_any_more_has_ended(
-    queue: Queue, accounting: str | None, state: str
+    queue: Queue, accounting: str, state: str
 ) -> None:
     """`squeue` was away for longer than MinJobAge, and the job ended meanwhile: whoever waits for
-    it waits forever. If nobody knows how it ended, it is run again."""
+    it waits forever."""
     call(SUBMIT)
     call(SUBMIT)
     (queue.folder / "sacct").write_text(f"{accounting}\n")
-    if accounting is None:
-        (queue.folder / "sacct.away").touch()
     (queue.folder / "squeue").write_text("102|RUNNING\n")
     for _ in range(2):  # the executor may not have read the first answer
         assert sorted(call(QUERY)[1]) == [f"101|{state}", "102|RUNNING"]
     (line,) = queue.lines("sacct.calls")
     assert "--jobs 101" in line
+
+
+def wait(programs: Path, seconds: int) -> None:
+    """Let a run's jobs be missing in the queue for some more seconds."""
+    record = programs / f"{RUN}{RECORD}"
+    lines = [line.split(" ") for line in record.read_text().splitlines()]
+    for line in lines:
+        if line[0] == "?" and line[2] != "-":
+            line[2] = str(int(line[2]) - seconds)
+    record.write_text("".join(" ".join(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("accounting", ["101|RUNNING", "", None])
+def test_a_job_of_which_no_end_is_known_is_cancelled_after_minutes(
+    queue: Queue, programs: Path, accounting: str | None
+) -> None:
+    """Accounting does not know of the end (yet), or is away. Before the job is run again, it is
+    cancelled: a controller that does not list it may run it."""
+    call(SUBMIT)
+    (queue.folder / "sacct").write_text(f"{accounting}\n")
+    if accounting is None:
+        (queue.folder / "sacct.away").touch()
+    assert call(QUERY) == (0, [], "")  # taken as running
+    wait(programs, 290)
+    assert call(QUERY) == (0, [], "")
+    assert queue.lines("cancelled") == []
+    wait(programs, 20)
+    cancel = queue.folder / "programs" / "scancel"
+    answering = cancel.read_text()
+    cancel.write_text('#!/bin/sh\necho "Unable to contact slurm controller" >&2; exit 1\n')
+    assert call(QUERY) == (0, [], "")
+    cancel.write_text(answering)
+    for _ in range(2):
+        assert call(QUERY) == (0, ["101|FAILED"], "")
+    assert queue.lines("cancelled") == ["101"]
+
+
+def test_a_job_that_an_old_answer_does_not_list_is_not_lost(queue: Queue, programs: Path) -> None:
+    """Some sites put a program in the place of `squeue` that repeats an answer for a while."""
+    call(SUBMIT)
+    assert call(QUERY)[1] == []
+    (queue.folder / "squeue").write_text("101|RUNNING\n")
+    assert call(QUERY)[1] == ["101|RUNNING"]
+    wait(programs, 3600)
+    (queue.folder / "squeue").write_text("")
+    assert call(QUERY)[1] == []
+    assert queue.lines("cancelled") == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "echo Welcome to site 7; echo $id",
+        "echo Submitted batch job $id for 24 h",  # it does not pass on `--parsable`
+        "echo $id; echo 2 nodes are down >&2",
+    ],
+)
+def test_a_program_of_the_site_in_the_place_of_sbatch(queue: Queue, said: str) -> None:
+    """The executor would look for the number in what it says, and take the job for a failure."""
+    queue.behave(f"accept; {said}; cut -d'|' -f1,2 <$Q/queue >$Q/squeue")
+    status, out, _ = call(SUBMIT)
+    assert (status, out) == (0, ["101"])
+    (queue.folder / "squeue").write_text("")
+    (queue.folder / "sacct").write_text("101|TIMEOUT\n")
+    assert call(QUERY)[1] == ["101|TIMEOUT"]  # the job is known
+
+
+def test_notices_beside_the_states_are_left_out(queue: Queue) -> None:
+    call(SUBMIT)
+    squeue = queue.folder / "programs" / "squeue"
+    squeue.write_text(
+        '#!/bin/sh\necho "old conf" >&2; echo "Maintenance | Friday"; echo "101|RUNNING"\n'
+    )
+    assert "101|RUNNING" in call(QUERY)[1]
+    # With a part of the states, a call that fails is no answer.
+    squeue.write_text('#!/bin/sh\necho "102|RUNNING"; echo "error" >&2; exit 1\n')
+    assert call(QUERY)[:2] == (0, [])
+
+
+def test_the_calls_of_the_executor_are_recognised() -> None:
+    """Its calls are passed on as they are if a later version writes them otherwise."""
+    plugin = "snakemake_executor_plugin_slurm"
+    query = pytest.importorskip(f"{plugin}.job_status_query")
+    submit = pytest.importorskip(f"{plugin}.submit_string")
+    job = SimpleNamespace(resources={}, threads=1)
+    names = dict.fromkeys(("slurm_logfile", "account", "partition", "workdir"), "a")
+    params = {**names, "run_uuid": "run", "comment_str": "rule_a"}
+    for text in (
+        query.query_job_status_squeue("run"),
+        query.query_job_status_sacct("run"),
+        submit.get_submit_command(job, params),
+    ):
+        words = shlex.split(text)
+        assert _run_of(words, _PROGRAMS[words[0]].needs) == "run"
 
 
 def test_completed_jobs_are_not_asked_for_again(queue: Queue) -> None:
@@ -198,8 +289,16 @@ def test_an_earlier_run_is_not_forgotten_while_squeue_is_away(queue: Queue, prog
     (queue.folder / "squeue").write_text(
         f"7|x|{queue.folder}|rule_a_submission_1\n8|x|{queue.folder}|rule_a\n9|x|/|a_submission_2\n"
     )
-    with pytest.raises(OutputError, match=r"scancel 7\. "):
+    with pytest.raises(OutputError, match=r": scancel 7\. "):
         refuse_orphans(queue.folder)
+
+
+def test_an_earlier_run_on_another_cluster_is_found(queue: Queue, programs: Path) -> None:
+    (programs / f"run{RECORD}").write_text("+ m rule_a\n= m 7 far\n")
+    (queue.folder / "squeue").write_text(f"CLUSTER: far\n7|x|{queue.folder}|a_submission_1\n")
+    with pytest.raises(OutputError, match="scancel 7; scancel --clusters far 7"):
+        refuse_orphans(queue.folder)
+    assert [line.endswith("--clusters far") for line in queue.lines("squeue.calls")] == [0, 1]
 
 
 def test_job_arrays_are_refused(tmp_path: Path) -> None:

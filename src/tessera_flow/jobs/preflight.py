@@ -19,7 +19,7 @@ from .files import RunFiles
 from .product_files import ProductFiles
 from .shared_folders import check_shared_folders
 from .status import command_line, users_command, with_argument
-from .submission import MARK, PROGRAMS, RECORD, install
+from .submission import MARK, PROGRAMS, RECORD, Record, install
 from .work_lock import NO_LOCK, WorkLock, lock_is_skipped
 
 JOB_NAME_PREFIX = "tessera-flow"
@@ -127,19 +127,29 @@ def check_python(executable: str) -> None:
         )
 
 
-def jobs_in_queue(folder: Path) -> list[str]:
+def jobs_in_queue(folder: Path) -> dict[str, list[str]]:
     """Return the numbers of this user's jobs in Slurm's queue that belong to a run in `folder`.
 
-    Empty without Slurm.
+    Returns:
+        The numbers by cluster: of this machine (its name is empty) and those to which runs in
+        `folder` have submitted jobs. Without such jobs, or without Slurm, it is empty.
 
     Raises:
         OSError, subprocess.SubprocessError: Slurm does not answer.
     """
     if shutil.which("squeue") is None:
-        return []
+        return {}
+    records = folder.glob(f"{PROGRAMS}/*{RECORD}")
+    clusters = {cluster for path in records for cluster in Record(path).accepted().values()}
+    found = {cluster: _jobs_of(folder, cluster) for cluster in sorted(clusters | {""})}
+    return {cluster: numbers for cluster, numbers in found.items() if numbers}
+
+
+def _jobs_of(folder: Path, cluster: str) -> list[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}
+    of_cluster = ["--clusters", cluster] if cluster else []
     done = subprocess.run(
-        ["squeue", "--me", "--noheader", "--format=%A|%j|%Z|%k"],
+        ["squeue", "--me", "--noheader", "--format=%A|%j|%Z|%k", *of_cluster],
         capture_output=True,
         text=True,
         errors="replace",
@@ -169,7 +179,7 @@ def refuse_orphans(folder: Path) -> None:
     """
     skip = f"set {NO_LOCK}=1 in the environment to skip this check"
     try:
-        numbers = jobs_in_queue(folder)
+        jobs = jobs_in_queue(folder)
     except (OSError, subprocess.SubprocessError) as error:
         if not list(folder.glob(f"{PROGRAMS}/*{RECORD}")):
             return
@@ -179,11 +189,15 @@ def refuse_orphans(folder: Path) -> None:
             f"({text.strip()}): whether its jobs are still in the queue is not known. Run again "
             f"later, or {skip}."
         ) from error
-    if numbers:
+    if jobs:
+        commands = [
+            " ".join(["scancel", *(["--clusters", cluster] if cluster else []), *numbers])
+            for cluster, numbers in jobs.items()
+        ]
         raise OutputError(
-            f"{len(numbers)} Slurm jobs of an earlier run in {folder} are still in the queue, but "
-            "its Snakemake has ended. Cancel them and run again (finished files are kept): "
-            f"scancel {' '.join(numbers)}. If that Snakemake is alive and works on other regions "
+            f"{sum(map(len, jobs.values()))} Slurm jobs of an earlier run in {folder} are still in "
+            "the queue, but its Snakemake has ended. Cancel them and run again (finished files are "
+            f"kept): {'; '.join(commands)}. If that Snakemake is alive and works on other regions "
             f"or periods, {skip}."
         )
 

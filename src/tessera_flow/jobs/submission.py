@@ -11,8 +11,9 @@ interrupted.
 The executor also forgets its jobs if `squeue` (or `sacct`) fails for long, and waits forever for
 those that ended meanwhile, because the controller lists a job only for a while after its end
 (MinJobAge). So there are scripts with these names, too: while there is no answer, all jobs are
-taken as running; a job that is not listed any more has the state that accounting has, and
-without one has failed, so that it is run again.
+taken as running; a job that is not listed any more has the state that accounting has. If accounting
+knows of no end for minutes, the job is cancelled, so that no two jobs write the same files, and has
+failed, so that it is run again.
 
 This file is started for every job, by its path: it imports the standard library only.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -51,16 +53,20 @@ jobs of this user as it allows."""
 
 _SECONDS = 300
 """After which a command of Slurm that has not ended is stopped."""
-_SECONDS_OF_STATES = 50
-"""The same for states of jobs: the executor gives up after 60."""
+_SECONDS_OF_STATES, _SECONDS_OF_LOST = 40, 5
+"""The same for states of jobs, and for each call about jobs that are not listed: the executor gives
+up after 60."""
 
 MARK = "_submission_"
 """In the comment of every job, before what is its own."""
 
 PROGRAMS = ".snakemake/tessera-flow/bin"
 """Folder of the scripts of `install`, in that of the run."""
+_GRACE = 300
+"""Seconds for which a job may be missing in the queue before it is taken as lost: some sites put a
+program in the place of `squeue` that repeats an older answer, and accounting learns late."""
 _ATTEMPTS, _PAUSE = 3, 0.5
-"""Calls for the states of jobs, and seconds between them; the executor asks again 10 s later."""
+"""Calls for what is in the queue, and seconds between them."""
 RECORD = ".jobs"
 """End of the name of the record of the jobs of a run."""
 SILENT = ".silent"
@@ -162,7 +168,8 @@ def _run_of(argv: Sequence[str], needs: Sequence[str]) -> str | None:
 
 class Record:
     """The submissions of a run, in a file with a line for each event: `+ MARK COMMENT` before a job
-    is submitted, `= MARK NUMBER CLUSTER` when it is accepted, `- MARK` when it is refused, and
+    is submitted, `= MARK NUMBER CLUSTER` when it is accepted, `- MARK` when it is refused,
+    `? NUMBER TIME` when it is first missing in the queue (`-`: it is listed again), and
     `. NUMBER STATE` when it has ended."""
 
     def __init__(self, path: Path) -> None:
@@ -203,6 +210,11 @@ class Record:
         """Return the states of the jobs that are known to have ended, by number."""
         return {line[1]: line[2] for line in self._lines() if line[0] == "." and len(line) == 3}
 
+    def missing(self) -> dict[str, float]:
+        """Return since when (Unix time) jobs are missing in the queue, by number."""
+        found = {line[1]: line[2] for line in self._lines() if line[0] == "?" and len(line) == 3}
+        return {number: float(since) for number, since in found.items() if since.isdecimal()}
+
 
 def submit_recorded(command: Sequence[str], record: Record) -> Answer:
     """Submit a job as `submit`, and record it. One that was interrupted before is found again."""
@@ -226,12 +238,20 @@ def submit_recorded(command: Sequence[str], record: Record) -> Answer:
     mark = _new_mark()
     record.add("+", mark, comment)
     answer = submit(words, Patience(), mark)
-    number, _, cluster = answer.out.strip().partition(";")
-    if answer.status == 0 and number.isdecimal():
-        record.add("=", mark, number, cluster or next(iter(_clusters(words)[1:]), ""))
-    elif not answer.passes:
-        record.add("-", mark)
-    return answer
+    if answer.status != 0:
+        if not answer.passes:
+            record.add("-", mark)
+        return answer
+    lines = re.findall(r"^(\d+)(?:;(\S*))?\s*$", answer.out, re.MULTILINE)
+    if len(lines) != 1:  # a program of the site says something else
+        numbers = _in_queue(words, mark)
+        if not numbers:
+            return answer
+        lines = [(_only_one(words, numbers).out.strip(), "")]
+    ((number, cluster),) = lines
+    record.add("=", mark, number, cluster or next(iter(_clusters(words)[1:]), ""))
+    # No notices of the site around it: the executor would look for the number in them.
+    return Answer(0, f"{number};{cluster}\n" if cluster else f"{number}\n", answer.error)
 
 
 def _wait_for_queue(words: Sequence[str], mark: str, patience: Patience) -> list[int] | None:
@@ -272,7 +292,10 @@ def states(command: Sequence[str], record: Record) -> Answer:
     silent.unlink(missing_ok=True)
     if command[0] == "squeue":
         missing = {n: known[n] for n in known if n not in listed and n not in ended}
-        new = _ended(missing)
+        new = _ended(missing, record)
+        for number in record.missing():
+            if number in listed:
+                record.add("?", number, "-")
         # Other states may be those of a job that Slurm puts back into the queue.
         new |= {n: s for n, s in listed.items() if s == "COMPLETED" and n not in ended}
         if new:
@@ -286,7 +309,7 @@ def _ask(command: Sequence[str], seconds: float) -> Answer:
     deadline = time.monotonic() + seconds
     for _ in range(_ATTEMPTS):
         answer = _run(command, None, deadline - time.monotonic())
-        if answer.status == 0 or deadline - time.monotonic() < 1:
+        if answer.status in (0, 127) or deadline - time.monotonic() < 1:  # 127: no such program
             break
         time.sleep(_PAUSE)
     return answer
@@ -298,18 +321,32 @@ def _states_in(text: str) -> dict[str, str]:
     return {number: (state.split() or [""])[0] for number, _, state in lines}
 
 
-def _ended(jobs: dict[str, str]) -> dict[str, str]:
-    """Return the states of jobs that the controller does not list any more."""
+def _ended(jobs: dict[str, str], record: Record) -> dict[str, str]:
+    """Return the states of those jobs that have ended, of those that the controller does not list.
+
+    Args:
+        jobs: their clusters, by number.
+        record: of the submissions; the time is added at which a job was first missing.
+    """
     found: dict[str, str] = {}
+    since, now = record.missing(), time.time()
     for cluster in sorted(set(jobs.values())):
         numbers = [number for number in jobs if jobs[number] == cluster]
+        of_cluster = ["--clusters", cluster] if cluster else []
         command = ["sacct", "-X", "--noheader", "--parsable2", "--format=JobIdRaw,State"]
-        command += ["--jobs", ",".join(numbers)]
-        answer = _run([*command, *(["--clusters", cluster] if cluster else [])], None, 5)
+        command += ["--jobs", ",".join(numbers), *of_cluster]
+        answer = _run(command, None, _SECONDS_OF_LOST)
         answered = _states_in(answer.out) if answer.status == 0 else {}
-        for number in numbers:
-            state = answered.get(number)
-            found[number] = state if state in _ENDED else "FAILED"
+        found |= {n: answered[n] for n in numbers if answered.get(n) in _ENDED}
+        unknown = [number for number in numbers if number not in found]
+        for number in unknown:
+            if number not in since:
+                record.add("?", number, f"{now:.0f}")
+        lost = [number for number in unknown if now - since.get(number, now) > _GRACE]
+        # They may run: then no other jobs may write their files.
+        cancel = ["scancel", *of_cluster, *lost]
+        if lost and not _run(cancel, None, _SECONDS_OF_LOST).passes:
+            found |= dict.fromkeys(lost, "FAILED")
     return found
 
 
@@ -363,7 +400,7 @@ def _in_queue(words: Sequence[str], mark: str) -> list[int] | None:
     """Return the numbers of the jobs with a mark, also of those that ended; None: no answer."""
     command = ["squeue", "--noheader", "--states=all", "--format=%F|%k"]
     command += ["--name", words[words.index("--job-name") + 1]]
-    answer = _run([*command, *_clusters(words)], None)
+    answer = _ask([*command, *_clusters(words)], _SECONDS)
     if answer.status != 0:
         return None
     lines = [line.strip().partition("|") for line in answer.out.splitlines()]
