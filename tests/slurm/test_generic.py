@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tessera_flow.jobs.resources import memory_mb
-from tests.support.slurm import Cluster, finish, memory, slurm, start
+from tests.support.slurm import Cluster, finish, memory, slurm, start, wait_until
 from tests.support.workflow import REPOSITORY, change, product_bytes
 
 pytestmark = pytest.mark.slurm
@@ -30,7 +30,10 @@ PROFILE = [
 def test_the_generic_profile(cluster: Cluster, patched: Path, finished_run: Path) -> None:
     """CPU and GPU jobs go to their queues with the memory, time and GPUs of the one table."""
     change(patched, {"jobs.cpu_gpu": [1, 1], "jobs.on_missing_gpu": "cpu"})
-    finish(start(patched, profile=PROFILE), patched)
+    process = start(patched, profile=PROFILE)
+    finish(process, patched)
+    # The run learns from files that jobs have ended, before Slurm does.
+    wait_until(lambda: slurm("squeue", "--noheader") == "", process, ended=True)
     assert product_bytes(patched) == product_bytes(finished_run)
     jobs = {name: cluster.jobs(patched, name) for name in ("infer_cpu", "infer_gpu", "stitch")}
     assert [len(batch) for batch in jobs.values()] == [2, 2, 2]
@@ -43,4 +46,3 @@ def test_the_generic_profile(cluster: Cluster, patched: Path, finished_run: Path
     assert {job["TimeLimit"] for job in jobs["infer_cpu"]} == {"00:30:00"}
     for job in jobs["stitch"]:
         assert memory(job) == memory_mb(job["Comment"], 1, block_size=25, patch_size=20)
-    assert slurm("squeue", "--noheader") == ""

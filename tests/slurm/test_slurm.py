@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -79,17 +78,23 @@ def test_jobs_that_are_cancelled_killed_requeued_or_out_of_time(
     """The jobs of four blocks are disturbed in four ways while they run.
 
     A job that was killed (exit status 137, as for its memory) or cancelled is submitted again with
-    twice the memory; one that is requeued, as by preemption, with the same.
+    twice the memory; one that is requeued, as by preemption, with the same. The limit of one is
+    lowered while it runs: a limit that all have would end others on a busy machine.
     """
     cancelled, killed, requeued, late = BLOCKS
-    limits = ["infer_cpu:runtime=1", "infer_cpu:mem_mb=800*attempt"]
-    process = start(patched, "--set-threads", "infer_cpu=1", "--set-resources", *limits)
+    memories = ["--set-resources", "infer_cpu:mem_mb=800*attempt"]
+    process = start(patched, "--set-threads", "infer_cpu=1", *memories)
+
+    def lower_limit(pid: int) -> None:
+        number = cluster.job(patched, late)
+        slurm("scontrol", "update", f"jobid={number}", "timelimit=1")
+
     try:
         fates = {
             cancelled: lambda pid: slurm("scancel", cluster.job(patched, cancelled)),
             killed: lambda pid: os.kill(pid, signal.SIGKILL),
             requeued: lambda pid: slurm("scontrol", "requeue", cluster.job(patched, requeued)),
-            late: lambda pid: None,
+            late: lower_limit,
         }
         hold(patched, process, fates)
         output = finish(process, patched)
@@ -151,8 +156,12 @@ def test_the_controller_is_killed_and_started_again(
         assert number in named
         slurm("scancel", *named)
         unfinished = ("RUNNING", "COMPLETING", "PENDING")
-        while any(job["JobState"] in unfinished for job in cluster.jobs(patched, "")):
-            subprocess.run(["sleep", "0.2"], check=True)
+
+        def all_ended() -> bool:
+            time.sleep(0.2)
+            return all(job["JobState"] not in unfinished for job in cluster.jobs(patched, ""))
+
+        wait_until(all_ended, process, ended=True)
         finish(start(patched), patched)
     finally:
         kill_group(process)

@@ -26,6 +26,10 @@ USERS_PROFILE = [
 ]
 
 
+_LONGEST_RUN = 900
+"""Seconds: some times what a run takes on two cores that have nothing else to do."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The cluster: the folder of its state, and the script that controls it."""
@@ -70,12 +74,23 @@ def job_record(folder: Path, block: str, rule: str) -> JobRecord | None:
     return next((record for record in read_job_log(path) if record.rule == rule), None)
 
 
-def start(
-    folder: Path, *arguments: str, profile: Sequence[str] = PROFILE
-) -> subprocess.Popen[bytes]:
-    """Start a run on the cluster, in a process group of its own; output goes to `run.txt`."""
+class Run(subprocess.Popen[bytes]):
+    """A run on the cluster, whose output goes to `run.txt` in its folder."""
+
+    folder: Path
+
+    def output(self) -> str:
+        """Return its output so far, and the queue of the cluster."""
+        command = ["timeout", "30", "squeue", "--all", "--states=all"]
+        queue = subprocess.run(command, capture_output=True, text=True, check=False)
+        output = (self.folder / "run.txt").read_text(errors="replace")
+        return f"{output}\n{queue.stdout}{queue.stderr}"
+
+
+def start(folder: Path, *arguments: str, profile: Sequence[str] = PROFILE) -> Run:
+    """Start a run on the cluster, in a process group of its own."""
     with (folder / "run.txt").open("ab") as output:
-        return subprocess.Popen(
+        run = Run(
             command(folder, *profile, *arguments),
             cwd=folder,
             env=environment(folder),
@@ -83,17 +98,17 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    run.folder = folder
+    return run
 
 
-def finish(process: subprocess.Popen[bytes], folder: Path, fails: bool = False) -> str:
+def finish(process: Run, folder: Path, fails: bool = False) -> str:
     """Wait for the end of a run, or kill its processes after a timeout; return its output."""
     try:
-        process.wait(timeout=600)
+        process.wait(timeout=_LONGEST_RUN)
     except subprocess.TimeoutExpired:
         kill_group(process)
-        queue = subprocess.run(["squeue", "--all"], capture_output=True, text=True, check=False)
-        output = (folder / "run.txt").read_text()
-        pytest.fail(f"The run did not end.\n{output}\n{queue.stdout}{queue.stderr}")
+        pytest.fail(f"The run did not end.\n{process.output()}")
     except BaseException:
         kill_group(process)
         raise
@@ -103,19 +118,19 @@ def finish(process: subprocess.Popen[bytes], folder: Path, fails: bool = False) 
 
 
 def wait_until(
-    condition: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 300
+    condition: Callable[[], object], process: Run, seconds: float = 600, ended: bool = False
 ) -> None:
-    """Wait until a condition holds, while the run is running."""
+    """Wait until a condition holds, while the run is running (or has `ended`)."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, "the run ended first"
-        assert time.monotonic() < deadline, "the condition did not come true"
+        running = ended or process.poll() is None
+        assert running, f"The run ended first.\n{process.output()}"
+        late = time.monotonic() > deadline
+        assert not late, f"The condition did not come true.\n{process.output()}"
         time.sleep(0.01)
 
 
-def hold(
-    folder: Path, process: subprocess.Popen[bytes], fates: Mapping[str, Callable[[int], object]]
-) -> None:
+def hold(folder: Path, process: Run, fates: Mapping[str, Callable[[int], object]]) -> None:
     """Stop (SIGSTOP) the process that embeds a block as soon as it has started, and call the
     function of that block in `fates` with its process id; return after the last call."""
     remaining = dict(fates)
@@ -125,7 +140,8 @@ def hold(
             record = job_record(folder, block, "infer_cpu")
             if record is None:
                 continue
-            assert record.state == "started", f"{block} was done before it could be stopped"
+            late = f"{block} was done before it could be stopped\n"
+            assert record.state == "started", late + process.output()
             os.kill(record.process, signal.SIGSTOP)
             remaining.pop(block)(record.process)
         return not remaining
