@@ -163,6 +163,16 @@ def test_a_result_is_taken_over_only_for_the_same_inputs(task: BlockTask, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["patches.zip"]
 
 
+def test_a_copy_that_cannot_be_kept_fails_no_finished_block(tmp_path: Path) -> None:
+    """As on a full disk: the record of the copy cannot be written."""
+    output = tmp_path / "b000_000.zip"
+    output.write_bytes(b"embeddings")
+    files = AheadFiles(output)
+    (files.record / "in its place").mkdir(parents=True)
+    files.keep("key", Finished(1.0, 1))
+    assert output.read_bytes() == b"embeddings"
+
+
 def test_a_block_is_claimed_by_one_job(tmp_path: Path) -> None:
     """The lock ends with the process that holds it; a word in it stays."""
     files = AheadFiles(tmp_path / "b.zip")

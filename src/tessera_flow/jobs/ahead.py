@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from ..atomic import write_text
 from ..concurrency import lock_for
-from ..errors import Stopped
+from ..errors import OutputError, Stopped
 from ..inference.block_task import BlockTask
 from ..inference.worker_messages import Finished
 from .resources import rule_name
@@ -154,7 +154,7 @@ class AheadFiles:
     def keep(self, key: str, cost: Finished) -> None:
         """Keep the finished embeddings of a job that is going to embed others, in case it is killed
         and Snakemake removes its output."""
-        with suppress(OSError):  # a file system without links
+        with suppress(OSError, OutputError):  # no links here, or no space
             self.folder.mkdir(parents=True, exist_ok=True)
             self.embeddings.unlink(missing_ok=True)
             os.link(self.output, self.embeddings)
