@@ -27,13 +27,13 @@ class StopRequest:
         self._patient = True
 
     @contextmanager
-    def passed_on(self, tell: Callable[[], object]) -> Iterator[None]:
-        """While the body runs, call `tell` when a request is received, instead of stopping: the
+    def passed_on(self, notify: Callable[[], object]) -> Iterator[None]:
+        """While the body runs, call `notify` when a request is received, instead of stopping: the
         work is done by another process, which stops by itself. Also if it was received before."""
-        self._passed_on = tell
+        self._passed_on = notify
         try:
             if self.received:
-                tell()
+                notify()
             yield
         finally:
             self._passed_on = None

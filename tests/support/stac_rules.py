@@ -1,8 +1,8 @@
-"""What the published specifications of STAC extensions require, as JSON schemas.
+"""What STAC extensions require, as JSON schemas.
 
-The schemas of the extensions themselves are in no package and cannot be fetched here. These rules
-were written from the text of the specifications: required fields, types, and no unknown field with
-the prefix of an extension.
+The schemas of the extensions themselves are in no package. These rules were written from memory of
+the published specifications, and not compared with their text: required fields, types, and no
+unknown field with the prefix of an extension.
 """
 
 from __future__ import annotations

@@ -192,10 +192,10 @@ def test_the_script_is_found_first_and_calls_the_next(
 
 def test_an_interrupt_is_no_traceback(queue: Queue, tmp_path: Path) -> None:
     install(tmp_path / "bin")
-    queue.behave('touch "$Q/begun"; exec sleep 30')
+    queue.behave('touch "$Q/started"; exec sleep 30')
     command = ["sbatch", "--parsable", "--job-name", "a", "--comment", "b", "--wrap=x"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "begun").exists():
+        while not (tmp_path / "started").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=20)

@@ -27,7 +27,7 @@ from .compare import Comparison, Cosines
 from .compared import Embeddings
 from .diagnosis import DIFFERENT, Finding
 from .difference_cells import BOTH, NEITHER, ONLY_A, ONLY_B, DifferenceCells
-from .page import Picture
+from .page import MapImage
 
 GENERATOR = '<meta name="generator" content="tessera-flow compare">'
 _HEAD = 2048
@@ -127,11 +127,11 @@ def _headline(measured: Comparison) -> str:
     return f"{'; '.join(parts)}."
 
 
-def _picture(place: Placement, cells: DifferenceCells, png: bytes) -> Picture:
+def _map_image(place: Placement, cells: DifferenceCells, png: bytes) -> MapImage:
     height, width = cells.shape
     crs = pyproj.CRS.from_wkt(place.crs)
     metres = abs(place.transform.a) * float(crs.axis_info[0].unit_conversion_factor)
-    return Picture(
+    return MapImage(
         image=data_uri(png),
         width=width,
         height=height,
@@ -140,20 +140,20 @@ def _picture(place: Placement, cells: DifferenceCells, png: bytes) -> Picture:
     )
 
 
-def _difference(place: Placement, cells: DifferenceCells) -> tuple[Picture, float]:
+def _difference(place: Placement, cells: DifferenceCells) -> tuple[MapImage, float]:
     """Return the map, and the value of its lightest colour: the 98th percentile."""
     values = cells.distance()
     known = values[np.isfinite(values)]
     most = max(float(np.percentile(known, 98)), 1e-6)
-    return _picture(place, cells, map_png(values, most)), most
+    return _map_image(place, cells, map_png(values, most)), most
 
 
-def _coverage(place: Placement, cells: DifferenceCells) -> Picture:
+def _coverage(place: Placement, cells: DifferenceCells) -> MapImage:
     table = np.zeros((4, 3), np.uint8)
     for value, (_, colour) in _COVERAGE.items():
         table[value] = colour
     image = np.moveaxis(table[cells.coverage()], -1, 0)
-    return _picture(place, cells, rgba_png(np.ascontiguousarray(image)))
+    return _map_image(place, cells, rgba_png(np.ascontiguousarray(image)))
 
 
 def _chart(cosines: Cosines) -> BarChart | None:

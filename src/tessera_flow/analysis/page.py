@@ -43,7 +43,7 @@ _SCORES = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class MapImage:
     """An image of a raster; lengths in pixels of the raster.
 
     Attributes:
@@ -79,16 +79,14 @@ def write_page(
     classes = document["classes"]
     summary = document["map"]
     low, high = summary["low"], summary["high"]
-    doubt, least, most = _uncertainty_picture(uncertainty, bool(classes))
+    doubt, least, most = _uncertainty_image(uncertainty, bool(classes))
     values = {
         "title": f"{document['name']}: {product.get('region', '')}, {product.get('period', '')}",
         "headline": _headline(document),
         "warnings": document["warnings"],
         "report": report,
         "classes": classes,
-        "map": _class_picture(map_file, classes)
-        if classes
-        else _number_picture(map_file, low, high),
+        "map": _class_image(map_file, classes) if classes else _number_image(map_file, low, high),
         "range": None if classes or low is None else (f"{low:.4g}", f"{high:.4g}"),
         "uncertainty": doubt,
         "least_uncertain": f"{least:.3g}",
@@ -158,7 +156,7 @@ def _headline(document: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Return a band, reduced to single pixels of at most `EDGE`, and what a picture needs."""
+    """Return a band, reduced to single pixels of at most `EDGE`, and what an image needs."""
     with open_raster(path) as file:
         height, width = file.shape
         step = max(1, -(-max(height, width) // EDGE))
@@ -171,23 +169,23 @@ def _read(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return values, size
 
 
-def _class_picture(path: Path, classes: Sequence[Mapping[str, Any]]) -> Picture:
+def _class_image(path: Path, classes: Sequence[Mapping[str, Any]]) -> MapImage:
     values, size = _read(path)
     table = np.zeros((256, 4), np.uint8)
     for entry in classes:
         colour = entry["colour"].removeprefix("#")
         table[entry["value"]] = (*bytes.fromhex(colour), 255)
-    return Picture(data_uri(rgba_png(np.moveaxis(table[values], -1, 0).copy())), **size)
+    return MapImage(data_uri(rgba_png(np.moveaxis(table[values], -1, 0).copy())), **size)
 
 
-def _number_picture(path: Path, low: float | None, high: float | None) -> Picture:
+def _number_image(path: Path, low: float | None, high: float | None) -> MapImage:
     values, size = _read(path)
     start, span = low or 0.0, ((high or 0.0) - (low or 0.0)) or 1.0
-    return Picture(data_uri(map_png(values.astype(np.float64) - start, span)), **size)
+    return MapImage(data_uri(map_png(values.astype(np.float64) - start, span)), **size)
 
 
-def _uncertainty_picture(path: Path, classes: bool) -> tuple[Picture, float, float]:
-    """Return the picture, and the values of its darkest and lightest colour: the 2nd (of classes
+def _uncertainty_image(path: Path, classes: bool) -> tuple[MapImage, float, float]:
+    """Return the image, and the values of its darkest and lightest colour: the 2nd (of classes
     0) and the 98th percentile."""
     values, size = _read(path)
     numbers = np.where(values == NO_UNCERTAINTY, np.nan, values) if classes else values
@@ -195,7 +193,7 @@ def _uncertainty_picture(path: Path, classes: bool) -> tuple[Picture, float, flo
     finite = numbers[np.isfinite(numbers)]
     least, most = np.percentile(finite, [2, 98]).tolist() if finite.size else (0.0, 1.0)
     least = 0.0 if classes else least
-    return Picture(data_uri(map_png(numbers - least, most - least or 1.0)), **size), least, most
+    return MapImage(data_uri(map_png(numbers - least, most - least or 1.0)), **size), least, most
 
 
 def _number(value: float | None) -> str:

@@ -89,7 +89,7 @@ def outdated_files(files: RunFiles, params: JobParams, recorded: Recorded) -> di
 
 
 def outdated_text(outdated: Mapping[str, str], verb: str) -> list[str]:
-    """Return a sentence about damaged files, and one about those of other settings.
+    """Return a message about damaged files, and one about those of other settings.
 
     Args:
         outdated: see `outdated_files`.
