@@ -74,7 +74,7 @@ as its own peak."""
 
 
 def measured(folder: Path, *arguments: str) -> tuple[float, float, float, str]:
-    """Return wall seconds, processor seconds, peak MB and output of a call of Snakemake."""
+    """Return wall seconds, processor seconds, peak MiB and output of a call of Snakemake."""
     usage = folder / "usage.json"
     start = time.monotonic()
     done = subprocess.run(
@@ -99,17 +99,17 @@ pkgutil.iter_modules = lambda *a, **k: (m for m in found(*a, **k) if "plugin_slu
 import snakemake.cli
 snakemake.cli.get_argument_parser()
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"... without its plugin for Slurm: {time.process_time():.2f} s, {memory:.0f} MB")
+print(f"... without its plugin for Slurm: {time.process_time():.2f} s, {memory:.0f} MiB")
 """
 """Starts Snakemake where the executor plugin for Slurm, which imports pandas, is not installed."""
 
 
 def dry_runs(folder: Path, sizes: list[int]) -> None:
     wall, _, memory, _ = measured(folder, "--version")
-    print(f"Snakemake alone (--version): {wall:.2f} s, {memory:.0f} MB")
+    print(f"Snakemake alone (--version): {wall:.2f} s, {memory:.0f} MiB")
     subprocess.run([sys.executable, "-S", "-c", LAUNCHER, str(folder / "usage.json"),
                     sys.executable, "-c", WITHOUT_SLURM], check=True)  # fmt: skip
-    heads = ("blocks", "jobs", "read s", "read MB", "-n s", "cpu s", "MB", "quiet s")
+    heads = ("blocks", "jobs", "read s", "read MiB", "-n s", "cpu s", "MiB", "quiet s")
     print("".join(f"{head:>9}" for head in heads))
     for blocks in sizes:
         here = region(folder / f"blocks{blocks}", blocks)
@@ -171,7 +171,7 @@ def of_sites(folder: Path, points: int) -> None:
         wall, cpu, memory, output = measured(here, *arguments)
         counted = re.search(r"^total +([0-9]+)", output, re.M)
         jobs = f"{counted[1]} jobs, " if counted else ""
-        print(f"{name}: {jobs}{cpu:.1f} s of processor time ({wall:.0f} s), {memory:.0f} MB",
+        print(f"{name}: {jobs}{cpu:.1f} s of processor time ({wall:.0f} s), {memory:.0f} MiB",
               flush=True)  # fmt: skip
     units = json.loads((here / "work/plan/sites.json").read_text())["units"]
     print(f"{points} points, {len({unit[1] for unit in units})} cells")

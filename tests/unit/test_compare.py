@@ -262,7 +262,7 @@ def test_command(products: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "6,300 pixels, of 6,300 in A and 6,300 in B" in text
     assert "among 100 pixels (by chance 10.1 %)" in text
     assert "  mean Sentinel-2 observations: " in text
-    assert output.exists()
+    assert output.exists() and text.endswith(f"\nWritten: {output}\n")
     assert main(["compare", str(path_a), str(path_b), "--sample", "100", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["coverage"]["overlap"] == 6300 and document["codes"]["largest"] > 0

@@ -122,6 +122,14 @@ def test_period_that_is_not_over_or_just_over(end: str, expected: str) -> None:
     assert planned.endswith(f"The list of Sentinel-1 scenes is made by the first run {kept}")
 
 
+def test_period_that_has_not_started() -> None:
+    """Such as 2032 in place of 2023."""
+    year = period("2032-01-01", "2032-12-31")
+    text = period_warning("sentinel2", year, 30, dt.date(2022, 6, 15))
+    start = "The period has not started: its first day, 2032-01-01, is in the future."
+    assert text.startswith(start)
+
+
 def test_delay_depends_on_the_archive() -> None:
     local = {"provider": "local", "location": "items.json"}
     assert Sentinel1.model_validate({"provider": "opera"}).publication_delay == 30

@@ -198,6 +198,8 @@ def test_info_verifies_whole_products(results: Path, capsys: pytest.CaptureFixtu
         assert main(["info", "--verify", str(folder)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 3 and all(line.endswith("as recorded") for line in lines)
+        assert sum("(counts.tif), as" in line for line in lines) == 1
+        assert sum("(item.json), as" in line for line in lines) == 1
     for path in (results / "counts.tif", results / "embeddings.zarr"):
         assert main(["info", "--verify", str(path)]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 1

@@ -113,6 +113,12 @@ def test_the_cli_page_has_every_argument(command: str) -> None:
             assert choice in section(command)
 
 
+def test_the_cli_page_lists_every_command() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    listed = re.findall(r"^\| \[`tessera-flow (\w+)`\]\(#", page, re.MULTILINE)
+    assert sorted(listed) == sorted(commands())
+
+
 @pytest.mark.parametrize("command", commands())
 def test_the_examples_on_the_cli_page_parse(command: str) -> None:
     (block,) = re.findall(r"```sh\n(.*?)```", section(command), flags=re.DOTALL)

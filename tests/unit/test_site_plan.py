@@ -192,7 +192,11 @@ def test_a_changed_row_reruns_only_its_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sites", "message"),
     [
-        ("id,lon,lat\na,4,51\nb,4,51\na,5,51\n", {}, r"1 ids .*\(a\); the first in rows 1 and 3"),
+        (
+            "id,lon,lat\na,4,51\nb,4,51\na,5,51\n",
+            {},
+            r"ids .*\(1: a\); the first in rows 1 and 3",
+        ),
         ("id,lon,lat\na,4,51\n,4,51\n", {}, "1 rows have no id in column id, the first is row 2"),
         ("name,lon,lat\na,4,51\n", {}, "has no column id: name the column .* in sites.id"),
         ("id,lon,lat,year\na,4,51,2023\nb,4,51,\n", {}, "no year .* in column year, .* row 2"),

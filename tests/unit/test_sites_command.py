@@ -43,9 +43,24 @@ def test_a_table_with_years_needs_no_region_and_no_period(
     assert "1 rows have no place" in text
 
 
+def test_a_table_of_projected_coordinates_has_a_crs(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plots.csv").write_text("id,easting,northing,year\na,600205,5699805,2021\n")
+    command = ["init", "--sites", "plots.csv", "--out", "run", "--crs"]
+    assert main([*command, "EPSG:32631"]) == 0
+    assert written(tmp_path)["sites"]["crs"] == "EPSG:32631"
+    assert main([*command, "EPSG:32631"]) == 0
+    assert main([*command, "EPSG:32632"]) == 1
+    assert "has the crs EPSG:32631, but the command line has EPSG:32632" in capsys.readouterr().err
+    assert main(["init", "--roi", "4,51,5,52", "--year", "2021", "--crs", "EPSG:4326"]) == 1
+    assert "give --sites, too" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("id,x,y,year\na,6e5,57e5,2021\n", "give their CRS with --crs, such as EPSG:32631."),
+        ("id,E,N,year\na,6e5,57e5,2021\n", "lon and lat, or x and y (with --crs)."),
         ("id,lon,lat\na,4.5,51\n", "neither a column year nor columns start and end"),
         ("id,lon,lat,year\na,4,51,2021\na,4,52,2021\n", "occur more than once"),
     ],

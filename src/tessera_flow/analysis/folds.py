@@ -76,7 +76,8 @@ def make_folds(pixels: LabelledPixels, labels: Labels, settings: Map, metres: fl
     if number < settings.folds:
         raise LabelError(
             f"The labels are in {number} spatial blocks of {settings.fold_block:g} m, fewer than "
-            f"the {settings.folds} folds of the cross-validation: set fold_block or folds lower. "
+            f"the {settings.folds} folds of the cross-validation: set fold_block or folds lower "
+            "(--fold-block, --folds). "
             "(Labels that are too near to each other give an accuracy that is too high.)"
         )
     kind = StratifiedGroupKFold if labels.classes else GroupKFold

@@ -105,6 +105,8 @@ def _compare(arguments: argparse.Namespace, a: Embeddings, b: Embeddings) -> Non
         print(f"A  {a.name}\nB  {b.name}\n")
         print("\n".join(f"{name:<22} {text}" for name, text in lines))
         print("\n".join(["", *_diagnosed(findings)]))
+        if written := [str(path) for path in (arguments.html, arguments.map) if path is not None]:
+            print(f"\nWritten: {', '.join(written)}")
 
 
 def _measured(result: Comparison) -> Iterator[tuple[str, str]]:

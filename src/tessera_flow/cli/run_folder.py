@@ -199,7 +199,8 @@ def check_equal(run: RunFolder, present: Config, requested: Config, given: set[s
         run: the folder.
         present: its configuration.
         requested: configuration of the command line.
-        given: what the command line has: `roi`, `layer`, `sites`, `period`, `weights`.
+        given: what the command line has: `roi`, `layer`, `sites`, `crs`, `period`,
+            `weights`.
 
     Raises:
         ConfigError: they differ; names both values.
@@ -208,6 +209,7 @@ def check_equal(run: RunFolder, present: Config, requested: Config, given: set[s
         "roi": lambda c: sorted(_region_text(run, region) for region in c.regions.values()),
         "layer": lambda c: sorted({r.layer or "(none)" for r in c.regions.values()}),
         "sites": lambda c: [_path_text(run, c.sites.table or "none")],
+        "crs": lambda c: [c.sites.crs or "EPSG:4326"],
         "period": lambda c: sorted(f"{p.start} to {p.end}" for p in c.periods.values()),
         "weights": lambda c: [_path_text(run, str(c.model.weights))],
     }

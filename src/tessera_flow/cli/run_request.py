@@ -20,6 +20,9 @@ DEFAULT_WEIGHTS = "v2-medium"
 _NUMBER = r"\s*[-+]?(\d+\.?\d*|\.\d+)\s*"
 _BOX = re.compile(rf"{_NUMBER}(,{_NUMBER}){{3}}")
 
+_COLUMNS = "name the columns of the coordinates with sites.x and sites.y"
+"""What a refusal of a table of sites says, whose keys are no options."""
+
 
 def add_arguments(parser: argparse.ArgumentParser, new: bool = True) -> None:
     """Add the options of a run to a command.
@@ -41,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser, new: bool = True) -> None:
         )
         add("--sites", default=None, metavar="FILE",
             help="table of points or small polygons: id, place and, if you like, year")  # fmt: skip
+        add(
+            "--crs",
+            default=None,
+            help="CRS of the coordinates of a CSV or Parquet table of --sites (default: EPSG:4326)",
+        )
         add("--year", default=None, metavar="YEARS", help="year, range (2017-2025) or list")
         add("--start", default=None, metavar="DAY",
             help="first day, YYYY-MM-DD; with --year MM-DD")  # fmt: skip
@@ -92,6 +100,8 @@ def prepared(arguments: argparse.Namespace) -> RunFolder:
             "--by divides the file of --roi into the regions of a new run: leave it out for an "
             "existing run, else give --roi."
         )
+    if "crs" in given and "sites" not in given:
+        raise ConfigError("--crs is that of a table of sites: give --sites, too, or leave it out.")
     present = run.load() if run.exists else None
     if present is not None and not given:
         return run
@@ -154,6 +164,7 @@ def _given(arguments: argparse.Namespace) -> set[str]:
     values = {
         "roi": arguments.roi,
         "sites": arguments.sites,
+        "crs": arguments.crs,
         "period": next((text for text in days if text is not None), None),
         "weights": arguments.weights,
         "layer": arguments.layer,
@@ -171,7 +182,8 @@ def _document(arguments: argparse.Namespace, run: RunFolder, given: set[str]) ->
         layer = {"layer": arguments.layer} if arguments.layer is not None else {}
         document["regions"] = {name: {"roi": roi, **layer}}
     if "sites" in given:
-        document["sites"] = {"table": run.roi_text(Path(arguments.sites).expanduser())}
+        crs = {"crs": arguments.crs} if "crs" in given else {}
+        document["sites"] = {"table": run.roi_text(Path(arguments.sites).expanduser()), **crs}
     if "period" in given:
         document["periods"] = periods(arguments.year, arguments.start, arguments.end)
     weights = arguments.weights or DEFAULT_WEIGHTS
@@ -192,12 +204,23 @@ def _completed(document: dict[str, Any], layer: str | None) -> dict[str, Any]:
 
 
 def _check_sites(requested: Config, table: Path) -> None:
-    """Read the table of sites, so that no run is written for one that cannot be used."""
+    """Read the table of sites, so that no run is written for one that cannot be used.
+
+    Raises:
+        RegionError: it cannot; keys of the configuration are named as options.
+    """
+    from ..errors import RegionError
     from ..jobs.site_table import write_rows
 
     sites = requested.sites.model_copy(update={"table": str(table)})
     with tempfile.TemporaryDirectory() as folder:
-        write_rows(requested.model_copy(update={"sites": sites}), Path(folder) / "rows.arrow")
+        try:
+            write_rows(requested.model_copy(update={"sites": sites}), Path(folder) / "rows.arrow")
+        except RegionError as error:
+            text = str(error).replace("sites.crs", "--crs")
+            names = "name the columns of the coordinates lon and lat, or x and y (with --crs)"
+            text = text.replace(_COLUMNS, names)
+            raise RegionError(text) from None
 
 
 def _region(text: str, run: RunFolder) -> tuple[str, str | list[float]]:

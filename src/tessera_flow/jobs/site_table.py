@@ -222,8 +222,8 @@ def _check_unique(
     first = order[same[0]], order[same[0] + 1]
     shown = ", ".join(list(names)[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     raise RegionError(
-        f"sites.table {path}: {len(names)} ids in column {name} occur more than once in the same "
-        f"period ({shown}); the first in rows {which[first[0], 0] + 1} and "
+        f"sites.table {path}: ids in column {name} occur more than once in the same period "
+        f"({len(names)}: {shown}); the first in rows {which[first[0], 0] + 1} and "
         f"{which[first[1], 0] + 1}: give each site an id of its own, or another period."
     )
 

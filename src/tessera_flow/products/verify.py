@@ -11,6 +11,9 @@ from ..errors import TileError
 from .checksums import FOLDER, STORE_RECORD, TILES, Checksums, records_in
 from .description import find_products
 
+_SHOWN = 4
+"""File names in the line about a record."""
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -21,18 +24,23 @@ class Verified:
         files: number of files in the record.
         size: their bytes.
         faults: what is wrong; empty if all files are as recorded.
+        names: names of the first files; empty for a store.
     """
 
     root: Path
     files: int
     size: int
     faults: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
     def line(self) -> str:
         """Return the result as text."""
         if self.faults:
             return "\n".join(f"{self.root}: {fault}" for fault in self.faults)
-        return f"{self.root}: {self.files} files, {self.size / 1e6:,.1f} MB, as recorded"
+        more = ", ..." if len(self.names) < self.files else ""
+        names = f" ({', '.join(self.names)}{more})" if self.names else ""
+        size = f"{self.size / 1e6:,.1f} MB" if self.size >= 1e5 else f"{self.size / 1e3:,.1f} kB"
+        return f"{self.root}: {self.files} files, {size}{names}, as recorded"
 
 
 def verify(path: Path) -> Iterator[Verified]:
@@ -65,7 +73,7 @@ def verify(path: Path) -> Iterator[Verified]:
             yield from map(_files, named)
         elif folder not in folders:
             folders.add(folder)
-            yield from map(_files, records)
+            yield from map(_files, (record for record in records if record.sizes))
     for tile_list in lists:
         yield from _tiles(tile_list, tile_list.parent in folders)
     if path.is_dir():
@@ -133,8 +141,8 @@ def _store(store: Path) -> Verified:
 
 
 def _files(record: Checksums) -> Verified:
-    return _result(record, tuple(record.changed_contents()))
+    return _result(record, tuple(record.changed_contents()), tuple(record.sizes)[:_SHOWN])
 
 
-def _result(record: Checksums, faults: tuple[str, ...]) -> Verified:
-    return Verified(record.root, len(record.sizes), sum(record.sizes.values()), faults)
+def _result(record: Checksums, faults: tuple[str, ...], names: tuple[str, ...] = ()) -> Verified:
+    return Verified(record.root, len(record.sizes), sum(record.sizes.values()), faults, names)

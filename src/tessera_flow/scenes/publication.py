@@ -22,7 +22,9 @@ def period_warning(
         listed: whether the scenes have been searched.
     """
     title = TITLES[sensor]
-    if period.end >= today:
+    if period.start > today:
+        state = f"The period has not started: its first day, {period.start}, is in the future."
+    elif period.end >= today:
         future = ", which is in the future" if period.end > today else ""
         state = f"The period is not over: it ends on {period.end}{future}."
     elif (today - period.end).days < delay:
