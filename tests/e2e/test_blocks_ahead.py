@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -84,7 +85,8 @@ def test_one_model_embeds_all_blocks(patched: Path, finished_run: Path) -> None:
     assert lines_ahead(patched, BLOCKS[0]) == []
     for block in BLOCKS[1:]:
         assert lines_ahead(patched, block) == ["started", "done"]
-        assert "taken over" in log_of(patched, block)
+        log = log_of(patched, block)
+        assert "taken over" in log and re.search(r"\((\d) of \1\): \d+ of \d+ pixels", log)
         path = patched / f"work/here/then/job_log/{block}.jsonl"
         ahead, own = [
             json.loads(line)["seconds"]

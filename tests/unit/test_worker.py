@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import signal
 import threading
@@ -131,15 +132,21 @@ def test_a_killed_worker_is_a_message(task: BlockTask, tmp_path: Path) -> None:
     assert not Path(f"/proc/{worker.process}").exists()
 
 
-def test_a_result_is_taken_over_only_for_the_same_inputs(task: BlockTask, tmp_path: Path) -> None:
-    """Weights, settings, patches, origin and what the file states decide; threads do not."""
+def test_a_result_is_taken_over_only_for_the_same_inputs(
+    task: BlockTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Weights, settings, patches, origin and what the file states decide; threads do not. What was
+    logged is not lost."""
+    caplog.set_level(logging.INFO)
     task = task.to(tmp_path / "b.zip")
-    files = AheadFiles(tmp_path / "b.zip")
+    files, log = AheadFiles(tmp_path / "b.zip"), tmp_path / "log"
     files.folder.mkdir()
 
     def kept_for(other: BlockTask) -> bool:
         files.embeddings.write_bytes(b"result")
-        files.write_record(other.key(), Finished(3.0, 200))
+        log.write_text("in float32, because ...")
+        files.write_record(other.key(), Finished(3.0, 200), log)
+        log.write_text("")  # as Snakemake does
         taken = files.take_over(task)
         assert (taken == Finished(3.0, 200)) == (tmp_path / "b.zip").exists()
         (tmp_path / "b.zip").unlink(missing_ok=True)
@@ -153,6 +160,7 @@ def test_a_result_is_taken_over_only_for_the_same_inputs(task: BlockTask, tmp_pa
         {"block_edge": 24},
     ]
     assert kept_for(dataclasses.replace(task, threads=4))
+    assert "in float32, because ..." in caplog.text
     assert not any(kept_for(dataclasses.replace(task, **change)) for change in changes)
     other = tmp_path / "patches.zip"
     write_patches(other, golden.tile("main"), 5, np.ones((12, 10), np.uint8))
@@ -160,7 +168,7 @@ def test_a_result_is_taken_over_only_for_the_same_inputs(task: BlockTask, tmp_pa
     files.record.write_text("{")
     assert files.take_over(task) is None
     files.remove()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["patches.zip"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "patches.zip"]
 
 
 def test_a_copy_that_cannot_be_kept_fails_no_finished_block(tmp_path: Path) -> None:
@@ -169,7 +177,8 @@ def test_a_copy_that_cannot_be_kept_fails_no_finished_block(tmp_path: Path) -> N
     output.write_bytes(b"embeddings")
     files = AheadFiles(output)
     (files.record / "in its place").mkdir(parents=True)
-    files.keep("key", Finished(1.0, 1))
+    (tmp_path / "log").touch()
+    files.keep("key", Finished(1.0, 1), tmp_path / "log")
     assert output.read_bytes() == b"embeddings"
 
 

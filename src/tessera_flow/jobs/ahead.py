@@ -6,7 +6,8 @@ Beside the embeddings of a block, in the folder `ahead`, while its own job has n
   ahead: if nobody holds the lock and the word is there, that job was killed, perhaps because of
   this block, and no other embeds it ahead.
 - `<block>.zip`: the complete embeddings file.
-- `<block>.json`: written last: what the file was made from (`BlockTask.key`), and its cost.
+- `<block>.json`: written last: what the file was made from (`BlockTask.key`), its cost, and the
+  log, whose file Snakemake empties when the block's own job starts.
 
 Everything works without it: a job that cannot lock or take over computes its block.
 """
@@ -139,7 +140,7 @@ class AheadFiles:
 
     @property
     def record(self) -> Path:
-        """What the embeddings file was made from, and its cost."""
+        """What the embeddings file was made from, its cost, and the log."""
         return self.folder / f"{self.output.stem}.json"
 
     @property
@@ -151,25 +152,28 @@ class AheadFiles:
         """Whether the block was embedded ahead."""
         return self.record.exists()
 
-    def keep(self, key: str, cost: Finished) -> None:
+    def keep(self, key: str, cost: Finished, log: Path) -> None:
         """Keep the finished embeddings of a job that is going to embed others, in case it is killed
         and Snakemake removes its output."""
         with suppress(OSError, OutputError):  # no links here, or no space
             self.folder.mkdir(parents=True, exist_ok=True)
             self.embeddings.unlink(missing_ok=True)
             os.link(self.output, self.embeddings)
-            self.write_record(key, cost)
+            self.write_record(key, cost, log)
 
-    def write_record(self, key: str, cost: Finished) -> None:
+    def write_record(self, key: str, cost: Finished, log: Path) -> None:
         """State that the embeddings file is complete.
 
         Raises:
             OutputError: it cannot be written.
+            OSError: the log cannot be read.
         """
-        write_text(self.record, json.dumps({"key": key, **asdict(cost)}) + "\n")
+        text = log.read_text("utf-8", errors="replace")
+        write_text(self.record, json.dumps({"key": key, "log": text, **asdict(cost)}) + "\n")
 
     def take_over(self, task: BlockTask) -> Finished | None:
-        """Move the embeddings file to its place, if it is what the job would make.
+        """Move the embeddings file to its place, if it is what the job would make, and log what the
+        job logged that made it.
 
         Returns:
             What it cost; None if there is no such file.
@@ -179,6 +183,7 @@ class AheadFiles:
             if stated.pop("key") != task.key():
                 logger.info("%s has other inputs: not used", self.embeddings)
                 return None
+            log = stated.pop("log")
             cost = Finished(**stated)
             os.utime(self.embeddings)  # newer than the inputs
             os.replace(self.embeddings, self.output)
@@ -187,6 +192,7 @@ class AheadFiles:
         except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
             logger.warning("cannot take over %s: %s", self.embeddings, error)
             return None
+        logger.info("taken over from an earlier job, with this log:\n%s", log)
         return cost
 
     def remove_result(self) -> None:

@@ -82,7 +82,6 @@ class InferJob:
         limit = self._limit()
         with files.claimed(limit):
             if done := files.take_over(task):
-                logger.info("the block was embedded by an earlier job: taken over")
                 self._state_cost(done.seconds + time.monotonic() - start, done)
                 files.remove()
                 return
@@ -92,7 +91,7 @@ class InferJob:
                 seconds = time.monotonic() - start
                 self._state_cost(seconds, done)
                 self.stop.wait_for_check()  # the block is finished
-                files.keep(task.key(), done)
+                files.keep(task.key(), done, Path(self.log))
                 self._embed_ahead(worker, task, start + limit, done.seconds)
             files.remove()
 
@@ -168,7 +167,7 @@ class InferJob:
                     noted(lock),
                 ):
                     done = worker.embed(copy, log)
-                    files.write_record(key, done)
+                    files.write_record(key, done, log)
                     cost.seconds, cost.peak_mb = done.seconds, done.peak_mb
             except TesseraFlowError as error:
                 if isinstance(error, (ConfigError, WorkerEnded)):
