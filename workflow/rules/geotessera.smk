@@ -42,7 +42,7 @@ rule import_embeddings:
     priority: priority("import")
     localrule: "import_embeddings" in CONFIG.jobs.local_rules
     resources:
-        **needs("import_embeddings", downloads=1),
+        **needs("import_embeddings", downloads=1, in_flight=SCHEDULE.claim),
     params:
         settings=of(PARAMS.import_embeddings),
     message:

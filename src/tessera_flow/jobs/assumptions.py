@@ -162,6 +162,11 @@ def block_disk_gb(pixels: float, dates: dict[str, float]) -> float:
     return 2 * series_gb(pixels, dates)
 
 
+def fill_gb(pixels: float) -> float:
+    """Return the disk in GB of the published and the computed embeddings of a block in progress."""
+    return 2 * pixels * CODES_BYTES / GB
+
+
 def inside_seconds(
     device: str, parameters: float, pixels: float, dates: Mapping[str, float], threads: int
 ) -> float:

@@ -1,10 +1,10 @@
 """Limit the number of blocks in progress, so that their intermediate files fit on the disk.
 
 Snakemake limits the running jobs, not the files between steps. Whenever a job ends, every download
-that is ready is asked what it claims (`ask_again` in internals_resources.smk). The download of a
-block whose turn has not come claims all of a resource, of which every running job of a block holds
-1. It can therefore start only when nothing else runs, and a run never waits forever, even if every
-block in progress has failed.
+that is ready (or import of published embeddings whose holes are filled) is asked what it claims
+(`ask_again` in internals_resources.smk). One of a block whose turn has not come claims all of a
+resource, of which every running job of a block holds 1. It can therefore start only when nothing
+else runs, and a run never waits forever, even if every block in progress has failed.
 
 The order must follow the jobs' priorities, not the order in which Snakemake asks: when nothing
 runs yet, it would start a block with a higher priority than the admitted ones.
@@ -43,7 +43,7 @@ class InFlight:
         self._updated = 0.0
 
     def claim(self, block: Hashable, result: Path) -> int:
-        """Return what a download of a block claims: 1 if the block is admitted, else `ALL_OF_IT`.
+        """Return what a first step of a block claims: 1 if the block is admitted, else `ALL_OF_IT`.
 
         Args:
             block: the block; one that was not expected comes last.

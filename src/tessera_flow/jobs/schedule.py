@@ -14,6 +14,7 @@ from .assumptions import (
     SMALLEST_ENCODER,
     YEAR_BYTES,
     block_disk_gb,
+    fill_gb,
     inference_seconds,
     memory_bytes,
 )
@@ -112,12 +113,13 @@ class Schedule:
             return len(self._ranks)
         pixels = self._config.grid.block_size**2
         largest = max(block_disk_gb(pixels, self.dates(*run)) for run in runs(self._config))
+        largest += fill_gb(pixels) if self._config.fills else 0.0
         return max(1, int(limit / largest))
 
     @property
     def claim(self) -> int | Callable[[Any], int]:
-        """What a download claims of the resource `in_flight`: a number, or a function of its
-        wildcards. A function costs time for every job of a dry run."""
+        """What a first step of a block claims of the resource `in_flight`: a number, or a function
+        of its wildcards. A function costs time for every job of a dry run."""
         if self._one_job or self._config.jobs.max_disk_gb is None:
             return 1
 

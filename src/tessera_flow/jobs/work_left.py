@@ -340,9 +340,9 @@ class _BlockJobs:
         needs = self.published
         if not self._exists(self.files.paths.computed.format(**self.names)):
             needs += (self._infer(self._patches()),)
-        self.work.block_gb[self.number] = self.work.block_gb.get(self.number, 0.0) + (
-            2 * self.pixels * assumptions.CODES_BYTES / assumptions.GB
-        )
+        self.work.block_gb[self.number] = self.work.block_gb.get(
+            self.number, 0.0
+        ) + assumptions.fill_gb(self.pixels)
         seconds = assumptions.FILL_SECONDS * self.pixels / 1e6
         return self._job(self.row, "fill", seconds, "infer", needs=needs, ends_block=True)
 
@@ -360,7 +360,7 @@ class _BlockJobs:
         first = self.files.config.fills
         return self._job(
             row, "import_embeddings", seconds, "download" if first else "infer", needs=needs,
-            ends_block=not first,
+            starts_block=first, ends_block=not first,
         )  # fmt: skip
 
 
