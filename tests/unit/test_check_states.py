@@ -276,6 +276,23 @@ def test_terminal_shows_the_headline_and_the_first_messages(tmp_path: Path) -> N
     assert check_lines(files, {"other"}) == []
 
 
+def test_terminal_shows_how_many_sites_have_no_embedding(tmp_path: Path) -> None:
+    from .test_run_files import layout
+
+    files = layout(tmp_path)
+    record = Path(files.paths.sites_record)
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"rows": 5, "states": {"ok": 3, "no scenes": 2}}))
+    (line,) = check_lines(files)
+    table = files.paths.sites
+    assert line == f"Sites: 3 of 5 have embeddings (no scenes: 2; column reason of {table})."
+    record.write_text(json.dumps({"rows": 5, "states": {"ok": 5}}))
+    assert check_lines(files) == ["Sites: 5 of 5 have embeddings."]
+    assert check_lines(files, {"other"}) == []
+    record.write_text("{")
+    assert check_lines(files) == [f"{record} cannot be read: delete it and run again."]
+
+
 def test_folders_beside_the_tiles(tmp_path: Path) -> None:
     region = region_of(tmp_path)
     lists = scenes("sentinel2", PERIOD), scenes("sentinel1", PERIOD)
