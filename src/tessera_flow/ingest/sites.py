@@ -20,6 +20,7 @@ from ..config.sections import Download, Sentinel1, Sentinel2
 from ..dates import Slice
 from ..errors import ReadError, TileError
 from ..input_files import MADE_FROM
+from ..raster.heap import release_large_blocks
 from ..raster.pixels import PixelList
 from ..region.sites import SCENE_BITS
 from ..scenes.manifest import Manifest
@@ -69,6 +70,7 @@ def write_series(
         ReadError: an asset cannot be read, or too many scenes are missing or corrupt.
         OutputError: the output cannot be written.
     """
+    release_large_blocks()
     shape = image_shape(len(pixels), patch_size)
     parts = output.with_name(f"{output.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)

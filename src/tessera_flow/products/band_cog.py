@@ -23,6 +23,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RasterWindow
 
 from ..atomic import atomic_output
+from ..raster.heap import release_large_blocks
 from ..region.grid import Window
 from .geotiff import GDAL_OPTIONS, TILE, gdal_writes, open_raster, scratch_folder
 
@@ -90,6 +91,7 @@ def write_band_cog(
     Raises:
         OutputError: the file cannot be written.
     """
+    release_large_blocks()
     pixel = len(raster.bands) * np.dtype(raster.dtype).itemsize
     needed = 3 * pixel * raster.shape[0] * raster.shape[1]
     with ExitStack() as stack:

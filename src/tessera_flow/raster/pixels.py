@@ -6,6 +6,7 @@ need the same blocks of the file are read in one window, so each block is fetche
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -30,6 +31,9 @@ from .transformers import from_grid
 BATCH_BYTES = 2**25
 """Decoded size of the blocks of a raster that are fetched at a time."""
 
+KEYS_AT_A_TIME = 2**17
+"""Pixels whose positions in a raster are computed at a time, each with about 400 bytes."""
+
 LARGEST_WINDOW = 1024
 """Edge of the largest window of the grid that is read at once, in pixels."""
 
@@ -38,6 +42,9 @@ WARPED_WINDOW = 16
 around distant pixels of one block would reach into others."""
 
 _SMALL = 1e-6
+
+_grouping = threading.Lock()
+"""Held to group the pixels of a raster: else many threads at a time, each with its memory."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class _Group:
         count: number of these blocks.
     """
 
-    index: NDArray[np.intp]
+    index: NDArray[np.int32]
     blocks: RasterioWindow
     count: int
 
@@ -87,7 +94,7 @@ def read_pixels(
         options: resampling options.
         label: name of the dataset, for messages.
         prefetch: called with the windows of the dataset that are read next, and as `keep` with
-            those that are read later.
+            those that are read later; without a window before the pixels are grouped.
 
     Returns:
         (N,) in the dtype of the dataset, 0 for no data.
@@ -96,7 +103,9 @@ def read_pixels(
         ReadError: see `resample.read_window`.
     """
     result = np.zeros(len(pixels), dataset.dtypes[options.band - 1])
-    batches = list(_batches(_groups(dataset, pixels), dataset, options.band))
+    with _grouping:
+        prefetch()
+        batches = list(_batches(_groups(dataset, pixels), dataset, options.band))
     for number, batch in enumerate(batches):
         later = [group.blocks for group in chain.from_iterable(batches[number + 1 :])]
         prefetch(*(group.blocks for group in batch), keep=later)
@@ -131,44 +140,63 @@ def _batches(
 
 def _groups(dataset: rasterio.DatasetReader, pixels: PixelList) -> list[_Group]:
     """Group the pixels that the dataset covers by the blocks that they need, row by row."""
-    if not len(pixels):
+    parts = [
+        _keys(dataset, pixels, slice(start, start + KEYS_AT_A_TIME))
+        for start in range(0, len(pixels), KEYS_AT_A_TIME)
+    ]
+    if not sum(len(index) for index, _ in parts):
         return []
-    edges = _source_edges(dataset, pixels)
-    covered = np.isfinite(edges).all(axis=0)
-    first_row, first_column, last_row, last_column = np.where(covered, edges, -2).astype(np.int64)
+    index = np.concatenate([index for index, _ in parts])
+    keys = np.concatenate([keys for _, keys in parts], axis=1)
+    del parts
+    # Lexicographic order: as the blocks are in the file. Stable, and few keys differ: fast.
+    order = np.lexsort(keys[::-1])
+    changes = np.zeros(len(index) - 1, bool)
+    for key in keys:
+        ordered = key[order]
+        changes |= ordered[1:] != ordered[:-1]
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
     height, width = dataset.shape
-    covered &= (last_row >= 0) & (last_column >= 0) & (first_row < height) & (first_column < width)
-    index = np.flatnonzero(covered)
-    if not len(index):
-        return []
-    turned = from_grid(pixels.geobox, dataset) is not None
-    edge = WARPED_WINDOW if turned else LARGEST_WINDOW
     block_height, block_width = dataset.block_shapes[0]
-    keys = np.stack(
-        [
-            np.clip(first_row[index], 0, height - 1) // block_height,
-            np.clip(first_column[index], 0, width - 1) // block_width,
-            np.clip(last_row[index], 0, height - 1) // block_height,
-            np.clip(last_column[index], 0, width - 1) // block_width,
-            pixels.rows[index] // edge,
-            pixels.columns[index] // edge,
-        ]
-    )
-    # Lexicographic order: as the blocks are in the file.
-    kinds, which = np.unique(keys, axis=1, return_inverse=True)
-    order = np.argsort(which, kind="stable")
-    ends = np.cumsum(np.bincount(which, minlength=kinds.shape[1]))
-    members = np.split(index[order], ends[:-1])
     groups = []
-    for (top, left, bottom, right), member in zip(kinds[:4].T.tolist(), members, strict=True):
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        members = order[start:end]
+        top, left, bottom, right = keys[:4, members[0]].tolist()
         y, x = top * block_height, left * block_width
         window = RasterioWindow(
             x, y,
             min((right + 1) * block_width, width) - x,
             min((bottom + 1) * block_height, height) - y,
         )  # fmt: skip
-        groups.append(_Group(member, window, (bottom - top + 1) * (right - left + 1)))
+        count = (bottom - top + 1) * (right - left + 1)
+        groups.append(_Group(index[members], window, count))
     return groups
+
+
+def _keys(
+    dataset: rasterio.DatasetReader, pixels: PixelList, part: slice
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the index (n,) of the pixels of a part that the dataset covers, and by what they are
+    grouped, (6, n): first and last block (row, column) and window of the grid."""
+    listed = PixelList(pixels.geobox, pixels.rows[part], pixels.columns[part])
+    edges = _source_edges(dataset, listed)
+    covered = np.isfinite(edges).all(axis=0)
+    first_row, first_column, last_row, last_column = np.where(covered, edges, -2).astype(np.int64)
+    height, width = dataset.shape
+    covered &= (last_row >= 0) & (last_column >= 0) & (first_row < height) & (first_column < width)
+    index = np.flatnonzero(covered)
+    turned = from_grid(pixels.geobox, dataset) is not None
+    edge = WARPED_WINDOW if turned else LARGEST_WINDOW
+    block_height, block_width = dataset.block_shapes[0]
+    keys = [
+        np.clip(first_row[index], 0, height - 1) // block_height,
+        np.clip(first_column[index], 0, width - 1) // block_width,
+        np.clip(last_row[index], 0, height - 1) // block_height,
+        np.clip(last_column[index], 0, width - 1) // block_width,
+        listed.rows[index] // edge,
+        listed.columns[index] // edge,
+    ]
+    return (index + part.start).astype(np.int32), np.stack(keys).astype(np.int32)
 
 
 def _source_edges(dataset: rasterio.DatasetReader, pixels: PixelList) -> NDArray[np.float64]:

@@ -86,7 +86,8 @@ T = TypeVar("T")
 class _RemoteBlocks:
     """Fetches the blocks of windows of a remote raster; then waits for permission to decode them.
 
-    Each call drops the blocks of the calls before that neither it nor a later one needs.
+    Each call drops the blocks of the calls before that neither it nor a later one needs. The first
+    thing it calls is `go_on`.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class _RemoteBlocks:
         file: RemoteFile,
         dataset: rasterio.DatasetReader,
         decoders: threading.Semaphore,
+        go_on: Callable[[], None],
     ) -> None:
         self._file, self._dataset, self._decoders = file, dataset, decoders
+        self._go_on = go_on
         self._held = False
         # The offsets are those of the first band. Other bands are fetched on demand.
         together = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
@@ -103,6 +106,7 @@ class _RemoteBlocks:
 
     def __call__(self, *windows: RasterioWindow, keep: Sequence[RasterioWindow] = ()) -> None:
         self.release()
+        self._go_on()
         if self._known:
             ranges = self._ranges(windows)
             if len(windows) > 1 or keep:
@@ -220,10 +224,7 @@ class Reader:
         return self._use(asset, use)
 
     def _use(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
-        if self.policy.stop.is_set():
-            raise ReadError(
-                f"{_described(asset)} was not read: the job has ended, see the previous error."
-            )
+        self._go_on(asset)
         try:
             with rasterio.Env(**self._gdal):
                 # A provider can read the s3:// URLs of a bucket by HTTPS.
@@ -235,6 +236,13 @@ class Reader:
                 return self._use_file(asset, use)
         except MemoryError as error:
             raise _out_of_memory(asset) from error
+
+    def _go_on(self, asset: Asset) -> None:
+        """Raise a ReadError if the job has ended, so that no read goes on for long after it."""
+        if self.policy.stop.is_set():
+            raise ReadError(
+                f"{_described(asset)} was not read: the job has ended, see the previous error."
+            )
 
     def _use_remote(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
         attempts = Attempts(self.policy)
@@ -271,7 +279,8 @@ class Reader:
                     dataset = stack.enter_context(
                         rasterio.open("asset", opener=file.opener, driver=driver, sharing=False)
                     )
-                    blocks = _RemoteBlocks(file, dataset, self._decoders)
+                    go_on = partial(self._go_on, asset)
+                    blocks = _RemoteBlocks(file, dataset, self._decoders, go_on)
                     stack.callback(blocks.release)
                     result = use(dataset, blocks)
                     # GDAL treats unread parts of a file's block index as blocks without data.
@@ -288,6 +297,9 @@ class Reader:
         raise _undecodable(asset, cause, head)
 
     def _use_file(self, asset: Asset, use: Callable[[Any, Prefetch], T]) -> T:
+        def go_on(*_windows: RasterioWindow, keep: Sequence[RasterioWindow] = ()) -> None:
+            self._go_on(asset)
+
         cause = ""
         for _ in range(DECODE_ATTEMPTS):
             try:
@@ -299,7 +311,7 @@ class Reader:
                     self._decoders,
                     rasterio.open(asset.href, driver=driver, sharing=False) as dataset,
                 ):
-                    result = use(dataset, no_prefetch)
+                    result = use(dataset, go_on)
                 self.archive.add_read(asset.href)
                 return result
             except rasterio.errors.RasterioError as error:
