@@ -26,7 +26,10 @@ def ask_again(name, waiting, claim):
         async def finish_and_ask(job, **options):
             await finish(job, **options)
             for ready in workflow.dag.ready_jobs:
-                if ready.is_group() or (ready._scheduler_resources or {}).get(name) != waiting:
+                if (
+                    ready.is_group()
+                    or (ready._scheduler_resources or {}).get(name) != waiting
+                ):
                     continue
                 if claim(ready.wildcards) != waiting:
                     ready._resources = ready._scheduler_resources = None
