@@ -48,7 +48,8 @@ def attempts(folder: Path, rule: str = "infer_cpu") -> dict[str, int]:
     return {block: record.attempts for block, record in records.items() if record is not None}
 
 
-@pytest.mark.slow  # takes minutes; `make test-slurm SLOW=1`
+# `make test-slurm SLOW=1`. Fails at present: an assertion after the run, cause not known.
+@pytest.mark.slow
 def test_the_demo_runs_through_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
     """The products have the bytes of a run on one machine, with the profile for users; stacks and
     patches of a block are one Slurm job."""
@@ -211,7 +212,8 @@ def test_the_cluster_loses_its_controller_for_a_while(
     assert product_bytes(patched) == product_bytes(finished_run)
 
 
-@pytest.mark.slow  # takes minutes; `make test-slurm SLOW=1`
+# `make test-slurm SLOW=1`. Not run to its end since the demo above fails.
+@pytest.mark.slow
 def test_gpu_jobs(cluster: Cluster, patched: Path, finished_run: Path) -> None:
     """Half the blocks go to the GPU partition and request a GPU. Slurm has one, PyTorch finds
     none: the jobs fail with a message, or compute on the CPU where that is allowed."""
