@@ -13,11 +13,19 @@ import pyarrow.parquet as pq
 import pystac
 import shapely
 
-from ..atomic import write_text
 from ..errors import TileError
-from .checksums import Checksums, multihash
 from .provenance import ModelRecord, SourceRecord
-from .stac import EXTENSION, FILE, last_second, licence_of_scenes, midnight
+from .stac import (
+    EXTENSION,
+    FILE,
+    QUANTISATION,
+    collection_fields,
+    file_asset,
+    last_second,
+    licence_of_scenes,
+    midnight,
+    write_document,
+)
 from .stac_geoparquet import MEDIA_TYPE
 from .stac_metadata import common_metadata, simplified
 
@@ -103,7 +111,7 @@ def write_site_stac(item: Path, collection: Path, table: Path, summary: Path, li
                 "min_observations": record["min_observations"],
                 "precision": model.precision,
             },
-            **(_quantization() if "codes" in schema.names else {}),
+            **({"emb:quantization": dict(QUANTISATION)} if "codes" in schema.names else {}),
             "states": document["states"],
             "provenance": record,
             "warnings": document["warnings"],
@@ -112,26 +120,16 @@ def write_site_stac(item: Path, collection: Path, table: Path, summary: Path, li
         stac_extensions=[EXTENSION, FILE, TABLE],
         collection="sites",
     )
-    own.add_asset("embeddings", _asset(table, "Embeddings of all sites", MEDIA_TYPE, "data"))
-    own.add_asset("summary", _asset(summary, "Summary", pystac.MediaType.JSON, "metadata"))
+    own.add_asset("embeddings", file_asset(table, "Embeddings of all sites", MEDIA_TYPE, "data"))
+    own.add_asset("summary", file_asset(summary, "Summary", pystac.MediaType.JSON, "metadata"))
     for source in sources:
         own.add_link(pystac.Link("emb:source-data", source.uri, title=source.sensor))
     own.add_link(licence_of_scenes())
     for rel in ("collection", "parent", "root"):
         own.add_link(pystac.Link(rel, f"./{collection.name}", pystac.MediaType.JSON))
-    _write(item, own.to_dict(include_self_link=False, transform_hrefs=False))
+    write_document(item, own.to_dict(include_self_link=False, transform_hrefs=False))
     text = _collection(model, sources, common, bbox, span, item.name)
-    _write(collection, text.to_dict(include_self_link=False, transform_hrefs=False))
-
-
-def _quantization() -> dict[str, Any]:
-    return {
-        "emb:quantization": {
-            "method": "per_pixel_scale",
-            "original_dtype": "float32",
-            "quantized_dtype": "int8",
-        }
-    }
+    write_document(collection, text.to_dict(include_self_link=False, transform_hrefs=False))
 
 
 def _collection(
@@ -157,12 +155,7 @@ def _collection(
         keywords=common["keywords"],
         providers=[pystac.Provider.from_dict(provider) for provider in common["providers"]],
         stac_extensions=[EXTENSION],
-        extra_fields={
-            "emb:type": "pixel",
-            "emb:dimensions": model.dim,
-            "data_type": model.dtype,
-            "emb:temporal_resolution": "multi_temporal",
-        },
+        extra_fields=collection_fields(model),
     )
     result.add_link(licence_of_scenes())
     result.add_link(pystac.Link("emb:model", model.url, title=model.name))
@@ -171,15 +164,6 @@ def _collection(
     result.add_link(pystac.Link("item", f"./{item}", "application/geo+json"))
     result.add_link(pystac.Link("root", "./collection.json", pystac.MediaType.JSON))
     return result
-
-
-def _asset(path: Path, title: str, media_type: str, role: str) -> pystac.Asset:
-    record = Checksums.of_files([path], path.parent)
-    fields = {
-        "file:size": record.sizes[path.name],
-        "file:checksum": multihash(record.sha256[path.name]),
-    }
-    return pystac.Asset(f"./{path.name}", title, None, media_type, [role], fields)
 
 
 def _extent(file: pq.ParquetFile) -> tuple[shapely.Geometry | None, tuple[str, str]]:
@@ -230,7 +214,3 @@ def _bbox(outline: shapely.Geometry) -> list[float]:
         west = min(part[0] for part in bounds if part[0] >= 0)
         east = max(part[2] for part in bounds if part[2] <= 0)
     return [round(float(value), 7) for value in (west, south, east, north)]
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(document, indent=1) + "\n")

@@ -35,6 +35,13 @@ EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
+QUANTISATION = {
+    "method": "per_pixel_scale",
+    "original_dtype": "float32",
+    "quantized_dtype": "int8",
+}
+"""Of int8 embeddings, in the terms of the embedding extension."""
+
 _COG = pystac.MediaType.COG
 _NPY = "application/x-npy"
 # Key of the asset, title, media type and roles, by product and name of its file. The first
@@ -163,7 +170,7 @@ def write_item(
     item.add_link(licence_of_scenes())
     for rel in ("collection", "parent", "root"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
-    _write(output, item.to_dict(include_self_link=False, transform_hrefs=False))
+    write_document(output, item.to_dict(include_self_link=False, transform_hrefs=False))
 
 
 def _add_scenes(
@@ -179,19 +186,20 @@ def _add_scenes(
         item.add_links([_source_link(source, scene.id) for scene in manifest.items])
     if table is not None:
         write_items(table, list(scene_items(manifests, sources, crs)))
-        item.add_asset("scenes", _table(table, "Scenes, as STAC GeoParquet", "metadata"))
+        asset = file_asset(table, "Scenes, as STAC GeoParquet", MEDIA_TYPE, "metadata")
+        item.add_asset("scenes", asset)
         if FILE not in item.stac_extensions:
             item.stac_extensions.append(FILE)
 
 
-def _table(path: Path, title: str, role: str) -> pystac.Asset:
-    """Return the asset of a table of Items beside the document."""
+def file_asset(path: Path, title: str, media_type: str, role: str) -> pystac.Asset:
+    """Return the asset of a file beside the document, with its size and SHA-256."""
     record = Checksums.of_files([path], path.parent)
     fields = {
         "file:size": record.sizes[path.name],
         "file:checksum": multihash(record.sha256[path.name]),
     }
-    return pystac.Asset(f"./{path.name}", title, None, MEDIA_TYPE, [role], fields)
+    return pystac.Asset(f"./{path.name}", title, None, media_type, [role], fields)
 
 
 def licence_of_scenes() -> pystac.Link:
@@ -268,10 +276,7 @@ def write_collection(
         providers=_all_providers(documents),
         stac_extensions=[EXTENSION],
         extra_fields={
-            "emb:type": "pixel",
-            "emb:dimensions": model.dim,
-            "data_type": model.dtype,
-            "emb:temporal_resolution": "multi_temporal",
+            **collection_fields(model),
             **{k: v for k, v in documents[0]["properties"].items() if k == "gsd"},
         },
     )
@@ -291,10 +296,10 @@ def write_collection(
         moved = [_moved(item, folder) for item, folder in zip(documents, folders, strict=True)]
         write_items(table, moved)
         # The role of the specification of STAC GeoParquet.
-        asset = _table(table, "Items, as STAC GeoParquet", "collection-mirror")
+        asset = file_asset(table, "Items, as STAC GeoParquet", MEDIA_TYPE, "collection-mirror")
         collection.add_asset("items", asset)
         collection.stac_extensions.append(FILE)
-    _write(output, collection.to_dict(include_self_link=False, transform_hrefs=False))
+    write_document(output, collection.to_dict(include_self_link=False, transform_hrefs=False))
 
 
 def _moved(item: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -373,11 +378,7 @@ def _properties(
     if crs.is_projected:
         properties["gsd"] = abs(geobox.affine.a) * crs.axis_info[0].unit_conversion_factor
     if model.dtype == "int8":
-        properties["emb:quantization"] = {
-            "method": "per_pixel_scale",
-            "original_dtype": "float32",
-            "quantized_dtype": "int8",
-        }
+        properties["emb:quantization"] = dict(QUANTISATION)
     return properties
 
 
@@ -398,5 +399,20 @@ def last_second(day: str) -> datetime.datetime:
     return midnight(day) + datetime.timedelta(days=1, seconds=-1)
 
 
-def _write(path: Path, document: Mapping[str, Any]) -> None:
+def collection_fields(model: ModelRecord) -> dict[str, Any]:
+    """Return what the embedding extension requires of a Collection."""
+    return {
+        "emb:type": "pixel",
+        "emb:dimensions": model.dim,
+        "data_type": model.dtype,
+        "emb:temporal_resolution": "multi_temporal",
+    }
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a STAC document.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     write_text(path, json.dumps(document, indent=1) + "\n")
