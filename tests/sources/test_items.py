@@ -25,6 +25,20 @@ from ..support.search_run import (
 from ..support.servers import serve_stac
 
 
+def test_lists_of_scenes_do_not_depend_on_the_order_of_sets(
+    tmp_path: Path, roi: Path, archive: Items
+) -> None:
+    """Keys of assets come from a set, whose order differs from process to process; files that are
+    made from the list would differ, too."""
+    with serve_stac(archive) as api:
+        run_files = search(tmp_path, roi, api.url)
+    items = manifest(run_files, "sentinel2").items
+    assert len(items) == 4
+    for item in items:
+        assert len(item.stac["assets"]) == 11
+        assert list(item.stac["assets"]) == sorted(item.stac["assets"])
+
+
 def test_manifest_has_no_signed_urls(
     tmp_path: Path, roi: Path, archive: Items, scenes: Path
 ) -> None:

@@ -40,11 +40,12 @@ def used_assets(
     """Return the assets of an item with the keys, also if the item names them otherwise.
 
     Items of SAFE folders and of the Copernicus Data Space have other keys than the same bands have
-    elsewhere. An asset of another resolution than the band's own is not used.
+    elsewhere. An asset of another resolution than the band's own is not used. They
+    are in the order of the keys, whatever the order in which these are given.
     """
     assets = document.get("assets") or {}
     result = {}
-    for key in asset_keys:
+    for key in sorted(asset_keys):
         found = next((k for k in (key, *_OTHER_KEYS.get(key, ())) if k in assets), None)
         if found is not None:
             result[key] = assets[found]
