@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from tessera_flow.block_file import made_from
 from tessera_flow.config.configuration import SITES, Config, load_config
 from tessera_flow.errors import Stopped, TesseraFlowError
-from tessera_flow.jobs.journal import JobCost, job_log_path, record_job
+from tessera_flow.jobs.journal import LOG_FORMAT, JobCost, job_log_path, record_job
 from tessera_flow.jobs.made_from import block_files, expected_of, record_of_job, settings_hash
 from tessera_flow.jobs.resources import rule_name
 from tessera_flow.signals import StopRequest, stop_requests
@@ -36,8 +36,7 @@ def stoppable_job(snakemake: Any) -> Iterator[tuple[Config, StopRequest, JobCost
     Messages go to the job's log file, which Snakemake empties before each attempt; the job log
     records the attempt. The package's errors become one line and exit status 1.
     """
-    text = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(filename=snakemake.log[0], level=logging.INFO, format=text)
+    logging.basicConfig(filename=snakemake.log[0], level=logging.INFO, format=LOG_FORMAT)
     try:
         config = load_config(snakemake.config)
         with (

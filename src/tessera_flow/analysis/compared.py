@@ -196,7 +196,7 @@ def _open_arrays(path: Path) -> Embeddings:
 def _open_tile(path: Path) -> Embeddings:
     mask = f"{path.stem}.tiff"
     places = [path.with_name(mask), *(parent / LANDMASKS / mask for parent in path.parents[:4])]
-    landmask = next((placement for placement in places if placement.is_file()), None)
+    landmask = next((place for place in places if place.is_file()), None)
     if landmask is None:
         raise TileError(
             f"The position of {path} is not known: put its land mask {mask} beside it (in a store "

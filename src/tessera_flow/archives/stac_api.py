@@ -172,9 +172,9 @@ class _Pages:
         ]
         return [
             prefix + name
-            for prefix, item, other in holders
-            for name, value in other.items()
-            if value is not None and item.get(name) is None
+            for prefix, kept, complete in holders
+            for name, value in complete.items()
+            if value is not None and kept.get(name) is None
         ]
 
     def _fetch(self, query: Query, following: Any, limit: int, fields: list[str]) -> Page:

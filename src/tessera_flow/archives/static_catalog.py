@@ -43,25 +43,25 @@ def catalog_items(
     waiting = [(document, location, _own_url(document, location))]
     seen = {location}
     while waiting:
-        document, folder, url = waiting.pop()
+        document, source, url = waiting.pop()
         kind = document.get("type")
         if kind == "Feature":
-            yield _local_assets(document, folder, url), folder
+            yield _local_assets(document, source, url), source
             continue
         if kind == "FeatureCollection":
-            items = features_of(document, folder)
-            check_complete(document, folder, len(items))
-            waiting += [({"type": "Feature"} | item, folder, url) for item in reversed(items)]
+            items = features_of(document, source)
+            check_complete(document, source, len(items))
+            waiting += [({"type": "Feature"} | item, source, url) for item in reversed(items)]
             continue
         following = []
-        for link in catalog_links(document, folder):
+        for link in catalog_links(document, source):
             if link.get("rel") not in _CHILDREN:
                 continue
-            target, target_url = _resolve(str(link.get("href") or ""), folder, url)
+            target, target_url = _resolve(str(link.get("href") or ""), source, url)
             if target in seen:
                 continue
             seen.add(target)
-            linked = _read(target, folder, read)
+            linked = _read(target, source, read)
             following.append((linked, target, target_url or _own_url(linked, target)))
         waiting += reversed(following)
 

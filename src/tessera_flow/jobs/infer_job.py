@@ -23,7 +23,7 @@ from ..region.needed import NOT_NEEDED
 from ..signals import StopRequest
 from .ahead import AheadFiles, WaitingBlock, noted, waiting_blocks, was_interrupted
 from .block_attributes import read_attributes
-from .journal import JobCost, job_log_path, record_job
+from .journal import LOG_FORMAT, JobCost, job_log_path, record_job
 from .made_from import record_of_job, settings_hash
 from .paths import compiled_folder
 from .staging import staged
@@ -35,7 +35,6 @@ OF_LIMIT = 0.8
 """Share of its time limit after which a job embeds no other block."""
 MARGIN = 1.5
 """Assumed time of the next block, relative to the longest so far."""
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 @dataclass

@@ -34,6 +34,9 @@ State = Literal["started", "done", "failed", "stopped", "refused", "interrupted"
 LOCK_SECONDS = 5.0
 """Longest wait for a job log that another job is writing; its lines are shorter than a page."""
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+"""Of lines in the log files of jobs, which are not the job logs."""
+
 REGION_WIDE = "all"
 """In place of a block's name: jobs of all blocks."""
 

@@ -56,9 +56,9 @@ def grid_like(view: View, path: Path) -> Grid:
     square = math.isclose(abs(transform.a), abs(transform.e), rel_tol=1e-9)
     if crs is None or transform.b or transform.d or not square:
         raise RegionError(f"--like {path}: it has no CRS, or no upright square pixels.")
-    source = pyproj.CRS.from_wkt(crs.to_wkt())
-    _check_flat(source, f"--like {path}")
-    return _covering(view, source, abs(transform.a), (transform.c, transform.f))
+    target = pyproj.CRS.from_wkt(crs.to_wkt())
+    _check_flat(target, f"--like {path}")
+    return _covering(view, target, abs(transform.a), (transform.c, transform.f))
 
 
 def _check_flat(crs: pyproj.CRS, option: str) -> None:
