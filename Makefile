@@ -66,7 +66,7 @@ test-fuzz: $(INSTALLED) ## Read malformed files, FUZZ_SECONDS for each reader (6
 
 test-slurm: $(SLURM) ## Run the workflow on a real Slurm (Debian; as root)
 	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2
-	@$(PYTEST) -m "slurm$(if $(SLOW),, and not slow)" tests/slurm
+	@$(PYTEST) -m slurm tests/slurm
 
 test-geotessera: $(INSTALLED) ## Ask the published geotessera client (needs Python 3.12)
 	@PATH="$(SYSTEM_PATH)" tools/geotessera-client.sh "$(VENV)/geotessera" || \

@@ -210,8 +210,6 @@ def test_the_cluster_loses_its_controller_for_a_while(
     assert product_bytes(patched) == product_bytes(finished_run)
 
 
-# `make test-slurm SLOW=1`. Not run to its end since the demo above fails.
-@pytest.mark.slow
 def test_gpu_jobs(cluster: Cluster, patched: Path, finished_run: Path) -> None:
     """Half the blocks go to the GPU partition and request a GPU. Slurm has one, PyTorch finds
     none: the jobs fail with a message, or compute on the CPU where that is allowed."""
