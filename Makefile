@@ -18,6 +18,9 @@ PYTEST := XDG_CACHE_HOME="$(CURDIR)/$(VENV)/cache" python -m pytest
 # more, and more threads in each of them would wait for one another. tests/conftest.py starts the
 # modules of tests/long.txt first.
 PYTEST_2 := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal
+# A test that hangs fails, with its name and where each thread was; the longest take one minute, on
+# Slurm six.
+NO_HANG := -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true
 LONG := $(filter tests/unit/%,$(addprefix tests/,$(shell grep -v '^\#' tests/long.txt)))
 WORKFLOW := Snakefile workflow/Snakefile workflow/rules
 
@@ -56,7 +59,7 @@ check: lint ## Check style and types, and run the short unit tests
 	@$(PYTEST_2) tests/unit $(LONG:%=--ignore=%)
 
 test: lint $(SLURM) ## Check style, types and the workflow, and run the tests
-	@$(PYTEST_2)
+	@$(PYTEST_2) $(NO_HANG)
 
 test-all: lint $(SLURM) ## Run the slow tests, too
 	@$(PYTEST_2) -m "not fuzz and not gpu and not online and not slurm and not geotessera"
@@ -66,7 +69,7 @@ test-fuzz: $(INSTALLED) ## Read malformed files, FUZZ_SECONDS for each reader (6
 
 test-slurm: $(SLURM) ## Run the workflow on a real Slurm (Debian; as root)
 	@tools/install-slurm.sh || echo "NOT TESTED ON SLURM unless it is installed by other means" >&2
-	@$(PYTEST) -m slurm tests/slurm
+	@$(PYTEST) $(NO_HANG) -m slurm tests/slurm
 
 test-geotessera: $(INSTALLED) ## Ask the published geotessera client (needs Python 3.12)
 	@PATH="$(SYSTEM_PATH)" tools/geotessera-client.sh "$(VENV)/geotessera" || \

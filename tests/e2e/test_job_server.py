@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,3 +99,20 @@ def test_end_of_the_client_ends_the_script(tmp_path: Path) -> None:
         time.sleep(0.1)
     else:
         raise AssertionError("the script outlived its client")
+
+
+def test_a_process_takes_the_socket_of_an_ended_one_with_its_number(tmp_path: Path) -> None:
+    """Numbers of processes come round; runs of tests waited for ever for one that could not."""
+    path = str(tmp_path / "1234")
+    with job_server.listen(path):
+        pass
+    with job_server.listen(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+
+
+def test_a_run_without_its_socket_fails(tmp_path: Path) -> None:
+    server = subprocess.run(
+        [sys.executable, snakemake_server.__file__, str(tmp_path / "absent")],
+        input="null\n", capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert server.stdout.strip().isdigit() and "FileNotFoundError" in server.stderr

@@ -55,7 +55,11 @@ def receive(connection: socket.socket) -> Request:
 
 
 def listen(path: str) -> socket.socket:
-    """Return a socket at a path, to which clients can connect from now on."""
+    """Return a socket at a path, to which clients can connect from now on.
+
+    A file at the path is of an ended process that had the same number, and is replaced.
+    """
+    Path(path).unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen(16)

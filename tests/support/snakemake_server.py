@@ -119,7 +119,6 @@ def _script_python(jobs: str) -> types.ModuleType:
 
 def _serve(sockets: str) -> list[Any] | None:
     """Answer requests; return those for a run in a fork of its own, and None at the end."""
-    ready, started = os.pipe()
     end, open_until = os.pipe()
     for line in sys.stdin:
         request = json.loads(line)
@@ -127,12 +126,14 @@ def _serve(sockets: str) -> list[Any] | None:
             _, status = os.waitpid(request, 0)
             print(os.waitstatus_to_exitcode(status), flush=True)
             continue
+        ready, started = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(open_until)
             os.setsid()
             jobs = job_server.listen(f"{sockets}/{os.getpid()}")
-            os.write(started, b".")
+            os.close(ready)
+            os.close(started)
             if request is None:
                 job_server.run(job_server.serve(jobs, end))
             end, open_until = os.pipe()
@@ -141,7 +142,9 @@ def _serve(sockets: str) -> list[Any] | None:
                 job_server.run(job_server.serve(jobs, end))
             jobs.close()
             return list(request)
-        os.read(ready, 1)
+        os.close(started)
+        os.read(ready, 1)  # ends when the child listens, or has failed
+        os.close(ready)
         print(child, flush=True)
     return None
 
