@@ -41,8 +41,11 @@ def _server() -> subprocess.Popen[str]:
     server = subprocess.Popen(
         [sys.executable, __file__, _sockets()],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        # Threads of OpenMP wait for work without using a core.
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        env={
+            **os.environ,
+            "OMP_WAIT_POLICY": "passive",  # threads wait for work without using a core
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # no thread that forks would lack
+        },
     )  # fmt: skip
     assert server.stdin is not None
     atexit.register(server.stdin.close)
