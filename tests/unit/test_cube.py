@@ -277,7 +277,8 @@ def test_a_folder_of_others_and_another_writer(
 
 def test_the_collection_has_the_cube(cube: Path, tmp_path: Path) -> None:
     entry = cube_periods(cube)[0]
-    item = {"bbox": [0, 0, 1, 1], "properties": {"provenance": entry["provenance"],
+    item = {"bbox": [0, 0, 1, 1], "assets": {"embeddings": {"title": "Zarr v3 store"}},
+            "properties": {"provenance": entry["provenance"],
             "license": "other", "keywords": [], "providers": []}}  # fmt: skip
     (tmp_path / "y2021").mkdir()
     (tmp_path / "y2021" / "item.json").write_text(json.dumps(item))

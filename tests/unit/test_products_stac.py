@@ -12,13 +12,16 @@ import jsonschema
 import numpy as np
 import pystac
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from tessera_flow.errors import ConfigError
+from tessera_flow.products.preview import write_preview
 from tessera_flow.products.stac import EXTENSION, write_collection, write_item
+from tessera_flow.products.stac_metadata import RASTER
 from tessera_flow.region.grid import RegionGrid
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
@@ -32,8 +35,9 @@ PRODUCTS = {
     "preview": ["preview.tif", "preview.png"],
 }
 
-# Requirements of the extension's specification: the required fields and links, and no unknown
-# field with its prefix.
+# Requirements of the schema of the embedding extension 0.0.1: the required fields and links, and no
+# unknown field with its prefix. (The published schema itself refuses every document of STAC 1.1: it
+# refers to the schemas of STAC 1.0.0.)
 _KNOWN_ITEM = ["runtime_parameters", "preprocessing", "postprocessing", "fit_for_use",
                "spatial_coverage", "uncertainty", "quantization"]  # fmt: skip
 _KNOWN_COLLECTION = ["type", "dimensions", "temporal_resolution", "fit_for_use", "uncertainty",
@@ -45,10 +49,12 @@ def _only(names: list[str]) -> dict[str, Any]:
 
 
 def _has_link(rel: str) -> dict[str, Any]:
-    link = {"required": ["rel", "href"], "properties": {"rel": {"const": rel}}}
+    href = {"type": "string", "minLength": 1}
+    link = {"required": ["rel", "href"], "properties": {"rel": {"const": rel}, "href": href}}
     return {"properties": {"links": {"contains": link}}}
 
 
+_NUMBERS = {"type": ["number", "array"], "items": {"type": "number"}}
 _QUANTIZATION = {
     "type": "object",
     "required": ["method", "original_dtype"],
@@ -56,9 +62,9 @@ _QUANTIZATION = {
         "method": {"type": "string"},
         "original_dtype": {"type": "string"},
         "quantized_dtype": {"type": "string"},
-        "scale": {"type": "array"},
-        "offset": {"type": "array"},
-        "link": {"type": "object"},
+        "scale": _NUMBERS,
+        "offset": _NUMBERS,
+        "link": {"type": "object", "required": ["rel", "href"]},
     },
     "additionalProperties": False,
 }
@@ -72,7 +78,10 @@ ITEM_RULES = {
                 "assets": {"required": ["embeddings"], "additionalProperties": _only(["none"])},
                 "properties": {
                     **_only(_KNOWN_ITEM),
-                    "properties": {"emb:quantization": _QUANTIZATION},
+                    "properties": {
+                        "emb:quantization": _QUANTIZATION,
+                        "emb:runtime_parameters": {"type": "object"},
+                    },
                 },
             },
         },
@@ -85,6 +94,9 @@ COLLECTION_RULES = {
         "emb:dimensions": {"type": "integer", "minimum": 1},
         "data_type": {"type": "string"},
         "gsd": {"type": "number"},
+        "emb:temporal_resolution": {"type": "string"},
+        "assets": {"additionalProperties": _only(["none"])},
+        "item_assets": {"additionalProperties": _only(["none"])},
     },
     **_only(_KNOWN_COLLECTION),
     "allOf": [_DECLARED, _has_link("emb:model"), _has_link("emb:source-data")],
@@ -189,6 +201,11 @@ def test_item_has_licence_providers_bands_and_outline(
         "s1_descending", "s2_months"
     ]  # fmt: skip
     assert assets["counts"]["raster:spatial_resolution"] == 10
+    assert (assets["counts"]["data_type"], assets["counts"]["nodata"]) == ("uint16", 65535)
+    assert assets["embeddings"]["type"] == "application/vnd.zarr"
+    # An image without coordinates must not inherit those of the Item.
+    thumbnail = assets["thumbnail"]
+    assert (thumbnail["proj:code"], thumbnail["proj:shape"]) == (None, [230, 170])
     shape = shapely.geometry.shape(item["geometry"])
     assert shapely.get_num_coordinates(shape) <= 2000 < shapely.get_num_coordinates(outline)
     assert shape.symmetric_difference(outline).area < 1e-3 * outline.area
@@ -198,6 +215,52 @@ def test_item_has_licence_providers_bands_and_outline(
     assert collection["license"] == "CC-BY-4.0"
     assert collection["providers"] == properties["providers"]
     assert collection["keywords"] == properties["keywords"]
+
+
+def test_item_without_rasters_has_no_fields_of_the_raster_extension(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    path = tmp_path / "item.json"
+    products = {"zarr": ["embeddings.zarr"]}
+    write_item(path, region.grid, region.blocks, region.provenance, products, manifests())
+    item = validated(path, ITEM_RULES, monkeypatch)
+    assert RASTER not in item["stac_extensions"]
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel", "metres"), [("EPSG:2263", 30, 9.144018), ("EPSG:4326", 0.0001, None)]
+)
+def test_resolution_is_in_metres(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crs: str, pixel: float, metres: float | None
+) -> None:
+    """Of pixels in US survey feet; it is unknown of pixels in degrees."""
+    region = make_region(tmp_path / "blocks", 100)
+    origin = (981_000, 199_000) if metres else (4.5, 51.5)
+    affine = Affine(pixel, 0, origin[0], 0, -pixel, origin[1])
+    box = GeoBox(region.grid.geobox.shape, affine, crs)
+    grid = RegionGrid.of("field", box, region.grid.block_size, 1, region.grid.blocks)
+    record = replace(region.provenance, crs=crs, transform=tuple(affine)[:6])
+    path = tmp_path / "item.json"
+    write_item(path, grid, region.blocks, record, PRODUCTS, manifests())
+    item = validated(path, ITEM_RULES, monkeypatch)
+    expected = None if metres is None else pytest.approx(metres)
+    assert item["properties"].get("gsd") == expected
+    assert item["assets"]["counts"].get("raster:spatial_resolution") == expected
+
+
+def test_thumbnail_of_a_large_region_states_its_own_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = make_region(tmp_path / "blocks", 100)
+    monkeypatch.setattr("tessera_flow.products.preview.PNG_EDGE", 100)
+    names = tmp_path / "preview.tif", tmp_path / "preview.png"
+    write_preview(*names, region.grid, region.blocks, region.provenance)
+    path = tmp_path / "item.json"
+    write_item(path, region.grid, region.blocks, region.provenance, PRODUCTS, manifests())
+    stated = json.loads(path.read_text())["assets"]["thumbnail"]["proj:shape"]
+    with rasterio.open(names[1]) as image:
+        assert list(image.shape) == stated == [77, 57]
 
 
 def test_item_has_the_warnings_about_the_scenes(tmp_path: Path) -> None:
@@ -250,6 +313,9 @@ def test_collection_is_valid_and_covers_its_periods(
     collection = validated(written[0], COLLECTION_RULES, monkeypatch)
     assert (collection["emb:type"], collection["emb:dimensions"]) == ("pixel", 16)
     assert collection["data_type"] == "int8"
+    (asset,) = collection["item_assets"].items()
+    item = json.loads(written[1][0].read_text())["assets"]["embeddings"]
+    assert asset == ("embeddings", {k: item[k] for k in ("title", "type", "roles", "data_type")})
     intervals = collection["extent"]["temporal"]["interval"]
     assert intervals[0] == ["2022-07-01T00:00:00Z", "2024-06-30T23:59:59Z"]
     assert len(intervals) == 3

@@ -15,16 +15,21 @@ import pyproj
 import pytest
 import shapely
 
-from tessera_flow.analysis.stac import _unique_names
+from tessera_flow.analysis.make_map import MapFiles, make_map
+from tessera_flow.analysis.stac import _unique_names, write_map_item
 from tessera_flow.archives.opera import granule_item
 from tessera_flow.archives.stac_geoparquet import read_items
+from tessera_flow.config.maps import Map
+from tessera_flow.products.checksums import record_files
 from tessera_flow.products.provenance import SourceRecord
 from tessera_flow.products.stac import write_collection, write_item
 from tessera_flow.products.stac_geoparquet import scene_items, write_items
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
+from ..support.labelled_region import NAMES, labelled_region, random_cells, write_points
 from ..support.products_region import make_region
 from ..support.stac_rules import check_extensions
+from .test_products_stac import validated
 
 ITEMS = Path(__file__).parents[2].parent / "shared" / "items"
 ZONE = "EPSG:32631"
@@ -87,7 +92,7 @@ def test_scenes_of_lists_as_a_table(tmp_path: Path) -> None:
     assert second["properties"]["grid"] == 7 and "grid" not in first["properties"]
     assert third["assets"].keys() == {"vv", "vh"}
     metadata = pq.read_schema(path).metadata
-    assert json.loads(metadata[b"stac-geoparquet"]) == {"version": "1.0.0"}
+    assert json.loads(metadata[b"stac-geoparquet"]) == {"version": "1.1.0"}
     assert json.loads(metadata[b"geo"])["columns"]["geometry"]["geometry_types"] == ["Polygon"]
 
 
@@ -147,6 +152,13 @@ def test_items_of_a_region_as_a_table(tmp_path: Path) -> None:
         assert href == f"./{period}/embeddings.zarr" and (folder / href).is_dir()
         links = {link["rel"]: link["href"] for link in frame["links"][row]}
         assert links["collection"] == "./collection.json"
+    own = json.loads(pq.read_schema(folder / "items.parquet").metadata[b"stac-geoparquet"])
+    without = collection["assets"].pop("items")  # which has the SHA-256 of the table
+    assert without["roles"] == ["collection-mirror"] and own["version"] == "1.1.0"
+    assert own["collections"]["field"]["links"] == collection["links"]
+    assert own["collections"]["field"]["item_assets"] == collection["item_assets"]
+    assert "items" not in own["collections"]["field"].get("assets", {})
+    check_extensions(own["collections"]["field"])
     (first, _) = read_items(folder / "items.parquet")
     properties = documents[0]["properties"]
     for name in ("title", "proj:code", "proj:shape", "license", "keywords"):
@@ -176,6 +188,29 @@ def test_links_of_granules_find_their_metadata() -> None:
         row["assets"]["VV"]["href"].startswith("https://")
         and item["id"] in (row["assets"]["VV"]["href"])
     )
+
+
+@pytest.mark.parametrize("predict", ["class", "number"])
+def test_item_of_a_map_is_valid_and_its_files_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, predict: str
+) -> None:
+    product = labelled_region(tmp_path / "product")
+    cells = random_cells(60)
+    values = [NAMES[product.classes[c]] if predict == "class" else product.numbers[c]
+              for c in cells]  # fmt: skip
+    labels = write_points(tmp_path / "labels.csv", cells, values, "value")
+    keys = {"column": "value", "crs": "EPSG:32631", "fold_block": 200.0, "predict": predict}
+    folder = tmp_path / "maps" / "m"
+    files = MapFiles.below(folder)
+    make_map("m", product.store, Map.model_validate({"labels": str(labels), **keys}), files)
+    record_files(folder / "checksums/map.json", sorted(p for p in folder.iterdir() if p.is_file()))
+    write_map_item(folder / "item.json", files.record, folder / "checksums/map.json")
+    item = validated(folder / "item.json", {}, monkeypatch)
+    declared = [url.split("/")[3] for url in item["stac_extensions"]]
+    classes = ["classification"] if predict == "class" else []
+    assert declared == ["file", "projection", *classes]
+    for asset in item["assets"].values():
+        assert (folder / asset["href"]).is_file(), asset["href"]
 
 
 def test_names_of_classes_are_unique() -> None:

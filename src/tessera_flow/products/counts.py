@@ -62,18 +62,25 @@ def write_counts(
         f"ascending, Sentinel-1 descending), {provenance.region}, {provenance.period}",
     }
     with RegionBlocks(grid, blocks, provenance) as source:
-        bands, dtype = [*COUNT_KINDS], source.array_dtype("counts")
+        bands = [*COUNT_KINDS]
         if source.months:
             bands += MONTH_BANDS
-            dtype = source.array_dtype("months")
-            if len(source.months) >= 8 * dtype.itemsize:  # all bits set is no data
-                dtype = np.dtype(f"uint{16 * dtype.itemsize}")
             tags["MONTHS"] = " ".join(source.months)
-        nodata = int(np.iinfo(dtype).max)
+        dtype, nodata = counts_type(source)
         pieces = _pieces(source, dtype, mask, nodata)
         write_cog(output, grid, dtype.name, bands, tags, pieces, nodata=nodata)
     if output_style is not None:
         write_text(output_style, _style())
+
+
+def counts_type(source: RegionBlocks) -> tuple[np.dtype[Any], int]:
+    """Return the data type of the raster, and its value outside the region."""
+    dtype = source.array_dtype("counts")
+    if source.months:
+        dtype = source.array_dtype("months")
+        if len(source.months) >= 8 * dtype.itemsize:  # all bits set is no data
+            dtype = np.dtype(f"uint{16 * dtype.itemsize}")
+    return dtype, int(np.iinfo(dtype).max)
 
 
 def _pieces(

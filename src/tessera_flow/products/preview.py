@@ -196,10 +196,20 @@ def _colour_piece(
     return image.reshape(4, *inside.shape)
 
 
+def png_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of the PNG of a region of this shape, in pixels."""
+    step = _png_step(shape)
+    return -(-shape[0] // step), -(-shape[1] // step)
+
+
+def _png_step(shape: tuple[int, int]) -> int:
+    return -(-max(shape) // PNG_EDGE)
+
+
 def _write_png(source: Path, target: Path) -> NDArray[np.int64]:
     with rasterio.open(source) as full:
-        step = -(-max(full.shape) // PNG_EDGE)
-        height, width = -(-full.height // step), -(-full.width // step)
+        step = _png_step(full.shape)
+        height, width = png_shape(full.shape)
         image = np.zeros((4, height, width), np.uint8)
         rows = max(1, 256 // step)
         for y in range(0, height, rows):

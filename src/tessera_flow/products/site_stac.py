@@ -21,6 +21,7 @@ from .stac import (
     QUANTISATION,
     collection_fields,
     file_asset,
+    item_assets,
     last_second,
     licence_of_scenes,
     midnight,
@@ -129,6 +130,7 @@ def write_site_stac(item: Path, collection: Path, table: Path, summary: Path, li
         own.add_link(pystac.Link(rel, f"./{collection.name}", pystac.MediaType.JSON))
     write_document(item, own.to_dict(include_self_link=False, transform_hrefs=False))
     text = _collection(model, sources, common, bbox, span, item.name)
+    text.extra_fields |= item_assets(own.assets["embeddings"].to_dict())
     write_document(collection, text.to_dict(include_self_link=False, transform_hrefs=False))
 
 

@@ -29,7 +29,14 @@ from .checksums import REWRITTEN, STORE_RECORD, Checksums, multihash, records_in
 from .inference_record import InferenceRecord
 from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
 from .stac_geoparquet import MEDIA_TYPE, scene_items, write_items
-from .stac_metadata import RASTER, asset_fields, common_metadata, licence_link, simplified
+from .stac_metadata import (
+    RASTER,
+    asset_fields,
+    common_metadata,
+    licence_link,
+    pixel_metres,
+    simplified,
+)
 
 EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
@@ -44,11 +51,12 @@ QUANTISATION = {
 
 _COG = pystac.MediaType.COG
 _NPY = "application/x-npy"
+_ZARR = pystac.MediaType.VND_ZARR
 # Key of the asset, title, media type and roles, by product and name of its file. The first
 # product in the order of _MAIN that exists is the asset `embeddings`.
 _MAIN = ("zarr", "arrays", "cog", "vrt", "geotessera")
 _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
-    "zarr": {"embeddings.zarr": ("zarr", "Zarr v3 store", "application/vnd+zarr", ["data"])},
+    "zarr": {"embeddings.zarr": ("zarr", "Zarr v3 store", _ZARR, ["data"])},
     "arrays": {
         "stitched_representation.npy": ("arrays", "Reference array", _NPY, ["data"]),
         "stitched_representation_scales.npy": ("scales", "Scales", _NPY, ["data"]),
@@ -71,14 +79,7 @@ _ASSETS: dict[str, dict[str, tuple[str, str, str, list[str]]]] = {
         "embeddings_scales.tif": ("cog_scales", "Scales of the codes", _COG, ["data"]),
     },
     "vrt": {"embeddings.vrt": ("vrt", "All dimensions, for GDAL", "application/xml", ["data"])},
-    "geotessera": {
-        "geotessera": (
-            "geotessera",
-            "Store of the geotessera client",
-            "application/vnd+zarr",
-            ["data"],
-        )
-    },
+    "geotessera": {"geotessera": ("geotessera", "Store of the geotessera client", _ZARR, ["data"])},
     "counts": {
         "counts.tif": ("counts", "Observation counts", _COG, ["metadata"]),
         "counts.qml": ("counts_style", "Style of the counts", "application/xml", ["metadata"]),
@@ -133,6 +134,7 @@ def write_item(
         )
     with RegionBlocks(grid, blocks, provenance) as embeddings:
         inference = embeddings.inference()
+        assets = _assets(products, embeddings, provenance)
     geometry, bbox = footprint(grid.product_geobox)
     if outline is not None and geometry.geom.geom_type == "Polygon":  # not across 180 degrees
         geometry, bbox = Geometry(simplified(outline), "EPSG:4326"), outline.bounds
@@ -147,20 +149,17 @@ def write_item(
         | common_metadata(
             provenance.model, provenance.sources, provenance.software["tessera-flow"], licence
         ),
-        stac_extensions=[EXTENSION, PROJECTION, RASTER],
+        stac_extensions=[EXTENSION, PROJECTION],
         collection=provenance.region,
     )
-    for product, files in products.items():
-        for name in files:
-            if name in _ASSETS.get(product, {}):
-                key, title, media_type, roles = _ASSETS[product][name]
-                fields = asset_fields(name, provenance)
-                asset = pystac.Asset(f"./{name}", title, None, media_type, roles, fields)
-                # The extension requires an asset of this name.
-                is_main = product == main and key == main
-                item.add_asset("embeddings" if is_main else key, asset)
-                if (output.parent / name / STORE_RECORD).exists():
-                    item.add_asset(f"{key}_checksums", _store_record(name, title))
+    for key, asset in assets.items():
+        # The extension requires an asset of this name.
+        item.add_asset("embeddings" if key == main else key, asset)
+        name = asset.href.removeprefix("./")
+        if (output.parent / name / STORE_RECORD).exists():
+            item.add_asset(f"{key}_checksums", _store_record(name, str(asset.title)))
+        if any(field.startswith("raster:") for field in asset.extra_fields):
+            _declare(item, RASTER)
     _add_checksums(item, output.parent, products)
     sources = {source.sensor: source for source in provenance.sources}
     _add_scenes(item, list(manifests), sources, scenes, product_crs(grid).to_wkt())
@@ -171,6 +170,25 @@ def write_item(
     for rel in ("collection", "parent", "root"):
         item.add_link(pystac.Link(rel, "../collection.json", pystac.MediaType.JSON))
     write_document(output, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _assets(
+    products: Mapping[str, Sequence[str]], source: RegionBlocks, provenance: Provenance
+) -> dict[str, pystac.Asset]:
+    """Return the assets of the files of products, by key."""
+    return {
+        key: pystac.Asset(
+            f"./{name}", title, None, media_type, roles, asset_fields(name, source, provenance)
+        )
+        for product, files in products.items()
+        for name, (key, title, media_type, roles) in _ASSETS.get(product, {}).items()
+        if name in files
+    }
+
+
+def _declare(document: pystac.Item | pystac.Collection, extension: str) -> None:
+    if extension not in document.stac_extensions:
+        document.stac_extensions.append(extension)
 
 
 def _add_scenes(
@@ -188,8 +206,7 @@ def _add_scenes(
         write_items(table, list(scene_items(manifests, sources, crs)))
         asset = file_asset(table, "Scenes, as STAC GeoParquet", MEDIA_TYPE, "metadata")
         item.add_asset("scenes", asset)
-        if FILE not in item.stac_extensions:
-            item.stac_extensions.append(FILE)
+        _declare(item, FILE)
 
 
 def file_asset(path: Path, title: str, media_type: str, role: str) -> pystac.Asset:
@@ -235,8 +252,7 @@ def _add_checksums(item: pystac.Item, folder: Path, products: Iterable[str]) -> 
         if name in known:
             size, sha256 = known[name]
             asset.extra_fields |= {"file:size": size, "file:checksum": multihash(sha256)}
-            if FILE not in item.stac_extensions:
-                item.stac_extensions.append(FILE)
+            _declare(item, FILE)
 
 
 def write_collection(
@@ -277,6 +293,7 @@ def write_collection(
         stac_extensions=[EXTENSION],
         extra_fields={
             **collection_fields(model),
+            **item_assets(documents[0]["assets"]["embeddings"]),
             **{k: v for k, v in documents[0]["properties"].items() if k == "gsd"},
         },
     )
@@ -294,11 +311,13 @@ def write_collection(
     if table is not None:
         folders = [path.parent.relative_to(output.parent).as_posix() for path in items]
         moved = [_moved(item, folder) for item, folder in zip(documents, folders, strict=True)]
-        write_items(table, moved)
+        # Without this asset, whose SHA-256 is that of the table.
+        own = collection.to_dict(include_self_link=False, transform_hrefs=False)
+        write_items(table, moved, {region: own})
         # The role of the specification of STAC GeoParquet.
         asset = file_asset(table, "Items, as STAC GeoParquet", MEDIA_TYPE, "collection-mirror")
         collection.add_asset("items", asset)
-        collection.stac_extensions.append(FILE)
+        _declare(collection, FILE)
     write_document(output, collection.to_dict(include_self_link=False, transform_hrefs=False))
 
 
@@ -323,14 +342,14 @@ def _moved(item: Mapping[str, Any], folder: str) -> dict[str, Any]:
 def _add_cube(collection: pystac.Collection, cube: Path) -> None:
     """Add the store of all periods, and its record with size and SHA-256."""
     title = "Zarr v3 store of all periods"
-    media, name = "application/vnd+zarr", cube.name
-    collection.add_asset("cube", pystac.Asset(f"./{name}", title, None, media, ["data"]))
+    name = cube.name
+    collection.add_asset("cube", pystac.Asset(f"./{name}", title, None, _ZARR, ["data"]))
     record = _store_record(name, title)
     sums = Checksums.of_files([cube / STORE_RECORD], cube)
     size, sha256 = sums.sizes[STORE_RECORD], sums.sha256[STORE_RECORD]
     record.extra_fields |= {"file:size": size, "file:checksum": multihash(sha256)}
     collection.add_asset("cube_checksums", record)
-    collection.stac_extensions.append(FILE)
+    _declare(collection, FILE)
 
 
 def _all_providers(documents: Sequence[Mapping[str, Any]]) -> list[pystac.Provider]:
@@ -375,8 +394,8 @@ def _properties(
         "inference": inference.to_json(),
         "warnings": [*provenance.warnings, *inference.warnings],
     }
-    if crs.is_projected:
-        properties["gsd"] = abs(geobox.affine.a) * crs.axis_info[0].unit_conversion_factor
+    if (gsd := pixel_metres(grid)) is not None:
+        properties["gsd"] = gsd
     if model.dtype == "int8":
         properties["emb:quantization"] = dict(QUANTISATION)
     return properties
@@ -407,6 +426,13 @@ def collection_fields(model: ModelRecord) -> dict[str, Any]:
         "data_type": model.dtype,
         "emb:temporal_resolution": "multi_temporal",
     }
+
+
+def item_assets(embeddings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the field of a Collection that describes the main asset of its Items, which the
+    embedding extension recommends."""
+    fields = ("title", "type", "roles", "data_type")
+    return {"item_assets": {"embeddings": {k: embeddings[k] for k in fields if k in embeddings}}}
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:

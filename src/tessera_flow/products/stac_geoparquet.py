@@ -1,9 +1,10 @@
-"""Write STAC Items as a table: STAC GeoParquet 1.0
+"""Write STAC Items as a table: STAC GeoParquet 1.1
 (https://github.com/radiantearth/stac-geoparquet-spec), GeoParquet 1.1.
 
 Each Item is a row; its properties are columns of their own, the geometry is WKB in degrees, the
-bounding box a struct, the assets a struct with a field for each key. An Item is kept complete: an
-empty object is a null, and what has another type in another Item is JSON text.
+bounding box a struct, the assets a struct with a field for each key. An empty object is a null, and
+what has another type in another Item is JSON text. A property whose name is that of another part of
+an Item, such as `links`, is left out, because the format has no place for it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..atomic import atomic_output
 from ..scenes.manifest import Manifest, SourceItem
 from .provenance import SourceRecord
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 MEDIA_TYPE = "application/vnd.apache.parquet"
 
 _TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated", "published")
@@ -56,6 +57,7 @@ def write_items(
     ]
     links: list[list[dict[str, Any]]] = [list(item.get("links", ())) for item in items]
     columns: dict[str, pa.Array] = {
+        # Optional, but the reader of the package stac-geoparquet (0.8) does not add it.
         "type": pa.array(["Feature"] * len(items), pa.string()),
         "stac_version": pa.array([item.get("stac_version") for item in items], pa.string()),
         "stac_extensions": pa.array(

@@ -7,7 +7,12 @@ from typing import Any
 
 import shapely
 
-from .provenance import ModelRecord, Provenance, SourceRecord
+from ..region.grid import RegionGrid
+from .blocks import COUNT_KINDS, RegionBlocks
+from .change import BAND
+from .counts import MONTH_BANDS, counts_type
+from .preview import png_shape
+from .provenance import ModelRecord, Provenance, SourceRecord, product_crs
 
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 
@@ -55,15 +60,26 @@ def licence_link() -> dict[str, str]:
     }
 
 
-def asset_fields(name: str, provenance: Provenance) -> dict[str, Any]:
-    """Return the data type, no data and bands of an asset that is a raster or a store."""
+def pixel_metres(grid: RegionGrid) -> float | None:
+    """Return the width of a pixel of the products in metres; None if it is in degrees."""
+    crs = product_crs(grid)
+    if not crs.is_projected:
+        return None
+    return float(abs(grid.product_geobox.affine.a) * crs.axis_info[0].unit_conversion_factor)
+
+
+def asset_fields(name: str, source: RegionBlocks, provenance: Provenance) -> dict[str, Any]:
+    """Return the data type, no data, bands and resolution of an asset that is a raster or a store.
+
+    An image without coordinates has no CRS and a shape of its own, so that it does not have those
+    of the Item.
+    """
     model = provenance.model
     dimensions = [{"name": f"dimension {k}"} for k in range(model.dim)]
     embeddings: dict[str, Any] = {"data_type": model.dtype, "bands": dimensions}
     if model.dtype == "float32":
         embeddings["nodata"] = "nan"
     floats = {"data_type": "float32", "nodata": "nan"}
-    kinds = ("s2_valid", "s1_ascending", "s1_descending")
     fields: dict[str, Any] = {
         "embeddings.zarr": embeddings,
         "stitched_representation.npy": embeddings,
@@ -72,18 +88,21 @@ def asset_fields(name: str, provenance: Provenance) -> dict[str, Any]:
         "embeddings.vrt": {**floats, "bands": dimensions},
         "embeddings_codes.tif": {"data_type": "int16", "nodata": -32768, "bands": dimensions},
         "embeddings_scales.tif": {**floats, "bands": [{"name": "scale"}]},
-        "counts.tif": {
-            "bands": [{"name": n} for n in kinds]
-            + [{"name": f"{n.removesuffix('_valid')}_months"} for n in kinds if provenance.months]
-        },
+        "change.tif": {**floats, "bands": [{"name": BAND}]},
         "origin.tif": {"data_type": "uint8", "nodata": 0, "bands": [{"name": "origin"}]},
         "preview.tif": {
             "data_type": "uint8",
             "bands": [{"name": n} for n in ("red", "green", "blue", "alpha")],
         },
+        "preview.png": {"proj:code": None, "proj:shape": list(png_shape(source.shape))},
     }.get(name, {})
-    if name.endswith((".tif", ".vrt")):
-        fields = fields | {"raster:spatial_resolution": abs(provenance.transform[0])}
+    if name == "counts.tif":
+        dtype, nodata = counts_type(source)
+        bands = [*COUNT_KINDS, *(MONTH_BANDS if source.months else ())]
+        fields = {"data_type": dtype.name, "nodata": nodata, "bands": [{"name": n} for n in bands]}
+    metres = pixel_metres(source.grid)
+    if name.endswith((".tif", ".vrt")) and metres is not None:
+        fields = fields | {"raster:spatial_resolution": metres}
     return dict(fields)
 
 
