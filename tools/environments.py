@@ -36,8 +36,6 @@ CUDA126_TORCH = "2.11.0"
 capability 7.5 and for drivers below 580."""
 
 CONDA_NAMES = {
-    # conda-forge's `dask` adds a cluster and its pages.
-    "dask": "dask-core",
     # bioconda's `snakemake` adds packages that this workflow does not use.
     "snakemake": "snakemake-minimal",
     "torch": "pytorch-cpu",

@@ -26,7 +26,7 @@ from typing import NamedTuple, NoReturn
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
 PRELOADED = (
-    *("encodings.cp437", "httpx2", "jinja2", "numpy", "odc.geo.geobox", "pandas"),
+    *("encodings.cp437", "httpx2", "jinja2", "numpy", "odc.geo.geobox", "odc.stac", "pandas"),
     *("pyarrow", "pydantic", "pyogrio", "pyproj", "pystac_client", "rasterio", "requests"),
     *("rioxarray", "scipy.ndimage", "shapely", "snakemake.io", "snakemake.iocontainers"),
     *("snakemake.logging", "snakemake_interface_storage_plugins.io", "tenacity", "torch"),

@@ -93,7 +93,7 @@ def test_every_direct_dependency_is_bounded_and_locked() -> None:
     pins = versions(RUN, SLURM, LOCK, CUDA)
     for requirement in map(Requirement, DIRECT):
         bounds = {specifier.operator for specifier in requirement.specifier}
-        calendar = requirement.name in ("dask", "xarray")
+        calendar = requirement.name == "xarray"
         assert bounds in ({">=", "<"}, {"=="}) or (calendar and bounds == {">="}), requirement
         assert pins[normal(requirement.name)] in requirement.specifier, "run `make lock`"
     torch = Requirement(next(r for r in DIRECT if r.startswith("torch"))).specifier
@@ -153,7 +153,7 @@ def test_conda_environments_hold_every_pin() -> None:
         assert entries["channels"] == ["conda-forge", "bioconda", "nodefaults"]
         found = {entry.split(" ")[0]: entry.split("=")[-1] for entry in entries["dependencies"]}
         assert found.pop("python") == environments.PYTHON
-        names = {"dask": "dask-core", "snakemake": "snakemake-minimal", "torch": torch}
+        names = {"snakemake": "snakemake-minimal", "torch": torch}
         expected = {}
         for dependency in [*PYPROJECT["dependencies"], *OPTIONAL["slurm"]]:
             name = Requirement(dependency).name
@@ -193,12 +193,13 @@ def test_no_dependency_is_unused() -> None:
     """A dependency that src does not import is used by users."""
     imported = {name for path in (ROOT / "src").rglob("*.py") for name in distributions(path)}
     direct = {normal(Requirement(text).name) for text in PYPROJECT["dependencies"]}
-    assert direct - imported == {"dask", "rioxarray"}
+    assert direct - imported == {"rioxarray"}
 
 
 # Import names that differ from the distribution's name, or that come with another one.
 DISTRIBUTIONS = {
     "odc.geo": "odc-geo",
+    "odc.loader": "odc-loader",
     "odc.stac": "odc-stac",
     "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",

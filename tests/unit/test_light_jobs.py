@@ -31,9 +31,9 @@ HEAVY = {
     "transformers": set(),
     "huggingface_hub": {"weights"},
     "pystac_client": SEARCHES,
-    "pandas": {"label_map"},
-    "xarray": set(),
-    "scipy": {"label_map"},
+    "pandas": {"download", "label_map"},
+    "odc.stac": {"download"},
+    "scipy": {"download", "label_map"},
 }
 """Libraries that take long to import or much memory, and the scripts that may import them."""
 

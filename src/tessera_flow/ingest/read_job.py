@@ -21,8 +21,9 @@ from ..archives.providers import find_provider
 from ..concurrency import ordered_map
 from ..config.sections import Download, Sentinel1, Sentinel2
 from ..raster.failures import MissingSceneError
+from ..raster.odc_driver import asset_of, load_asset
 from ..raster.pixels import PixelList
-from ..raster.reader import Asset, Reader
+from ..raster.reader import Reader
 from ..raster.resample import ReadOptions
 from ..raster.retry import RetryPolicy
 from ..region.grid import Window, crop
@@ -170,13 +171,7 @@ class WindowJob(ReadJob):
         self, item: SourceItem, key: str, dtype: str, options: ReadOptions
     ) -> Future[NDArray[Any]]:
         """Start to read one asset of an item on the bounding box."""
-        return self.pool.submit(self._read, item, key, dtype, options)
-
-    def _read(self, item: SourceItem, key: str, dtype: str, options: ReadOptions) -> NDArray[Any]:
-        image = np.zeros(self.geobox.shape.yx, dtype)
-        part, pixels = self.reader.read(asset_of(item, key), self.geobox, dtype, options)
-        image[part] = pixels
-        return image
+        return self.pool.submit(load_asset, self.reader, item, key, dtype, self.geobox, options)
 
     def on_block(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return an image of the bounding box on the full block, 0 outside."""
@@ -221,12 +216,6 @@ class PixelJob(ReadJob):
     def on_block(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return the image itself."""
         return image
-
-
-def asset_of(item: SourceItem, key: str) -> Asset:
-    """Return one asset of an item."""
-    stated = item.stac["assets"][key]
-    return Asset(item.id, key, stated["href"], stated.get("band"))
 
 
 def pixels_covered(pixels: PixelList, item: SourceItem) -> NDArray[np.bool_]:

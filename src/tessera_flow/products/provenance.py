@@ -31,7 +31,7 @@ from ..region.grid import RegionGrid
 from ..urls import public_href
 
 _MODEL_PAGE = "https://github.com/ucam-eo/tessera"
-_SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo")
+_SOFTWARE = ("numpy", "torch", "zarr", "rasterio", "odc-geo", "odc-stac")
 
 
 @dataclass(frozen=True)
