@@ -111,8 +111,9 @@ def test_a_process_takes_the_socket_of_an_ended_one_with_its_number(tmp_path: Pa
 
 
 def test_a_run_without_its_socket_fails(tmp_path: Path) -> None:
+    serve = "import job_server, snakemake_server as it; it.job_server = job_server; it._serve"
     server = subprocess.run(
-        [sys.executable, snakemake_server.__file__, str(tmp_path / "absent")],
-        input="null\n", capture_output=True, text=True, timeout=60, check=True,
+        [sys.executable, "-c", f"{serve}({str(tmp_path / 'absent')!r})"],  # without the libraries
+        cwd=CLIENT.parent, input="null\n", capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert server.stdout.strip().isdigit() and "FileNotFoundError" in server.stderr

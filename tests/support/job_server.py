@@ -8,7 +8,6 @@ settings of the interpreter runs in an interpreter of its own. `snakemake_server
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import re
 import runpy
@@ -18,6 +17,7 @@ import socket
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -26,11 +26,12 @@ from typing import NamedTuple, NoReturn
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
 PRELOADED = (
-    *("encodings.cp437", "httpx2", "jinja2", "numpy", "odc.geo.geobox", "odc.stac", "pandas"),
+    *("encodings.cp437", "encodings.utf_8_sig", "graphlib", "httpx2", "jinja2", "numpy"),
+    *("odc.geo.geobox", "odc.stac", "pandas"),
     *("pyarrow", "pydantic", "pyogrio", "pyproj", "pystac_client", "rasterio", "requests"),
     *("rioxarray", "scipy.ndimage", "shapely", "snakemake.io", "snakemake.iocontainers"),
     *("snakemake.logging", "snakemake_interface_storage_plugins.io", "tenacity", "torch"),
-    *("torch.utils.serialization", "xarray", "yaml", "zarr"),
+    *("torch.utils._device", "torch.utils.serialization", "xarray", "yaml", "zarr"),
 )
 """Libraries that scripts import."""
 
@@ -49,9 +50,14 @@ class Request(NamedTuple):
 
 def receive(connection: socket.socket) -> Request:
     size, streams, _, _ = socket.recv_fds(connection, 4, 3)
-    with connection.makefile("rb") as lines:
-        script, folder, variables = json.loads(lines.read(int.from_bytes(size, "big")))
-    return Request(script, folder, variables, streams)
+    length = int.from_bytes(size, "big")
+    with connection.makefile("rb") as file:
+        content = file.read(length)
+    if len(content) != length or len(streams) != 3:
+        raise ValueError("the client was killed")
+    script, folder, *variables = map(os.fsdecode, content.split(b"\0"))
+    pairs = (variable.partition("=") for variable in variables)
+    return Request(script, folder, {name: value for name, _, value in pairs}, streams)
 
 
 def listen(path: str) -> socket.socket:
@@ -81,7 +87,9 @@ def serve(server: socket.socket, until: int) -> Request:
             if entry is server:
                 connection, _ = server.accept()
                 try:
+                    connection.settimeout(60)
                     request = receive(connection)
+                    connection.settimeout(None)
                 except (OSError, ValueError):  # the client was killed
                     connection.close()
                     continue
@@ -112,16 +120,20 @@ def serve(server: socket.socket, until: int) -> Request:
 
 
 def preload() -> None:
-    """Import the libraries, and the package as far as the scripts import it."""
+    """Import the libraries, and the package as far as scripts and rules import it."""
     for name in PRELOADED:
         import_module(name)
     sys.path.insert(0, str(REPOSITORY / "src"))
-    names = set()
-    for path in SCRIPTS.glob("*.py"):
-        names |= set(re.findall(r"^from (tessera_flow\S*) import", path.read_text(), re.MULTILINE))
+    names = {"tessera_flow.inference.worker"}
+    for path in [*SCRIPTS.glob("*.py"), *SCRIPTS.parent.glob("**/*.smk")]:
+        found = re.findall(r"^ *from (tessera_flow\S*) import", path.read_text(), re.MULTILINE)
+        names |= {*found}
     for name in sorted(names):
         import_module(name)
     del sys.path[0]
+    # What libraries do at the end is for this process: in a fork it would copy 30 MB of memory.
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False
 
 
 def forget_package() -> None:

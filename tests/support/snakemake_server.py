@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import hashlib
 import json
+import marshal
 import os
 import select
 import signal
@@ -28,11 +30,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ("pystac", "smart_open", "snakemake.cli", "snakemake.report")
+PRELOADED = (
+    *("nbformat", "pystac", "smart_open", "snakemake.cli", "snakemake.report"),
+    "snakemake.storage",
+)
 """Modules of Snakemake and those that reading the workflow imports, beside those of jobs."""
 
 TIMEOUT = 600
 """Seconds until a run is killed."""
+
+START_TIMEOUT = 300
+"""Seconds until a server that does not answer is killed."""
 
 
 @cache
@@ -61,10 +69,25 @@ def _sockets() -> str:
 
 
 def _ask(request: Any) -> int:
+    """Return the answer to a request, which is one line.
+
+    Raises:
+        ChildProcessError: the server has ended, or does not answer. The next call starts one.
+    """
     server = _server()
     assert server.stdin is not None and server.stdout is not None
-    print(json.dumps(request), file=server.stdin, flush=True)
-    return int(server.stdout.readline())
+    answer = ""
+    try:
+        print(json.dumps(request), file=server.stdin, flush=True)
+        if select.select([server.stdout], [], [], START_TIMEOUT)[0]:
+            answer = server.stdout.readline()
+    except BrokenPipeError:
+        pass
+    if not answer:
+        server.kill()
+        _server.cache_clear()
+        raise ChildProcessError(f"the server of Snakemake gave no answer to {request}")
+    return int(answer)
 
 
 @cache
@@ -109,7 +132,7 @@ def run_snakemake(
     Args:
         output: file that gets what it writes to stdout and stderr.
     """
-    return Run(arguments, cwd, environment, output).wait()
+    return Run(arguments, cwd, environment, output).wait(TIMEOUT + 60)
 
 
 def _script_python(jobs: str) -> types.ModuleType:
@@ -118,6 +141,35 @@ def _script_python(jobs: str) -> types.ModuleType:
     module = types.ModuleType("sys")
     vars(module).update(vars(sys), executable=f"{sys.executable} -I -S {client} {jobs}")
     return module
+
+
+def _parse_once(folder: str) -> None:
+    """Keep what Snakemake's parser makes of a file of rules in `folder`, for the runs of all forks.
+
+    Parsing takes a quarter of the time of a dry run. The result depends on the path and the content
+    of the file, and the number of rules before it.
+    """
+    import snakemake.workflow
+
+    parse = snakemake.workflow.parse
+
+    def parsed(
+        path: Any, workflow: Any, linemap: dict[int, int], overwrite: Any = None, rulecount: int = 0
+    ) -> tuple[str, int]:
+        with workflow.sourcecache.open(path) as file:
+            key = repr((path.get_path_or_uri(secret_free=True), file.read(), overwrite, rulecount))
+        kept = Path(folder, f"{hashlib.sha256(key.encode()).hexdigest()}.parsed")
+        if not kept.exists():
+            lines: dict[int, int] = {}
+            code, count = parse(path, workflow, lines, overwrite, rulecount)
+            new = kept.with_suffix(f".{os.getpid()}")
+            new.write_bytes(marshal.dumps((code, count, lines)))
+            new.replace(kept)
+        code, count, lines = marshal.loads(kept.read_bytes())
+        linemap.update(lines)
+        return code, count
+
+    snakemake.workflow.parse = parsed
 
 
 def _serve(sockets: str) -> list[Any] | None:
@@ -157,6 +209,7 @@ def _main(sockets: str) -> None:
     import snakemake.script
 
     snakemake.cli.get_argument_parser()  # loads Snakemake's plugins
+    _parse_once(sockets)
     gc.freeze()
     if request := _serve(sockets):
         arguments, cwd, variables, output = request
