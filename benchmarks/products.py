@@ -106,7 +106,7 @@ def write_first(path: Path, noise: float = NOISE) -> None:
 
 def shards(source: RegionBlocks) -> Iterator[tuple[int, np.ndarray]]:
     """Yield chunk edge and pixels (h, w, ...) of each shard of all arrays of the store."""
-    from tessera_flow.products.zarr_store import shard_edges
+    from tessera_flow.products.zarr_grid import shard_edges
 
     for name in source.names:
         shard, chunk = shard_edges(source.edge, 100, source.pixel_bytes(name))
@@ -152,10 +152,12 @@ def write_again(folder: Path, plain: Path) -> float:
     return seconds
 
 
-def write_store(folder: Path, inputs: dict[str, Any], threads: int) -> None:
+def write_store(
+    folder: Path, inputs: dict[str, Any], threads: int, preview_stretch: float | None = None
+) -> None:
     from tessera_flow.products.zarr_store import write_zarr
 
-    write_zarr(folder, **inputs, threads=threads)
+    write_zarr(folder, **inputs, threads=threads, preview_stretch=preview_stretch)
 
 
 def timed(call: Callable[..., None], target: Path, *arguments: Any) -> tuple[float, int]:
@@ -200,7 +202,7 @@ def compare(folder: Path, edge: int, turns: int = 3) -> None:
 def make(product: str, out: Path, inputs: dict[str, Any], cog_dtype: str) -> None:
     """Write one product below `out`."""
     if product == "zarr":
-        write_store(out / "embeddings.zarr", inputs, NEEDS["stitch_zarr"].threads)
+        write_store(out / "embeddings.zarr", inputs, NEEDS["stitch_zarr"].threads, 2.0)
     elif product == "arrays":
         from tessera_flow.products.arrays import write_arrays
 

@@ -36,7 +36,8 @@ REGION = {"roi": 1} | BOTH_SENSORS
     [
         ({}, {}),
         ({"products.zarr_chunk": 10}, ZARR),
-        ({"products.preview_stretch": 5.0}, PREVIEW),
+        ({"products.zarr_preview": False}, ZARR),
+        ({"products.preview_stretch": 5.0}, ZARR | PREVIEW),
         ({"products.formats": ["zarr"]}, {}),
         ({"model.dim": 16}, INFER),
         ({"model.dtype": "float32"}, INFER),
@@ -162,7 +163,7 @@ def test_products_state_their_settings_without_snakemakes_records(finished: Path
         shutil.rmtree(folder)
     assert plan(finished) == {}
     change(finished, {"products.preview_stretch": 5.0})
-    assert plan(finished) == PREVIEW
+    assert plan(finished) == ZARR | PREVIEW
     change(finished, {"products.preview_stretch": None, "periods.then.end": "2021-09-29"})
     assert plan(finished) == BOTH_SENSORS
 

@@ -68,7 +68,7 @@ def preview(folder: Path, region: Region) -> None:
 
 def zarr_store_by_threads(folder: Path, region: Region) -> None:
     path, inputs = folder / "embeddings.zarr", (region.grid, region.blocks, region.provenance)
-    write_zarr(path, *inputs, chunk=20, threads=3)
+    write_zarr(path, *inputs, chunk=20, threads=3, preview_stretch=2.0)
 
 
 def counts(folder: Path, region: Region) -> None:

@@ -134,7 +134,10 @@ def test_default_configuration_has_no_unused_setting() -> None:
             "products.zarr_chunk has no effect, because products.formats has no zarr.",
         ),
         ({"products": {"formats": ["zarr"], "max_seam": 3}}, "has no report."),
-        ({"products": {"formats": ["zarr"], "preview_stretch": 3}}, "has no preview or report."),
+        (
+            {"products": {"formats": ["arrays"], "preview_stretch": 3}},
+            "has no preview or report or zarr.",
+        ),
         (
             {"sentinel2": {"provider": "mpc", "item_format": "earth-search"}},
             "sentinel2.item_format has no effect, because sentinel2.provider is mpc",

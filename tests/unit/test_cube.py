@@ -57,7 +57,7 @@ def write_store(
     config = make_config(16, dtype, periods={period: {"start": start, "end": end}})
     provenance = build_provenance(region.grid, config, "field", period, WEIGHTS)
     store = folder / period / "embeddings.zarr"
-    write_zarr(store, region.grid, region.blocks, provenance, 20)
+    write_zarr(store, region.grid, region.blocks, provenance, 20, preview_stretch=2.0)
     return store
 
 
@@ -117,6 +117,9 @@ def test_periods_are_in_order_and_share_their_files(
     text = capsys.readouterr().out
     assert "field, y2021, y2022, y2023 (2021-01-01 to 2023-12-31)" in text
     assert [entry["period"] for entry in cube_periods(cube)] == list(DAYS)
+    # The colours of a store are fitted to its period, so those of several cannot be compared.
+    assert (stores["y2021"] / "preview").is_dir()
+    assert not (cube / "preview").exists()
 
 
 def test_cube_in_xarray_is_cf(cube: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
         if pattern.startswith("results/")
     }
     monkeypatch.chdir(tmp_path)
-    write_zarr(files["zarr"], *inputs)
+    write_zarr(files["zarr"], *inputs, preview_stretch=2.0)
     add_period(files["cube"], "y2023", files["zarr"])
     write_arrays(
         files["arrays"], files["scales"], files["counts"], files["arrays_provenance"], *inputs
@@ -58,7 +58,7 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
         )
     namespace: dict[str, Any] = {}
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(snippets) == 10
+    assert len(snippets) == 11
     # That of the geotessera client is run by tests/geotessera: it needs another Python.
     for snippet in snippets:
         if "import GeoTesseraZarr" not in snippet:
@@ -70,5 +70,6 @@ def test_snippets_read_the_right_pixels(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(namespace["pixel"], vectors[100, 50])
     assert (namespace["x"], namespace["y"]) == (600_505, 5_698_995)
     assert namespace["alpha"].min() == 255
+    assert namespace["image"].shape == (230, 170, 3) and namespace["image"].min() >= 1
     assert namespace["july"].shape == (1, 230, 170) and bool((namespace["july"] == 1).all())
     assert namespace["first"][0, 0] == vectors[100, 50, 0]

@@ -25,7 +25,8 @@ from tessera_flow.errors import OutputError, Stopped, TileError
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.points import Points
 from tessera_flow.products.sample import sample_store
-from tessera_flow.products.zarr_store import ABSENT_CODE, shard_edges, write_zarr
+from tessera_flow.products.zarr_grid import shard_edges
+from tessera_flow.products.zarr_store import ABSENT_CODE, write_zarr
 from tessera_flow.region.grid import Window
 from tessera_flow.signals import stop_requests
 

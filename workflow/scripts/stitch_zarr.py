@@ -6,11 +6,13 @@ from adaptor import job, stitch_inputs
 from tessera_flow.products.zarr_store import write_zarr
 
 with job(snakemake) as config:
+    keys = snakemake.params.settings
     write_zarr(
         Path(snakemake.output.store),
         **stitch_inputs(snakemake, config),
-        chunk=snakemake.params.settings["zarr_chunk"],
-        shards=snakemake.params.settings["zarr_shards"],
+        chunk=keys["zarr_chunk"],
+        shards=keys["zarr_shards"],
+        preview_stretch=keys["preview_stretch"] if keys["zarr_preview"] else None,
         threads=snakemake.threads,
-        settings=snakemake.params.settings,
+        settings=keys,
     )

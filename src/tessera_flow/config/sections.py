@@ -394,6 +394,12 @@ class Products(Section):
         "`false`: each chunk is a file, so that GDAL 3.12 can read the store; 10,000 x 10,000 px "
         "are then 40,000 files.",
     )
+    zarr_preview: bool = key(
+        True,
+        "Whether the Zarr store contains the preview, at full size and reduced by factors of two, "
+        "so that viewers draw a large region from a few chunks. Its colours are fitted to the "
+        "period of the store, with `preview_stretch`.",
+    )
     cube: bool = key(
         False,
         "Whether the Zarr stores of all periods of a region are combined in one store with an axis "

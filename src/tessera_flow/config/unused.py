@@ -64,11 +64,12 @@ _KEPT = {
 _OF_FORMATS = {
     "zarr_chunk": ("zarr",),
     "zarr_shards": ("zarr",),
+    "zarr_preview": ("zarr",),
     "cog_dtype": ("cog",),
     "license": ("stac",),
     "max_seam": ("report",),
     "max_saturated": ("report",),
-    "preview_stretch": ("preview", "report"),
+    "preview_stretch": ("preview", "report", "zarr"),
 }
 
 

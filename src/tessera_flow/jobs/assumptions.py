@@ -69,7 +69,7 @@ LIST_SECONDS = 20.0
 """To list the scenes of a year of a small region; assumed."""
 WEIGHTS_SECONDS = 5.0
 PRODUCT_SECONDS = {
-    "stitch_zarr": 0.7,
+    "stitch_zarr": 1.7,  # 1.0 of them for its preview
     "stitch_arrays": 0.45,
     "preview": 2.0,
     "counts": 0.46,

@@ -212,7 +212,8 @@ def _inodes(files: RunFiles, work: WorkLeft, in_progress: float) -> int:
     blocks = sum(len(files.grids[region].blocks) for region, _ in runs(files.config))
     products = FILES_OF_PRODUCTS * len(runs(files.config))
     if "zarr" in files.config.products.formats:
-        from ..products.zarr_store import shard_edges
+        from ..products.overviews import number_of_files
+        from ..products.zarr_grid import shard_edges
 
         grid, dim = files.config.grid, _dim(files)
         edge = grid.block_size // grid.downsample_rate
@@ -221,6 +222,9 @@ def _inodes(files: RunFiles, work: WorkLeft, in_progress: float) -> int:
         for region, _ in runs(files.config):
             height, width = files.grids[region].product_geobox.shape
             products += ARRAYS_OF_STORE * -(-height // file) * -(-width // file)
+            if files.config.products.zarr_preview:
+                shards = files.config.products.zarr_shards
+                products += number_of_files((int(height), int(width)), edge, shards)
     return round(3 * members + 2 * blocks + in_progress * per_block + products)
 
 
@@ -262,6 +266,8 @@ def _final_gb(files: RunFiles, grid: RegionGrid) -> float:
     if "cog" in formats:
         size = 2 if files.config.products.cog_dtype == "int8" else 4
         arrays += 4 / 3 * dim * size * float(height) * width  # with overviews
+    if "zarr" in formats and files.config.products.zarr_preview:
+        arrays += 4 / 3 * 3 * float(height) * width
     return (stores * pixel * pixels / grid.downsample_rate**2 + arrays) / assumptions.GB
 
 

@@ -23,7 +23,7 @@ from ..urls import public_href
 from .files import RunFiles
 
 PRODUCT_KEYS = {
-    "zarr": {"zarr_chunk", "zarr_shards"},
+    "zarr": {"zarr_chunk", "zarr_shards", "zarr_preview", "preview_stretch"},
     "cog": {"cog_dtype"},
     "item": {"license"},
     "preview": {"preview_stretch"},

@@ -7,6 +7,7 @@ memory does not grow with the block or the region.
 from __future__ import annotations
 
 import copy
+import math
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -172,6 +173,14 @@ class RegionBlocks:
     def pixel_bytes(self, name: str) -> int:
         """Bytes of one pixel of the array `name`."""
         return self.array_dtype(name).itemsize * int(np.prod(self.trailing(name), dtype=np.int64))
+
+    @property
+    def piece_edge(self) -> int:
+        """Edge of squares of complete chunks of the blocks' files that are cheap to read, as of
+        `pieces`."""
+        chunk = self.patch_shape(self.grid.blocks[0].id)[0]
+        most = math.isqrt(WINDOW_BYTES // self.pixel_bytes("embeddings"))
+        return chunk * max(1, most // chunk)
 
     def pieces(self, max_bytes: int = WINDOW_BYTES) -> Iterator[tuple[str, Window, Window]]:
         """Split all blocks into windows that are cheap to read.

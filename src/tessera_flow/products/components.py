@@ -20,6 +20,7 @@ COMPONENTS = 3
 # Below this share of the first variance a component is rounding noise: its direction would
 # be arbitrary.
 _NEGLIGIBLE = 1e-10
+_BATCH_VALUES = 2**22  # float64 values in one projection: 32 MiB
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,28 @@ class Components:
         stretched = (scores - self.low) / np.where(flat, 1.0, span)
         stretched[:, flat] = 128 / 255
         return np.rint(np.clip(stretched, 0, 1) * 255).astype(np.uint8)
+
+    def image(self, values: NDArray[Any], scales: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+        """Return red, green, blue and alpha of a window: 0 everywhere without an embedding.
+
+        Args:
+            values: (h, w, K) embeddings.
+            scales: (h, w) scales (int8), or None for float32 embeddings.
+
+        Returns:
+            (4, h, w).
+        """
+        shape, dim = values.shape[:2], values.shape[2]
+        pixels = values.reshape(-1, dim)
+        each = None if scales is None else scales.ravel()
+        valid = np.flatnonzero(valid_pixels(pixels, each))
+        image = np.zeros((4, len(pixels)), np.uint8)
+        batch = max(1, _BATCH_VALUES // dim)
+        for start in range(0, len(valid), batch):
+            some = valid[start : start + batch]
+            image[:3, some] = self.colours(pixels[some], None if each is None else each[some]).T
+            image[3, some] = 255
+        return image.reshape(4, *shape)
 
 
 def valid_pixels(values: NDArray[Any] | None, scales: NDArray[Any] | None) -> NDArray[np.bool_]:

@@ -37,7 +37,7 @@ from .blocks import RegionBlocks
 from .checksums import STORE_RECORD, Checksums
 from .provenance import Provenance, product_crs
 from .record import has_record
-from .zarr_store import CONVENTIONS
+from .zarr_grid import CONVENTIONS
 
 DIM = 128
 CHUNK = 32

@@ -32,8 +32,6 @@ from .provenance import Provenance, product_crs
 
 PNG_EDGE = 2048
 
-_BATCH_VALUES = 2**22  # float64 values in one projection: 32 MiB
-
 logger = logging.getLogger(__name__)
 
 
@@ -181,19 +179,10 @@ def _colour_piece(
     source: RegionBlocks, components: Components, block_id: str, inside: Window
 ) -> NDArray[np.uint8] | None:
     """Return the (4, height, width) uint8 colours of one window, or None if no pixel is valid."""
-    scales = source.read(block_id, "scales", inside).ravel() if source.quantised else None
+    scales = source.read(block_id, "scales", inside) if source.quantised else None
     if scales is not None and not valid_pixels(None, scales).any():
         return None
-    values = source.read(block_id, "embeddings", inside).reshape(-1, source.dim)
-    valid = np.flatnonzero(valid_pixels(values, scales))
-    image = np.zeros((4, len(values)), np.uint8)
-    batch = max(1, _BATCH_VALUES // source.dim)
-    for start in range(0, len(valid), batch):
-        pixels = valid[start : start + batch]
-        colours = components.colours(values[pixels], None if scales is None else scales[pixels])
-        image[:3, pixels] = colours.T
-        image[3, pixels] = 255
-    return image.reshape(4, *inside.shape)
+    return components.image(source.read(block_id, "embeddings", inside), scales)
 
 
 def png_shape(shape: tuple[int, int]) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 Layout: one group; `embeddings` (time, band, y, x), `scales` (time, y, x),
 `observation_counts` and `observation_months` (time, kind, y, x), `origin` (time, y, x) if holes of
-published embeddings were filled, coordinates, and `spatial_ref` for the CRS.
+published embeddings were filled, coordinates, `spatial_ref` for the CRS, and the group `preview`
+(`overviews.py`).
 A chunk holds all dimensions of its pixels, so a point query reads one chunk per array;
 a shard (one file) is inside one block, so writers of different blocks never share one.
 """
@@ -19,7 +20,6 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from ..atomic import atomic_folder
 from ..concurrency import ordered_map
@@ -27,52 +27,24 @@ from ..inference.block_embeddings import ORIGINS
 from ..region.grid import RegionGrid, Window, tiling
 from .blocks import COUNT_KINDS, RegionBlocks
 from .checksums import STORE_RECORD, Checksums
-from .provenance import Provenance, crs_code, product_crs
+from .overviews import write_overviews
+from .provenance import Provenance, product_crs
 from .record import has_record
-
-# Writing a shard takes about six times its size in memory; fewer shards are fewer files.
-SHARD_PIXELS = 512
-SHARD_BYTES = 32 * 2**20
-MOST_SHARD_BYTES = 128 * 2**20
-_STRIP_PIXELS = 2048
-
-# https://github.com/zarr-conventions/zarr-conventions-spec: a group lists the conventions
-# that its attributes follow.
-CONVENTIONS: tuple[dict[str, str], ...] = (
-    {
-        "schema_url": "https://raw.githubusercontent.com/geo-embeddings/"
-        "embeddings-zarr-convention/refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/geo-embeddings/embeddings-zarr-convention/"
-        "blob/v1/README.md",
-        "uuid": "61c12cc5-0e28-4056-999a-480cf3fb7e4c",
-        "name": "geoemb:",
-        "description": "Geoembeddings convention for geospatial embedding arrays with model "
-        "provenance",
-    },
-    {
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/geo-proj/"
-        "refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
-        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "name": "proj:",
-        "description": "Coordinate reference system information for geospatial data",
-    },
-    {
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/"
-        "refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
-        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
-        "name": "spatial",
-        "description": "Spatial coordinate information",
-    },
+from .zarr_grid import (
+    COMPRESSOR,
+    CONVENTIONS,
+    crs_attributes,
+    shard_edges,
+    spatial_attributes,
+    write_coordinate,
+    write_place,
 )
+
+_STRIP_PIXELS = 2048
 
 ABSENT_CODE = -128
 """Fill value of int8 embeddings: no model writes it in every dimension of a pixel, so a reader can
 recognise a chunk that is not stored."""
-
-_COMPRESSOR = ZstdCodec(level=3, checksum=True)
-"""With a checksum of each chunk, so that a changed byte is an error when it is read."""
 
 _STORED = {
     "embeddings": "embeddings",
@@ -99,6 +71,7 @@ def write_zarr(
     threads: int = 1,
     settings: Mapping[str, Any] | None = None,
     shards: bool = True,
+    preview_stretch: float | None = None,
 ) -> None:
     """Write the store, shard by shard, into a temporary folder that is renamed at the end.
 
@@ -113,6 +86,8 @@ def write_zarr(
             not depend on it.
         settings: that the store is made with, for its record of checksums.
         shards: whether chunks are collected in shards; otherwise each is a file.
+        preview_stretch: per cent of the scores cut at both ends of each colour of the preview; None
+            for a store without preview.
 
     Raises:
         TileError: a block is missing, damaged or inconsistent; it is named.
@@ -125,39 +100,18 @@ def write_zarr(
         attributes = group_attributes(grid, provenance)
         group = zarr.create_group(part, zarr_format=3, attributes=attributes)
         _write_coordinates(group, source, provenance)
+        overviews = []
+        if preview_stretch is not None:
+            overviews = write_overviews(group, source, provenance, preview_stretch, threads, shards)
         for name in source.names:
             _write_array(group, source, name, chunk, threads, shards)
         with warnings.catch_warnings():
             # Consolidated metadata is not yet in the Zarr v3 specification; xarray reads it,
             # and warns if it is missing.
             warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(part, zarr_format=3)
+            for path in (*overviews, None):
+                zarr.consolidate_metadata(part, path=path, zarr_format=3)
         Checksums.of(part, settings, threads).write(part / STORE_RECORD)
-
-
-def shard_edges(edge: int, chunk: int, pixel_bytes: int) -> tuple[int, int]:
-    """Return the edges of a shard and of a chunk, in pixels, for blocks of `edge` pixels.
-
-    The chunk is the largest divisor of the block's edge up to `chunk`, the shard the largest
-    multiple of it that divides the edge and either holds at most `SHARD_BYTES`, or has an edge
-    of at most `SHARD_PIXELS` and holds at most `MOST_SHARD_BYTES`. A block edge without a
-    divisor between a quarter of `chunk` and `chunk` (a prime, say) gets chunks of exactly
-    `chunk`; its shards then cross block borders.
-    """
-    limit = min(chunk, edge)
-    size = next(n for n in range(limit, 0, -1) if edge % n == 0)
-    aligned = 4 * size >= limit
-    if not aligned:
-        size = limit
-    shard = size
-    for candidate in range(size, edge + 1, size):
-        size_bytes = candidate * candidate * pixel_bytes
-        small = size_bytes <= SHARD_BYTES or (
-            candidate <= SHARD_PIXELS and size_bytes <= MOST_SHARD_BYTES
-        )
-        if small and (not aligned or edge % candidate == 0):
-            shard = candidate
-    return shard, size
 
 
 def group_attributes(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]:
@@ -187,36 +141,18 @@ def group_attributes(grid: RegionGrid, provenance: Provenance) -> dict[str, Any]
             "quantized_dtype": "int8",
             "scale": {"type": "array", "array_name": "scales", "nodata": "NaN"},
         }
-    # The schema of proj: requires exactly one form of the CRS.
-    if code := crs_code(crs):
-        attributes["proj:code"] = code
-    else:
-        attributes["proj:wkt2"] = crs.to_wkt()
-    attributes |= {
-        "spatial:dimensions": ["y", "x"],
-        "spatial:transform_type": "affine",
-        "spatial:transform": [float(v) for v in list(geobox.affine)[:6]],
-        "spatial:shape": [int(n) for n in geobox.shape],
-        "spatial:bbox": [float(v) for v in geobox.boundingbox.bbox],
-        "spatial:registration": "pixel",
-        "provenance": provenance.to_json(),
-    }
+    attributes |= crs_attributes(crs)
+    shape = int(geobox.shape[0]), int(geobox.shape[1])
+    attributes |= spatial_attributes(("y", "x"), shape, geobox.affine)
+    attributes |= {"spatial:registration": "pixel", "provenance": provenance.to_json()}
     return attributes
 
 
 def _write_coordinates(group: zarr.Group, source: RegionBlocks, provenance: Provenance) -> None:
-    geobox = source.grid.product_geobox
-    height, width = source.shape
-    crs = product_crs(source.grid)
-    affine = geobox.affine
-    cf = crs.cs_to_cf()
-    axes = {axis["axis"]: axis for axis in cf if axis.get("axis") in ("X", "Y")}
-    x = affine.c + affine.a * (np.arange(width) + 0.5)
-    y = affine.f + affine.e * (np.arange(height) + 0.5)
-    _coordinate(group, "x", x, axes.get("X", {"axis": "X"}))
-    _coordinate(group, "y", y, axes.get("Y", {"axis": "Y"}))
+    affine = source.grid.product_geobox.affine
+    write_place(group, ("y", "x"), source.shape, affine, product_crs(source.grid))
     days = (provenance.start - datetime.date(1970, 1, 1)).days
-    _coordinate(
+    write_coordinate(
         group,
         "time",
         np.array([days], dtype=np.int64),
@@ -229,40 +165,12 @@ def _write_coordinates(group: zarr.Group, source: RegionBlocks, provenance: Prov
         },
     )
     bands = np.arange(source.dim, dtype=np.int32)
-    _coordinate(group, "band", bands, {"long_name": "dimension of the embedding"})
+    write_coordinate(group, "band", bands, {"long_name": "dimension of the embedding"})
     if source.counted:
         # Numbers with their meaning: few readers know strings of variable length.
         kinds = np.arange(len(COUNT_KINDS), dtype=np.int8)
         meanings = {"flag_values": kinds.tolist(), "flag_meanings": " ".join(COUNT_KINDS)}
-        _coordinate(group, "kind", kinds, {"long_name": "kind of observation", **meanings})
-    a, b, c, d, e, f = (float(v) for v in list(affine)[:6])
-    group.create_array(
-        "spatial_ref",
-        data=np.array(0, dtype=np.int32),
-        attributes=crs.to_cf()
-        | {"spatial_ref": crs.to_wkt(), "GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"},
-    )
-
-
-def _coordinate(
-    group: zarr.Group, name: str, values: NDArray[Any], attributes: dict[str, Any]
-) -> None:
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=values.shape,
-        dtype=values.dtype,
-        dimension_names=(name,),
-        attributes=attributes,
-        compressors=_COMPRESSOR,
-        fill_value=_unused(values),
-    )
-    array[:] = values
-
-
-def _unused(values: NDArray[Any]) -> Any:
-    """Return a value that a coordinate does not have: a chunk of the fill value is not stored."""
-    return np.nan if values.dtype.kind == "f" else np.iinfo(values.dtype).min
+        write_coordinate(group, "kind", kinds, {"long_name": "kind of observation", **meanings})
 
 
 def _write_array(
@@ -278,7 +186,7 @@ def _write_array(
         shards=(*lead, shard, shard) if shards else None,
         dtype=source.array_dtype(name),
         fill_value=ABSENT_CODE if source.array_dtype(name) == np.int8 else source.nodata(name),
-        compressors=_COMPRESSOR,
+        compressors=COMPRESSOR,
         dimension_names=_DIMENSIONS[name],
         attributes=_array_attributes(source, name),
     )
