@@ -69,6 +69,15 @@ def complete_months(start: datetime.date, end: datetime.date) -> list[str]:
     return months
 
 
+def main_year(start: datetime.date, end: datetime.date) -> int:
+    """Return the calendar year with most days of a period; the earlier one of two equals."""
+    days = {
+        year: (min(end, datetime.date(year, 12, 31)) - max(start, datetime.date(year, 1, 1))).days
+        for year in range(start.year, end.year + 1)
+    }
+    return max(days, key=lambda year: (days[year], -year))
+
+
 def mask_months(source: str, start: datetime.date, end: datetime.date) -> list[str]:
     """Return the months of a period that have a bit in masks of months; empty if there are none.
 

@@ -3,6 +3,7 @@ stated, and when it is refused."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from tessera_flow.jobs.simulate import Limits
 from tessera_flow.jobs.store_model import store_model_warnings
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.checks import write_checks
+from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.provenance import FillSource
 from tessera_flow.region.grid import Window
 from tessera_flow.region.needed import HOLES, NOT_NEEDED, needed_pixels
@@ -332,6 +334,55 @@ def test_the_public_store_is_refused_without_a_request(
     files = RunFiles(load_config(assumed))
     (warning,) = store_model_warnings(files, JobParams(files))
     assert EARLIER_CELL in warning
+
+
+OTHER_DAYS = (
+    "{} states that its embeddings of 2023 are of 2023-07-01 to 2024-06-30. The period is "
+    "2023-01-01 to 2023-12-31, and so are the days of embeddings that are computed in holes."
+)
+
+
+@pytest.mark.parametrize("fill", ["compute", "nodata"])
+def test_a_store_of_other_days_is_warned_of_before_and_in_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: str
+) -> None:
+    """A store of July to June has its main year, 2023: the other half of its days is not in it."""
+    monkeypatch.chdir(tmp_path)
+    region = make_region(tmp_path / "blocks", 100, dim=128)
+    assert region.provenance.to_json()["period_start"] == "2023-07-01"
+    write_geotessera(tmp_path / "store", region.grid, region.blocks, region.provenance)
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    sections: dict[str, Any] = {"geotessera": {"location": "store", "fill": fill}}
+    if fill == "nodata":
+        sections["model"] = {}
+    else:
+        # The weights of the store are those of the run.
+        path = tmp_path / "store" / "zarr.json"
+        document = json.loads(path.read_text())
+        digest = hashlib.sha256(b"weights").hexdigest()
+        document["attributes"]["provenance"]["model"]["sha256"] = digest
+        path.write_text(json.dumps(document))
+
+    def warnings(year: int) -> list[str]:
+        days = {"start": f"{year}-01-01", "end": f"{year}-12-31"}
+        files = RunFiles(load_config(PUBLISHED | sections | {"periods": {"y": days}}))
+        return store_model_warnings(files, JobParams(files))
+
+    expected = OTHER_DAYS.format(tmp_path / "store")
+    assert warnings(2023) == [expected]
+    # It has no embeddings of 2024, so nothing of it is taken.
+    assert warnings(2024) == []
+    store = Store(str(tmp_path / "store"))
+    assert list_published(store, region.grid, 2023).warnings == (expected,)
+    listed = list_published(store, region.grid, 2024, may_be_empty=True)
+    assert len(listed.warnings) == 1 and "no embeddings of 2024" in listed.warnings[0]
+
+
+def test_a_store_of_its_calendar_year_is_not_warned_of() -> None:
+    for days in (["2021-01-01", "2021-12-31"], None, ["then"], ["2021-01-01", None], "2021"):
+        assert store(model={"period": days}).days_warning() is None
+    assert store().days_warning() is None
+    assert store(model={"period": ["2021-01-01", "2021-11-30"]}).days_warning()
 
 
 def filled_region(folder: Path, computed: np.ndarray, shift: float) -> dict[str, Any]:

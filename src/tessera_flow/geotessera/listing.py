@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ..errors import ItemError
 from ..region.grid import RegionGrid
@@ -46,6 +47,8 @@ def list_published(
         manifest = list_zones(store, grid, year, may_be_empty)
     else:
         manifest = list_tiles(store, grid, year, threads, may_be_empty)
+    if manifest.parts and (warning := manifest.days_warning()):
+        manifest = replace(manifest, warnings=(*manifest.warnings, warning))
     log.info("%s: %s", store, ", ".join(part.name for part in manifest.parts) or "nothing")
     for warning in manifest.warnings:
         log.warning("%s", warning)

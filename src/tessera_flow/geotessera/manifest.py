@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from affine import Affine
 from pyproj import CRS, Transformer
 
 from ..atomic import write_text
+from ..dates import main_year
 from ..errors import ItemError
 from ..region.grid import RegionGrid
 from . import tile_name, zone_name
@@ -145,7 +147,7 @@ class StoreManifest:
         zones: of `zarr`, the UTM zones that overlap a block of the region.
         metadata_sha256: of `zarr`, SHA-256 of the store's metadata (`zarr.json`).
         model: fields of the record of the model (see `provenance`) that the store states, and
-            `preprocessing`.
+            `preprocessing` and `period` (its first and last day).
         warnings: what a reader of the products has to know about the list.
         same_model: how it is known that the store's model is the one that computes its holes:
             `sha256` or `assumed`; None if holes are not computed.
@@ -184,6 +186,22 @@ class StoreManifest:
         """Size of all files that the store lists; 0 if it lists none."""
         return sum(sum(tile.sizes.values()) for tile in self.tiles)
 
+    def days_warning(self) -> str | None:
+        """Return a warning if the store states that the embeddings of its year are of other days;
+        stores that tessera-flow writes of any period have its main year."""
+        try:
+            first, last = map(datetime.date.fromisoformat, (self.model or {})["period"])
+        except (LookupError, TypeError, ValueError):
+            return None
+        year = datetime.date(self.year, 1, 1), datetime.date(self.year, 12, 31)
+        if (first, last) == year or main_year(first, last) != self.year:
+            return None
+        return (
+            f"{self.location} states that its embeddings of {self.year} are of {first} to {last}. "
+            f"The period is {year[0]} to {year[1]}, and so are the days of embeddings that are "
+            "computed in holes."
+        )
+
     def write(self, path: Path) -> None:
         """Write as JSON; the same content gives the same bytes."""
         write_text(path, json.dumps(asdict(self), indent=1) + "\n")
@@ -217,6 +235,8 @@ def stated_model(record: Any) -> dict[str, Any] | None:
     if not isinstance(record, Mapping) or not isinstance(record.get("model"), Mapping):
         return None
     model = {**record["model"], "preprocessing": record.get("preprocessing", "unknown")}
+    if "period_start" in record and "period_end" in record:
+        model["period"] = [record["period_start"], record["period_end"]]
     fill = record.get("fill")
     if isinstance(fill, Mapping) and fill.get("same_model") != "sha256":
         model["sha256"] = None

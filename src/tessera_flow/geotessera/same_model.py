@@ -117,7 +117,8 @@ def check_same_model(
         record: of the weights, if it exists.
 
     Returns:
-        Warnings, as of `require_same_model`; none if the store is not known yet.
+        Warnings, as of `require_same_model` and `StoreManifest.days_warning`; none if the store is
+        not known yet.
 
     Raises:
         ConfigError: see `require_same_model`.
@@ -130,7 +131,9 @@ def check_same_model(
     if record is not None and sha256 in (None, record.sha256):
         weights = _weights(config, record)
     assumed = config.geotessera.assume_same_model
-    return require_same_model(known, weights, config.model, config.preprocessing, assumed)[1]
+    texts = require_same_model(known, weights, config.model, config.preprocessing, assumed)[1]
+    days = known.days_warning()
+    return texts if days is None else (*texts, days)
 
 
 def _weights(config: Config, record: WeightsRecord) -> Weights:

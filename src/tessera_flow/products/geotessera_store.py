@@ -28,6 +28,7 @@ from pyproj import CRS, Transformer
 from zarr.codecs import BloscCodec
 
 from ..atomic import atomic_folder
+from ..dates import main_year
 from ..errors import ConfigError
 from ..geotessera import zone_name
 from ..geotessera.area import lonlat_boxes
@@ -98,8 +99,9 @@ def write_geotessera(
             root = zarr.create_group(
                 temporary, zarr_format=3, attributes=_root_attributes(grid, provenance)
             )
+            end = datetime.date.fromisoformat(provenance.period_end)
             for zone in zone_grids(grid):
-                _write_zone(root, source, zone, main_year(provenance))
+                _write_zone(root, source, zone, main_year(provenance.start, end))
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Consolidated metadata")
                 zarr.consolidate_metadata(temporary, zarr_format=3)
@@ -120,17 +122,6 @@ def check_model(dim: int, dtype: str) -> None:
             f"the embeddings are {dtype} with {dim}: take geotessera out, or change model.dim and "
             "model.dtype."
         )
-
-
-def main_year(provenance: Provenance) -> int:
-    """Return the calendar year with most days of the period; the earlier one of two equals."""
-    start = provenance.start
-    end = datetime.date.fromisoformat(provenance.period_end)
-    days = {
-        year: (min(end, datetime.date(year, 12, 31)) - max(start, datetime.date(year, 1, 1))).days
-        for year in range(start.year, end.year + 1)
-    }
-    return max(days, key=lambda year: (days[year], -year))
 
 
 def zone_grids(grid: RegionGrid) -> list[ZoneGrid]:
