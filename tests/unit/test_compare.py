@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tracemalloc
 from dataclasses import replace
@@ -267,6 +268,37 @@ def test_command(products: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     document = json.loads(capsys.readouterr().out)
     assert document["coverage"]["overlap"] == 6300 and document["codes"]["largest"] > 0
     assert {"name", "a", "b", "state", "meaning"} == set(document["diagnosis"][0])
+
+
+def test_a_product_and_itself(
+    products: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under another path, and in the other form of its folder; a copy is another product."""
+    a, _, path_a, path_b = products
+    folder = Path(shutil.copytree(path_a, tmp_path / "product"))
+    stem = folder / "stitched_representation"
+    write_arrays(
+        stem.with_suffix(".npy"), folder / f"{stem.name}_scales.npy",
+        folder / f"{stem.name}_counts.npy", stem.with_suffix(".json"),
+        a.grid, a.blocks, a.provenance,
+    )  # fmt: skip
+    link, page = tmp_path / "link", tmp_path / "page.html"
+    link.symlink_to(folder)
+    message = "A and B are the same product"
+    store = folder / "embeddings.zarr"
+    for other, same in (
+        (link, True), (stem.with_suffix(".npy"), True), (path_a, False), (path_b, False)
+    ):  # fmt: skip
+        arguments = ["compare", str(store), str(other), "--sample", "50", "--html", str(page)]
+        assert main(arguments) == 0
+        text = capsys.readouterr().out
+        assert (f"\n{message}: this compares it with itself.\n" in text) == same
+        assert (f"{message}. " in page.read_text()) == same
+        assert main([*arguments, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["same_product"] is same
+    assert "<p>mean Sentinel-2 observations: different. The same at " in re.sub(
+        "<(li|p)[^>]*>", "<p>", page.read_text()
+    )
 
 
 def test_only_maps_of_comparisons_are_replaced(

@@ -257,7 +257,7 @@ def test_page(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "default-src 'none'" in text and not re.search(r"(src|href)=\"?https?:", text)
     assert f"mean cosine {result['cosines']['mean']:.4f}" in text
     assert f"{100 * result['codes']['equal']:.2f} %" in text
-    assert "recurrent cell differs: All embeddings published as v1.1 before October 2026" in text
+    assert "recurrent cell: different. All embeddings published as v1.1 before October 2026" in text
     for finding in result["diagnosis"]:
         assert f"<tr><td>{finding['name']}</td>" in text
     scales = published(ZONE_31)[1]

@@ -24,7 +24,7 @@ from ..products.report.figures import (
 from ..products.report.overview import scale_bar
 from ..products.report.templates import render_template
 from .compare import Comparison, Cosines
-from .compared import Embeddings
+from .compared import SAME_PRODUCT, Embeddings, same_product
 from .diagnosis import DIFFERENT, Finding
 from .difference_cells import BOTH, NEITHER, ONLY_A, ONLY_B, DifferenceCells
 from .page import MapImage
@@ -92,7 +92,7 @@ def write_comparison(
         "generator": GENERATOR,
         "a": a.name,
         "b": b.name,
-        "headline": _headline(measured),
+        "headline": f"{f'{SAME_PRODUCT}. ' if same_product(a, b) else ''}{_headline(measured)}",
         "lines": lines,
         "coverage": _coverage(a.place, cells),
         "swatches": [
@@ -181,5 +181,6 @@ def _notes(findings: Sequence[Finding]) -> Iterator[str]:
     for finding in findings:
         if finding.meaning and finding.state != "same":
             end = "" if finding.meaning.endswith(".") else "."
-            what = "differs" if finding.state == DIFFERENT else "is not known of both"
-            yield f"{finding.name} {what}: {finding.meaning}{end}"
+            # No verb: names are singular and plural.
+            what = "different" if finding.state == DIFFERENT else "not known of both"
+            yield f"{finding.name}: {what}. {finding.meaning}{end}"

@@ -26,6 +26,7 @@ from ..products.stores import STORE_NAME
 from ..region.grid import Window
 
 ARRAYS = "stitched_representation.npy"
+SAME_PRODUCT = "A and B are the same product"
 _YEAR = re.compile(r"20\d\d")
 _CHUNK = 256
 """Edge of the windows of files that have no chunks."""
@@ -99,6 +100,19 @@ class Embeddings:
         if self.published is not None and self.published.year is not None:
             return f"{self.published.year}-01-01", f"{self.published.year}-12-31"
         return None
+
+
+def same_product(a: Embeddings, b: Embeddings) -> bool:
+    """Return whether A and B are one product: the same files, or the Zarr store and the arrays of
+    one folder."""
+    places = []
+    for one in (a, b):
+        path = Path(one.name)
+        places.append(path.parent if path.name in (STORE_NAME, ARRAYS) else path)
+    try:
+        return places[0].samefile(places[1])
+    except OSError:  # a URL
+        return a.name == b.name
 
 
 def open_embeddings(path: Path) -> Embeddings:

@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace, a: Embeddings, b: Embeddings) -> None:
     from ..analysis.compare import compare, overlap
     from ..analysis.compare_page import write_comparison
+    from ..analysis.compared import SAME_PRODUCT, same_product
     from ..analysis.diagnosis import diagnose
     from ..analysis.difference_cells import DifferenceCells
 
@@ -97,12 +98,15 @@ def _compare(arguments: argparse.Namespace, a: Embeddings, b: Embeddings) -> Non
         document = {
             "a": a.name,
             "b": b.name,
+            "same_product": same_product(a, b),
             **result.to_json(),
             "diagnosis": [vars(finding) for finding in findings],
         }
         print(json.dumps(document, indent=2))
     else:
         print(f"A  {a.name}\nB  {b.name}\n")
+        if same_product(a, b):
+            print(f"{SAME_PRODUCT}: this compares it with itself.\n")
         print("\n".join(f"{name:<22} {text}" for name, text in lines))
         print("\n".join(["", *_diagnosed(findings)]))
         if written := [str(path) for path in (arguments.html, arguments.map) if path is not None]:
