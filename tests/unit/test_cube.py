@@ -17,8 +17,11 @@ import xarray as xr
 from tessera_flow.cli.main import main
 from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import OutputError, TileError
-from tessera_flow.jobs.cubes import cube_faults, cube_warnings
+from tessera_flow.jobs import cubes
+from tessera_flow.jobs.cubes import read_cubes
+from tessera_flow.jobs.damage import faulty_products
 from tessera_flow.jobs.files import RunFiles
+from tessera_flow.jobs.params import JobParams
 from tessera_flow.products import cube as cube_module
 from tessera_flow.products.checksums import STORE_RECORD, Checksums
 from tessera_flow.products.cube import (
@@ -292,6 +295,14 @@ def test_the_collection_has_the_cube(cube: Path, tmp_path: Path) -> None:
     assert assets["cube_checksums"]["file:size"] == size
 
 
+def cube_faults(files: RunFiles) -> dict[str, str]:
+    return cubes.cube_faults(files, read_cubes(files))
+
+
+def cube_warnings(files: RunFiles) -> list[str]:
+    return cubes.cube_warnings(files, read_cubes(files))
+
+
 def run_files(folder: Path) -> RunFiles:
     """Files of a run of the first two periods in `folder`, with the record of each in its cube."""
     periods = {p: {"start": s, "end": e} for p, (s, e) in DAYS.items() if p != "y2023"}
@@ -388,12 +399,23 @@ def test_the_record_of_filled_periods_is_that_of_all(cube: Path, stores: dict[st
     assert combined_provenance(entries)["fill"]["dataset"] == "v1.1 2021"
 
 
-def test_periods_that_the_cube_lacks_or_nobody_wants(cube: Path, tmp_path: Path) -> None:
-    """A cube is no output of a job, so the start of a run compares it."""
+def test_periods_that_the_cube_lacks_or_nobody_wants(
+    cube: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cube is no output of a job, so the start of a run compares it, reading its list once."""
     files = run_files(tmp_path)
     folder = tmp_path / "results" / "field"
     cube.rename(folder / "cube.zarr")
     (text,) = cube_warnings(files)
+    read: list[Path] = []
+
+    def counted(path: Path) -> list[dict[str, Any]]:
+        read.append(path)
+        return cube_periods(path)
+
+    monkeypatch.setattr(cubes, "cube_periods", counted)
+    assert faulty_products(files, JobParams(files)).warnings()[0] == text
+    assert read == [folder / "cube.zarr"]
     assert text.startswith(f"{folder}/cube.zarr keeps y2023, which the configuration does not have")
     records = {p: folder / p / "checksums" / "cube.json" for p in ("y2021", "y2022")}
     lacks = {str(records["y2022"]): f"{folder}/cube.zarr does not have the period y2022"}

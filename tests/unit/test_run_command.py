@@ -55,6 +55,17 @@ def message(capsys: pytest.CaptureFixture[str], *words: str, command: str = "ini
     return capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("cores", ["eight", "0", "-2", "1.5"])
+def test_cores_that_are_no_number_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str, cores: str
+) -> None:
+    words = ("--roi", "my fens.geojson", "--year", "2023", f"--cores={cores}")
+    text = message(capsys, *words, command=command)
+    assert f"--cores is {cores}, but must be a number above 0, or all." in text
+    assert command == "plan" or not (folder / "tessera-run").exists()
+
+
 def test_init_writes_a_complete_configuration(folder: Path) -> None:
     assert init("--roi", "my fens.geojson", "--year", "2023", "--weights", "weights.pt") == 0
     run = RunFolder(folder / "tessera-run")

@@ -19,8 +19,10 @@ from tessera_flow.cli.main import main
 from tessera_flow.config.configuration import Config
 from tessera_flow.errors import TileError
 from tessera_flow.jobs.damage import faulty_products
+from tessera_flow.jobs.estimate_text import write_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
+from tessera_flow.jobs.limits import of_machine
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.site_files import SiteFiles, SiteParams
 from tessera_flow.jobs.site_jobs import write_table
@@ -102,6 +104,22 @@ def test_other_settings_are_noticed(made: tuple[Config, Path], tmp_path: Path) -
     assert faults(other) == {"site_stac.json": "outdated"}
     other = skipping(tmp_path, ROWS + "e,4.7,51,2021\n")
     assert faults(other) == {"site_stac.json": "outdated", "site_table.json": "outdated"}
+
+
+def test_a_plan_names_what_is_made_again(made: tuple[Config, Path], tmp_path: Path) -> None:
+    """As the dry run does. A configuration without regions has a plan of its own."""
+    settings, _ = made
+    plan = tmp_path / "plan"
+    before = write_estimate(settings, plan, of_machine(1))
+    assert "than those of this run" not in before
+    # There is no job log of it in this test.
+    assert "than the present ones" in before and "weights.json: the settings of weights" in before
+    other = skipping(tmp_path, products={"license": "CC-BY-4.0"})
+    files = RunFiles(other)
+    (expected,) = faulty_products(files, JobParams(files)).warnings()
+    assert "site_stac.json: made with other settings than those of this run" in expected
+    assert f"Warning: {expected}\n" in write_estimate(other, plan, of_machine(1))
+    assert f"Warning: {expected}\n" in (plan / "plan.md").read_text()
 
 
 def test_verify_reads_all_files(

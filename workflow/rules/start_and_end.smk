@@ -6,7 +6,6 @@ try:
     from tessera_flow.errors import OutputError
     from tessera_flow.jobs.ahead import list_waiting
     from tessera_flow.jobs.check_results import check_lines
-    from tessera_flow.jobs.cubes import cube_warnings
     from tessera_flow.jobs.damage import faulty_products
     from tessera_flow.jobs.machine import default_limits
     from tessera_flow.jobs.outdated import (
@@ -76,7 +75,6 @@ if not runs_one_job():
         *unused_settings(CONFIG),
         *region_warnings(CONFIG),
         *STORE_WARNINGS,
-        *cube_warnings(FILES),
     ]:
         show_warning(text)
     show_scene_warnings()

@@ -134,8 +134,11 @@ def _entered(run: RunFolder) -> Config:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run Snakemake; return its exit status, or 130 after Ctrl-C."""
+    from ..jobs.limits import cores_of
+
     extra = list(arguments.snakemake)
     check_snakemake_arguments(extra)
+    cores_of(arguments.cores)  # Snakemake's own message names no option
     run = prepared(arguments)
     config = run.load()
     if arguments.profile is not None:

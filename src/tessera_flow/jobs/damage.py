@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.configuration import runs
-from ..errors import TileError
+from ..errors import TesseraFlowError, TileError
 from ..products.checksums import TILES, Checksums
-from .cubes import cube_faults
+from .cubes import cube_faults, cube_warnings, read_cubes
 from .files import RunFiles
 from .params import JobParams
 from .product_files import STORES, ProductFiles
@@ -30,10 +30,12 @@ class FaultyProducts:
     Attributes:
         damaged: what is wrong with each, by path.
         outdated: paths of those made with other settings.
+        of_cubes: warnings about the cubes (`cube_warnings`).
     """
 
     damaged: dict[str, str]
     outdated: list[str]
+    of_cubes: list[str]
 
     @property
     def paths(self) -> list[str]:
@@ -41,8 +43,12 @@ class FaultyProducts:
         return [*self.damaged, *self.outdated]
 
     def warnings(self) -> list[str]:
-        """Return a warning about each damaged product, and one about the outdated ones."""
-        texts = [f"{fault}: it is made again." for fault in self.damaged.values()]
+        """Return the warnings about cubes, one about each damaged product, and one about the
+        outdated ones."""
+        texts = [
+            *self.of_cubes,
+            *(f"{fault}: it is made again." for fault in self.damaged.values()),
+        ]
         if self.outdated:
             more = f" and {len(self.outdated) - 1} more" if self.outdated[1:] else ""
             texts.append(
@@ -57,10 +63,9 @@ def faulty_products(files: RunFiles, params: JobParams) -> FaultyProducts:
     Products of which a declared file is missing are left to Snakemake.
     """
     products = ProductFiles(files)
-    damaged: dict[str, str] = {}
+    cubes = read_cubes(files)
+    damaged = cube_faults(files, cubes)
     outdated: list[str] = []
-    if files.config.products.cube:
-        damaged |= cube_faults(files)
     for region, period in runs(files.config):
         for name, path in products.records(region, period).items():
             if path in damaged or path in outdated or not Path(path).exists():
@@ -73,7 +78,16 @@ def faulty_products(files: RunFiles, params: JobParams) -> FaultyProducts:
                 if record.settings != json.loads(json.dumps(expected)):
                     outdated.append(path)
     _check_sites(files, params, damaged, outdated)
-    return FaultyProducts(damaged, outdated)
+    return FaultyProducts(damaged, outdated, cube_warnings(files, cubes))
+
+
+def faulty_now(files: RunFiles) -> tuple[FaultyProducts, list[str]]:
+    """Return `faulty_products` for a look at the run, and of each problem a message: a look is
+    never refused."""
+    try:
+        return faulty_products(files, JobParams(files)), []
+    except TesseraFlowError as error:
+        return FaultyProducts({}, [], []), [f"It is not known which products are complete: {error}"]
 
 
 def _check_sites(

@@ -13,9 +13,10 @@ from ..config.configuration import Config, runs
 from ..region.blocks import read_region
 from .block_features import blocks_geojson
 from .block_map import LEGEND, render_blocks
+from .damage import faulty_now
 from .estimate import Estimate, make_estimate
 from .files import RunFiles
-from .outdated import outdated_now
+from .outdated import outdated_now, outdated_text
 from .plan_row import EMBEDDINGS, STORE, Row, coverage_table
 from .schedule import Schedule
 from .simulate import Limits
@@ -147,11 +148,15 @@ def write_estimate(config: Config, folder: Path, limits: Limits) -> str:
     files = RunFiles(config)
     schedule = Schedule(files, cores=limits.cores)
     sites = write_site_estimate(files, schedule, folder)
-    if not runs(config):
-        write_text(folder / "plan.md", sites)
-        return sites
     outdated, problems = outdated_now(files)
-    estimate = make_estimate(files, schedule, limits, outdated)
+    faulty, unknown = faulty_now(files)
+    problems += [*outdated_text(outdated, "made again"), *faulty.warnings(), *unknown]
+    if not runs(config):
+        text = "\n".join([*(f"Warning: {text}" for text in problems), sites])
+        write_text(folder / "plan.md", text)
+        return text
+    again = outdated | {path: "the product" for path in faulty.paths}
+    estimate = make_estimate(files, schedule, limits, again)
     estimate.warnings.extend(problems)
     text = estimate_text(estimate) + (f"\n{sites}" if sites else "")
     write_text(folder / "plan.json", estimate_json(estimate))

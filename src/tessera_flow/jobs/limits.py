@@ -27,7 +27,9 @@ def of_machine(cores: str | int | None = None) -> Limits:
     Raises:
         ConfigError: it is neither.
     """
-    return Limits(cores=_cores(cores), resources=default_limits(), overhead=LOCAL_OVERHEAD_SECONDS)
+    return Limits(
+        cores=cores_of(cores), resources=default_limits(), overhead=LOCAL_OVERHEAD_SECONDS
+    )
 
 
 def of_cluster(jobs: int) -> Limits:
@@ -97,11 +99,16 @@ def _of_keys(keys: Mapping[str, Any]) -> Limits:
         number = 10**6 if str(jobs) == "unlimited" else int(jobs)
         limits = replace(of_cluster(number), resources=resources)
         if "local-cores" in keys:
-            limits = replace(limits, local_cores=_cores(keys["local-cores"]))
+            limits = replace(limits, local_cores=cores_of(keys["local-cores"]))
     return replace(limits, threads=threads, starts=_starts(keys.get("max-jobs-per-timespan")))
 
 
-def _cores(text: str | int | None) -> int:
+def cores_of(text: str | int | None) -> int:
+    """Return the number of cores that `--cores` states; all of this machine's if nothing.
+
+    Raises:
+        ConfigError: it is neither a number above 0 nor `all`.
+    """
     if text is None or str(text) == "all":
         return len(os.sched_getaffinity(0))
     if not str(text).isdigit() or int(text) == 0:
