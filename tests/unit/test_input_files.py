@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tessera_flow import input_files
 from tessera_flow.archives.item_files import folder_items
 from tessera_flow.archives.stac_geoparquet import read_items
 from tessera_flow.errors import RegionError, TesseraFlowError, TileError
 from tessera_flow.jobs.journal import read_job_log, record_job
 from tessera_flow.models.published import weights_file
-from tessera_flow.products import points
 from tessera_flow.products.points import read_points
 from tessera_flow.region.roi import read_roi
 from tessera_flow.tile_folders.format import read_tile_folder
@@ -76,8 +76,8 @@ def test_tables_that_need_more_memory_than_the_limit(
     pq.write_table(pa.table({"lon": column, "lat": column}), path)
     assert path.stat().st_size < 20_000
     assert len(read_points(path).x) == 1_000_000
-    monkeypatch.setattr(points, "MAX_TABLE", 5_000_000)
-    with pytest.raises(RegionError, match=r"needs 0\.0 GB of memory, more than the limit"):
+    monkeypatch.setattr(input_files, "MAX_TABLE", 5_000_000)
+    with pytest.raises(RegionError, match=r"needs at least 0\.0 GB of memory, more than the limit"):
         read_points(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -117,6 +118,19 @@ def test_geopackage_in_csv_out(tmp_path: Path) -> None:
     assert result["label"].to_pylist() == [3, 4]
     expected = region.embeddings[rows, columns] * region.scales[rows, columns][:, None]
     np.testing.assert_allclose(result["e007"].to_numpy(), expected[:, 7], rtol=1e-6)
+
+
+def test_cells_of_the_users_table_are_written_as_they_are(tmp_path: Path) -> None:
+    """A spreadsheet takes `=1+1` as a formula; the table of points is the user's own, and a cell
+    that was changed would be another one when the result is joined to it."""
+    _, store = stored(tmp_path)
+    cells = ["=1+1", "+49 30", "-7.5", "@home", "\ttab"]
+    points, out = tmp_path / "points.csv", tmp_path / "out.csv"
+    rows = [f'"{cell}",600205,5699805' for cell in cells]
+    points.write_text("\n".join(["note,x,y", *rows]) + "\n")
+    assert main(["sample", str(store), str(points), "--crs", "EPSG:32631", "--out", str(out)]) == 0
+    with out.open(newline="") as handle:
+        assert [row["note"] for row in csv.DictReader(handle)] == cells
 
 
 def test_each_chunk_is_read_once_whatever_the_number_of_points(tmp_path: Path) -> None:

@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import shapely
+
+from ..input_files import MAX_LIST_VALUES, decoded_bytes, list_values, open_texts
 
 BATCH = 1000
 MAGIC = b"PAR1"
+MAX_ITEMS = 2**28
+"""Bytes that the values of 100 items may take."""
+
+_ROWS = 100
+_BYTES_OF_OBJECT = 48
+"""Of a number or text in Python, beside its own bytes."""
 
 _TOP = ("id", "collection", "bbox")
 _UNREAD = ("links", "stac_version", "stac_extensions", "type")
@@ -34,13 +41,16 @@ def read_items(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the items of a stac-geoparquet file as STAC documents without links.
 
     In this format `id`, `collection`, `bbox`, `geometry`, `assets` and each property are columns.
-    Only one batch is in memory, independent of the size of the file.
+    Only one batch is in memory, independent of the size of the file and of what its texts, which
+    may repeat, take.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is not a stac-geoparquet file.
+        ValueError: the file is not a stac-geoparquet file, or its items take too much memory.
     """
-    with pq.ParquetFile(path) as file:
+    with open_texts(path) as file:
+        if (number := list_values(file)) > MAX_LIST_VALUES:
+            raise ValueError(f"a group of its rows has {number:,} values in lists")
         names = file.schema_arrow.names
         missing = [name for name in ("id", "assets") if name not in names]
         if missing:
@@ -49,15 +59,44 @@ def read_items(path: Path) -> Iterator[dict[str, Any]]:
         if twice:
             raise ValueError(f"it has several columns named {', '.join(twice)}")
         columns = [name for name in names if name not in _UNREAD]
+        plain = pa.schema([_without_dictionaries(file.schema_arrow.field(n)) for n in columns])
         for batch in file.iter_batches(BATCH, columns=columns):
-            for row in _rows(batch):
+            for row in _rows(batch, plain):
                 yield _item(row)
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+def _without_dictionaries(field: pa.Field) -> pa.Field:
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        return field.with_type(kind.value_type)
+    if pa.types.is_struct(kind):
+        return field.with_type(pa.struct([_without_dictionaries(child) for child in kind]))
+    if pa.types.is_map(kind):
+        key, item = _without_dictionaries(kind.key_field), _without_dictionaries(kind.item_field)
+        return field.with_type(pa.map_(key, item))
+    if pa.types.is_list(kind):
+        return field.with_type(pa.list_(_without_dictionaries(kind.value_field)))
+    return field
+
+
+def _rows(batch: pa.RecordBatch, plain: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch of `open_texts`; `plain` is its schema without dictionaries."""
+    known = _needed(batch) <= MAX_ITEMS
+    if known:
+        batch = batch.cast(plain)  # of dictionaries, to_pylist takes three times as long
     # to_pylist converts all rows to Python objects: some tens of kB per item.
-    for start in range(0, batch.num_rows, 100):
-        yield from batch.slice(start, 100).to_pylist()
+    for start in range(0, batch.num_rows, _ROWS):
+        rows = batch.slice(start, _ROWS)
+        if not known and (needed := _needed(rows)) > MAX_ITEMS:
+            raise ValueError(
+                f"{rows.num_rows} of its items take {needed / 1e9:.1f} GB of memory, more than the "
+                f"limit of {MAX_ITEMS / 1e9:.1f} GB"
+            )
+        yield from rows.to_pylist()
+
+
+def _needed(batch: pa.RecordBatch) -> int:
+    return decoded_bytes(batch, _BYTES_OF_OBJECT)
 
 
 def _item(row: dict[str, Any]) -> dict[str, Any]:

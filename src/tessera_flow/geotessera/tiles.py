@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from ..errors import ItemError, TileError
+from ..input_files import memory_fault
 from ..npy_file import open_array
 from ..region.grid import RegionGrid
 from . import STORE_DIM, tile_name
@@ -115,6 +116,8 @@ def _read(path: Path, columns: Sequence[str], filters: Any = None) -> list[dict[
     """
     try:
         present = [name for name in columns if name in pq.read_schema(path).names]
+        if fault := memory_fault(path, present):
+            raise ValueError(fault)
         rows: list[dict[str, Any]] = pq.read_table(
             path, columns=present, filters=filters
         ).to_pylist()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_output
 from ..errors import RegionError
-from ..input_files import MAX_TABLE, check_input, table_bytes
+from ..input_files import check_input, memory_fault
 from ..region.vector_file import check_database, edits_read
 from .shapefile import shapefile_encoding
 from .text_table import check_names, coordinates, read_text_table
@@ -143,18 +143,11 @@ def read_features(
 
 
 def _check_table(path: Path) -> None:
-    """Refuse a Parquet table that has a column twice, or does not fit into memory.
-
-    A folder of tables is not checked.
-    """
-    if not path.is_file():
-        return
-    check_names(path, pq.read_schema(path).names)
-    if (size := table_bytes(pq.read_metadata(path))) > MAX_TABLE:
-        raise RegionError(
-            f"{path} needs {size / 1e9:.1f} GB of memory, more than the limit of "
-            f"{MAX_TABLE / 1e9:.1f} GB: check that it is the right file, or divide it."
-        )
+    """Refuse a Parquet table that has a column twice, or does not fit into memory."""
+    if path.is_file():
+        check_names(path, pq.read_schema(path).names)
+    if fault := memory_fault(path):
+        raise RegionError(f"{fault}: check that it is the right file, or divide it.")
 
 
 def _table_points(

@@ -19,7 +19,7 @@ import pyproj
 import shapely
 
 from ..errors import RegionError
-from ..input_files import MAX_TABLE, table_bytes
+from ..input_files import memory_fault
 from .crs import horizontal
 
 log = logging.getLogger(__name__)
@@ -284,11 +284,8 @@ def _read_geoparquet(path: Path, layer: str | None) -> tuple[list[Any], Any]:
             raise RegionError(
                 f"{path} has geometries encoded as {column.get('encoding')}: write them as WKB."
             )
-        if (size := table_bytes(file.metadata)) > MAX_TABLE:
-            raise RegionError(
-                f"{path} needs {size / 1e9:.1f} GB of memory, more than the limit of "
-                f"{MAX_TABLE / 1e9:.1f} GB: keep the geometry of the region only."
-            )
+        if fault := memory_fault(path, [name]):
+            raise RegionError(f"{fault}: keep the geometry of the region only.")
         wkb = file.read(columns=[name]).column(name).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError, *_DAMAGE) as error:
         raise RegionError(
