@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.jobs.submission import Patience, install, submit
+from tessera_flow.jobs.submission import Patience, Record, install, submit
 
 FAST = Patience(pause=0.01, most=0.02, total=60.0)
 ARGUMENTS = ["--parsable", "--job-name", "run 1", "--comment", "rule_infer_b0", "--wrap=x"]
@@ -188,6 +188,23 @@ def test_the_script_is_found_first_and_calls_the_next(
     # A call of another program is passed on as it is.
     subprocess.run("sbatch --comment 'b c' job.sh", **run)  # type: ignore[call-overload]
     assert queue.lines("queue")[1] == "102|b c|"
+
+
+def test_links_in_the_folder_of_the_scripts_are_not_followed(queue: Queue, tmp_path: Path) -> None:
+    """In a run folder of several users, another one can make links to files of this one."""
+    folder, precious = tmp_path / "bin", tmp_path / "precious"
+    folder.mkdir()
+    precious.write_text("kept")
+    precious.chmod(0o600)
+    for name in (f".sbatch.{os.getpid()}", "a.submissions"):
+        (folder / name).symlink_to(precious)
+    install(folder)
+    Record(folder / "a.submissions").add("+", "mark", "comment")
+    assert (precious.read_text(), precious.stat().st_mode & 0o777) == ("kept", 0o600)
+    assert (folder / "sbatch").is_file() and not (folder / "sbatch").is_symlink()
+    (folder / "a.submissions").unlink()
+    Record(folder / "a.submissions").add("=", "mark", "7")
+    assert Record(folder / "a.submissions").accepted() == {"7": ""}
 
 
 def test_an_interrupt_is_no_traceback(queue: Queue, tmp_path: Path) -> None:

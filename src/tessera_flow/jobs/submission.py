@@ -127,8 +127,9 @@ def install(folder: Path) -> None:
     for name in _PROGRAMS:
         if shutil.which(name) is None:
             continue
-        part = folder / f".{name}.{os.getpid()}"
-        part.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$0" "$@"\n', encoding="utf-8")
+        part = folder / f".{name}.{uuid.uuid4().hex}"
+        with part.open("x", encoding="utf-8") as file:  # not through a link of another user
+            file.write(f'#!/bin/sh\nexec {shlex.join(words)} "$0" "$@"\n')
         part.chmod(0o755)
         os.replace(part, folder / name)
     for path in folder.iterdir():
@@ -166,6 +167,10 @@ def _run_of(argv: Sequence[str], needs: Sequence[str]) -> str | None:
     return None if "/" in name or not name else name
 
 
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 class Record:
     """The submissions of a run, in a file with a line for each event: `+ MARK COMMENT` before a job
     is submitted, `= MARK NUMBER CLUSTER` when it is accepted, `- MARK` when it is refused,
@@ -178,7 +183,10 @@ class Record:
 
     def add(self, *words: str) -> None:
         """Add a line. A file that cannot be written prevents no submission."""
-        with contextlib.suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(self.path, "a", encoding="utf-8", opener=_without_links) as file,
+        ):
             file.write(" ".join(words) + "\n")
 
     def _lines(self) -> list[list[str]]:
@@ -284,9 +292,8 @@ def states(command: Sequence[str], record: Record) -> Answer:
         of_cluster = ["--clusters", cluster] if cluster else []
         answer = _ask([*command, *of_cluster], _SECONDS_OF_STATES / len(clusters))
         if answer.status != 0:
-            with contextlib.suppress(OSError):
-                if not silent.exists():
-                    silent.write_text(answer.error, encoding="utf-8")
+            with contextlib.suppress(OSError), silent.open("x", encoding="utf-8") as file:
+                file.write(answer.error)
             return Answer(0, "", answer.error)
         listed |= _states_in(answer.out)
     silent.unlink(missing_ok=True)
