@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tessera_flow.block_file import create_block_file, create_series
+from tessera_flow.block_file import chunk_slices, create_block_file, create_series
 from tessera_flow.ingest.retile import TIME_CHUNK
 
 from .tiles import smooth_fields
@@ -59,16 +59,16 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
                                  (TIME_CHUNK, edge, edge, 10), np.uint16)  # fmt: skip
             masks = create_series(group, "masks", (DATES, edge, edge),
                                  (TIME_CHUNK, edge, edge), np.uint8)  # fmt: skip
-            for start in range(0, DATES, TIME_CHUNK):
-                days = np.arange(start, min(start + TIME_CHUNK, DATES))
+            for chunk in chunk_slices(bands):
+                days = np.arange(chunk.start, chunk.stop)
                 cover = smooth_fields(rng, len(days), edge, edge) / 3
                 cover = (cover - cover.mean((1, 2), keepdims=True)) + rng.random((len(days), 1, 1))
                 clear = cover % 1 < share
                 season = 0.7 + 0.6 * np.sin(days / DATES * np.pi)[:, None, None, None]
                 values = ground * season + rng.normal(0, 60, (len(days), edge, edge, 10))
                 values += np.where(clear, 0, 4000)[..., None]
-                bands[days[0] : days[-1] + 1] = np.clip(values, 1, 12000).astype(np.uint16)
-                masks[days[0] : days[-1] + 1] = clear.astype(np.uint8)
+                bands[chunk] = np.clip(values, 1, 12000).astype(np.uint16)
+                masks[chunk] = clear.astype(np.uint8)
             arrays = {
                 "doys": OPTICAL_DAYS,
                 "roi": np.ones((edge, edge), np.uint8),

@@ -145,9 +145,13 @@ class _WriteOnceStore(ZipStore):
             self._set(BLOCK_ROOT, self._root)
 
     def _set(self, key: str, value: Buffer) -> None:
+        self.write(key, value.to_bytes())
+
+    def write(self, key: str, value: bytes) -> None:
         if not self._is_open:
             self._sync_open()
-        self._zf.writestr(zipfile.ZipInfo(key), value.to_bytes(), self.compression)
+        with self._lock:
+            self._zf.writestr(zipfile.ZipInfo(key), value, self.compression)
 
     def _sync_open(self) -> None:
         if self._finished:
@@ -259,9 +263,20 @@ def create_series(
     """Create an array that `read_array` reads with the least processor time.
 
     As `create_array`, but each chunk has a CRC-32C, which processors compute several times as fast
-    as the CRC-32 of a zip file, and is stored without compression if that saves little.
+    as the CRC-32 of a zip file, and is stored without compression if that saves little. Chunks
+    along the first axis are shortened so that the last one is full or almost full; see
+    `chunk_slices`.
     """
+    number = -(-shape[0] // chunks[0])
+    chunks = (-(-shape[0] // max(1, number)), *chunks[1:])
     return create_array(group, name, shape, chunks, dtype, codec=_WorthCompressing, checksum=True)
+
+
+def chunk_slices(array: zarr.Array[Any]) -> Iterator[slice]:
+    """Yield the indices of the first axis that are in one chunk."""
+    size = array.chunks[0]
+    for start in range(0, array.shape[0], size):
+        yield slice(start, min(start + size, array.shape[0]))
 
 
 def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -274,6 +289,49 @@ def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise TileError(f"{group.store} has no array {name}: delete the file and run again.")
     return array
+
+
+def write_chunk(array: zarr.Array[Any], start: tuple[int, ...], values: NDArray[Any]) -> None:
+    """Write one chunk of an array that `create_array` created, at the cost of its compression.
+
+    zarr copies a chunk several times, and compares it with the value of missing chunks.
+
+    Args:
+        array: an array of a file that `create_block_file` creates.
+        start: place of the first value of the chunk along the first axes; 0 along others.
+        values: all values of the chunk that are in the array.
+    """
+    start += (0,) * (array.ndim - len(start))
+    place = tuple(slice(n, n + size) for n, size in zip(start, values.shape, strict=True))
+    ends = (min(n + c, s) for n, c, s in zip(start, array.chunks, array.shape, strict=True))
+    store = array.store_path.store
+    codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
+    if (
+        not isinstance(store, _WriteOnceStore)
+        or [type(codec) for codec in codecs] != [BytesCodec, BloscCodec]
+        or any(n % c for n, c in zip(start, array.chunks, strict=True))
+        or [part.stop for part in place] != list(ends)
+        or array.dtype != values.dtype
+    ):
+        array[place] = values
+        return
+    if _is_missing(values, array.fill_value):
+        return
+    if values.shape != array.chunks:
+        chunk = np.full(array.chunks, array.fill_value, array.dtype)
+        chunk[tuple(slice(size) for size in values.shape)] = values
+        values = chunk
+    index = tuple(n // c for n, c in zip(start, array.chunks, strict=True))
+    compressed = codecs[1]._blosc_codec.encode(np.ascontiguousarray(values))
+    store.write(f"{array.store_path.path}/{array.metadata.encode_chunk_key(index)}", compressed)
+
+
+def _is_missing(values: NDArray[Any], fill_value: Any) -> bool:
+    """Return whether all values are those of a chunk that is not stored."""
+    if fill_value == 0:
+        return not values.any()
+    equal = np.isnan(values) if np.isnan(fill_value) else values == fill_value
+    return bool(equal.all())
 
 
 def read_array(array: zarr.Array[Any], allocate: Allocate = np.empty) -> NDArray[Any]:
@@ -357,9 +415,13 @@ def _read_chunk(
     flags, size = _BLOSC_HEAD.unpack_from(scratch.data)
     if size != steps * (out[:1].nbytes if len(out) else 0):
         return False
-    plain = flags & _NOT_COMPRESSED and length == _BLOSC_HEAD.size + size and len(out) == steps
-    target = out.reshape(-1).view(np.uint8) if plain else scratch[_BLOSC_HEAD.size : length]
-    found = _read_into(file, target, add, head)
+    target = out.reshape(-1).view(np.uint8)
+    plain = flags & _NOT_COMPRESSED and length == _BLOSC_HEAD.size + size
+    body = scratch[_BLOSC_HEAD.size : length]
+    places = (target, body[len(target) :]) if plain else (body,)
+    found: int | None = head
+    for place in places:
+        found = None if found is None else _read_into(file, place, add, found)
     if checksum:
         stored = file.read(_CHECKSUM.size)
         if found is None or stored != _CHECKSUM.pack(found):
@@ -368,12 +430,10 @@ def _read_chunk(
         return False
     if plain:
         return True
-    body = scratch[:length].data
     if len(out) == steps:
-        blosc.decompress(body, out.reshape(-1).view(np.uint8).data)
+        blosc.decompress(scratch[:length].data, target.data)
     else:
-        chunk = np.frombuffer(blosc.decompress(body), out.dtype).reshape(steps, *out.shape[1:])
-        out[...] = chunk[: len(out)]
+        target[:] = np.frombuffer(blosc.decompress(scratch[:length].data), np.uint8)[: len(target)]
     return True
 
 

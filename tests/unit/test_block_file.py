@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import zarr
 
 from tessera_flow.block_file import (
     FORMAT,
+    chunk_slices,
     create_array,
     create_block_file,
     create_series,
     get_array,
     open_block_file,
     read_array,
+    write_chunk,
 )
 from tessera_flow.errors import TileError
 
@@ -67,11 +70,12 @@ def test_an_array_is_read_where_it_belongs(
     """Values that compression makes smaller, and noise."""
     rng = np.random.default_rng(dates)
     values = rng.integers(0, largest, (dates, 5, 7, 3)).astype(dtype)
-    values[16:32] = 0  # a chunk that is not stored
     given = np.full(values.shape, 9, dtype)
     with create_block_file(tmp_path / "a.zip", {}) as group:
         for name, chunks in (("a", (16, 5, 7, 3)), ("b", (16, 5, 4, 3))):
             array = create(group.create_group(name), "x", values.shape, chunks, dtype)
+            for chunk in list(chunk_slices(array))[1:2]:
+                values[chunk] = 0  # a chunk that is not stored
             if dates:
                 array[...] = values
     with open_block_file(tmp_path / "a.zip") as group:
@@ -83,6 +87,46 @@ def test_an_array_is_read_where_it_belongs(
             assert read_array(array).dtype == dtype
             assert np.array_equal(array[...], values)  # with plain zarr
     assert "a/x/c/1/0/0/0" not in zipfile.ZipFile(tmp_path / "a.zip").namelist()
+
+
+def test_chunks_of_series_are_about_equal(tmp_path: Path) -> None:
+    """A last chunk that is almost empty would be stored, read and checked completely."""
+    lengths = {
+        (30, 16): [15, 15],
+        (120, 16): [15] * 8,
+        (17, 16): [9, 8],
+        (16, 16): [16],
+        (3, 16): [3],
+        (0, 16): [],
+    }
+    with create_block_file(tmp_path / "a.zip", {}) as group:
+        for number, ((dates, most), expected) in enumerate(lengths.items()):
+            array = create_series(group, f"x{number}", (dates, 4), (most, 4), np.uint8)
+            found = list(chunk_slices(array))
+            assert [s.stop - s.start for s in found] == expected
+            assert [n for s in found for n in range(s.start, s.stop)] == list(range(dates))
+
+
+@pytest.mark.parametrize(("fill", "dtype"), [(0, np.int8), (0, np.uint16), (np.nan, np.float32)])
+def test_chunks_are_written_as_zarr_writes_them(
+    tmp_path: Path, fill: float, dtype: type[np.generic]
+) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 100, (25, 33, 3)).astype(dtype)
+    values[10:20, :10] = fill
+    for name in ("zarr", "direct"):
+        with create_block_file(tmp_path / name, {}) as group:
+            array = create_array(group, "x", values.shape, (10, 10, 3), dtype, fill)
+            for y, x in product(range(0, 25, 10), range(0, 33, 10)):
+                part = values[y : y + 10, x : x + 10]
+                if name == "zarr":
+                    array[y : y + 10, x : x + 10] = part
+                else:
+                    write_chunk(array, (y, x), part)
+    assert (tmp_path / "zarr").read_bytes() == (tmp_path / "direct").read_bytes()
+    with open_block_file(tmp_path / "direct") as group:
+        np.testing.assert_array_equal(get_array(group, "x")[...], values)
+        assert "x/c/1/0/0" not in zipfile.ZipFile(tmp_path / "direct").namelist()
 
 
 @pytest.mark.parametrize("smooth", [True, False])

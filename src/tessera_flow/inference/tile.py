@@ -94,15 +94,13 @@ def read_patch(group: zarr.Group, source: str, allocate: Allocate = np.empty) ->
         TileError: an array is missing or does not fit another one, or a value is invalid.
     """
     names = (*ARRAYS, "roi")
-    missing = [name for name in names if name not in group]
+    stored = dict(group.arrays())  # once: zarr parses the metadata of an array in a millisecond
+    missing = [name for name in names if name not in stored]
     if missing:
         raise TileError(
             f"{source} is incomplete: {', '.join(missing)} missing. Delete the file and run again."
         )
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, array in group.arrays():
-        if name in names:
-            arrays[name] = read_array(array, allocate)
+    arrays = {name: read_array(stored[name], allocate) for name in names}
     roi = arrays.pop("roi")
     check_arrays(arrays, source)
     if roi.shape != arrays["masks"].shape[1:]:

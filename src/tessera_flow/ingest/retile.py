@@ -12,7 +12,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ..block_file import create_array, create_block_file, create_series, get_array, open_block_file
+from ..block_file import (
+    chunk_slices,
+    create_array,
+    create_block_file,
+    create_series,
+    get_array,
+    open_block_file,
+)
 from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import ItemError
 from ..region.grid import Window, patch_name, tiling
@@ -25,8 +32,8 @@ from .missing_scenes import MISSING_SCENES
 log = logging.getLogger(__name__)
 
 TIME_CHUNK = 16
-"""Dates per stored chunk: large enough to read fast, small enough to decode without doubling the
-memory of a patch."""
+"""Most dates of a stored chunk: large enough to read fast, small enough to decode without doubling
+the memory of a patch."""
 
 _S2: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "bands": ((len(BANDS),), np.uint16),
@@ -169,8 +176,7 @@ def _copy(
     array = create_series(target, name, shape, (TIME_CHUNK, *plane, *tail), dtype)
     if images is None:
         return
-    for start in range(0, dates, TIME_CHUNK):
-        chunk = slice(start, min(start + TIME_CHUNK, dates))
+    for chunk in chunk_slices(array):
         array[chunk] = np.asarray(images[(chunk, *selection[1:])])
 
 

@@ -18,10 +18,9 @@ from rasterio.errors import RasterioError
 
 from .. import __version__
 from ..atomic import atomic_folder, output_error, write_text
-from ..block_file import get_array, open_block_file
+from ..block_file import chunk_slices, get_array, open_block_file
 from ..errors import TileError
 from ..inference.tile import ARRAYS, TILE_PIXEL_ARRAYS
-from ..ingest.retile import TIME_CHUNK
 from ..npy_file import allocate
 from ..products.checksums import Checksums
 from ..region.grid import Block, RegionGrid, Window, crop, patch_name
@@ -103,14 +102,13 @@ def _write_array(path: Path, group: zarr.Group, name: str, size: int) -> None:
     if name not in TILE_PIXEL_ARRAYS:
         np.save(path, np.asarray(source[:]))
         return
-    steps, height, width = source.shape[:3]
-    shape = (steps, size, size, *source.shape[3:])
+    dates, height, width = source.shape[:3]
+    shape = (dates, size, size, *source.shape[3:])
     if 0 in shape:
         np.save(path, np.zeros(shape, source.dtype))
         return
     allocate(path, shape, source.dtype)
-    for start in range(0, steps, TIME_CHUNK):
-        chunk = slice(start, min(start + TIME_CHUNK, steps))
+    for chunk in chunk_slices(source):
         # Opened for each chunk: written pages of a map count as memory until it is unmapped.
         target = np.lib.format.open_memmap(path, mode="r+")
         target[chunk, :height, :width] = np.asarray(source[chunk])

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ..block_file import create_array, create_block_file, create_series
+from ..block_file import chunk_slices, create_array, create_block_file, create_series
 from ..config.empty_block import OnEmptyBlock, handle_empty
 from ..errors import TileError
 from ..inference.tile import TILE_PIXEL_ARRAYS, TileArrays
@@ -308,12 +308,11 @@ def _write_patch(
         has_pixels = name in TILE_PIXEL_ARRAYS
         tail = (*inside.shape, *source.shape[3:]) if has_pixels else ()
         array = create_series(patch, name, (source.shape[0], *tail), (TIME_CHUNK, *tail), dtype)
-        for start in range(0, source.shape[0], TIME_CHUNK):
-            steps = slice(start, min(start + TIME_CHUNK, source.shape[0]))
-            values = source[steps]
+        for dates in chunk_slices(array):
+            values = source[dates]
             if has_pixels:
                 padded = np.zeros((values.shape[0], *tail), dtype)
                 padded[:, :height, :width] = values[:, :height, :width]
                 values = padded
-            array[steps] = values.astype(dtype, copy=False)
+            array[dates] = values.astype(dtype, copy=False)
     return roi
