@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..block_file import create_array, create_block_file, open_block_file
+from ..block_file import create_array, create_block_file, open_block_file, write_chunk
 from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import ToleranceError
 from ..models.checkpoint import sha256_of
@@ -118,12 +118,16 @@ def infer_block(
             "patches": _content_hash(patches),
             "software": [__version__, torch.__version__],
         }
+        reason = None
         try:
             _infer(source, output, prepared, options, attributes, inputs, stop)
         except ToleranceError as error:
             if not prepared.may_fall_back():
                 raise refusal(prepared, error) from error
-            prepared = prepared.in_float32(str(error))
+            reason = str(error)
+        # Outside the clause, where the error would keep patches and memory of the device.
+        if reason is not None:
+            prepared = prepared.in_float32(reason)
             _infer(source, output, prepared, options, attributes, inputs, stop)
 
 
@@ -144,8 +148,9 @@ def _infer(
         "fallback": prepared.fallback,
     }
     with Progress(output, {"attributes": attributes, **inputs}) as progress:
-        _embed_patches(source, prepared, options, progress, stop)
-        _write(output, attributes, source, options, prepared, progress)
+        compared = _embed_patches(source, prepared, options, progress, stop)
+        found = None if prepared.reference is None else record(compared)
+        _write(output, {**attributes, "compared": found}, source, options, prepared, progress)
         progress.remove()
 
 
@@ -155,9 +160,13 @@ def _embed_patches(
     options: InferenceOptions,
     progress: Progress,
     stop: StopRequest,
-) -> None:
+) -> Comparison:
     """Embed the unfinished patches; with a GPU the next patch is read and the previous one saved
-    meanwhile."""
+    meanwhile.
+
+    Returns:
+        The comparison of all patches with float32.
+    """
     model = prepared.model
     stop.wait_for_check()
     numbers = {patch: number for number, patch in enumerate(source.patches, start=1)}
@@ -194,6 +203,7 @@ def _embed_patches(
             start = time.monotonic()
             if patch != todo[-1]:
                 stop.check(f"{numbers[patch]} of {len(numbers)} patches are kept")
+    return compared
 
 
 def _embeddings(
@@ -267,7 +277,7 @@ def _arrays(
 
 
 def _compared(source: PatchFile, progress: Progress) -> Comparison:
-    """Return the comparison of all finished patches."""
+    """Return the comparison of all patches that earlier jobs finished."""
     total = Comparison()
     for patch in source.patches:
         if patch_name(patch) in progress:
@@ -285,10 +295,8 @@ def _write(
 ) -> None:
     """Assemble the patches in the output file."""
     dim = options.dim or prepared.model.sizes.dims[-1]
-    compared = None if prepared.reference is None else record(_compared(source, progress))
     compilation = prepared.compilation
     found = {
-        "compared": compared,
         "compiled": compilation is not None and compilation.reason is None,
         "not_compiled": None if compilation is None else compilation.reason,
     }
@@ -307,7 +315,7 @@ def _write(
         for patch in source.patches:
             saved = progress.read(patch_name(patch))
             for name in arrays:
-                arrays[name][patch.slices] = saved[name]
+                write_chunk(arrays[name], (patch.y0, patch.x0), saved[name])
             summaries[patch] = {
                 name.removeprefix(f"{SUMMARY}_"): values
                 for name, values in saved.items()
