@@ -1,8 +1,12 @@
 """The code for GPUs, run on a CPU: the same numbers as the code for CPUs, and no waiting."""
 
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tessera_flow.errors import ConfigError
+from tessera_flow.errors import ConfigError, NotFiniteError
 from tessera_flow.inference import runs
 from tessera_flow.inference.batching import TokenLimit
 from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile
@@ -221,6 +225,56 @@ def test_memory_that_runs_out_halves_runs_and_passes(
         fed(golden.tile("main"), model, ALL)
 
 
+def test_a_repeated_pass_adds_no_draw_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out at the end of a pass, after the sum of the draws."""
+    model, options = model_of("v1_0_qat"), replace(ALL, repeat_times=2, dtype="int8")
+    expected = fed(golden.tile("main"), model, options)
+    plain, calls = runs.quantize_on_device, []
+
+    def quantized_later(embeddings: torch.Tensor, rule: Quantizer) -> Any:
+        calls.append(len(embeddings))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(embeddings, rule)
+
+    monkeypatch.setattr(runs, "quantize_on_device", quantized_later)
+    result = fed(golden.tile("main"), model, options)
+    assert len(calls) == 3  # the pass, and its halves
+    np.testing.assert_array_equal(result.values, expected.values)
+    assert expected.scales is not None and result.scales is not None
+    np.testing.assert_allclose(result.scales, expected.scales, rtol=1e-5)
+
+
+class CountedEnds(Transfers):
+    """Counts how often everything was waited for."""
+
+    ends = 0
+
+    def wait_for_all(self) -> None:
+        self.ends += 1
+        super().wait_for_all()
+
+
+def test_work_that_nobody_takes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of one stream could be used again while another one still works with it."""
+    model, transfers = model_of("v2_student_qk"), CountedEnds(CPU)
+    items = [Item(golden.tile("one"), (0, 0))] * 3
+    assert len(list(embed_tiles(items, model, ALL, transfers))) == 3 and transfers.ends == 0
+    embeddings = embed_tiles(items, model, ALL, transfers)
+    next(embeddings)
+    assert transfers.ends == 0
+    del embeddings
+    assert transfers.ends == 1
+
+    def fail(*_: Any) -> None:
+        raise NotFiniteError("no finite numbers")
+
+    monkeypatch.setattr(runs, "require_finite", fail)
+    with pytest.raises(NotFiniteError):
+        list(embed_tiles(items, model, ALL, transfers))
+    assert transfers.ends == 2
+
+
 def test_too_little_memory_for_the_results_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -243,6 +297,7 @@ def test_passes_have_equally_many_tokens() -> None:
     limit = TokenLimit(4096)
     assert [limit.size(length) for length in (8, 64, 72, 5000)] == [512, 64, 56, 1]
     assert limit.reduce(10, 64) and limit.size(8) == 80 and not limit.reduce(100, 64)
+    assert TokenLimit(2**23).size(8) == 65535  # as many as a GPU has groups along an axis
 
 
 @pytest.mark.parametrize("name", ["v1_1", "v2_student_qk", "v2_teacher_tiny"])
@@ -302,3 +357,20 @@ def test_arrays_of_any_kind_are_copied_to_the_device() -> None:
     transfers.event().wait()
     assert result.tolist() == [0, 1, 2, 3, 4] and not np.shares_memory(result, tensor.numpy())
     assert (transfers.copies, transfers.blocking) == (13, 0)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_feed_counts_from_the_first_patch_on(tmp_path: Path) -> None:
+    """Loading the model, which takes seconds, is not counted, and neither is the device."""
+    command = ["-m", "benchmarks.feed", "--edge", "24", "--patches", "2", "--round", "--folder"]
+    done = subprocess.run(
+        [sys.executable, *command, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        timeout=600,
+    )
+    run = json.loads(done.stdout)
+    assert run["pixels"] == 2 * 24 * 24 and run["copies"] > 20 and run["blocking"] == 0
+    assert 0 < run["reading"] < run["total"] < 1.5

@@ -77,8 +77,10 @@ def test_half_precision_at_published_sizes(
         assert_within(exact, result, on_cpu, HALF, case)
         other = embed_tile(tile, on_gpu, dataclasses.replace(ALL, batch_size=5)).values
         defined = np.isfinite(result[..., 0])
+        # Passes of another size run in other kernels, which add in another order: both round
+        # within the tolerance, and no bits need to be equal.
         agreement = compare(result[defined], other[defined], on_gpu.family.quantizer)
-        assert agreement.largest <= 1, case
+        assert not HALF.violations(agreement), case
 
 
 def test_embeddings_are_equal_with_too_little_memory(

@@ -27,6 +27,11 @@ TOKENS_PER_PIXEL = 64
 """Steps of one of the pixels by which the size of a pass on a GPU is given."""
 
 
+LARGEST_PASS = 65535
+"""Most pixels of a pass on a GPU: attention starts a group of threads for each, along an axis on
+which CUDA has no more."""
+
+
 class Work(Protocol):
     """Pixels of a forward pass."""
 
@@ -145,7 +150,7 @@ class TokenLimit(Limit):
 
     def size(self, steps: int) -> int:
         """Return the maximum number of pixels with this number of steps, at least 1."""
-        return max(1, self.tokens // steps)
+        return max(1, min(LARGEST_PASS, self.tokens // steps))
 
     def reduce(self, pixels: int, steps: int) -> bool:
         """See `Limit.reduce`."""

@@ -77,22 +77,26 @@ def embed_tiles(
             if not output.rows_left:
                 yield output.embedding()
 
-    for item in tiles:
-        output = Output.of(item, stages.dim, options.dtype)
-        waiting = deque(stages.runs(item.tile))
-        while waiting:
-            rows = waiting.popleft()
-            try:
-                started.append(stages.start(item, rows, output))
-            except torch.OutOfMemoryError:
-                waiting.extendleft(reversed(_halves(rows)))
-                yield from advance(0)
-                continue
-            if waiting:
-                yield from advance(1)
-        del item  # before the next one is requested
-        yield from advance(1)
-    yield from advance(0)
+    try:
+        for item in tiles:
+            output = Output.of(item, stages.dim, options.dtype)
+            waiting = deque(stages.runs(item.tile))
+            while waiting:
+                rows = waiting.popleft()
+                try:
+                    started.append(stages.start(item, rows, output))
+                except torch.OutOfMemoryError:
+                    waiting.extendleft(reversed(_halves(rows)))
+                    yield from advance(0)
+                    continue
+                if waiting:
+                    yield from advance(1)
+            del item  # before the next one is requested
+            yield from advance(1)
+        yield from advance(0)
+    except BaseException:  # also if the caller takes no more embeddings
+        stages.abandon()
+        raise
 
 
 def _halves(rows: slice) -> list[slice]:

@@ -393,17 +393,24 @@ class Stages:
         pixels = batch.pixels
         embeddings = self._model.fusion(*(v.index_select(0, pixels) for v in vectors))
         if total is not None:
-            total.index_add_(0, pixels, embeddings)
-            embeddings = total.index_select(0, pixels)
-            embeddings = embeddings / torch.full_like(embeddings, self._repeats)
+            embeddings = total.index_select(0, pixels) + embeddings
+        if total is not None and results is None:
+            # Nothing follows that could lack memory: a repeated pass must not add twice.
+            total.index_copy_(0, pixels, embeddings)
         if results is None:
             return
+        if total is not None:
+            embeddings = embeddings / torch.full_like(embeddings, self._repeats)
         embeddings = embeddings[:, : self.dim]
         new = [embeddings]
         if len(results) == 2:
             new = list(quantize_on_device(embeddings, self._model.family.quantizer))
         for result, values in zip(results, new, strict=True):
             result.index_copy_(0, pixels, values)
+
+    def abandon(self) -> None:
+        """Wait for what was started before its memory is released; nobody takes the results."""
+        self._transfers.wait_for_all()
 
     def finish(self, run: Run) -> Output:
         """Wait for the results of a run, and copy them to its tile's arrays.

@@ -84,7 +84,8 @@ class Transfers:
         memory, self._in_use = self._in_use, []
         if self._module is None:
             return Event(None, memory)
-        event = self._module.Event()
+        # Waiting for an event of CUDA occupies a core, unless it is a blocking one.
+        event = self._module.Event(**({"blocking": True} if self.device.type == "cuda" else {}))
         event.record(self._module.current_stream(self.device))
         return Event(event, memory)
 
@@ -92,6 +93,16 @@ class Transfers:
         """Let the device start what follows only after an event; the calling thread continues."""
         if event.event is not None:
             self._module.current_stream(self.device).wait_event(event.event)
+
+    def wait_for_all(self) -> None:
+        """Wait until all that was started has ended.
+
+        Memory of one stream must not be used again while another one still works with it; PyTorch
+        does not know of this use.
+        """
+        if self._module is not None:
+            self._module.synchronize(self.device)
+        self._in_use.clear()
 
     def upload(self, *arrays: NDArray[Any]) -> Tensor:
         """Return a tensor on the device: the arrays, concatenated along their first axis.
