@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +35,7 @@ from ..sensors.sentinel2 import (
 from .missing_scenes import Acquisition, usable
 from .pixel_sample import OffsetConfirmation
 from .radar_check import check_power
-from .read_job import ReadJob, WindowJob, day_attributes, days_of, readers, results_of
+from .read_job import ReadJob, Reads, WindowJob, day_attributes, days_of, readers, results_of
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +83,7 @@ class _OpticalDays:
         self, acquisitions: Sequence[Acquisition]
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_]] | None:
         futures = [
-            (acquisition, item, self.job.start(item, self.scl_key, "uint8", self.scl))
+            (acquisition, item, self.job.start(item, [self.scl_key], "uint8", self.scl))
             for acquisition, item in usable(acquisitions)
         ]
         scl = results_of(futures)
@@ -112,12 +110,12 @@ class _OpticalDays:
         for index, (acquisition, item) in enumerate(scenes):
             if not mosaic.needs(index):
                 continue
-            futures = started.pop(index, None)
-            if futures is None:
+            reads = started.pop(index, None)
+            if reads is None:
                 if not complete:
                     continue  # the mosaic will be started again
-                futures = self._start(item)
-            planes = results_of([(acquisition, item, future) for future in futures])
+                reads = self._start(item)
+            planes = results_of([(acquisition, item, reads)])
             if planes is None:
                 complete = False
             elif complete:
@@ -128,8 +126,8 @@ class _OpticalDays:
         used = self.confirmed(item)
         return [self.preprocessing if used.has_offset(band) else None for band in BANDS]
 
-    def _start(self, item: SourceItem) -> list[Future[NDArray[Any]]]:
-        return [self.job.start(item, key, "uint16", self.bilinear) for key in self.band_keys]
+    def _start(self, item: SourceItem) -> Reads:
+        return self.job.start(item, self.band_keys, "uint16", self.bilinear)
 
 
 def download_sentinel2(
@@ -226,21 +224,21 @@ class _RadarDays:
         mosaic = np.zeros((*self.job.inside.shape, len(CHANNELS)), np.int16)
         acquisitions = [Acquisition(item, self.job.missing_scenes) for item in items]
         started = [(acquisition, self._start(item)) for acquisition, item in usable(acquisitions)]
-        for acquisition, futures in started:
+        for acquisition, reads in started:
             while (item := acquisition.item) is not None:
-                power = results_of([(acquisition, item, future) for future in futures])
+                power = results_of([(acquisition, item, reads)])
                 if power is not None:
                     check_power(item, self.keys, power)
                     channels = [power_to_scaled_decibels(values) for values in power]
                     add_to_mosaic(mosaic, np.stack(channels, axis=-1))
                     break
                 if acquisition.item is not None:
-                    futures = self._start(acquisition.item)
+                    reads = self._start(acquisition.item)
         mosaic[~self.job.inside] = 0
         return mosaic
 
-    def _start(self, item: SourceItem) -> list[Future[NDArray[Any]]]:
-        return [self.job.start(item, key, "float32", self.options) for key in self.keys]
+    def _start(self, item: SourceItem) -> Reads:
+        return self.job.start(item, self.keys, "float32", self.options)
 
 
 def download_sentinel1(

@@ -21,7 +21,7 @@ from ..archives.providers import find_provider
 from ..concurrency import ordered_map
 from ..config.sections import Download, Sentinel1, Sentinel2
 from ..raster.failures import MissingSceneError
-from ..raster.odc_driver import asset_of, load_asset
+from ..raster.odc_driver import asset_of, on_grid
 from ..raster.pixels import PixelList
 from ..raster.reader import Reader
 from ..raster.resample import ReadOptions
@@ -60,6 +60,39 @@ def day_attributes(days: Sequence[tuple[datetime.date, list[SourceItem]]]) -> di
     }
 
 
+class Reads:
+    """Assets of one item that are being read.
+
+    Args:
+        futures: one for each asset.
+        finish: makes images of their results.
+    """
+
+    def __init__(
+        self, futures: Sequence[Future[T]], finish: Callable[[list[T]], list[NDArray[Any]]]
+    ) -> None:
+        self._futures: Sequence[Future[Any]] = futures
+        self._finish: Callable[[list[Any]], list[NDArray[Any]]] = finish
+
+    def images(self) -> list[NDArray[Any]]:
+        """Return an image of each asset.
+
+        Raises:
+            MissingSceneError: an asset is missing or corrupt.
+            ReadError: one cannot be read; also if another one is missing.
+        """
+        results, missing = [], None
+        for future in self._futures:
+            try:
+                results.append(future.result())
+            except MissingSceneError as error:
+                missing = missing or error
+        self._futures = ()
+        if missing is not None:
+            raise missing
+        return self._finish(results)
+
+
 class ReadJob:
     """Shared state of the days of one job.
 
@@ -91,9 +124,9 @@ class ReadJob:
         raise NotImplementedError
 
     def start(
-        self, item: SourceItem, key: str, dtype: str, options: ReadOptions
-    ) -> Future[NDArray[Any]]:
-        """Start to read one asset of an item: an image of the shape of `inside`."""
+        self, item: SourceItem, keys: Sequence[str], dtype: str, options: ReadOptions
+    ) -> Reads:
+        """Start to read assets of an item: images of the shape of `inside`."""
         raise NotImplementedError
 
     def on_block(self, image: NDArray[Any]) -> NDArray[Any]:
@@ -168,10 +201,14 @@ class WindowJob(ReadJob):
         return item.overlaps(self.geobox)
 
     def start(
-        self, item: SourceItem, key: str, dtype: str, options: ReadOptions
-    ) -> Future[NDArray[Any]]:
-        """Start to read one asset of an item on the bounding box."""
-        return self.pool.submit(load_asset, self.reader, item, key, dtype, self.geobox, options)
+        self, item: SourceItem, keys: Sequence[str], dtype: str, options: ReadOptions
+    ) -> Reads:
+        """Start to read assets of an item on the bounding box."""
+        futures = [
+            self.pool.submit(self.reader.read, asset_of(item, key), self.geobox, dtype, options)
+            for key in keys
+        ]
+        return Reads(futures, lambda placed: on_grid(item, keys, placed, dtype, self.geobox))
 
     def on_block(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return an image of the bounding box on the full block, 0 outside."""
@@ -202,10 +239,11 @@ class PixelJob(ReadJob):
         return bool(pixels_covered(self.pixels, item).any())
 
     def start(
-        self, item: SourceItem, key: str, dtype: str, options: ReadOptions
-    ) -> Future[NDArray[Any]]:
-        """Start to read one asset of an item at the pixels."""
-        return self.pool.submit(self._read, item, key, dtype, options)
+        self, item: SourceItem, keys: Sequence[str], dtype: str, options: ReadOptions
+    ) -> Reads:
+        """Start to read assets of an item at the pixels."""
+        futures = [self.pool.submit(self._read, item, key, dtype, options) for key in keys]
+        return Reads(futures, lambda images: images)
 
     def _read(self, item: SourceItem, key: str, dtype: str, options: ReadOptions) -> NDArray[Any]:
         image = np.zeros(self.shape, dtype)
@@ -254,14 +292,16 @@ def readers(
 
 
 def results_of(
-    futures: Sequence[tuple[Acquisition, SourceItem, Future[NDArray[Any]]]],
+    started: Sequence[tuple[Acquisition, SourceItem, Reads]],
 ) -> list[NDArray[Any]] | None:
     """Return the images, or None if one is missing or corrupt. Its acquisition then continues with
     the next duplicate."""
-    images = []
-    for acquisition, item, future in futures:
+    images: list[NDArray[Any]] = []
+    complete = True
+    for acquisition, item, reads in started:
         try:
-            images.append(future.result())
+            images += reads.images()
         except MissingSceneError as error:
             acquisition.discard(item, error)
-    return images if len(images) == len(futures) else None
+            complete = False
+    return images if complete else None
