@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import workflow
+from tests.support.shared_folder import made_once
 
 LONG = Path(__file__).with_name("long.txt")
 
@@ -48,20 +47,13 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Made once, also when pytest-xdist runs several workers. Do not change it: copy it.
     """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    folder, done = root / "finished-run" / "run", root / "finished-run" / "done"
-    done.parent.mkdir(exist_ok=True)
-    with (root / "finished-run.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
-            workflow.four_blocks(folder)
-            workflow.change(folder, {"paths.keep": ["slices", "stack", "patches"]})
-            workflow.run(folder)
-            done.touch()
-    return folder
+
+    def make(folder: Path) -> None:
+        workflow.four_blocks(folder)
+        workflow.change(folder, {"paths.keep": ["slices", "stack", "patches"]})
+        workflow.run(folder)
+
+    return made_once(tmp_path_factory, "finished-run", make)
 
 
 @pytest.fixture

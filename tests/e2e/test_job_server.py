@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -25,6 +26,12 @@ def start(script: Path, text: str, **variables: str) -> subprocess.Popen[str]:
         cwd=script.parent, env={**os.environ, **variables},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], 60)[0], "the script writes nothing"
+    return process.stdout.readline()
 
 
 @pytest.mark.parametrize(
@@ -58,19 +65,22 @@ def test_script_of_other_sources_imports_its_own_package(tmp_path: Path) -> None
     """As the rules of a copy do, or of a clone in a cache."""
     text = "import sys\nprint('torch' in sys.modules, 'tessera_flow.errors' in sys.modules)"
     for head, expected in ((OURS, "True True"), ("", "True False")):
-        assert start(tmp_path / "script.py", head + text).communicate()[0].strip() == expected
+        assert (
+            start(tmp_path / "script.py", head + text).communicate(timeout=60)[0].strip()
+            == expected
+        )
     package = tmp_path / "src" / "tessera_flow"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("__version__ = 'another'")
     text = f"import sys\nsys.path.insert(0, {str(package.parent)!r})\n"
     text += "from tessera_flow import __version__\nprint(__version__)"
-    assert start(tmp_path / "script.py", text).communicate()[0].strip() == "another"
+    assert start(tmp_path / "script.py", text).communicate(timeout=60)[0].strip() == "another"
 
 
 def test_settings_of_the_interpreter_get_one(tmp_path: Path) -> None:
     text = OURS + "import sys\nprint('torch' in sys.modules, sys.flags.utf8_mode)"
     found = start(tmp_path / "script.py", text, PYTHONUTF8="1")
-    assert found.communicate()[0].strip() == "False 1"
+    assert found.communicate(timeout=60)[0].strip() == "False 1"
 
 
 def test_signals_reach_the_script(tmp_path: Path) -> None:
@@ -80,7 +90,7 @@ def test_signals_reach_the_script(tmp_path: Path) -> None:
         "print('ready', flush=True)\ntime.sleep(60)"
     )
     found = start(tmp_path / "script.py", OURS + text)
-    assert found.stdout is not None and found.stdout.readline() == "ready\n"
+    assert first_line(found) == "ready\n"
     found.send_signal(signal.SIGTERM)
     assert found.wait(30) == 7
 
@@ -88,8 +98,7 @@ def test_signals_reach_the_script(tmp_path: Path) -> None:
 def test_end_of_the_client_ends_the_script(tmp_path: Path) -> None:
     text = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
     found = start(tmp_path / "script.py", OURS + text)
-    assert found.stdout is not None
-    process = int(found.stdout.readline())
+    process = int(first_line(found))
     found.kill()
     for _ in range(300):
         try:

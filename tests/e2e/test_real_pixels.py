@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import fcntl
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from ..support import workflow
 from ..support.pipeline import configuration, ingest, read_config, stacked, write_box
 from ..support.scenes import optical, radar
 from ..support.servers import FileServer, serve_files
+from ..support.shared_folder import made_once
 
 REAL = workflow.REPOSITORY.parent / "shared" / "real"
 TILE = REAL / "tile_31UFS_monthly"
@@ -110,6 +109,7 @@ def monthly_archive(folder: Path, server: FileServer) -> list[dict[str, Any]]:
 
 def run_workflow(folder: Path) -> None:
     """Run Snakemake on scenes over HTTP; 2 x 2 blocks of up to 2 x 2 patches."""
+    folder.mkdir()
     left, top = TILE_ORIGIN
     write_box(folder / "roi.geojson", left, top - 1000, left + 1000, top)
     with serve_files(folder / "scenes") as server:
@@ -137,15 +137,7 @@ def run_workflow(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Made once, also when pytest-xdist runs several workers."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    folder = root / "real-pixels"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "requests.json").exists():
-            run_workflow(folder)
+    folder = made_once(tmp_path_factory, "real-pixels", run_workflow)
     tile = read_tile_folder(TILE)
     arrays = {name: np.array(getattr(tile, name)) for name in ARRAYS}
     requests = [tuple(entry) for entry in json.loads((folder / "requests.json").read_text())]

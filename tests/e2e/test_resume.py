@@ -118,7 +118,7 @@ def test_a_hundred_kills_at_random_moments(finished_run: Path, tmp_path: Path, s
             process.wait(timeout=moments.uniform(1, 9))
         victim = min(kills, key=kills.__getitem__)
         if not strike(process, victim, moments):
-            if process.wait() == 0:
+            if process.wait(timeout=300) == 0:
                 assert product_bytes(folder) == undisturbed
                 ends += 1
                 for name in ("work", "results"):
@@ -146,7 +146,7 @@ def strike(process: AnyRun, victim: str, moments: random.Random) -> bool:
         return False
     with contextlib.suppress(ProcessLookupError):
         os.kill(moments.choice(candidates), signal.SIGKILL)
-    process.wait()
+    process.wait(timeout=300)
     return True
 
 

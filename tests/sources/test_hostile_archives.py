@@ -230,6 +230,7 @@ def dripping(text: bytes, pause: float) -> Iterator[str]:
 
     def answer(connection: socket.socket) -> None:
         with connection:
+            connection.settimeout(60)
             connection.recv(65536)
             try:
                 connection.sendall(text)

@@ -51,7 +51,8 @@ def internet(folder: Path, hosts: Mapping[str, Server]) -> Iterator[dict[str, st
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(60)
+        assert not thread.is_alive(), "the server does not end"
 
 
 class _Proxy(_Handler):

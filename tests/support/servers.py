@@ -326,7 +326,7 @@ def running(state: Server) -> Iterator[None]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(60)
 
 
 def closed_port() -> int:

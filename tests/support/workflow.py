@@ -129,7 +129,7 @@ def kill_group(process: AnyRun) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    process.wait()
+    process.wait(timeout=60)
     deadline = time.monotonic() + 30
     while members(process.pid):
         assert time.monotonic() < deadline, "processes of the run outlived SIGKILL"
