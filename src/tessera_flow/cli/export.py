@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the export and print its size."""
     from ..errors import OutputError
     from ..products.export import Request, export
+    from ..products.export_origin import origin_file
 
     if arguments.coarser < 1:
         raise OutputError(f"--coarser {arguments.coarser}: give 1 or more.")
@@ -80,6 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     view = export(arguments.product, arguments.out, request, threads=os.cpu_count() or 1)
     height, width = view.shape
     print(f"{arguments.out}: {len(view.names)} bands, {width} x {height} px")
+    second = origin_file(arguments.out)
+    if second is not None and second.exists():
+        print(f"{second}: which embeddings are published (1), computed (2) or means of both (3)")
     return 0
 
 

@@ -21,10 +21,18 @@ from .. import __version__
 from ..atomic import atomic_folder, atomic_output, check_output, write_text
 from ..errors import OutputError
 from ..npy_file import allocate, put
-from ..region.grid import tiling
+from ..region.grid import Window, tiling
 from .band_cog import EXPORT_TAG, BandRaster, Piece, tile_edge, write_band_cog
 from .checksums import sha256_of
 from .export_grid import Grid, grid_like, grid_of_crs
+from .export_origin import (
+    MEANINGS,
+    check_origin_file,
+    open_origin,
+    origin_attributes,
+    read_values,
+    write_origin_file,
+)
 from .export_view import View, chosen, coarser, components, nearest, open_view
 from .geotiff import open_raster
 from .provenance import crs_code
@@ -73,11 +81,12 @@ def export(product: Path, output: Path, request: Request, threads: int = 1) -> V
         OutputError: the output exists and is no export, or cannot be written; or a cell is larger
             than the product.
     """
-    writers = {".tif": _write_tif, ".zarr": _write_zarr, ".npy": _write_npy, ".nc": _write_netcdf}
-    if output.suffix not in writers:
-        raise OutputError(f"--out {output}: name a path that ends in {', '.join(writers)}.")
+    writers = {".zarr": _write_zarr, ".nc": _write_netcdf}
+    if output.suffix not in FORMATS:
+        raise OutputError(f"--out {output}: name a path that ends in {', '.join(FORMATS)}.")
     _check_replaceable(output)
     view, record = open_view(product)
+    origin = open_origin(product, view)
     dtype = record["model"]["dtype"]
     if request.cells > max(view.shape):
         raise OutputError(
@@ -85,6 +94,7 @@ def export(product: Path, output: Path, request: Request, threads: int = 1) -> V
         )
     if request.cells > 1:
         view = coarser(view, request.cells)
+        origin = origin and coarser(origin, request.cells)
     made: dict[str, Any] = {
         "by": f"tessera-flow {__version__}",
         "values": "float32 embeddings" + (", dequantised" if dtype == "int8" else ""),
@@ -99,8 +109,11 @@ def export(product: Path, output: Path, request: Request, threads: int = 1) -> V
         view, made["pca"] = components(view, request.pca)
     if grid := _grid(view, request):
         view = nearest(view, grid)
+        origin = origin and nearest(origin, grid)
         made["resampling"] = "nearest neighbour"
     made["bands"] = list(view.names)
+    if origin is not None:
+        made["origin"] = ", ".join(f"{value} {name}" for value, name in enumerate(MEANINGS))
     record = record | {
         "crs": crs_code(view.crs) or view.crs.to_wkt(),
         "transform": [float(v) for v in list(view.transform)[:6]],
@@ -108,10 +121,13 @@ def export(product: Path, output: Path, request: Request, threads: int = 1) -> V
         "nodata": {"embeddings": "NaN"},
         "export": made,
     }
+    write_origin_file(output, origin, _texts(record))
     if output.suffix == ".tif":
         _write_tif(output, view, record, threads)
+    elif output.suffix == ".npy":
+        _write_npy(output, view, record)
     else:
-        writers[output.suffix](output, view, record)
+        writers[output.suffix](output, view, record, origin)
     return view
 
 
@@ -129,6 +145,7 @@ def _check_replaceable(output: Path) -> None:
     if output.suffix == ".zarr":
         return  # atomic_folder checks
     check_output(output)
+    check_origin_file(output)
     for path in (output, output.with_suffix(".json")) if output.suffix == ".npy" else (output,):
         if path.exists() and not _is_export(path):
             raise OutputError(
@@ -218,7 +235,7 @@ def _axis_attributes(view: View) -> dict[str, dict[str, Any]]:
     return {"x": axes.get("X", {"axis": "X"}), "y": axes.get("Y", {"axis": "Y"})}
 
 
-def _write_zarr(output: Path, view: View, record: Mapping[str, Any]) -> None:
+def _write_zarr(output: Path, view: View, record: Mapping[str, Any], origin: View | None) -> None:
     with atomic_folder(output, _is_export) as part:
         group = zarr.create_group(part, zarr_format=3, attributes=_texts(record))
         for name, values in _coordinates(view).items():
@@ -239,9 +256,17 @@ def _write_zarr(output: Path, view: View, record: Mapping[str, Any]) -> None:
         for window in tiling(*view.shape, _ZARR_CHUNK):
             rows, columns = window.slices
             data[:, rows, columns] = np.moveaxis(view.read(window), -1, 0)
+        if origin is None:
+            return
+        codes = group.create_array(
+            "origin", shape=view.shape, chunks=data.chunks[1:], dtype="uint8", fill_value=0,
+            dimension_names=("y", "x"), attributes=origin_attributes(),
+        )  # fmt: skip
+        for window in tiling(*view.shape, _ZARR_CHUNK):
+            codes[window.slices] = read_values(origin, window)
 
 
-def _write_netcdf(output: Path, view: View, record: Mapping[str, Any]) -> None:
+def _write_netcdf(output: Path, view: View, record: Mapping[str, Any], origin: View | None) -> None:
     """Write NetCDF-3, in memory."""
     size = 4 * len(view.names) * view.shape[0] * view.shape[1]
     if size > _NETCDF_BYTES:
@@ -266,5 +291,11 @@ def _write_netcdf(output: Path, view: View, record: Mapping[str, Any]) -> None:
         coordinates | {"spatial_ref": ((), np.int32(0), _crs_attributes(view))},
         {"Conventions": "CF-1.11", **_texts(record)},
     )  # fmt: skip
+    if origin is not None:
+        codes = read_values(origin, Window(0, 0, *view.shape)).astype(np.int8)  # NetCDF-3 has these
+        flags = origin_attributes()
+        del flags["coordinates"]
+        flags["flag_values"] = np.array(flags["flag_values"], np.int8)
+        dataset["origin"] = (("y", "x"), codes, flags)
     with atomic_output(output) as temporary:
         dataset.to_netcdf(temporary, engine="scipy", format="NETCDF3_64BIT")

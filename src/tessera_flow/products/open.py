@@ -31,7 +31,8 @@ def open_product(path: str | os.PathLike[str]) -> xr.Dataset:
 
     Returns:
         A dataset with `embeddings` (time, band, y, x) float32, NaN where there is no embedding;
-        `observation_counts` and `observation_months` where they are known; coordinates and CRS as
+        `observation_counts` and `observation_months` where they are known; `origin` where holes of
+        published embeddings were computed (1 published, 2 computed); coordinates and CRS as
         in the store, of a cube also `period` (time), the names of the periods. Attributes that are
         objects or lists of texts in the store, such as `provenance`, are JSON text, so that the
         dataset can be written as NetCDF. Arrays are read chunk by chunk when they are used.

@@ -17,6 +17,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from ..errors import RegionError
+from ..inference.block_embeddings import COMPUTED
 from ..region.crs import reproject
 from .blocks import COUNT_KINDS
 from .points import Polygons
@@ -39,6 +40,8 @@ class PolygonMeans:
         inside: (n,) int64 all pixels of the product whose centre is in the polygon.
         state: (n,) `ok`, `partly outside` the product, `no embedding`, `no pixel` (no centre is in
             the polygon), `outside` or `no coordinates`.
+        computed: (n,) int64 pixels of `pixels` whose embedding was computed, not published; None if
+            the store does not state it.
     """
 
     embeddings: NDArray[np.float32]
@@ -46,10 +49,11 @@ class PolygonMeans:
     pixels: NDArray[np.int64]
     inside: NDArray[np.int64]
     state: NDArray[np.str_]
+    computed: NDArray[np.int64] | None = None
 
     def columns_after(self, table: pa.Table) -> pa.Table:
-        """Return `table` with the columns `pixels`, `pixels_inside`, `state`, the counts and
-        `e000`, `e001`, ... appended.
+        """Return `table` with the columns `pixels`, `pixels_inside`, `state`, `pixels_computed` and
+        the counts, where they are known, and `e000`, `e001`, ... appended.
 
         Raises:
             RegionError: the table already has such a column.
@@ -58,6 +62,7 @@ class PolygonMeans:
             "pixels": self.pixels,
             "pixels_inside": self.inside,
             "state": self.state,
+            **({} if self.computed is None else {"pixels_computed": self.computed}),
             **dict(zip(COUNT_KINDS, self.counts.T, strict=False)),
             **{f"e{k:03d}": self.embeddings[:, k] for k in range(self.embeddings.shape[1])},
         }
@@ -91,6 +96,7 @@ def average_store(
         np.zeros(number, np.int64),
         np.zeros(number, np.int64),
         np.full(number, NO_COORDINATES, dtype="<U16"),
+        None if store.origin is None else np.zeros(number, np.int64),
     )
     known = 0
     for index, polygon in enumerate(polygons.geometry):
@@ -118,6 +124,7 @@ class _Store:
         self.embeddings: Any = group["embeddings"]
         self.scales: Any = group.get("scales")
         self.counts: Any = group.get("observation_counts")
+        self.origin: Any = group.get("origin")
         self._transform, self._parts = transform, Parts(group, time)
         self._read = lru_cache(_CHUNKS_KEPT)(self._read_chunk)
 
@@ -148,12 +155,14 @@ class _Store:
                 ).astype(bool)
                 if not mask.any():
                     continue
-                values, counted = self._read(y, x, *shape)
+                values, counted, origin = self._read(y, x, *shape)
                 selected = values[:, mask].astype(np.float64)
                 valid = np.isfinite(selected).all(axis=0)
                 sums += selected[:, valid].sum(axis=1)
                 if counted is not None:
                     counts += counted[:, mask][:, valid].sum(axis=1)
+                if origin is not None and means.computed is not None:
+                    means.computed[index] += int((origin[mask][valid] == COMPUTED).sum())
                 means.inside[index] += int(mask.sum())
                 means.pixels[index] += int(valid.sum())
         if not means.inside[index]:
@@ -166,8 +175,8 @@ class _Store:
 
     def _read_chunk(
         self, y: int, x: int, height: int, width: int
-    ) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
-        """Return (K, h, w) dequantised embeddings and (3, h, w) counts."""
+    ) -> tuple[NDArray[np.float32], NDArray[Any] | None, NDArray[Any] | None]:
+        """Return (K, h, w) dequantised embeddings, (3, h, w) counts and (h, w) origin."""
         rows, columns = slice(y, y + height), slice(x, x + width)
         codes = self._parts.read(self.embeddings, rows, columns)
         values = codes.astype(np.float32)
@@ -175,5 +184,8 @@ class _Store:
             scales = self._parts.read(self.scales, rows, columns)
             self._parts.check_codes(codes, scales, self.embeddings.fill_value, rows, columns)
             values *= scales
-        counts = self.counts
-        return values, None if counts is None else self._parts.read(counts, rows, columns)
+        counts, origin = (
+            None if array is None else self._parts.read(array, rows, columns)
+            for array in (self.counts, self.origin)
+        )
+        return values, counts, origin

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from ..errors import RegionError, TileError
+from ..inference.block_embeddings import ORIGINS
 from .blocks import COUNT_KINDS
 from .checksums import STORE_RECORD, Checksums, damage_message
 from .cube import CUBE
@@ -40,6 +41,7 @@ class Sample:
             store has no counts.
         rows, columns: (n,) int64 position in the product grid, -1 outside.
         state: (n,) `ok`, `no embedding`, `outside` or `no coordinates`.
+        origin: (n,) `published`, `computed` or `none`; None if the store does not have it.
     """
 
     embeddings: NDArray[np.float32]
@@ -47,10 +49,11 @@ class Sample:
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     state: NDArray[np.str_]
+    origin: NDArray[np.str_] | None = None
 
     def columns_after(self, table: pa.Table) -> pa.Table:
-        """Return `table` with the sample's columns `row`, `column`, `state`, the counts and `e000`,
-        `e001`, ... appended.
+        """Return `table` with the sample's columns `row`, `column`, `state`, `origin` and the
+        counts, where they are known, and `e000`, `e001`, ... appended.
 
         Raises:
             RegionError: the table already has such a column; of two columns with one name,
@@ -60,6 +63,7 @@ class Sample:
             "row": self.rows,
             "column": self.columns,
             "state": self.state,
+            **({} if self.origin is None else {"origin": self.origin}),
             **dict(zip(COUNT_KINDS, self.counts.T, strict=False)),
             **{f"e{k:03d}": self.embeddings[:, k] for k in range(self.embeddings.shape[1])},
         }
@@ -143,7 +147,8 @@ def sample_store(group: zarr.Group, points: Points, required: bool = True, time:
     for name in (NO_EMBEDDING, OUTSIDE, NO_COORDINATES):
         if number := int((state == name).sum()):
             logger.warning("%d of %d points: %s", number, len(state), name)
-    return Sample(embeddings, counts, rows, columns, state)
+    origin = read_origin(group, rows, columns, time)
+    return Sample(embeddings, counts, rows, columns, state, origin)
 
 
 def read_pixels(
@@ -188,6 +193,21 @@ def read_pixels(
                 raise parts.missing_codes(y, x)
             embeddings[selected] *= scales[:, np.newaxis]
     return embeddings, counts
+
+
+def read_origin(
+    group: zarr.Group, rows: NDArray[np.int64], columns: NDArray[np.int64], time: int = 0
+) -> NDArray[np.str_] | None:
+    """Return the origin of pixels, as of `read_pixels`: (n,) names of `ORIGINS`; None if the store
+    does not have it."""
+    if "origin" not in group:
+        return None
+    array: Any = group["origin"]
+    parts, values = Parts(group, time), np.zeros(len(rows), np.uint8)
+    for y, x, selected in _by_chunk(array, rows, columns):
+        chunk = parts.read(array, y, x)
+        values[selected] = chunk[rows[selected] - y.start, columns[selected] - x.start]
+    return np.array(ORIGINS)[values]
 
 
 class Parts:

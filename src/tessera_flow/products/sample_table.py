@@ -64,7 +64,9 @@ def sample_table(stores: Sequence[PeriodStore], features: Points | Polygons) -> 
             "the coordinates."
         )
     kind = "polygons" if isinstance(features, Polygons) else "points"
-    return SampleTable(pa.concat_tables(tables), int((state == INSIDE).sum()), kind)
+    # Counts and origin are known of some stores only: empty in the rows of others.
+    table = pa.concat_tables(tables, promote_options="default")
+    return SampleTable(table, int((state == INSIDE).sum()), kind)
 
 
 def write_sample(path: Path, result: SampleTable, features: Points | Polygons) -> None:
