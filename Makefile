@@ -55,7 +55,7 @@ slurm-profile: $(SLURM) ## Copy profiles/slurm to ./slurm, for `snakemake --prof
 	@cp -RL profiles/slurm slurm
 	@echo "Edit the lines marked EDIT in slurm/config.yaml, then: snakemake --profile slurm -n"
 
-check: lint ## Check style and types, and run the short unit tests
+check: lint $(SLURM) ## Check style and types, and run the short unit tests
 	@$(PYTEST_2) tests/unit $(LONG:%=--ignore=%)
 
 test: lint $(SLURM) ## Check style, types and the workflow, and run the tests
