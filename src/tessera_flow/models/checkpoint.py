@@ -47,12 +47,14 @@ class Inspection:
         family: its family.
         sizes: the family's dataclass of sizes.
         parameters: number of parameters of the encoder.
+        model: a model of these sizes without values.
     """
 
     checkpoint: Checkpoint
     family: Family
     sizes: Any
     parameters: int
+    model: Model
 
 
 def sha256_of(path: Path) -> str:
@@ -107,7 +109,9 @@ def inspect_checkpoint(path: str | Path, heads: Heads | None = None) -> Inspecti
     """
     checkpoint, family = read_checkpoint(path)
     try:
-        sizes, shapes = _sizes(checkpoint, family, heads)
+        sizes = _sizes(checkpoint, family, heads)
+        model = family.without_values(sizes)
+        shapes = family.shapes(sizes, model)
     except TesseraFlowError:
         raise
     except (
@@ -134,12 +138,10 @@ def inspect_checkpoint(path: str | Path, heads: Heads | None = None) -> Inspecti
             "file is damaged, so get it again."
         )
     parameters = sum(checkpoint.state[key].numel() for key in shapes)
-    return Inspection(checkpoint, family, sizes, parameters)
+    return Inspection(checkpoint, family, sizes, parameters, model)
 
 
-def _sizes(
-    checkpoint: Checkpoint, family: Family, heads: Heads | None
-) -> tuple[Any, dict[str, tuple[int, ...]]]:
+def _sizes(checkpoint: Checkpoint, family: Family, heads: Heads | None) -> Any:
     sizes = family.read_sizes(checkpoint, heads)
     for sensor, stack in (("Sentinel-2", sizes.s2), ("Sentinel-1", sizes.s1)):
         if stack.width % stack.nhead:
@@ -148,7 +150,7 @@ def _sizes(
                 "which is not a multiple: use the file as it was published, or correct "
                 "model.heads (--heads) if that is set."
             )
-    return sizes, family.shapes(sizes)
+    return sizes
 
 
 def load_model(
@@ -188,14 +190,13 @@ def load_model(
 
 
 def _build(inspection: Inspection) -> Model:
-    """Build the model with copies of the checkpoint's tensors: the file may be removed."""
+    """Give the model copies of the checkpoint's tensors: the file may be removed."""
     state = inspection.checkpoint.state
     parameters = {}
     for name, tensor_names in inspection.family.names(inspection.sizes).items():
         tensors = [state[tensor_name].float() for tensor_name in tensor_names]
         parameters[name] = torch.cat(tensors) if len(tensors) > 1 else tensors[0].clone()
-    with torch.device("meta"):
-        model = inspection.family.create(inspection.sizes)
+    model = inspection.model
     for encoder in (model.s2, model.s1):
         encoder.codes = day_codes(encoder.codes.shape[1])
     model.load_state_dict(parameters, strict=True, assign=True)

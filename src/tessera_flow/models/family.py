@@ -220,10 +220,19 @@ class Family:
         """Sources of training data with separate statistics; empty if there is one set."""
         return tuple(source for source in self.statistics if source)
 
-    def shapes(self, sizes: Any) -> dict[str, tuple[int, ...]]:
-        """Return name and shape of every tensor of a checkpoint of these sizes."""
+    def without_values(self, sizes: Any) -> Model:
+        """Return a model of these sizes on the device `meta`, where parameters have no values."""
         with torch.device("meta"):
-            parameters = self.create(sizes).state_dict()
+            return self.create(sizes)
+
+    def shapes(self, sizes: Any, model: Model | None = None) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor of a checkpoint of these sizes.
+
+        Args:
+            sizes: the sizes.
+            model: that of `without_values`, if there is one already.
+        """
+        parameters = (model or self.without_values(sizes)).state_dict()
         shapes: dict[str, tuple[int, ...]] = {}
         for name, tensors in self.names(sizes).items():
             first, *others = parameters[name].shape

@@ -23,6 +23,12 @@ class Linear(nn.Linear):
     """Type of the factors of the product; sums are always float32."""
     _packed: Tensor | None = None
 
+    def reset_parameters(self) -> None:
+        """Draw random weights, except on the device `meta`: those get their values from a
+        checkpoint, and drawing them took a third of the time of loading one."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
     def pack(self, dtype: torch.dtype) -> None:
         """Reorder the weights for their device, in `dtype`; afterwards they cannot be saved.
 
