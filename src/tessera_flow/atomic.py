@@ -172,7 +172,7 @@ def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
     part = final.parent / f".{final.name}.{writer}.part"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        for stale in final.parent.glob(f".{final.name}.*.part"):
+        for stale in _temporary_of(final):
             if _is_abandoned(stale, final):
                 with contextlib.suppress(PermissionError):  # of another user
                     _remove(stale)
@@ -193,6 +193,17 @@ def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
         ):
             raise output_error(final, error) from error
         raise
+
+
+def _temporary_of(final: Path) -> list[Path]:
+    """Return the temporary files of a result."""
+    start = f".{final.name}."
+    try:
+        names = os.listdir(final.parent)
+    except PermissionError:  # others may write into this folder, but not list it
+        return []
+    parts = [name for name in names if name.startswith(start) and name.endswith(".part")]
+    return [final.parent / name for name in parts]
 
 
 def _check_file(path: Path) -> None:

@@ -131,7 +131,8 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
 
 
 def test_leftover_of_an_earlier_process_with_the_same_number_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / "result.txt"
+    """Also for a name that is a pattern."""
+    path = tmp_path / "result [1].txt"
     with atomic_output(path) as part:
         before, process, token, _ = part.name.rsplit(".", 3)
         assert int(process) == os.getpid()
@@ -143,7 +144,7 @@ def test_leftover_of_an_earlier_process_with_the_same_number_is_removed(tmp_path
         for leftover in (own, other, unknown):
             leftover.touch()
         write_text(path, "complete")
-        assert {p.name for p in tmp_path.iterdir()} == {own.name, unknown.name, "result.txt"}
+        assert {p.name for p in tmp_path.iterdir()} == {own.name, unknown.name, path.name}
         part.touch()
 
 
