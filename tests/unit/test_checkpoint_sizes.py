@@ -95,22 +95,25 @@ import resource, sys
 from tessera_flow.models.checkpoint import inspect_checkpoint
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, used + 2**24))
-try:
-    inspect_checkpoint(sys.argv[1])
-except Exception as error:
-    print(type(error).__name__, error)
+for path in sys.argv[1:]:
+    try:
+        inspect_checkpoint(path)
+    except Exception as error:
+        print(type(error).__name__, error)
 """
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_lack_of_memory_is_not_a_damaged_file(tmp_path: Path, zipped: bool) -> None:
-    """The file has 64 MiB, and the process may take 16 MiB more."""
-    path = tmp_path / "weights.pt"
+def test_lack_of_memory_is_not_a_damaged_file(tmp_path: Path) -> None:
+    """Each file has 64 MiB, and the process may take 16 MiB more."""
     padded = content() | {"optimizer": torch.ones(2**24)}
-    torch.save(padded, path, _use_new_zipfile_serialization=zipped)
-    inspect_checkpoint(path)
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], text=True,
+    paths = [tmp_path / "zipped.pt", tmp_path / "old.pt"]
+    for path, zipped in zip(paths, (True, False), strict=True):
+        torch.save(padded, path, _use_new_zipfile_serialization=zipped)
+        inspect_checkpoint(path)
+    done = subprocess.run([sys.executable, "-c", LIMITED, *map(str, paths)], text=True,
                           capture_output=True, timeout=120)  # fmt: skip
-    assert done.stdout.startswith("CheckpointError The memory of this job is not enough"), (
-        done.stdout + done.stderr
-    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stdout + done.stderr
+    for line, path in zip(lines, paths, strict=True):
+        start = f"CheckpointError The memory of this job is not enough to load {path}"
+        assert line.startswith(start), done.stdout + done.stderr

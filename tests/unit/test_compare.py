@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from sklearn.neighbors import NearestNeighbors
 
 from tessera_flow.analysis.compare import compare, overlap
 from tessera_flow.analysis.compared import open_embeddings
@@ -122,6 +121,8 @@ def test_every_number_is_that_of_the_complete_arrays(products: Any, tmp_path: Pa
 
 def shared(first: np.ndarray, second: np.ndarray, k: int) -> float:
     """Return the mean share of common neighbours, by scikit-learn."""
+    from sklearn.neighbors import NearestNeighbors  # takes a second
+
     search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute")
     found = (search.fit(values).kneighbors(return_distance=False) for values in (first, second))
     return float(np.mean([len({*a} & {*b}) / k for a, b in zip(*found, strict=True)]))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
 from tessera_flow.block_file import open_block_file
 from tessera_flow.inference import compiled
@@ -36,7 +35,7 @@ def plain_model(name: str) -> Model:
 
 def compile_it(model: Model, folder: Path, backend: str) -> Compilation:
     torch._dynamo.reset()
-    counters.clear()
+    torch._dynamo.utils.counters.clear()
     compilation = compile_encoders(model, folder, backend)
     assert compilation is not None
     return compilation
@@ -45,7 +44,8 @@ def compile_it(model: Model, folder: Path, backend: str) -> Compilation:
 def assert_compiled_equals(name: str, folder: Path, backend: str) -> None:
     model = plain_model(name)
     compilation = compile_it(model, folder, backend)
-    graphs = counters["stats"]["unique_graphs"]
+    stats = torch._dynamo.utils.counters["stats"]
+    graphs = stats["unique_graphs"]
     assert compilation.reason is None
     for case in ("main", "long"):
         tile = golden.tile(case)
@@ -53,7 +53,7 @@ def assert_compiled_equals(name: str, folder: Path, backend: str) -> None:
         assert_within(expected.values, result.values, model, FLOAT32, f"{name} {case}")
     # Each encoder with and without lengths, and its recurrent cell: no shape adds a graph.
     assert compilation.reason is None and model.s2.compiled is not None
-    assert counters["stats"]["unique_graphs"] == graphs <= 6
+    assert stats["unique_graphs"] == graphs <= 6
 
 
 @pytest.mark.parametrize("name", ["v1_1", pytest.param("v2_student_qk", marks=pytest.mark.slow)])

@@ -39,13 +39,18 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    return copied(tmp_path)
+Build = subprocess.CompletedProcess[str]
 
 
-def test_the_pages_build(repository: Path) -> None:
-    done = build(repository / "docs", repository / "html")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Build]:
+    """A copy of the pages, and their build."""
+    repository = copied(tmp_path_factory.mktemp("pages"))
+    return repository, build(repository / "docs", repository / "html")
+
+
+def test_the_pages_build(built: tuple[Path, Build]) -> None:
+    repository, done = built
     assert done.returncode == 0, done.stderr
     for page in (repository / "docs").glob("*.md"):
         assert (repository / "html" / f"{page.stem}.html").exists()
@@ -60,9 +65,10 @@ BROKEN = {
 
 
 @pytest.fixture(scope="module")
-def broken_build(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """A build of pages with all broken links; it continues after an error."""
-    repository = copied(tmp_path_factory.mktemp("broken"))
+def broken_build(built: tuple[Path, Build]) -> Build:
+    """Another build, with all broken links; it continues after an error. Sphinx reads only the
+    changed pages again."""
+    repository, _ = built
     for link, name in BROKEN.items():
         page = repository / "docs" / name
         page.write_text(f"{page.read_text()}\n[x]({link})\n")
@@ -70,9 +76,7 @@ def broken_build(tmp_path_factory: pytest.TempPathFactory) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("link", BROKEN)
-def test_a_broken_link_fails_the_build(
-    broken_build: subprocess.CompletedProcess[str], link: str
-) -> None:
+def test_a_broken_link_fails_the_build(broken_build: Build, link: str) -> None:
     """Every message is an error, because the pages without them have none."""
     assert broken_build.returncode != 0
     lines = [line for line in broken_build.stderr.splitlines() if BROKEN[link] in line]

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -207,6 +208,7 @@ DISTRIBUTIONS = {
 }
 
 
+@cache
 def distributions(path: Path) -> set[str]:
     """Return the normal names of the distributions that a file imports from."""
     result = set()

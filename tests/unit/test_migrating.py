@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-import snakemake.cli
 
 from tessera_flow.cli.main import parser
 from tessera_flow.config.configuration import Config
@@ -34,12 +33,17 @@ def options(command: argparse.ArgumentParser) -> set[str]:
     return result
 
 
-OPTIONS = options(parser()) | options(snakemake.cli.get_argument_parser())
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    """Return the configuration keys, and the options of the commands and of Snakemake."""
+    import snakemake.cli  # takes a second
+
+    commands = options(parser()) | options(snakemake.cli.get_argument_parser())
+    return commands | set(key_paths(Config))
 
 
 @pytest.mark.parametrize(("theirs", "ours"), ROWS, ids=[row[0][0] for row in ROWS])
-def test_names_on_our_side_exist(theirs: list[str], ours: str) -> None:
-    known = OPTIONS | set(key_paths(Config))
+def test_names_on_our_side_exist(known: set[str], theirs: list[str], ours: str) -> None:
     names = re.findall(r"`([^`]+)`", ours)
     assert names or ours.startswith("not "), f"{theirs}: no replacement is stated"
     assert not [name for name in names if name not in known]
