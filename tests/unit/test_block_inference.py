@@ -165,6 +165,15 @@ def infer(patches: Path, output: Path, **changed: Any) -> None:
     infer_block(patches, output, spec("qk"), **(arguments | changed))
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The block file of a job that was not stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_patches(folder / "patches.zip", tile("main"), 5, np.ones((12, 10), np.uint8))
+    infer(folder / "patches.zip", folder / "out.zip")
+    return (folder / "out.zip").read_bytes()
+
+
 KILLED = """
 import os, signal, sys
 from tessera_flow.inference import block
@@ -209,12 +218,9 @@ def kill_after(patch: str, patches: Path, output: Path) -> None:
 
 
 def test_killed_job_resumes_with_identical_output(
-    left_by_killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    left_by_killed: Path, undisturbed: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    patches = left_by_killed
-    undisturbed, output = tmp_path / "undisturbed" / "out.zip", tmp_path / "embeddings.zip"
-    infer(patches, undisturbed)
-    caplog.clear()
+    patches, output = left_by_killed, tmp_path / "embeddings.zip"
     kill_after("10_0", patches, output)
     assert not output.exists()
     files = sorted(tmp_path.glob("embeddings.zip.*.progress"))
@@ -226,20 +232,19 @@ def test_killed_job_resumes_with_identical_output(
         infer(patches, output)
     assert "4 of 6 patches were finished before" in caplog.text
     assert caplog.text.count("pixels embedded in") == 2
-    assert output.read_bytes() == undisturbed.read_bytes()
+    assert output.read_bytes() == undisturbed
     with zipfile.ZipFile(output) as archive:  # the time of writing would differ
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["embeddings.zip", "patches.zip", "undisturbed"]
+    assert names == ["embeddings.zip", "patches.zip"]
 
 
 def test_preempted_job_finishes_its_patch(
-    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    patches: Path, undisturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM arrives during the second patch: the patch is finished and kept, the job fails, and
     when it is run again it starts with the third."""
-    undisturbed, output = tmp_path / "undisturbed.zip", tmp_path / "embeddings.zip"
-    infer(patches, undisturbed)
+    output = tmp_path / "embeddings.zip"
     embedded = []
 
     def embed(*arguments: Any) -> Any:
@@ -255,7 +260,7 @@ def test_preempted_job_finishes_its_patch(
     assert len(embedded) == 2 and not output.exists()
     infer(patches, output)
     assert len(embedded) == 6
-    assert output.read_bytes() == undisturbed.read_bytes()
+    assert output.read_bytes() == undisturbed
 
 
 def test_sigterm_in_the_last_patch_completes_the_block(

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tessera_flow.block_file import open_block_file
 from tessera_flow.cli import embed
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
 from tessera_flow.inference.block import infer_block
-from tessera_flow.inference.embed import InferenceOptions, embed_tile
+from tessera_flow.inference.embed import Embedding, InferenceOptions, embed_tile
 from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.models.checkpoint import inspect_checkpoint, load_model
@@ -344,24 +345,33 @@ def test_tile_folders_cut_from_one_another_agree(tmp_path: Path) -> None:
 # The block
 
 
+ROI = np.ones((12, 10), np.uint8)
+ROI[:4, :6] = 0
+SEEDED = InferenceOptions(seed=4, repeat_times=2)
+PLACE = (2000, 4000)
+
+
+@cache
+def embedded_as_tile(name: str) -> Embedding:
+    model = load_model(CHECKPOINTS / f"{name}.pt", statistics=source(name))
+    arrays = dataclasses.replace(read_tile_folder(GOLDEN / "tiles/main"), roi=ROI)
+    return embed_tile(arrays, model, SEEDED, PLACE)
+
+
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("size", [5, 12])
 def test_block_equals_its_tile_for_every_family(name: str, size: int, tmp_path: Path) -> None:
     arrays = read_tile_folder(GOLDEN / "tiles/main")
-    roi = np.ones((12, 10), np.uint8)
-    roi[:4, :6] = 0
-    write_patches(tmp_path / "patches.zip", arrays, size, roi)
-    options = InferenceOptions(seed=4, repeat_times=2)
+    write_patches(tmp_path / "patches.zip", arrays, size, ROI)
     infer_block(
         tmp_path / "patches.zip",
         tmp_path / "out.zip",
         ModelSpec(CHECKPOINTS / f"{name}.pt", statistics=source(name), device="cpu"),
-        options,
+        SEEDED,
         {},
-        origin=(2000, 4000),
+        origin=PLACE,
     )
-    model = load_model(CHECKPOINTS / f"{name}.pt", statistics=source(name))
-    expected = embed_tile(dataclasses.replace(arrays, roi=roi), model, options, (2000, 4000))
+    expected = embedded_as_tile(name)
     with open_block_file(tmp_path / "out.zip") as group:
         result = {key: array[...] for key, array in group.arrays()}
     assert expected.scales is not None

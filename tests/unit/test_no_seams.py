@@ -26,7 +26,7 @@ from ..support.scenes import radar
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LEFT, TOP = ORIGIN
-WIDTH, HEIGHT = 170, 130
+WIDTH, HEIGHT = 130, 110
 NEXT_ZONE = "EPSG:32630"
 
 
@@ -76,7 +76,7 @@ def run(
     tmp_path: Path, archive: tuple[Path, list], block_size: int, patch_size: int
 ) -> tuple[RunFiles, dict]:
     polygon = shapely.Polygon(
-        [(LEFT + 3, TOP), (LEFT + 1695, TOP - 200), (LEFT + 1500, TOP - 1299), (LEFT, TOP - 1100)]
+        [(LEFT + 3, TOP), (LEFT + 1295, TOP - 200), (LEFT + 1100, TOP - 1099), (LEFT, TOP - 900)]
     )
     folder = tmp_path / f"{block_size}_{patch_size}"
     roi = write_polygon(folder / "roi.geojson", polygon)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import astuple, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +121,20 @@ def with_every_step(arrays: TileArrays, model: Model) -> np.ndarray:
     return embeddings.reshape(*arrays.shape, -1)[..., : model.sizes.dims[-1]]
 
 
+@cache
+def packed_values(name: str) -> dict[str, np.ndarray]:
+    """Return the embeddings of the tiles by a model that is packed in float32."""
+    model = plain(name, source(name)).pack(torch.float32)
+    return {title: values(arrays, model) for title, arrays in tiles(12).items()}
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_repeated_steps_computed_once(name: str) -> None:
     model = plain(name, source(name))
-    packed = plain(name, source(name)).pack(torch.float32)
     for title, arrays in tiles(12).items():
         assert_within(
             with_every_step(arrays, model),
-            values(arrays, packed),
+            packed_values(name)[title],
             model,
             FLOAT32,
             f"{name} {title}",
@@ -138,7 +145,7 @@ def test_repeated_steps_computed_once(name: str) -> None:
 def test_other_batches_and_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = plain(name, source(name)).pack(torch.float32)
     for title, arrays in tiles(12).items():
-        expected = values(arrays, model)
+        expected = packed_values(name)[title]
         with monkeypatch.context() as patch:
             patch.setattr(embedding, "CHUNK_PIXELS", 31)
             patch.setattr(batching, "CPU_PASS_STEPS", 200)
@@ -162,11 +169,8 @@ def test_bf16_of_a_narrow_encoder_falls_back(name: str, caplog: pytest.LogCaptur
     assert "is computed in float32: in bf16 an encoder of width" in caplog.text
     assert prepared.fallback is not None and "an encoder of width" in prepared.fallback
     arrays = golden.tile("main")
-    assert np.array_equal(
-        values(arrays, prepared.model),
-        values(arrays, plain(name, source(name)).pack(torch.float32)),
-        equal_nan=True,
-    )
+    result = values(arrays, prepared.model)
+    assert np.array_equal(result, packed_values(name)["main"], equal_nan=True)
     with pytest.raises(ConfigError, match=r"precision is bf16, but in bf16 an encoder of width"):
         prepare(replace(spec, precision="bf16"))
 
