@@ -12,6 +12,8 @@ CONDA_EXE ?= conda
 SYSTEM_PATH := $(PATH)
 # .venv first: snakefmt looks for shfmt, and Snakemake for Python, on PATH.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Empty means that bytecode is kept: without it, each of a thousand processes would compile all.
+export PYTHONDONTWRITEBYTECODE :=
 # Snakemake keeps a cache of sources; the home folder may be read-only.
 PYTEST := XDG_CACHE_HOME="$(CURDIR)/$(VENV)/cache" python -m pytest
 # Two workers on two cores: nearly all tests compute, a third worker would only import PyTorch once
