@@ -46,11 +46,29 @@ echo "$rule $start $(date +%s.%N)" >> "$(dirname "$0")/times"
 """
 
 
-def waiting_workflow(folder: Path, factor: float) -> Path:
-    """Copy the workflow with jobs that wait; return its Snakefile."""
+HOLD = """
+echo "$1" >> "$(dirname "$0")/started"
+if [ "$1" = infer_cpu ] && ! mkdir "$(dirname "$0")/first" 2> /dev/null; then
+  for _ in $(seq 600); do
+    [ "$(grep -c download "$(dirname "$0")/started")" -ge 3 ] && break
+    sleep 0.1
+  done
+fi
+"""
+"""Let all blocks but the first wait for the third download, a minute at most."""
+
+
+def waiting_workflow(folder: Path, factor: float, hold: str = "") -> Path:
+    """Copy the workflow with jobs that wait; return its Snakefile.
+
+    Args:
+        folder: where it is written.
+        factor: of the seconds of each job.
+        hold: commands after the wait of a job.
+    """
     copy = folder / "waiting" / "workflow"
     shutil.copytree(workflow.REPOSITORY / "workflow", copy)
-    (folder / "job.sh").write_text(JOB)
+    (folder / "job.sh").write_text(JOB.replace("rule=$1\n", f"{hold}rule=$1\n"))
     lines = (f"{rule} {factor * seconds}\n" for rule, seconds in SECONDS.items())
     (folder / "seconds").write_text("".join(lines))
     shell = f'shell:\n        "bash {folder}/job.sh {{rule}} {{output}}"'
@@ -177,7 +195,7 @@ def test_blocks_that_wait_for_disk_are_admitted_when_another_ends(tmp_path: Path
     changes = {"sentinel1": {"enabled": False}, "products": {"formats": ["zarr"]}}
     room = 2.5 * block_disk_gb(100, {"sentinel2": dates_in("sentinel2", 122)})
     configured(folder, (1, 4), jobs={"max_disk_gb": room}, **changes)
-    snakefile = waiting_workflow(folder, 0.1)
+    snakefile = waiting_workflow(folder, 0.1, HOLD)
     done = workflow.snakemake(folder, "--cores", "8", snakefile=snakefile)
     assert done.returncode == 0, done.stdout
     lines = [line.split() for line in (folder / "times").read_text().splitlines()]
