@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from tessera_flow.block_file import create_array, create_block_file
 from tessera_flow.config.configuration import Config
+from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.checks import Checks, write_checks
 from tessera_flow.products.provenance import Provenance, build_provenance
 from tessera_flow.region.grid import Block, RegionGrid, block_id, tiling
@@ -242,3 +243,23 @@ def change(region: Region, block: str, values: Any = None, scales: Any = None) -
     if scales is not None:
         old[: len(scales), 0] = scales
     write_block(region.blocks[block], embeddings, old, region.counts[window], 25)
+
+
+def damage(path: Path) -> None:
+    """Overwrite most of the first chunk of embeddings in a block file."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"embeddings/c/")
+    content[at + 40 : at + 4000] = bytes(3960)
+    path.write_bytes(content)
+
+
+def write_numpy(region: Region, folder: Path) -> Path:
+    """Write a region as NumPy arrays, under their names in a product folder; return the path of
+    the embeddings."""
+    stem = folder / "stitched_representation"
+    write_arrays(
+        stem.with_suffix(".npy"), folder / f"{stem.name}_scales.npy",
+        folder / f"{stem.name}_counts.npy", stem.with_suffix(".json"),
+        region.grid, region.blocks, region.provenance,
+    )  # fmt: skip
+    return stem.with_suffix(".npy")

@@ -21,11 +21,10 @@ from tessera_flow.analysis.diagnosis import diagnose
 from tessera_flow.analysis.structure import neighbour_overlap
 from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError, TileError
-from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.geotiff import Placement
 from tessera_flow.products.zarr_store import write_zarr
 
-from ..support.products_region import Region, landscape, make_region, write_block
+from ..support.products_region import Region, landscape, make_region, write_block, write_numpy
 
 DIM, SHAPE = 16, (90, 70)
 
@@ -53,12 +52,7 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> Any:
         path = b.blocks[block.id]
         write_block(path, b.embeddings[part], b.scales[part], counts[part], 25)
     write_zarr(folder / "a" / "embeddings.zarr", a.grid, a.blocks, a.provenance, 20)
-    stem = folder / "b" / "stitched_representation"
-    write_arrays(
-        stem.with_name(f"{stem.name}.npy"), stem.with_name(f"{stem.name}_scales.npy"),
-        stem.with_name(f"{stem.name}_counts.npy"), stem.with_name(f"{stem.name}.json"),
-        b.grid, b.blocks, b.provenance,
-    )  # fmt: skip
+    write_numpy(b, folder / "b")
     return a, b, folder / "a", folder / "b"
 
 
@@ -145,12 +139,7 @@ def test_of_equally_near_pixels_the_first_are_neighbours(k: int) -> None:
 
 def test_a_product_equals_itself_in_any_form(products: Any, tmp_path: Path) -> None:
     a, _, path_a, _ = products
-    stem = tmp_path / "stitched_representation"
-    write_arrays(
-        stem.with_suffix(".npy"), tmp_path / f"{stem.name}_scales.npy",
-        tmp_path / f"{stem.name}_counts.npy", stem.with_suffix(".json"),
-        a.grid, a.blocks, a.provenance,
-    )  # fmt: skip
+    write_numpy(a, tmp_path)
     first, second = open_embeddings(path_a / "embeddings.zarr"), open_embeddings(tmp_path)
     result = compare(first, second, sample=300)
     assert result.cosines is not None and result.codes is not None
@@ -277,18 +266,13 @@ def test_a_product_and_itself(
     """Under another path, and in the other form of its folder; a copy is another product."""
     a, _, path_a, path_b = products
     folder = Path(shutil.copytree(path_a, tmp_path / "product"))
-    stem = folder / "stitched_representation"
-    write_arrays(
-        stem.with_suffix(".npy"), folder / f"{stem.name}_scales.npy",
-        folder / f"{stem.name}_counts.npy", stem.with_suffix(".json"),
-        a.grid, a.blocks, a.provenance,
-    )  # fmt: skip
+    arrays = write_numpy(a, folder)
     link, page = tmp_path / "link", tmp_path / "page.html"
     link.symlink_to(folder)
     message = "A and B are the same product"
     store = folder / "embeddings.zarr"
     for other, same in (
-        (link, True), (stem.with_suffix(".npy"), True), (path_a, False), (path_b, False)
+        (link, True), (arrays, True), (path_a, False), (path_b, False)
     ):  # fmt: skip
         arguments = ["compare", str(store), str(other), "--sample", "50", "--html", str(page)]
         assert main(arguments) == 0

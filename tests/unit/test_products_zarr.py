@@ -30,7 +30,7 @@ from tessera_flow.products.zarr_store import ABSENT_CODE, write_zarr
 from tessera_flow.region.grid import Window
 from tessera_flow.signals import stop_requests
 
-from ..support.products_region import HEIGHT, WIDTH, digest, make_region
+from ..support.products_region import HEIGHT, WIDTH, damage, digest, make_region
 
 
 def open_store(path: Path) -> xr.Dataset:
@@ -280,11 +280,7 @@ def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
 
 def test_damaged_block_stops_all_threads_and_leaves_no_files(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 50)
-    path = region.blocks["b002_001"]
-    content = bytearray(path.read_bytes())
-    at = content.index(b"embeddings/c/")
-    content[at + 40 : at + 4000] = bytes(3960)
-    path.write_bytes(content)
+    damage(region.blocks["b002_001"])
     with pytest.raises(TileError, match="b002_001"):
         write_zarr(
             tmp_path / "e.zarr", region.grid, region.blocks, region.provenance, 25, threads=2

@@ -168,6 +168,7 @@ def _run_of(argv: Sequence[str], needs: Sequence[str]) -> str | None:
 
 
 def _without_links(path: str, flags: int) -> int:
+    """As `input_files.without_links`, which this file must not import."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
