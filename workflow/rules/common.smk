@@ -3,7 +3,7 @@
 # Makes: CONFIG, FILES (files of blocks), PRODUCTS (product files), PARAMS (parameters that decide a
 # job's result), SCHEDULE (priority, resources, CPU or GPU); SITES, SITE_PARAMS and SITE_SCHEDULE,
 # the same for the table of sites; PUBLISHED (input of steps that fill holes)
-# and STORE_WARNINGS (about the model of the store whose holes are filled).
+# and STORE_WARNINGS (about the days and the model of a store of published embeddings).
 import inspect
 
 try:

@@ -48,7 +48,7 @@ FILES_OF_LEVEL = 8
 """Files of a level beside its pixels: metadata, coordinates, CRS."""
 _STRIP = 256
 """Rows of a reduced level that are computed at a time."""
-_PLACE = (*CONVENTIONS[1:],)
+_PLACE = CONVENTIONS[1:]
 
 
 def write_overviews(
