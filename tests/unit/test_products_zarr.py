@@ -120,12 +120,21 @@ def test_conventions_and_provenance(tmp_path: Path) -> None:
     region = make_region(tmp_path / "blocks", 100)
     write_zarr(tmp_path / "e.zarr", region.grid, region.blocks, region.provenance)
     attrs = json.loads((tmp_path / "e.zarr" / "zarr.json").read_text())["attributes"]
-    names = {c["uuid"]: c["name"] for c in attrs["zarr_conventions"]}
-    assert names == {
-        "61c12cc5-0e28-4056-999a-480cf3fb7e4c": "geoemb:",
-        "f17cb550-5864-4468-aeb7-f3180cfb622f": "proj:",
-        "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4": "spatial",
-    }
+    # The schemas of proj and spatial (v0.1) accept these values only.
+    stated = {c["uuid"]: (c["name"], c["schema_url"]) for c in attrs["zarr_conventions"]}
+    github = "https://raw.githubusercontent.com"
+    assert stated == {
+        "61c12cc5-0e28-4056-999a-480cf3fb7e4c": (
+            "geoemb:",
+            f"{github}/geo-embeddings/embeddings-zarr-convention/refs/tags/v1/schema.json",
+        ),
+        "f17cb550-5864-4468-aeb7-f3180cfb622f": (
+            "proj", f"{github}/zarr-conventions/proj/refs/tags/v0.1/schema.json",
+        ),
+        "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4": (
+            "spatial", f"{github}/zarr-conventions/spatial/refs/tags/v0.1/schema.json",
+        ),
+    }  # fmt: skip
     assert attrs["geoemb:type"] == "pixel"
     assert attrs["geoemb:dimensions"] == 16
     assert attrs["geoemb:data_type"] == "int8"

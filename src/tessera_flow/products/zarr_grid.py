@@ -19,7 +19,8 @@ SHARD_BYTES = 32 * 2**20
 MOST_SHARD_BYTES = 128 * 2**20
 
 # https://github.com/zarr-conventions/zarr-conventions-spec: a group lists the conventions
-# that its attributes follow.
+# that its attributes follow. The schemas of `proj` and `spatial` require exactly these values;
+# their first published tag is v0.1. `geoemb:` states v1.
 CONVENTIONS: tuple[dict[str, str], ...] = (
     {
         "schema_url": "https://raw.githubusercontent.com/geo-embeddings/"
@@ -32,17 +33,17 @@ CONVENTIONS: tuple[dict[str, str], ...] = (
         "provenance",
     },
     {
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/geo-proj/"
-        "refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/proj/"
+        "refs/tags/v0.1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/proj/blob/v0.1/README.md",
         "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "name": "proj:",
+        "name": "proj",
         "description": "Coordinate reference system information for geospatial data",
     },
     {
         "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/"
-        "refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+        "refs/tags/v0.1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v0.1/README.md",
         "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
         "name": "spatial",
         "description": "Spatial coordinate information",
@@ -88,7 +89,7 @@ def shard_edges(edge: int, chunk: int, pixel_bytes: int) -> tuple[int, int]:
 
 
 def crs_attributes(crs: CRS) -> dict[str, str]:
-    """Return the CRS in the form of the convention `proj:`, whose schema requires exactly one."""
+    """Return the CRS in the form of the convention `proj:`."""
     code = crs_code(crs)
     return {"proj:code": code} if code else {"proj:wkt2": crs.to_wkt()}
 
