@@ -42,7 +42,7 @@ from tessera_flow.region.needed import passed_on
 from tessera_flow.region.roi import read_roi
 
 from ..support.pipeline import configuration, ingest
-from ..support.servers import FileServer, serve_files
+from ..support.servers import Fault, FileServer, serve_files
 from ..support.workflow import box, scenes
 
 RUN = {"region": "here", "period": "then"}
@@ -71,7 +71,7 @@ class Place:
                 # A pixel that is always cloudy has an embedding, too.
                 "min_observations": {"s2": 0, "s1": 0},
             },
-            download={"slice_months": 12}, **sections,
+            download={"slice_months": 12, "attempts": 2}, **sections,
         )  # fmt: skip
 
 
@@ -163,6 +163,7 @@ def punched(place: Place, name: str) -> Path:
 
 
 def test_holes_have_the_bits_of_the_full_run(place: Place) -> None:
+    """The store is read over HTTP, from a server that fails now and then."""
     store = punched(place, "holes")
     scales = zarr.open_group(store, mode="r+")["utm31/scales"]
     origin = np.ones(SHAPE, int)
@@ -173,11 +174,17 @@ def test_holes_have_the_bits_of_the_full_run(place: Place) -> None:
     codes = zarr.open_group(store, mode="r+")["utm31/embeddings"]
     codes[0, 0, 10:16, 5] = (place.codes[10:16, 5, 0].astype(int) + 200).astype(np.int8)
     expected = np.where(origin[..., None] == 1, np.moveaxis(codes[0], 0, -1), place.codes)
-    config = place.config(
-        "filled", source="geotessera", geotessera={"location": str(store), "fill": "compute"}
-    )
     before = len(place.server.requests)
-    files = fill(config, place.record)
+    with serve_files(place.folder) as server:
+        server.faults += [
+            Fault("status", "scales/c/0", skip=1, value=503), Fault("truncate", "embeddings/c/0"),
+        ]  # fmt: skip
+        location = f"{server.url}/holes"
+        config = place.config(
+            "filled", source="geotessera", geotessera={"location": location, "fill": "compute"}
+        )
+        files = fill(config, place.record)
+        assert all(fault.seen > 1 for fault in server.faults)
     assert len(place.server.requests) > before
     inputs = products(config, files, place.record)
     found = arrays(inputs, "embeddings", "scales", "origin")

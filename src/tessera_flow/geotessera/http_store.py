@@ -1,8 +1,9 @@
 """Read a Zarr store from an HTTP server, with the requests of `raster.http_range`.
 
 An object that the server says does not exist is absent, as in any Zarr store: its chunk has the
-fill value. Everything else that goes wrong (no connection, time-outs, server errors, refused
-credentials) is retried and then an error, never absent data.
+fill value. That the metadata of the store are still served is checked for each of these objects.
+Everything else that goes wrong (no connection, time-outs, server errors, refused credentials, an
+object that disappears while it is read) is retried and then an error, never absent data.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from ..archives.signing import Access
-from ..raster.failures import MissingSceneError
+from ..errors import ReadError
+from ..raster.failures import MissingSceneError, ReplacedError
 from ..raster.http_range import EMPTY, HEAD_BYTES, RangeClient
 from ..raster.responses import Version
 from ..raster.retry import Attempts, RetryPolicy
+from .metadata import METADATA
 
 CONNECTIONS = 16
+_REMEDY = "Run again when the store no longer changes."
 _KEPT_ENDS = 256
 """Ends of objects that are kept: the indexes of shards, which every read of a shard needs."""
 
@@ -101,7 +105,8 @@ class HttpStore(Store):
         """Return a range of an object, None if the object does not exist; thread-safe.
 
         Raises:
-            ReadError: it cannot be read, or was replaced since its first range was read.
+            ReadError: it cannot be read, or was replaced or removed since its first range was
+                read; or it does not exist, and neither do the metadata of the store.
         """
         if isinstance(part, SuffixByteRequest) and (key, part.suffix) in self._ends:
             return self._ends[key, part.suffix]
@@ -142,14 +147,36 @@ class HttpStore(Store):
         href = f"{self._path.rstrip('/')}/{key}{self._query}"
         try:
             data, served = self.client.fetch(href, start, stop, key, attempts, version)
+        except ReplacedError as error:
+            raise ReadError(f"{error} {_REMEDY}") from None
         except MissingSceneError as error:
             if EMPTY in error.reason:
                 raise
+            if version is not None:
+                raise ReadError(
+                    f"{error.reason}; it was removed while it was read. {_REMEDY}"
+                ) from None
+            self._check_metadata(key, attempts)
             self._versions[key] = None
             return None
         self._versions[key] = served
         # A compressed answer is returned completely, whatever was requested.
         return bytes(data[: stop - start]) if start == 0 else bytes(data)
+
+    def _check_metadata(self, key: str, attempts: Attempts) -> None:
+        """Check that the metadata, which were read before, are still served unchanged: where they
+        are not, as of a disk that is no longer mounted, other objects are not absent."""
+        version = self._versions.get(METADATA)
+        if version is None:
+            return
+        href = f"{self._path.rstrip('/')}/{METADATA}{self._query}"
+        try:
+            self.client.fetch(href, 0, 1, METADATA, attempts, version)
+        except ReadError as error:
+            raise ReadError(
+                f"The server answers that {key} does not exist, but does not serve the metadata of "
+                f"the store any more, either: {error}"
+            ) from None
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refuse to write."""

@@ -12,6 +12,8 @@ from .stores import Store, normal_version
 
 METADATA = "zarr.json"
 """File of the metadata of a Zarr store."""
+FILE_LIST = "checksums.json"
+"""File of a store that tessera-flow wrote, with the names of all its files."""
 TILE_LISTS = ("registry.parquet", "manifest.parquet")
 """Lists of the tiles of the NPY layout; the first that exists is read."""
 _RECORD = "provenance.json"

@@ -7,7 +7,8 @@
 
 The grid of a zone is in the northern CRS for both hemispheres: northings are negative south of the
 equator. A scale that is not finite marks a pixel without an embedding: NaN is water (or no data),
-+inf, the fill value, is not written yet. A chunk that does not exist therefore has no embeddings.
++inf, the fill value, is not written yet. A chunk that does not exist therefore has no embeddings,
+unless the store has a list of its files (`listed_store`).
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from ..urls import redacted
 from . import STORE_DIM, zone_name
 from .area import lonlat_boxes, overlaps_any
 from .http_store import CONNECTIONS, HttpStore
+from .listed_store import ListedStore, listed_files
 from .manifest import StoredZone, StoreManifest
-from .metadata import METADATA, model_of, stated_version
+from .metadata import FILE_LIST, METADATA, model_of, stated_version
 from .pixels import Part
 from .stores import Store
 
@@ -65,11 +67,38 @@ def opened(store: Store) -> Iterator[tuple[zarr.Group, str]]:
             if text is None:
                 raise ItemError(_not_zarr(store))
             sha256 = hashlib.sha256(text.to_bytes()).hexdigest()
-            root = zarr.open_group(source, mode="r", zarr_format=3)
+            root = zarr.open_group(_listed(source, store), mode="r", zarr_format=3)
         with zarr.config.set({"async.concurrency": CONNECTIONS}):
             yield root, sha256
     finally:
         source.close()
+
+
+def _listed(source: ZarrStore, store: Store) -> ZarrStore:
+    """Return a store in which a missing file is an error, if it has a list of its files."""
+    text = sync(source.get(FILE_LIST, default_buffer_prototype()))
+    if text is None:
+        return source
+    kind, remedy = _damage(store)
+    try:
+        listed = listed_files(text.to_bytes())
+    except ValueError as error:
+        raise ItemError(f"{FILE_LIST} of {store} is damaged ({error}). {remedy}") from None
+    return ListedStore(
+        source,
+        listed,
+        lambda message: kind(
+            f"The Zarr store {store} is not complete: {message}. {remedy} If it was removed on "
+            f"purpose, delete {FILE_LIST} in the store."
+        ),
+    )
+
+
+def _damage(store: Store) -> tuple[type[ReadError | TileError], str]:
+    """Return the error of a store that cannot be read, and the remedy."""
+    if store.is_remote:
+        return ReadError, "Run again; if the error remains, the store is damaged."
+    return TileError, "Copy it again."
 
 
 def _not_zarr(store: Store) -> str:
@@ -95,10 +124,7 @@ def _store_errors(store: Store) -> Iterator[None]:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = redacted(" ".join(str(error).split()) or type(error).__name__, store.location)
-        remedy = "Run again; if the error remains, the store is damaged." if store.is_remote else (
-            "Copy it again."
-        )  # fmt: skip
-        kind = ReadError if store.is_remote else TileError
+        kind, remedy = _damage(store)
         raise kind(f"The Zarr store {store} cannot be read ({reason}). {remedy}") from None
 
 
