@@ -14,11 +14,13 @@ import pystac
 import pytest
 import rasterio
 import shapely
+import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from tessera_flow.errors import ConfigError
+from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.preview import write_preview
 from tessera_flow.products.stac import EXTENSION, write_collection, write_item
 from tessera_flow.products.stac_metadata import RASTER
@@ -247,6 +249,52 @@ def test_resolution_is_in_metres(
     expected = None if metres is None else pytest.approx(metres)
     assert item["properties"].get("gsd") == expected
     assert item["assets"]["counts"].get("raster:spatial_resolution") == expected
+
+
+@pytest.mark.parametrize(
+    ("crs", "corner", "zones"),
+    [
+        ("EPSG:32631", (600_000, 5_700_000), ["utm31"]),
+        ("EPSG:32733", (600_000, 9_000_000), ["utm33"]),
+        ("EPSG:32631", (707_500, 5_700_000), ["utm31", "utm32"]),
+        ("EPSG:3035", (4_100_000, 3_000_000), ["utm32"]),
+        ("+proj=laea +lat_0=52 +lon_0=9 +ellps=GRS80", (0, 0), ["utm32"]),
+    ],
+)
+def test_store_of_the_client_has_its_own_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crs: str, corner: Any, zones: list[str]
+) -> None:
+    """A store has the grids of UTM zones, with northern CRS, whatever the grid of the region."""
+    region = make_region(tmp_path / "blocks", 100, dim=128)
+    affine = Affine(10, 0, corner[0], 0, -10, corner[1])
+    box = GeoBox(region.grid.geobox.shape, affine, crs)
+    grid = RegionGrid.of("field", box, region.grid.block_size, 1, region.grid.blocks)
+    record = replace(region.provenance, crs=str(box.crs), transform=tuple(affine)[:6])
+    write_geotessera(tmp_path / "geotessera", grid, region.blocks, record)
+    path = tmp_path / "item.json"
+    products = {"zarr": ["embeddings.zarr"], "preview": ["preview.tif", "preview.png"],
+                "geotessera": ["geotessera"]}  # fmt: skip
+    write_item(path, grid, region.blocks, record, products, manifests())
+    item = validated(path, ITEM_RULES, monkeypatch)
+
+    def place(key: str) -> tuple[Any, ...]:
+        fields = item["properties"] | item["assets"][key]
+        return tuple(fields.get(f"proj:{name}") for name in ("code", "wkt2", "shape", "transform"))
+
+    groups = zarr.open_group(tmp_path / "geotessera", mode="r")
+    assert sorted(groups.group_keys()) == zones
+    stored = dict(groups[zones[0]].attrs)
+    assert item["assets"]["geotessera"]["data_type"] == "int8"
+    if len(zones) > 1:
+        assert place("geotessera") == (None, None, None, None)
+    else:
+        names = ("proj:code", "none", "spatial:shape", "spatial:transform")
+        assert place("geotessera") == tuple(stored.get(name) for name in names)
+    code = crs if crs.startswith("EPSG") else None
+    for key in ("embeddings", "visual"):
+        found = place(key)
+        assert found[0] == code and (found[1] is None) == (code is not None)
+        assert found[2:] == ([230, 170], list(affine)[:6])
 
 
 def test_thumbnail_of_a_large_region_states_its_own_size(

@@ -91,9 +91,32 @@ def test_scenes_of_lists_as_a_table(tmp_path: Path) -> None:
     assert (first["collection"], third["collection"]) == ("sentinel-2-l2a", "sentinel-1-rtc")
     assert second["properties"]["grid"] == 7 and "grid" not in first["properties"]
     assert third["assets"].keys() == {"vv", "vh"}
+    declared = [[url.split("/")[3] for url in row] for row in frame["stac_extensions"]]
+    assert declared == [["eo", "raster"], ["eo", "raster"], ["sat"]]
     metadata = pq.read_schema(path).metadata
     assert json.loads(metadata[b"stac-geoparquet"]) == {"version": "1.1.0"}
     assert json.loads(metadata[b"geo"])["columns"]["geometry"]["geometry_types"] == ["Polygon"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "declared"),
+    [
+        ({"s2:mgrs_tile": "31UFT", "grid:code": "MGRS-31UFT"},
+         ["eo", "grid", "raster", "sentinel-2"]),
+        ({"mgrs:latitude_band": "U", "mgrs:grid_square": "FT", "mgrs:utm_zone": 31},
+         ["eo", "mgrs", "raster"]),
+        # Their schemas require further fields.
+        ({"mgrs:latitude_band": "U", "sar:polarizations": ["VV"]}, ["eo", "raster"]),
+        ({"earthsearch:boa_offset_applied": True}, ["eo", "raster"]),  # of no extension
+    ],
+)  # fmt: skip
+def test_rows_declare_the_extensions_of_their_fields(
+    fields: dict[str, Any], declared: list[str]
+) -> None:
+    lists = [Manifest("sentinel2", (scene("S2A_1", **fields),), ())]
+    (item,) = scene_items(lists, {"sentinel2": MPC}, ZONE)
+    assert [url.split("/")[3] for url in item["stac_extensions"]] == declared
+    assert item["properties"].keys() >= fields.keys()
 
 
 def test_an_empty_list_is_an_empty_table(tmp_path: Path) -> None:

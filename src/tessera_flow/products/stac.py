@@ -35,6 +35,7 @@ from .stac_metadata import (
     common_metadata,
     licence_link,
     pixel_metres,
+    place_grid,
     simplified,
 )
 
@@ -152,6 +153,7 @@ def write_item(
         stac_extensions=[EXTENSION, PROJECTION],
         collection=provenance.region,
     )
+    place_grid(item.properties, {key: asset.extra_fields for key, asset in assets.items()})
     for key, asset in assets.items():
         # The extension requires an asset of this name.
         item.add_asset("embeddings" if key == main else key, asset)

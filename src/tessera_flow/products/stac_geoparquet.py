@@ -89,6 +89,18 @@ def write_items(
         pq.write_table(table, temporary, compression="zstd", row_group_size=_ROWS)
 
 
+_EXTENSIONS = {
+    "eo": "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
+    "grid": "https://stac-extensions.github.io/grid/v1.1.0/schema.json",
+    "mgrs": "https://stac-extensions.github.io/mgrs/v1.0.0/schema.json",
+    "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "s2": "https://stac-extensions.github.io/sentinel-2/v1.0.0/schema.json",
+    "sat": "https://stac-extensions.github.io/sat/v1.0.0/schema.json",
+}
+"""Extensions of the fields that lists of scenes keep, by prefix. Not `sar`: it requires fields that
+the lists do not keep."""
+_REQUIRED = {"mgrs": ("mgrs:latitude_band", "mgrs:grid_square")}
+
 _LINKS = pa.list_(pa.struct([("rel", pa.string()), ("href", pa.string())]))
 
 
@@ -170,19 +182,32 @@ def _scene_item(
     own: dict[str, Any] = {"tessera:sensor": sensor, "tessera:day": scene.date.isoformat()}
     if sensor == "sentinel2":
         own["tessera:boa_offset"] = scene.boa_offset
+    stated, assets = scene.stac.get("properties", {}), dict(scene.stac.get("assets", {}))
     document: dict[str, Any] = {
         "type": "Feature",
         "stac_version": "1.1.0",
+        "stac_extensions": _extensions([stated, *assets.values()]),
         "id": scene.id,
         "geometry": None if outline is None else outline.__geo_interface__,
-        "properties": {**scene.stac.get("properties", {}), **own},
+        "properties": {**stated, **own},
         "links": [{"rel": "via", "href": source.item_uri(scene.id)}],
-        "assets": dict(scene.stac.get("assets", {})),
+        "assets": assets,
         "collection": scene.stac.get("collection"),
     }
     if outline is not None:
         document["bbox"] = list(outline.bounds)
     return document
+
+
+def _extensions(parts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the extensions of the fields of an Item, of which all required fields exist."""
+    fields = {name for part in parts for name in part}
+    used = {name.partition(":")[0] for name in fields if ":" in name}
+    return [
+        url
+        for prefix, url in _EXTENSIONS.items()
+        if prefix in used and fields.issuperset(_REQUIRED.get(prefix, ()))
+    ]
 
 
 def _outline(scene: SourceItem, move: pyproj.Transformer) -> shapely.Geometry | None:

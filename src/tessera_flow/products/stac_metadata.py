@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import shapely
@@ -12,7 +12,7 @@ from .blocks import COUNT_KINDS, RegionBlocks
 from .change import BAND
 from .counts import MONTH_BANDS, counts_type
 from .preview import png_shape
-from .provenance import ModelRecord, Provenance, SourceRecord, product_crs
+from .provenance import ModelRecord, Provenance, SourceRecord, crs_code, product_crs
 
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 
@@ -23,6 +23,7 @@ _HOSTS = {
     "earth-search": "Element 84 Earth Search",
     "opera": "Alaska Satellite Facility",
 }
+_GRID = ("proj:shape", "proj:transform")
 _MOST_POINTS = 2000
 _FINEST = 1e-6
 
@@ -96,6 +97,8 @@ def asset_fields(name: str, source: RegionBlocks, provenance: Provenance) -> dic
         },
         "preview.png": {"proj:code": None, "proj:shape": list(png_shape(source.shape))},
     }.get(name, {})
+    if name == "geotessera":
+        fields = {**embeddings, **_zone_fields(source.grid)}
     if name == "counts.tif":
         dtype, nodata = counts_type(source)
         bands = [*COUNT_KINDS, *(MONTH_BANDS if source.months else ())]
@@ -104,6 +107,44 @@ def asset_fields(name: str, source: RegionBlocks, provenance: Provenance) -> dic
     if name.endswith((".tif", ".vrt")) and metres is not None:
         fields = fields | {"raster:spatial_resolution": metres}
     return dict(fields)
+
+
+def _zone_fields(grid: RegionGrid) -> dict[str, Any]:
+    """Return the CRS and grid of a store of the geotessera client, if they are not those of the
+    region; without a grid if it has several, each with a CRS of its own."""
+    from .geotessera_store import zone_grids
+
+    zones, box, code = zone_grids(grid), grid.product_geobox, crs_code(product_crs(grid))
+    stated: dict[str, Any] = {} if code else {"proj:wkt2": None}
+    if len(zones) > 1:
+        return {"proj:code": None, **stated}
+    (zone,) = zones
+    if (zone.crs, zone.affine, zone.shape) == (code, box.affine, tuple(box.shape)):
+        return {}
+    return {
+        "proj:code": zone.crs,
+        **stated,
+        "proj:shape": list(zone.shape),
+        "proj:transform": [float(v) for v in list(zone.affine)[:6]],
+    }
+
+
+def place_grid(properties: dict[str, Any], assets: Mapping[str, dict[str, Any]]) -> None:
+    """Move the grid from an Item to its rasters and stores, if one of them has another CRS and no
+    single grid, because an asset has the fields of the Item that it has not itself.
+
+    Args:
+        properties: of the Item; changed.
+        assets: their fields, by key; changed.
+    """
+    grid = {key: properties[key] for key in _GRID}
+    if all("proj:code" not in own or "proj:shape" in own for own in assets.values()):
+        return
+    for key in _GRID:
+        del properties[key]
+    for own in assets.values():
+        if "data_type" in own and "proj:code" not in own:
+            own.update(grid)
 
 
 def simplified(outline: shapely.Geometry) -> shapely.Geometry:
