@@ -73,7 +73,7 @@ PRODUCT_SECONDS = {
     "stitch_arrays": 0.45,
     "preview": 2.0,
     "counts": 0.46,
-    "cog": 15.0,  # of processor time, at 2,000 and 4,000 px, as int8
+    "cog": 40.0,  # of processor time, as float32 at 2,000 px beside other work; as int8 15
     "change": 1.5,  # not measured, like the next three
     "origin": 0.3,
     "label_map": 5.0,
