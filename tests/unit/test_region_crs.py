@@ -281,7 +281,8 @@ def test_coordinates_beyond_the_earth_are_refused(far: float) -> None:
 
 def test_the_longest_coasts_are_divided() -> None:
     """As long as ten coasts of Canada."""
-    line = shapely.LineString([(600_000, 5_700_000), (601_000, 5_700_000)] * 1_000_000)
+    there_and_back = [(600_000, 5_700_000), (601_000, 5_700_000)]
+    line = shapely.LineString(np.tile(there_and_back, (1_000_000, 1)))
     assert shapely.length(line) == 1_999_999_000
-    result = to_lonlat(line, pyproj.CRS.from_epsg(32631))
+    result = to_lonlat(line, pyproj.CRS.from_epsg(3857))  # PROJ computes it quickly
     assert shapely.get_num_coordinates(result) == 2 * 1_999_999 + 1

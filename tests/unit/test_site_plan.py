@@ -24,6 +24,7 @@ from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.site_files import SiteFiles, SiteParams
 from tessera_flow.jobs.site_plan import index_file, load_site_plan, read_rows
+from tessera_flow.jobs.site_table import point_pixels
 from tessera_flow.region.crs import utm_crs
 from tessera_flow.region.sites import Cell, place_sites, utm_zones
 
@@ -294,6 +295,17 @@ def test_cells_with_too_many_pixels_are_refused_in_the_plan(tmp_path: Path) -> N
     for _ in range(2):  # also with the kept plan
         with pytest.raises(RegionError, match=r"the 62 sites in cell n31_06_56 in 2023-01-01_2023"):
             load_site_plan(config(tmp_path, table(0.05), sites={"size": 256}))
+
+
+def test_pixels_of_squares_are_in_order_and_occur_once() -> None:
+    """Also to the north and west of the grid of the cell."""
+    pixels = point_pixels(np.array([5, 0, 0]), np.array([9, 0, 1]), 2)
+    assert pixels.dtype == np.int64
+    assert pixels.tolist() == [
+        *([-1, column] for column in (-1, 0, 1)),
+        *([0, column] for column in (-1, 0, 1)),
+        *([row, column] for row in (4, 5) for column in (8, 9)),
+    ]
 
 
 def test_pixels_of_many_polygons_are_counted_once(tmp_path: Path) -> None:
