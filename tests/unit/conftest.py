@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
 import pytest
 
 real_fsync = os.fsync
+
+
+def pytest_collectstart() -> None:
+    """Collect no garbage while modules are imported and tests collected: there is hardly any."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect it again, but not among what is needed until the end."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

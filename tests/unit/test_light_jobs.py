@@ -57,19 +57,41 @@ ADAPTOR = next(path for path in SCRIPTS if path.stem == "adaptor")
 SHARED = [name for name in script_imports(ADAPTOR) if name != "tessera_flow.products.inputs"]
 
 
-def loaded(*stages: list[str]) -> list[set[str]]:
-    """Import the modules of stages, one stage after the other, in a process of their own.
+IMPORT_CHAINS = """
+import importlib, json, os, sys
 
-    Returns the heavy libraries that have been loaded at the end of each stage.
+def imported(names):
+    for name in names:
+        importlib.import_module(name)
+    return [name for name in HEAVY if name in sys.modules]
+
+print(json.dumps(imported(FIRST)), flush=True)
+for chain in CHAINS:
+    if not os.fork():
+        for names in chain:
+            print(json.dumps(imported(names)), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(1)
+"""
+"""Imports modules, then those of each chain in a process that has imported the first ones only."""
+
+
+def loaded(first: list[str], chains: list[list[list[str]]]) -> list[set[str]]:
+    """Import modules, and then those of chains of stages, one stage after the other.
+
+    Each chain has a process of its own, in which nothing but `first` was imported before.
+
+    Returns the heavy libraries that have been loaded at the end of each stage, `first` being one.
     """
-    program = (
-        "import importlib, json, sys\n"
-        "for stage in json.loads(sys.argv[1]):\n"
-        "    for name in stage: importlib.import_module(name)\n"
-        f"    print(json.dumps([name for name in {list(HEAVY)} if name in sys.modules]))\n"
-    )
+    values = {
+        "HEAVY": list(HEAVY),
+        "FIRST": sorted(set(first)),
+        "CHAINS": [[sorted(set(stage)) for stage in chain] for chain in chains],
+    }
+    program = "".join(f"{name} = {value!r}\n" for name, value in values.items()) + IMPORT_CHAINS
     done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps([sorted(set(stage)) for stage in stages])],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
@@ -90,14 +112,20 @@ for _path in SCRIPTS:
         GROUPS.setdefault(allowed(_path.stem), []).append(_path)
 
 
+NONE: frozenset[str] = frozenset()
+"""The group of the scripts that may import no heavy library; what it imports all others may."""
+
+
 def chains() -> list[list[frozenset[str]]]:
-    """Divide the groups into chains in which each may import what the one before it may.
+    """Divide the other groups into chains in which each may import what the one before it may.
 
     One process imports a chain, in this order: what a group loads that it may not is seen as if it
     had a process of its own.
     """
     result: list[list[frozenset[str]]] = []
     for libraries in sorted(GROUPS, key=lambda libraries: (len(libraries), sorted(libraries))):
+        if libraries == NONE:
+            continue
         chain = next((chain for chain in result if chain[-1] <= libraries), None)
         if chain is None:
             result.append([libraries])
@@ -106,17 +134,26 @@ def chains() -> list[list[frozenset[str]]]:
     return result
 
 
+LIGHT = "modules of light packages"
+
+
 @pytest.fixture(scope="module")
-def loaded_by_group() -> dict[frozenset[str], set[str]]:
-    """The heavy libraries that are loaded after the imports of each group."""
-    result = {}
-    for chain in chains():
-        stages = [
-            [name for path in GROUPS[group] for name in [*SHARED, *script_imports(path)]]
-            for group in chain
-        ]
-        result |= dict(zip(chain, loaded(*stages), strict=True))
-    return result
+def loaded_by_group() -> dict[frozenset[str] | str, set[str]]:
+    """The heavy libraries that are loaded after the imports of each group, and of `LIGHT`."""
+
+    def imports(group: frozenset[str]) -> list[str]:
+        return [name for path in GROUPS[group] for name in [*SHARED, *script_imports(path)]]
+
+    groups = chains()
+    found = loaded(
+        imports(NONE),
+        [
+            *([imports(group) for group in chain] for chain in groups),
+            [[f"tessera_flow.{name}" for name in LIGHT_MODULES]],
+        ],
+    )
+    order = [NONE, *(group for chain in groups for group in chain), LIGHT]
+    return dict(zip(order, found, strict=True))
 
 
 def test_the_named_scripts_exist() -> None:
@@ -130,44 +167,26 @@ def test_the_named_scripts_exist() -> None:
     "libraries", list(GROUPS), ids=lambda libraries: "+".join(sorted(libraries)) or "none"
 )
 def test_scripts_import_only_the_libraries_they_need(
-    libraries: frozenset[str], loaded_by_group: dict[frozenset[str], set[str]]
+    libraries: frozenset[str], loaded_by_group: dict[frozenset[str] | str, set[str]]
 ) -> None:
     surplus = loaded_by_group[libraries] - libraries
     assert not surplus, f"{', '.join(path.stem for path in GROUPS[libraries])} import {surplus}"
 
 
-def test_site_infer_imports_torch(loaded_by_group: dict[frozenset[str], set[str]]) -> None:
+def test_site_infer_imports_torch(loaded_by_group: dict[frozenset[str] | str, set[str]]) -> None:
     """The list of libraries is not empty because the test sees nothing."""
     assert "torch" in loaded_by_group[allowed("site_infer")]
 
 
-LOAD_MODELS = """
-import sys
-from tessera_flow.models.checkpoint import load_model
-for path in sys.argv[1:]:
-    load_model(path, statistics="mpc" if "v1_1" in path else None)
-print(*{"torch._dynamo", "sympy"} & set(sys.modules))
-"""
-
-
-def test_loading_a_model_does_not_import_the_compiler_of_torch() -> None:
-    """PyTorch imports it, in 1.6 s and 100 MB, for some operations on the meta device."""
-    checkpoints = sorted(map(str, ROOT.glob("tests/golden/checkpoints/*.pt")))
-    assert len(checkpoints) >= 6
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD_MODELS, *checkpoints],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == []
-
-
 EMBED = """
 import sys
+from tessera_flow.models.checkpoint import load_model
+*checkpoints, weights, tiles, out = sys.argv[1:]
+for path in checkpoints:
+    load_model(path, statistics="mpc" if "v1_1" in path else None)
+print(*{"torch._dynamo", "sympy"} & set(sys.modules))
+
 from tessera_flow.cli.main import main
-weights, tiles, out = sys.argv[1:]
 arguments = ["--weights", weights, "--tiles", tiles, "--out", out, "--device", "cpu"]
 assert main(["embed", *arguments]) == 0
 heavy = {"torch._dynamo", "torch._inductor", "sympy", "scipy", "pandas", "odc", "shapely",
@@ -177,25 +196,40 @@ print(*sorted(heavy & set(sys.modules)), "torch" in sys.modules)
 """
 
 
-def test_embedding_imports_nothing_beside_torch_that_takes_long(tmp_path: Path) -> None:
-    """From the command to the file: 0.9 s of processor time beyond `import torch` (6 x 6 pixels,
-    v2-nano), of which imports are half."""
-    shutil.copytree(ROOT / "tests/golden/tiles/main", tmp_path / "tiles" / "main")
-    checkpoint = ROOT / "tests/golden/checkpoints/v2_student_noqk.pt"
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What a process prints that loads a model of each family and then embeds."""
+    folder = tmp_path_factory.mktemp("embedding")
+    shutil.copytree(ROOT / "tests/golden/tiles/main", folder / "tiles" / "main")
+    checkpoints = sorted(map(str, ROOT.glob("tests/golden/checkpoints/*.pt")))
+    assert len(checkpoints) >= 6
+    student = ROOT / "tests/golden/checkpoints/v2_student_noqk.pt"
     done = subprocess.run(
-        [sys.executable, "-c", EMBED, checkpoint, tmp_path / "tiles", tmp_path / "out"],
+        [sys.executable, "-c", EMBED, *checkpoints, student, folder / "tiles", folder / "out"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines()[-1].split() == ["True"]
+    return done.stdout.splitlines()
 
 
-def test_modules_of_light_packages_do_not_import_torch() -> None:
+def test_loading_a_model_does_not_import_the_compiler_of_torch(embedding: list[str]) -> None:
+    """PyTorch imports it, in 1.6 s and 100 MB, for some operations on the meta device."""
+    assert embedding[0].split() == []
+
+
+def test_embedding_imports_nothing_beside_torch_that_takes_long(embedding: list[str]) -> None:
+    """From the command to the file: 0.9 s of processor time beyond `import torch` (6 x 6 pixels,
+    v2-nano), of which imports are half."""
+    assert embedding[-1].split() == ["True"]
+
+
+def test_modules_of_light_packages_do_not_import_torch(
+    loaded_by_group: dict[frozenset[str] | str, set[str]],
+) -> None:
     assert set(PACKAGES) >= {"products", "products.report", "geotessera", "jobs"}
-    (found,) = loaded([f"tessera_flow.{name}" for name in LIGHT_MODULES])
-    assert not found & {"torch", "transformers", "huggingface_hub"}
+    assert not loaded_by_group[LIGHT] & {"torch", "transformers", "huggingface_hub"}
 
 
 NOT_FOR_READING = [

@@ -26,7 +26,7 @@ from tessera_flow.jobs.site_files import SiteFiles, SiteParams
 from tessera_flow.jobs.site_plan import index_file, load_site_plan, read_rows
 from tessera_flow.jobs.site_table import point_pixels
 from tessera_flow.region.crs import utm_crs
-from tessera_flow.region.sites import Cell, place_sites, utm_zones
+from tessera_flow.region.sites import Cell, distinct_pixels, place_sites, utm_zones
 
 WGS84 = pyproj.CRS.from_epsg(4326)
 YEAR = {"y2023": {"start": "2023-01-01", "end": "2023-12-31"}}
@@ -306,6 +306,8 @@ def test_pixels_of_squares_are_in_order_and_occur_once() -> None:
         *([0, column] for column in (-1, 0, 1)),
         *([row, column] for row in (4, 5) for column in (8, 9)),
     ]
+    none = np.zeros(0, np.int64)
+    assert distinct_pixels(none, none).shape == (0, 2)
 
 
 def test_pixels_of_many_polygons_are_counted_once(tmp_path: Path) -> None:

@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..atomic import write_text
 from ..block_file import made_from
 from ..config.configuration import Config
@@ -22,7 +20,7 @@ from ..models.weights_record import read_weights_record
 from ..products.checksums import sha256_of
 from ..products.provenance import model_record, scene_sources, software_versions
 from ..products.sites import CellRows, SiteLayout, site_pixels, write_sites
-from ..region.sites import Cell
+from ..region.sites import Cell, distinct_pixels
 from ..scenes.manifest import Manifest
 from .assumptions import MOST_PIXELS
 from .block_attributes import read_attributes
@@ -72,7 +70,7 @@ def read_cell(config: Config, days: str, cell: str, output: Path) -> None:
     square = Cell.of_name(cell, config.grid.resolution)
     rows = read_rows(config, sites.plan, unit.first, unit.count)
     _, row, column = site_pixels(rows, square, config.sites.size)
-    pixels = np.unique(np.stack([row, column], axis=1), axis=0)
+    pixels = distinct_pixels(row, column)
     if len(pixels) > MOST_PIXELS:
         raise Refused(
             f"The sites in {cell} have {len(pixels)} pixels, more than {MOST_PIXELS}: set a "

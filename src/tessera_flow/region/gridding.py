@@ -10,7 +10,7 @@ import shapely
 
 from ..config.sections import GridSettings, Region
 from ..errors import RegionError
-from .crs import reproject
+from .crs import WGS84, reproject
 from .grid import Block, RegionGrid, Window, block_id
 from .mask import mask_reader, no_pixel_error
 from .roi import RasterRoi, VectorRoi, region_geobox
@@ -68,7 +68,10 @@ def _warn_of_width(name: str, geobox: Any) -> None:
     crs = pyproj.CRS.from_user_input(str(geobox.crs))
     if crs.utm_zone is None:
         return
-    west, _, east, _ = geobox.geographic_extent.boundingbox
+    # Quicker than `geographic_extent` of the grid; west is the larger one across 180 degrees.
+    west, _, east, _ = pyproj.Transformer.from_crs(crs, WGS84, always_xy=True).transform_bounds(
+        *geobox.boundingbox.bbox
+    )
     middle = 6 * int(crs.utm_zone[:-1]) - 183
     farthest = max(abs((edge - middle + 180) % 360 - 180) for edge in (west, east))
     if farthest > _FAR_FROM_MERIDIAN:

@@ -194,6 +194,23 @@ def square_pixels(
     return np.asarray(row)[:, None] + down, np.asarray(column)[:, None] + right
 
 
+def distinct_pixels(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the (row, column) of pixels (P, 2), each once, row by row.
+
+    Args:
+        rows, columns: of any shape; negative ones are possible.
+    """
+    if rows.size == 0:
+        return np.zeros((0, 2), np.int64)
+    # A number for each pixel, sorted: `np.unique` takes 80 times as long.
+    left = columns.min()
+    width = columns.max() - left + 1
+    numbers = (rows * width + (columns - left)).reshape(-1)
+    numbers.sort()
+    numbers = numbers[np.append(True, numbers[1:] != numbers[:-1])]
+    return np.stack([numbers // width, numbers % width + left], axis=1)
+
+
 def polygon_pixels(
     polygon: shapely.Geometry, crs: pyproj.CRS, cell: Cell, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
