@@ -134,6 +134,21 @@ def test_pixels_do_not_depend_on_the_window(
     np.testing.assert_array_equal(read(path, geobox, options), whole)
 
 
+def test_classes_that_are_averaged_together_are_those_one_by_one(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """GDAL takes four images for red, green, blue and alpha."""
+    to_zone = pyproj.Transformer.from_crs(CRS, "EPSG:32630", always_xy=True)
+    x, y = to_zone.transform(LEFT, TOP)
+    values = noise((160, 160), 0, 4).astype(np.uint8)
+    values[:60] = 2
+    path = write(tmp_path / "s.tif", values, 10, "EPSG:32630", x - 400, y + 400)
+    together = read(path, grid(25, (30, 30)), SCL)
+    assert set(np.unique(together)) >= {0, 2}
+    monkeypatch.setattr(area_mean, "_CLASSES", 1)
+    np.testing.assert_array_equal(read(path, grid(25, (30, 30)), SCL), together)
+
+
 @pytest.mark.parametrize(("resolution", "limit"), [(20, 30), (25, 80), (100, 6)])
 def test_scene_of_the_next_zone_equals_the_mean_of_many_samples(
     tmp_path: Path, resolution: float, limit: float

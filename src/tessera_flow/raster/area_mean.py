@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,13 +44,17 @@ TOLERANCE = 1e-6
 """Of shares of a pixel."""
 
 STRIP_PIXELS = 2**22
-"""Source pixels that are averaged at a time."""
+"""Source pixels that are averaged at a time, times the images that are made of them."""
+
+_CLASSES = 8
+"""Classes that are averaged at a time."""
 
 SourceWindow = Callable[[GeoBox], RasterioWindow]
 """From a grid to the window of the dataset that covers it, with a margin."""
 
-AreaMean = Callable[[NDArray[Any]], NDArray[np.float64]]
-"""From source pixels to their mean on the target, pixels outside the source counting as 0."""
+AreaMean = Callable[[Sequence[NDArray[Any]]], list[NDArray[np.float64]]]
+"""From images of source pixels to their means on the target, pixels outside the source counting as
+0. Reprojecting several images takes little longer than one."""
 
 
 def times_coarser(dataset: rasterio.DatasetReader, geobox: GeoBox) -> float:
@@ -99,7 +103,7 @@ def read_mean(
     dtype = np.dtype(dataset.dtypes[band - 1])
     result = np.zeros(target.shape, dtype)
     negative = present = 0
-    for rows, values, mean in _strips(dataset, target, source_window, band):
+    for rows, values, mean in _strips(dataset, target, source_window, band, STRIP_PIXELS // 2):
         valid = _has_data(values, nodata)
         if np.issubdtype(dtype, np.floating):
             # Averages of power skip negative values, so they are not seen afterwards.
@@ -107,8 +111,7 @@ def read_mean(
             _check_power(power)
             counts = negative_values(power)
             negative, present = negative + counts[0], present + counts[1]
-        coverage = mean(valid)
-        total = mean(np.where(valid, values, 0))
+        coverage, total = mean([valid, np.where(valid, values, 0)])
         covered = coverage >= MIN_COVERAGE - TOLERANCE
         means = np.divide(total, coverage, out=np.zeros_like(total), where=covered)
         if np.issubdtype(dtype, np.integer):
@@ -142,15 +145,15 @@ def read_classes(
         band: band of the dataset, from 1.
     """
     result = np.zeros(target.shape, dataset.dtypes[band - 1])
-    for rows, values, mean in _strips(dataset, target, source_window, band):
+    strip_pixels = STRIP_PIXELS // _CLASSES
+    for rows, values, mean in _strips(dataset, target, source_window, band, strip_pixels):
         shape = result[rows].shape
         best = {group: np.zeros(shape) for group in (True, False)}
         chosen = {group: np.zeros(shape, result.dtype) for group in (True, False)}
         valid_share = np.zeros(shape)
         nodata = dataset.nodata
-        for value in np.unique(values):
+        for value, share in _shares(values, mean):
             bad = int(value) in invalid or value == nodata
-            share = mean(values == value)
             if not bad:
                 valid_share += share
             more = share > best[bad] + TOLERANCE
@@ -159,6 +162,16 @@ def read_classes(
         valid = valid_share >= 1 - MAX_INVALID_SHARE - TOLERANCE
         result[rows] = np.where(valid, chosen[False], chosen[True])
     return result
+
+
+def _shares(
+    values: NDArray[Any], mean: AreaMean
+) -> Iterator[tuple[np.integer[Any], NDArray[np.float64]]]:
+    """Yield each class, in ascending order, and its share of each target pixel."""
+    classes = np.unique(values)
+    for start in range(0, len(classes), _CLASSES):
+        group = classes[start : start + _CLASSES]
+        yield from zip(group, mean([values == value for value in group]), strict=True)
 
 
 def _check_power(values: NDArray[Any]) -> None:
@@ -181,14 +194,20 @@ def _has_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
 
 
 def _strips(
-    dataset: rasterio.DatasetReader, target: GeoBox, source_window: SourceWindow, band: int
+    dataset: rasterio.DatasetReader,
+    target: GeoBox,
+    source_window: SourceWindow,
+    band: int,
+    strip_pixels: int,
 ) -> Iterator[tuple[slice, NDArray[Any], AreaMean]]:
-    """Yield (rows of the target, source pixels, their mean on these rows), of limited size."""
+    """Yield (rows of the target, source pixels, their mean on these rows), of at most about
+    `strip_pixels` source pixels."""
     same = to_grid(dataset, target) is None
     a, b, left, d, e, top = tuple(dataset.transform)[:6]
     separable = same and not (b or d) and a > 0 > e
     window = source_window(target)
-    rows_per_strip = max(1, STRIP_PIXELS * target.height // max(1, window.width * window.height))
+    pixels = max(1, window.width * window.height)
+    rows_per_strip = max(1, strip_pixels * target.height // pixels)
     for first in range(0, target.height, rows_per_strip):
         rows = slice(first, min(first + rows_per_strip, target.height))
         strip = target[rows, :]
@@ -247,9 +266,9 @@ class _Edges:
 def _separable(rows: _Edges, row: int, columns: _Edges, column: int) -> AreaMean:
     area = rows.lengths[:, None] * columns.lengths[None, :]
 
-    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
-        by_row = rows.sums(values.astype(np.float64), row)
-        return columns.sums(np.ascontiguousarray(by_row.T), column).T / area
+    def mean(images: Sequence[NDArray[Any]]) -> list[NDArray[np.float64]]:
+        by_row = [rows.sums(image.astype(np.float64), row) for image in images]
+        return [columns.sums(np.ascontiguousarray(sums.T), column).T / area for sums in by_row]
 
     return mean
 
@@ -265,19 +284,25 @@ def _reprojected(
     height, width = target.shape
     samples = (height * times, width * times)
 
-    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
-        padded = np.pad(values.astype(np.float64), margin)
+    def mean(images: Sequence[NDArray[Any]]) -> list[NDArray[np.float64]]:
+        masks = all(image.dtype == np.bool_ for image in images)
+        dtype = "uint8" if masks else "float64"  # the result is float64
+        around = ((0, 0), (margin, margin), (margin, margin))
+        padded = np.pad(np.stack(images).astype(dtype), around)
         with MemoryFile() as memory:
             with memory.open(
                 driver="GTiff",
-                height=padded.shape[0],
-                width=padded.shape[1],
-                count=1,
-                dtype="float64",
+                count=padded.shape[0],
+                height=padded.shape[1],
+                width=padded.shape[2],
+                dtype=dtype,
                 crs=dataset.crs,
                 transform=transform,
+                interleave="band",
+                photometric="minisblack",  # GDAL takes four bands for red, green, blue, alpha
+                alpha="no",
             ) as source:
-                source.write(padded, 1)
+                source.write(padded)
             with (
                 memory.open() as source,
                 WarpedVRT(
@@ -287,13 +312,13 @@ def _reprojected(
                     height=samples[0],
                     width=samples[1],
                     resampling=Resampling.bilinear,
+                    dtype="float64",
                     tolerance=1e-9,
                     XSCALE=1,
                     YSCALE=1,
                 ) as vrt,
             ):
-                fine = vrt.read(1)
-        result: NDArray[np.float64] = fine.reshape(height, times, width, times).mean((1, 3))
-        return result
+                fine = vrt.read()
+        return [image.reshape(height, times, width, times).mean((1, 3)) for image in fine]
 
     return mean
