@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -43,19 +44,26 @@ def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return length - ((docstring.end_lineno or docstring.lineno) - docstring.lineno + 1)
 
 
-def long_functions(source: str, limit: int) -> list[str]:
+def functions(tree: ast.Module) -> list[tuple[str, int]]:
+    """Return the name and the number of lines of each function."""
     return [
-        f"{node.name} ({function_lines(node)} lines)"
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function_lines(node) > limit
+        (node.name, function_lines(node))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
 
-def test_a_long_function_is_found() -> None:
+@cache
+def parsed(path: Path) -> tuple[list[tuple[str, int]], str | None]:
+    """Return the functions of a file, see `functions`, and its docstring."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return functions(tree), ast.get_docstring(tree)
+
+
+def test_a_function_is_measured_without_its_docstring() -> None:
     body = "\n".join(["    x = 1"] * 5)
     source = f'async def f():\n    """One.\n\n    Two.\n    """\n{body}\n'
-    assert long_functions(source, 6) == []
-    assert long_functions(source, 5) == ["f (6 lines)"]
+    assert functions(ast.parse(source)) == [("f", 6)]
 
 
 def test_files_and_functions_are_short() -> None:
@@ -66,9 +74,8 @@ def test_files_and_functions_are_short() -> None:
         if lines(path) > FILE_LINES[path.parts[0]]
     ]
     for path in PYTHON:
-        source = (ROOT / path).read_text(encoding="utf-8")
-        functions = long_functions(source, FUNCTION_LINES[path.parts[0]])
-        long += [f"{path}: {function}" for function in functions]
+        limit = FUNCTION_LINES[path.parts[0]]
+        long += [f"{path}: {name} ({n} lines)" for name, n in parsed(path)[0] if n > limit]
     assert long == [], "split them"
 
 
@@ -84,8 +91,7 @@ def test_modules_have_a_docstring_and_a_specific_name() -> None:
     names = [name for name in MODULES if name]
     vague = [name for name in names if name.rpartition(".")[2] in VAGUE_NAMES]
     assert vague == [], "name them after what is in them"
-    trees = {name: ast.parse(MODULES[name].read_text(encoding="utf-8")) for name in names}
-    assert [name for name, tree in trees.items() if not ast.get_docstring(tree)] == []
+    assert [n for n in names if not parsed(MODULES[n].relative_to(ROOT))[1]] == []
 
 
 def test_imports_have_no_cycle() -> None:
