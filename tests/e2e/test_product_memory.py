@@ -18,3 +18,10 @@ def test_peak_memory_of_every_product(tmp_path: Path) -> None:
     peaks = measure(tmp_path, edge, list(PRODUCTS))
     assert set(peaks) == set(PRODUCTS)
     assert max(peaks.values()) * 2**20 < edge * edge * DIM / 2, peaks
+
+
+def test_peak_memory_of_the_geotiff(tmp_path: Path) -> None:
+    """It must not grow with the region: when freed tiles were kept, it took 700 MiB here."""
+    write_first(tmp_path / "block.zip", noise=0)
+    peaks = measure(tmp_path, 2000, ["cog"], cog_dtype="int8")
+    assert peaks["cog"] < 550, peaks
