@@ -90,8 +90,11 @@ def remote(server: FileServer, attempts: int = 3) -> Store:
         Fault("reset", CODES, skip=3),
         Fault("short", CODES, skip=2),
         Fault("page", SCALES),
+        # The metadata, which are read again for each absent file.
+        Fault("gzip whole", "/zarr.json", count=None),
+        Fault("status", "/zarr.json", skip=2, value=503),
     ],
-    ids=lambda fault: f"{fault.kind} {fault.path.split('/')[2]}",
+    ids=lambda fault: f"{fault.kind} {fault.path}",
 )
 def test_a_server_that_recovers_changes_no_pixel(
     server: FileServer, from_folder: dict[str, Any], tmp_path: Path, fault: Fault
@@ -139,6 +142,19 @@ def test_a_store_that_disappears_has_no_holes(
         Fault("status", "/utm33/scales/c", count=None, value=status),
     ]
     with pytest.raises(ReadError, match=rf"zarr.json|HTTP {status}"):
+        imported(store, grid, tmp_path)
+
+
+def test_metadata_that_are_replaced_while_a_block_is_read_are_an_error(
+    server: FileServer, tmp_path: Path
+) -> None:
+    grid, store = grid_of_zone(ZONES[2]), remote(server)
+    list_published(store, grid, YEAR)
+    opened = server.paths.count("/store/zarr.json")
+    document = (server.folder / "store/zarr.json").read_bytes()
+    server.replacements["/store/zarr.json"] = document + b" "
+    server.faults.append(Fault("replace", "/store/zarr.json", skip=2 * opened))
+    with pytest.raises(ReadError, match=r"zarr.json was replaced while the store was read"):
         imported(store, grid, tmp_path)
 
 

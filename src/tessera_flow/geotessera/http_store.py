@@ -58,6 +58,7 @@ class HttpStore(Store):
         self._lock = threading.Lock()
         self._versions: dict[str, Version | None] = {}  # None: absent
         self._ends: dict[tuple[str, int], bytes] = {}
+        self._metadata: bytes | None = None  # read twice; the server may send them compressed
 
     def close(self) -> None:
         """Stop retries and close the connections."""
@@ -125,12 +126,16 @@ class HttpStore(Store):
                         self._ends.pop(next(iter(self._ends)))
                     self._ends[key, part.suffix] = data
             return data
-        data = self._fetch(key, 0, HEAD_BYTES, attempts)
+        if key == METADATA and self._metadata is not None:
+            return self._metadata
+        data = self._fetch(key, 0, HEAD_BYTES, attempts, complete=True)
         size = self._size(key, attempts)
-        if data is None or size is None or len(data) == size:
-            return data
-        rest = self._fetch(key, len(data), size, attempts)
-        return None if rest is None else data + rest
+        if data is not None and size is not None and len(data) != size:
+            rest = self._fetch(key, len(data), size, attempts)
+            data = None if rest is None else data + rest
+        if key == METADATA:
+            self._metadata = data
+        return data
 
     def _size(self, key: str, attempts: Attempts) -> int | None:
         if key not in self._versions:
@@ -138,7 +143,11 @@ class HttpStore(Store):
         version = self._versions[key]
         return None if version is None else version.size
 
-    def _fetch(self, key: str, start: int, stop: int, attempts: Attempts) -> bytes | None:
+    def _fetch(
+        self, key: str, start: int, stop: int, attempts: Attempts, complete: bool = False
+    ) -> bytes | None:
+        """Return a range of an object, None if it is absent; if `complete` is true, all of an
+        object that the server sends compressed."""
         version = self._versions.get(key)
         if key in self._versions and version is None:
             return None
@@ -161,7 +170,7 @@ class HttpStore(Store):
             return None
         self._versions[key] = served
         # A compressed answer is returned completely, whatever was requested.
-        return bytes(data[: stop - start]) if start == 0 else bytes(data)
+        return bytes(data[: stop - start]) if start == 0 and not complete else bytes(data)
 
     def _check_metadata(self, key: str, attempts: Attempts) -> None:
         """Check that the metadata, which were read before, are still served unchanged: where they
@@ -171,12 +180,14 @@ class HttpStore(Store):
             return
         href = f"{self._path.rstrip('/')}/{METADATA}{self._query}"
         try:
-            self.client.fetch(href, 0, 1, METADATA, attempts, version)
+            _, served = self.client.fetch(href, 0, 1, METADATA, attempts)
         except ReadError as error:
             raise ReadError(
                 f"The server answers that {key} does not exist, but does not serve the metadata of "
                 f"the store any more, either: {error}"
             ) from None
+        if version.differs(served):
+            raise ReadError(f"{METADATA} was replaced while the store was read. {_REMEDY}")
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refuse to write."""
