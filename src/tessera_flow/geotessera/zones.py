@@ -67,7 +67,9 @@ def opened(store: Store) -> Iterator[tuple[zarr.Group, str]]:
             if text is None:
                 raise ItemError(_not_zarr(store))
             sha256 = hashlib.sha256(text.to_bytes()).hexdigest()
-            root = zarr.open_group(_listed(source, store), mode="r", zarr_format=3)
+            root = zarr.open_group(source, mode="r", zarr_format=3)
+            if "provenance" in root.attrs:  # written by tessera-flow, with a list of its files
+                root = zarr.open_group(_listed(source, store), mode="r", zarr_format=3)
         with zarr.config.set({"async.concurrency": CONNECTIONS}):
             yield root, sha256
     finally:
