@@ -57,7 +57,7 @@ def store(region: Region, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def level(store: Path, number: int) -> xr.Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return xr.open_zarr(store, group=f"preview/{number}")
+        return xr.open_zarr(store, group=f"preview/{number}", chunks=None)
 
 
 def halved(image: np.ndarray) -> np.ndarray:
