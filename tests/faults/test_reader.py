@@ -1,6 +1,7 @@
 """Failures of single reads that need a large file or a slow server."""
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tessera_flow.archives.signing import Access
 from tessera_flow.errors import ReadError
 from tessera_flow.raster import retry
 from tessera_flow.raster.failures import of_exception
+from tessera_flow.raster.http_range import RangeClient
 from tessera_flow.raster.reader import Asset, Reader
 from tessera_flow.raster.resample import ReadOptions
 from tessera_flow.raster.retry import RetryPolicy
@@ -73,6 +75,26 @@ def test_very_slow_answer_times_out(many_tiles: FileServer) -> None:
     with pytest.raises(ReadError, match="no answer in time"):
         read(many_tiles, RetryPolicy(attempts=1, timeout=0.3, deadline=5))
     assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize("kind", ["gzip", "gzip whole"])
+def test_encoded_answer_takes_the_memory_of_its_content(tmp_path: Path, kind: str) -> None:
+    """Not that of the largest object that may be sent so, for each of many requests."""
+    content = np.random.default_rng(0).bytes(100_000)
+    (tmp_path / "object").write_bytes(content)
+    policy = RetryPolicy(attempts=1)
+    with serve_files(tmp_path, faults=[Fault(kind)]) as server:
+        client = RangeClient(lambda href, fresh=False: Access(href), policy, 1)
+        tracemalloc.start()
+        try:
+            found, _ = client.fetch(
+                f"{server.url}/object", 0, len(content), "object", retry.Attempts(policy)
+            )
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert found == content
+    assert peak < 3_000_000
 
 
 def test_causes_are_named() -> None:

@@ -288,10 +288,11 @@ class RangeClient:
         return _checked(data, start, this)
 
     def _received(
-        self, response: requests.Response, length: int, attempts: Attempts
+        self, response: requests.Response, length: int, attempts: Attempts, exact: bool = True
     ) -> bytearray | Failure:
-        """Return the body of an answer as sent, at most `length` bytes of it."""
-        data, received = bytearray(length), 0
+        """Return the body of an answer as sent, at most `length` bytes of it; `exact`: it should
+        have as many."""
+        data, received = bytearray(length if exact else 0), 0
         start_time = time.monotonic()
         while received < length:
             # `read` would wait for the complete piece, even on a slow connection.
@@ -331,7 +332,7 @@ class RangeClient:
             length, size = answered
         elif start != 0 or version is not None:
             return Failure("permanent", f"{cause}, and without range requests")
-        body = self._received(response, MAX_ENCODED_BYTES + 1, attempts)
+        body = self._received(response, MAX_ENCODED_BYTES + 1, attempts, exact=False)
         if isinstance(body, Failure):
             return body
         promised = response.headers.get("Content-Length", "")
