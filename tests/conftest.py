@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import workflow
+from tests.support import job_server, workflow
 from tests.support.shared_folder import made_once
 
+real_fsync = os.fsync
 LONG = Path(__file__).with_name("long.txt")
 
 # Commands in the background of a script start with SIGINT ignored, and so would the runs of tests.
@@ -39,6 +41,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for tests in modules.values():
         min(parts, key=len).extend(tests)
     items[:] = [item for part in parts for item in part]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_disks() -> Iterator[None]:
+    """As `job_server.no_wait_for_disks`, in the process of the tests.
+
+    `test_atomic.py` uses the real call.
+    """
+    job_server.no_wait_for_disks()
+    yield
+    os.fsync = real_fsync
 
 
 @pytest.fixture(scope="session")

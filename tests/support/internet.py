@@ -35,7 +35,7 @@ def internet(folder: Path, hosts: Mapping[str, Server]) -> Iterator[dict[str, st
     handler = type("Handler", (_Proxy,), {"hosts": dict(hosts), "context": context})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     proxy = f"http://127.0.0.1:{server.server_address[1]}"
     trusted = str(certificate)

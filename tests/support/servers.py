@@ -319,7 +319,7 @@ def running(state: Server) -> Iterator[None]:
     server = _HttpServer(("127.0.0.1", 0), handler)
     server.state = state
     state.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield

@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -204,6 +205,21 @@ def _serve(sockets: str) -> list[Any] | None:
     return None
 
 
+def _run(arguments: list[str]) -> None:
+    """Run Snakemake, without the wait at its end.
+
+    Its scheduler, which has ended, leaves timers that would keep the process for up to a second.
+    """
+    import snakemake.cli
+
+    try:
+        snakemake.cli.main(arguments)
+    finally:
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.cancel()
+
+
 def _main(sockets: str) -> None:
     import snakemake.cli
     import snakemake.script
@@ -226,7 +242,7 @@ def _main(sockets: str) -> None:
         os.dup2(file, 1)
         os.dup2(file, 2)
         sys.argv = [snakemake.cli.__file__, *arguments]
-        job_server.end_quickly(lambda: snakemake.cli.main(arguments))
+        job_server.end_quickly(lambda: _run(arguments))
 
 
 if __name__ == "__main__":

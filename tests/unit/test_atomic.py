@@ -18,7 +18,7 @@ from tessera_flow.atomic import atomic_folder, atomic_output, check_output, writ
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import OutputError, TileError
 
-from .conftest import real_fsync
+from ..conftest import real_fsync
 
 
 def test_a_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:
