@@ -119,10 +119,28 @@ def test_a_process_takes_the_socket_of_an_ended_one_with_its_number(tmp_path: Pa
         client.connect(path)
 
 
-def test_a_run_without_its_socket_fails(tmp_path: Path) -> None:
-    serve = "import job_server, snakemake_server as it; it.job_server = job_server; it._serve"
-    server = subprocess.run(
-        [sys.executable, "-c", f"{serve}({str(tmp_path / 'absent')!r})"],  # without the libraries
-        cwd=CLIENT.parent, input="null\n", capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert server.stdout.strip().isdigit() and "FileNotFoundError" in server.stderr
+def test_server_serves_all_workers_and_ends_with_the_last(tmp_path: Path) -> None:
+    """Without the libraries; its runs fail, because they find no folder for their sockets."""
+    path, folder = str(tmp_path / "server"), tmp_path / "absent"
+    first, last = (socket.socket(socket.AF_UNIX) for _ in range(2))
+    with job_server.listen(path) as listener, first, last:
+        serve = (
+            "import job_server, snakemake_server as it, socket; it.job_server = job_server; "
+            f"it._serve({str(folder)!r}, socket.socket(fileno={listener.fileno()}))"
+        )
+        server = subprocess.Popen(
+            [sys.executable, "-c", serve], cwd=CLIENT.parent,
+            stderr=subprocess.PIPE, text=True, pass_fds=[listener.fileno()],
+        )  # fmt: skip
+        for client in (first, last):
+            client.settimeout(60)
+            client.connect(path)
+        runs = set()
+        for client in (first, last):
+            client.sendall(b"null\n")
+            runs.add(int(client.recv(64)))
+            client.close()
+    assert len(runs) == 2
+    errors = server.communicate(timeout=60)[1]
+    assert errors.count("FileNotFoundError") == 2 and server.returncode == 0
+    assert not folder.exists()

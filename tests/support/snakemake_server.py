@@ -6,30 +6,35 @@ directory and output of its own. The scripts of its jobs run in forks of a child
 (`job_server`), so that a run has one process group, as without a server. A workflow that is not in
 this repository imports its own `tessera_flow`.
 
-As a script: for each request (a line of JSON) on stdin, writes the process ID of a new fork, or the
-exit status of an ended one, to stdout, until stdin ends.
+One server serves all workers of pytest-xdist. As a script, with a folder and the number of a
+listening socket: for each request (a line of JSON) on a connection, it answers with the process ID
+of a new fork, or the exit status of an ended one.
 """
 
 from __future__ import annotations
 
-import atexit
+import fcntl
 import gc
 import hashlib
 import json
 import marshal
 import os
 import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import types
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PRELOADED = (
     *("nbformat", "pystac", "smart_open", "snakemake.cli", "snakemake.report"),
@@ -45,28 +50,55 @@ START_TIMEOUT = 300
 
 
 @cache
-def _server() -> subprocess.Popen[str]:
-    """Start the server, which ends with this process."""
-    server = subprocess.Popen(
-        [sys.executable, __file__, _sockets()],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+def _folder() -> Path:
+    """Return the folder of the sockets of the server and of jobs: a short path, as sockets need
+    one, and the same in all workers of pytest-xdist."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
+    return Path(tempfile.gettempdir(), f"jobs-{run[:12]}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time start or end a server."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder.mkdir(mode=0o700, exist_ok=True)  # a server that ended has removed it
+        yield
+
+
+@cache
+def _connection() -> socket.socket:
+    """Return a connection to the server, which the first worker starts.
+
+    The server ends when the last connection does.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(START_TIMEOUT)
+    path = _folder() / "server"
+    with _locked(_folder()):
+        try:
+            connection.connect(str(path))
+        except OSError:  # none was started, or it has ended
+            path.unlink(missing_ok=True)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
+                listener.listen(64)
+                connection.connect(str(path))
+                _start(listener.fileno())
+    return connection
+
+
+def _start(listener: int) -> None:
+    subprocess.Popen(
+        [sys.executable, __file__, str(_folder()), str(listener)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[listener],
         env={
             **os.environ,
             "OMP_WAIT_POLICY": "passive",  # threads wait for work without using a core
             "JE_ARROW_MALLOC_CONF": "background_thread:false",  # no thread that forks would lack
         },
     )  # fmt: skip
-    assert server.stdin is not None
-    atexit.register(server.stdin.close)
-    return server
-
-
-@cache
-def _sockets() -> str:
-    """Return the folder of the sockets of running jobs."""
-    folder = tempfile.TemporaryDirectory(prefix="jobs-")  # a short path: sockets need one
-    atexit.register(folder.cleanup)
-    return folder.name
 
 
 def _ask(request: Any) -> int:
@@ -75,18 +107,17 @@ def _ask(request: Any) -> int:
     Raises:
         ChildProcessError: the server has ended, or does not answer. The next call starts one.
     """
-    server = _server()
-    assert server.stdin is not None and server.stdout is not None
-    answer = ""
+    answer = b""
     try:
-        print(json.dumps(request), file=server.stdin, flush=True)
-        if select.select([server.stdout], [], [], START_TIMEOUT)[0]:
-            answer = server.stdout.readline()
-    except BrokenPipeError:
+        connection = _connection()
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        while not answer.endswith(b"\n") and (piece := connection.recv(64)):
+            answer += piece
+    except OSError:
         pass
-    if not answer:
-        server.kill()
-        _server.cache_clear()
+    if not answer.endswith(b"\n"):
+        (_folder() / "server").unlink(missing_ok=True)
+        _connection.cache_clear()
         raise ChildProcessError(f"the server of Snakemake gave no answer to {request}")
     return int(answer)
 
@@ -95,7 +126,7 @@ def _ask(request: Any) -> int:
 def job_socket() -> str:
     """Return the socket of a process that runs the scripts of jobs, without a Snakemake."""
     process = _ask(None)
-    return f"{_sockets()}/{process}"
+    return f"{_folder()}/{process}"
 
 
 class Run:
@@ -173,36 +204,66 @@ def _parse_once(folder: str) -> None:
     snakemake.workflow.parse = parsed
 
 
-def _serve(sockets: str) -> list[Any] | None:
-    """Answer requests; return those for a run in a fork of its own, and None at the end."""
+def _serve(folder: str, listener: socket.socket) -> list[Any] | None:
+    """Answer requests until the last connection ends; return those for a run in its fork."""
     end, open_until = os.pipe()
-    for line in sys.stdin:
-        request = json.loads(line)
-        if isinstance(request, int):
-            _, status = os.waitpid(request, 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
-            continue
-        ready, started = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(open_until)
-            os.setsid()
-            jobs = job_server.listen(f"{sockets}/{os.getpid()}")
-            os.close(ready)
-            os.close(started)
-            if request is None:
-                job_server.run(job_server.serve(jobs, end))
-            end, open_until = os.pipe()
-            if os.fork() == 0:
-                os.close(open_until)
-                job_server.run(job_server.serve(jobs, end))
-            jobs.close()
-            return list(request)
-        os.close(started)
-        os.read(ready, 1)  # ends when the child listens, or has failed
-        os.close(ready)
-        print(child, flush=True)
-    return None
+    connections: dict[socket.socket, IO[str]] = {}
+    while True:
+        for entry in select.select([listener, *connections], [], [])[0]:
+            if entry is listener:
+                connection, _ = listener.accept()
+                connections[connection] = connection.makefile("r")
+                continue
+            line = connections[entry].readline()
+            if not line:
+                connections.pop(entry).close()
+                entry.close()
+                if not connections and _ended(Path(folder), listener):
+                    return None
+                continue
+            request = json.loads(line)
+            if isinstance(request, int):
+                answer = os.waitstatus_to_exitcode(os.waitpid(request, 0)[1])
+            else:
+                ready, started = os.pipe()
+                answer = os.fork()
+                if answer == 0:
+                    for other in (listener, *connections):
+                        other.close()
+                    for file in connections.values():
+                        file.close()
+                    os.close(open_until)
+                    return _lead(request, folder, ready, started, end)
+                os.close(started)
+                os.read(ready, 1)  # ends when the child listens, or has failed
+                os.close(ready)
+            with suppress(OSError):  # a worker that was killed
+                entry.sendall(f"{answer}\n".encode())
+
+
+def _ended(folder: Path, listener: socket.socket) -> bool:
+    """Remove the folder of the server, unless a worker has just connected to it."""
+    with _locked(folder):
+        if select.select([listener], [], [], 0)[0]:
+            return False
+        shutil.rmtree(folder)
+        return True
+
+
+def _lead(request: Any, folder: str, ready: int, started: int, end: int) -> list[Any]:
+    """Lead the process group of a run in this fork, and start the process of its jobs."""
+    os.setsid()
+    jobs = job_server.listen(f"{folder}/{os.getpid()}")
+    os.close(ready)
+    os.close(started)
+    if request is None:
+        job_server.run(job_server.serve(jobs, end))
+    end, open_until = os.pipe()
+    if os.fork() == 0:
+        os.close(open_until)
+        job_server.run(job_server.serve(jobs, end))
+    jobs.close()
+    return list(request)
 
 
 def _run(arguments: list[str]) -> None:
@@ -220,18 +281,18 @@ def _run(arguments: list[str]) -> None:
                 thread.cancel()
 
 
-def _main(sockets: str) -> None:
+def _main(folder: str, listener: socket.socket) -> None:
     import snakemake.cli
     import snakemake.script
 
     snakemake.cli.get_argument_parser()  # loads Snakemake's plugins
-    _parse_once(sockets)
+    _parse_once(folder)
     gc.freeze()
-    if request := _serve(sockets):
+    if request := _serve(folder, listener):
         arguments, cwd, variables, output = request
         if not any(a.startswith(f"{job_server.REPOSITORY}/") for a in arguments[:2]):
             job_server.forget_package()
-        snakemake.script.sys = _script_python(f"{sockets}/{os.getpid()}")
+        snakemake.script.sys = _script_python(f"{folder}/{os.getpid()}")
         signal.alarm(TIMEOUT)
         os.environ.clear()
         os.environ.update(variables)
@@ -252,5 +313,5 @@ if __name__ == "__main__":
     job_server.preload()
     for name in PRELOADED:
         import_module(name)
-    _main(sys.argv[1])
+    _main(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))
     os._exit(0)  # as job_server.end_quickly
