@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,19 @@ from ..support.search_run import (
     TOP,
     Items,
     outcome,
+    relocated,
 )
 from ..support.servers import FileServer, serve_files
+
+
+def write_roi(folder: Path) -> Path:
+    return write_box(folder / "roi.geojson", LEFT, TOP - 400, LEFT + 500, TOP)
 
 
 @pytest.fixture
 def roi(tmp_path: Path) -> Path:
     """Return a region of exactly the 50 x 40 pixels of the scenes."""
-    return write_box(tmp_path / "roi.geojson", LEFT, TOP - 400, LEFT + 500, TOP)
+    return write_roi(tmp_path)
 
 
 @pytest.fixture
@@ -34,10 +40,10 @@ def scenes(tmp_path: Path) -> Path:
     return tmp_path / "scenes"
 
 
-@pytest.fixture
-def archive(scenes: Path) -> Items:
-    """Return optical scenes of three days (one day with two scenes), two radar scenes, one scene
-    after the period and one outside the region."""
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Items]:
+    """Return the folder and the items of `archive`, written once. Do not change them."""
+    scenes = tmp_path_factory.mktemp("sources") / "scenes"
     rng = np.random.default_rng(7)
 
     def noise() -> np.ndarray:
@@ -45,7 +51,7 @@ def archive(scenes: Path) -> Items:
 
     cloudy = np.full(SHAPE, 4, np.uint8)
     cloudy[:, 20:] = 9
-    return [
+    items = [
         optical(scenes, f"{END}T23:59:59", noise(), baseline="05.11"),
         optical(scenes, "2021-06-10T10:00:00", noise(), cloudy, mgrs_tile="31UFU"),
         optical(scenes, "2021-06-10T10:00:20", noise(), mgrs_tile="31UFT"),
@@ -55,17 +61,29 @@ def archive(scenes: Path) -> Items:
         radar(scenes, "2021-06-15T17:00:00", rng.uniform(0.01, 1, SHAPE), 0.02),
         radar(scenes, "2021-06-12T05:00:00", rng.uniform(0.01, 1, SHAPE), 0.03, "descending"),
     ]
+    return scenes, items
 
 
 @pytest.fixture
-def expected(tmp_path: Path, roi: Path, archive: Items) -> dict[str, Any]:
-    """Return the outcome of an item collection with absolute paths."""
-    result = outcome(ingest(configuration(tmp_path / "paths", roi, archive, START, END)))
+def archive(made: tuple[Path, Items], scenes: Path) -> Items:
+    """Return optical scenes of three days (one day with two scenes), two radar scenes, one scene
+    after the period and one outside the region; their files are below `scenes`."""
+    folder, items = made
+    shutil.copytree(folder, scenes)
+    return relocated(items, folder, f"{scenes.absolute().as_posix()}/")
+
+
+@pytest.fixture(scope="session")
+def expected(made: tuple[Path, Items]) -> dict[str, Any]:
+    """Return the outcome of an item collection with absolute paths. Do not change it."""
+    folder, items = made[0].parent, made[1]
+    roi = write_roi(folder)
+    result = outcome(ingest(configuration(folder / "paths", roi, items, START, END)))
     order, stack = result["sentinel2"]
-    assert order == [archive[i]["id"] for i in (3, 1, 2, 0)]
+    assert order == [items[i]["id"] for i in (3, 1, 2, 0)]
     assert stack["dates"] == ["2021-06-01", "2021-06-10", "2021-06-30"]
     assert stack["masks"].all() and stack["bands"].any(axis=(1, 2)).all()
-    assert result["sentinel1"][0] == [archive[i]["id"] for i in (7, 6)]
+    assert result["sentinel1"][0] == [items[i]["id"] for i in (7, 6)]
     return result
 
 
