@@ -5,7 +5,8 @@
 A block of simulated patches is embedded into an int8 file by `infer_block` with a device that
 costs nothing: what a GPU would do is either left out (the encoders and the fusion return at once
 an output of the right shape, and the codes are noise) or done here and not counted (copies from
-pinned memory, choosing observations, the median image, masks of months, quantising). What is left
+pinned memory, choosing observations, vectors of pixels without steps, the median image, masks of
+months, quantising). What is left
 is the processor time of this machine, of all threads: reading, staging, planning, starting passes,
 the rest of the summary, the sample of each patch that is compared with float32, saving, writing.
 
@@ -49,6 +50,7 @@ from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.model import ModelSpec, PreparedModel, prepare
 from tessera_flow.inference.tolerance import Comparison
 from tessera_flow.inference.transfers import Transfers
+from tessera_flow.models.checkpoint import sha256_of
 from tessera_flow.models.layers import Encoder, Reducer
 
 from .patches import write_patches
@@ -145,7 +147,7 @@ def on_device(clock: Clock, made: list[Transfers]) -> None:
     pinned = Pinned()
     Transfers.allocate = lambda _, shape, dtype: pinned.allocate(shape, dtype)  # type: ignore[method-assign]
     clock.measure("staging", Transfers, "_staged")
-    for name in ("_start", "_encode_pass", "_fuse", "_results"):
+    for name in ("_start", "_vectors", "_encode_pass", "_fuse", "_results"):
         clock.measure("device", runs.Stages, name)
     create, finish = Transfers.__init__, runs.Stages.finish
 
@@ -182,6 +184,7 @@ def work(patches: Path, checkpoint: Path, output: Path) -> dict[str, Any]:
     clock.measure("sample", spot_check.Sample, "of")
     block.check_patch = lambda *_: Comparison()
     clock.measure("results", runs.Stages, "finish")
+    clock.measure("saving", block, "_encode")
     clock.measure("saving", block.Progress, "add")
     clock.measure("writing", block, "_write")
     begin = 0.0
@@ -198,7 +201,8 @@ def work(patches: Path, checkpoint: Path, output: Path) -> dict[str, Any]:
         return dataclasses.replace(model, reference=model.model)
 
     remove_progress(output)
-    spec = ModelSpec(checkpoint, device="cpu", precision="float32", threads=1)
+    sha256 = sha256_of(checkpoint)  # a job has it from the record of the weights
+    spec = ModelSpec(checkpoint, sha256, device="cpu", precision="float32", threads=1)
     period = months.PeriodMonths.of("tiles", *PERIOD)
     infer_block(
         *(patches, output, spec, InferenceOptions(), {}),

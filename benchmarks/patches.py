@@ -58,7 +58,7 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
             bands = create_series(group, "bands", (DATES, edge, edge, 10),
                                  (TIME_CHUNK, edge, edge, 10), np.uint16)  # fmt: skip
             masks = create_series(group, "masks", (DATES, edge, edge),
-                                 (TIME_CHUNK, edge, edge), np.uint8)  # fmt: skip
+                                 (TIME_CHUNK, edge, edge), np.bool_)  # fmt: skip
             for chunk in chunk_slices(bands):
                 days = np.arange(chunk.start, chunk.stop)
                 cover = smooth_fields(rng, len(days), edge, edge) / 3
@@ -68,7 +68,7 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
                 values = ground * season + rng.normal(0, 60, (len(days), edge, edge, 10))
                 values += np.where(clear, 0, 4000)[..., None]
                 bands[chunk] = np.clip(values, 1, 12000).astype(np.uint16)
-                masks[chunk] = clear.astype(np.uint8)
+                masks[chunk] = clear
             arrays = {
                 "doys": OPTICAL_DAYS,
                 "roi": np.ones((edge, edge), np.uint8),

@@ -10,26 +10,25 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import struct
+import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from io import FileIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import google_crc32c
 import numpy as np
 import zarr
 from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs.numcodecs import PackBits
 from zarr.core import sync as zarr_threads
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.errors import ZarrUserWarning
 from zarr.storage import ZipStore
 
 from .atomic import atomic_output
@@ -45,11 +44,6 @@ FORMAT = 2
 misunderstood: 1 had its record of missing scenes under another name."""
 
 _made_from: ContextVar[Mapping[str, str] | None] = ContextVar("made_from", default=None)
-_LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of the name and of the extra field
-_READ_SIZE = 2**19  # the checksum follows while the bytes are in the cache of the processor
-_BLOSC_HEAD = struct.Struct("<2xBxI8x")  # flags, decompressed size
-_NOT_COMPRESSED = 2  # flag of Blosc: the bytes follow its header as they are
-_CHECKSUM = struct.Struct("<I")
 
 WORTH_COMPRESSING = 0.9
 """Largest share of its size to which `create_series` compresses a chunk; others are stored as they
@@ -59,6 +53,9 @@ Allocate: TypeAlias = Callable[[tuple[int, ...], Any], NDArray[Any]]
 """Returns an array of a shape and a type, like `numpy.empty`."""
 
 _EXIT_SECONDS = 60.0
+
+# About `PackBits`: other implementations of Zarr may not read it. These files are for this one.
+warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr", ZarrUserWarning)
 
 
 def _stop_zarr() -> None:
@@ -147,7 +144,7 @@ class _WriteOnceStore(ZipStore):
     def _set(self, key: str, value: Buffer) -> None:
         self.write(key, value.to_bytes())
 
-    def write(self, key: str, value: bytes) -> None:
+    def write(self, key: str, value: bytes | memoryview) -> None:
         if not self._is_open:
             self._sync_open()
         with self._lock:
@@ -227,17 +224,20 @@ def create_array(
     """Create a compressed array (Blosc: lz4 with byte shuffle, fast both ways).
 
     Chunks are clipped to the shape; an axis of length 0 is legal. Chunks that hold only
-    `fill_value` are not stored.
+    `fill_value` are not stored. Booleans are stored as bits.
     """
     dtype = np.dtype(dtype)
+    bits = dtype == np.bool_
+    shuffle: Any = "noshuffle" if bits else "shuffle" if dtype.itemsize > 1 else "bitshuffle"
     return group.create_array(
         name,
         shape=shape,
         chunks=tuple(max(1, min(c, s)) for c, s in zip(chunks, shape, strict=True)),
         dtype=dtype,
         fill_value=fill_value,
+        filters=[PackBits()] if bits else None,
         compressors=[
-            codec(cname="lz4", clevel=5, shuffle="shuffle" if dtype.itemsize > 1 else "bitshuffle"),
+            codec(cname="lz4", clevel=5, shuffle=shuffle),
             *([Crc32cCodec()] if checksum else []),
         ],
     )
@@ -260,7 +260,7 @@ class _WorthCompressing(BloscCodec):
 def create_series(
     group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
 ) -> zarr.Array[Any]:
-    """Create an array that `read_array` reads with the least processor time.
+    """Create an array that `block_chunks.read_array` reads with the least processor time.
 
     As `create_array`, but each chunk has a CRC-32C, which processors compute several times as fast
     as the CRC-32 of a zip file, and is stored without compression if that saves little. Chunks
@@ -279,6 +279,19 @@ def chunk_slices(array: zarr.Array[Any]) -> Iterator[slice]:
         yield slice(start, min(start + size, array.shape[0]))
 
 
+def write_encoded(group: zarr.Group, key: str, encoded: bytes | memoryview) -> None:
+    """Write a chunk that `block_chunks.encode_chunk` returned.
+
+    Args:
+        group: root group of a file that `create_block_file` creates, with the chunk's array.
+        key: name of the chunk.
+        encoded: its bytes.
+    """
+    store = group.store_path.store
+    assert isinstance(store, _WriteOnceStore)
+    store.write(key, encoded)
+
+
 def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """Return the array `name` of an open block file.
 
@@ -289,168 +302,3 @@ def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise TileError(f"{group.store} has no array {name}: delete the file and run again.")
     return array
-
-
-def write_chunk(array: zarr.Array[Any], start: tuple[int, ...], values: NDArray[Any]) -> None:
-    """Write one chunk of an array that `create_array` created, at the cost of its compression.
-
-    zarr copies a chunk several times, and compares it with the value of missing chunks.
-
-    Args:
-        array: an array of a file that `create_block_file` creates.
-        start: place of the first value of the chunk along the first axes; 0 along others.
-        values: all values of the chunk that are in the array.
-    """
-    start += (0,) * (array.ndim - len(start))
-    place = tuple(slice(n, n + size) for n, size in zip(start, values.shape, strict=True))
-    ends = (min(n + c, s) for n, c, s in zip(start, array.chunks, array.shape, strict=True))
-    store = array.store_path.store
-    codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
-    if (
-        not isinstance(store, _WriteOnceStore)
-        or [type(codec) for codec in codecs] != [BytesCodec, BloscCodec]
-        or any(n % c for n, c in zip(start, array.chunks, strict=True))
-        or [part.stop for part in place] != list(ends)
-        or array.dtype != values.dtype
-    ):
-        array[place] = values
-        return
-    if _is_missing(values, array.fill_value):
-        return
-    if values.shape != array.chunks:
-        chunk = np.full(array.chunks, array.fill_value, array.dtype)
-        chunk[tuple(slice(size) for size in values.shape)] = values
-        values = chunk
-    index = tuple(n // c for n, c in zip(start, array.chunks, strict=True))
-    compressed = codecs[1]._blosc_codec.encode(np.ascontiguousarray(values))
-    store.write(f"{array.store_path.path}/{array.metadata.encode_chunk_key(index)}", compressed)
-
-
-def _is_missing(values: NDArray[Any], fill_value: Any) -> bool:
-    """Return whether all values are those of a chunk that is not stored."""
-    if fill_value == 0:
-        return not values.any()
-    equal = np.isnan(values) if np.isnan(fill_value) else values == fill_value
-    return bool(equal.all())
-
-
-def read_array(array: zarr.Array[Any], allocate: Allocate = np.empty) -> NDArray[Any]:
-    """Read an array of an open block file, at the cost of its checksum and its decompression.
-
-    Chunks that divide the first axis only, as of patches, are decompressed where they belong; zarr
-    copies each several times.
-
-    Args:
-        array: an array of a file that `open_block_file` opened.
-        allocate: returns the array for a shape and a type.
-
-    Raises:
-        TileError: a chunk is damaged.
-    """
-    out: NDArray[Any] = allocate(array.shape, array.dtype)
-    store = array.store_path.store
-    codecs = [type(codec) for codec in getattr(array.metadata, "codecs", ())]
-    checksum = codecs[2:] == [Crc32cCodec]
-    if (
-        not isinstance(store, ZipStore)
-        or codecs[:2] != [BytesCodec, BloscCodec]
-        or (codecs[2:] and not checksum)
-        or not array.dtype.isnative
-        or array.chunks[1:] != array.shape[1:]
-        or not out.flags.c_contiguous
-    ):
-        out[...] = np.asarray(array[...])
-        return out
-    entries = {}
-    for number, start in enumerate(range(0, array.shape[0], array.chunks[0])):
-        key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
-        try:
-            entries[start] = store._zf.getinfo(f"{array.store_path.path}/{key}")
-        except KeyError:
-            out[start : start + array.chunks[0]] = array.fill_value
-    scratch = np.empty(max((entry.file_size for entry in entries.values()), default=0), np.uint8)
-    with store.path.open("rb", buffering=0) as file:
-        for start, entry in entries.items():
-            target = out[start : start + array.chunks[0]]
-            if not _read_chunk(file, entry, target, array.chunks[0], checksum, scratch):
-                raise TileError(
-                    f"{store.path} is damaged ({entry.filename}): delete it and run again."
-                )
-    return out
-
-
-def _read_chunk(
-    file: FileIO,
-    entry: zipfile.ZipInfo,
-    out: NDArray[Any],
-    steps: int,
-    checksum: bool,
-    scratch: NDArray[np.uint8],
-) -> bool:
-    """Read a chunk into its place.
-
-    Args:
-        file: the zip file.
-        entry: the chunk, an entry stored without the compression of zip.
-        out: its place; shorter than `steps` if it is the last chunk, which is stored complete.
-        steps: length of a chunk.
-        checksum: the chunk ends with its CRC-32C; otherwise that of the zip file is checked.
-        scratch: memory for the entry.
-
-    Returns:
-        Whether its checksum and its size are right.
-    """
-    file.seek(entry.header_offset)
-    header = file.read(_LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size or entry.compress_type != zipfile.ZIP_STORED:
-        return False
-    file.seek(sum(_LOCAL_HEADER.unpack(header)), os.SEEK_CUR)
-    length = entry.file_size - (_CHECKSUM.size if checksum else 0)
-    add = google_crc32c.extend if checksum else _extend_crc32
-    if length < _BLOSC_HEAD.size:
-        return False
-    head = _read_into(file, scratch[: _BLOSC_HEAD.size], add, 0)
-    if head is None:
-        return False
-    flags, size = _BLOSC_HEAD.unpack_from(scratch.data)
-    if size != steps * (out[:1].nbytes if len(out) else 0):
-        return False
-    target = out.reshape(-1).view(np.uint8)
-    plain = flags & _NOT_COMPRESSED and length == _BLOSC_HEAD.size + size
-    body = scratch[_BLOSC_HEAD.size : length]
-    places = (target, body[len(target) :]) if plain else (body,)
-    found: int | None = head
-    for place in places:
-        found = None if found is None else _read_into(file, place, add, found)
-    if checksum:
-        stored = file.read(_CHECKSUM.size)
-        if found is None or stored != _CHECKSUM.pack(found):
-            return False
-    elif found != entry.CRC:
-        return False
-    if plain:
-        return True
-    if len(out) == steps:
-        blosc.decompress(scratch[:length].data, target.data)
-    else:
-        target[:] = np.frombuffer(blosc.decompress(scratch[:length].data), np.uint8)[: len(target)]
-    return True
-
-
-def _extend_crc32(value: int, data: NDArray[np.uint8]) -> int:
-    return zlib.crc32(data.data, value)
-
-
-def _read_into(
-    file: FileIO, place: NDArray[np.uint8], add: Callable[[int, Any], int], value: int
-) -> int | None:
-    """Fill a place from a file; return its checksum, which continues `value`, or None at the end of
-    the file."""
-    read = 0
-    while read < len(place):
-        count = file.readinto(place[read : read + _READ_SIZE].data)
-        if not count:
-            return None
-        value = add(value, place[read : read + count])
-        read += count
-    return value

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
+from tessera_flow.block_chunks import encode_chunk, read_array
 from tessera_flow.block_file import (
     FORMAT,
     chunk_slices,
@@ -21,8 +22,7 @@ from tessera_flow.block_file import (
     create_series,
     get_array,
     open_block_file,
-    read_array,
-    write_chunk,
+    write_encoded,
 )
 from tessera_flow.errors import TileError
 
@@ -121,12 +121,46 @@ def test_chunks_are_written_as_zarr_writes_them(
                 part = values[y : y + 10, x : x + 10]
                 if name == "zarr":
                     array[y : y + 10, x : x + 10] = part
-                else:
-                    write_chunk(array, (y, x), part)
+                elif (chunk := encode_chunk(array, (y, x), part)) is not None:
+                    write_encoded(group, *chunk)
     assert (tmp_path / "zarr").read_bytes() == (tmp_path / "direct").read_bytes()
     with open_block_file(tmp_path / "direct") as group:
         np.testing.assert_array_equal(get_array(group, "x")[...], values)
         assert "x/c/1/0/0" not in zipfile.ZipFile(tmp_path / "direct").namelist()
+
+
+@pytest.mark.parametrize(("dates", "width"), [(0, 7), (1, 8), (17, 7), (40, 9)])
+def test_booleans_are_stored_as_bits(tmp_path: Path, dates: int, width: int) -> None:
+    """Chunks whose number of values is a multiple of 8 or not, and a last one that is shorter."""
+    values = np.random.default_rng(dates).random((dates, 5, width)) < 0.5
+    with create_block_file(tmp_path / "a.zip", {}) as group:
+        array = create_series(group, "x", values.shape, (16, 5, width), np.bool_)
+        if dates:
+            array[...] = values
+    with open_block_file(tmp_path / "a.zip") as group:
+        found = read_array(get_array(group, "x"), lambda shape, dtype: np.full(shape, True, dtype))
+        assert found.dtype == np.bool_ and np.array_equal(found, values)
+        assert np.array_equal(get_array(group, "x")[...], values)  # with plain zarr
+    chunks = [i for i in zipfile.ZipFile(tmp_path / "a.zip").filelist if "/c/" in i.filename]
+    steps = array.chunks[0] if dates else 0
+    assert [chunk.file_size for chunk in chunks] == [
+        16 + 1 + -(-steps * 5 * width // 8) + 4 for _ in range(-(-dates // 16))
+    ]
+
+
+def test_values_of_another_place_or_type_are_no_chunk(tmp_path: Path) -> None:
+    with create_block_file(tmp_path / "a.zip", {}) as group:
+        array = create_array(group, "x", (25, 33), (10, 10), np.int8)
+        good = np.ones((10, 10), np.int8)
+        assert encode_chunk(array, (10, 20), good) is not None
+        for start, values in (
+            ((10, 21), good),
+            ((20, 0), good),  # the array ends at 25
+            ((0, 0), good[:5]),
+            ((0, 0), good.astype(np.uint8)),
+        ):
+            with pytest.raises(ValueError, match="is no chunk of"):
+                encode_chunk(array, start, values)
 
 
 @pytest.mark.parametrize("smooth", [True, False])

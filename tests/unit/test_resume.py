@@ -6,19 +6,23 @@ import numpy as np
 import pytest
 
 from tessera_flow.errors import TileError
-from tessera_flow.inference.resume import Progress
+from tessera_flow.inference.resume import Finished, Progress
 
 INPUTS = {"weights": "abc", "origin": [0, 5]}
 
 
-def patch(value: int) -> dict[str, np.ndarray]:
-    return {"codes": np.full((3, 4), value, np.int8), "scales": np.full(3, value / 7, np.float32)}
+def patch(value: int) -> Finished:
+    arrays = {"days": np.full((3, 4), value), "median": np.full(3, value / 7, np.float32)}
+    return Finished({"codes/c/0": bytes([value] * 5), "scales/c/0": b"", "c": b"abc"}, arrays)
 
 
-def is_patch(arrays: dict[str, np.ndarray], value: int) -> bool:
+def is_patch(found: Finished, value: int) -> bool:
     expected = patch(value)
-    return set(arrays) == set(expected) and all(
-        np.array_equal(arrays[key], expected[key]) for key in expected
+    return (
+        {name: bytes(chunk) for name, chunk in found.chunks.items()} == expected.chunks
+        and list(found.chunks) == list(expected.chunks)
+        and set(found.arrays) == set(expected.arrays)
+        and all(np.array_equal(found.arrays[key], expected.arrays[key]) for key in expected.arrays)
     )
 
 
@@ -80,7 +84,7 @@ def test_records_after_a_damaged_one_are_not_used(tmp_path: Path) -> None:
 def test_record_that_changes_during_the_job_is_an_error(tmp_path: Path) -> None:
     output = tmp_path / "b1.zip"
     with Progress(output, INPUTS) as progress:
-        progress.add("p0", {"codes": np.zeros(100_000, np.int8)})
+        progress.add("p0", Finished({"codes/c/0": bytes(100_000)}, {}))
     with Progress(output, INPUTS) as again:
         (file,) = tmp_path.iterdir()
         with file.open("r+b") as handle:

@@ -77,7 +77,7 @@ class Tiles:
         content = {
             "roi": inside.astype(np.uint8),
             "bands": random.integers(1, 9000, (t, h, w, 10)).astype(np.uint16),
-            "masks": random.integers(0, 2, (t, h, w)).astype(np.uint8),
+            "masks": random.integers(0, 2, (t, h, w)).astype(np.bool_),
             "doys": np.sort(random.choice(366, t, replace=False) + 1).astype(np.uint16),
             "sar_ascending": random.integers(0, 9000, (a, h, w, 2)).astype(np.int16),
             "sar_ascending_doy": np.arange(1, a + 1).astype(np.int16),

@@ -16,13 +16,16 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+import zarr
 from numpy.typing import NDArray
+from zarr.storage import MemoryStore
 
 from .. import __version__
-from ..block_file import create_array, create_block_file, open_block_file, write_chunk
+from ..block_chunks import encode_chunk
+from ..block_file import create_array, create_block_file, open_block_file, write_encoded
 from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import ToleranceError
 from ..models.checkpoint import sha256_of
@@ -36,7 +39,7 @@ from .memory import memory_message
 from .model import ModelSpec, PreparedModel, prepare
 from .months import PeriodMonths
 from .patch_file import PatchFile
-from .resume import Progress
+from .resume import Arrays, Finished, Progress
 from .runs import Item
 from .series import MEDIAN_EDGE, SUMMARY, median_step, with_vectors, write_summary
 from .spot_check import Sample, check_patch, record, refusal, require_tolerance
@@ -45,6 +48,9 @@ from .tolerance import Comparison
 from .transfers import Transfers
 
 logger = logging.getLogger(__name__)
+
+Masks: TypeAlias = NDArray[Any] | None
+"""Masks of months, if they are made."""
 
 _COMPARED = "compared"
 """Name of the comparison with float32 in the record of a finished patch."""
@@ -177,18 +183,24 @@ def _embed_patches(
     logger.info("%d patches to embed on %s", len(todo), describe(model.device))
     compared = _compared(source, progress)
     ahead = _read_ahead(model.device)
+    outputs = _create_outputs(zarr.create_group(MemoryStore()), source, options, prepared)
+
+    def save(patch: Window, embedding: Embedding, masks: Masks, others: Arrays) -> None:
+        chunks = _encode(outputs, patch, embedding, masks)
+        progress.add(patch_name(patch), Finished(chunks, others))
+
     start = time.monotonic()
     with (
-        BackgroundWriter(progress.add, enabled=ahead > 0) as writer,
+        BackgroundWriter(save, enabled=ahead > 0) as writer,
         closing(_embeddings(source, todo, prepared, options)) as embeddings,
     ):
         for patch, (embedding, comparison) in zip(todo, embeddings, strict=True):
             compared += comparison
             require_tolerance(prepared, compared)
-            arrays = _arrays(embedding, comparison, source.masks.pop(patch, None))
             summary = with_vectors(source.summaries.pop(patch), embedding.values, embedding.scales)
-            arrays |= {f"{SUMMARY}_{name}": values for name, values in summary.items()}
-            writer.write(patch_name(patch), arrays)
+            others = {f"{SUMMARY}_{name}": values for name, values in summary.items()}
+            others[_COMPARED] = comparison.to_array()
+            writer.write(patch, embedding, source.masks.pop(patch, None), others)
             seconds = time.monotonic() - start
             logger.info(
                 "patch %s (%d of %d): %d of %d pixels embedded in %.1f s (%.0f per s)",
@@ -260,20 +272,33 @@ def _read_ahead(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 1
 
 
-def _arrays(
-    embedding: Embedding, comparison: Comparison, masks: NDArray[Any] | None
-) -> dict[str, NDArray[Any]]:
-    """Return what is saved of a finished patch."""
-    arrays: dict[str, NDArray[Any]] = {
+def _create_outputs(
+    target: zarr.Group, source: PatchFile, options: InferenceOptions, prepared: PreparedModel
+) -> dict[str, zarr.Array[Any]]:
+    """Create the arrays of the output, without any embedding."""
+    dim = options.dim or prepared.model.sizes.dims[-1]
+    shape, months = source.shape, source.month_count
+    return create_outputs(target, shape, source.patch_size, dim, options.dtype, months=months)
+
+
+def _encode(
+    outputs: Mapping[str, zarr.Array[Any]], patch: Window, embedding: Embedding, masks: Masks
+) -> dict[str, bytes]:
+    """Return the chunks of a finished patch by name, as the output will have them."""
+    values = {
         "embeddings": embedding.values,
         "counts": embedding.counts,
-        _COMPARED: comparison.to_array(),
+        "months": masks,
+        "scales": embedding.scales,
     }
-    if embedding.scales is not None:
-        arrays["scales"] = embedding.scales
-    if masks is not None:
-        arrays["months"] = masks
-    return arrays
+    chunks = {}
+    for name, array in outputs.items():
+        part = values[name]
+        assert part is not None
+        chunk = encode_chunk(array, (patch.y0, patch.x0), part)
+        if chunk is not None:
+            chunks[chunk[0]] = chunk[1]
+    return chunks
 
 
 def _compared(source: PatchFile, progress: Progress) -> Comparison:
@@ -281,7 +306,7 @@ def _compared(source: PatchFile, progress: Progress) -> Comparison:
     total = Comparison()
     for patch in source.patches:
         if patch_name(patch) in progress:
-            total += Comparison.of_array(progress.read(patch_name(patch))[_COMPARED])
+            total += Comparison.of_array(progress.read(patch_name(patch)).arrays[_COMPARED])
     return total
 
 
@@ -294,31 +319,23 @@ def _write(
     progress: Progress,
 ) -> None:
     """Assemble the patches in the output file."""
-    dim = options.dim or prepared.model.sizes.dims[-1]
     compilation = prepared.compilation
     found = {
         "compiled": compilation is not None and compilation.reason is None,
         "not_compiled": None if compilation is None else compilation.reason,
     }
     with create_block_file(output, {**attributes, **found}) as target:
-        arrays = create_outputs(
-            target,
-            source.shape,
-            source.patch_size,
-            dim,
-            options.dtype,
-            months=source.month_count,
-        )
+        _create_outputs(target, source, options, prepared)
         for name, values in source.pixel_arrays().items():
             create_array(target, name, values.shape, values.shape, values.dtype.type)[:] = values
         summaries = {}
         for patch in source.patches:
             saved = progress.read(patch_name(patch))
-            for name in arrays:
-                write_chunk(arrays[name], (patch.y0, patch.x0), saved[name])
+            for name, chunk in saved.chunks.items():
+                write_encoded(target, name, chunk)
             summaries[patch] = {
                 name.removeprefix(f"{SUMMARY}_"): values
-                for name, values in saved.items()
+                for name, values in saved.arrays.items()
                 if name.startswith(f"{SUMMARY}_")
             }
         step = source.median_step

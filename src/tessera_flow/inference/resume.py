@@ -2,11 +2,11 @@
 
 Next to its output, a job writes a progress file, `<name>.<host>.<process>.<random>.progress`:
 a line of JSON with the inputs of the patches, then one record per patch with length and
-CRC-32C: a line of JSON that describes its arrays, and their bytes. A record is on disk before the
-next patch starts. A job that finds such files of the same
-inputs uses their complete records and computes the remaining patches; an incomplete record is
-computed again. Each job writes its own file, so that two jobs never write to one file, even
-if one was wrongly taken for dead.
+CRC-32C: a line of JSON that describes what follows, the bytes of its chunks as the output will
+have them, and those of other arrays. A record is on disk before the next patch starts. A job that
+finds such files of the same inputs uses their complete records and computes the remaining patches;
+an incomplete record is computed again. Each job writes its own file, so that two jobs never write
+to one file, even if one was wrongly taken for dead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -34,7 +34,19 @@ logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
 _HEAD = struct.Struct("<QQI")  # lengths of the line and of the body, and its CRC-32C
-_FORMAT = "tessera-flow progress 4"
+_FORMAT = "tessera-flow progress 5"
+
+
+class Finished(NamedTuple):
+    """What is kept of a finished patch.
+
+    Attributes:
+        chunks: encoded chunks of the output by name; see `block_chunks.encode_chunk`.
+        arrays: what the output has only of the complete block.
+    """
+
+    chunks: Mapping[str, bytes | memoryview]
+    arrays: Arrays
 
 
 class Progress:
@@ -77,15 +89,17 @@ class Progress:
     def __contains__(self, name: str) -> bool:
         return name in self._records
 
-    def add(self, name: str, arrays: Arrays) -> None:
+    def add(self, name: str, patch: Finished) -> None:
         """Save a finished patch; it is on disk when this returns.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        described = [(key, array.dtype.str, array.shape) for key, array in arrays.items()]
-        line = json.dumps({"name": name, "arrays": described}).encode() + b"\n"
-        parts = [np.frombuffer(line, np.uint8), *(_bytes(array) for array in arrays.values())]
+        chunks = [(key, len(chunk)) for key, chunk in patch.chunks.items()]
+        arrays = [(key, array.dtype.str, array.shape) for key, array in patch.arrays.items()]
+        line = json.dumps({"name": name, "chunks": chunks, "arrays": arrays}).encode() + b"\n"
+        parts = [np.frombuffer(part, np.uint8) for part in (line, *patch.chunks.values())]
+        parts += [_bytes(array) for array in patch.arrays.values()]
         checksum = 0
         for part in parts:
             checksum = google_crc32c.extend(checksum, part)
@@ -101,8 +115,8 @@ class Progress:
             raise output_error(self._output, error) from error
         self._records[name] = (file, offset)
 
-    def read(self, name: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a finished patch.
+    def read(self, name: str) -> Finished:
+        """Return what was saved of a finished patch.
 
         Raises:
             KeyError: the patch is not finished.
@@ -117,13 +131,17 @@ class Progress:
                 f"{self._output.name}.*.progress next to it and run again."
             )
         line, contents = body
-        start = 0
-        arrays = {}
-        for key, dtype, shape in json.loads(line)["arrays"]:
-            size = math.prod(shape) * np.dtype(dtype).itemsize
-            arrays[key] = contents[start : start + size].view(dtype).reshape(shape)
+        described = json.loads(line)
+        chunks, arrays, start = {}, {}, 0
+        for key, size in described["chunks"]:
+            chunks[key] = contents[start : start + size].data
             start += size
-        return arrays
+        for key, dtype, shape in described["arrays"]:
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            # A copy: a view would keep the memory of the chunks.
+            arrays[key] = contents[start : start + size].copy().view(dtype).reshape(shape)
+            start += size
+        return Finished(chunks, arrays)
 
     def remove(self) -> None:
         """Remove the progress files of all jobs, when the block is finished. Another job that still

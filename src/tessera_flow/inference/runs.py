@@ -326,9 +326,13 @@ class Stages:
             torch.full((pixels,), nan, device=device),
         ]
 
+    def _vectors(self, sensor: Sensor, pixels: int) -> Tensor:
+        """Return vectors (P, D) of pixels without any step of a sensor."""
+        return self._absent[sensor.number].repeat(pixels, 1)
+
     def _encode(self, run: Run, sensor: Sensor, repeat: int) -> Tensor:
         """Return the vectors (P, D) of a sensor; those of other pixels are not defined."""
-        vectors = self._absent[sensor.number].repeat(len(run.counts), 1)
+        vectors = self._vectors(sensor, len(run.counts))
         stream = DeviceStream(self._options.seed, *run.positions, sensor.number, repeat)
         starts = run.starts[sensor.number]
         left: list[tuple[int, Tensor]] = []

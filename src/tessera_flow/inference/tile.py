@@ -13,7 +13,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ..block_file import Allocate, read_array
+from ..block_chunks import read_array
+from ..block_file import Allocate
 from ..errors import TileError
 
 LAST_DAY = 366
@@ -101,6 +102,8 @@ def read_patch(group: zarr.Group, source: str, allocate: Allocate = np.empty) ->
             f"{source} is incomplete: {', '.join(missing)} missing. Delete the file and run again."
         )
     arrays = {name: read_array(stored[name], allocate) for name in names}
+    if arrays["masks"].dtype == np.bool_:
+        arrays["masks"] = arrays["masks"].view(np.uint8)
     roi = arrays.pop("roi")
     check_arrays(arrays, source)
     if roi.shape != arrays["masks"].shape[1:]:

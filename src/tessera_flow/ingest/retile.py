@@ -37,7 +37,7 @@ the memory of a patch."""
 
 _S2: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "bands": ((len(BANDS),), np.uint16),
-    "masks": ((), np.uint8),
+    "masks": ((), np.bool_),
 }
 
 
@@ -177,7 +177,7 @@ def _copy(
     if images is None:
         return
     for chunk in chunk_slices(array):
-        array[chunk] = np.asarray(images[(chunk, *selection[1:])])
+        array[chunk] = np.asarray(images[(chunk, *selection[1:])]).astype(dtype, copy=False)
 
 
 def _check_coverage(

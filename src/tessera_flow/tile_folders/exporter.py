@@ -104,10 +104,11 @@ def _write_array(path: Path, group: zarr.Group, name: str, size: int) -> None:
         return
     dates, height, width = source.shape[:3]
     shape = (dates, size, size, *source.shape[3:])
+    dtype = np.dtype(np.uint8) if source.dtype == np.bool_ else source.dtype
     if 0 in shape:
-        np.save(path, np.zeros(shape, source.dtype))
+        np.save(path, np.zeros(shape, dtype))
         return
-    allocate(path, shape, source.dtype)
+    allocate(path, shape, dtype)
     for chunk in chunk_slices(source):
         # Opened for each chunk: written pages of a map count as memory until it is unmapped.
         target = np.lib.format.open_memmap(path, mode="r+")

@@ -33,7 +33,7 @@ ROI_FILE = "roi.tiff"
 FILES = tuple(f"{name}.npy" for name in ARRAYS)
 DTYPES: dict[str, type[np.generic]] = {
     "bands": np.uint16,
-    "masks": np.uint8,
+    "masks": np.bool_,
     "doys": np.uint16,
     "sar_ascending": np.int16,
     "sar_ascending_doy": np.int16,
