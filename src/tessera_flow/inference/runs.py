@@ -417,7 +417,7 @@ class Stages:
         self._transfers.wait_for_all()
 
     def finish(self, run: Run) -> Output:
-        """Wait for the results of a run, and copy them to its tile's arrays.
+        """Wait for the results of a run, and add them to its tile's arrays.
 
         Raises:
             NotFiniteError: embeddings are not finite numbers.
@@ -427,12 +427,21 @@ class Stages:
         counts, values, *scales = run.results
         pixels = int(run.starts[0, _NOT_SELECTED])
         require_finite(values, scales[0] if scales else None, pixels)
-        output.counts[rows] = counts.view(np.uint16).reshape(-1, *output.counts.shape[1:])
-        output.values[rows] = values.reshape(-1, *output.values.shape[1:])
+        output.counts = _with_rows(output.counts, rows, counts.view(np.uint16))
+        output.values = _with_rows(output.values, rows, values)
         if output.scales is not None:
-            output.scales[rows] = scales[0].reshape(-1, output.scales.shape[1])
+            output.scales = _with_rows(output.scales, rows, scales[0])
         if output.series is not None:
             output.series.add(rows, run.series)
         output.rows_left -= rows.stop - rows.start
         output.pixels += pixels
         return output
+
+
+def _with_rows(array: NDArray[Any], rows: slice, values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array (H, ...) with these rows; values of all rows are not copied."""
+    values = values.reshape(rows.stop - rows.start, *array.shape[1:])
+    if len(values) == len(array):
+        return values
+    array[rows] = values
+    return array
