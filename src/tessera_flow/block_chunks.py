@@ -109,7 +109,7 @@ def read_array(array: zarr.Array[Any], allocate: Allocate = np.empty) -> NDArray
             entries[start] = store._zf.getinfo(f"{array.store_path.path}/{key}")
         except KeyError:
             out[start : start + array.chunks[0]] = array.fill_value
-    scratch = np.empty(max((entry.file_size for entry in entries.values()), default=0), np.uint8)
+    scratch = _Scratch()
     read = _read_bits if bits else _read_values
     with store.path.open("rb", buffering=0) as file:
         for start, entry in entries.items():
@@ -121,13 +121,29 @@ def read_array(array: zarr.Array[Any], allocate: Allocate = np.empty) -> NDArray
     return out
 
 
+class _Scratch:
+    """Memory for compressed chunks, used again for each of an array.
+
+    Most arrays need none. Where NumPy uses large pages, the first byte costs a page of 2 MB.
+    """
+
+    def __init__(self) -> None:
+        self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def of(self, size: int) -> NDArray[np.uint8]:
+        """Return memory of this size, not initialised."""
+        if len(self._memory) < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory[:size]
+
+
 def _read_values(
     file: FileIO,
     entry: zipfile.ZipInfo,
     out: NDArray[Any],
     steps: int,
     checksum: bool,
-    scratch: NDArray[np.uint8],
+    scratch: _Scratch,
 ) -> bool:
     """Read a chunk of values into its place.
 
@@ -152,7 +168,7 @@ def _read_bits(
     out: NDArray[Any],
     steps: int,
     checksum: bool,
-    scratch: NDArray[np.uint8],
+    scratch: _Scratch,
 ) -> bool:
     """Read a chunk of booleans that are stored as bits, after the number of bits of padding;
     arguments and result as of `_read_values`."""
@@ -170,7 +186,7 @@ def _read_chunk(
     target: NDArray[np.uint8],
     size: int,
     checksum: bool,
-    scratch: NDArray[np.uint8],
+    scratch: _Scratch,
 ) -> bool:
     """Read the first bytes of a chunk into `target`.
 
@@ -191,16 +207,20 @@ def _read_chunk(
     add = google_crc32c.extend if checksum else _extend_crc32
     if length < _BLOSC_HEAD.size:
         return False
-    head = _read_into(file, scratch[: _BLOSC_HEAD.size], add, 0)
-    if head is None:
+    head = np.empty(_BLOSC_HEAD.size, np.uint8)
+    found = _read_into(file, head, add, 0)
+    if found is None:
         return False
-    flags, stated = _BLOSC_HEAD.unpack_from(scratch.data)
+    flags, stated = _BLOSC_HEAD.unpack_from(head.data)
     if stated != size:
         return False
     plain = flags & _NOT_COMPRESSED and length == _BLOSC_HEAD.size + size
-    body = scratch[_BLOSC_HEAD.size : length]
-    places = (target, body[len(target) :]) if plain else (body,)
-    found: int | None = head
+    if plain:
+        places = [target, np.empty(size - len(target), np.uint8)]
+    else:
+        compressed = scratch.of(length)
+        compressed[: len(head)] = head
+        places = [compressed[len(head) :]]
     for place in places:
         found = None if found is None else _read_into(file, place, add, found)
     if checksum:
@@ -212,9 +232,9 @@ def _read_chunk(
     if plain:
         return True
     if len(target) == size:
-        blosc.decompress(scratch[:length].data, target.data)
+        blosc.decompress(compressed.data, target.data)
     else:
-        target[:] = np.frombuffer(blosc.decompress(scratch[:length].data), np.uint8)[: len(target)]
+        target[:] = np.frombuffer(blosc.decompress(compressed.data), np.uint8)[: len(target)]
     return True
 
 
