@@ -260,7 +260,7 @@ class _WorthCompressing(BloscCodec):
 def create_series(
     group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
 ) -> zarr.Array[Any]:
-    """Create an array that `block_chunks.read_array` reads with the least processor time.
+    """Create an array that `inference.block_chunks.read_array` reads with the least processor time.
 
     As `create_array`, but each chunk has a CRC-32C, which processors compute several times as fast
     as the CRC-32 of a zip file, and is stored without compression if that saves little. Chunks
@@ -280,7 +280,7 @@ def chunk_slices(array: zarr.Array[Any]) -> Iterator[slice]:
 
 
 def write_encoded(group: zarr.Group, key: str, encoded: bytes | memoryview) -> None:
-    """Write a chunk that `block_chunks.encode_chunk` returned.
+    """Write a chunk that `inference.block_chunks.encode_chunk` returned.
 
     Args:
         group: root group of a file that `create_block_file` creates, with the chunk's array.

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import zarr
 
-from tessera_flow.block_chunks import encode_chunk, read_array
 from tessera_flow.block_file import (
     FORMAT,
     chunk_slices,
@@ -25,6 +24,7 @@ from tessera_flow.block_file import (
     write_encoded,
 )
 from tessera_flow.errors import TileError
+from tessera_flow.inference.block_chunks import encode_chunk, read_array
 
 
 def test_attributes_set_while_arrays_are_written(tmp_path: Path) -> None:

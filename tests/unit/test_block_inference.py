@@ -133,6 +133,10 @@ def test_incomplete_patches_are_rejected_without_output(tmp_path: Path) -> None:
         pass
     with pytest.raises(TileError, match="`patches`, `shape` and `patch_size`"):
         infer_block(path, *arguments)
+    with create_block_file(path, {"shape": [6, 5], "patch_size": 4, "patches": [[0, 0, 4, 5]]}):
+        pass  # a patch that is wider than the patch size
+    with pytest.raises(TileError, match="`patch_size` are missing or wrong"):
+        infer_block(path, *arguments)
     with create_block_file(path, {"shape": [6, 5], "patch_size": 6, "patches": [[0, 0, 6, 5]]}):
         pass
     with pytest.raises(TileError, match=r"0_0 of .* is missing"):

@@ -17,6 +17,7 @@ from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.months import PeriodMonths
 from tessera_flow.inference.tile import ARRAYS, TileArrays
+from tessera_flow.region.grid import tiling
 
 from ..support import golden
 from ..support.golden import tile
@@ -92,8 +93,8 @@ def series(arrays: TileArrays) -> list[np.ndarray]:
 
 def write_patches(path: Path, arrays: TileArrays, dates: list[list[str]] | None) -> None:
     height, width = arrays.shape
-    attributes = {"shape": [height, width], "patch_size": 7, "patches": [[0, 0, 7, width]]}
-    attributes["patches"].append([7, 0, height - 7, width])
+    patches = [[w.y0, w.x0, *w.shape] for w in tiling(height, width, 7)]
+    attributes = {"shape": [height, width], "patch_size": 7, "patches": patches}
     if dates is not None:
         attributes["dates"] = dict(zip(("sentinel2", "ascending", "descending"), dates,
                                        strict=True))  # fmt: skip
@@ -101,7 +102,7 @@ def write_patches(path: Path, arrays: TileArrays, dates: list[list[str]] | None)
         for y, x, h, w in attributes["patches"]:
             patch = group.create_group(f"{y}_{x}")
             stacks = {key: getattr(arrays, key) for key in ARRAYS}
-            cut = {k: a[:, y : y + h] if a.ndim > 2 else a for k, a in stacks.items()}
+            cut = {k: a[:, y : y + h, x : x + w] if a.ndim > 2 else a for k, a in stacks.items()}
             for key, data in (cut | {"roi": np.ones((h, w), np.uint8)}).items():
                 array = create_array(patch, key, data.shape, data.shape, data.dtype)
                 if data.size:

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from .. import __version__
-from ..block_chunks import encode_chunk
 from ..block_file import create_array, create_block_file, open_block_file, write_encoded
 from ..concurrency import BackgroundWriter, ordered_map
 from ..errors import ToleranceError
 from ..models.checkpoint import sha256_of
 from ..region.grid import Window, patch_name
 from ..signals import StopRequest
+from .block_chunks import encode_chunk
 from .block_embeddings import create_outputs
 from .device import describe, device_name
 from .embed import Embedding, InferenceOptions, embed_tile

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..block_file import Allocate, get_array
 from ..errors import TileError
-from ..region.grid import Window, patch_name
+from ..region.grid import Window, patch_name, tiling
 from .device_series import SeriesRequest, SeriesResult
 from .months import PeriodMonths, StepMonths
 from .series import ordinals, summarise
@@ -70,12 +70,17 @@ class PatchFile:
         try:
             attributes: Mapping[str, Any] = group.attrs.asdict()
             height, width = (int(n) for n in attributes["shape"])
+            patch_size = int(attributes["patch_size"])
+            patches = [Window(*(int(n) for n in patch)) for patch in attributes["patches"]]
+            # A patch is a chunk of the output.
+            if not set(patches) <= set(tiling(height, width, patch_size)):
+                raise ValueError("patches are not those of the shape and the patch size")
             return cls(
                 group,
                 path,
-                [Window(*(int(n) for n in patch)) for patch in attributes["patches"]],
+                patches,
                 (height, width),
-                int(attributes["patch_size"]),
+                patch_size,
                 attributes.get("dates"),
                 period,
                 origin,

@@ -13,9 +13,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ..block_chunks import read_array
 from ..block_file import Allocate
 from ..errors import TileError
+from .block_chunks import read_array
 
 LAST_DAY = 366
 

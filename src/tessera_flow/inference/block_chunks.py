@@ -22,8 +22,8 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.codecs.numcodecs import PackBits
 from zarr.storage import ZipStore
 
-from .block_file import Allocate
-from .errors import TileError
+from ..block_file import Allocate
+from ..errors import TileError
 
 _LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of the name and of the extra field
 _READ_SIZE = 2**18  # the checksum follows while the bytes are in the cache of the processor
