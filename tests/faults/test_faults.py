@@ -225,7 +225,7 @@ def test_pause_lasts_as_long_as_retry_after(
     server.faults = [Fault("busy", path, value=1)]
     start = time.monotonic()
     read(archive, tmp_path / "slice.zip")
-    assert 1.0 <= time.monotonic() - start < 3.0
+    assert time.monotonic() - start >= 1.0
 
 
 @pytest.mark.parametrize(
