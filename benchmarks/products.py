@@ -106,7 +106,7 @@ def write_first(path: Path, noise: float = NOISE) -> None:
 
 def shards(source: RegionBlocks) -> Iterator[tuple[int, np.ndarray]]:
     """Yield chunk edge and pixels (h, w, ...) of each shard of all arrays of the store."""
-    from tessera_flow.products.zarr_grid import shard_edges
+    from tessera_flow.products.stores.zarr_grid import shard_edges
 
     for name in source.names:
         shard, chunk = shard_edges(source.edge, 100, source.pixel_bytes(name))
@@ -155,7 +155,7 @@ def write_again(folder: Path, plain: Path) -> float:
 def write_store(
     folder: Path, inputs: dict[str, Any], threads: int, preview_stretch: float | None = None
 ) -> None:
-    from tessera_flow.products.zarr_store import write_zarr
+    from tessera_flow.products.stores.zarr_store import write_zarr
 
     write_zarr(folder, **inputs, threads=threads, preview_stretch=preview_stretch)
 
@@ -209,26 +209,26 @@ def make(product: str, out: Path, inputs: dict[str, Any], cog_dtype: str) -> Non
         names = ("values.npy", "scales.npy", "counts.npy", "record.json")
         write_arrays(*(out / name for name in names), **inputs)
     elif product == "preview":
-        from tessera_flow.products.preview import write_preview
+        from tessera_flow.products.geotiff.preview import write_preview
 
         write_preview(out / "preview.tif", out / "preview.png", **inputs)
     elif product == "cog":
-        from tessera_flow.products.cog import write_cogs
+        from tessera_flow.products.geotiff.cog import write_cogs
 
         codes, scales = out / "embeddings_codes.tif", out / "embeddings_scales.tif"
         files = (codes, scales) if cog_dtype == "int8" else (out / "embeddings.tif", None)
         write_cogs(*files, **inputs, threads=NEEDS["cog"].threads)
     elif product == "counts":
-        from tessera_flow.products.counts import write_counts
+        from tessera_flow.products.geotiff.counts import write_counts
 
         mask = write_mask(inputs["grid"], out / "mask.tif")
         write_counts(out / "counts.tif", **inputs, mask=mask)
     elif product == "geotessera":
-        from tessera_flow.products.geotessera_store import write_geotessera
+        from tessera_flow.products.stores.geotessera import write_geotessera
 
         write_geotessera(out / "geotessera", **inputs)
     elif product == "checks":
-        from tessera_flow.products.checks import write_checks
+        from tessera_flow.products.checks.embeddings import write_checks
 
         mask = write_mask(inputs["grid"], out / "mask.tif")
         write_checks(

@@ -24,7 +24,7 @@ from snakemake.logging import (
     LogHandlerSettingsBase,
 )
 
-from tessera_flow.jobs.progress import RunProgress
+from tessera_flow.jobs.state.progress import RunProgress
 
 _ROUTINE_EVENTS = {
     LogEvent.GROUP_INFO,

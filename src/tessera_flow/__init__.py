@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .inference.embed import Embedding, InferenceOptions, embed_tile
     from .inference.model import load_model
     from .inference.tile import TileArrays
-    from .products.open import open_product, sample_points
+    from .products.reading.open import open_product, sample_points
     from .tile_folders.embed import embed_tile_folder
     from .tile_folders.format import read_tile_folder
 
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
         return tile.TileArrays
     if name in ("open_product", "sample_points"):
-        from .products import open as products
+        from .products.reading import open as products
 
         return getattr(products, name)
     if name == "embed_tile_folder":

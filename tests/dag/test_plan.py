@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import shapely
 
-from tessera_flow.jobs.work_lock import WorkLock
+from tessera_flow.jobs.running.work_lock import WorkLock
 from tests.support.pipeline import write_polygon
 from tests.support.workflow import (
     LEFT,

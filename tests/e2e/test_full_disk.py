@@ -18,11 +18,11 @@ from tessera_flow.atomic import write_text
 from tessera_flow.block_file import create_array, create_block_file, get_array, open_block_file
 from tessera_flow.errors import OutputError
 from tessera_flow.products.arrays import write_arrays
-from tessera_flow.products.cog import write_cogs
-from tessera_flow.products.counts import write_counts
-from tessera_flow.products.geotessera_store import write_geotessera
-from tessera_flow.products.preview import write_preview
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.geotiff.cog import write_cogs
+from tessera_flow.products.geotiff.counts import write_counts
+from tessera_flow.products.geotiff.preview import write_preview
+from tessera_flow.products.stores.geotessera import write_geotessera
+from tessera_flow.products.stores.zarr_store import write_zarr
 from tessera_flow.region.mask import write_mask
 from tessera_flow.region.roi import VectorRoi
 from tests.support.pipeline import CRS

@@ -16,8 +16,8 @@ import xarray as xr
 from pyproj import CRS
 
 from tessera_flow.demo.weights import write_demo_weights
-from tessera_flow.products.points import Points
-from tessera_flow.products.sample import open_store, sample_store
+from tessera_flow.products.reading.sample import open_store, sample_store
+from tessera_flow.products.tables.points import Points
 from tests.geotessera.questions import content
 from tests.support.pipeline import write_box
 from tests.support.store import PIXEL, YEAR, write_store

@@ -18,11 +18,11 @@ import yaml
 
 from tessera_flow.config.configuration import load_config
 from tessera_flow.jobs.assumptions import block_disk_gb, dates_in
-from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import job_log_path
+from tessera_flow.jobs.plan.estimate import make_estimate
+from tessera_flow.jobs.plan.simulate import Limits
 from tessera_flow.jobs.schedule import Schedule
-from tessera_flow.jobs.simulate import Limits
 from tests.support import workflow
 
 pytestmark = pytest.mark.e2e

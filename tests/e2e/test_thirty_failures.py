@@ -28,7 +28,7 @@ from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import job_log_path, read_job_log
 from tessera_flow.jobs.params import JobParams
 from tessera_flow.jobs.schedule import Schedule
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 from tests.support.archives import opera_burst, opera_item
 from tests.support.broken import damaged_checkpoint, one_row, patched, region_without_crs
 from tests.support.products_region import make_region

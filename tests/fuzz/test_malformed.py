@@ -37,10 +37,10 @@ from tessera_flow.config.sections import Download, Period
 from tessera_flow.config.yaml_file import check_config_files
 from tessera_flow.errors import TesseraFlowError
 from tessera_flow.models.checkpoint import inspect_checkpoint
-from tessera_flow.products.description import read_record
-from tessera_flow.products.open import open_product, sample_points
-from tessera_flow.products.points import read_points
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.reading.description import read_record
+from tessera_flow.products.reading.open import open_product, sample_points
+from tessera_flow.products.stores.zarr_store import write_zarr
+from tessera_flow.products.tables.points import read_points
 from tessera_flow.region.roi import read_roi
 from tessera_flow.scenes.manifest import Manifest
 from tessera_flow.tile_folders.format import read_tile_folder

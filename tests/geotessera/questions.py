@@ -13,8 +13,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.provenance import build_provenance
+from tessera_flow.products.stores.geotessera import write_geotessera
 from tessera_flow.region.grid import Block, RegionGrid, block_id, tiling
 
 from ..support.products_region import WEIGHTS, Region, make_config, write_block

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from .products_region import Region, make_region
 

@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from tessera_flow.block_file import create_array, create_block_file
 from tessera_flow.config.configuration import Config
 from tessera_flow.products.arrays import write_arrays
-from tessera_flow.products.checks import Checks, write_checks
+from tessera_flow.products.checks.embeddings import Checks, write_checks
 from tessera_flow.products.provenance import Provenance, build_provenance
 from tessera_flow.region.grid import Block, RegionGrid, block_id, tiling
 from tessera_flow.scenes.manifest import Manifest

@@ -15,8 +15,8 @@ from typing import Any
 import jsonschema
 
 from tessera_flow.analysis.stac import CLASSIFICATION
-from tessera_flow.products.stac import FILE, PROJECTION
-from tessera_flow.products.stac_metadata import RASTER
+from tessera_flow.products.stac.documents import FILE, PROJECTION
+from tessera_flow.products.stac.metadata import RASTER
 
 TABLE = "https://stac-extensions.github.io/table/v1.2.0/schema.json"
 

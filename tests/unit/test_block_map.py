@@ -12,8 +12,8 @@ import pyproj
 import pytest
 import shapely
 
-from tessera_flow.jobs.block_features import blocks_geojson
-from tessera_flow.jobs.block_map import render_blocks
+from tessera_flow.jobs.plan.block_features import blocks_geojson
+from tessera_flow.jobs.plan.block_map import render_blocks
 from tessera_flow.region.mask import write_mask
 from tessera_flow.region.roi import read_roi
 

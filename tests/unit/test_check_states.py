@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tessera_flow.errors import TileError
-from tessera_flow.jobs.check_results import check_lines
-from tessera_flow.products.check_states import headline, worst
-from tessera_flow.products.checks import Checks, write_checks
+from tessera_flow.jobs.state.check_results import check_lines
+from tessera_flow.products.checks.embeddings import Checks, write_checks
+from tessera_flow.products.checks.states import headline, worst
 from tessera_flow.products.skipped_blocks import write_skipped_block
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 

@@ -21,8 +21,8 @@ from tessera_flow.analysis.diagnosis import diagnose
 from tessera_flow.analysis.structure import neighbour_overlap
 from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError, TileError
-from tessera_flow.products.geotiff import Placement
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.geotiff.writer import Placement
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import Region, landscape, make_region, write_block, write_numpy
 

@@ -20,7 +20,7 @@ from rasterio.io import MemoryFile
 from tessera_flow.analysis.compare import _histogram
 from tessera_flow.analysis.difference_cells import DifferenceCells
 from tessera_flow.cli.main import main
-from tessera_flow.products.geotiff import open_raster
+from tessera_flow.products.geotiff.writer import open_raster
 from tessera_flow.region.grid import Window
 
 from ..support.published_zarr import HUGE, WITHOUT_CODES, ZONES, write_published

@@ -15,7 +15,7 @@ from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.messages import section_of
 from tessera_flow.config.yaml_file import check_config_files, check_config_values
 from tessera_flow.errors import ConfigError
-from tessera_flow.jobs.staging import staged
+from tessera_flow.jobs.running.staging import staged
 
 HEAD = "regions:\n  here:\n    roi: a.geojson\n"
 

@@ -11,11 +11,11 @@ from tessera_flow.config.configuration import Config, load_config
 from tessera_flow.config.fingerprint import content_hash
 from tessera_flow.config.unused import unused_settings
 from tessera_flow.errors import ConfigError
-from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
+from tessera_flow.jobs.plan.estimate import make_estimate
+from tessera_flow.jobs.plan.simulate import Limits
 from tessera_flow.jobs.schedule import Schedule
-from tessera_flow.jobs.simulate import Limits
 from tessera_flow.products.provenance import build_provenance
 
 from ..support.pipeline import CRS, MODEL, write_polygon

@@ -17,23 +17,23 @@ import xarray as xr
 from tessera_flow.cli.main import main
 from tessera_flow.config.configuration import load_config
 from tessera_flow.errors import OutputError, TileError
-from tessera_flow.jobs import cubes
-from tessera_flow.jobs.cubes import read_cubes
-from tessera_flow.jobs.damage import faulty_products
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
-from tessera_flow.products import cube as cube_module
+from tessera_flow.jobs.state import cubes
+from tessera_flow.jobs.state.cubes import read_cubes
+from tessera_flow.jobs.state.damage import faulty_products
 from tessera_flow.products.checksums import STORE_RECORD, Checksums
-from tessera_flow.products.cube import (
+from tessera_flow.products.provenance import build_provenance
+from tessera_flow.products.reading.open import open_product, sample_points
+from tessera_flow.products.stac.documents import write_collection
+from tessera_flow.products.stores import cube as cube_module
+from tessera_flow.products.stores.cube import (
     add_period,
     combined_provenance,
     cube_periods,
     periods_left_out,
 )
-from tessera_flow.products.open import open_product, sample_points
-from tessera_flow.products.provenance import build_provenance
-from tessera_flow.products.stac import write_collection
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import WEIGHTS, digest, landscape, make_config, make_region
 

@@ -22,14 +22,14 @@ from tessera_flow.cli.main import main
 from tessera_flow.errors import TileError
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.checksums import STORE_RECORD, Checksums, record_files, records_in
-from tessera_flow.products.counts import write_counts
-from tessera_flow.products.open import open_product
-from tessera_flow.products.points import Points
+from tessera_flow.products.geotiff.counts import write_counts
+from tessera_flow.products.geotiff.vrt import write_vrt
+from tessera_flow.products.reading.open import open_product
+from tessera_flow.products.reading.sample import Sample, open_store, sample_store
 from tessera_flow.products.record import has_record
-from tessera_flow.products.sample import Sample, open_store, sample_store
-from tessera_flow.products.stac import write_item
-from tessera_flow.products.vrt import write_vrt
-from tessera_flow.products.zarr_store import ABSENT_CODE, write_zarr
+from tessera_flow.products.stac.documents import write_item
+from tessera_flow.products.stores.zarr_store import ABSENT_CODE, write_zarr
+from tessera_flow.products.tables.points import Points
 
 from ..support.products_region import Region, make_region, write_mask
 

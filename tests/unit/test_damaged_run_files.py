@@ -18,7 +18,7 @@ from tessera_flow.errors import TesseraFlowError
 from tessera_flow.jobs import journal
 from tessera_flow.jobs.journal import read_job_log, record_job
 from tessera_flow.models.weights_record import read_weights_record
-from tessera_flow.products.checks import read_checks
+from tessera_flow.products.checks.embeddings import read_checks
 from tessera_flow.products.report.summary import skipped_blocks
 from tessera_flow.region.grid import Window
 from tessera_flow.region.mask import mask_geobox, read_mask

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera_flow.products.preview import write_preview
+from tessera_flow.products.geotiff.preview import write_preview
 from tessera_flow.products.report.page import write_report
 
 from ..support.products_region import check, make_region

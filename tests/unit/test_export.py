@@ -18,8 +18,8 @@ from rio_cogeo.cogeo import cog_validate
 
 from tessera_flow.cli.main import main
 from tessera_flow.products.arrays import write_arrays
-from tessera_flow.products.export_view import View, coarser
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.export.view import View, coarser
+from tessera_flow.products.stores.zarr_store import write_zarr
 from tessera_flow.region.grid import Window
 
 from ..support.products_region import Region, make_region

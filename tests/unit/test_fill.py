@@ -29,16 +29,16 @@ from tessera_flow.geotessera.stores import Store
 from tessera_flow.ingest.download import download_sentinel2
 from tessera_flow.ingest.retile import retile
 from tessera_flow.ingest.stack import stack_sentinel2
-from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
+from tessera_flow.jobs.plan.estimate import make_estimate
+from tessera_flow.jobs.plan.simulate import Limits
 from tessera_flow.jobs.schedule import Schedule
-from tessera_flow.jobs.simulate import Limits
 from tessera_flow.jobs.store_model import store_model_warnings
 from tessera_flow.products.blocks import RegionBlocks
-from tessera_flow.products.checks import write_checks
-from tessera_flow.products.geotessera_store import write_geotessera
+from tessera_flow.products.checks.embeddings import write_checks
 from tessera_flow.products.provenance import FillSource
+from tessera_flow.products.stores.geotessera import write_geotessera
 from tessera_flow.region.grid import Window
 from tessera_flow.region.needed import HOLES, NOT_NEEDED, needed_pixels
 

@@ -17,7 +17,7 @@ from tessera_flow.errors import ItemError, ReadError, TileError
 from tessera_flow.geotessera.importer import import_embeddings
 from tessera_flow.geotessera.listing import list_published
 from tessera_flow.geotessera.stores import Store
-from tessera_flow.products.geotessera_store import write_geotessera
+from tessera_flow.products.stores.geotessera import write_geotessera
 from tessera_flow.region.grid import RegionGrid
 from tessera_flow.region.needed import HOLES, NOT_NEEDED
 

@@ -33,10 +33,10 @@ from tessera_flow.jobs.params import JobParams
 from tessera_flow.models.weights import fetch_weights
 from tessera_flow.models.weights_record import WeightsRecord, write_weights_record
 from tessera_flow.products.blocks import RegionBlocks
-from tessera_flow.products.geotessera_store import write_geotessera
 from tessera_flow.products.inputs import product_inputs, source_lists
 from tessera_flow.products.report.summary import read_block_records
 from tessera_flow.products.report.text import methods
+from tessera_flow.products.stores.geotessera import write_geotessera
 from tessera_flow.region.mask import write_mask
 from tessera_flow.region.needed import passed_on
 from tessera_flow.region.roi import read_roi

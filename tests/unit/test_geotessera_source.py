@@ -22,7 +22,7 @@ from tessera_flow.geotessera.importer import import_embeddings
 from tessera_flow.geotessera.listing import list_published
 from tessera_flow.geotessera.manifest import StoreManifest, resampled
 from tessera_flow.geotessera.stores import Store
-from tessera_flow.products.geotessera_store import write_geotessera
+from tessera_flow.products.stores.geotessera import write_geotessera
 from tessera_flow.region.grid import Block, RegionGrid, block_id, tiling
 
 from ..support.products_region import Region, make_region

@@ -19,7 +19,7 @@ from tessera_flow.archives.stac_geoparquet import read_items
 from tessera_flow.errors import RegionError, TesseraFlowError, TileError
 from tessera_flow.jobs.journal import read_job_log, record_job
 from tessera_flow.models.published import weights_file
-from tessera_flow.products.points import read_points
+from tessera_flow.products.tables.points import read_points
 from tessera_flow.region.roi import read_roi
 from tessera_flow.tile_folders.format import read_tile_folder
 

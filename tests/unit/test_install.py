@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tessera_flow.errors import ConfigError
-from tessera_flow.jobs.preflight import check_python
+from tessera_flow.jobs.state.preflight import check_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PIN = "torch==2.13.0"

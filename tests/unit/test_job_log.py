@@ -17,13 +17,13 @@ import torch
 
 from tessera_flow.errors import ConfigError, ItemError, OutputError, Stopped
 from tessera_flow.inference.device import job_device
-from tessera_flow.jobs.estimate import make_estimate
 from tessera_flow.jobs.in_flight import ALL_OF_IT, InFlight
 from tessera_flow.jobs.journal import job_log_path, read_job_log, record_job, unfinished
+from tessera_flow.jobs.plan.estimate import make_estimate
+from tessera_flow.jobs.plan.simulate import Limits
+from tessera_flow.jobs.running.staging import staged
 from tessera_flow.jobs.schedule import Schedule
-from tessera_flow.jobs.simulate import Limits
-from tessera_flow.jobs.staging import staged
-from tessera_flow.jobs.status import command_line, end_of_run, status
+from tessera_flow.jobs.state.status import command_line, end_of_run, status
 from tessera_flow.models.checkpoint import inspect_checkpoint
 from tessera_flow.signals import stop_requests
 

@@ -16,9 +16,16 @@ from types import SimpleNamespace
 import pytest
 
 from tessera_flow.errors import ConfigError, OutputError
-from tessera_flow.jobs.preflight import refuse_orphans, submit_from
-from tessera_flow.jobs.status import unanswered_states
-from tessera_flow.jobs.submission import _PROGRAMS, PROGRAMS, RECORD, SILENT, _run_of, install
+from tessera_flow.jobs.running.submission import (
+    _PROGRAMS,
+    PROGRAMS,
+    RECORD,
+    SILENT,
+    _run_of,
+    install,
+)
+from tessera_flow.jobs.state.preflight import refuse_orphans, submit_from
+from tessera_flow.jobs.state.status import unanswered_states
 
 from .test_submission import Queue
 

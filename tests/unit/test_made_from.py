@@ -18,10 +18,10 @@ from tessera_flow.jobs.block_attributes import read_attributes
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.made_from import Expected, expected_of, settings_hash
-from tessera_flow.jobs.outdated import outdated_files, refuse_to_replace
 from tessera_flow.jobs.params import JobParams
-from tessera_flow.jobs.status import end_of_run
-from tessera_flow.jobs.work_lock import WorkLock
+from tessera_flow.jobs.running.work_lock import WorkLock
+from tessera_flow.jobs.state.outdated import outdated_files, refuse_to_replace
+from tessera_flow.jobs.state.status import end_of_run
 
 from . import test_run_files
 from .test_run_files import YEAR

@@ -22,7 +22,7 @@ from tessera_flow.analysis.make_map import MapFiles, make_map
 from tessera_flow.analysis.pixels import label_pixels
 from tessera_flow.config.maps import Map
 from tessera_flow.errors import LabelError, RegionError
-from tessera_flow.products.sample import open_store
+from tessera_flow.products.reading.sample import open_store
 from tessera_flow.region.roi import read_roi
 
 from ..support.labelled_region import (

@@ -13,7 +13,7 @@ from rasterio.io import MemoryFile
 
 from tessera_flow.analysis.learning_curve import curve_chart
 from tessera_flow.cli.main import main
-from tessera_flow.products.geotiff import open_raster
+from tessera_flow.products.geotiff.writer import open_raster
 
 from ..support.labelled_region import NAMES, Labelled, labelled_region, random_cells, write_points
 

@@ -28,7 +28,7 @@ from tessera_flow.analysis.pixels import label_pixels
 from tessera_flow.config.maps import Map
 from tessera_flow.jobs.resources import MAP_RATES, NEEDS, map_minutes
 from tessera_flow.products.checksums import sha256_of
-from tessera_flow.products.sample import open_store
+from tessera_flow.products.reading.sample import open_store
 
 from ..support.labelled_region import (
     NAMES,

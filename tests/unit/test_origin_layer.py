@@ -18,7 +18,7 @@ import zarr
 
 from tessera_flow import open_product
 from tessera_flow.cli.main import main
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import make_region
 from .test_fill import filled_region

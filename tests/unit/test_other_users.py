@@ -15,9 +15,9 @@ import pytest
 from tessera_flow.atomic import write_text
 from tessera_flow.errors import OutputError
 from tessera_flow.jobs.journal import record_job
-from tessera_flow.jobs.preflight import check_run, lock_work
-from tessera_flow.jobs.shared_folders import check_snakemake_folder, umask_warning
-from tessera_flow.jobs.work_lock import WorkLock
+from tessera_flow.jobs.running.shared_folders import check_snakemake_folder, umask_warning
+from tessera_flow.jobs.running.work_lock import WorkLock
+from tessera_flow.jobs.state.preflight import check_run, lock_work
 from tessera_flow.models.weights import fetch_weights
 
 from .hub_server import serve

@@ -20,7 +20,7 @@ from tessera_flow import input_files
 from tessera_flow.archives import stac_geoparquet
 from tessera_flow.archives.stac_geoparquet import read_items
 from tessera_flow.input_files import decoded_bytes, needed_bytes, open_texts
-from tessera_flow.products.points import read_points
+from tessera_flow.products.tables.points import read_points
 
 ROWS = 3000
 BIG = "x" * 1_000_000
@@ -67,7 +67,7 @@ def list_of_tiles(path: Path) -> Path:
 BOMBS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "points": (
         points,
-        "from tessera_flow.products.points import read_points as read",
+        "from tessera_flow.products.tables.points import read_points as read",
         r"needs at least 2\.0 GB of memory, more than the limit of 1\.1 GB: check that it is the",
     ),
     "region": (

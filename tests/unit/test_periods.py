@@ -13,8 +13,8 @@ import rasterio
 
 from tessera_flow.config.configuration import Config, Period
 from tessera_flow.jobs.files import RunFiles
-from tessera_flow.products.change import write_change
-from tessera_flow.products.preview import write_preview
+from tessera_flow.products.geotiff.change import write_change
+from tessera_flow.products.geotiff.preview import write_preview
 from tessera_flow.products.report.change_map import change_figure
 from tessera_flow.products.report.index import write_index
 from tessera_flow.products.report.page import write_report

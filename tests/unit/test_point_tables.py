@@ -19,8 +19,8 @@ import shapely
 
 from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError
-from tessera_flow.products.points import Points, read_points, write_table
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
+from tessera_flow.products.tables.points import Points, read_points, write_table
 from tessera_flow.region import vector_file
 
 from ..support.products_region import make_region

@@ -16,10 +16,10 @@ import pytest
 from tessera_flow.errors import OutputError, TileError
 from tessera_flow.products.arrays import write_arrays
 from tessera_flow.products.blocks import RegionBlocks
-from tessera_flow.products.counts import write_counts
-from tessera_flow.products.geotessera_store import write_geotessera
-from tessera_flow.products.preview import write_preview
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.geotiff.counts import write_counts
+from tessera_flow.products.geotiff.preview import write_preview
+from tessera_flow.products.stores.geotessera import write_geotessera
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import Region, cut, digest, make_region, write_block, write_mask
 
@@ -231,12 +231,12 @@ sys.path.insert(0, sys.argv[2])
 from tests.support.products_region import WEIGHTS, cut, make_config
 from tessera_flow.products.provenance import build_provenance
 from tessera_flow.products.arrays import write_arrays
-from tessera_flow.products.checks import write_checks
-from tessera_flow.products.counts import write_counts
-from tessera_flow.products.geotessera_store import write_geotessera
-from tessera_flow.products.preview import write_preview
+from tessera_flow.products.checks.embeddings import write_checks
+from tessera_flow.products.geotiff.counts import write_counts
+from tessera_flow.products.stores.geotessera import write_geotessera
+from tessera_flow.products.geotiff.preview import write_preview
 from tessera_flow.products.report.summary import summarise_observations
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 import numpy as np, rasterio
 folder, product = Path(sys.argv[1]), sys.argv[3]
 grid = cut((4000, 4000), np.ones((4000, 4000), bool), 2000)

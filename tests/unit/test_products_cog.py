@@ -15,9 +15,9 @@ from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
 from tessera_flow.cli.main import main
-from tessera_flow.products.cog import write_cogs
-from tessera_flow.products.counts import write_counts
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.geotiff.cog import write_cogs
+from tessera_flow.products.geotiff.counts import write_counts
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import Region, digest, make_region, write_mask
 

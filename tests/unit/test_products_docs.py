@@ -11,13 +11,13 @@ import pytest
 
 from tessera_flow.jobs.paths import PathPatterns
 from tessera_flow.products.arrays import write_arrays
-from tessera_flow.products.change import write_change
-from tessera_flow.products.cog import write_cogs
-from tessera_flow.products.cube import add_period
-from tessera_flow.products.geotessera_store import write_geotessera
-from tessera_flow.products.preview import write_preview
-from tessera_flow.products.vrt import write_vrt
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.geotiff.change import write_change
+from tessera_flow.products.geotiff.cog import write_cogs
+from tessera_flow.products.geotiff.preview import write_preview
+from tessera_flow.products.geotiff.vrt import write_vrt
+from tessera_flow.products.stores.cube import add_period
+from tessera_flow.products.stores.geotessera import write_geotessera
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import make_region
 

@@ -13,9 +13,9 @@ from rio_cogeo.cogeo import cog_validate
 
 from tessera_flow.errors import TileError
 from tessera_flow.products.arrays import write_arrays
-from tessera_flow.products.counts import write_counts
-from tessera_flow.products.preview import write_preview
-from tessera_flow.products.vrt import write_vrt
+from tessera_flow.products.geotiff.counts import write_counts
+from tessera_flow.products.geotiff.preview import write_preview
+from tessera_flow.products.geotiff.vrt import write_vrt
 
 from ..support.products_region import Region, digest, make_region, write_mask
 

@@ -19,9 +19,9 @@ from pyproj import Transformer
 
 from tessera_flow.dates import main_year
 from tessera_flow.errors import ConfigError
-from tessera_flow.products.description import find_products, read_record
-from tessera_flow.products.geotessera_store import write_geotessera, zone_grids
-from tessera_flow.products.verify import verify
+from tessera_flow.products.reading.description import find_products, read_record
+from tessera_flow.products.reading.verify import verify
+from tessera_flow.products.stores.geotessera import write_geotessera, zone_grids
 
 from ..geotessera.questions import PLACES, content, sample_pixels, write_product
 from ..support.products_region import Region, make_region

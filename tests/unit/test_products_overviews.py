@@ -18,10 +18,10 @@ from zarr.storage import LocalStore
 
 from tessera_flow.errors import TileError
 from tessera_flow.products.checksums import Checksums
-from tessera_flow.products.open import open_product
-from tessera_flow.products.overviews import number_of_files
-from tessera_flow.products.preview import write_preview
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.geotiff.preview import write_preview
+from tessera_flow.products.reading.open import open_product
+from tessera_flow.products.stores.overviews import number_of_files
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import Region, damage, dequantised, digest, make_region, write_block
 

@@ -12,7 +12,7 @@ import rasterio
 
 from tessera_flow.products.blocks import RegionBlocks
 from tessera_flow.products.components import fit_components
-from tessera_flow.products.preview import shrink, write_preview
+from tessera_flow.products.geotiff.preview import shrink, write_preview
 
 from ..support.products_region import dequantised, digest, make_region
 
@@ -97,7 +97,7 @@ def test_structure_of_the_geotiff(tmp_path: Path) -> None:
 
 
 def test_png_is_reduced_by_averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tessera_flow.products.preview.PNG_EDGE", 100)
+    monkeypatch.setattr("tessera_flow.products.geotiff.preview.PNG_EDGE", 100)
     region = make_region(tmp_path / "blocks", 64)
     tif, png = preview(region, tmp_path)
     with rasterio.open(tif) as file, rasterio.open(png) as small:

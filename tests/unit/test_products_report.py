@@ -18,7 +18,7 @@ import pytest
 import rasterio
 from jinja2 import UndefinedError
 
-from tessera_flow.products.preview import write_preview
+from tessera_flow.products.geotiff.preview import write_preview
 from tessera_flow.products.report.overview import overview, scale_bar, sites
 from tessera_flow.products.report.page import render, write_report
 from tessera_flow.products.report.summary import (

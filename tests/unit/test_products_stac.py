@@ -20,10 +20,10 @@ from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from tessera_flow.errors import ConfigError
-from tessera_flow.products.geotessera_store import write_geotessera
-from tessera_flow.products.preview import write_preview
-from tessera_flow.products.stac import EXTENSION, write_collection, write_item
-from tessera_flow.products.stac_metadata import RASTER
+from tessera_flow.products.geotiff.preview import write_preview
+from tessera_flow.products.stac.documents import EXTENSION, write_collection, write_item
+from tessera_flow.products.stac.metadata import RASTER
+from tessera_flow.products.stores.geotessera import write_geotessera
 from tessera_flow.region.grid import RegionGrid
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
@@ -301,7 +301,7 @@ def test_thumbnail_of_a_large_region_states_its_own_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     region = make_region(tmp_path / "blocks", 100)
-    monkeypatch.setattr("tessera_flow.products.preview.PNG_EDGE", 100)
+    monkeypatch.setattr("tessera_flow.products.geotiff.preview.PNG_EDGE", 100)
     names = tmp_path / "preview.tif", tmp_path / "preview.png"
     write_preview(*names, region.grid, region.blocks, region.provenance)
     path = tmp_path / "item.json"

@@ -23,10 +23,10 @@ from zarr.storage import LocalStore
 
 from tessera_flow.errors import OutputError, Stopped, TileError
 from tessera_flow.products.blocks import RegionBlocks
-from tessera_flow.products.points import Points
-from tessera_flow.products.sample import sample_store
-from tessera_flow.products.zarr_grid import shard_edges
-from tessera_flow.products.zarr_store import ABSENT_CODE, write_zarr
+from tessera_flow.products.reading.sample import sample_store
+from tessera_flow.products.stores.zarr_grid import shard_edges
+from tessera_flow.products.stores.zarr_store import ABSENT_CODE, write_zarr
+from tessera_flow.products.tables.points import Points
 from tessera_flow.region.grid import Window
 from tessera_flow.signals import stop_requests
 

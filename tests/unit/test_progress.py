@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 from snakemake.logging import LogEvent
 
-from tessera_flow.jobs.machine import default_limits, limit_files, memory_mb, slurm_memory
-from tessera_flow.jobs.outdated import DAMAGED, outdated_text
 from tessera_flow.jobs.product_files import ProductFiles
-from tessera_flow.jobs.progress import (
+from tessera_flow.jobs.running.machine import default_limits, limit_files, memory_mb, slurm_memory
+from tessera_flow.jobs.state.outdated import DAMAGED, outdated_text
+from tessera_flow.jobs.state.progress import (
     Patches,
     RunProgress,
     minutes_text,
     patches_of,
     step_of,
 )
-from tessera_flow.jobs.status import end_of_run, status
+from tessera_flow.jobs.state.status import end_of_run, status
 
 from .test_run_files import layout
 

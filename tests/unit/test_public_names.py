@@ -13,7 +13,7 @@ import xarray as xr
 
 import tessera_flow as tf
 from tessera_flow.errors import ConfigError, RegionError, TileError
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import dequantised, make_region
 

@@ -24,7 +24,7 @@ from tessera_flow.config.empty_block import OnEmptyBlock
 from tessera_flow.errors import TileError
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.scene_warnings import scene_warnings
-from tessera_flow.jobs.status import status
+from tessera_flow.jobs.state.status import status
 from tessera_flow.products.inputs import tile_warnings
 from tessera_flow.region.blocks import load_region_grid, read_region
 from tessera_flow.region.grid import RegionGrid

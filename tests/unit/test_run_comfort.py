@@ -21,9 +21,9 @@ from tessera_flow.cli.main import main
 from tessera_flow.cli.run import makes_products
 from tessera_flow.cli.run_request import place_text
 from tessera_flow.config.bounding_box import bounding_box
-from tessera_flow.jobs.preflight import locked_message
-from tessera_flow.jobs.progress import RunProgress, megabytes_of
-from tessera_flow.jobs.work_lock import Holder, WorkLock
+from tessera_flow.jobs.running.work_lock import Holder, WorkLock
+from tessera_flow.jobs.state.preflight import locked_message
+from tessera_flow.jobs.state.progress import RunProgress, megabytes_of
 
 from .test_progress import LINE, error, handler, job, record
 

@@ -17,15 +17,16 @@ from tessera_flow.config.sections import Products
 from tessera_flow.errors import CheckpointError, ConfigError, OutputError
 from tessera_flow.jobs.assumptions import PRODUCT_SECONDS, memory_bytes
 from tessera_flow.jobs.cpu_gpu_split import gpu_blocks, pattern
-from tessera_flow.jobs.estimate import make_estimate
-from tessera_flow.jobs.estimate_text import estimate_text
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.in_flight import ALL_OF_IT
 from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.params import JobParams
-from tessera_flow.jobs.preflight import check_run
+from tessera_flow.jobs.plan.estimate import make_estimate
+from tessera_flow.jobs.plan.product_jobs import RULES as RULES_OF
+from tessera_flow.jobs.plan.simulate import Limits
+from tessera_flow.jobs.plan.text import estimate_text
+from tessera_flow.jobs.plan.work_left import WorkLeft
 from tessera_flow.jobs.product_files import ProductFiles
-from tessera_flow.jobs.product_jobs import RULES as RULES_OF
 from tessera_flow.jobs.resources import (
     NEEDS,
     SNAKEMAKE_MB,
@@ -36,9 +37,8 @@ from tessera_flow.jobs.resources import (
 )
 from tessera_flow.jobs.scene_warnings import scene_warnings
 from tessera_flow.jobs.schedule import Schedule
-from tessera_flow.jobs.simulate import Limits
-from tessera_flow.jobs.status import status
-from tessera_flow.jobs.work_left import WorkLeft
+from tessera_flow.jobs.state.preflight import check_run
+from tessera_flow.jobs.state.status import status
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.pipeline import CRS, MODEL, write_polygon

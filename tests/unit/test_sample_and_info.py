@@ -21,11 +21,11 @@ from pyproj import Transformer
 from tessera_flow.cli.main import main
 from tessera_flow.errors import RegionError, TileError
 from tessera_flow.products.arrays import write_arrays
-from tessera_flow.products.counts import write_counts
-from tessera_flow.products.description import read_record
-from tessera_flow.products.points import read_points
-from tessera_flow.products.sample import open_store, sample_store
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.geotiff.counts import write_counts
+from tessera_flow.products.reading.description import read_record
+from tessera_flow.products.reading.sample import open_store, sample_store
+from tessera_flow.products.stores.zarr_store import write_zarr
+from tessera_flow.products.tables.points import read_points
 
 from ..support.products_region import Region, make_region, write_mask
 

@@ -15,7 +15,7 @@ import shapely
 import zarr
 
 from tessera_flow.cli.main import main
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import Region, make_region
 

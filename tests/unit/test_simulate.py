@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tessera_flow.jobs.bottleneck import MOST_JOBS, dominated_by
-from tessera_flow.jobs.simulate import Job, Limits, simulate
+from tessera_flow.jobs.plan.bottleneck import MOST_JOBS, dominated_by
+from tessera_flow.jobs.plan.simulate import Job, Limits, simulate
 
 
 def chains(number: int, downloads: int = 2, seconds: tuple[float, float] = (10, 30)) -> list[Job]:

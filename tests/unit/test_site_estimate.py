@@ -14,8 +14,8 @@ from tessera_flow.cli.main import main
 from tessera_flow.config.configuration import Config
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.schedule import Schedule
-from tessera_flow.jobs.site_estimate import SiteEstimate, estimate_sites
-from tessera_flow.jobs.site_files import SiteFiles
+from tessera_flow.jobs.sites.estimate import SiteEstimate, estimate_sites
+from tessera_flow.jobs.sites.files import SiteFiles
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from .test_site_plan import config

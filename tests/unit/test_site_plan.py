@@ -22,9 +22,9 @@ from tessera_flow.config.unused import unused_settings
 from tessera_flow.errors import ConfigError, OutputError, RegionError
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.params import JobParams
-from tessera_flow.jobs.site_files import SiteFiles, SiteParams
-from tessera_flow.jobs.site_plan import index_file, load_site_plan, read_rows
-from tessera_flow.jobs.site_table import point_pixels
+from tessera_flow.jobs.sites.files import SiteFiles, SiteParams
+from tessera_flow.jobs.sites.plan import index_file, load_site_plan, read_rows
+from tessera_flow.jobs.sites.table import point_pixels
 from tessera_flow.region.crs import utm_crs
 from tessera_flow.region.sites import Cell, distinct_pixels, place_sites, utm_zones
 

@@ -18,17 +18,17 @@ from pystac.extensions.table import TableExtension
 from tessera_flow.cli.main import main
 from tessera_flow.config.configuration import Config
 from tessera_flow.errors import TileError
-from tessera_flow.jobs.damage import faulty_products
-from tessera_flow.jobs.estimate_text import write_estimate
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
-from tessera_flow.jobs.limits import of_machine
 from tessera_flow.jobs.params import JobParams
-from tessera_flow.jobs.site_files import SiteFiles, SiteParams
-from tessera_flow.jobs.site_jobs import write_table
+from tessera_flow.jobs.plan.limits import of_machine
+from tessera_flow.jobs.plan.text import write_estimate
+from tessera_flow.jobs.sites.files import SiteFiles, SiteParams
+from tessera_flow.jobs.sites.steps import write_table
+from tessera_flow.jobs.state.damage import faulty_products
 from tessera_flow.models.weights_record import WeightsRecord, write_weights_record
 from tessera_flow.products.checksums import multihash, record_files, sha256_of
-from tessera_flow.products.site_stac import write_site_stac
+from tessera_flow.products.stac.sites import write_site_stac
 
 from ..support.stac_rules import check_extensions
 from .test_products_stac import COLLECTION_RULES, ITEM_RULES, validated

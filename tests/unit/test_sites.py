@@ -28,10 +28,10 @@ from tessera_flow.inference.months import PeriodMonths
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
 from tessera_flow.jobs.made_from import settings_hash
-from tessera_flow.jobs.outdated import outdated_files
 from tessera_flow.jobs.params import JobParams
-from tessera_flow.jobs.site_files import SiteFiles, SiteParams, site_record
-from tessera_flow.jobs.site_jobs import list_cell_scenes, read_cell, write_table
+from tessera_flow.jobs.sites.files import SiteFiles, SiteParams, site_record
+from tessera_flow.jobs.sites.steps import list_cell_scenes, read_cell, write_table
+from tessera_flow.jobs.state.outdated import outdated_files
 from tessera_flow.models.weights import fetch_weights
 from tessera_flow.models.weights_record import write_weights_record
 

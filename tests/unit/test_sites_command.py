@@ -13,8 +13,8 @@ from tessera_flow.cli.main import main
 from tessera_flow.config.configuration import load_config
 from tessera_flow.jobs.files import RunFiles
 from tessera_flow.jobs.journal import record_job
-from tessera_flow.jobs.site_files import SiteFiles
-from tessera_flow.jobs.status import end_of_run, status
+from tessera_flow.jobs.sites.files import SiteFiles
+from tessera_flow.jobs.state.status import end_of_run, status
 
 ROWS = "id,lon,lat,year\na,4.5,51,2021\nb,4.6,51,2021\nc,7.6,51,2022\nd,1,88,2022\n"
 

@@ -22,8 +22,8 @@ from tessera_flow.archives.stac_geoparquet import read_items
 from tessera_flow.config.maps import Map
 from tessera_flow.products.checksums import record_files
 from tessera_flow.products.provenance import SourceRecord
-from tessera_flow.products.stac import write_collection, write_item
-from tessera_flow.products.stac_geoparquet import scene_items, write_items
+from tessera_flow.products.stac.documents import write_collection, write_item
+from tessera_flow.products.stac.geoparquet import scene_items, write_items
 from tessera_flow.scenes.manifest import Manifest, SourceItem
 
 from ..support.labelled_region import NAMES, labelled_region, random_cells, write_points

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tessera_flow.jobs.submission import Patience, Record, install, submit
+from tessera_flow.jobs.running.submission import Patience, Record, install, submit
 
 FAST = Patience(pause=0.01, most=0.02, total=60.0)
 ARGUMENTS = ["--parsable", "--job-name", "run 1", "--comment", "rule_infer_b0", "--wrap=x"]

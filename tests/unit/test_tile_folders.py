@@ -26,7 +26,7 @@ from tessera_flow.errors import OutputError, TileError
 from tessera_flow.inference.tile import ARRAYS
 from tessera_flow.ingest.retile import TIME_CHUNK
 from tessera_flow.products.checksums import Checksums, record_files
-from tessera_flow.products.verify import verify
+from tessera_flow.products.reading.verify import verify
 from tessera_flow.region.grid import RegionGrid, tiling
 from tessera_flow.tile_folders.exporter import export_tiles
 from tessera_flow.tile_folders.format import read_tile_folder

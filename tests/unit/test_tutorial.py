@@ -15,7 +15,7 @@ from pyproj import Transformer
 from tessera_flow.analysis.make_map import MapFiles, make_map
 from tessera_flow.cli.main import parser
 from tessera_flow.config.maps import Map
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 from ..support.products_region import make_region
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from tessera_flow.errors import ConfigError, OutputError
-from tessera_flow.jobs.preflight import check_run, lock_work, locked_message
-from tessera_flow.jobs.work_lock import LAST_RUN, LOCK, NO_LOCK, Holder, WorkLock
+from tessera_flow.jobs.running.work_lock import LAST_RUN, LOCK, NO_LOCK, Holder, WorkLock
+from tessera_flow.jobs.state.preflight import check_run, lock_work, locked_message
 
 from .test_run_files import layout
 
 HOLD = """
 import sys
 from pathlib import Path
-from tessera_flow.jobs.work_lock import WorkLock
+from tessera_flow.jobs.running.work_lock import WorkLock
 WorkLock(sys.argv[1]).acquire(Path(sys.argv[2]))
 print("held", flush=True)
 sys.stdin.read()

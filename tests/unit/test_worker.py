@@ -20,11 +20,11 @@ from tessera_flow.errors import CheckpointError, Stopped
 from tessera_flow.inference.block_task import BlockTask
 from tessera_flow.inference.worker import embed_block
 from tessera_flow.inference.worker_messages import Finished, Setup
-from tessera_flow.jobs.ahead import AheadFiles, WaitingBlock, was_interrupted
-from tessera_flow.jobs.infer_job import InferJob
 from tessera_flow.jobs.journal import JobCost
 from tessera_flow.jobs.params import MODEL_KEYS
-from tessera_flow.jobs.worker_process import WorkerEnded, WorkerProcess
+from tessera_flow.jobs.running.ahead import AheadFiles, WaitingBlock, was_interrupted
+from tessera_flow.jobs.running.infer_job import InferJob
+from tessera_flow.jobs.running.worker_process import WorkerEnded, WorkerProcess
 from tessera_flow.models.weights import fetch_weights
 from tessera_flow.region.needed import NOT_NEEDED
 from tessera_flow.signals import StopRequest

@@ -14,11 +14,11 @@ try:
     from tessera_flow.jobs.in_flight import ALL_OF_IT
     from tessera_flow.jobs.params import JobParams
     from tessera_flow.jobs.paths import ANY_BLOCK, ANY_CELL, SENSORS
-    from tessera_flow.jobs.preflight import check_labels, check_python
     from tessera_flow.jobs.product_files import ProductFiles
     from tessera_flow.jobs.schedule import Schedule
+    from tessera_flow.jobs.sites.files import SiteFiles, SiteParams, SiteSchedule
+    from tessera_flow.jobs.state.preflight import check_labels, check_python
     from tessera_flow.jobs.store_model import store_model_warnings
-    from tessera_flow.jobs.site_files import SiteFiles, SiteParams, SiteSchedule
 except ModuleNotFoundError as error:
     refuse(MISSING_PACKAGE.format(error))
 

@@ -67,7 +67,7 @@ def limit_on_this_machine(limits):
 
 
 def limits_of_run():
-    """Return what limits the jobs of this run: arguments of tessera_flow.jobs.limits.of_snakemake."""
+    """Return what limits the jobs of this run: arguments of tessera_flow.jobs.plan.limits.of_snakemake."""
     settings = workflow.resource_settings
     rate = workflow.scheduling_settings.max_jobs_per_timespan
     resources = workflow.global_resources.expand_items(

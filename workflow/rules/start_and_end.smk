@@ -4,26 +4,29 @@
 try:
     from tessera_flow.config.unused import unused_settings
     from tessera_flow.errors import OutputError
-    from tessera_flow.jobs.ahead import list_waiting
-    from tessera_flow.jobs.check_results import check_lines
-    from tessera_flow.jobs.damage import faulty_products
-    from tessera_flow.jobs.machine import default_limits
-    from tessera_flow.jobs.outdated import (
+    from tessera_flow.jobs.running.ahead import list_waiting
+    from tessera_flow.jobs.running.machine import default_limits
+    from tessera_flow.jobs.running.shared_folders import (
+        check_snakemake_folder,
+        umask_warning,
+    )
+    from tessera_flow.jobs.running.work_lock import WorkLock
+    from tessera_flow.jobs.scene_warnings import scene_warnings
+    from tessera_flow.jobs.state.check_results import check_lines
+    from tessera_flow.jobs.state.damage import faulty_products
+    from tessera_flow.jobs.state.outdated import (
         outdated_files,
         outdated_text,
         refuse_to_replace,
     )
-    from tessera_flow.jobs.preflight import (
+    from tessera_flow.jobs.state.preflight import (
         check_run,
         lock_work,
         locked_message,
         remove_old_skip_lists,
         submit_from,
     )
-    from tessera_flow.jobs.scene_warnings import scene_warnings
-    from tessera_flow.jobs.shared_folders import check_snakemake_folder, umask_warning
-    from tessera_flow.jobs.status import end_of_run
-    from tessera_flow.jobs.work_lock import WorkLock
+    from tessera_flow.jobs.state.status import end_of_run
     from tessera_flow.region.blocks import region_warnings
 except ModuleNotFoundError as error:
     refuse(MISSING_PACKAGE.format(error))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import blocks_of, product_job, stitch_inputs
-from tessera_flow.products.change import write_change
+from tessera_flow.products.geotiff.change import write_change
 
 with product_job(snakemake) as config:
     before = snakemake.params.previous

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job, stitch_inputs
-from tessera_flow.products.cog import write_cogs
+from tessera_flow.products.geotiff.cog import write_cogs
 
 with product_job(snakemake) as config:
     scales = snakemake.output.get("scales")

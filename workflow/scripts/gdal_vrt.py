@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job, stitch_inputs
-from tessera_flow.products.vrt import write_vrt
+from tessera_flow.products.geotiff.vrt import write_vrt
 
 with product_job(snakemake) as config:
     codes, scales = snakemake.output.get("codes"), snakemake.input.get("scales")

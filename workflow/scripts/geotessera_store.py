@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job, stitch_inputs
-from tessera_flow.products.geotessera_store import write_geotessera
+from tessera_flow.products.stores.geotessera import write_geotessera
 
 with job(snakemake) as config:
     write_geotessera(

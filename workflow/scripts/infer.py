@@ -3,9 +3,9 @@
 from adaptor import stoppable_job
 from tessera_flow.block_file import current_record
 from tessera_flow.inference.block_task import BlockTask
-from tessera_flow.jobs.infer_job import InferJob
 from tessera_flow.jobs.paths import compiled_folder
 from tessera_flow.jobs.resources import rule_name
+from tessera_flow.jobs.running.infer_job import InferJob
 from tessera_flow.models.weights_record import read_weights_record
 from tessera_flow.region.needed import passed_on
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job, stitch_inputs
-from tessera_flow.products.counts import write_counts
+from tessera_flow.products.geotiff.counts import write_counts
 
 with product_job(snakemake) as config:
     write_counts(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job, stitch_inputs
-from tessera_flow.products.origin import write_origin
+from tessera_flow.products.geotiff.origin import write_origin
 
 with product_job(snakemake) as config:
     write_origin(Path(snakemake.output.tif), **stitch_inputs(snakemake, config))

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.jobs.estimate_text import write_estimate
-from tessera_flow.jobs.limits import of_snakemake
+from tessera_flow.jobs.plan.limits import of_snakemake
+from tessera_flow.jobs.plan.text import write_estimate
 
 with job(snakemake) as config:
     limits = of_snakemake(**snakemake.params.limits, assumed_jobs=config.jobs.concurrent_jobs)

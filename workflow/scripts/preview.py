@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import blocks_of, product_job, stitch_inputs
-from tessera_flow.products.preview import write_preview
+from tessera_flow.products.geotiff.preview import write_preview
 
 with product_job(snakemake) as config:
     name, blocks = snakemake.params.reference, snakemake.input.reference

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job, stitch_inputs
-from tessera_flow.products.checks import write_checks
+from tessera_flow.products.checks.embeddings import write_checks
 from tessera_flow.products.inputs import source_lists
 
 with product_job(snakemake) as config:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adaptor import job
 from tessera_flow.ingest.retile import retile
-from tessera_flow.jobs.staging import staged
+from tessera_flow.jobs.running.staging import staged
 from tessera_flow.region.grid import Window
 
 with job(snakemake) as config:

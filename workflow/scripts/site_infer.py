@@ -9,8 +9,8 @@ from tessera_flow.inference.device import job_device
 from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.months import PeriodMonths
-from tessera_flow.jobs.site_files import site_record
-from tessera_flow.jobs.staging import staged
+from tessera_flow.jobs.running.staging import staged
+from tessera_flow.jobs.sites.files import site_record
 from tessera_flow.models.weights_record import read_weights_record
 
 params = snakemake.params

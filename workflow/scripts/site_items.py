@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.jobs.site_jobs import list_cell_scenes
+from tessera_flow.jobs.sites.steps import list_cell_scenes
 
 with job(snakemake) as config:
     list_cell_scenes(config, **dict(snakemake.wildcards.items())).write(

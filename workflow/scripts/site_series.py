@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job
-from tessera_flow.jobs.site_jobs import read_cell
+from tessera_flow.jobs.sites.steps import read_cell
 
 with job(snakemake) as config:
     names = snakemake.wildcards

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job
-from tessera_flow.products.site_stac import write_site_stac
+from tessera_flow.products.stac.sites import write_site_stac
 
 with product_job(snakemake):
     write_site_stac(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job
-from tessera_flow.jobs.site_jobs import write_table
+from tessera_flow.jobs.sites.steps import write_table
 
 with product_job(snakemake) as config:
     write_table(

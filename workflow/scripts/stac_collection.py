@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import product_job
-from tessera_flow.products.stac import write_collection
+from tessera_flow.products.stac.documents import write_collection
 
 with product_job(snakemake):
     write_collection(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adaptor import product_job, stitch_inputs
 from tessera_flow.products.inputs import region_outline, source_lists
-from tessera_flow.products.stac import write_item
+from tessera_flow.products.stac.documents import write_item
 
 with product_job(snakemake) as config:
     write_item(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adaptor import job
 from tessera_flow.ingest.stack import stack_sentinel1, stack_sentinel2
-from tessera_flow.jobs.staging import staged
+from tessera_flow.jobs.running.staging import staged
 
 STACKERS = {"sentinel2": stack_sentinel2, "sentinel1": stack_sentinel1}
 

@@ -2,7 +2,7 @@
 
 from adaptor import job
 from tessera_flow.jobs.files import RunFiles
-from tessera_flow.jobs.status import status
+from tessera_flow.jobs.state.status import status
 
 with job(snakemake) as config:
     print(status(RunFiles(config)))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adaptor import job, stitch_inputs
-from tessera_flow.products.zarr_store import write_zarr
+from tessera_flow.products.stores.zarr_store import write_zarr
 
 with job(snakemake) as config:
     keys = snakemake.params.settings

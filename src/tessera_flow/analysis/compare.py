@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 
 from ..atomic import check_output
 from ..errors import OutputError, RegionError
-from ..products.geotiff import Placement, cog_writer, open_raster
+from ..products.geotiff.writer import Placement, cog_writer, open_raster
 from ..region.grid import Window, tiling
 from ..region.pixel_order import pixel_priority
 from .compared import Embeddings, Pixels

@@ -12,7 +12,7 @@ import pyproj
 from .. import __version__
 from ..atomic import check_output, write_text
 from ..errors import OutputError
-from ..products.geotiff import Placement
+from ..products.geotiff.writer import Placement
 from ..products.report.figures import (
     BarChart,
     bar_chart,

@@ -20,9 +20,9 @@ from ..errors import TileError
 from ..geotessera.pixels import LARGEST_SCALE
 from ..geotessera.tiles import LANDMASKS
 from ..npy_file import open_array
-from ..products.geotiff import Placement, open_raster
-from ..products.sample import Parts, open_store
-from ..products.stores import STORE_NAME
+from ..products.geotiff.writer import Placement, open_raster
+from ..products.reading.find import STORE_NAME
+from ..products.reading.sample import Parts, open_store
 from ..region.grid import Window
 
 ARRAYS = "stitched_representation.npy"

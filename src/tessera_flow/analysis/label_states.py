@@ -1,4 +1,4 @@
-"""Name what can become of a label; the words of places are those of `products.sample`."""
+"""Name what can become of a label; the words of places are those of `products.reading.sample`."""
 
 USED, NO_COORDINATES, OUTSIDE, NO_EMBEDDING = "ok", "no coordinates", "outside", "no embedding"
 NO_VALUE, NO_PIXEL, TAKEN, CONFLICT = "no value", "no pixel", "pixel taken", "conflict"

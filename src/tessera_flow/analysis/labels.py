@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..config.maps import Map
 from ..errors import LabelError, RegionError
-from ..products.points import Points, Polygons, read_features
-from ..products.text_table import coordinates
+from ..products.tables.points import Points, Polygons, read_features
+from ..products.tables.text_table import coordinates
 
 MAX_CLASSES = 255
 """Values of a class in the map are uint8; 0 is no data."""

@@ -19,7 +19,7 @@ from .. import __version__
 from ..atomic import write_text
 from ..config.maps import OF_METHODS, Map
 from ..errors import LabelError
-from ..products.sample import open_store
+from ..products.reading.sample import open_store
 from .accuracy import REPEATS, Accuracy, cross_validate
 from .class_names import class_colours, write_class_names
 from .folds import Folds, make_folds

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from ..atomic import write_text
-from ..products.geotiff import open_raster
+from ..products.geotiff.writer import open_raster
 from ..products.report.figures import data_uri, legend_colours, map_png, rgba_png
 from ..products.report.overview import scale_bar
 from ..products.report.templates import render_template

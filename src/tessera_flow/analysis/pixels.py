@@ -15,8 +15,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from ..errors import LabelError
-from ..products.points import Polygons
-from ..products.sample import read_pixels
+from ..products.reading.sample import read_pixels
+from ..products.tables.points import Polygons
 from ..region.crs import reproject
 from ..region.pixel_order import pixel_priority
 from .label_states import (

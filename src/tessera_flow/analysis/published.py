@@ -22,7 +22,7 @@ from ..geotessera.metadata import METADATA
 from ..geotessera.pixels import LARGEST_SCALE
 from ..geotessera.stores import Store
 from ..geotessera.zones import OpenZone, opened_zone
-from ..products.geotiff import Placement
+from ..products.geotiff.writer import Placement
 from ..region.grid import Window
 from ..urls import is_url, public_href
 from .compared import Embeddings, Pixels, Published, open_embeddings, own_record

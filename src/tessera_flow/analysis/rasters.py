@@ -15,8 +15,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from ..concurrency import ordered_map
-from ..products.geotiff import Placement, cog_writer
-from ..products.sample import Parts
+from ..products.geotiff.writer import Placement, cog_writer
+from ..products.reading.sample import Parts
 from ..region.grid import Window, tiling
 from .class_names import NO_UNCERTAINTY, class_colours
 from .labels import Labels

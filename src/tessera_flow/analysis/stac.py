@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from ..atomic import write_text
 from ..products.checksums import REWRITTEN, Checksums, multihash
-from ..products.stac import FILE, PROJECTION, footprint, last_second, midnight
+from ..products.stac.documents import FILE, PROJECTION, footprint, last_second, midnight
 
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 

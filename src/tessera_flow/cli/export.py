@@ -61,8 +61,8 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the export and print its size."""
     from ..errors import OutputError
-    from ..products.export import Request, export
-    from ..products.export_origin import origin_file
+    from ..products.export.origin import origin_file
+    from ..products.export.product import Request, export
 
     if arguments.coarser < 1:
         raise OutputError(f"--coarser {arguments.coarser}: give 1 or more.")

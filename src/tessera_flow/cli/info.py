@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.verify:
         _verify(arguments.product)
         return 0
-    from ..products.description import describe, find_products, read_record
+    from ..products.reading.description import describe, find_products, read_record
 
     paths = [path for product in arguments.product for path in find_products(product)]
     if arguments.json:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _verify(products: list[Path]) -> None:
     from ..errors import TileError
-    from ..products.verify import verify
+    from ..products.reading.verify import verify
 
     faults = 0
     for product in products:

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..config.maps import Map
     from ..config.messages import error_messages
     from ..errors import ConfigError
-    from ..products.stores import find_stores
+    from ..products.reading.find import find_stores
 
     keys = {
         key: value

@@ -18,7 +18,7 @@ from .run_request import add_arguments, prepared, run_folder_of
 
 if TYPE_CHECKING:
     from ..config.configuration import Config
-    from ..jobs.simulate import Limits
+    from ..jobs.plan.simulate import Limits
     from .run_folder import RunFolder
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -90,8 +90,8 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from ..config.unused import unused_settings
-    from ..jobs.estimate_text import write_estimate
     from ..jobs.files import RunFiles
+    from ..jobs.plan.text import write_estimate
     from ..region.blocks import region_warnings
 
     run = prepared(arguments)
@@ -107,7 +107,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _limits(arguments: argparse.Namespace, run: RunFolder, assumed_jobs: int | None) -> Limits:
     """Return what will limit `tessera-flow run` with the same options."""
-    from ..jobs.limits import of_cluster, of_machine, of_profile
+    from ..jobs.plan.limits import of_cluster, of_machine, of_profile
 
     if arguments.profile is not None:
         return of_profile(run.folder / run.profile(arguments.profile))
@@ -118,7 +118,7 @@ def _limits(arguments: argparse.Namespace, run: RunFolder, assumed_jobs: int | N
 
 def _status(arguments: argparse.Namespace) -> int:
     from ..jobs.files import RunFiles
-    from ..jobs.status import status
+    from ..jobs.state.status import status
     from .run_folder import RunFolder
 
     print(status(RunFiles(_entered(RunFolder(run_folder_of(arguments))))), end="")
@@ -134,7 +134,7 @@ def _entered(run: RunFolder) -> Config:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run Snakemake; return its exit status, or 130 after Ctrl-C."""
-    from ..jobs.limits import cores_of
+    from ..jobs.plan.limits import cores_of
 
     extra = list(arguments.snakemake)
     check_snakemake_arguments(extra)
@@ -232,7 +232,7 @@ def _in_foreground() -> bool:
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the environment of Snakemake, which must find this package."""
-    from ..jobs.status import COMMAND_VARIABLE
+    from ..jobs.state.status import COMMAND_VARIABLE
 
     package = Path(__file__).resolve().parents[2]
     paths = [str(package)] if package.name == "src" else []

@@ -210,7 +210,7 @@ def _check_sites(requested: Config, table: Path) -> None:
         RegionError: it cannot; keys of the configuration are named as options.
     """
     from ..errors import RegionError
-    from ..jobs.site_table import write_rows
+    from ..jobs.sites.table import write_rows
 
     sites = requested.sites.model_copy(update={"table": str(table)})
     with tempfile.TemporaryDirectory() as folder:

@@ -58,9 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the table and print the number of features with an embedding."""
     from ..atomic import check_output
     from ..errors import OutputError
-    from ..products.points import read_features
-    from ..products.sample_table import sample_table, write_sample
-    from ..products.stores import find_stores, open_stores
+    from ..products.reading.find import find_stores, open_stores
+    from ..products.reading.sample_table import sample_table, write_sample
+    from ..products.tables.points import read_features
 
     out: Path = arguments.out
     if out.suffix.lower() not in (".csv", ".parquet", ".gpkg"):

@@ -2,7 +2,7 @@
 
 As a module, with the number of an open socket: receives tasks and sends a reply for each. It ends
 with the job: when the connection ends, and, where the system can do so, by SIGKILL when the job's
-process ends in any way. `jobs.worker_process` has the other end.
+process ends in any way. `jobs.running.worker_process` has the other end.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rasterio.enums import Resampling
 
-from ..geotiff import open_raster
+from ..geotiff.writer import open_raster
 from .figures import data_uri, map_png
 
 _EDGE = 600

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from ..geotiff import open_raster
-from ..preview import shrink
+from ..geotiff.preview import shrink
+from ..geotiff.writer import open_raster
 
 # Viridis, dark to light: readable in grey and by the colour-blind.
 _COLOURS = np.array(

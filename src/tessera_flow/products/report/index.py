@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ...atomic import write_text
-from ..check_states import percent_text
-from ..checks import read_checks
+from ..checks.embeddings import read_checks
+from ..checks.states import percent_text
 from .figures import data_uri, reduced_png
 from .templates import render_template
 
@@ -25,7 +25,7 @@ def write_index(
     Args:
         output: the HTML file, in the folder that has the folders of the regions.
         runs: region and period of each product folder.
-        checks: the JSON file of `checks.write_checks` of each.
+        checks: the JSON file of `checks.embeddings.write_checks` of each.
         previews: the PNG of the preview of each.
 
     Raises:

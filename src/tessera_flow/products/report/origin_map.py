@@ -11,7 +11,7 @@ import numpy as np
 from ...inference.block_embeddings import ORIGINS
 from ...region.grid import RegionGrid
 from ..blocks import RegionBlocks
-from ..origin import COLOURS
+from ..geotiff.origin import COLOURS
 from ..provenance import Provenance
 from .figures import data_uri, rgba_png
 

@@ -21,8 +21,8 @@ from ...geotessera.manifest import StoreManifest, resampled
 from ...region.grid import RegionGrid
 from ...scenes.manifest import Manifest
 from ...scenes.publication import TITLES
-from ..check_states import BORDER_PAIRS, FAIL, PASS, WARN, percent_text
-from ..checks import read_checks
+from ..checks.embeddings import read_checks
+from ..checks.states import BORDER_PAIRS, FAIL, PASS, WARN, percent_text
 from ..provenance import Provenance, pixel_text
 from .change_map import change_figure
 from .figures import (
@@ -109,7 +109,7 @@ def write_report(
         grid: the region's grid.
         blocks: embeddings file of every block, by block id.
         provenance: of the products.
-        checks: JSON file of `checks.write_checks`.
+        checks: JSON file of `checks.embeddings.write_checks`.
         preview: the PNG of the preview.
         manifests: the lists of scenes; none for tile folders and published embeddings.
         products: names of the files of each product, for the section on opening them.

@@ -1,0 +1,1 @@
+"""Estimate what a run will need, by simulating it."""

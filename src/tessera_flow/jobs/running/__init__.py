@@ -1,0 +1,1 @@
+"""Run jobs: locks, submission to Slurm, local copies, blocks that a GPU job embeds."""

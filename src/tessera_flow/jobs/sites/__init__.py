@@ -1,0 +1,1 @@
+"""Plan and run the jobs of a table of sites."""

@@ -1,0 +1,1 @@
+"""Find out in which state a run and its products are."""

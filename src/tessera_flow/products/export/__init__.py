@@ -1,0 +1,1 @@
+"""Export a product in another form: format, dimensions, cells, grid."""

@@ -1,0 +1,1 @@
+"""Write GeoTIFFs and VRTs, which GIS programs open."""

@@ -1,0 +1,1 @@
+"""Read finished products: open, sample, describe, verify."""

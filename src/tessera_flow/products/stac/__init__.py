@@ -1,0 +1,1 @@
+"""Describe products in STAC documents and tables."""

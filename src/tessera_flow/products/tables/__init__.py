@@ -1,0 +1,1 @@
+"""Read tables of points and polygons, and write tables of embeddings."""
