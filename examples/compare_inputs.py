@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tessera_flow.products.reading.sample import open_store
 
 from tessera_flow.analysis.accuracy import cross_validate
 from tessera_flow.analysis.folds import make_folds
@@ -23,6 +22,7 @@ from tessera_flow.analysis.labels import read_labels
 from tessera_flow.analysis.pixels import LabelledPixels, label_pixels
 from tessera_flow.analysis.rasters import EmbeddingStore
 from tessera_flow.config.maps import Map
+from tessera_flow.products.reading.sample import open_store
 from tessera_flow.tile_folders.format import find_tile_folders, folder_origin, read_tile_folder
 
 

@@ -6,7 +6,7 @@ partial file under a final name.
 The temporary file is in the folder of the result (a rename across file systems is a copy). Its
 name begins with a dot and contains its writer (host, process), so that two writers never share
 one. The next writer of the same result removes the temporary files of killed writers, and no
-others.
+others; so does the end of a run that succeeded.
 """
 
 from __future__ import annotations
@@ -52,14 +52,42 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_abandoned(part: Path, final: Path) -> bool:
+_TEMPORARY = re.compile(
+    r"\.(?P<final>.+)\.(?P<host>[^.]+)\.(?P<process>\d+)\.(?P<wrote>[0-9a-f]{8})[0-9a-f]{8}"
+    r"(?:\.\w+)?\.part"
+)
+"""Name of a temporary file; see `_renamed`."""
+
+
+def remove_abandoned(folder: Path, depth: int) -> None:
+    """Remove the temporary files and folders of killed writers below a folder.
+
+    The next writer of the same result removes them, too. This removes those of results that are
+    complete, and that no job writes again. What cannot be removed is kept.
+
+    Args:
+        folder: where to look; it need not exist.
+        depth: levels of folders; 1 is `folder` alone.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in entries:
+        with contextlib.suppress(OSError):
+            if _TEMPORARY.fullmatch(path.name):
+                if _is_abandoned(path):
+                    _remove(path)
+            elif depth > 1 and path.is_dir() and not path.is_symlink():
+                remove_abandoned(path, depth - 1)
+
+
+def _is_abandoned(part: Path) -> bool:
     """Return whether the writer of a temporary file has ended; checked on this host only."""
-    token = r"([0-9a-f]{8})[0-9a-f]{8}"  # see `_renamed`
-    pattern = rf"\.{re.escape(final.name)}\.([^.]+)\.(\d+)\.{token}(?:\.\w+)?\.part"
-    writer = re.fullmatch(pattern, part.name)
+    writer = _TEMPORARY.fullmatch(part.name)
     if writer is None:
         return False
-    host, process = writer[1], int(writer[2])
+    host, process = writer["host"], int(writer["process"])
     if host != HOST:
         return time.time() - part.stat().st_mtime > _ABANDONED_AFTER
     try:
@@ -70,7 +98,7 @@ def _is_abandoned(part: Path, final: Path) -> bool:
         pass
     # It can have ended and not be waited for, and another process can have its number later.
     state, started = _state_of(process)
-    wrote = int(writer[3], 16)
+    wrote = int(writer["wrote"], 16)
     return state in ("Z", "X") or (0 not in (wrote, started) and wrote != started)
 
 
@@ -173,7 +201,7 @@ def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for stale in _temporary_of(final):
-            if _is_abandoned(stale, final):
+            if _is_abandoned(stale):
                 with contextlib.suppress(PermissionError):  # of another user
                     _remove(stale)
     except OSError as error:
@@ -197,13 +225,12 @@ def _renamed(final: Path, check: Callable[[Path], None]) -> Iterator[Path]:
 
 def _temporary_of(final: Path) -> list[Path]:
     """Return the temporary files of a result."""
-    start = f".{final.name}."
     try:
         names = os.listdir(final.parent)
     except PermissionError:  # others may write into this folder, but not list it
         return []
-    parts = [name for name in names if name.startswith(start) and name.endswith(".part")]
-    return [final.parent / name for name in parts]
+    found = map(_TEMPORARY.fullmatch, names)
+    return [final.parent / name[0] for name in found if name and name["final"] == final.name]
 
 
 def _check_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tessera_flow.atomic import HOST
 from tests.support.workflow import (
     AnyRun,
     change,
@@ -90,6 +91,11 @@ def test_kills_at_chosen_moments(finished_run: Path, tmp_path: Path) -> None:
         assert_products_complete_or_absent(folder, undisturbed)
         assert snakemake(folder, "--unlock").returncode == 0
     assert seen_parts > 0, "no writer was killed while it wrote"
+    # Of a writer that was killed after another one had completed its result.
+    for place in ("work/here/then/slices/sentinel1/0", "results/here/then"):
+        leftover = folder / place / f".completed.zip.{HOST}.{process.pid}.{'1' * 16}.part"
+        leftover.parent.mkdir(parents=True, exist_ok=True)
+        leftover.touch()
     finish(folder, undisturbed)
     assert job_counts(snakemake(folder, "--dry-run").stdout) == {}
     remaining = sorted(str(p.relative_to(folder)) for p in (folder / "work").rglob("*.zip"))

@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from tessera_flow import atomic
-from tessera_flow.atomic import atomic_folder, atomic_output, check_output, write_text
+from tessera_flow.atomic import (
+    atomic_folder,
+    atomic_output,
+    check_output,
+    remove_abandoned,
+    write_text,
+)
 from tessera_flow.block_file import create_array, create_block_file, open_block_file
 from tessera_flow.errors import OutputError, TileError
 
@@ -146,6 +152,40 @@ def test_leftover_of_an_earlier_process_with_the_same_number_is_removed(tmp_path
         write_text(path, "complete")
         assert {p.name for p in tmp_path.iterdir()} == {own.name, unknown.name, path.name}
         part.touch()
+
+
+def test_leftovers_below_a_folder_are_removed(tmp_path: Path) -> None:
+    """Of writers that have ended; also folders. Nothing of others, nothing deeper, no links."""
+    with atomic_output(tmp_path / "result.txt") as part:
+        part.touch()
+        before, process, token, _ = part.name.rsplit(".", 3)
+        ended = f"{process}.{int(token[:8], 16) - 1:08x}00000000.part"
+        host = before.rpartition(".")[2]
+        within, deeper, linked = tmp_path / "a/b", tmp_path / "a/b/c", tmp_path / "a/b/c/other"
+        for folder in (deeper, linked):
+            folder.mkdir(parents=True)
+        (tmp_path / "a/link").symlink_to(linked)
+        gone = [
+            tmp_path / f".result.txt.{host}.{ended}",
+            within / f".b 0.zip.{host}.{ended}",
+            within / f".store.zarr.{host}.{ended.replace('.part', '.scratch.part')}",
+        ]
+        kept = [
+            part,
+            within / f".b0.zip.elsewhere.{ended}",
+            within / f"b0.zip.{host}.{ended}",
+            within / ".my.part",
+            deeper / f".b0.zip.{host}.{ended}",
+            linked / f".b0.zip.{host}.{ended}",
+        ]
+        for path in (*gone[:2], *kept):
+            path.touch()
+        gone[2].mkdir()
+        (gone[2] / "zarr.json").touch()
+        remove_abandoned(tmp_path, depth=3)
+        assert not any(path.exists() for path in gone)
+        assert all(path.exists() for path in kept)
+    remove_abandoned(tmp_path / "absent", depth=3)
 
 
 def test_two_writers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ try:
         check_run,
         lock_work,
         locked_message,
+        remove_leftovers,
         remove_old_skip_lists,
         submit_from,
     )
@@ -122,6 +123,7 @@ onstart:
 
 
 onsuccess:
+    remove_leftovers(FILES)
     LOCK.release()
     show_scene_warnings(of_blocks=True)
     for line in check_lines(FILES, WRITTEN):

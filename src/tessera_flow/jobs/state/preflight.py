@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...atomic import check_replaceable, output_error
+from ...atomic import check_replaceable, output_error, remove_abandoned
 from ...config.configuration import Config, runs
 from ...config.fingerprint import content_hash
 from ...errors import ConfigError, OutputError, TileError
@@ -290,6 +290,15 @@ def remove_old_skip_lists(files: RunFiles) -> None:
             skip_list.unlink()
             record = files.paths.skip_list_checksums.format(region=region, period=period)
             Path(record).unlink(missing_ok=True)
+
+
+def remove_leftovers(files: RunFiles) -> None:
+    """Remove the temporary files of killed jobs whose result no job writes again: it was completed
+    by another job."""
+    paths = files.config.paths
+    for region in sorted({region for region, _ in runs(files.config)} | {"sites"}):
+        remove_abandoned(Path(paths.work) / region, depth=6)  # period/slices/sensor/slice/block
+        remove_abandoned(Path(paths.results) / region, depth=4)  # period/maps/map/file
 
 
 def _settings_of(product: Path) -> str | None:
