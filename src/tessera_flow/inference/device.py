@@ -204,7 +204,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 def _bf16_gain() -> str:
     """Return what bf16 would bring on this processor; see docs/performance.md."""
-    gain = "with amx, stated to be 3 to 4 times as fast, not measured"
+    gain = "with amx, 2.2 to 3.6 times as fast where it was measured, a nano 1.0 to 1.5"
     if not torch.cpu.get_capabilities().get("amx_bf16"):
         gain = "1.2 to 1.9 times as fast where it was measured"
     return f"bf16 is available, {gain}: set precision to bf16 to use it"
