@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.slurm import Cluster
+from tests.support.slurm import Cluster, kill_in
 from tests.support.workflow import REPOSITORY
 
 DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd")
@@ -56,6 +56,9 @@ def patched_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def patched(cluster: Cluster, patched_run: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of `patched_run` to work in. Jobs that a failed test leaves are cancelled."""
-    yield Path(shutil.copytree(patched_run, tmp_path / "run"))
+    """A copy of `patched_run` to work in. Jobs that a failed test leaves are cancelled, and
+    processes that Slurm does not know any more are killed."""
+    folder = Path(shutil.copytree(patched_run, tmp_path / "run"))
+    yield folder
     subprocess.run(["scancel", "--user=root"], check=False)
+    kill_in(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -128,6 +129,18 @@ def wait_until(
         late = time.monotonic() > deadline
         assert not late, f"The condition did not come true.\n{process.output()}"
         time.sleep(0.01)
+
+
+def kill_in(folder: Path) -> None:
+    """Kill the processes whose working directory is a folder.
+
+    This cluster knows the processes of a job by their parents, so a Snakemake whose parent was
+    killed first is not killed with its job; clusters that use cgroups kill it.
+    """
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is of another user
+            if Path(os.readlink(entry / "cwd")) == folder:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def hold(folder: Path, process: Run, fates: Mapping[str, Callable[[int], object]]) -> None:
