@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tessera_flow.atomic import HOST
 from tests.support.workflow import change, kill_group, plan, run, start, unstarted
 
 pytestmark = pytest.mark.e2e
@@ -102,7 +103,7 @@ def test_plan_and_status_are_never_refused(finished: Path) -> None:
     assert " left." not in output
 
 
-def test_plan_and_status_keep_the_lock_of_a_run(finished: Path, tmp_path: Path) -> None:
+def test_plan_and_status_keep_files_and_the_lock_of_a_run(finished: Path, tmp_path: Path) -> None:
     """Snakemake removes all locks of the folder when it ends, also those of other processes: after
     a look from another terminal a second run could start beside the first."""
     folder = unstarted(finished, tmp_path / "again")
@@ -113,9 +114,14 @@ def test_plan_and_status_keep_the_lock_of_a_run(finished: Path, tmp_path: Path) 
             assert process.poll() is None
             time.sleep(0.01)
         locks_before = {path: path.read_bytes() for path in locks.iterdir()}
+        # A run that succeeds deletes it; a look must not, beside jobs on other machines.
+        leftover = folder / f"work/here/.x.zip.{HOST}.{2**22}.{'1' * 16}.part"
+        leftover.parent.mkdir(parents=True, exist_ok=True)
+        leftover.touch()
         assert "0 of 4 blocks" in run(folder, "status")
         run(folder, "plan")
         assert process.poll() is None, "the run ended too soon for this test"
+        assert leftover.exists()
         assert {path: path.read_bytes() for path in locks.iterdir()} == locks_before
         refused = run(folder, fails=True)
         assert f"is locked by the run in {folder.resolve()}" in refused

@@ -123,7 +123,8 @@ onstart:
 
 
 onsuccess:
-    remove_leftovers(FILES)
+    if WRITTEN:  # not beside the jobs of another run: `status` and `plan` only look
+        remove_leftovers(FILES)
     LOCK.release()
     show_scene_warnings(of_blocks=True)
     for line in check_lines(FILES, WRITTEN):
