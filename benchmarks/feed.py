@@ -49,7 +49,7 @@ from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions
 from tessera_flow.inference.model import ModelSpec, PreparedModel, prepare
 from tessera_flow.inference.tolerance import Comparison
-from tessera_flow.inference.transfers import Transfers
+from tessera_flow.inference.transfers import Event, Transfers
 from tessera_flow.models.checkpoint import sha256_of
 from tessera_flow.models.layers import Encoder, Reducer
 
@@ -143,6 +143,7 @@ class Pinned:
 def on_device(clock: Clock, made: list[Transfers]) -> None:
     """Measure the work of a GPU apart from that of this machine."""
     clock.measure("device", Transfers, "_copy")
+    clock.measure("device", Event, "wait")  # releases memory of the device
     clock.measure("pinned", Pinned, "new")
     pinned = Pinned()
     Transfers.allocate = lambda _, shape, dtype: pinned.allocate(shape, dtype)  # type: ignore[method-assign]
@@ -166,9 +167,10 @@ def on_device(clock: Clock, made: list[Transfers]) -> None:
     Transfers.__init__ = remember  # type: ignore[method-assign]
 
 
-def remove_progress(output: Path) -> None:
-    """Remove what a killed run left: its patches would not be computed."""
-    for leftover in output.parent.glob(f"{output.name}.*.progress"):
+def remove_earlier(output: Path) -> None:
+    """Remove the output of an earlier run, which would be replaced, and what a killed one left: its
+    patches would not be computed."""
+    for leftover in output.parent.glob(f"{output.name}*"):
         leftover.unlink()
 
 
@@ -200,7 +202,7 @@ def work(patches: Path, checkpoint: Path, output: Path) -> dict[str, Any]:
         begin = time.process_time()
         return dataclasses.replace(model, reference=model.model)
 
-    remove_progress(output)
+    remove_earlier(output)
     sha256 = sha256_of(checkpoint)  # a job has it from the record of the weights
     spec = ModelSpec(checkpoint, sha256, device="cpu", precision="float32", threads=1)
     period = months.PeriodMonths.of("tiles", *PERIOD)
@@ -273,7 +275,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.gettempdir()) / "tessera-flow-benchmarks"
     edge, number = arguments.edge, arguments.patches
-    patches = write_patches(folder / f"patches_{edge}_{number}.zip", edge, number)
+    patches = write_patches(folder / f"needed_{edge}_{number}.zip", edge, number)
     checkpoint = write_checkpoint("v2-nano", folder)
     if arguments.round:
         print(json.dumps(work(patches, checkpoint, folder / "feed.zip")))

@@ -86,7 +86,8 @@ def operations(model: Model, tile: TileArrays) -> tuple[int, int]:
     rows, rule = slice(0, tile.shape[0]), model.family.rule
     s2 = sentinel2_steps(tile, rows, model.statistics)
     s1 = sentinel1_steps(tile, rows, model.statistics, rule.empty_orbit_day)
-    pixels = np.flatnonzero(s2.valid.any(1) & rule.embeddable(s2.raw, s2.valid, s1.valid))
+    embeddable = rule.embeddable(s2.valid, s1.valid, lambda: (s2.raw != 0).any(axis=(0, 2)))
+    pixels = np.flatnonzero(s2.valid.any(1) & embeddable)
     origin = np.divmod(pixels, tile.shape[1])
     total, steps = 0, 0
     for number, (encoder, sensor) in enumerate(((model.s2, s2), (model.s1, s1))):

@@ -6,9 +6,10 @@ import datetime
 from pathlib import Path
 
 import numpy as np
+import zarr
 
-from tessera_flow.block_file import chunk_slices, create_block_file, create_series
-from tessera_flow.ingest.retile import TIME_CHUNK
+from tessera_flow.block_file import create_block_file, create_series
+from tessera_flow.ingest.retile import TIME_CHUNK, write_needed
 
 from .tiles import smooth_fields
 
@@ -52,23 +53,7 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
     with create_block_file(path, attributes) as target:
         for number in range(patches):
             group = target.create_group(f"0_{edge * number}")
-            ground = 1500 + 800 * smooth_fields(rng, 10, edge, edge).transpose(1, 2, 0)
-            # The share of clear dates of a pixel varies in space.
-            share = 0.46 + 0.06 * np.clip(smooth_fields(rng, 1, edge, edge)[0], -1.5, 1.5)
-            bands = create_series(group, "bands", (DATES, edge, edge, 10),
-                                 (TIME_CHUNK, edge, edge, 10), np.uint16)  # fmt: skip
-            masks = create_series(group, "masks", (DATES, edge, edge),
-                                 (TIME_CHUNK, edge, edge), np.bool_)  # fmt: skip
-            for chunk in chunk_slices(bands):
-                days = np.arange(chunk.start, chunk.stop)
-                cover = smooth_fields(rng, len(days), edge, edge) / 3
-                cover = (cover - cover.mean((1, 2), keepdims=True)) + rng.random((len(days), 1, 1))
-                clear = cover % 1 < share
-                season = 0.7 + 0.6 * np.sin(days / DATES * np.pi)[:, None, None, None]
-                values = ground * season + rng.normal(0, 60, (len(days), edge, edge, 10))
-                values += np.where(clear, 0, 4000)[..., None]
-                bands[chunk] = np.clip(values, 1, 12000).astype(np.uint16)
-                masks[chunk] = clear
+            _write_optical(rng, group, edge)
             arrays = {
                 "doys": OPTICAL_DAYS,
                 "roi": np.ones((edge, edge), np.uint8),
@@ -85,3 +70,25 @@ def write_patches(path: Path, edge: int, patches: int, seed: int = 0) -> Path:
                 chunks = (TIME_CHUNK, *values.shape[1:]) if name.startswith("sar") else values.shape
                 create_series(group, name, values.shape, chunks, values.dtype)[...] = values
     return path
+
+
+def _write_optical(rng: np.random.Generator, group: zarr.Group, edge: int) -> None:
+    ground = 1500 + 800 * smooth_fields(rng, 10, edge, edge).transpose(1, 2, 0)
+    # The share of clear dates of a pixel varies in space.
+    share = 0.46 + 0.06 * np.clip(smooth_fields(rng, 1, edge, edge)[0], -1.5, 1.5)
+    images, cover = [], []
+    for start in range(0, DATES, TIME_CHUNK):
+        days = np.arange(start, min(start + TIME_CHUNK, DATES))
+        clouds = smooth_fields(rng, len(days), edge, edge) / 3
+        clouds += rng.random((len(days), 1, 1)) - clouds.mean((1, 2), keepdims=True)
+        clear = clouds % 1 < share
+        season = 0.7 + 0.6 * np.sin(days / DATES * np.pi)[:, None, None, None]
+        values = ground * season + rng.normal(0, 60, (len(days), edge, edge, 10))
+        values += np.where(clear, 0, 4000)[..., None]
+        images.append(np.clip(values, 1, 12000).astype(np.uint16))
+        cover.append(clear)
+    valid = np.concatenate(cover)
+    bands = np.concatenate(images)
+    write_needed(group, DATES, np.ones((edge, edge), bool), valid.__getitem__, bands.__getitem__)
+    chunks = (TIME_CHUNK, edge, edge)
+    create_series(group, "masks", valid.shape, chunks, np.bool_)[...] = valid

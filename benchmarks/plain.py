@@ -216,7 +216,9 @@ def embed(tile: Any, model: Plain, like: Any, batch: int = BATCH) -> tuple[np.nd
     s1 = sentinel1_steps(tile, rows, like.statistics, family.rule.empty_orbit_day)
     count = len(s2.valid)
     result = np.zeros((count, dim), np.float32)
-    selected = family.rule.embeddable(s2.raw, s2.valid, s1.valid) & s2.valid.any(1)
+    selected = family.rule.embeddable(
+        s2.valid, s1.valid, lambda: (s2.raw != 0).any(axis=(0, 2))
+    ) & s2.valid.any(1)
     if isinstance(family.rule, Draws):
         result = _drawn(tile, model, (s2, s1), selected, dim, batch)
     else:

@@ -145,7 +145,7 @@ def test_incomplete_patches_are_rejected_without_output(tmp_path: Path) -> None:
         path, {"shape": [6, 5], "patch_size": 6, "patches": [[0, 0, 6, 5]]}
     ) as group:
         create_array(group.create_group("0_0"), "roi", (6, 5), (6, 5), np.uint8)
-    with pytest.raises(TileError, match=r"bands, masks, doys.* missing"):
+    with pytest.raises(TileError, match=r"bands, .*masks, doys.* missing"):
         infer_block(path, *arguments)
     with atomic_output(path) as part:
         part.write_bytes(b"PK half a file")

@@ -162,7 +162,7 @@ def test_region_without_radar_has_empty_radar_streams(tmp_path: Path, roi: Path)
     (warning,) = manifest(layout, "sentinel1").warnings
     assert warning.startswith("No Sentinel-1 scene of the region and period exists")
     shapes = patch(layout)
-    assert shapes["bands"] == (1, 40, 50, 10)
+    assert (shapes["masks"], shapes["needed_bands"]) == ((1, 40, 50), (2000, 10))
     assert shapes["sar_ascending"] == shapes["sar_descending"] == (0, 40, 50, 2)
     assert shapes["sar_ascending_doy"] == shapes["sar_descending_doy"] == (0,)
 
@@ -178,7 +178,9 @@ def test_region_without_optical_scenes_has_an_empty_optical_stream(
         "All Sentinel-1 scenes (1) are ascending: none is descending.",
     )
     shapes = patch(layout)
-    assert (shapes["bands"], shapes["doys"]) == ((0, 40, 50, 10), (0,))
+    assert (shapes["masks"], shapes["needed_bands"], shapes["doys"]) == (
+        (0, 40, 50), (0, 10), (0,),
+    )  # fmt: skip
     assert shapes["sar_ascending"] == (1, 40, 50, 2)
 
 

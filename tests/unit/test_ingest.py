@@ -12,6 +12,7 @@ import shapely
 from tessera_flow.block_file import open_block_file
 from tessera_flow.demo.archive import write_sentinel2_scene
 from tessera_flow.errors import ItemError, ReadError
+from tessera_flow.inference.tile import read_patch
 from tessera_flow.sensors.sentinel1 import power_to_scaled_decibels
 from tessera_flow.sensors.sentinel2 import BANDS
 
@@ -52,6 +53,35 @@ def test_pixels_of_one_scene_are_unchanged_and_in_band_order(tmp_path: Path, roi
     assert stack["dates"] == ["2021-06-03"]
     np.testing.assert_array_equal(stack["bands"][0], bands)
     np.testing.assert_array_equal(stack["masks"][0], np.isin(scl, (4, 5, 6, 7, 10, 11)))
+
+
+@pytest.mark.parametrize(
+    ("sections", "complete"),
+    [({}, False), ({"products": {"formats": ["zarr", "tiles"]}}, True), (None, True)],
+)
+def test_patches_have_values_under_clouds_only_if_somebody_gets_them(
+    tmp_path: Path, roi: Path, sections: dict[str, object] | None, complete: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    bands = rng.integers(1, 10_000, (2, *SHAPE, 10)).astype(np.uint16)
+    scl = rng.choice([4, 9], (2, *SHAPE)).astype(np.uint8)
+    items = [
+        optical(tmp_path / "a", f"2021-06-0{day}T10:00:00", bands[n], scl[n])
+        for n, day in enumerate((3, 8))
+    ]
+    config = s2_only(tmp_path, roi, items, **(sections or {}))
+    if sections is None:
+        paths = config.paths.model_copy(update={"keep": ["patches"]})
+        config = config.model_copy(update={"paths": paths})
+    layout = ingest(config)
+    patches = layout.paths.patches.format(region="here", period="then", block="b000_000")
+    with open_block_file(patches) as group:
+        assert ("bands" in group["0_0"]) == complete
+        found = read_patch(group["0_0"], "patch").bands_of(slice(0, SHAPE[0]))
+    if not complete:
+        valid = scl == 4
+        bands[~(valid | ~valid.any(axis=0))] = 0
+    np.testing.assert_array_equal(found, bands)
 
 
 def test_first_valid_item_of_a_day_supplies_all_bands(tmp_path: Path, roi: Path) -> None:
@@ -217,7 +247,7 @@ def test_cloudy_days_give_an_empty_stack_and_empty_patches(tmp_path: Path, roi: 
     patches = layout.paths.patches.format(region="here", period="then", block="b000_000")
     with open_block_file(patches) as group:
         patch = group["0_0"]
-        assert patch["bands"].shape == (0, 40, 50, 10)
+        assert patch["needed_bands"].shape == (0, 10)
         assert patch["masks"].shape == (0, 40, 50)
         assert patch["doys"].shape == (0,)
         assert patch["sar_ascending"].shape == (0, 40, 50, 2)
@@ -372,7 +402,7 @@ def test_block_without_a_scene_is_an_error_or_nodata(tmp_path: Path) -> None:
     layout = ingest(s2_only(tmp_path, roi, items, grid=grid, download={"on_empty_block": "nodata"}))
     patches = layout.paths.patches.format(region="here", period="then", block="b000_001")
     with open_block_file(patches) as group:
-        assert group["0_0"]["bands"].shape[0] == 0
+        assert group["0_0"]["needed_bands"].shape[0] == group["0_0"]["masks"].shape[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -399,3 +399,13 @@ class TestChecksums:
         assert second.startswith("cannot be read")
         (folder / "checksums/tiles.json").unlink()
         assert len(self.faults(folder)) == 1
+
+
+def test_patches_without_values_under_clouds_are_not_exported(tiles: Tiles) -> None:
+    """A tile of other values than those of the archive would look complete."""
+    path = tiles.patches["b000_000"]
+    with create_block_file(path, {"patch_size": PATCH, "patches": [[0, 0, 5, 6]]}) as group:
+        create_array(group.create_group("0_0"), "needed_bands", (3, 10), (3, 10), np.uint16)
+    with pytest.raises(TileError, match=f"{path} has only the values .*`tiles` in products.form"):
+        tiles.export()
+    assert not tiles.folder.exists()

@@ -117,7 +117,9 @@ def with_every_step(arrays: TileArrays, model: Model) -> np.ndarray:
                 vector[group.pixels] = encoder(torch.from_numpy(x), torch.from_numpy(days))
             vectors.append(vector)
         embeddings = model.fusion(*vectors).numpy()
-    embeddings[~rule.embeddable(s2.raw, s2.valid, s1.valid)] = np.nan
+    embeddings[~rule.embeddable(s2.valid, s1.valid, lambda: (s2.raw != 0).any(axis=(0, 2)))] = (
+        np.nan
+    )
     return embeddings.reshape(*arrays.shape, -1)[..., : model.sizes.dims[-1]]
 
 

@@ -94,7 +94,8 @@ class Paths(Section):
     keep: list[Literal["slices", "stack", "patches"]] = key(
         [],
         "Intermediate files to keep. All others are deleted when no job needs them any more. Keep "
-        "`patches` to compare models or settings without downloading the scenes again.",
+        "`patches` to compare models or settings without downloading the scenes again; kept ones "
+        "also have the values under clouds.",
     )
 
     @field_validator("results", "work", "logs", mode="after")

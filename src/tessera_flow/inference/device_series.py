@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .block_embeddings import mask_dtype
+from .inputs import DeviceSteps
 from .months import STREAMS, StepMonths
 from .series import COLUMNS, steps_by_day
 
@@ -54,13 +55,18 @@ class SeriesRequest:
         ]
 
     def start(
-        self, valid: Sequence[Tensor], bands: Tensor, inside: Tensor | None, rows: slice, width: int
+        self,
+        valid: Sequence[Tensor],
+        bands: DeviceSteps,
+        inside: Tensor | None,
+        rows: slice,
+        width: int,
     ) -> list[Tensor]:
         """Compute everything for some rows of the tile.
 
         Args:
             valid: (T, P) bool by stream.
-            bands: (T, P, 10) int16, the bits of uint16.
+            bands: of Sentinel-2.
             inside: (P,) bool, pixels of the region; None for all.
             rows: of the tile.
             width: of the tile.
@@ -94,26 +100,28 @@ class SeriesRequest:
             masks.append((found.to(torch.int64) << bits).sum(0).to(torch.int32))
         return torch.stack(masks, dim=1)
 
-    def _median(self, valid: Tensor, bands: Tensor, rows: slice, width: int) -> Tensor:
-        steps, step = len(bands), self.step
+    def _median(self, valid: Tensor, bands: DeviceSteps, rows: slice, width: int) -> Tensor:
+        steps, step, device = len(valid), self.step, valid.device
         first = -(self.position[0] + rows.start) % step
         columns = slice(-self.position[1] % step, None, step)
         height = rows.stop - rows.start
-        image = bands.view(steps, height, width, bands.shape[2])[:, first::step, columns]
+        numbers = torch.arange(height * width, device=device).view(height, width)
+        pixels = numbers[first::step, columns]
         known = valid.view(steps, height, width)[:, first::step, columns]
-        result = torch.zeros((*image.shape[1:3], len(COLUMNS)), dtype=bands.dtype,
-                             device=bands.device)  # fmt: skip
-        size = max(1, SORTED_VALUES // max(1, steps * image.shape[2] * len(COLUMNS)))
-        for start in range(0, image.shape[1] if steps else 0, size):
+        every = torch.arange(steps, device=device)[:, None, None]
+        shape = (*pixels.shape, len(COLUMNS))
+        result = torch.zeros(shape, dtype=bands.raw.dtype, device=device)
+        size = max(1, SORTED_VALUES // max(1, steps * shape[1] * len(COLUMNS)))
+        for start in range(0, shape[0] if steps else 0, size):
             strip = slice(start, start + size)
-            colours = torch.stack([image[:, strip, :, band] for band in COLUMNS], dim=-1)
-            here = known[:, strip]
+            image = [bands.values(every, pixels[strip], band) for band in COLUMNS]
+            colours, here = torch.stack(image, dim=-1), known[:, strip]
             values = torch.where(here[..., None], colours.to(torch.int32) & 0xFFFF, 0xFFFF)
             number = here.sum(0)
             middle = torch.div((number - 1).clamp_(min=0), 2, rounding_mode="floor")
             index = middle[None, ..., None].expand(1, *values.shape[1:])
             median = values.sort(dim=0).values.gather(0, index)[0]
-            result[strip] = torch.where(number[..., None] > 0, median, 0).to(bands.dtype)
+            result[strip] = torch.where(number[..., None] > 0, median, 0).to(result.dtype)
         return result
 
 

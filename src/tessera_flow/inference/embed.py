@@ -9,6 +9,7 @@ except for the rounding of float32.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -82,7 +83,7 @@ def embed_tile(
         chunk_counts[~inside] = 0
         counts[rows] = chunk_counts.reshape(-1, width, 3)
         selected = inside & _observed(chunk_counts, options)
-        selected &= model.family.rule.embeddable(s2.raw, s2.valid, s1.valid)
+        selected &= model.family.rule.embeddable(s2.valid, s1.valid, partial(tile.has_value, rows))
         pixels = np.flatnonzero(selected)
         total += pixels.size
         if not pixels.size:

@@ -53,9 +53,11 @@ class DeviceSteps:
     """`SensorSteps` on a device, which gathers and standardises sequences.
 
     Attributes:
-        raw: (T, P, C); uint16 is stored as int16.
+        raw: (T, P, C), or with `places` (n, C); uint16 is stored as int16.
         unsigned: `raw` is uint16.
         days, mean, divisor: as in `SensorSteps`.
+        places: (T, P) int32, the row of `raw` with the values of a step of a pixel; None if `raw`
+            has all steps of all pixels.
     """
 
     raw: Tensor
@@ -63,6 +65,17 @@ class DeviceSteps:
     days: Tensor
     mean: Tensor
     divisor: Tensor
+    places: Tensor | None = None
+
+    def values(self, steps: Tensor, pixels: Tensor, channel: int | None = None) -> Tensor:
+        """Return stored values of steps of pixels, of all channels (..., C) or of one (...).
+
+        Args:
+            steps, pixels: int64, of shapes that NumPy would broadcast to (...).
+            channel: number of the channel.
+        """
+        raw = self.raw if channel is None else self.raw[..., channel]
+        return raw[steps, pixels] if self.places is None else raw[self.places[steps, pixels]]
 
     def sequences(self, pixels: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Return standardised values and days of U steps of each of N pixels.
@@ -76,7 +89,7 @@ class DeviceSteps:
         Returns:
             (N, U, C) float32, (N, U) int64.
         """
-        values = self.raw[steps, pixels[:, None]]
+        values = self.values(steps, pixels[:, None])
         if self.unsigned:
             values = values.to(torch.int32) & 0xFFFF
         standardised = values.to(torch.float32).sub_(self.mean[steps]).div_(self.divisor[steps])
@@ -99,7 +112,7 @@ def sentinel2_steps(tile: TileArrays, rows: slice, statistics: Statistics) -> Se
 
     A step is valid where its mask is 1, whatever the values of the bands.
     """
-    bands = _native(tile.bands[:, rows])
+    bands = _native(tile.bands_of(rows))
     steps = bands.shape[0]
     valid = (np.asarray(tile.masks[:, rows]) == 1).reshape(steps, _size(bands)).T
     return SensorSteps(

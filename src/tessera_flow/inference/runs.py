@@ -6,6 +6,7 @@ Shapes in the comments: P pixels of the run, N pixels of a pass, L steps of a se
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from ..models.on_device import (
     sequence_lengths,
 )
 from ..models.sampling import BIN_STEP, LARGEST_BIN
+from ..sensors.needed_values import NeededValues
 from ..sensors.sentinel1 import CHANNELS
 from ..sensors.sentinel2 import BANDS
 from .batching import TOKENS_PER_PIXEL, TokenLimit
@@ -204,11 +206,14 @@ class Stages:
         """Split the rows of a tile into runs of about the same size."""
         height, width = tile.shape
         s2, s1 = len(tile.doys), len(tile.sar_ascending_doy) + len(tile.sar_descending_doy)
-        stored = s2 * (2 * len(BANDS) + 1) + s1 * 2 * len(CHANNELS)
+        bands: float = s2 * 2 * len(BANDS)
+        if isinstance(tile.bands, NeededValues):  # with their places, which are summed up first
+            bands = tile.bands.values.nbytes / (height * width) + s2 * 8
+        stored = bands + s2 + s1 * 2 * len(CHANNELS)
         vectors = sum(absent.shape[1] for absent in self._absent) * 4
         pixel_bytes = 3 * (stored + 2 * (s2 + s1)) + vectors + 8 * self._model.sizes.repr_dim
         allowed = min(RUN_BYTES, self._transfers.free_bytes() // 3)
-        number = max(1, min(height, -(-height * width * pixel_bytes // max(1, allowed))))
+        number = max(1, min(height, math.ceil(height * width * pixel_bytes / max(1, allowed))))
         edges = [height * i // number for i in range(number + 1)]
         return [slice(start, stop) for start, stop in pairwise(edges)]
 
@@ -225,28 +230,26 @@ class Stages:
         pixels = (rows.stop - rows.start) * width
         day = rule.empty_orbit_day
         stacks = sentinel1_stacks(tile, rows, day)
-        s2 = upload(tile.bands[:, rows]).view(len(tile.doys), pixels, len(BANDS))
+        inside = None if tile.roi is None else upload(tile.roi[rows]).view(pixels) != 0
+        s2_valid = upload(tile.masks[:, rows]).view(len(tile.doys), pixels) == 1
+        s2, places, has_value = self._bands(tile, rows, s2_valid, inside)
         s1 = upload(*stacks).view(sum(map(len, stacks)), pixels, len(CHANNELS))
-        valid = (upload(tile.masks[:, rows]).view(len(s2), pixels) == 1, s1.any(dim=2))
+        valid = (s2_valid, s1.any(dim=2))
         ascending = len(stacks[0])
         counts = [v.sum(0) for v in (valid[0], valid[1][:ascending], valid[1][ascending:])]
         selected = counts[0] >= self._options.min_s2
         selected &= counts[1] + counts[2] >= self._options.min_s1
-        selected &= rule.can_embed(
-            counts[0], counts[1] + counts[2], lambda: s2.any(dim=2).any(dim=0), len(s1)
-        )
+        selected &= rule.can_embed(counts[0], counts[1] + counts[2], has_value, len(s1))
         stored_counts = torch.stack(counts, dim=1).to(torch.int16)
-        inside = None
-        if tile.roi is not None:
-            inside = upload(tile.roi[rows]).view(pixels) != 0
+        if inside is not None:
             selected &= inside
             stored_counts *= inside[:, None]
         sensors = [
-            self._sensor(number, raw, v, selected, days)
-            for number, (raw, v, days) in enumerate(
+            self._sensor(number, *steps, selected)
+            for number, steps in enumerate(
                 (
-                    (s2, valid[0], sentinel2_days(tile, model.statistics)),
-                    (s1, valid[1], sentinel1_days(tile, model.statistics, day)),
+                    (s2, places, valid[0], sentinel2_days(tile, model.statistics)),
+                    (s1, None, valid[1], sentinel1_days(tile, model.statistics, day)),
                 )
             )
         ]
@@ -259,14 +262,41 @@ class Stages:
         download, series = self._transfers.download, []
         if item.series is not None:
             by_stream = [valid[0], valid[1][:ascending], valid[1][ascending:]]
-            series = item.series.start(by_stream, s2, inside, rows, width)
+            series = item.series.start(by_stream, sensors[0].steps, inside, rows, width)
         starts = download(torch.stack([sensor.starts for sensor in sensors]))
         arrays = [download(tensor) for tensor in series]
         event = self._transfers.event()
         return Run(output, rows, sensors, positions, stored_counts, starts, event, arrays)
 
+    def _bands(
+        self, tile: TileArrays, rows: slice, valid: Tensor, inside: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Callable[[], Tensor]]:
+        """Copy digital numbers of rows of a tile to the device.
+
+        Returns:
+            `raw` and `places` of `DeviceSteps`; numbers that were not kept are 0. And a function
+            that returns (P,) bool, whether any number of a pixel is not 0.
+        """
+        upload, bands, (steps, pixels) = self._transfers.upload, tile.bands, valid.shape
+        if not isinstance(bands, NeededValues):
+            s2 = upload(bands[:, rows]).view(steps, pixels, len(BANDS))
+            return s2, None, lambda: s2.any(dim=2).any(dim=0)
+        zero = np.zeros((1, len(BANDS)), np.uint16)
+        values = upload(zero, *bands.parts(rows))
+        kept = valid | ~valid.any(dim=0)  # as `needed_values.kept_steps`
+        if inside is not None:
+            kept &= inside
+        places = kept.view(-1).cumsum(0, dtype=torch.int32).view(steps, pixels).mul_(kept)
+        return values, places, lambda: upload(bands.has_value[rows]).view(pixels)
+
     def _sensor(
-        self, number: int, raw: Tensor, valid: Tensor, selected: Tensor, days: Days
+        self,
+        number: int,
+        raw: Tensor,
+        places: Tensor | None,
+        valid: Tensor,
+        days: Days,
+        selected: Tensor,
     ) -> Sensor:
         """Order the pixels of one sensor by the length of their sequences."""
         rule, device = self._rule, raw.device
@@ -275,12 +305,13 @@ class Stages:
         key = torch.where(selected, bins, _NOT_SELECTED).to(torch.int16)
         key, order = torch.sort(key, stable=True)
         edges = torch.arange(_NOT_SELECTED + 1, dtype=torch.int16, device=device)
+        day, mean, divisor = (self._transfers.upload(array) for array in days)
         return Sensor(
             number,
             (self._model.s2, self._model.s1)[number],
-            DeviceSteps(raw, number == 0, *(self._transfers.upload(array) for array in days)),
+            DeviceSteps(raw, number == 0, day, mean, divisor, places),
             choices,
-            self._table(len(raw)),
+            self._table(len(valid)),
             order,
             torch.searchsorted(key, edges),
         )

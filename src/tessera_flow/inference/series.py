@@ -121,9 +121,8 @@ def _median(
     for start in range(0, len(rows), _ROWS):
         strip = slice(rows[start], rows[min(start + _ROWS, len(rows)) - 1] + 1, step)
         valid = tile.masks[:, strip, columns] != 0
-        values = np.where(
-            valid[..., np.newaxis], tile.bands[:, strip, columns][..., COLUMNS], _INVALID
-        )
+        bands = tile.bands_of(slice(strip.start, strip.stop))[:, ::step, columns]
+        values = np.where(valid[..., np.newaxis], bands[..., COLUMNS], _INVALID)
         ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)
         number = np.count_nonzero(valid, axis=0)
         middle = np.maximum(number - 1, 0) // 2
@@ -172,7 +171,7 @@ def _series(
     for number, stream in enumerate(STREAMS):
         days = np.asarray(ordinals[stream], np.int64)
         if stream == "sentinel2":
-            pixels = tile.bands[:, rows, columns].astype(np.float32)
+            pixels = tile.bands_at(rows * tile.shape[1] + columns).astype(np.float32)
             red, nir = pixels[..., _RED], pixels[..., _NIR]
             valid = (tile.masks[:, rows, columns] != 0) & (red + nir > 0)
             values = (nir - red) / np.where(valid, red + nir, 1)

@@ -7,7 +7,6 @@ spread, half of them chosen because rounding shows there first.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -25,7 +24,7 @@ from ..sensors.sentinel2 import BANDS
 from .device import describe, precision_name
 from .embed import Embedding, InferenceOptions, embed_tile
 from .model import PreparedModel
-from .tile import TileArrays
+from .tile import TileArrays, flat_pixels
 from .tolerance import FLOAT32, HALF, Agreement, Comparison, cosines
 
 TYPICAL_PIXELS = 8
@@ -202,7 +201,7 @@ def _scores(sample: Sample, embedding: Embedding, model: Model) -> list[NDArray[
             )
         ]
     )
-    blue = _standardised(tile.bands, statistics.sentinel2, BANDS)
+    blue = _standardised(tile.bands_of(slice(0, 1)), statistics.sentinel2, BANDS)
     brightest, _ = _extremes(np.where(tile.masks == 1, blue, np.nan)[:, 0])
     highest, lowest = _extremes(vv)
     few = [counts[:, 0], counts[:, 1:].sum(axis=1)]
@@ -267,14 +266,15 @@ def _embed(
 def _pixels(tile: TileArrays, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> TileArrays:
     """Return a tile of one row that consists of these pixels."""
 
+    pixels = rows * tile.shape[1] + columns
+
     def taken(stack: NDArray[Any]) -> NDArray[Any]:
-        flat = stack.reshape(stack.shape[0], math.prod(stack.shape[1:3]), *stack.shape[3:])
-        result: NDArray[Any] = np.take(flat, rows * tile.shape[1] + columns, axis=1)[:, None]
+        result: NDArray[Any] = np.take(flat_pixels(stack), pixels, axis=1)[:, None]
         return result
 
     return replace(
         tile,
-        bands=taken(tile.bands),
+        bands=tile.bands_at(pixels)[:, None],
         masks=taken(tile.masks),
         sar_ascending=taken(tile.sar_ascending),
         sar_descending=taken(tile.sar_descending),

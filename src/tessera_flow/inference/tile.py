@@ -5,6 +5,7 @@ Reference tile folders, which hold the same arrays, are read by `tile_folders.fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from ..block_file import Allocate
 from ..errors import TileError
+from ..sensors.needed_values import NEEDED, NeededValues, kept_steps
+from ..sensors.sentinel2 import BANDS
 from .block_chunks import read_array
 
 LAST_DAY = 366
@@ -26,7 +29,7 @@ class TileArrays:
 
     Attributes:
         bands: (T, H, W, 10) uint16, Sentinel-2 digital numbers in the order
-            `sentinel2.BANDS`.
+            `sentinel2.BANDS`; or those of them that an embedding can depend on.
         masks: (T, H, W) uint8, 1 where the step is valid.
         doys: (T,) integer, day of year 1..366.
         sar_ascending: (Ta, H, W, 2) int16, scaled decibels of vv and vh, both 0 where
@@ -39,7 +42,7 @@ class TileArrays:
             not side by side there; None: those that follow from the origin of the tile.
     """
 
-    bands: NDArray[np.uint16]
+    bands: NDArray[np.uint16] | NeededValues
     masks: NDArray[np.uint8]
     doys: NDArray[np.integer]
     sar_ascending: NDArray[np.int16]
@@ -54,6 +57,33 @@ class TileArrays:
         """(H, W) in pixels."""
         height, width = self.masks.shape[1:]
         return height, width
+
+    def bands_of(self, rows: slice) -> NDArray[np.uint16]:
+        """Return the digital numbers of some rows, (T, h, W, 10); those that no embedding depends
+        on may be 0."""
+        if isinstance(self.bands, NeededValues):
+            return self.bands.rows(rows)
+        return self.bands[:, rows]
+
+    def bands_at(self, pixels: NDArray[np.int64]) -> NDArray[np.uint16]:
+        """Return the digital numbers of pixels that are numbered row by row, (T, n, 10), as
+        `bands_of`."""
+        if isinstance(self.bands, NeededValues):
+            return self.bands.at(pixels)
+        taken: NDArray[np.uint16] = np.take(flat_pixels(self.bands), pixels, axis=1)
+        return taken
+
+    def has_value(self, rows: slice) -> NDArray[np.bool_]:
+        """Return which pixels of some rows have a digital number other than 0, (P,) bool."""
+        if isinstance(self.bands, NeededValues):
+            return self.bands.has_value[rows].reshape(-1)
+        some: NDArray[np.bool_] = (flat_pixels(self.bands[:, rows]) != 0).any(axis=(0, 2))
+        return some
+
+
+def flat_pixels(stack: NDArray[Any]) -> NDArray[Any]:
+    """Return a stack (T, H, W, ...) as (T, H * W, ...)."""
+    return stack.reshape(stack.shape[0], math.prod(stack.shape[1:3]), *stack.shape[3:])
 
 
 ARRAYS = tuple(f.name for f in fields(TileArrays) if f.name not in ("roi", "positions"))
@@ -87,15 +117,17 @@ def read_patch(group: zarr.Group, source: str, allocate: Allocate = np.empty) ->
     """Read one patch of a `patches` block file into memory.
 
     Args:
-        group: the patch's group, with the seven arrays and `roi`.
+        group: the patch's group, with the seven arrays and `roi`; or with `NEEDED` in place of
+            `bands`.
         source: name of the patch and its file in error messages.
         allocate: returns the memory of an array.
 
     Raises:
         TileError: an array is missing or does not fit another one, or a value is invalid.
     """
-    names = (*ARRAYS, "roi")
     stored = dict(group.arrays())  # once: zarr parses the metadata of an array in a millisecond
+    complete = "bands" in stored
+    names = (*ARRAYS, "roi") if complete else (*NEEDED, *ARRAYS[1:], "roi")
     missing = [name for name in names if name not in stored]
     if missing:
         raise TileError(
@@ -104,18 +136,28 @@ def read_patch(group: zarr.Group, source: str, allocate: Allocate = np.empty) ->
     arrays = {name: read_array(stored[name], allocate) for name in names}
     if arrays["masks"].dtype == np.bool_:
         arrays["masks"] = arrays["masks"].view(np.uint8)
-    roi = arrays.pop("roi")
+    roi = arrays.pop("roi").astype(np.uint8, copy=False)
+    needed = {name: arrays.pop(name) for name in NEEDED if name in arrays}
     check_arrays(arrays, source)
-    if roi.shape != arrays["masks"].shape[1:]:
-        raise TileError(_wrong_shape(source, "roi", roi.shape, arrays["masks"].shape[1:]))
-    return TileArrays(**arrays, roi=roi.astype(np.uint8, copy=False))
+    pixels = arrays["masks"].shape[1:]
+    for name, array in {"roi": roi, **needed}.items():
+        if name != NEEDED[0] and array.shape != pixels:
+            raise TileError(_wrong_shape(source, name, array.shape, pixels))
+    if complete:
+        return TileArrays(**arrays, roi=roi)
+    values, has_value = (needed[name] for name in NEEDED)
+    kept = kept_steps(arrays["masks"], roi != 0)
+    expected = int(np.count_nonzero(kept)), len(BANDS)
+    if values.shape != expected or values.dtype != np.uint16 or has_value.dtype != np.bool_:
+        raise TileError(_wrong_shape(source, NEEDED[0], values.shape, expected))
+    return TileArrays(NeededValues(values, kept, has_value), **arrays, roi=roi)
 
 
 def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str, suffix: str = "") -> None:
     """Check types, shapes, days and masks of the seven arrays of a tile.
 
     Args:
-        arrays: the arrays by name.
+        arrays: the arrays by name; `bands` may be missing.
         source: name of the tile in error messages.
         suffix: appended to the names of arrays in error messages, such as `.npy`.
 
@@ -123,8 +165,8 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str, suffix: str = 
         TileError: an array has the wrong type or number of axes, or does not fit another
             one; a day is outside 1..366; or a mask is neither 0 nor 1.
     """
-    for name, (rank, kind) in _FORMS.items():
-        array = arrays[name]
+    for name, array in arrays.items():
+        rank, kind = _FORMS[name]
         if array.ndim != rank or not np.issubdtype(array.dtype, kind):
             raise TileError(
                 f"{name}{suffix} of {source} is {array.dtype} with {array.ndim} axes, but should "
@@ -138,7 +180,7 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str, suffix: str = 
             )
     pixels = arrays["masks"].shape[1:]
     for days, stacks in _STACKS:
-        for name in stacks:
+        for name in filter(arrays.__contains__, stacks):
             expected = (*arrays[days].shape, *pixels)
             if arrays[name].shape[:3] != expected:
                 raise TileError(

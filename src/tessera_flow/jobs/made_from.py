@@ -23,7 +23,8 @@ from .params import JobParams
 from .paths import SENSORS
 
 _SHORT = 10
-_OF_POSITION = {"window", "origin"}
+_NOT_COMPARED = {"window", "origin", "all_values"}
+"""What differs between the blocks of a region, and what no embedding depends on."""
 _OWN_STEPS = {
     "download": ("region", "search", "items", "download"),
     "stack": ("stack",),
@@ -84,9 +85,7 @@ class Expected:
         if config.weights is not None:
             steps["infer"] = params.infer(region, period, block)
             steps["checkpoint"] = params.weights()
-        self.steps = {
-            name: settings_hash(_without_position(settings)) for name, settings in steps.items()
-        }
+        self.steps = {name: settings_hash(_compared(settings)) for name, settings in steps.items()}
         self._add_lists(files)
 
     def _add_lists(self, files: RunFiles) -> None:
@@ -199,11 +198,11 @@ def block_files(paths: Iterable[str]) -> list[Path]:
     return [path for path in map(Path, paths) if path.suffix == ".zip"]
 
 
-def _without_position(settings: Any) -> Any:
-    """Return settings without what differs between the blocks of a region."""
+def _compared(settings: Any) -> Any:
+    """Return settings without `_NOT_COMPARED`."""
     if not isinstance(settings, dict):
         return settings
-    return {key: value for key, value in settings.items() if key not in _OF_POSITION}
+    return {key: value for key, value in settings.items() if key not in _NOT_COMPARED}
 
 
 def _text(step: str) -> str:

@@ -278,22 +278,23 @@ class ObservationRule(ABC):
         """
 
     def embeddable(
-        self, s2_raw: NDArray[Any], s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_]
+        self,
+        s2_valid: NDArray[np.bool_],
+        s1_valid: NDArray[np.bool_],
+        has_value: Callable[[], NDArray[np.bool_]],
     ) -> NDArray[np.bool_]:
         """See `can_embed`.
 
         Args:
-            s2_raw: (T2, P, 10) stored values.
             s2_valid: (P, T2) bool.
             s1_valid: (P, T1) bool, rows of empty orbits included.
+            has_value: returns (P,) bool, whether any Sentinel-2 value is not 0.
 
         Returns:
             (P,) bool.
         """
         s2, s1 = (np.count_nonzero(valid, axis=1) for valid in (s2_valid, s1_valid))
-        result: NDArray[np.bool_] = self.can_embed(
-            s2, s1, lambda: (s2_raw != 0).any(axis=(0, 2)), s1_valid.shape[1]
-        )
+        result: NDArray[np.bool_] = self.can_embed(s2, s1, has_value, s1_valid.shape[1])
         return result
 
 

@@ -62,6 +62,11 @@ def export_tiles(
                 raise TileError(
                     f"{patches} has no patch {patch_name(patch)}: delete it and run again."
                 )
+            if "bands" not in group:
+                raise TileError(
+                    f"{patches} has only the values that embeddings need: delete it and run again "
+                    "with `tiles` in products.formats."
+                )
             window = Window(extent.y0 + patch.y0, extent.x0 + patch.x0, *patch.shape)
             name = folder_name(window)
             with atomic_folder(output.parent / name, is_exported) as part:
