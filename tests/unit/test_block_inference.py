@@ -24,7 +24,7 @@ from tessera_flow.inference.block import infer_block
 from tessera_flow.inference.embed import InferenceOptions, embed_tile
 from tessera_flow.inference.model import ModelSpec
 from tessera_flow.inference.tile import ARRAYS, TileArrays
-from tessera_flow.signals import stop_requests
+from tessera_flow.signals import StopRequest, stop_requests
 
 from ..support import golden
 from ..support.golden import packed, tile
@@ -265,6 +265,38 @@ def test_preempted_job_finishes_its_patch(
     infer(patches, output)
     assert len(embedded) == 6
     assert output.read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("interval", [0, 60])
+def test_stopped_job_next_to_a_gpu_keeps_its_patches(
+    patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: float
+) -> None:
+    """Also those that were to be saved later, with others."""
+    monkeypatch.setattr(block, "_read_ahead", lambda _: 1)
+    monkeypatch.setattr(block, "SAVE_SECONDS", interval)
+    output = tmp_path / "embeddings.zip"
+    infer(patches, tmp_path / "undisturbed.zip")
+    checks: list[str] = []
+
+    class Stop(StopRequest):
+        def check(self, kept: str) -> None:
+            checks.append(kept)
+            assert interval == 0 or not list(tmp_path.glob("embeddings.zip.*.progress"))
+            if len(checks) == 2:
+                raise Stopped(kept)
+
+    with pytest.raises(Stopped, match="2 of 6 patches are kept"):
+        infer(patches, output, stop=Stop())
+    embed_tiles, seen = block.embed_tiles, []
+
+    def count(tiles: Any, *others: Any) -> Any:
+        return embed_tiles((seen.append(tile) or tile for tile in tiles), *others)
+
+    monkeypatch.setattr(block, "embed_tiles", count)
+    infer(patches, output)
+    assert len(seen) == 4
+    assert output.read_bytes() == (tmp_path / "undisturbed.zip").read_bytes()
+    assert not list(tmp_path.glob("*.progress"))
 
 
 def test_sigterm_in_the_last_patch_completes_the_block(

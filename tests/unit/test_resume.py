@@ -1,11 +1,13 @@
 """Finished patches of an unfinished block."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tessera_flow.errors import TileError
+from tessera_flow.inference import resume
 from tessera_flow.inference.resume import Finished, Progress
 
 INPUTS = {"weights": "abc", "origin": [0, 5]}
@@ -91,3 +93,62 @@ def test_record_that_changes_during_the_job_is_an_error(tmp_path: Path) -> None:
             handle.truncate(50_000)
         with pytest.raises(TileError, match=r"p0 of .* changed on disk"):
             again.read("p0")
+
+
+def test_patches_of_an_interval_are_saved_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "b1.zip"
+    with Progress(output, INPUTS, interval=60) as progress:
+        progress.add("p0", patch(1))
+        progress.add("p1", patch(2))
+        assert "p0" in progress and is_patch(progress.read("p0"), 1)
+        assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 60)
+        progress.add("p2", patch(3))
+        assert [is_patch(progress.read(f"p{n}"), n + 1) for n in range(3)] == [True] * 3
+        progress.add("p3", patch(4))
+        with Progress(output, INPUTS) as other:
+            assert other.finished == {"p0", "p1", "p2"}
+        progress.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_patches_of_an_interval_take_limited_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "WAITING_BYTES", 3 * 116)  # patches of 116 bytes
+    with Progress(tmp_path / "b1.zip", INPUTS, interval=60) as progress:
+        for n in range(3):
+            progress.add(f"p{n}", patch(n))
+        assert list(tmp_path.iterdir()) == []
+        progress.add("p3", patch(3))
+        with Progress(tmp_path / "b1.zip", INPUTS) as other:
+            assert other.finished == {"p0", "p1", "p2", "p3"}
+
+
+def test_patches_of_an_interval_are_saved_by_a_job_that_ends_early(tmp_path: Path) -> None:
+    output = tmp_path / "b1.zip"
+    with (
+        pytest.raises(ZeroDivisionError),
+        Progress(output, INPUTS, interval=60) as progress,
+    ):
+        progress.add("p0", patch(1))
+        progress.add("p1", patch(2))
+        raise ZeroDivisionError
+    with Progress(output, INPUTS) as again:
+        assert again.finished == {"p0", "p1"}
+        assert is_patch(again.read("p1"), 2)
+
+
+def test_a_full_disk_does_not_hide_why_a_job_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ZeroDivisionError),
+        Progress(tmp_path / "file" / "b1.zip", INPUTS, interval=60) as progress,
+    ):
+        progress.add("p0", patch(1))
+        raise ZeroDivisionError
+    assert "1 patches are not kept" in caplog.text

@@ -52,6 +52,10 @@ logger = logging.getLogger(__name__)
 Masks: TypeAlias = NDArray[Any] | None
 """Masks of months, if they are made."""
 
+SAVE_SECONDS = 30.0
+"""Next to a GPU, patches finished within so many seconds are saved together: a job that is killed
+loses them, one that is stopped does not."""
+
 _COMPARED = "compared"
 """Name of the comparison with float32 in the record of a finished patch."""
 
@@ -153,7 +157,8 @@ def _infer(
         "precision": prepared.precision,
         "fallback": prepared.fallback,
     }
-    with Progress(output, {"attributes": attributes, **inputs}) as progress:
+    interval = SAVE_SECONDS if _read_ahead(prepared.model.device) else 0
+    with Progress(output, {"attributes": attributes, **inputs}, interval) as progress:
         compared = _embed_patches(source, prepared, options, progress, stop)
         found = None if prepared.reference is None else record(compared)
         _write(output, {**attributes, "compared": found}, source, options, prepared, progress)

@@ -7,6 +7,9 @@ have them, and those of other arrays. A record is on disk before the next patch 
 finds such files of the same inputs uses their complete records and computes the remaining patches;
 an incomplete record is computed again. Each job writes its own file, so that two jobs never write
 to one file, even if one was wrongly taken for dead.
+
+Next to a GPU, patches that are finished within an interval are kept in memory and saved together,
+so that a block that is soon finished writes no progress file. A job that is stopped saves them.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import math
 import os
 import re
 import struct
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -28,13 +32,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import HOST, output_error
-from ..errors import TileError
+from ..errors import OutputError, TileError
 
 logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
 _HEAD = struct.Struct("<QQI")  # lengths of the line and of the body, and its CRC-32C
 _FORMAT = "tessera-flow progress 5"
+
+WAITING_BYTES = 600 * 10**6
+"""Most memory of patches that are not saved: a block of 16 patches of 500 px with int8 codes."""
 
 
 class Finished(NamedTuple):
@@ -56,13 +63,20 @@ class Progress:
         finished: names of the patches that earlier jobs finished.
     """
 
-    def __init__(self, output: str | os.PathLike[str], inputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, output: str | os.PathLike[str], inputs: Mapping[str, Any], interval: float = 0
+    ) -> None:
         """Read the progress files of earlier jobs.
 
         Args:
             output: the output file of the job.
             inputs: JSON-able; everything that determines the arrays of a patch.
+            interval: seconds; patches that are added sooner after the last save are kept in
+                memory, if `WAITING_BYTES` allow it.
         """
+        self._interval = interval
+        self._saved = time.monotonic()
+        self._waiting: dict[str, Finished] = {}
         self._output = Path(output)
         header = {"format": _FORMAT, "inputs": dict(inputs)}
         self._header = json.dumps(header, sort_keys=True).encode() + b"\n"
@@ -82,19 +96,44 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the files without removing them."""
-        self._open.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Save the patches in memory if the job ends early, and close the files without removing
+        them."""
+        with self._open:
+            if kind is None:
+                return
+            try:
+                self.save()
+            except OutputError as error:  # the first error says why the job ends
+                logger.warning("%d patches are not kept: %s", len(self._waiting), error)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._records
+        return name in self._records or name in self._waiting
 
     def add(self, name: str, patch: Finished) -> None:
-        """Save a finished patch; it is on disk when this returns.
+        """Add a finished patch; without an interval it is on disk when this returns.
 
         Raises:
             OutputError: the file cannot be written.
         """
+        self._waiting[name] = patch
+        waiting = sum(_size(patch) for patch in self._waiting.values())
+        if time.monotonic() - self._saved >= self._interval or waiting > WAITING_BYTES:
+            self.save()
+
+    def save(self) -> None:
+        """Save the patches that are in memory only; they are on disk when this returns.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        while self._waiting:
+            name = next(iter(self._waiting))
+            self._write(name, self._waiting[name])
+            del self._waiting[name]
+        self._saved = time.monotonic()
+
+    def _write(self, name: str, patch: Finished) -> None:
         chunks = [(key, len(chunk)) for key, chunk in patch.chunks.items()]
         arrays = [(key, array.dtype.str, array.shape) for key, array in patch.arrays.items()]
         line = json.dumps({"name": name, "chunks": chunks, "arrays": arrays}).encode() + b"\n"
@@ -122,6 +161,8 @@ class Progress:
             KeyError: the patch is not finished.
             TileError: its record changed on disk.
         """
+        if name in self._waiting:
+            return self._waiting[name]
         handle, offset = self._records[name]
         handle.seek(offset)
         body = _read_body(handle)
@@ -196,6 +237,11 @@ def _read_body(handle: BinaryIO) -> tuple[bytes, NDArray[np.uint8]] | None:
     if not complete or google_crc32c.value(body) != checksum:
         return None
     return body[:line].tobytes(), body[line:]
+
+
+def _size(patch: Finished) -> int:
+    chunks, arrays = patch
+    return sum(map(len, chunks.values())) + sum(array.nbytes for array in arrays.values())
 
 
 def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:

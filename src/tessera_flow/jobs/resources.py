@@ -55,8 +55,8 @@ NEEDS: Mapping[str, Need] = {
     "retile": Need(300, 450, "patch", 30),
     # Without the time series of its patches, see `memory_mb`.
     "infer_cpu": Need(600, 900, "patch", 30, threads=2),
-    # Not measured: the libraries of a GPU take 2 GB of a process.
-    "infer_gpu": Need(2600, 900, "patch", 30, threads=4),
+    # Not measured: the libraries of a GPU take 2 GB of a process, finished patches 0.6 GB.
+    "infer_gpu": Need(3200, 900, "patch", 30, threads=4),
     "skip_block": Need(100, 0, "none", 10),
     "list_skipped_blocks": Need(100, 0, "none", 10),
     "stitch_zarr": Need(900, 0, "none", 120, threads=2),
