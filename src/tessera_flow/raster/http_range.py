@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -44,8 +44,13 @@ MAX_ENCODED_BYTES = 2**26
 WITNESSES = 8
 """Other objects to ask for, at most, to distinguish a missing object from refused credentials."""
 
+ACCEPTED = 64
+"""Number of signatures by which data were served that are remembered, as keys of their scope."""
+
 EMPTY = "the object is empty"
 """Cause of a missing object that exists without content."""
+
+T = TypeVar("T")
 
 _PIECE = 2**17
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -66,6 +71,7 @@ class RangeClient:
         self.witnesses: Sequence[str] = ()
         self._served: deque[str] = deque(maxlen=WITNESSES)
         self._access = access
+        self._accepted: dict[tuple[str, ...], None] = {}
         self._signing = threading.Lock()
         self._counting = threading.Lock()
         self._session = requests.Session()
@@ -83,22 +89,37 @@ class RangeClient:
         """Close the connections."""
         self._session.close()
 
-    def _sign(self, href: str, refused: Access | None, seconds: float) -> Access | Failure:
-        """Return access to `href`, renewed if it equals `refused`."""
+    def _sign(
+        self, href: str, refused: Access | None, seconds: float
+    ) -> tuple[Access | Failure, bool]:
+        """Return access to `href`, renewed if it equals `refused`, and whether it did."""
         # One thread at a time: after a refusal the first renews the signature for all.
         if not self._signing.acquire(timeout=max(seconds, 0.0)):
-            return Failure("transient", "no signature in time")
+            return Failure("transient", "no signature in time"), False
+        equal = False
         try:
             access = call_with_timeout(lambda: self._access(href), seconds)
-            if refused is not None and access == refused:
+            equal = access == refused
+            if equal:
                 access = call_with_timeout(lambda: self._access(href, fresh=True), seconds)
-            return access
+            return access, equal
         except TesseraFlowError:
             raise
         except Exception as error:  # the text of any exception may contain the token
-            return of_exception(error)
+            return of_exception(error), equal
         finally:
             self._signing.release()
+
+    def _replacement(self, href: str, refused: Access, attempts: Attempts) -> Access | None:
+        """Return the access by which another read has already replaced an expired one.
+
+        None if this read is the first to renew it, or if nothing was ever served by it: then the
+        credentials may be refused for good, and each refusal counts.
+        """
+        if self.policy.stop.is_set() or credential_scope(refused) not in self._accepted:
+            return None
+        access, renewed = self._sign(href, refused, attempts.seconds_left)
+        return None if renewed or isinstance(access, Failure) else access
 
     def fetch(
         self,
@@ -131,15 +152,7 @@ class RangeClient:
 
         def request() -> tuple[bytearray, Version] | Failure:
             nonlocal refused
-            access = self._sign(href, refused, attempts.seconds_left)
-            if isinstance(access, Failure):
-                return access
-            result = self._get(access, start, stop, attempts, version)
-            if isinstance(result, Failure):
-                if result.kind == "refused":
-                    refused = access
-                if access.advice and (result.kind == "refused" or "web page" in result.cause):
-                    result = replace(result, cause=f"{result.cause}; {access.advice}")
+            result, refused = self._ask(href, start, stop, label, attempts, version, refused)
             return result
 
         result, count = attempts.call(request, label)
@@ -149,26 +162,78 @@ class RangeClient:
             return result
         if result.kind == "replaced":
             raise ReplacedError(f"{label} ({public_href(href)}) was replaced while it was read.")
-        if result.status == 403 and version is None and self._is_missing(href, attempts):
+        if result.status == 403 and version is None and self._is_missing(href, refused, attempts):
             cause = f"{result.cause.partition(';')[0]}, although other objects there are served"
             result = Failure("missing", cause)
         raise read_error(result, f"{label} ({public_href(href)})", count)
 
-    def _is_missing(self, href: str, attempts: Attempts) -> bool:
+    def _ask(
+        self,
+        href: str,
+        start: int,
+        stop: int,
+        label: str,
+        attempts: Attempts,
+        version: Version | None,
+        refused: Access | None,
+    ) -> tuple[tuple[bytearray, Version] | Failure, Access | None]:
+        """Make one attempt, in which the request is repeated while its signature has expired.
+
+        Returns:
+            The result, and the access that was refused last.
+        """
+        expired: Failure | None = None
+        access, _ = self._sign(href, refused, attempts.seconds_left)
+        while not isinstance(access, Failure):
+            result = self._noted(self._get(access, start, stop, attempts, version), access)
+            if isinstance(result, Failure) and expired and attempts.seconds_left <= 0:
+                return expired, refused
+            if not isinstance(result, Failure) or result.kind != "refused":
+                return result, refused
+            refused, expired = access, result
+            newer = None if result.retry_after else self._replacement(href, refused, attempts)
+            if newer is None:
+                return result, refused
+            # An expired token is no fault of the archive: all that counts is the deadline.
+            log.info("the signature for %s had expired; again with a new one", label)
+            access = newer
+        return access, refused
+
+    def _noted(self, result: T | Failure, access: Access) -> T | Failure:
+        """Return the result of a request, a failure with what it may mean for this access; note
+        that the access was accepted, if it was."""
+        if not isinstance(result, Failure):
+            with self._counting:
+                self._accepted[credential_scope(access)] = None
+                if len(self._accepted) > ACCEPTED:
+                    del self._accepted[next(iter(self._accepted))]
+            return result
+        if access.advice and (result.kind == "refused" or "web page" in result.cause):
+            return replace(result, cause=f"{result.cause}; {access.advice}")
+        return result
+
+    def _is_missing(self, href: str, refused: Access | None, attempts: Attempts) -> bool:
         """Return whether a refused object does not exist.
 
         S3 answers 403 for a missing key where the reader may not list the bucket. So does it for
-        refused credentials; then it refuses all other objects with the same signature as well.
+        refused credentials; then it refuses all other objects with the same signature as well. If
+        one is served after the refusal, by the same signature, this had not expired.
         """
-        access = self._sign(href, None, attempts.seconds_left)
-        if isinstance(access, Failure):
+        known = dict.fromkeys((*reversed(tuple(self._served)), *self.witnesses))
+        others = [other for other in known if other != href]
+        access, _ = self._sign(href, None, attempts.seconds_left)
+        if isinstance(access, Failure) or not others:
             return False
+        if access != refused:
+            again = self._get(access, 0, HEAD_BYTES, attempts, None)
+            if not isinstance(again, Failure) or again.status != 403:
+                return False
         scope = credential_scope(access)
         asked = 0
-        for other in dict.fromkeys((*reversed(tuple(self._served)), *self.witnesses)):
-            if other == href or asked >= WITNESSES or self.policy.stop.is_set():
+        for other in others:
+            if asked >= WITNESSES or self.policy.stop.is_set():
                 continue
-            witness = self._sign(other, None, attempts.seconds_left)
+            witness, _ = self._sign(other, None, attempts.seconds_left)
             if isinstance(witness, Failure) or credential_scope(witness) != scope:
                 continue
             asked += 1
