@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,26 @@ def test_tokens_that_always_expire_fail_the_read_at_the_deadline(
         fetched(reader, "late", deadline=1.0)
     assert waits.count > ATTEMPTS
     assert time.monotonic() - start < 20
+
+
+def test_many_missing_objects_share_new_tokens(server: FileServer) -> None:
+    """Each refusal asks for a new token only if no other read has got one since."""
+    server.token_bytes = None
+    server.faults = [Fault("status", "/missing", value=403, count=None)]
+    tokens = Tokens(server)
+    reader = client(server, tokens)
+    assert fetched(reader, "other") == CONTENT[::-1]
+
+    def kind(number: int) -> type[Exception] | None:
+        try:
+            fetched(reader, f"missing{number}")
+        except Exception as error:
+            return type(error)
+        return None
+
+    number = 8
+    with ThreadPoolExecutor(number) as pool:
+        assert set(pool.map(kind, range(number))) == {MissingSceneError}
+    # Alone, each read would ask for one after all but its last attempt.
+    assert tokens.requested <= number
+    assert len(server.asked("/missing")) <= number * (ATTEMPTS + 3)

@@ -141,6 +141,7 @@ def ingest(config: Config, until: str = "patches", published: str | None = None)
             output=Path(layout.paths.patches.format(region=region, period=period, block=block.id)),
             on_empty_block=config.download.on_empty_block,
             published=published and published.format(region=region, period=period, block=block.id),
+            all_values=config.all_values,
             **settings,
         )
     return layout

@@ -125,15 +125,6 @@ def test_blocks_of_other_settings_are_refused(
         expected.check(paths)
 
 
-def test_values_that_only_tiles_have_do_not_outdate_embeddings(tmp_path: Path) -> None:
-    files = prepared(tmp_path)
-    paths = embed(files)
-    other = layout(tmp_path, sections={"products": {"formats": ["tiles"]}})
-    settings = [JobParams(f).retile(*RUN, "b000_000") for f in (files, other)]
-    assert [s["all_values"] for s in settings] == [False, True]
-    assert expected_of(other.config, *RUN).check(paths) == expected_of(files.config, *RUN).steps
-
-
 def test_blocks_without_a_record_are_refused_but_skipped_ones_are_not(tmp_path: Path) -> None:
     files = prepared(tmp_path)
     expected = expected_of(files.config, *RUN)

@@ -15,8 +15,9 @@ from tessera_flow.block_file import create_block_file, create_series, open_block
 from tessera_flow.errors import TileError
 from tessera_flow.inference import runs
 from tessera_flow.inference.embed import embed_tile
+from tessera_flow.inference.model import ModelSpec, PreparedModel
 from tessera_flow.inference.series import summarise
-from tessera_flow.inference.spot_check import Sample
+from tessera_flow.inference.spot_check import Sample, check_patch, tolerance
 from tessera_flow.inference.tile import ARRAYS, TileArrays, read_patch
 from tessera_flow.ingest import retile
 from tessera_flow.ingest.retile import write_needed
@@ -24,7 +25,7 @@ from tessera_flow.sensors.needed_values import NeededValues, kept_steps, pieces
 
 from ..support import golden
 from .test_feed import ALL, fed, model_of
-from .test_tolerance import FAMILIES
+from .test_tolerance import FAMILIES, source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,6 +116,30 @@ def test_places_of_any_number_of_values(shape: tuple[int, ...]) -> None:
         assert np.array_equal(values.at(pixels), dense.reshape(shape[0], len(pixels), 2)[:, pixels])
 
 
+@pytest.mark.parametrize("kind", [">u2", "F"])
+def test_values_of_another_order_are_refused(kind: str) -> None:
+    values = np.ones((4, 2), ">u2") if kind == ">u2" else np.ones((4, 2), np.uint16, order="F")
+    with pytest.raises(ValueError, match="order"):
+        NeededValues(values, np.ones((1, 2, 2), bool), np.ones((2, 2), bool))
+
+
+@pytest.mark.parametrize("kept", [0, 30])
+def test_values_after_the_last_kept_one_count(
+    kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a pixel has any value is known only after the last date, which keeps none here."""
+    monkeypatch.setattr(retile, "TIME_CHUNK", 2)
+    bands = np.zeros((7, 5, 6, 10), np.uint16)
+    bands[6, 2:] = 9
+    masks = np.zeros((7, 5, 6), bool)
+    masks[0] = kept > 0
+    inside = np.full((5, 6), kept > 0)
+    with create_block_file(tmp_path / "a.zip", {}) as group:
+        write_needed(group, 7, inside, masks.__getitem__, bands.__getitem__)
+        assert group["needed_bands"].shape == (kept, 10)
+        assert np.array_equal(group["has_value"][...], bands[6, ..., 0] > 0)
+
+
 def test_what_is_kept_of_masks() -> None:
     masks = np.array([[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 1, 0]]], np.uint8)
     everywhere = np.array([[[1, 1, 0], [1, 1, 1]], [[0, 1, 1], [1, 1, 1]]], bool)
@@ -188,8 +213,23 @@ def test_summary_and_sample_are_those_of_all_values(name: str, tmp_path: Path) -
             assert values.tobytes() == found[key].tobytes(), key
     a, b = Sample.of(tile), Sample.of(small)
     assert np.array_equal(a.rows, b.rows)
-    valid = a.tile.masks == 1
-    assert np.array_equal(a.tile.bands[valid], b.tile.bands[valid])
+    valid, row = a.tile.masks == 1, slice(0, 1)
+    assert np.array_equal(a.tile.bands[valid], b.tile.bands_of(row)[valid])
+    assert np.array_equal(a.tile.has_value(row), b.tile.has_value(row))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sample_of_any_family_has_the_embeddings_of_its_patch(name: str, tmp_path: Path) -> None:
+    """Also of v1.0 where only values under clouds differ from 0, which embed such a pixel."""
+    reference = model_of(name)
+    spec = ModelSpec(golden.checkpoint(name), device="cpu", statistics=source(name))
+    prepared = PreparedModel(spec, model_of(name), reference)
+    for title in ("black", "all"):
+        small = needed(case(title), tmp_path)
+        embedding = embed_tile(small, prepared.model, ALL, (7, 1001))
+        found = check_patch(Sample.of(small), embedding, prepared, ALL, (7, 1001))
+        assert found.pixels >= 8
+        assert not tolerance(reference).violations(found.agreement)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +255,7 @@ def test_incomplete_patch_is_refused(drop: str, message: str, tmp_path: Path) ->
         ("needed_bands", lambda values: values.astype(np.int32)),
         ("has_value", lambda values: values[:-1]),
         ("roi", lambda values: np.zeros_like(values)),
+        ("has_value", lambda values: values.astype(np.uint8)),
     ],
 )
 def test_patch_that_does_not_fit_is_refused(name: str, change: Any, tmp_path: Path) -> None:
@@ -224,7 +265,10 @@ def test_patch_that_does_not_fit_is_refused(name: str, change: Any, tmp_path: Pa
         create_block_file(tmp_path / "b.zip", {}) as target,
     ):
         copy(source, target, lambda key, values: change(values) if key == name else values)
-    with pytest.raises(TileError, match=r"of the patch (has shape|is)"):
+    stated = "needed_bands" if name == "roi" else name
+    shape = rf"{stated} of the patch has shape .* masks require"
+    kind = rf"{stated} of the patch is \w+, but should be \w+"
+    with pytest.raises(TileError, match=f"{shape}|{kind}"):
         read(tmp_path / "b.zip")
 
 

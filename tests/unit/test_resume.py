@@ -1,13 +1,15 @@
 """Finished patches of an unfinished block."""
 
+import resource
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tessera_flow.errors import TileError
-from tessera_flow.inference import resume
+from tessera_flow.errors import TileError, ToleranceError
+from tessera_flow.inference import resume as resume_module
 from tessera_flow.inference.resume import Finished, Progress
 
 INPUTS = {"weights": "abc", "origin": [0, 5]}
@@ -117,7 +119,7 @@ def test_patches_of_an_interval_are_saved_together(
 def test_patches_of_an_interval_take_limited_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resume, "WAITING_BYTES", 3 * 116)  # patches of 116 bytes
+    monkeypatch.setattr(resume_module, "WAITING_BYTES", 3 * 116)  # patches of 116 bytes
     with Progress(tmp_path / "b1.zip", INPUTS, interval=60) as progress:
         for n in range(3):
             progress.add(f"p{n}", patch(n))
@@ -151,4 +153,38 @@ def test_a_full_disk_does_not_hide_why_a_job_ends(
     ):
         progress.add("p0", patch(1))
         raise ZeroDivisionError
-    assert "1 patches are not kept" in caplog.text
+    assert "finished patches that are not kept: 1" in caplog.text
+
+
+def test_a_disk_that_is_full_in_a_record_does_not_hide_why_a_job_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "b1.zip"
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = Finished({"c": bytes(3000)}, {})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with (
+            pytest.raises(ZeroDivisionError),
+            Progress(output, INPUTS, interval=60) as progress,
+        ):
+            for n in range(3):
+                progress.add(f"p{n}", large)
+            raise ZeroDivisionError
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert "finished patches that are not kept: 2" in caplog.text
+    with Progress(output, INPUTS) as again:
+        assert again.finished == {"p0"}
+
+
+def test_patches_that_nobody_can_use_are_not_saved(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ToleranceError),
+        Progress(tmp_path / "b1.zip", INPUTS, interval=60) as progress,
+    ):
+        progress.add("p0", patch(1))
+        raise ToleranceError("it differs")
+    assert list(tmp_path.iterdir()) == []

@@ -20,5 +20,6 @@ with job(snakemake) as config:
         output=Path(snakemake.output.patches),
         on_empty_block=config.download.on_empty_block,
         published=snakemake.input.get("published"),
+        all_values=config.all_values,
         **settings,
     )

@@ -154,6 +154,12 @@ class Config(Section):
         return self.source == "scenes" or self.fills
 
     @property
+    def all_values(self) -> bool:
+        """Whether files of patches have values that no embedding depends on: if they are kept or
+        exported. Not a parameter of jobs: no finished embedding changes with it."""
+        return "patches" in self.paths.keep or "tiles" in self.products.formats
+
+    @property
     def weights(self) -> str | None:
         """Return `model.weights`; None if all embeddings are published ones."""
         return self.model.weights if self.source != "geotessera" or self.fills else None

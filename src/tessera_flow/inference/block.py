@@ -1,6 +1,6 @@
 """Embed a block, patch by patch: the step behind the `infer` rules.
 
-A job that is killed resumes after its last finished patch when it is run again. The result is
+A job that is killed resumes after its last saved patch when it is run again. The result is
 identical to that of an uninterrupted job, byte by byte.
 """
 

@@ -3,7 +3,8 @@
 Next to its output, a job writes a progress file, `<name>.<host>.<process>.<random>.progress`:
 a line of JSON with the inputs of the patches, then one record per patch with length and
 CRC-32C: a line of JSON that describes what follows, the bytes of its chunks as the output will
-have them, and those of other arrays. A record is on disk before the next patch starts. A job that
+have them, and those of other arrays. A record is on disk before the next patch starts, except next
+to a GPU (see below). A job that
 finds such files of the same inputs uses their complete records and computes the remaining patches;
 an incomplete record is computed again. Each job writes its own file, so that two jobs never write
 to one file, even if one was wrongly taken for dead.
@@ -32,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import HOST, output_error
-from ..errors import OutputError, TileError
+from ..errors import OutputError, TileError, ToleranceError
 
 logger = logging.getLogger(__name__)
 
@@ -97,15 +98,17 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Save the patches in memory if the job ends early, and close the files without removing
-        them."""
-        with self._open:
-            if kind is None:
-                return
-            try:
+        """Save the patches in memory if the job ends early, unless nobody can use them, and close
+        the files without removing them. Errors are logged: another one says why the job ends."""
+        try:
+            if kind is not None and not issubclass(kind, ToleranceError):
                 self.save()
-            except OutputError as error:  # the first error says why the job ends
-                logger.warning("%d patches are not kept: %s", len(self._waiting), error)
+        except OutputError as error:
+            logger.warning("finished patches that are not kept: %d (%s)", len(self._waiting), error)
+        try:
+            self._open.close()
+        except OSError as error:
+            logger.warning("cannot close a progress file (%s)", error.strerror)
 
     def __contains__(self, name: str) -> bool:
         return name in self._records or name in self._waiting

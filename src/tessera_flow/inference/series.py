@@ -8,6 +8,7 @@ source, and keeps the summary of a block in its embeddings file.
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -118,11 +119,14 @@ def _median(
     result = np.zeros((len(rows), width, len(COLOURS)), np.uint16)
     if not len(tile.doys) or not result.size:
         return result
+    numbers = np.arange(math.prod(tile.shape)).reshape(tile.shape)
     for start in range(0, len(rows), _ROWS):
         strip = slice(rows[start], rows[min(start + _ROWS, len(rows)) - 1] + 1, step)
         valid = tile.masks[:, strip, columns] != 0
-        bands = tile.bands_of(slice(strip.start, strip.stop))[:, ::step, columns]
-        values = np.where(valid[..., np.newaxis], bands[..., COLUMNS], _INVALID)
+        bands = tile.bands_at(numbers[strip, columns].reshape(-1))[..., COLUMNS]
+        values = np.where(
+            valid[..., np.newaxis], bands.reshape(*valid.shape, len(COLUMNS)), _INVALID
+        )
         ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)
         number = np.count_nonzero(valid, axis=0)
         middle = np.maximum(number - 1, 0) // 2

@@ -19,6 +19,7 @@ from ..errors import NotFiniteError, ToleranceError
 from ..models.family import Model
 from ..models.quantize import dequantize, quantize
 from ..models.statistics import ChannelStatistics
+from ..sensors.needed_values import NeededValues
 from ..sensors.sentinel1 import CHANNELS
 from ..sensors.sentinel2 import BANDS
 from .device import describe, precision_name
@@ -274,7 +275,11 @@ def _pixels(tile: TileArrays, rows: NDArray[np.int64], columns: NDArray[np.int64
 
     return replace(
         tile,
-        bands=tile.bands_at(pixels)[:, None],
+        bands=(
+            tile.bands.of_pixels(pixels)
+            if isinstance(tile.bands, NeededValues)
+            else taken(tile.bands)
+        ),
         masks=taken(tile.masks),
         sar_ascending=taken(tile.sar_ascending),
         sar_descending=taken(tile.sar_descending),

@@ -145,10 +145,16 @@ def read_patch(group: zarr.Group, source: str, allocate: Allocate = np.empty) ->
             raise TileError(_wrong_shape(source, name, array.shape, pixels))
     if complete:
         return TileArrays(**arrays, roi=roi)
+    for name, kind in zip(NEEDED, (np.uint16, np.bool_), strict=True):
+        if needed[name].dtype != kind:
+            raise TileError(
+                f"{name} of {source} is {needed[name].dtype}, but should be {np.dtype(kind)}: "
+                "delete the file and run again."
+            )
     values, has_value = (needed[name] for name in NEEDED)
     kept = kept_steps(arrays["masks"], roi != 0)
     expected = int(np.count_nonzero(kept)), len(BANDS)
-    if values.shape != expected or values.dtype != np.uint16 or has_value.dtype != np.bool_:
+    if values.shape != expected:
         raise TileError(_wrong_shape(source, NEEDED[0], values.shape, expected))
     return TileArrays(NeededValues(values, kept, has_value), **arrays, roi=roi)
 

@@ -211,8 +211,11 @@ def write_needed(
 
     size = max(1, TIME_CHUNK * inside.size // 2)  # about half are kept
     array = create_series(patch, NEEDED[0], (number, len(BANDS)), (size, len(BANDS)), np.uint16)
-    for rows, values in zip(chunk_slices(array), pieces(needed(), array.chunks[0]), strict=True):
-        array[rows] = values
+    start = 0
+    for values in pieces(needed(), array.chunks[0]):  # to the end: `bits` are those of all dates
+        array[start : start + len(values)] = values
+        start += len(values)
+    assert start == number, (start, number)
     has_value = bits.any(axis=-1)
     create_array(patch, NEEDED[1], has_value.shape, has_value.shape, np.bool_)[:] = has_value
 

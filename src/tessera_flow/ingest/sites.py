@@ -49,6 +49,7 @@ def write_series(
     download: Download,
     patch_size: int,
     made_from: Mapping[str, str],
+    all_values: bool = False,
 ) -> None:
     """Write the time series of pixels as the `patches` file of a block.
 
@@ -65,6 +66,7 @@ def write_series(
         preprocessing, download: settings.
         patch_size: edge of a patch.
         made_from: record that block files of this job have.
+        all_values: as of `retile.retile`.
 
     Raises:
         ReadError: an asset cannot be read, or too many scenes are missing or corrupt.
@@ -100,7 +102,10 @@ def write_series(
     }
     inside = _image(np.ones(len(pixels), bool), shape, False)
     write_patches(
-        stacks, inside, cell, output, patch_size, on_empty_block="nodata", pixel_arrays=arrays
+        *(stacks, inside, cell, output, patch_size),
+        on_empty_block="nodata",
+        pixel_arrays=arrays,
+        all_values=all_values,
     )
     shutil.rmtree(parts)
 

@@ -23,8 +23,7 @@ from .params import JobParams
 from .paths import SENSORS
 
 _SHORT = 10
-_NOT_COMPARED = {"window", "origin", "all_values"}
-"""What differs between the blocks of a region, and what no embedding depends on."""
+_OF_POSITION = {"window", "origin"}
 _OWN_STEPS = {
     "download": ("region", "search", "items", "download"),
     "stack": ("stack",),
@@ -85,7 +84,9 @@ class Expected:
         if config.weights is not None:
             steps["infer"] = params.infer(region, period, block)
             steps["checkpoint"] = params.weights()
-        self.steps = {name: settings_hash(_compared(settings)) for name, settings in steps.items()}
+        self.steps = {
+            name: settings_hash(_without_position(settings)) for name, settings in steps.items()
+        }
         self._add_lists(files)
 
     def _add_lists(self, files: RunFiles) -> None:
@@ -198,11 +199,11 @@ def block_files(paths: Iterable[str]) -> list[Path]:
     return [path for path in map(Path, paths) if path.suffix == ".zip"]
 
 
-def _compared(settings: Any) -> Any:
-    """Return settings without `_NOT_COMPARED`."""
+def _without_position(settings: Any) -> Any:
+    """Return settings without what differs between the blocks of a region."""
     if not isinstance(settings, dict):
         return settings
-    return {key: value for key, value in settings.items() if key not in _NOT_COMPARED}
+    return {key: value for key, value in settings.items() if key not in _OF_POSITION}
 
 
 def _text(step: str) -> str:

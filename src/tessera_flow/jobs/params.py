@@ -91,8 +91,7 @@ class JobParams:
         }
 
     def retile(self, region: str, period: str, block: str) -> dict[str, Any]:
-        """Return the block's window, the patch size, the sensors that are required, and whether
-        the patches have values that no embedding depends on: if they are kept or exported.
+        """Return the block's window, the patch size and the sensors that are required.
 
         `download.on_empty_block` is not included: it decides whether a block fails, and a block
         that did not fail need not be read again because of it.
@@ -105,8 +104,6 @@ class JobParams:
             "patch_size": self._config.grid.patch_size,
             "downsample_rate": self._config.grid.downsample_rate,
             "needed": [sensor for sensor in needed if sensor in used],
-            "all_values": "tiles" in self._config.products.formats
-            or "patches" in self._config.paths.keep,
         }
 
     def import_tiles(self, region: str, period: str, block: str) -> dict[str, Any]:

@@ -89,37 +89,33 @@ class RangeClient:
         """Close the connections."""
         self._session.close()
 
-    def _sign(
-        self, href: str, refused: Access | None, seconds: float
-    ) -> tuple[Access | Failure, bool]:
-        """Return access to `href`, renewed if it equals `refused`, and whether it did."""
+    def _sign(self, href: str, refused: Access | None, seconds: float) -> Access | Failure:
+        """Return access to `href`, renewed if it equals `refused`."""
         # One thread at a time: after a refusal the first renews the signature for all.
         if not self._signing.acquire(timeout=max(seconds, 0.0)):
-            return Failure("transient", "no signature in time"), False
-        equal = False
+            return Failure("transient", "no signature in time")
         try:
             access = call_with_timeout(lambda: self._access(href), seconds)
-            equal = access == refused
-            if equal:
+            if refused is not None and access == refused:
                 access = call_with_timeout(lambda: self._access(href, fresh=True), seconds)
-            return access, equal
+            return access
         except TesseraFlowError:
             raise
         except Exception as error:  # the text of any exception may contain the token
-            return of_exception(error), equal
+            return of_exception(error)
         finally:
             self._signing.release()
 
     def _replacement(self, href: str, refused: Access, attempts: Attempts) -> Access | None:
         """Return the access by which another read has already replaced an expired one.
 
-        None if this read is the first to renew it, or if nothing was ever served by it: then the
-        credentials may be refused for good, and each refusal counts.
+        None if no other read has, so that the next attempt of this one does, or if nothing was ever
+        served by it: then the credentials may be refused for good, and each refusal counts.
         """
         if self.policy.stop.is_set() or credential_scope(refused) not in self._accepted:
             return None
-        access, renewed = self._sign(href, refused, attempts.seconds_left)
-        return None if renewed or isinstance(access, Failure) else access
+        access = self._sign(href, None, attempts.seconds_left)
+        return None if access == refused or isinstance(access, Failure) else access
 
     def fetch(
         self,
@@ -183,7 +179,7 @@ class RangeClient:
             The result, and the access that was refused last.
         """
         expired: Failure | None = None
-        access, _ = self._sign(href, refused, attempts.seconds_left)
+        access = self._sign(href, refused, attempts.seconds_left)
         while not isinstance(access, Failure):
             result = self._noted(self._get(access, start, stop, attempts, version), access)
             if isinstance(result, Failure) and expired and attempts.seconds_left <= 0:
@@ -221,7 +217,7 @@ class RangeClient:
         """
         known = dict.fromkeys((*reversed(tuple(self._served)), *self.witnesses))
         others = [other for other in known if other != href]
-        access, _ = self._sign(href, None, attempts.seconds_left)
+        access = self._sign(href, None, attempts.seconds_left)
         if isinstance(access, Failure) or not others:
             return False
         if access != refused:
@@ -233,7 +229,7 @@ class RangeClient:
         for other in others:
             if asked >= WITNESSES or self.policy.stop.is_set():
                 continue
-            witness, _ = self._sign(other, None, attempts.seconds_left)
+            witness = self._sign(other, None, attempts.seconds_left)
             if isinstance(witness, Failure) or credential_scope(witness) != scope:
                 continue
             asked += 1

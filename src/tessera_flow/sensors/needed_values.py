@@ -33,6 +33,12 @@ class NeededValues:
     kept: NDArray[np.bool_]
     has_value: NDArray[np.bool_]
 
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or not self.values.flags.c_contiguous:
+            raise ValueError("the values are no array (N, C) in the order of C")
+        if not self.values.dtype.isnative:
+            raise ValueError(f"the values are {self.values.dtype}, not of this byte order")
+
     def rows(self, rows: slice) -> NDArray[Any]:
         """Return the values of some rows, (T, h, W, C); 0 where they were not kept."""
         kept = self.kept[:, rows]
@@ -46,16 +52,25 @@ class NeededValues:
         Args:
             pixels: (n,), numbered row by row.
         """
-        steps, size = len(self.kept), self.kept[0].size if len(self.kept) else 0
-        result = np.zeros((steps, len(pixels), self.values.shape[1]), self.values.dtype)
-        place = np.arange(steps)[:, np.newaxis] * size + pixels
-        known = self.kept.reshape(-1)[place]
-        _items(result)[known] = _items(self.values)[self._before(place[known])]
-        return result
+        return self.of_pixels(pixels).rows(slice(0, 1))[:, 0]
+
+    def of_pixels(self, pixels: NDArray[np.int64]) -> NeededValues:
+        """Return n pixels as an image of one row.
+
+        Args:
+            pixels: (n,), numbered row by row.
+        """
+        steps, size = len(self.kept), self.has_value.size
+        places = np.arange(steps)[:, np.newaxis] * size + pixels
+        kept = self.kept.reshape(-1)[places]
+        items = _items(self.values)[self._before(places[kept])]
+        values = items.view(self.values.dtype).reshape(-1, self.values.shape[1])
+        has_value = self.has_value.reshape(-1)[pixels]
+        return NeededValues(values, kept[:, np.newaxis], has_value[np.newaxis])
 
     def parts(self, rows: slice) -> list[NDArray[Any]]:
-        """Return the values of each step that are in some rows, for all rows in one array; nothing
-        is copied."""
+        """Return the values of some rows, (n, C) of each step; for all rows in one array (N, C).
+        Nothing is copied."""
         steps, height, width = self.kept.shape
         if rows == slice(0, height):
             return [self.values]

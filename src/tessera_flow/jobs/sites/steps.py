@@ -92,6 +92,7 @@ def read_cell(config: Config, days: str, cell: str, output: Path) -> None:
             config.download,
             config.grid.patch_size,
             record,
+            config.all_values,
         )
 
 
