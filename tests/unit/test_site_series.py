@@ -53,7 +53,11 @@ def region(tmp_path_factory) -> tuple[Config, RunFiles, Path]:
 
 
 def series(
-    region: tuple[Config, RunFiles, Path], output: Path, rows: np.ndarray, columns: np.ndarray
+    region: tuple[Config, RunFiles, Path],
+    output: Path,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    all_values: bool = False,
 ) -> None:
     config, files, _ = region
     sources = {
@@ -67,7 +71,7 @@ def series(
     with made_from(RECORD):
         write_series(
             pixels, sources, files.time_slices("then"), output, "n31_06_56", config.preprocessing,
-            config.download, 30, RECORD,
+            config.download, 30, RECORD, all_values,
         )  # fmt: skip
 
 
@@ -116,6 +120,16 @@ def test_pixels_outside_all_scenes_have_no_steps(region, tmp_path: Path) -> None
         masks = group["0_0"]["masks"][:]
         assert masks[:, 0, 0].any()
         assert not masks[:, 0, 1].any()
+
+
+def test_series_that_are_kept_have_values_under_clouds(region, tmp_path: Path) -> None:
+    rows, columns = np.divmod(np.arange(60), 12)
+    series(region, tmp_path / "cell.zip", rows, columns, all_values=True)
+    expected = stacked(region[1], "sentinel2")["bands"][:, rows, columns]
+    with open_block_file(tmp_path / "cell.zip") as group:
+        assert group.attrs["patches"] == [[0, 0, 2, 30]]
+        found = group["0_0/bands"][:]
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
 def test_slices_of_an_earlier_attempt_are_not_read_again(region, tmp_path: Path) -> None:
