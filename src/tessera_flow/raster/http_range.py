@@ -215,19 +215,30 @@ class RangeClient:
         refused credentials; then it refuses all other objects with the same signature as well. If
         one is served after the refusal, by the same signature, this had not expired.
         """
-        known = dict.fromkeys((*reversed(tuple(self._served)), *self.witnesses))
-        others = [other for other in known if other != href]
-        access = self._sign(href, None, attempts.seconds_left)
-        if isinstance(access, Failure) or not others:
+        if not {*self._served, *self.witnesses} - {href}:
             return False
-        if access != refused:
-            again = self._get(access, 0, HEAD_BYTES, attempts, None)
-            if not isinstance(again, Failure) or again.status != 403:
+        for _ in range(WITNESSES):
+            access = self._sign(href, None, attempts.seconds_left)
+            if isinstance(access, Failure) or self.policy.stop.is_set():
                 return False
+            if access != refused:
+                again = self._get(access, 0, HEAD_BYTES, attempts, None)
+                if not isinstance(again, Failure) or again.status != 403:
+                    return False
+                refused = access
+            if self._serves_others(href, access, attempts):
+                return True
+            if self._sign(href, None, attempts.seconds_left) == access:
+                return False
+            # Another read has renewed the signature meanwhile: the same again with the new one.
+        return False
+
+    def _serves_others(self, href: str, access: Access, attempts: Attempts) -> bool:
+        """Return whether other objects are served by the signature of an access to `href`."""
         scope = credential_scope(access)
         asked = 0
-        for other in others:
-            if asked >= WITNESSES or self.policy.stop.is_set():
+        for other in dict.fromkeys((*reversed(tuple(self._served)), *self.witnesses)):
+            if other == href or asked >= WITNESSES or self.policy.stop.is_set():
                 continue
             witness = self._sign(other, None, attempts.seconds_left)
             if isinstance(witness, Failure) or credential_scope(witness) != scope:
