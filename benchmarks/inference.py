@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def operations(model: Model, tile: TileArrays) -> tuple[int, int]:
     rows, rule = slice(0, tile.shape[0]), model.family.rule
     s2 = sentinel2_steps(tile, rows, model.statistics)
     s1 = sentinel1_steps(tile, rows, model.statistics, rule.empty_orbit_day)
-    embeddable = rule.embeddable(s2.valid, s1.valid, lambda: (s2.raw != 0).any(axis=(0, 2)))
+    embeddable = rule.embeddable(s2.valid, s1.valid, partial(tile.has_value, rows))
     pixels = np.flatnonzero(s2.valid.any(1) & embeddable)
     origin = np.divmod(pixels, tile.shape[1])
     total, steps = 0, 0

@@ -8,6 +8,7 @@ PyTorch's threads inside each operation. That is how the published code runs.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -216,9 +217,8 @@ def embed(tile: Any, model: Plain, like: Any, batch: int = BATCH) -> tuple[np.nd
     s1 = sentinel1_steps(tile, rows, like.statistics, family.rule.empty_orbit_day)
     count = len(s2.valid)
     result = np.zeros((count, dim), np.float32)
-    selected = family.rule.embeddable(
-        s2.valid, s1.valid, lambda: (s2.raw != 0).any(axis=(0, 2))
-    ) & s2.valid.any(1)
+    selected = family.rule.embeddable(s2.valid, s1.valid, partial(tile.has_value, rows))
+    selected &= s2.valid.any(1)
     if isinstance(family.rule, Draws):
         result = _drawn(tile, model, (s2, s1), selected, dim, batch)
     else:
