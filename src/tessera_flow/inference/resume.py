@@ -4,10 +4,9 @@ Next to its output, a job writes a progress file, `<name>.<host>.<process>.<rand
 a line of JSON with the inputs of the patches, then one record per patch with length and
 CRC-32C: a line of JSON that describes what follows, the bytes of its chunks as the output will
 have them, and those of other arrays. A record is on disk before the next patch starts, except next
-to a GPU (see below). A job that
-finds such files of the same inputs uses their complete records and computes the remaining patches;
-an incomplete record is computed again. Each job writes its own file, so that two jobs never write
-to one file, even if one was wrongly taken for dead.
+to a GPU (see below). A job that finds such files of the same inputs uses their complete records and
+computes the remaining patches; an incomplete record is computed again. Each job writes its own
+file, so that two jobs never write to one file, even if one was wrongly taken for dead.
 
 Next to a GPU, patches that are finished within an interval are kept in memory and saved together,
 so that a block that is soon finished writes no progress file. A job that is stopped saves them.
